@@ -1,0 +1,7 @@
+"""``python -m flowexp`` is the command ``flowexp``."""
+
+import sys
+
+from flowexp.cli import main
+
+sys.exit(main())

@@ -1,0 +1,123 @@
+"""From a checked config to the parts of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowexp.config.instantiate import instantiate
+from flowexp.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from flowexp.data import Dataset
+    from flowexp.guidance import Guidance
+    from flowexp.models import FlowModel
+    from flowexp.paths import Schedule
+    from flowexp.samplers import Sampler
+    from flowexp.tasks import Task
+    from flowexp.timesteps import TimestepLaw
+
+__all__ = ["ModelParts", "assemble", "check_times", "describe", "resolve_device"]
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """A model and what can be asked of it."""
+
+    dataset: "Dataset"
+    network: "nn.Module"
+    model: "FlowModel"
+    sampler: "Sampler"
+    guidance: "Guidance"
+    task: "Task"
+
+
+def assemble(config: Config, *, device: str) -> ModelParts:
+    """Build dataset description, model, sampler, guidance and task; no data is read.
+
+    Args:
+        config: Plain, resolved config.
+        device: Where the network's weights are allocated; ``meta`` allocates nothing.
+
+    Raises:
+        UsageError: A part refused its values, or two parts do not fit.
+    """
+    import torch
+
+    from flowexp.models import FlowModel
+
+    dataset = instantiate(config["dataset"], key="dataset")
+    path = instantiate(config["path"], key="path")
+    parameterization = instantiate(config["parameterization"], key="parameterization")
+    sampler = instantiate(config["sampler"], key="sampler")
+    guidance = instantiate(config["guidance"], key="guidance")
+    task = instantiate(config["task"], key="task")
+    with torch.device(device):
+        network = instantiate(config["network"], key="network")
+    try:
+        model = FlowModel(path, network=network, parameterization=parameterization)
+        sampler.check_source(guidance.wrap(model))
+    except ValueError as error:
+        raise UsageError(f"{error}.", key="sampler") from error
+    return ModelParts(dataset, network, model, sampler, guidance, task)
+
+
+def check_times(law: "TimestepLaw", schedule: "Schedule") -> None:
+    """Refuse a timestep law whose times do not exist on the path.
+
+    Raises:
+        UsageError: The law draws times outside the schedule's range.
+    """
+    from flowexp.timesteps import check_compatible
+
+    try:
+        check_compatible(law, schedule)
+    except ValueError as error:
+        raise UsageError(f"{error}.", key="timestep") from error
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` becomes CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: torch knows no such device, or it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{name!r} is no device.", key="device", remedy="Use auto, cpu, cuda or cuda:N."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here.", key="device", remedy="Use device=cpu.")
+    return name
+
+
+def describe(parts: ModelParts, config: Config) -> str:
+    """A short table: what was chosen, and how large the network is."""
+    count = sum(p.numel() for p in parts.network.parameters())
+    rows = [
+        ("dataset", _short(config["dataset"])),
+        ("path", f"{_short(config['path'].get('schedule'))}, D={config['path'].get('D')}"),
+        ("network", f"{_short(config['network'])}, {count:,} parameters"),
+        ("parameterization", _short(config["parameterization"])),
+    ]
+    rows += [
+        (name, _short(config[name]))
+        for name in ("timestep", "coupling", "objective")
+        if name in config
+    ]
+    rows.append(("sampler", f"{_short(config['sampler'])}, steps={config['sampler'].get('steps')}"))
+    return "\n".join(f"  {name:<17}{value}" for name, value in rows)
+
+
+def _short(node: object) -> str:
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    return str(target).rpartition(".")[2] if target else str(node)

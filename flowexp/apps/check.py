@@ -1,0 +1,24 @@
+"""``flowexp check``: is a configuration sound? Nothing is run, no data is read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Check the overrides of a training run and say what they amount to.
+
+    Args:
+        arguments: Overrides as for ``flowexp train``.
+    """
+    from flowexp.config.application import examine
+
+    examine("check", _report, arguments, config_name="train")
+
+
+def _report(config: dict[str, Any]) -> None:
+    from flowexp.apps.assemble import assemble, describe
+
+    print(describe(assemble(config, device="meta"), config))
+    print("sound: every part can be built, and they fit together.")

@@ -1,0 +1,104 @@
+"""``flowexp doctor``: what this computer has, and the command that mends what is missing."""
+
+from collections.abc import Sequence
+from importlib import metadata
+
+__all__ = ["main"]
+
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torch-fidelity", "timm", "numpy", "scipy")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print one line per thing, with the remedy under what is missing.
+
+    Args:
+        arguments: None are taken.
+    """
+    from flowexp.errors import UsageError
+
+    if arguments:
+        raise UsageError(
+            f"doctor takes no argument {arguments[0]!r}.", remedy="Write flowexp doctor."
+        )
+    _versions()
+    _devices()
+    _folders()
+    _datasets()
+    _weights()
+
+
+def _line(good: bool, what: str, text: str, remedy: str = "") -> None:
+    print(f"{'ok     ' if good else 'missing'}  {what:<18} {text}")
+    if remedy and not good:
+        print(f"{'':<28}{remedy}")
+
+
+def _versions() -> None:
+    for name in _PACKAGES:
+        try:
+            _line(True, name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            _line(False, name, "not installed", f"pip install {name}")
+
+
+def _devices() -> None:
+    import os
+
+    import torch
+
+    _line(True, "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    if not torch.cuda.is_available():
+        _line(False, "cuda", "no device", "CPU runs work; recipes under cifar10/ want a GPU.")
+    for i in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(i)
+        text = (
+            f"{torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+        )
+        _line(True, f"cuda:{i}", text)
+
+
+def _folders() -> None:
+    import os
+    from pathlib import Path
+
+    from flowexp.config.locations import conf_dir
+    from flowexp.data.locations import cache_dir
+
+    _line(True, "config groups", str(conf_dir()))
+    cache = cache_dir()
+    above = next(p for p in (cache, *cache.parents) if p.exists())
+    writable = os.access(above, os.W_OK)
+    _line(writable, "cache", str(cache), "Set FLOWEXP_CACHE to a folder you can write to.")
+    _line(True, "outputs", str(Path("outputs").resolve()))
+
+
+def _datasets() -> None:
+    from flowexp.apps.list import options
+    from flowexp.config.check import check_job
+    from flowexp.config.instantiate import instantiate
+    from flowexp.errors import UsageError
+
+    for name in options("dataset"):
+        config = check_job("train", [f"dataset={name}", "network=mlp"]).config
+        try:
+            instantiate(config["dataset"], key="dataset").locate()
+            _line(True, f"dataset={name}", "ready")
+        except (UsageError, KeyError) as error:
+            remedy = error.remedy if isinstance(error, UsageError) else None
+            text = error.problem if isinstance(error, UsageError) else "needs values of yours"
+            _line(False, f"dataset={name}", text, remedy or "")
+
+
+def _weights() -> None:
+    from flowexp.apps.list import options
+    from flowexp.config.check import check_job
+    from flowexp.config.instantiate import instantiate
+    from flowexp.errors import UsageError
+
+    for name in options("metric"):
+        config = check_job("train", [f"metric={name}"]).config
+        try:
+            instantiate(config["metric"], key="metric")
+            _line(True, f"metric={name}", "ready")
+        except UsageError as error:
+            _line(False, f"metric={name}", error.problem, error.remedy or "")

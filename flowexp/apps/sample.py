@@ -1,0 +1,79 @@
+"""``flowexp sample``: one sample per seed, whatever the batch size and number of processes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowexp.config.application import Job
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw samples from a run.
+
+    Args:
+        arguments: Overrides (``run=DIR seeds=0-63``) and Hydra's options.
+    """
+    from flowexp.config.application import launch
+
+    launch("sample", sample, arguments)
+
+
+def sample(job: "Job") -> None:
+    """Generate the seeds' samples and write arrays, grid and pictures into the job's directory.
+
+    Args:
+        job: The checked config and the output directory.
+    """
+    import numpy as np
+    import torch
+
+    from flowexp.apps.from_run import open_run
+    from flowexp.checkpoints import write_npz
+    from flowexp.evaluation import Processes, generate, parse_seeds, save_grid, save_images
+
+    config = job.config
+    seeds = parse_seeds(config["seeds"])
+    opened = open_run(config)
+    with Processes.start() as processes:
+        batches = list(
+            generate(
+                opened.parts.model,
+                sampler=opened.parts.sampler,
+                guidance=opened.parts.guidance,
+                task=opened.parts.task,
+                seeds=seeds,
+                shape=opened.parts.dataset.shape,
+                batch_size=config["batch_size"],
+                device=opened.device,
+                processes=processes,
+            )
+        )
+        gathered = processes.gather(
+            [(b.seeds, b.x.cpu(), b.nfe.cpu(), b.conditions.get("labels")) for b in batches]
+        )
+    if not processes.is_first:
+        return
+    rows = [batch for rank in gathered for batch in rank]
+    x = torch.cat([r[1] for r in rows])
+    labels = [r[3].cpu() for r in rows if r[3] is not None]
+    arrays = {
+        "x": x.numpy(),
+        "seeds": np.asarray([s for r in rows for s in r[0]]),
+        "nfe": torch.cat([r[2] for r in rows]).numpy(),
+    }
+    if labels:
+        arrays["labels"] = torch.cat(labels).numpy()
+    folder = job.directory
+    write_npz(folder / "samples.npz", arrays)
+    if config["grid"]:
+        save_grid(folder / "grid.png", x)
+    if config["png"]:
+        save_images(folder, x, [int(s) for s in arrays["seeds"]])
+    weights = opened.weights.ema or "raw"
+    print(
+        f"{len(x)} samples at {arrays['nfe'].mean():.4g} NFE, weights {weights} at "
+        f"{opened.weights.kimg:g} kimg\n  samples          {folder / 'samples.npz'}"
+        + (f"\n  grid             {folder / 'grid.png'}" if config["grid"] else "")
+    )

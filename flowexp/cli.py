@@ -1,0 +1,106 @@
+"""The command line: ``flowexp <verb> [overrides]``.
+
+Nothing heavy is imported before a verb needs it, so help and mistakes are answered at once.
+Exit code 0: done; 1: the run failed; 2: wrong use, with one readable paragraph and nothing left
+behind. ``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from flowexp import __version__
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "train": "train a model; the run directory holds everything it made",
+    "eval": "score a run: run=DIR",
+    "sample": "draw samples from a run: run=DIR seeds=0-63",
+    "check": "is this configuration sound? all problems at once, nothing is run",
+    "list": "what can be selected: flowexp list, flowexp list sampler",
+    "doctor": "what this computer has, and the command that mends what is missing",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        arguments: Arguments after the program's name; those of the process by default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    given = [a for a in given if a != "--debug"]
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if given[0] == "--version":
+        print(f"flowexp {__version__}")
+        return 0
+    if given[0] not in VERBS:
+        from flowexp.config.nearest import did_you_mean
+
+        return _refuse(f"there is no verb {given[0]!r}. {did_you_mean(given[0], VERBS)}")
+    return _run(given[0], given[1:], debug=debug)
+
+
+def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
+    from flowexp.errors import UsageError
+
+    # A part of the user's own beside the place of work can be named as a _target_.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(f"flowexp.apps.{verb}").main(arguments)
+    except UsageError as error:
+        if debug:
+            raise
+        return _refuse(error.paragraph())
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("flowexp: interrupted", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _failed(error)
+    return 0
+
+
+def _refuse(paragraph: str) -> int:
+    print(f"flowexp: {paragraph}", file=sys.stderr)
+    return 2
+
+
+def _failed(error: Exception) -> int:
+    if type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        return _refuse(" ".join(str(error).split()))
+    first = next(iter(str(error).splitlines()), "")
+    print(
+        f"flowexp: the run failed: {type(error).__name__}: {first}\n"
+        f"Repeat the command with --debug for the traceback.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {line}" for name, line in VERBS.items())
+    return (
+        f"flowexp {__version__}: composable, reproducible experiments on flows and diffusion\n\n"
+        f"usage: flowexp <verb> [key=value ...] [-m] [--cfg job] [--help] [--debug]\n\n{verbs}\n\n"
+        f"  flowexp train experiment=fashion10k/rectified_flow\n"
+        f"  flowexp train dataset=digits path=pfgmpp path.D=128 seed=1,2,3 -m\n"
+        f"  flowexp eval run=outputs/... sampler=dopri5 num_samples=5000\n\n"
+        f"`flowexp <verb> --help` lists the choices of a verb, `flowexp list GROUP` explains them."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""A verb as a Hydra application: overrides, sweeps, ``--cfg``, ``--info``, launchers."""
+
+import argparse
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from flowexp.config.check import check
+from flowexp.config.compose import search_path
+from flowexp.config.problems import ConfigError
+from flowexp.config.run_source import RunAwareLoader
+from flowexp.errors import UsageError
+
+__all__ = ["Job", "examine", "launch"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a verb.
+
+    Attributes:
+        config: Plain, resolved config.
+        directory: The job's output directory; it exists.
+        overrides: As typed (of a sweep: this job's own).
+        choices: Chosen option of every group.
+        number: Number within a sweep, or None.
+    """
+
+    config: dict[str, Any]
+    directory: Path
+    overrides: list[str] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
+    number: int | None = None
+
+
+class _Task:
+    """What Hydra calls for each job; picklable, so that launchers can send it elsewhere."""
+
+    def __init__(self, run: Callable[[Job], Any], *, multirun: bool) -> None:
+        self.run = run
+        self.multirun = multirun
+
+    def __call__(self, config: DictConfig) -> Any:  # noqa: ANN401 - a verb's result
+        hydra = HydraConfig.get()
+        plain = OmegaConf.to_container(config, resolve=True)
+        job = Job(
+            config=plain,  # type: ignore[arg-type]  # the root of a config is a mapping
+            directory=Path(hydra.runtime.output_dir),
+            overrides=list(hydra.overrides.task),
+            choices={str(k): str(v) for k, v in hydra.runtime.choices.items() if "hydra" not in k},
+            number=int(hydra.job.num) if self.multirun else None,
+        )
+        if self.multirun:
+            print(f"\njob {job.number}: {' '.join(job.overrides)}", flush=True)
+        try:
+            return self.run(job)
+        except UsageError:
+            _remove_unused(job.directory, stop=Path(str(config.dirs.root)))
+            raise
+
+
+def _remove_unused(directory: Path, *, stop: Path) -> None:
+    """Remove a job's directory if the job was refused before it wrote anything into it."""
+    top = stop.resolve().parent
+    folder = directory.resolve()
+    while folder != top and top in folder.parents:
+        if not folder.is_dir() or any(folder.iterdir()):
+            return
+        shutil.rmtree(folder)
+        folder = folder.parent
+
+
+def launch(
+    verb: str,
+    run: Callable[[Job], Any],
+    arguments: Sequence[str],
+    *,
+    config_name: str | None = None,
+) -> None:
+    """Check the command line, then run the verb's job or jobs through Hydra.
+
+    Args:
+        verb: Name of the verb.
+        run: What one job does.
+        arguments: Command-line arguments after the verb.
+        config_name: Primary config; the verb's own name by default.
+
+    Raises:
+        ConfigError: The command line is not sound; nothing was done.
+        UsageError: A job found something to mend.
+    """
+    parser, args = _parse(verb, arguments)
+    name = args.config_name or config_name or verb
+    if not _only_shows(args) or args.cfg:
+        checked = _checked(name, args)
+        if args.multirun:
+            _refuse_subprocess_strategies(checked)
+    _run_hydra(name, args, parser, _Task(run, multirun=args.multirun))
+
+
+def examine(
+    verb: str,
+    report: Callable[[dict[str, Any]], None],
+    arguments: Sequence[str],
+    *,
+    config_name: str,
+) -> None:
+    """Check a command line of another verb and report on its config; nothing is written.
+
+    Args:
+        verb: Name of the verb.
+        report: What to do with the plain config of the (first) job.
+        arguments: Command-line arguments after the verb.
+        config_name: Primary config.
+
+    Raises:
+        ConfigError: The command line is not sound.
+    """
+    parser, args = _parse(verb, arguments)
+    if _only_shows(args):
+        _run_hydra(config_name, args, parser, _Task(_nothing, multirun=False))
+    else:
+        report(_checked(config_name, args))
+
+
+def _parse(
+    verb: str, arguments: Sequence[str]
+) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = get_args_parser()
+    parser.prog = f"flowexp {verb}"
+    return parser, parser.parse_intermixed_args(list(arguments))
+
+
+def _only_shows(args: argparse.Namespace) -> bool:
+    shown = args.help or args.hydra_help or args.shell_completion or args.cfg
+    return bool(shown or args.info is not None)
+
+
+def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    checked = check(name, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+    if checked.problems:
+        raise ConfigError(checked.problems)
+    return checked.config
+
+
+def _nothing(job: Job) -> None:
+    """A job of a verb that only shows."""
+
+
+def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
+    """Lightning's child processes would rerun the whole sweep, each in its own folder."""
+    trainer = config.get("trainer") or {}
+    strategy = str(trainer.get("strategy", "auto"))
+    devices = trainer.get("devices", 1)
+    started_outside = "RANK" in os.environ or "SLURM_PROCID" in os.environ
+    several = (isinstance(devices, int) and devices > 1) or "ddp" in strategy
+    if several and not started_outside:
+        raise UsageError(
+            f"{strategy} on {devices} devices inside a sweep starts processes that rerun the sweep.",
+            key="trainer.devices",
+            remedy="Start the sweep under torchrun or SLURM, or sweep over single-device runs.",
+        )
+
+
+def _run_hydra(
+    config_name: str, args: argparse.Namespace, parser: argparse.ArgumentParser, task: _Task
+) -> None:
+    from hydra.core.utils import JobRuntime
+
+    loader = RunAwareLoader(search_path(args.config_dir))
+    hydra = Hydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
+    GlobalHydra.instance().initialize(hydra)
+    JobRuntime.instance().set("name", parser.prog.split()[-1])
+    try:
+        if args.help:
+            hydra.app_help(config_name=config_name, args_parser=parser, args=args)
+        elif args.hydra_help:
+            hydra.hydra_help(config_name=config_name, args_parser=parser, args=args)
+        elif args.cfg:
+            hydra.show_cfg(
+                config_name=config_name,
+                overrides=args.overrides,
+                cfg_type=args.cfg,
+                package=args.package,
+                resolve=args.resolve,
+            )
+        elif args.shell_completion:
+            hydra.shell_completion(config_name=config_name, overrides=args.overrides)
+        elif args.info is not None:
+            hydra.show_info(args.info, config_name=config_name, overrides=args.overrides)
+        else:
+            mode = RunMode.MULTIRUN if args.multirun else RunMode.RUN
+            start = hydra.multirun if args.multirun else hydra.run
+            overrides = [*args.overrides, f"hydra.mode={mode.name}"]
+            try:
+                start(config_name=config_name, task_function=task, overrides=overrides)
+            except OSError as error:
+                raise _unwritable(error) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _unwritable(error: OSError) -> Exception:
+    """An output directory that cannot be made is the user's to mend; other errors are not."""
+    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        return UsageError(
+            f"{error.filename} cannot be written ({error.strerror}).",
+            key="dirs.run",
+            remedy="Choose a folder you can write to, e.g. dirs.run=outputs/mine.",
+        )
+    return error

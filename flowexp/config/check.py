@@ -1,0 +1,172 @@
+"""Is a command line sound? All problems at once, before data is read or weights are allocated.
+
+The check works on text alone: overrides are held against the groups and keys that exist, values
+against the constructors' annotations (read from source, not imported), combinations against
+``flowexp.config.rules``. It answers in a fraction of a second and imports no torch.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowexp.config import compose as composing
+from flowexp.config.nearest import nearest
+from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
+from flowexp.config.problems import Problem
+from flowexp.config.resolve import resolve
+from flowexp.config.rules import check_rules
+from flowexp.config.run_source import run_in
+from flowexp.config.schema import starts_from_run
+from flowexp.config.targets import check_targets
+
+__all__ = ["Checked", "check", "check_job"]
+
+_MOST_JOBS = 64
+
+
+@dataclass
+class Checked:
+    """The outcome of a check.
+
+    Attributes:
+        problems: Everything that is wrong; empty means sound.
+        config: The plain, resolved config of the (first) job, if it could be composed.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def check(
+    config_name: str,
+    overrides: Sequence[str],
+    *,
+    multirun: bool = False,
+    config_dir: str | None = None,
+) -> Checked:
+    """Check a command line.
+
+    Args:
+        config_name: Primary config of the verb.
+        overrides: As typed.
+        multirun: Whether ``-m`` was given; then every combination is checked (up to 64).
+        config_dir: Folder with further groups (``--config-dir``).
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        text = f"{config_dir} is not a folder."
+        return Checked([Problem("--config-dir", text, "Give a folder that holds config groups.")])
+    path = composing.search_path(config_dir)
+    parsed, problems = parse(overrides)
+    if starts_from_run(config_name):
+        problems += _check_run(config_name, overrides)
+    if not multirun:
+        problems += [_needs_multirun(o) for o in parsed if o.is_sweep_override()]
+    problems = problems or _check_names(config_name, parsed, path)
+    if problems:
+        return Checked(problems)
+    result = Checked()
+    for job in _jobs(parsed):
+        single = check_job(config_name, job, path=path)
+        result.problems += [p for p in single.problems if p not in result.problems]
+        result.config = result.config or single.config
+    return result
+
+
+def check_job(
+    config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
+) -> Checked:
+    """Check one job whose group and key names are known to exist."""
+    try:
+        composed = composing.compose(config_name, overrides, path=path)
+    except HydraException as error:
+        return Checked([_composition_problem(error)])
+    with_hydra = composed.copy()
+    OmegaConf.set_struct(with_hydra, False)
+    del with_hydra["hydra"]
+    resolved = resolve(with_hydra)
+    problems = list(resolved.problems)
+    problems += check_targets(resolved.values, missing=resolved.missing)
+    problems += check_rules(resolved.values)
+    return Checked(problems, resolved.values)
+
+
+def _needs_multirun(override: Override) -> Problem:
+    name = override.key_or_group
+    text = f"{override.input_line} names several values."
+    return Problem(name, text, f"Add -m to run one job each, or write {name}=[...] for a list.")
+
+
+def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
+    """A verb that starts from a run needs a run directory before anything can be composed."""
+    run = run_in(list(overrides))
+    if run is None:
+        remedy = "Give run=DIR, a directory that train wrote."
+        return [Problem("run", f"{config_name} needs a run.", remedy)]
+    folder = Path(run)
+    if (folder / "config.yaml").is_file():
+        return []
+    text = f"{run} is not a run directory" + ("." if folder.is_dir() else " (no such folder).")
+    return [Problem("run", text, _runs_nearby(folder))]
+
+
+def _runs_nearby(folder: Path) -> str:
+    parent = next((p for p in folder.parents if p.is_dir()), Path())
+    found = sorted(str(c.parent) for c in itertools.islice(parent.glob("*/config.yaml"), 200))
+    found = found or sorted(str(c.parent) for c in Path("outputs").glob("*/*/*/config.yaml"))
+    guess = nearest(str(folder), found)
+    if guess is not None:
+        return f"Did you mean run={guess}?"
+    return f"The latest one is run={found[-1]}." if found else "Train one first: flowexp train."
+
+
+def _check_names(
+    config_name: str, parsed: Sequence[Override], path: ConfigSearchPath
+) -> list[Problem]:
+    """Problems with the groups, options and keys that the overrides name."""
+    directory = run_in([str(o.input_line) for o in parsed])
+    run = [] if directory is None else [f"run={directory}"]
+    repo = composing.repository(composing.with_run(path, directory))
+    groups = [o for o in parsed if is_group(o, repo)]
+    problems = [p for o in groups for p in check_options(o, repo)]
+    known = [_first(o) for o in groups if not check_options(o, repo)]
+    try:
+        composed = composing.compose(config_name, [*known, *run], path=path)
+    except HydraException as error:
+        return problems or [_composition_problem(error)]
+    plain: Any = OmegaConf.to_container(composed, resolve=False)
+    for override in parsed:
+        if override not in groups and not override.key_or_group.startswith("hydra."):
+            problems += check_key(override, plain, repo)
+    return problems
+
+
+def _first(override: Override) -> str:
+    if override.is_sweep_override():
+        return f"{override.get_key_element()}={sweep_values(override)[0]}"
+    return str(override.input_line)
+
+
+def _jobs(overrides: Sequence[Override]) -> list[list[str]]:
+    axes = [
+        [f"{o.get_key_element()}={value}" for value in sweep_values(o)]
+        if o.is_sweep_override()
+        else [str(o.input_line)]
+        for o in overrides
+    ]
+    return [list(job) for job in itertools.islice(itertools.product(*axes), _MOST_JOBS)]
+
+
+def _composition_problem(error: Exception) -> Problem:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
+    detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    remedy = "flowexp VERB --cfg job shows what stands there."
+    return Problem(str(key or "command line"), f"{detail.rstrip('.')}.", remedy)

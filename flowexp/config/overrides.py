@@ -1,0 +1,156 @@
+"""Command-line overrides held against the groups, options and keys that exist."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from flowexp.config.nearest import did_you_mean, nearest
+from flowexp.config.problems import Problem
+
+__all__ = ["check_key", "check_options", "is_group", "parse", "sweep_values"]
+
+_NESTED_OPTIONS = ("experiment", "table", "claim")
+
+
+def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
+    """Parsed overrides, and a problem for each that cannot be read."""
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
+    problems: list[Problem] = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            remedy = f"Write {text}=VALUE, or drop it."
+            problems.append(Problem(text, "is not of the form key=value.", remedy))
+            continue
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            remedy = "Quote values that hold spaces, commas or braces: key='\"a, b\"'."
+            problems.append(
+                Problem(text.split("=")[0], f"{text!r} cannot be read: {reason}.", remedy)
+            )
+    return parsed, problems
+
+
+def sweep_values(override: Override) -> list[str]:
+    """The values a sweep runs over, as they would be typed."""
+    return [str(value) for value in override.sweep_string_iterator()]
+
+
+def is_group(override: Override, repo: ConfigRepository) -> bool:
+    """Whether an override selects an option of a group (or looks like wanting to)."""
+    name = override.key_or_group
+    if override.package is not None or "/" in name:
+        return True
+    return "." not in name and bool(repo.group_exists(name))
+
+
+def check_options(override: Override, repo: ConfigRepository) -> list[Problem]:
+    """Problems with the group or the options that an override selects."""
+    group = override.key_or_group
+    if not repo.group_exists(group):
+        return [Problem(group, "there is no such group.", did_you_mean(group, all_groups(repo)))]
+    problems = []
+    for value in _selected(override):
+        if value is None or value in ("null", "run") or repo.config_exists(f"{group}/{value}"):
+            continue
+        text = f"there is no {group} called {str(value)!r}."
+        problems.append(Problem(group, text, did_you_mean(str(value), _options(group, repo))))
+    return problems
+
+
+def all_groups(repo: ConfigRepository, parent: str = "") -> list[str]:
+    """Every group and group inside a group, without Hydra's own."""
+    names = []
+    for name in repo.get_group_options(parent, ObjectType.GROUP):
+        full = f"{parent}/{name}" if parent else name
+        if full != "hydra" and parent not in _NESTED_OPTIONS:
+            names += [full, *all_groups(repo, full)]
+    return names
+
+
+def _options(group: str, repo: ConfigRepository) -> list[str]:
+    found = list(repo.get_group_options(group, ObjectType.CONFIG))
+    if group.partition("/")[0] in _NESTED_OPTIONS:
+        for inner in repo.get_group_options(group, ObjectType.GROUP):
+            found += [f"{inner}/{name}" for name in _options(f"{group}/{inner}", repo)]
+    return found
+
+
+def _selected(override: Override) -> list[Any]:
+    if override.is_sweep_override():
+        return [value.strip("'\"") for value in sweep_values(override)]
+    if override.is_delete():
+        return []
+    value = override.value()
+    return list(value) if isinstance(value, list) else [value]
+
+
+def check_key(override: Override, config: dict[str, Any], repo: ConfigRepository) -> list[Problem]:
+    """Problems with the key that an override changes.
+
+    Args:
+        override: A parsed override of a value.
+        config: The unresolved config of the chosen groups, in plain containers.
+        repo: What groups there are, for suggestions.
+    """
+    if override.is_add() or override.is_force_add():
+        return []
+    key = override.key_or_group
+    parts = key.split(".")
+    node: Any = config
+    for depth, part in enumerate(parts):
+        children = _children(node)
+        if part not in children:
+            return [_unknown(parts, depth, config, repo)]
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    return []
+
+
+def _children(node: object) -> list[str]:
+    if isinstance(node, dict):
+        return [str(name) for name in node]
+    return [str(i) for i in range(len(node))] if isinstance(node, list) else []
+
+
+def _unknown(
+    parts: list[str], depth: int, config: dict[str, Any], repo: ConfigRepository
+) -> Problem:
+    key, part = ".".join(parts), parts[depth]
+    if depth == 0:
+        owners = [k for k in _all_keys(config) if k.rpartition(".")[2] == part]
+        if owners and len(parts) == 1:
+            return Problem(key, "there is no such key.", f"Did you mean {owners[0]}?")
+        names = [*_children(config), *all_groups(repo)]
+        text = f"there is no group or key called {part!r}."
+        return Problem(key, text, did_you_mean(part, names))
+    parent = ".".join(parts[:depth])
+    node = OmegaConf.select(OmegaConf.create(config), parent)
+    children = [c for c in _children(_plain(node)) if not c.startswith("_")]
+    guess = nearest(part, children)
+    if guess is None:
+        owners = [k for k in _all_keys(config) if k.rpartition(".")[2] == part]
+        remedy = f"Did you mean {owners[0]}?" if owners else did_you_mean(part, children)
+    else:
+        remedy = f"Did you mean {'.'.join([parent, guess, *parts[depth + 1 :]])}?"
+    return Problem(key, f"{parent} has no key {part!r}.", remedy)
+
+
+def _plain(node: object) -> object:
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+
+
+def _all_keys(node: object, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    if isinstance(node, dict):
+        for name, value in node.items():
+            full = f"{prefix}.{name}" if prefix else str(name)
+            keys += [full, *_all_keys(value, full)]
+    return keys

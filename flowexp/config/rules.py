@@ -1,0 +1,177 @@
+"""Combinations that make no sense, refused with the names of the two parts."""
+
+import ast
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from flowexp.config.problems import Problem
+from flowexp.config.signatures import class_attribute
+
+__all__ = ["check_rules"]
+
+Config = Mapping[str, Any]
+
+
+def check_rules(config: Config) -> list[Problem]:
+    """All violated rules of a plain, resolved config."""
+    return [problem for rule in _RULES for problem in rule(config)]
+
+
+def _select(config: Config, key: str) -> Any:  # noqa: ANN401 - a yaml value is what it is
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _name(config: Config, group: str) -> str:
+    target = _select(config, f"{group}._target_")
+    return str(target).rpartition(".")[2] if target else group
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+# key, test, what is expected
+_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("path.D", lambda v: v > 0, "a positive number, or inf for Gaussian noise"),
+    ("sampler.steps", lambda v: v >= 1, "at least 1"),
+    ("sampler.rtol", lambda v: v > 0, "a positive number"),
+    ("sampler.atol", lambda v: v > 0, "a positive number"),
+    ("trainer.batch_size", lambda v: v >= 1, "at least 1"),
+    ("trainer.max_kimg", lambda v: v > 0, "a positive number of thousands of images"),
+    ("optimizer.lr", lambda v: v > 0, "a positive number"),
+    ("num_samples", lambda v: v >= 2, "at least 2"),
+    ("batch_size", lambda v: v >= 1, "at least 1"),
+    ("network.dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
+    ("network.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
+)
+
+
+def _ranges(config: Config) -> Iterator[Problem]:
+    for key, test, wanted in _RANGES:
+        value = _number(_select(config, key))
+        if value is not None and not test(value):
+            yield Problem(key, f"{value:g} is out of range.", f"It must be {wanted}.")
+
+
+def _gaussian_only(config: Config) -> Iterator[Problem]:
+    """Churn, SDE samplers and scores assume Gaussian noise."""
+    D = _number(_select(config, "path.D"))
+    if D is None or math.isinf(D) or D <= 0:
+        return
+    source = f"the Student-t source of path.D={D:g}"
+    target = _select(config, "sampler._target_")
+    declared = class_attribute(target, "needs_gaussian") if isinstance(target, str) else None
+    if isinstance(declared, ast.Constant) and declared.value is True:
+        text = f"{_name(config, 'sampler')} assumes Gaussian noise, which {source} is not."
+        yield Problem("sampler", text, "Take a deterministic sampler, or path.D=inf.")
+    for key in ("sampler.S_churn", "sampler.eta"):
+        amount = _number(_select(config, key))
+        if amount is not None and amount > 0:
+            text = (
+                f"{amount:g} adds Gaussian noise, but noise of {source} plus Gaussian noise is "
+                f"no longer of that law."
+            )
+            yield Problem(key, text, f"Set {key}=0, or path.D=inf.")
+
+
+def _unit_time_law(config: Config) -> Iterator[Problem]:
+    """Laws of t in (0, 1) need a path whose time runs from 0 to 1."""
+    t_max = _number(_select(config, "path.schedule.t_max"))
+    if t_max is None or t_max <= 1.0:
+        return
+    law = _select(config, "timestep")
+    while isinstance(law, Mapping) and isinstance(law.get("law"), Mapping):
+        law = law["law"]
+    target = law.get("_target_") if isinstance(law, Mapping) else None
+    if not isinstance(target, str) or "low" in law:
+        return
+    declared = class_attribute(target, "in_nsr")
+    if not (isinstance(declared, ast.Constant) and declared.value is True):
+        schedule = _name(config, "path.schedule")
+        text = (
+            f"{target.rpartition('.')[2]} draws t in (0, 1), but on the {schedule} path time is "
+            f"the noise level, up to {t_max:g}."
+        )
+        yield Problem("timestep", text, "Use timestep=lognormal, or a path with time in [0, 1].")
+
+
+def _labels(config: Config) -> Iterator[Problem]:
+    """Conditional networks need labels of their number."""
+    label_dim = _number(_select(config, "network.label_dim"))
+    classes = _number(_select(config, "dataset.num_classes"))
+    dataset = _name(config, "dataset")
+    if label_dim is None or classes is None:
+        return
+    if label_dim > 0 and classes == 0:
+        text = f"the network expects {label_dim:g} classes, but {dataset} has no labels."
+        yield Problem("network.label_dim", text, "Set network.label_dim=0.")
+    elif label_dim > 0 and label_dim != classes:
+        text = f"the network expects {label_dim:g} classes, but {dataset} has {classes:g}."
+        yield Problem("network.label_dim", text, f"Set network.label_dim={classes:g}.")
+    chosen = _number(_select(config, "task.label"))
+    if chosen is not None and not 0 <= chosen < max(label_dim, 0):
+        text = f"there is no class {chosen:g} in a network with {label_dim:g} classes."
+        yield Problem("task.label", text, "Give a class index, or null for random classes.")
+
+
+def _guidance(config: Config) -> Iterator[Problem]:
+    """Classifier-free guidance needs a network that knows labels."""
+    scale = _number(_select(config, "guidance.scale"))
+    label_dim = _number(_select(config, "network.label_dim"))
+    if scale is not None and scale != 1.0 and label_dim == 0:
+        part = _name(config, "guidance")
+        text = f"{part} compares with and without label, but the network knows no labels."
+        yield Problem("guidance", text, "Use guidance=none, or a class-conditional network.")
+
+
+def _channels(config: Config) -> Iterator[Problem]:
+    """Network and dataset must agree on channels and resolution."""
+    dataset = _name(config, "dataset")
+    for mine, theirs in (
+        ("network.in_channels", "dataset.channels"),
+        ("network.out_channels", "dataset.channels"),
+        ("network.img_resolution", "dataset.resolution"),
+    ):
+        a, b = _number(_select(config, mine)), _number(_select(config, theirs))
+        if a is not None and b is not None and a != b:
+            text = f"{a:g} does not fit {dataset}, whose {theirs.partition('.')[2]} is {b:g}."
+            yield Problem(mine, text, f"Leave it out, or set {mine}={b:g}.")
+
+
+def _micro_batch(config: Config) -> Iterator[Problem]:
+    micro = _number(_select(config, "trainer.micro_batch"))
+    batch = _number(_select(config, "trainer.batch_size"))
+    if micro is not None and batch is not None and not 1 <= micro <= batch:
+        text = f"{micro:g} is not between 1 and trainer.batch_size={batch:g}."
+        yield Problem("trainer.micro_batch", text, "Use null for no accumulation.")
+
+
+def _image_metric_on_points(config: Config) -> Iterator[Problem]:
+    """Image features of 2-D points do not exist."""
+    if _select(config, "dataset.resolution") is not None or _select(config, "dataset") is None:
+        return
+    for name, node in (config.get("metric") or {}).items():
+        extractor = str(_select(node, "extractor._target_") or node.get("_target_", ""))
+        if not extractor.endswith(("RawValues", "AutoFrechetDistance")):
+            text = f"{name} looks at images, but {_name(config, 'dataset')} holds points."
+            yield Problem(f"metric.{name}", text, "Use metric=fd_raw.")
+
+
+_RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
+    _ranges,
+    _gaussian_only,
+    _unit_time_law,
+    _labels,
+    _guidance,
+    _channels,
+    _micro_batch,
+    _image_metric_on_points,
+)

@@ -1,0 +1,162 @@
+"""``run=DIR`` as a source of config options.
+
+Every verb that starts from a run has the option ``run`` in its groups: ``sampler: run`` is the
+sampler of that run's stored config, so ``eval run=DIR sampler.steps=10`` changes one number of it
+and ``eval run=DIR sampler=dopri5`` replaces it. The options come from the run directory's own
+files, not from today's yaml files.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["RunAwareLoader", "RunSource", "run_in", "with_run"]
+
+_OPTION = "run"
+
+
+class RunSource(ConfigSource):
+    """Serves ``<group>/run`` from ``config.yaml`` and ``manifest.json`` of a run directory."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        self._config: dict[str, Any] | None = None
+        self._groups: set[str] = set()
+
+    @staticmethod
+    def scheme() -> str:
+        """The prefix of this source in the search path: ``run://``."""
+        return "run"
+
+    def available(self) -> bool:
+        """Whether the directory is a run directory."""
+        return (Path(self.path) / "config.yaml").is_file()
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether the stored config has this group or a group inside it."""
+        self._read()
+        group = config_path.strip("/")
+        return any(g == group or g.startswith(group + "/") for g in self._groups)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether this is ``<group>/run`` of a stored group."""
+        self._read()
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return name == _OPTION and group in self._groups
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """The one option of a stored group."""
+        group = config_path.strip("/")
+        if results_filter != ObjectType.GROUP and self.is_config(f"{group}/{_OPTION}"):
+            return [_OPTION]
+        return []
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The stored node of the group, its sub-groups as defaults of their own."""
+        self._read()
+        group = config_path.removesuffix(".yaml").rpartition("/")[0]
+        node = copy.deepcopy(self._node(group))
+        inner = sorted(g for g in self._groups if g.startswith(group + "/"))
+        defaults = []
+        for sub in inner:
+            name = sub.removeprefix(group + "/")
+            if isinstance(node, dict) and name in node:
+                del node[name]
+                defaults.append({name: _OPTION})
+        if defaults:
+            node = {"defaults": [*defaults, "_self_"], **node}
+        return ConfigResult(
+            provider=self.provider,
+            path=f"{self.scheme()}://{self.path}",
+            config=OmegaConf.create(node),
+            header={"package": None},
+        )
+
+    def _node(self, group: str) -> Any:  # noqa: ANN401 - a yaml node is what it is
+        node: Any = self._config
+        for part in group.split("/"):
+            node = node[part] if isinstance(node, dict) and part in node else {}
+        return {} if node is None else node
+
+    def _read(self) -> None:
+        if self._config is not None:
+            return
+        import yaml
+
+        folder = Path(self.path)
+        if not self.available():
+            self._config = {}
+            return
+        self._config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        self._groups = {k for k, v in (self._config or {}).items() if isinstance(v, dict)}
+        manifest = folder / "manifest.json"
+        if manifest.is_file():
+            choices = json.loads(manifest.read_text(encoding="utf-8")).get("choices", {})
+            self._groups |= {g for g in choices if "@" not in g and not g.startswith("hydra")}
+
+
+SourcesRegistry.instance().register(RunSource)
+
+
+def run_in(overrides: list[str]) -> str | None:
+    """The value of ``run=...`` in a list of overrides; of a sweep over runs, the first."""
+    for text in overrides:
+        if not text.startswith("run="):
+            continue
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            return None
+        if override.is_sweep_override():
+            return str(next(iter(override.sweep_string_iterator())))
+        value = override.value()
+        return None if value is None else str(value).strip("'\"")
+    return None
+
+
+class RunAwareLoader(ConfigLoaderImpl):
+    """Hydra's loader, with the run named in the overrides on its search path.
+
+    It looks anew at every composition, so a sweep over ``run=a,b`` sees each run's own config.
+    """
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
+        run = run_in(overrides)
+        loader = ConfigLoaderImpl(with_run(self.config_search_path, run))
+        return loader.load_configuration(
+            config_name=config_name,
+            overrides=overrides,
+            run_mode=run_mode,
+            from_shell=from_shell,
+            validate_sweep_overrides=validate_sweep_overrides,
+        )
+
+
+def with_run(search_path: ConfigSearchPath, run: str | None) -> ConfigSearchPath:
+    """A search path that also serves the options of a run directory."""
+    if run is None:
+        return search_path
+    extended = copy.deepcopy(search_path)
+    schema = extended.get_path().pop(-1)
+    extended.append(provider="run", path=f"run://{Path(run).resolve()}")
+    extended.get_path().append(schema)
+    return extended

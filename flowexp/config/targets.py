@@ -1,0 +1,84 @@
+"""Every ``_target_`` of a plain config, held against its constructor's signature."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowexp.config.annotations import fits
+from flowexp.config.nearest import did_you_mean, nearest
+from flowexp.config.problems import Problem
+from flowexp.config.signatures import Signature, UnknownTargetError, signature_of
+
+__all__ = ["check_targets", "targets"]
+
+_RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+def targets(node: object, *, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """All (key, node) with a ``_target_``, outermost first."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield key, node
+        for name, value in node.items():
+            yield from targets(value, key=f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from targets(value, key=f"{key}[{i}]")
+
+
+def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Problem]:
+    """Problems with targets that do not exist, unknown, missing or ill-typed arguments.
+
+    Args:
+        config: Plain, resolved config.
+        missing: Keys already reported as missing or unresolvable.
+    """
+    problems: list[Problem] = []
+    for key, node in targets(config):
+        target = node["_target_"]
+        if not isinstance(target, str):
+            problems.append(Problem(f"{key}._target_", f"{target!r} is not a dotted path.", ""))
+            continue
+        try:
+            signature = signature_of(target)
+        except UnknownTargetError as error:
+            where, _, name = error.dotted.rpartition(".")
+            hint = did_you_mean(name, error.siblings)
+            text = f"{target} does not exist ({where or 'nothing'} has no {name})."
+            problems.append(Problem(f"{key}._target_", text, hint))
+            continue
+        if signature is not None:
+            problems += _check_arguments(key, node, signature, missing)
+    return problems
+
+
+def _check_arguments(
+    key: str, node: Mapping[str, Any], signature: Signature, missing: set[str]
+) -> list[Problem]:
+    problems = []
+    short = str(node["_target_"]).rpartition(".")[2]
+    for name, value in node.items():
+        if name in _RESERVED or f"{key}.{name}" in missing:
+            continue
+        parameter = signature.parameters.get(name)
+        if parameter is None:
+            if not signature.open_ended:
+                guess = nearest(name, signature.parameters)
+                remedy = f"Did you mean {key}.{guess}?" if guess else ""
+                problems.append(Problem(f"{key}.{name}", f"{short} takes no such value.", remedy))
+        elif not fits(value, parameter.annotation):
+            wanted = _unparse(parameter.annotation)
+            text = f"{value!r} is not what {short} takes here ({wanted})."
+            problems.append(Problem(f"{key}.{name}", text, f"Give a value of type {wanted}."))
+    if not node.get("_partial_", False):
+        for parameter in signature.parameters.values():
+            if parameter.required and parameter.name not in node:
+                text = f"{short} needs it, and it is not set."
+                remedy = f"Give it with +{key}.{parameter.name}=..."
+                problems.append(Problem(f"{key}.{parameter.name}", text, remedy))
+    return problems
+
+
+def _unparse(annotation: object) -> str:
+    import ast
+
+    return ast.unparse(annotation) if isinstance(annotation, ast.AST) else "any type"

@@ -1,0 +1,23 @@
+"""Data sets: which samples there are, in which order they are shown, and how they become numbers.
+
+A :class:`~flowexp.data.base.Dataset` declares shape and classes before anything is read and gives
+:class:`~flowexp.data.base.ImageArrays`; a :class:`~flowexp.data.stream.BatchStream` shows them in
+an order that is a function of the seed and the step alone. Pictures stay uint8 until they are on
+the device; :mod:`flowexp.data.quantization` is the one place where they become floats and return.
+"""
+
+from flowexp.data.base import Dataset, ImageArrays, fingerprint
+from flowexp.data.quantization import as_data, quantize, to_unit_range
+from flowexp.data.stream import Batch, BatchStream, gather_batch
+
+__all__ = [
+    "Batch",
+    "BatchStream",
+    "Dataset",
+    "ImageArrays",
+    "as_data",
+    "fingerprint",
+    "gather_batch",
+    "quantize",
+    "to_unit_range",
+]

@@ -1,0 +1,241 @@
+"""What a data set is: declared facts first, arrays when asked, and an identity of the content."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowexp.errors import UsageError
+
+__all__ = [
+    "Dataset",
+    "ImageArrays",
+    "array_digest",
+    "combine_digests",
+    "digest_header",
+    "evenly_spaced",
+    "fingerprint",
+]
+
+Array = npt.NDArray[Any]
+
+_CHUNK_BYTES = 1 << 24
+
+
+def digest_header(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
+    """What an array's digest starts with, so that equal bytes of unequal arrays differ."""
+    return f"{dtype.str}{tuple(int(n) for n in shape)}".encode()
+
+
+def array_digest(array: Array) -> str:
+    """sha256 (hex) over dtype, shape and raw bytes in C order; memory maps are read in pieces."""
+    digest = hashlib.sha256(digest_header(array.dtype, array.shape))
+    rows = max(1, _CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))
+    for start in range(0, len(array), rows):
+        digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+    return digest.hexdigest()
+
+
+def combine_digests(images: str, labels: str | None) -> str:
+    """Fingerprint of a data set from the digests of its images and of its labels."""
+    return hashlib.sha256(f"images {images}\nlabels {labels or 'none'}\n".encode()).hexdigest()
+
+
+def fingerprint(images: Array, labels: Array | None) -> str:
+    """Identity of the content, whatever file format it came from: sha256 over images and labels."""
+    return combine_digests(array_digest(images), None if labels is None else array_digest(labels))
+
+
+def evenly_spaced(labels: Array, *, per_class: int) -> Array:
+    """Mask of ``per_class`` items of every class, evenly spaced in the order of the file.
+
+    A split without random numbers cannot change with a library's version.
+
+    Args:
+        labels: Classes, (N,), int64.
+        per_class: How many items of each class the mask selects.
+
+    Raises:
+        ValueError: If a class has fewer items than that.
+    """
+    mask = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < per_class:
+            raise ValueError(f"per_class={per_class} but class {label} has {len(members)} items")
+        mask[members[(2 * np.arange(per_class) + 1) * len(members) // (2 * per_class)]] = True
+    return mask
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArrays:
+    """A split of a data set in memory or memory-mapped.
+
+    Attributes:
+        images: Pictures (N, C, H, W), uint8; or points (N, D), float32.
+        labels: Classes (N,), int64; or label vectors (N, num_classes), float32; or None.
+        num_classes: Number of classes or length of the label vectors; 0 = no labels.
+        fingerprint: sha256 (hex) of the content, see :func:`fingerprint`.
+        name: Name of data set and split, for records and messages.
+        notice: What has to be said beside every figure measured on this data, or None.
+    """
+
+    images: Array
+    labels: Array | None
+    num_classes: int
+    fingerprint: str
+    name: str
+    notice: str | None = None
+
+    def __post_init__(self) -> None:
+        kind = (self.images.dtype, self.images.ndim)
+        if kind not in ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)):
+            raise ValueError(
+                f"images must be uint8 (N, C, H, W) or float32 (N, D), but are "
+                f"{self.images.dtype} {self.images.shape}"
+            )
+        if self.labels is None:
+            return
+        kind = (self.labels.dtype, self.labels.ndim)
+        if kind not in ((np.dtype(np.int64), 1), (np.dtype(np.float32), 2)):
+            raise ValueError(
+                f"labels must be int64 (N,) or float32 (N, num_classes), but are "
+                f"{self.labels.dtype} {self.labels.shape}"
+            )
+        if len(self.labels) != len(self.images):
+            raise ValueError(f"{len(self.labels)} labels for {len(self.images)} images")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @classmethod
+    def of(
+        cls,
+        images: Array,
+        labels: Array | None,
+        *,
+        num_classes: int,
+        name: str,
+        notice: str | None = None,
+    ) -> "ImageArrays":
+        """The arrays together with the fingerprint of their content."""
+        return cls(images, labels, num_classes, fingerprint(images, labels), name, notice)
+
+    def select(self, indices: Array, *, name: str | None = None) -> "ImageArrays":
+        """The items at these positions (or under this boolean mask), copied, in this order."""
+        return ImageArrays.of(
+            np.asarray(self.images)[indices],
+            None if self.labels is None else self.labels[indices],
+            num_classes=self.num_classes,
+            name=self.name if name is None else name,
+            notice=self.notice,
+        )
+
+
+class Dataset(ABC):
+    """Which samples there are. Everything declared here is known before a file is opened.
+
+    Attributes:
+        name: Short name, used in records.
+        shape: Shape of one sample, (C, H, W) or (D,).
+        channels: C, or D of points.
+        resolution: H = W, or 1 for points.
+        num_classes: Number of classes (length of label vectors); 0 = no labels.
+        hflip: Whether training may show mirrored pictures.
+        class_names: Names of the classes, if known.
+        notice: What has to be said beside every figure measured on this data, or None.
+    """
+
+    class_names: tuple[str, ...] | None = None
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        shape: tuple[int, ...],
+        num_classes: int,
+        hflip: bool = False,
+        notice: str | None = None,
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.channels = shape[0]
+        self.resolution = shape[-1] if len(shape) == 3 else 1
+        self.num_classes = num_classes
+        self.hflip = hflip
+        self.notice = notice
+
+    @abstractmethod
+    def locate(self) -> None:
+        """Check cheaply that the data can be read and is what was declared.
+
+        Raises:
+            UsageError: Naming the config key, what is missing, and how to get it.
+        """
+
+    @abstractmethod
+    def _read(self) -> ImageArrays:
+        """The training split."""
+
+    def _read_heldout(self) -> ImageArrays | None:
+        """The split that is never trained on, if there is one."""
+        return None
+
+    def train(self) -> ImageArrays:
+        """The training split, checked against what was declared.
+
+        Raises:
+            UsageError: If data is missing, damaged, or not what was declared.
+        """
+        return self._checked(self._read())
+
+    def heldout(self) -> ImageArrays | None:
+        """The split that is never trained on (a test set), or None; checked like ``train``."""
+        arrays = self._read_heldout()
+        return None if arrays is None else self._checked(arrays)
+
+    def _require(self, key: str, declared: object, actual: Sequence[object]) -> None:
+        """Refuse a declared value that the data set's nature does not allow."""
+        if declared not in actual:
+            allowed = " or ".join(str(value) for value in actual)
+            raise UsageError(
+                f"{self.name} has {key} {allowed}, but {declared} is declared.",
+                key=f"dataset.{key}",
+                remedy=f"Set dataset.{key}={actual[0]}.",
+            )
+
+    def _checked(self, arrays: ImageArrays) -> ImageArrays:
+        found = arrays.images.shape[1:]
+        if len(found) == 3:
+            self._require("channels", self.channels, [found[0]])
+            self._require("resolution", self.resolution, [found[-1]])
+        if found != self.shape:
+            raise UsageError(
+                f"{arrays.name} holds samples of shape {found}, but {self.shape} is declared.",
+                key="dataset.resolution" if len(found) == 3 else "dataset.dim",
+            )
+        if len(arrays) == 0:
+            raise UsageError(f"{arrays.name} holds no sample.", key="dataset")
+        self._check_labels(arrays)
+        return arrays
+
+    def _check_labels(self, arrays: ImageArrays) -> None:
+        labels = arrays.labels
+        if labels is None:
+            self._require("num_classes", self.num_classes, [0])
+            return
+        if labels.ndim == 2:
+            self._require("num_classes", self.num_classes, [labels.shape[1]])
+            return
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.num_classes:
+            raise UsageError(
+                f"{arrays.name} has labels {low}..{high}, but num_classes={self.num_classes} is "
+                "declared.",
+                key="dataset.num_classes",
+                remedy=f"Set dataset.num_classes={high + 1}." if low >= 0 else None,
+            )

@@ -1,0 +1,215 @@
+"""CIFAR-10 (colour, 32 x 32, ten classes) from the publisher's archive, lossless.
+
+Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images". The archive holds
+pickles; they are compared with the publisher's digests and read without being able to run code.
+"""
+
+import hashlib
+import tarfile
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowexp.data.base import Dataset, ImageArrays, array_digest, combine_digests
+from flowexp.data.decoded import decode_once
+from flowexp.data.download import fetch, file_digest
+from flowexp.data.locations import cache_dir, first_existing, search_folders
+from flowexp.data.plain_pickle import load_plain
+from flowexp.errors import UsageError
+
+__all__ = ["CIFAR10"]
+
+Array = npt.NDArray[Any]
+
+ARCHIVE = "cifar-10-python.tar.gz"
+FOLDER = "cifar-10-batches-py"
+URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+MEMBER_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+PER_MEMBER = 10_000
+
+_SPLITS = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "heldout": ("test_batch",)}
+
+
+class CIFAR10(Dataset):
+    """CIFAR-10: 50,000 pictures for training, 10,000 held out.
+
+    ``cifar-10-python.tar.gz``, or the folder ``cifar-10-batches-py`` it unpacks to, is looked for
+    in ``root`` or, if that is None, in ``$FLOWEXP_DATA`` and the cache.
+
+    Args:
+        root: Folder to look in, or the archive itself, instead of the usual folders.
+        download: Fetch a missing archive from the publisher into the cache.
+        in_memory: Hold the pictures in memory (150 MB) instead of mapping the cache's file.
+        resolution: 32.
+        channels: 3.
+        num_classes: 10.
+        hflip: Whether training may show mirrored pictures.
+    """
+
+    class_names = (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        download: bool = False,
+        in_memory: bool = True,
+        resolution: int = 32,
+        channels: int = 3,
+        num_classes: int = 10,
+        hflip: bool = True,
+    ) -> None:
+        super().__init__(
+            name="cifar10",
+            shape=(channels, resolution, resolution),
+            num_classes=num_classes,
+            hflip=hflip,
+        )
+        self._require("channels", channels, [3])
+        self._require("resolution", resolution, [32])
+        self._require("num_classes", num_classes, [10])
+        self.root = root
+        self.download = download
+        self.in_memory = in_memory
+        self._verified: Path | None = None
+
+    def locate(self) -> None:
+        """Check that archive or folder is there, or may be fetched."""
+        if self._find() is None and not self.download:
+            raise self._missing()
+
+    def _read(self) -> ImageArrays:
+        return self._split("train")
+
+    def _read_heldout(self) -> ImageArrays:
+        return self._split("heldout")
+
+    def _split(self, split: str) -> ImageArrays:
+        source = self._find()
+        if source is None and self.download:
+            source = fetch(URL, cache_dir() / "downloads" / ARCHIVE, verify=self._verify_archive)
+            self._verified = source
+        if source is None:
+            raise self._missing()
+        if source.is_file() and source != self._verified:
+            self._verify_archive(source)
+            self._verified = source
+        members = cache(lambda: _members(source, split))
+        key = f"cifar10-{ARCHIVE_SHA256[:16]}-{split}"
+        count = PER_MEMBER * len(_SPLITS[split])
+        pixels = decode_once(
+            key,
+            shape=(count, *self.shape),
+            chunks=lambda: (images for images, _ in members()),
+            in_memory=self.in_memory,
+            origin=str(source),
+        )
+        classes = decode_once(
+            f"{key}-labels",
+            shape=(count,),
+            chunks=lambda: (labels for _, labels in members()),
+            in_memory=True,
+            origin=str(source),
+        )
+        labels = classes.images.astype(np.int64)
+        return ImageArrays(
+            pixels.images,
+            labels,
+            self.num_classes,
+            combine_digests(pixels.digest, array_digest(labels)),
+            f"cifar10/{split}",
+        )
+
+    def _find(self) -> Path | None:
+        if self.root is not None and Path(self.root).expanduser().is_file():
+            return Path(self.root).expanduser()
+        folders = search_folders(self.root)
+        own = next((folder for folder in folders if (folder / "test_batch").is_file()), None)
+        return first_existing(folders, [ARCHIVE, FOLDER, f"cifar10/{ARCHIVE}"]) or own
+
+    def _missing(self) -> UsageError:
+        folders = ", ".join(str(folder) for folder in search_folders(self.root))
+        return UsageError(
+            f"{ARCHIVE} (or the folder {FOLDER}) was found in none of: {folders}.",
+            key="dataset.root",
+            remedy=f"Set dataset.root or FLOWEXP_DATA to its folder, fetch {URL}, or set "
+            "dataset.download=true.",
+        )
+
+    @staticmethod
+    def _verify_archive(file: Path) -> None:
+        digest = file_digest(file)
+        if digest != ARCHIVE_SHA256:
+            raise UsageError(
+                f"{file} is not the publisher's {ARCHIVE} (sha256 {digest}, expected "
+                f"{ARCHIVE_SHA256}).",
+                key="dataset.root",
+                remedy="Replace the file.",
+            )
+
+
+def _members(source: Path, split: str) -> list[tuple[Array, Array]]:
+    """Pictures (10000, 3, 32, 32) and labels (10000,), both uint8, member by member."""
+    names = _SPLITS[split]
+    contents = (_read_folder if source.is_dir() else _read_archive)(source, names)
+    members = []
+    for name in names:
+        if name not in contents:
+            raise _damaged(f"{source} has no member {name}")
+        content = contents[name]
+        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if digest != MEMBER_MD5[name]:
+            raise _damaged(f"{source}: {name} is not the publisher's (md5 {digest})")
+        members.append(_parse(content, member=f"{source}: {name}"))
+    return members
+
+
+def _read_archive(file: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    contents = {}
+    try:
+        with tarfile.open(file, "r:gz") as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                stream = archive.extractfile(member) if name in names else None
+                if stream is not None:
+                    contents[name] = stream.read()
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise _damaged(f"{file} is damaged ({error})") from error
+    return contents
+
+
+def _read_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+
+
+def _parse(content: bytes, *, member: str) -> tuple[Array, Array]:
+    """The member's dictionary: "data" (10000, 3072) uint8, planes R, G, B, and "labels", a list."""
+    try:
+        record = load_plain(content)
+        images = np.asarray(record["data"])
+        labels = np.asarray(record["labels"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(f"{member} cannot be read ({error})") from error
+    if images.dtype != np.uint8 or images.shape != (PER_MEMBER, 3 * 32 * 32):
+        raise _damaged(f"{member} holds {images.dtype} pictures of shape {images.shape}")
+    if labels.shape != (PER_MEMBER,) or labels.min() < 0 or labels.max() > 9:
+        raise _damaged(f"{member} does not hold {PER_MEMBER} labels in 0..9")
+    return images.reshape(PER_MEMBER, 3, 32, 32), labels.astype(np.uint8)
+
+
+def _damaged(problem: str) -> UsageError:
+    return UsageError(f"{problem}.", key="dataset.root", remedy=f"Fetch {URL} again.")

@@ -1,0 +1,72 @@
+"""The digits of scikit-learn: 1,797 real handwritten digits, grey, 8 x 8, in the package's wheel.
+
+Source: Alpaydin and Kaynak 1998, UCI "Optical Recognition of Handwritten Digits" (its test part).
+"""
+
+from importlib.util import find_spec
+
+import numpy as np
+
+from flowexp.data.base import Dataset, ImageArrays, evenly_spaced
+from flowexp.errors import UsageError
+
+__all__ = ["Digits"]
+
+_HELDOUT_PER_CLASS = 30
+
+
+class Digits(Dataset):
+    """1,497 pictures for training, 300 held out (30 of each class, evenly spaced in the file).
+
+    The file's values 0..16 become levels round(v * 255 / 16).
+
+    Args:
+        resolution: 8.
+        channels: 1.
+        num_classes: 10.
+        hflip: Whether training may show mirrored pictures.
+    """
+
+    class_names = tuple(str(digit) for digit in range(10))
+
+    def __init__(
+        self, *, resolution: int = 8, channels: int = 1, num_classes: int = 10, hflip: bool = False
+    ) -> None:
+        super().__init__(
+            name="digits",
+            shape=(channels, resolution, resolution),
+            num_classes=num_classes,
+            hflip=hflip,
+        )
+        self._require("channels", channels, [1])
+        self._require("resolution", resolution, [8])
+        self._require("num_classes", num_classes, [10])
+
+    def locate(self) -> None:
+        """Check that scikit-learn is installed."""
+        if find_spec("sklearn") is None:
+            raise UsageError(
+                "the digits are part of scikit-learn, which is not installed.",
+                key="dataset",
+                remedy="Run: pip install scikit-learn",
+            )
+
+    def _read(self) -> ImageArrays:
+        return self._split(heldout=False)
+
+    def _read_heldout(self) -> ImageArrays:
+        return self._split(heldout=True)
+
+    def _split(self, *, heldout: bool) -> ImageArrays:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = np.rint(bunch.images * (255.0 / 16.0)).astype(np.uint8)[:, None]
+        labels = bunch.target.astype(np.int64)
+        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == heldout
+        return ImageArrays.of(
+            images[mask],
+            labels[mask],
+            num_classes=self.num_classes,
+            name=f"digits/{'heldout' if heldout else 'train'}",
+        )

@@ -1,0 +1,233 @@
+"""Fashion-MNIST (grey, 28 x 28, ten classes): the whole of it, and the part flowexp brings along.
+
+Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747. Padding 28 -> 32 with two rows of zeros on
+every side is EDM's convention for the MNIST family.
+"""
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowexp.data.base import Dataset, ImageArrays, evenly_spaced
+from flowexp.data.download import fetch
+from flowexp.data.idx import parse_idx, unpack
+from flowexp.data.locations import cache_dir, first_existing, search_folders
+from flowexp.errors import UsageError
+
+__all__ = ["Fashion10k", "FashionMNIST"]
+
+Array = npt.NDArray[Any]
+
+# sha256 of the unpacked files: gzip headers differ between distributors, the content does not.
+CONTENT_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+PUBLISHER = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
+SUBFOLDERS = ("", "fashion-mnist", "FashionMNIST/raw")
+
+_HELDOUT_PER_CLASS = 200
+
+
+class _Fashion(Dataset):
+    class_names = (
+        "T-shirt/top", "trouser", "pullover", "dress", "coat",
+        "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, name: str, resolution: int, channels: int, num_classes: int, hflip: bool
+    ) -> None:
+        super().__init__(
+            name=name,
+            shape=(channels, resolution, resolution),
+            num_classes=num_classes,
+            hflip=hflip,
+        )
+        self._require("channels", channels, [1])
+        self._require("resolution", resolution, [28, 32])
+        self._require("num_classes", num_classes, [10])
+
+    def _arrays(self, images: Array, labels: Array, *, split: str) -> ImageArrays:
+        margin = (self.resolution - images.shape[-1]) // 2
+        if margin:
+            images = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
+        return ImageArrays.of(
+            np.array(images[:, None]),
+            labels.astype(np.int64),
+            num_classes=self.num_classes,
+            name=f"{self.name}/{split}",
+        )
+
+
+class Fashion10k(_Fashion):
+    """10,000 real pictures that come with flowexp: Fashion-MNIST's test archive, split in two.
+
+    8,000 for training (800 of each class) and 2,000 held out (every fifth of each class in the
+    order of the file). A figure on it is not a figure on Fashion-MNIST, whose training set is
+    another one.
+
+    Args:
+        resolution: 28, or 32 to pad with zeros.
+        channels: 1.
+        num_classes: 10.
+        hflip: Whether training may show mirrored pictures (shoes all point to the left).
+    """
+
+    def __init__(
+        self, *, resolution: int = 28, channels: int = 1, num_classes: int = 10, hflip: bool = False
+    ) -> None:
+        super().__init__(
+            name="fashion10k",
+            resolution=resolution,
+            channels=channels,
+            num_classes=num_classes,
+            hflip=hflip,
+        )
+
+    def locate(self) -> None:
+        """Check that the package's files are there."""
+        for stem in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+            if not _packaged(stem).is_file():
+                raise _broken_package(stem, "is missing")
+
+    def _read(self) -> ImageArrays:
+        return self._split(heldout=False)
+
+    def _read_heldout(self) -> ImageArrays:
+        return self._split(heldout=True)
+
+    def _split(self, *, heldout: bool) -> ImageArrays:
+        images = parse_idx(_packaged_content("t10k-images-idx3-ubyte"), axes=3)
+        labels = parse_idx(_packaged_content("t10k-labels-idx1-ubyte"), axes=1)
+        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == heldout
+        return self._arrays(images[mask], labels[mask], split="heldout" if heldout else "train")
+
+
+class FashionMNIST(_Fashion):
+    """Fashion-MNIST: 60,000 pictures for training, 10,000 held out.
+
+    The four idx files, gzipped or plain, are looked for in ``root`` or, if that is None, in
+    ``$FLOWEXP_DATA``, in the folder of Debian's package ``dataset-fashion-mnist`` and in the cache;
+    in each of them also under ``fashion-mnist`` and in torchvision's ``FashionMNIST/raw``.
+
+    Args:
+        root: Folder to look in instead of the usual ones.
+        download: Fetch missing files from the publisher into the cache.
+        resolution: 28, or 32 to pad with zeros.
+        channels: 1.
+        num_classes: 10.
+        hflip: Whether training may show mirrored pictures.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        download: bool = False,
+        resolution: int = 28,
+        channels: int = 1,
+        num_classes: int = 10,
+        hflip: bool = False,
+    ) -> None:
+        super().__init__(
+            name="fashion_mnist",
+            resolution=resolution,
+            channels=channels,
+            num_classes=num_classes,
+            hflip=hflip,
+        )
+        self.root = root
+        self.download = download
+
+    def locate(self) -> None:
+        """Check that all four files are there, or may be fetched."""
+        for stem in CONTENT_SHA256:
+            if self._find(stem) is None and not self.download:
+                raise self._missing(stem)
+
+    def _read(self) -> ImageArrays:
+        return self._split("train")
+
+    def _read_heldout(self) -> ImageArrays:
+        return self._split("t10k")
+
+    def _split(self, prefix: str) -> ImageArrays:
+        images = parse_idx(self._content(f"{prefix}-images-idx3-ubyte"), axes=3)
+        labels = parse_idx(self._content(f"{prefix}-labels-idx1-ubyte"), axes=1)
+        return self._arrays(images, labels, split="train" if prefix == "train" else "heldout")
+
+    def _folders(self) -> list[Path]:
+        return search_folders(self.root, well_known=[DEBIAN_FOLDER])
+
+    def _find(self, stem: str) -> Path | None:
+        names = [f"{sub}/{stem}{end}".lstrip("/") for sub in SUBFOLDERS for end in (".gz", "")]
+        return first_existing(self._folders(), names)
+
+    def _content(self, stem: str) -> bytes:
+        file = self._find(stem)
+        if file is None and self.download:
+            target = cache_dir() / "downloads" / "fashion-mnist" / f"{stem}.gz"
+            file = fetch(
+                f"{PUBLISHER}/{stem}.gz", target, verify=lambda part: _verified(part, stem)
+            )
+        if file is None:
+            raise self._missing(stem)
+        return _verified(file, stem)
+
+    def _missing(self, stem: str) -> UsageError:
+        folders = ", ".join(str(folder) for folder in self._folders())
+        return UsageError(
+            f"Fashion-MNIST's {stem}.gz was found in none of: {folders}.",
+            key="dataset.root",
+            remedy="Set dataset.root or FLOWEXP_DATA to its folder, install Debian's package "
+            "dataset-fashion-mnist, or set dataset.download=true.",
+        )
+
+
+def _verified(file: Path, stem: str) -> bytes:
+    """The unpacked content of a file, if it is what the publisher made."""
+    try:
+        content = unpack(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{file} cannot be read: {error}.", key="dataset.root", remedy="Replace the file."
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != CONTENT_SHA256[stem]:
+        raise UsageError(
+            f"{file} is not Fashion-MNIST's {stem} (unpacked sha256 {digest}, "
+            f"expected {CONTENT_SHA256[stem]}).",
+            key="dataset.root",
+            remedy="Replace the file.",
+        )
+    return content
+
+
+def _packaged(stem: str) -> resources.abc.Traversable:
+    return resources.files("flowexp.data").joinpath("fashion10k", f"{stem}.gz")
+
+
+def _packaged_content(stem: str) -> bytes:
+    try:
+        content = unpack(_packaged(stem).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _broken_package(stem, f"cannot be read ({error})") from error
+    if hashlib.sha256(content).hexdigest() != CONTENT_SHA256[stem]:
+        raise _broken_package(stem, "has other content than it should")
+    return content
+
+
+def _broken_package(stem: str, what: str) -> UsageError:
+    return UsageError(
+        f"the file {stem}.gz that comes with flowexp {what}.",
+        key="dataset",
+        remedy="Install flowexp again.",
+    )

@@ -1,0 +1,165 @@
+"""Any square pictures: a ZIP in EDM's layout (FFHQ, AFHQv2, ImageNet, ...) or a folder.
+
+Source: data format and choice of a subset are those of Karras et al. 2022 (arXiv 2206.00364).
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import __version__ as pillow_version
+
+from flowexp.data.base import Dataset, ImageArrays, array_digest, combine_digests
+from flowexp.data.decoded import decode_once
+from flowexp.data.locations import data_dir
+from flowexp.data.picture_files import PictureFiles, open_pictures
+from flowexp.errors import UsageError
+
+__all__ = ["ImageArchive"]
+
+
+class ImageArchive(Dataset):
+    """Pictures of one size from a ZIP in EDM's layout or from a folder (png, jpg, webp; recursive).
+
+    They are decoded once into the cache and then memory-mapped.
+
+    Args:
+        archive: ZIP or folder; a relative name is looked for below the working directory and then
+            below ``$FLOWEXP_DATA``.
+        resolution: Height and width the pictures have.
+        channels: 1 for grey, 3 for colour.
+        num_classes: Number of classes (length of label vectors); 0 without labels.
+        use_labels: Read the labels of ``dataset.json``.
+        hflip: Whether training may show mirrored pictures.
+        test_archive: ZIP or folder with held-out pictures, or None.
+        max_size: Train on this many of the pictures, or None for all; EDM's choice:
+            ``RandomState(subset_seed)`` shuffles all positions, and the first are kept in order.
+        subset_seed: Seed of that choice.
+        in_memory: Hold the pictures in memory instead of mapping the cache's file.
+        name: Short name, used in records.
+        notice: What has to be said beside every figure measured on this data, or None.
+
+    Raises:
+        UsageError: If the numbers contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        archive: str,
+        resolution: int,
+        channels: int = 3,
+        num_classes: int = 0,
+        use_labels: bool = False,
+        hflip: bool = False,
+        test_archive: str | None = None,
+        max_size: int | None = None,
+        subset_seed: int = 0,
+        in_memory: bool = False,
+        name: str = "image_archive",
+        notice: str | None = None,
+    ) -> None:
+        super().__init__(
+            name=name,
+            shape=(channels, resolution, resolution),
+            num_classes=num_classes,
+            hflip=hflip,
+            notice=notice,
+        )
+        self._require("channels", channels, [1, 3])
+        if use_labels != (num_classes > 0):
+            raise UsageError(
+                f"{num_classes} contradicts use_labels={use_labels}.",
+                key="dataset.num_classes",
+                remedy="Without labels there are 0 classes; with labels say how many.",
+            )
+        if max_size is not None and max_size < 1:
+            raise UsageError(f"{max_size} is less than 1.", key="dataset.max_size")
+        self.archive = archive
+        self.test_archive = test_archive
+        self.use_labels = use_labels
+        self.max_size = max_size
+        self.subset_seed = subset_seed
+        self.in_memory = in_memory
+        self._opened: dict[str, PictureFiles] = {}
+
+    def locate(self) -> None:
+        """Check that the archives are there and their first pictures have the declared shape."""
+        self._open(self.archive, key="dataset.archive")
+        if self.test_archive is not None:
+            self._open(self.test_archive, key="dataset.test_archive")
+
+    def _read(self) -> ImageArrays:
+        files = self._open(self.archive, key="dataset.archive")
+        keep = np.arange(len(files.names))
+        if self.max_size is not None and self.max_size < len(keep):
+            # The legacy generator is the definition of EDM's subset.
+            np.random.RandomState(self.subset_seed % (1 << 31)).shuffle(keep)
+            keep = np.sort(keep[: self.max_size])
+        return self._decode(files, keep, split="train")
+
+    def _read_heldout(self) -> ImageArrays | None:
+        if self.test_archive is None:
+            return None
+        files = self._open(self.test_archive, key="dataset.test_archive")
+        return self._decode(files, np.arange(len(files.names)), split="heldout")
+
+    def _open(self, value: str, *, key: str) -> PictureFiles:
+        if value not in self._opened:
+            files = open_pictures(_find(value, key=key), key=key)
+            found = files.shape()
+            for part, declared, actual in (
+                ("channels", self.channels, found[0]),
+                ("resolution", self.resolution, found[1]),
+            ):
+                if declared != actual:
+                    raise UsageError(
+                        f"{declared} is declared, but {files.location} holds pictures with "
+                        f"{part} {actual} ({files.names[0]}).",
+                        key=f"dataset.{part}",
+                        remedy=f"Set dataset.{part}={actual}, or give another archive.",
+                    )
+            self._opened[value] = files
+        return self._opened[value]
+
+    def _decode(
+        self, files: PictureFiles, keep: npt.NDArray[np.int64], *, split: str
+    ) -> ImageArrays:
+        labels: npt.NDArray[Any] | None = files.labels()[keep] if self.use_labels else None
+        names = [files.names[i] for i in keep]
+        shape = (self.shape[0], self.shape[1], self.shape[2])
+        # Decoders of lossy formats differ between versions by single levels.
+        identity = f"{files.identity(names)} {shape} pillow {pillow_version}"
+        decoded = decode_once(
+            f"pictures-{hashlib.sha256(identity.encode()).hexdigest()[:32]}",
+            shape=(len(names), *shape),
+            chunks=lambda: files.decode(names, shape),
+            in_memory=self.in_memory,
+            origin=str(files.location),
+        )
+        return ImageArrays(
+            decoded.images,
+            labels,
+            self.num_classes,
+            combine_digests(decoded.digest, None if labels is None else array_digest(labels)),
+            f"{self.name}/{split}",
+            self.notice,
+        )
+
+
+def _find(value: str, *, key: str) -> Path:
+    given = Path(value).expanduser()
+    own = data_dir()
+    places = [given] if own is None or given.is_absolute() else [given, own / given]
+    for place in places:
+        if place.exists():
+            return place
+    tried = " nor ".join(str(place.absolute()) for place in places)
+    raise UsageError(
+        f"{value} was not found: there is no {tried}.",
+        key=key,
+        remedy=f"Set {key} to a ZIP in EDM's layout or a folder of pictures, or FLOWEXP_DATA to "
+        "the folder it lies in.",
+    )

@@ -1,0 +1,245 @@
+"""Pictures as files: members of a ZIP in EDM's layout, or files below a folder.
+
+EDM's layout: ``00000/img00000000.png`` ... and ``dataset.json`` = {"labels": [[name, label], ...]}
+or {"labels": null}; a label is a class or a vector. Pictures are taken in the order of their names,
+and labels are looked up by name, never by their order in the JSON file.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from flowexp.errors import UsageError
+
+__all__ = ["PictureFiles", "open_pictures"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+_LABEL_FILE = "dataset.json"
+_CHANNELS = {"L": 1, "RGB": 3}
+_CHUNK = 2048
+_THREADS = 8
+_BROKEN = (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error,
+           RuntimeError, Image.DecompressionBombError, UnidentifiedImageError)  # fmt: skip
+
+
+class PictureFiles(ABC):
+    """Named picture files of one size.
+
+    Attributes:
+        location: The ZIP or the folder.
+        names: Names of the pictures, sorted, with ``/`` between folders.
+        key: Config key that named the location, for messages.
+    """
+
+    def __init__(self, location: Path, names: Sequence[str], *, key: str) -> None:
+        self.location = location
+        self.key = key
+        self.names = sorted(name for name in names if _is_picture(name))
+        if not self.names:
+            raise UsageError(
+                f"{location} holds no picture ({', '.join(SUFFIXES)}).",
+                key=key,
+                remedy="Give a ZIP in EDM's layout or a folder of pictures.",
+            )
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """Bytes of a file."""
+
+    @abstractmethod
+    def identity(self, names: Sequence[str]) -> str:
+        """Digest (hex) of what the file system or the archive says about these files."""
+
+    @abstractmethod
+    def _has(self, name: str) -> bool:
+        """Whether there is such a file, picture or not."""
+
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the first picture, from its header."""
+        name = self.names[0]
+        try:
+            with Image.open(io.BytesIO(self.read(name))) as picture:
+                return self._shape_of(picture, name)
+        except UsageError:
+            raise
+        except _BROKEN as error:
+            raise self._damaged(name, error) from error
+
+    def decode(
+        self, names: Sequence[str], shape: tuple[int, int, int]
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Pieces (n, C, H, W), uint8, of these pictures in this order, decoded by several threads.
+
+        Raises:
+            UsageError: Naming the first picture that is damaged or not of this shape.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(names), _CHUNK):
+                part = names[start : start + _CHUNK]
+                piece = np.empty((len(part), *shape), dtype=np.uint8)
+                jobs = pool.map(self._decode_into, piece, part)
+                for _ in jobs:
+                    pass
+                yield piece
+
+    def _decode_into(self, target: npt.NDArray[np.uint8], name: str) -> None:
+        try:
+            with Image.open(io.BytesIO(self.read(name))) as picture:
+                found = self._shape_of(picture, name)
+                if found != target.shape:
+                    raise self._refused(
+                        name, f"is {_size(found)}, but {self.names[0]} is {_size(target.shape)}"
+                    )
+                pixels = np.asarray(picture)
+        except UsageError:
+            raise
+        except _BROKEN as error:
+            raise self._damaged(name, error) from error
+        target[...] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    def _shape_of(self, picture: Image.Image, name: str) -> tuple[int, int, int]:
+        if picture.mode not in _CHANNELS:
+            raise self._refused(name, f"has mode {picture.mode}, neither grey (L) nor colour (RGB)")
+        if picture.width != picture.height:
+            raise self._refused(name, f"is {picture.width}x{picture.height}, not square")
+        return _CHANNELS[picture.mode], picture.height, picture.width
+
+    def labels(self) -> npt.NDArray[Any]:
+        """Labels of ``names``: classes (N,), int64, or vectors (N, L), float32.
+
+        Raises:
+            UsageError: If there are none, or not exactly one of one kind for every picture.
+        """
+        by_name = self._label_table()
+        missing = next((name for name in self.names if name not in by_name), None)
+        if missing is not None:
+            raise UsageError(
+                f"{self.location}: {_LABEL_FILE} has {len(by_name)} labels for {len(self.names)} "
+                f"pictures, and none for {missing}.",
+                key=self.key,
+                remedy="Mend the file, or set dataset.use_labels=false dataset.num_classes=0.",
+            )
+        if len(by_name) != len(self.names):
+            extra = min(set(by_name) - set(self.names))
+            raise UsageError(
+                f"{self.location}: {_LABEL_FILE} has {len(by_name)} labels for {len(self.names)} "
+                f"pictures; {extra} has a label but is not there.",
+                key=self.key,
+                remedy="The archive is incomplete: make it again.",
+            )
+        try:
+            table = np.array([by_name[name] for name in self.names])
+        except ValueError as error:
+            raise self._refused(_LABEL_FILE, "mixes labels of several kinds") from error
+        if table.ndim == 1 and np.issubdtype(table.dtype, np.integer):
+            return table.astype(np.int64)
+        if table.ndim == 2 and np.issubdtype(table.dtype, np.number):
+            return table.astype(np.float32)
+        raise self._refused(_LABEL_FILE, "holds labels that are neither integers nor vectors")
+
+    def _label_table(self) -> dict[str, Any]:
+        table = None
+        if self._has(_LABEL_FILE):
+            try:
+                table = json.loads(self.read(_LABEL_FILE))["labels"]
+                if table is not None:
+                    pairs = table.items() if isinstance(table, dict) else table
+                    return {str(name).replace("\\", "/"): label for name, label in pairs}
+            except (*_BROKEN, KeyError, TypeError) as error:
+                raise self._damaged(_LABEL_FILE, error) from error
+        raise UsageError(
+            f"{self.location} has no labels (no {_LABEL_FILE}, or its labels are null).",
+            key="dataset.use_labels",
+            remedy="Set dataset.use_labels=false dataset.num_classes=0.",
+        )
+
+    def _damaged(self, name: str, error: Exception) -> UsageError:
+        return self._refused(name, f"is damaged ({error})")
+
+    def _refused(self, name: str, what: str) -> UsageError:
+        return UsageError(
+            f"{self.location}: {name} {what}.",
+            key=self.key,
+            remedy="All pictures must be whole, square, of one size and all grey or all colour.",
+        )
+
+
+class _ZipPictures(PictureFiles):
+    def __init__(self, location: Path, *, key: str) -> None:
+        try:
+            self._archive = zipfile.ZipFile(location)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UsageError(
+                f"{location} is not a readable ZIP archive ({error}).",
+                key=key,
+                remedy="Fetch or make it again.",
+            ) from error
+        super().__init__(location, self._archive.namelist(), key=key)
+
+    def read(self, name: str) -> bytes:
+        return self._archive.read(name)
+
+    def identity(self, names: Sequence[str]) -> str:
+        stat = self.location.stat()
+        digest = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+        for name in names:
+            info = self._archive.getinfo(name)
+            digest.update(f"{name} {info.CRC} {info.file_size} {info.header_offset}\n".encode())
+        return digest.hexdigest()
+
+    def _has(self, name: str) -> bool:
+        return name in self._archive.NameToInfo
+
+
+class _FolderPictures(PictureFiles):
+    def __init__(self, location: Path, *, key: str) -> None:
+        files = (file for file in location.rglob("*") if file.is_file())
+        super().__init__(location, [f.relative_to(location).as_posix() for f in files], key=key)
+
+    def read(self, name: str) -> bytes:
+        return (self.location / name).read_bytes()
+
+    def identity(self, names: Sequence[str]) -> str:
+        digest = hashlib.sha256(str(self.location.resolve()).encode())
+        for name in names:
+            stat = (self.location / name).stat()
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def _has(self, name: str) -> bool:
+        return (self.location / name).is_file()
+
+
+def open_pictures(location: Path, *, key: str) -> PictureFiles:
+    """The pictures of a folder or a ZIP.
+
+    Args:
+        location: An existing folder or file.
+        key: Config key that named it, for messages.
+
+    Raises:
+        UsageError: If it is no readable ZIP, or holds no picture.
+    """
+    return (_FolderPictures if location.is_dir() else _ZipPictures)(location, key=key)
+
+
+def _is_picture(name: str) -> bool:
+    # File managers leave thumbnails in folders such as __MACOSX and in hidden files.
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return not hidden and name.lower().endswith(SUFFIXES)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[2]} with {shape[0]} channel{'s' if shape[0] > 1 else ''}"

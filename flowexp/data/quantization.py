@@ -1,0 +1,60 @@
+"""Between the 256 levels of a picture and the floats of a model: the only place that knows how.
+
+    x = u / 127.5 - 1                          u in 0..255, x in [-1, 1]
+    u = trunc(clip(127.5 x + 128, 0, 255))
+
+The second formula undoes the first for all 256 levels: 127.5 x + 128 = u + 1/2, half a level away
+from the next integer on both sides.
+
+Source: Karras et al. 2022 (arXiv 2206.00364), as their data loader and generator compute it.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["as_data", "quantize", "to_unit_range"]
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Pictures as data x = u / 127.5 - 1.
+
+    Args:
+        images: Levels u, any shape, uint8 in 0..255.
+
+    Returns:
+        float32 in [-1, 1], same shape and device.
+
+    Raises:
+        ValueError: If the pictures are not uint8, because they would be scaled twice.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(
+            f"images must be uint8 levels in 0..255, but their dtype is {images.dtype}"
+        )
+    return images.to(torch.float32) / 127.5 - 1.0
+
+
+def as_data(images: Tensor) -> Tensor:
+    """Data x of a batch: pictures (uint8) go to [-1, 1], points (floating) are x already."""
+    return to_unit_range(images) if images.dtype == torch.uint8 else images
+
+
+def quantize(x: Tensor) -> Tensor:
+    """Data as pictures u = trunc(clip(127.5 x + 128, 0, 255)).
+
+    Args:
+        x: Data, any shape, floating; values outside [-1, 1] are clipped. Half precision is computed
+            in float32, where the round trip of all 256 levels is exact.
+
+    Returns:
+        uint8, same shape and device.
+
+    Raises:
+        ValueError: If x is not floating, or holds NaN (its level would be an accident).
+    """
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floating point data in [-1, 1], but its dtype is {x.dtype}")
+    if bool(x.isnan().any()):
+        raise ValueError("x holds NaN, which is no level of a picture: the model has diverged")
+    wide = x if x.dtype == torch.float64 else x.to(torch.float32)
+    return (wide * 127.5 + 128.0).clamp(0.0, 255.0).to(torch.uint8)

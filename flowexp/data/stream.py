@@ -1,0 +1,174 @@
+"""The order in which training sees the data, as a function of (seed, step) and nothing else.
+
+Position p = step * batch_size + j of the endless stream belongs to epoch p // N and shows item
+perm_epoch[p % N], where perm_epoch is a permutation drawn from (seed, "order", epoch). Batches may
+straddle epochs, so no item is ever left out. Whether item j of a step is mirrored is drawn from
+(seed, "flip", step) for the whole global batch; rank r of R sees the r-th of R equal slices of it.
+Starting at step k therefore gives exactly what an uninterrupted run would have seen from step k on,
+and the union over the ranks does not depend on their number.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flowexp.data.base import ImageArrays
+from flowexp.seeding import generator
+
+__all__ = ["Batch", "BatchStream", "gather_batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Items of a data set.
+
+    Attributes:
+        images: Pictures (B, C, H, W), uint8, for ``as_data``; or points (B, D), float32.
+        labels: Classes (B,), int64; or label vectors (B, num_classes), float32; or None.
+        index: Where the items are in the data set, (B,), int64.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking),
+            None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),
+            self.index.to(device, non_blocking=non_blocking),
+        )
+
+
+def gather_batch(
+    arrays: ImageArrays,
+    index: npt.NDArray[np.int64],
+    *,
+    mirrored: npt.NDArray[np.bool_] | None = None,
+) -> Batch:
+    """The items at ``index`` as a batch, copied.
+
+    Args:
+        arrays: Where from; a memory map is read only where it is asked for.
+        index: Positions, (B,), int64.
+        mirrored: Which of the pictures are flipped left to right, (B,), or None for none.
+    """
+    images = np.take(np.asarray(arrays.images), index, axis=0)
+    if mirrored is not None:
+        images[mirrored] = images[mirrored][..., ::-1]
+    labels = (
+        None if arrays.labels is None else torch.from_numpy(np.take(arrays.labels, index, axis=0))
+    )
+    return Batch(torch.from_numpy(images), labels, torch.from_numpy(index))
+
+
+class BatchStream:
+    """Endless training batches; see the module for the law of their order.
+
+    Args:
+        arrays: The items.
+        batch_size: Items per step over all ranks.
+        seed: The run's seed.
+        hflip: Whether each picture is mirrored with probability 1/2.
+        start: First step of an iteration; a resumed run passes the step it stopped at.
+        rank: Which slice of the global batch to give.
+        world_size: Number of slices; must divide ``batch_size``.
+
+    Raises:
+        ValueError: If a number is out of range, or points are to be mirrored.
+    """
+
+    def __init__(
+        self,
+        arrays: ImageArrays,
+        *,
+        batch_size: int,
+        seed: int,
+        hflip: bool = False,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
+        if len(arrays) == 0:
+            raise ValueError(f"{arrays.name} is empty: there is nothing to show")
+        if hflip and arrays.images.ndim != 4:
+            raise ValueError("hflip=True needs pictures, but the data are points")
+        _check_step(start)
+        _check_rank(batch_size, rank, world_size)
+        self.arrays = arrays
+        self.batch_size = batch_size
+        self.seed = seed
+        self.hflip = hflip
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
+        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = self.start
+        while True:
+            yield self.batch(step)
+            step += 1
+
+    def batch(self, step: int, *, rank: int | None = None, world_size: int | None = None) -> Batch:
+        """The batch of a step; rank and world size are the constructor's unless given.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        rank = self.rank if rank is None else rank
+        world_size = self.world_size if world_size is None else world_size
+        _check_step(step)
+        _check_rank(self.batch_size, rank, world_size)
+        share = self.batch_size // world_size
+        mirrored: npt.NDArray[np.bool_] | None = None
+        if self.hflip:
+            rng = generator(self.seed, "flip", step)
+            bits = torch.randint(0, 2, (self.batch_size,), generator=rng, dtype=torch.uint8)
+            mirrored = bits.numpy()[rank * share : (rank + 1) * share].astype(bool)
+        index = self._index(step * self.batch_size + rank * share, share)
+        return gather_batch(self.arrays, index, mirrored=mirrored)
+
+    def _index(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Items at the positions first .. first + count - 1 of the stream."""
+        size = len(self.arrays)
+        pieces = []
+        end = first + count
+        while first < end:
+            epoch, offset = divmod(first, size)
+            piece = self._order(epoch)[offset : offset + end - first]
+            pieces.append(piece)
+            first += len(piece)
+        return pieces[0].copy() if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if epoch not in self._orders:
+            while len(self._orders) >= 2:
+                del self._orders[next(iter(self._orders))]
+            rng = generator(self.seed, "order", epoch)
+            order: npt.NDArray[Any] = torch.randperm(len(self.arrays), generator=rng).numpy()
+            self._orders[epoch] = order
+        return self._orders[epoch]
+
+
+def _check_step(step: int) -> None:
+    if step < 0:
+        raise ValueError(f"step must be 0 or later, but is {step}")
+
+
+def _check_rank(batch_size: int, rank: int, world_size: int) -> None:
+    if world_size < 1 or batch_size % world_size:
+        raise ValueError(f"world_size={world_size} must divide batch_size={batch_size}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be in 0..{world_size - 1}, but is {rank}")

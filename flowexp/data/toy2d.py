@@ -1,0 +1,183 @@
+"""Points of the plane from laws of known shape, scaled to standard deviation 1/2 per axis.
+
+Mean and variance of each law are known, so all splits and sizes share one scaling, and 1/2 is the
+``sigma_data`` that EDM's preconditioning assumes. Points are data x as they are.
+"""
+
+import math
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowexp.data.base import Dataset, ImageArrays
+from flowexp.seeding import generator, open_uniform
+
+__all__ = ["Checkerboard", "EightGaussians", "SwissRoll", "TwoMoons"]
+
+_DEVIATION = 0.5
+
+
+class _Toy2d(Dataset):
+    """Points of one law.
+
+    Args:
+        size: Points for training.
+        heldout_size: Points held out.
+        noise: Standard deviation of the normal noise added to the law's unscaled points.
+        data_seed: Seed of the draw; the run's seed does not change the data.
+        dim: 2.
+        num_classes: Number of modes whose index is the label; 0 for a law without modes.
+        hflip: False; points have no left and right.
+    """
+
+    modes: int
+
+    def __init__(
+        self,
+        *,
+        size: int = 50_000,
+        heldout_size: int = 10_000,
+        noise: float = 0.0,
+        data_seed: int = 0,
+        dim: int = 2,
+        num_classes: int,
+        hflip: bool = False,
+    ) -> None:
+        super().__init__(name=self._name(), shape=(dim,), num_classes=num_classes, hflip=hflip)
+        self._require("dim", dim, [2])
+        self._require("num_classes", num_classes, [self.modes])
+        self._require("hflip", hflip, [False])
+        if size < 1 or heldout_size < 1:
+            raise ValueError(
+                f"size and heldout_size must be at least 1, but are {size} and {heldout_size}"
+            )
+        if not (noise >= 0 and math.isfinite(noise)):
+            raise ValueError(f"noise must be finite and not negative, but is {noise}")
+        self.size = size
+        self.heldout_size = heldout_size
+        self.noise = noise
+        self.data_seed = data_seed
+
+    @classmethod
+    def _name(cls) -> str:
+        return "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__).lstrip("_")
+
+    def locate(self) -> None:
+        """Nothing to find: the points are drawn."""
+
+    @abstractmethod
+    def _draw(self, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Points of the unscaled law without noise, (count, 2), float64, and their modes."""
+
+    @abstractmethod
+    def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Mean and variance per axis of the unscaled law without noise."""
+
+    def _read(self) -> ImageArrays:
+        return self._sample(self.size, split="train")
+
+    def _read_heldout(self) -> ImageArrays:
+        return self._sample(self.heldout_size, split="heldout")
+
+    def _sample(self, count: int, *, split: str) -> ImageArrays:
+        rng = generator(self.data_seed, f"{self.name}/{split}")
+        points, labels = self._draw(count, rng=rng)
+        points = points + self.noise * torch.randn(points.shape, generator=rng, dtype=torch.float64)
+        mean, variance = torch.tensor(self._moments(), dtype=torch.float64)
+        points = (points - mean) * (_DEVIATION / (variance + self.noise**2).sqrt())
+        return ImageArrays.of(
+            points.to(torch.float32).numpy(),
+            None if labels is None else labels.numpy().astype(np.int64),
+            num_classes=self.num_classes,
+            name=f"{self.name}/{split}",
+        )
+
+
+class EightGaussians(_Toy2d):
+    """Eight equally likely normal laws on the unit circle; label = which one."""
+
+    modes = 8
+
+    def _draw(self, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        labels = torch.randint(0, self.modes, (count,), generator=rng)
+        angle = labels.double() * (2 * math.pi / self.modes)
+        return torch.stack([angle.cos(), angle.sin()], dim=1), labels
+
+    def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (0.0, 0.0), (0.5, 0.5)
+
+
+class TwoMoons(_Toy2d):
+    """Two interleaved half circles; label = upper (0) or lower (1)."""
+
+    modes = 2
+
+    def _draw(self, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        labels = torch.randint(0, self.modes, (count,), generator=rng)
+        angle = math.pi * open_uniform((count,), rng=rng)
+        upper = torch.stack([angle.cos(), angle.sin()], dim=1)
+        lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], dim=1)
+        return torch.where(labels[:, None] == 0, upper, lower), labels
+
+    def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        sine = 2 / math.pi
+        between = ((sine - (0.5 - sine)) / 2) ** 2
+        return (0.5, 0.25), (0.75, 0.5 - sine**2 + between)
+
+
+class Checkerboard(_Toy2d):
+    """The eight black squares of a 4 x 4 board, uniformly filled; label = which square."""
+
+    modes = 8
+
+    def _draw(self, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        labels = torch.randint(0, self.modes, (count,), generator=rng)
+        row = labels // 2
+        corner = torch.stack([2 * (labels % 2) + row % 2, row], dim=1)
+        return corner + open_uniform((count, 2), rng=rng), labels
+
+    def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (2.0, 2.0), (16 / 12, 16 / 12)
+
+
+class SwissRoll(_Toy2d):
+    """A spiral (a cos a, a sin a), a uniform in [3 pi / 2, 9 pi / 2]; no labels."""
+
+    modes = 0
+
+    _ends = (1.5 * math.pi, 4.5 * math.pi)
+
+    def _draw(self, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        low, high = self._ends
+        angle = low + (high - low) * open_uniform((count,), rng=rng)
+        return torch.stack([angle * angle.cos(), angle * angle.sin()], dim=1), None
+
+    def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        low, high = self._ends
+        length = high - low
+
+        def mean_of(antiderivative: tuple[float, float]) -> float:
+            return (antiderivative[1] - antiderivative[0]) / length
+
+        x = mean_of((_x(low), _x(high)))
+        y = mean_of((_y(low), _y(high)))
+        square = mean_of((low**3 / 6, high**3 / 6))
+        wave = mean_of((_wave(low), _wave(high)))
+        return (x, y), (square + wave - x**2, square - wave - y**2)
+
+
+def _x(a: float) -> float:
+    """Antiderivative of a cos a."""
+    return math.cos(a) + a * math.sin(a)
+
+
+def _y(a: float) -> float:
+    """Antiderivative of a sin a."""
+    return math.sin(a) - a * math.cos(a)
+
+
+def _wave(a: float) -> float:
+    """Antiderivative of a^2 cos(2 a) / 2."""
+    return (a**2 / 4 - 1 / 8) * math.sin(2 * a) + a / 4 * math.cos(2 * a)

@@ -1,0 +1,24 @@
+"""The one exception that means "used wrongly", as opposed to "went wrong"."""
+
+
+class UsageError(ValueError):
+    """A mistake the user can mend: a wrong config value, missing data, missing weights.
+
+    The command line turns it into one readable paragraph and exit code 2, without a traceback.
+
+    Args:
+        problem: One sentence that names the value and what is wrong with it.
+        key: The config key that holds the value, for example ``dataset.root``.
+        remedy: What to do about it, for example the command that mends it.
+    """
+
+    def __init__(self, problem: str, *, key: str | None = None, remedy: str | None = None) -> None:
+        self.problem = problem
+        self.key = key
+        self.remedy = remedy
+        super().__init__(self.paragraph())
+
+    def paragraph(self) -> str:
+        """The message as one paragraph: key, problem, remedy."""
+        head = f"{self.key}: {self.problem}" if self.key else self.problem
+        return f"{head} {self.remedy}" if self.remedy else head

@@ -1,0 +1,23 @@
+"""Evaluation: samples as functions of their seeds, and what metrics say about them."""
+
+from flowexp.evaluation.generate import GeneratedBatch, generate, latents
+from flowexp.evaluation.images import grid_image, save_grid, save_images, scatter_image
+from flowexp.evaluation.processes import Processes
+from flowexp.evaluation.score import ScoreResult, append_results, score
+from flowexp.evaluation.seeds import parse_seeds, seeds_text
+
+__all__ = [
+    "GeneratedBatch",
+    "Processes",
+    "ScoreResult",
+    "append_results",
+    "generate",
+    "grid_image",
+    "latents",
+    "parse_seeds",
+    "save_grid",
+    "save_images",
+    "scatter_image",
+    "score",
+    "seeds_text",
+]

@@ -1,0 +1,19 @@
+"""What guidance answers: how a model becomes another model with the same face."""
+
+from abc import ABC, abstractmethod
+
+from flowexp.models import Model
+
+__all__ = ["Guidance"]
+
+
+class Guidance(ABC):
+    """A rule that wraps a model into a guided model.
+
+    The wrapped model states what one call costs in ``evaluations_per_call``, from which samplers
+    count their evaluations.
+    """
+
+    @abstractmethod
+    def wrap(self, model: Model) -> Model:
+        """The guided model."""

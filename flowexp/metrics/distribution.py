@@ -1,0 +1,249 @@
+"""Distances between a reference set and generated samples, with their protocol and their floor."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flowexp.errors import UsageError
+from flowexp.metrics.base import Extractor, SampleSet
+from flowexp.metrics.frechet import FrechetReference
+from flowexp.metrics.moments import Moments
+from flowexp.metrics.protocol import INCEPTION_NAME, MetricRecord, Protocol
+from flowexp.metrics.statistics_cache import cached_moments
+
+_LOG = logging.getLogger(__name__)
+
+
+def moments_of(images: npt.NDArray[Any], extractor: Extractor, *, batch_size: int = 256) -> Moments:
+    """Moments of the features of a whole set.
+
+    Args:
+        images: (N, C, H, W) uint8 or (N, D) float32, may be memory-mapped.
+        extractor: Feature extractor, loaded where it should run.
+        batch_size: Samples per call.
+    """
+    moments = Moments()
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for start in range(0, len(images), batch_size):
+        # a copy, since torch warns about memory it may not write to
+        batch = np.array(images[start : start + batch_size])
+        moments.update(extractor(torch.from_numpy(batch)))
+    return moments
+
+
+class FrechetDistance:
+    """Frechet distance of features to a reference set; FID when the features are Inception's.
+
+    Args:
+        extractor: Feature extractor; loaded in ``prepare``.
+        name: Stem of the metric's key. A name with ``fid`` in it is refused for any other features
+            than Inception's.
+
+    Raises:
+        ValueError: If ``name`` claims FID wrongly.
+    """
+
+    def __init__(self, extractor: Extractor, *, name: str) -> None:
+        if "fid" in name.lower() and extractor.name != INCEPTION_NAME:
+            raise ValueError(
+                f"name={name!r}: a Frechet distance on {extractor.name} must not be called FID"
+            )
+        self.name = name
+        self.extractor = extractor
+        self._reference: FrechetReference | None = None
+        self._protocol: Protocol | None = None
+        self._floor: dict[str, float] = {}
+        self._cache_dir: Path | None = None
+        self._batch_size = 256
+
+    def check(self) -> None:
+        """Raise ``UsageError`` when weights are missing; to be called before sampling."""
+        self.extractor.check()
+
+    def prepare(
+        self,
+        reference: SampleSet,
+        *,
+        cache_dir: Path | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 256,
+    ) -> None:
+        """Compute the reference statistics, or read them from the cache.
+
+        Args:
+            reference: The real samples.
+            cache_dir: Folder of cached statistics; None computes them anew.
+            device: Where the extractor runs.
+            batch_size: Samples per call of the extractor.
+
+        Raises:
+            UsageError: If weights are missing or a cache file is of another protocol.
+        """
+        self.extractor.load(device=device)
+        self._cache_dir, self._batch_size, self._floor = cache_dir, batch_size, {}
+        moments = self._moments(reference)
+        self._reference = _reference_of(moments)
+        name, _, part = reference.name.partition("/")
+        self._protocol = Protocol(
+            metric="FD",
+            extractor=self.extractor.name,
+            weights_sha256=self.extractor.weights_sha256,
+            resize=self.extractor.resize,
+            quantization=self.extractor.quantization,
+            reference=name,
+            reference_fingerprint=reference.fingerprint,
+            reference_split=part or None,
+            n_ref=moments.count,
+            n_gen=0,
+            notice=reference.notice or None,
+        )
+
+    def floor(self, heldout: SampleSet) -> float:
+        """The same distance for real held-out samples, at their own count.
+
+        Afterwards every record carries it as ``extra["floor"]`` and ``extra["floor_count"]``.
+
+        Args:
+            heldout: Real samples that are not in the reference.
+        """
+        moments = self._moments(heldout)
+        value = _distance(self.reference, moments)
+        self._floor = {"floor": value, "floor_count": moments.count}
+        return value
+
+    @property
+    def reference(self) -> FrechetReference:
+        """The prepared reference.
+
+        Raises:
+            RuntimeError: Before ``prepare``.
+        """
+        if self._reference is None:
+            raise RuntimeError(f"metric {self.name}: prepare() has not been called")
+        return self._reference
+
+    @property
+    def protocol(self) -> Protocol:
+        """The metric's side of the protocol, with ``n_gen`` 0."""
+        if self._protocol is None:
+            raise RuntimeError(f"metric {self.name}: prepare() has not been called")
+        return self._protocol
+
+    @property
+    def extra(self) -> dict[str, float]:
+        """What is shown beside the value: the floor, once known."""
+        return dict(self._floor)
+
+    def accumulator(self) -> "FrechetAccumulator":
+        """A fresh accumulator against the prepared reference."""
+        _ = self.reference
+        return FrechetAccumulator(self)
+
+    def _moments(self, samples: SampleSet) -> Moments:
+        def compute() -> Moments:
+            start = time.perf_counter()
+            moments = moments_of(samples.images, self.extractor, batch_size=self._batch_size)
+            took = time.perf_counter() - start
+            _LOG.info(
+                "%s statistics of %d %s samples: %.1f s",
+                self.extractor.name,
+                moments.count,
+                samples.name,
+                took,
+            )
+            return moments
+
+        return cached_moments(
+            compute, samples=samples, extractor=self.extractor, cache_dir=self._cache_dir
+        )
+
+
+class FrechetAccumulator:
+    """Moments of the generated samples' features.
+
+    Args:
+        metric: The prepared metric that owns the reference.
+    """
+
+    def __init__(self, metric: FrechetDistance) -> None:
+        self._metric = metric
+        self.moments = Moments()
+
+    def update(self, images: Tensor) -> None:
+        """Add a batch, (B, C, H, W) uint8 or (B, D) float32."""
+        self.moments.update(self._metric.extractor(images))
+
+    def merge(self, other: "FrechetAccumulator") -> None:
+        """Add what another rank has seen."""
+        self.moments.merge(other.moments)
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments as plain CPU tensors."""
+        return self.moments.state()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Replace the moments by stored ones."""
+        self.moments = Moments.from_state(state)
+
+    def compute(self) -> tuple[MetricRecord, ...]:
+        """The distance so far; nan when a sample was not finite.
+
+        Raises:
+            ValueError: With fewer than 2 samples.
+        """
+        if self.moments.count < 2:
+            raise ValueError(f"a distance needs at least 2 samples, got {self.moments.count}")
+        protocol = replace(self._metric.protocol, n_gen=self.moments.count)
+        if self.moments.mean.isfinite().all():
+            value = _distance(self._metric.reference, self.moments)
+        else:
+            _LOG.warning("%s: some samples are not finite, the value is nan", protocol.title)
+            value = float("nan")
+        record = MetricRecord(
+            name=self._metric.name, value=value, protocol=protocol, extra=self._metric.extra
+        )
+        return (record,)
+
+
+def first_available(candidates: Sequence[FrechetDistance]) -> FrechetDistance:
+    """The first metric whose weights are on this computer; one logged line says which and why.
+
+    Args:
+        candidates: In order of preference.
+
+    Raises:
+        UsageError: If none is available; the last one's reason.
+        ValueError: If there are no candidates.
+    """
+    reason: UsageError | None = None
+    for metric in candidates:
+        try:
+            metric.check()
+        except UsageError as error:
+            reason = error
+            continue
+        why = "its weights were found" if reason is None else reason.problem
+        _LOG.info("metric %s, FD on %s: %s", metric.name, metric.extractor.name, why)
+        return metric
+    raise reason or ValueError("candidates must name at least one metric")
+
+
+def _reference_of(moments: Moments) -> FrechetReference:
+    if moments.features is not None:
+        return FrechetReference.from_features(moments.features)
+    return FrechetReference.from_moments(moments.mean, moments.covariance, count=moments.count)
+
+
+def _distance(reference: FrechetReference, moments: Moments) -> float:
+    if moments.features is not None:
+        return reference.distance_to_features(moments.features)
+    return reference.distance_to_moments(moments.mean, moments.covariance)

@@ -1,0 +1,169 @@
+"""The Frechet distance between two Gaussians fitted to features, exact and without eps.
+
+    FD = |m_a - m_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^(1/2)
+
+With factors S = F^T F the last trace is the nuclear norm of F_a F_b^T. From features F is the
+centred matrix / sqrt(n - 1), so a rank-deficient covariance (n <= d) costs no accuracy; from a
+covariance S_b with root R (S_b = R^T R) it is the sum of square roots of the eigenvalues of the
+symmetric R S_a R^T. No complex number, no added diagonal.
+
+Source: Heusel et al. 2017, arXiv 1706.08500, eq. 6. The reference codes take scipy's sqrtm or the
+eigenvalues of S_a S_b, which lose half the digits in every null direction.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+_NULL = 1e-14
+_NEGATIVE = 1e-6
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch's CPU linear algebra on one thread.
+
+    On cores that others use as well, two threads are 2 to 14 times slower than one for the
+    eigenvalues of a 2048 x 2048 matrix.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class FrechetReference:
+    """One side of the distance with its root taken once.
+
+    Args:
+        mean: m, (d,) float64.
+        root: R with R^T R = S, (r, d) float64, r <= d; null directions dropped.
+        count: Number of samples behind it, None when unknown.
+    """
+
+    mean: Tensor
+    root: Tensor
+    count: int | None = None
+
+    @classmethod
+    def from_features(cls, features: Tensor) -> Self:
+        """The reference of raw features, exact also when n <= d.
+
+        Args:
+            features: (n, d), n >= 2.
+        """
+        mean, factor = _mean_and_factor(features)
+        return cls(mean, factor, len(features))
+
+    @classmethod
+    def from_moments(cls, mean: Tensor, covariance: Tensor, *, count: int | None = None) -> Self:
+        """The reference of a mean and a covariance.
+
+        Eigenvalues below 1e-14 of the largest are rounding noise of null directions and are
+        dropped: their square roots would enter at 1e-7.
+
+        Args:
+            mean: (d,).
+            covariance: (d, d), symmetric, positive semidefinite.
+            count: Number of samples behind it.
+        """
+        mean, covariance = _checked_moments(mean, covariance)
+        with one_thread():
+            values, vectors = torch.linalg.eigh(covariance)
+        kept = values > _NULL * values[-1].clamp(min=0)
+        root = values[kept].sqrt()[:, None] * vectors[:, kept].T
+        return cls(mean, root, count)
+
+    def distance_to_features(self, features: Tensor) -> float:
+        """FD to a set of raw features, (n, d), n >= 2."""
+        mean, factor = _mean_and_factor(features)
+        self._check_dim(mean)
+        with one_thread():
+            cross = torch.linalg.svdvals(factor @ self.root.T).sum()
+        return self._assemble(mean, factor.square().sum(), cross)
+
+    def distance_to_moments(self, mean: Tensor, covariance: Tensor) -> float:
+        """FD to a mean, (d,), and a covariance, (d, d)."""
+        mean, covariance = _checked_moments(mean, covariance)
+        self._check_dim(mean)
+        with one_thread():
+            sandwich = self.root @ covariance @ self.root.T
+            values = torch.linalg.eigvalsh((sandwich + sandwich.T) / 2)
+        return self._assemble(mean, covariance.trace(), values.clamp(min=0).sqrt().sum())
+
+    def _check_dim(self, mean: Tensor) -> None:
+        if mean.shape != self.mean.shape:
+            raise ValueError(f"{len(mean)} features against a reference of {len(self.mean)}")
+
+    def _assemble(self, mean: Tensor, trace: Tensor, cross: Tensor) -> float:
+        traces = trace + self.root.square().sum()
+        value = float((mean - self.mean).square().sum() + traces - 2 * cross)
+        if value < -_NEGATIVE * float(traces):
+            raise ArithmeticError(
+                f"the Frechet distance is {value:.6g}, negative beyond rounding: "
+                "a covariance is not positive semidefinite"
+            )
+        return max(value, 0.0)
+
+
+def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
+    """Exact Frechet distance between two sets of features.
+
+    Args:
+        features_a: (n, d), n >= 2, any float dtype.
+        features_b: (m, d), m >= 2.
+
+    Returns:
+        FD (the squared distance, as is customary), >= 0.
+
+    Raises:
+        ValueError: If shapes do not match or a value is not finite.
+    """
+    return FrechetReference.from_features(features_b).distance_to_features(features_a)
+
+
+def frechet_distance_from_moments(
+    mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor
+) -> float:
+    """Frechet distance from means, (d,), and covariances, (d, d).
+
+    Rank-deficient covariances are good to about 1e-6 relative; use ``frechet_distance`` then.
+
+    Raises:
+        ValueError: If shapes do not match or a value is not finite.
+        ArithmeticError: If the result is negative beyond rounding.
+    """
+    reference = FrechetReference.from_moments(mean_b, covariance_b)
+    return reference.distance_to_moments(mean_a, covariance_a)
+
+
+def _checked_moments(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    if covariance.shape != (len(mean), len(mean)):
+        raise ValueError(f"mean {tuple(mean.shape)} and covariance {tuple(covariance.shape)}")
+    mean, covariance = mean.to("cpu", torch.float64), covariance.to("cpu", torch.float64)
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError("mean or covariance holds values that are not finite")
+    return mean, (covariance + covariance.T) / 2
+
+
+def _mean_and_factor(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and F with F^T F = covariance; F has min(n, d) rows."""
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"features must be (n >= 2, d), got shape {tuple(features.shape)}")
+    x = features.to("cpu", torch.float64)
+    if not x.isfinite().all():
+        raise ValueError("features hold values that are not finite")
+    mean = x.mean(0)
+    factor = (x - mean) / (len(x) - 1) ** 0.5
+    if len(x) > x.shape[1]:
+        # only singular values are asked of the factor, and those survive Q being left out
+        with one_thread():
+            factor = torch.linalg.qr(factor, mode="r").R
+    return mean, factor

@@ -1,0 +1,95 @@
+"""What pretrained extractors share: file hashes, full-precision inference, input checks."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's content as 64 hex digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """No TF32 in cuDNN's convolutions and cuBLAS's products, whatever was set before.
+
+    By the settings per operator: the older ``allow_tf32`` raises once somebody has used these.
+    """
+    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # missing from torch's stubs
+    operators = (conv, torch.backends.cuda.matmul)
+    before = [operator.fp32_precision for operator in operators]
+    try:
+        for operator in operators:
+            operator.fp32_precision = "ieee"
+        yield
+    finally:
+        for operator, precision in zip(operators, before, strict=True):
+            operator.fp32_precision = precision
+
+
+@contextmanager
+def float32_inference(device: torch.device) -> Iterator[None]:
+    """No gradients, no autocast and no TF32: features are part of a protocol.
+
+    cuDNN's convolutions take TF32 by default, which moves features by 1e-3.
+
+    Args:
+        device: Where the network runs.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            stack.enter_context(without_tf32())
+        yield
+
+
+def in_chunks(
+    features: Callable[[Tensor], Tensor], images: Tensor, *, size: int, device: torch.device
+) -> Tensor:
+    """Features of a batch, on a CPU computed for a few images at a time.
+
+    Activations that fit into the cache make EfficientNet-Lite0 twice as fast, and those of a large
+    batch at 299 x 299 would take gigabytes.
+
+    Args:
+        features: Map from (b, C, H, W) to (b, d).
+        images: (B, C, H, W).
+        size: Images at a time on a CPU.
+        device: Where ``features`` runs.
+    """
+    if device.type != "cpu" or len(images) <= size:
+        return features(images)
+    starts = range(0, len(images), size)
+    return torch.cat([features(images[start : start + size]) for start in starts])
+
+
+def checked_images(images: Tensor) -> Tensor:
+    """The same tensor, if it is a batch of quantised images.
+
+    Args:
+        images: (B, 1 or 3, H, W), uint8.
+
+    Raises:
+        ValueError: If the type, the number of axes or of channels is another.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 (quantise them once, before), got {images.dtype}")
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be (B, 1 or 3, H, W), got shape {tuple(images.shape)}")
+    return images
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Images as a view of three channels, a grey channel repeated.
+
+    Args:
+        images: (B, 1 or 3, H, W).
+    """
+    return images.expand(-1, 3, -1, -1)

@@ -1,0 +1,177 @@
+"""What a number was measured with, and whether two numbers may be compared.
+
+A metric value is never stored or printed alone: it is a record that carries its protocol.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
+
+INCEPTION_NAME = "Inception-v3 2015-12-05"
+INCEPTION_SHA256_PREFIX = "6726825d"
+INCEPTION_RESIZE = "TF1 bilinear to 299"
+UINT8 = "uint8, trunc(127.5 x + 128)"
+
+_CIRCUMSTANCES = frozenset({"seeds", "sampler", "nfe", "device", "notice"})
+
+
+def count_label(count: int) -> str:
+    """A sample count as it appears in names: 50000 -> ``50k``, 2500 -> ``2500``."""
+    return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else str(count)
+
+
+def metric_key(name: str, n_gen: int) -> str:
+    """The logging key, always with the sample count: ``eval/fid50k``, ``eval/fd_efflite0_5k``.
+
+    Args:
+        name: The metric's name, for example ``fid``.
+        n_gen: Number of generated samples.
+    """
+    separator = "_" if "_" in name or name[-1:].isdigit() else ""
+    return f"eval/{name}{separator}{count_label(n_gen)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Everything that decides whether two values of a metric are comparable.
+
+    None means "not stated", which is a difference from any stated value.
+
+    Args:
+        metric: What is computed: ``FD``, ``KID``, ``IS`` ...
+        extractor: Full name of the feature extractor.
+        weights_sha256: SHA-256 of the extractor's weights; None where there are none.
+        resize: How samples are brought to the extractor's size.
+        quantization: How generated values became the extractor's input levels.
+        reference: Name of the reference data set.
+        reference_fingerprint: Hash of the reference data.
+        reference_split: Which part of the data set, for example ``train``.
+        n_ref: Number of reference samples.
+        n_gen: Number of generated samples.
+        precision: Floating-point format the samples were generated in.
+        ema: Which weights generated them, for example ``power 0.9999`` or ``raw``.
+        seeds: Seed range of the samples, for example ``0-4999``.
+        sampler: Description of the sampler and its grid.
+        nfe: Network evaluations per sample.
+        device: Device the samples were generated on.
+        notice: A caveat of the data set, for example that it is a JPEG re-encoding.
+    """
+
+    metric: str
+    extractor: str
+    weights_sha256: str | None
+    resize: str
+    quantization: str
+    reference: str
+    reference_fingerprint: str
+    reference_split: str | None
+    n_ref: int | None
+    n_gen: int
+    precision: str | None = None
+    ema: str | None = None
+    seeds: str | None = None
+    sampler: str | None = None
+    nfe: float | None = None
+    device: str | None = None
+    notice: str | None = None
+
+    @property
+    def is_fid(self) -> bool:
+        """Whether this is the Inception protocol, the only one that may be called FID."""
+        return (
+            self.metric == "FD"
+            and self.extractor == INCEPTION_NAME
+            and self.resize == INCEPTION_RESIZE
+            and (self.weights_sha256 or "").startswith(INCEPTION_SHA256_PREFIX)
+        )
+
+    @property
+    def title(self) -> str:
+        """Full display name: ``FD[EfficientNet-Lite0 b4, 64px] 5k on fashion10k``."""
+        head = "FID" if self.is_fid else f"{self.metric}[{self.extractor}]"
+        where = self.reference
+        if self.reference_split not in (None, "train"):
+            where += f"/{self.reference_split}"
+        return f"{head} {count_label(self.n_gen)} on {where}"
+
+    def differences(self, other: "Protocol", *, strict: bool = False) -> list[str]:
+        """The parts in which two protocols differ, one readable phrase each; empty if comparable.
+
+        Sampler, NFE, seed range, device and notice are what one usually wants to compare *across*
+        and are looked at only when ``strict``.
+
+        Args:
+            other: The protocol of the other number.
+            strict: Whether the circumstances of the run count as well.
+        """
+        found = []
+        for part in fields(self):
+            mine, theirs = getattr(self, part.name), getattr(other, part.name)
+            if mine != theirs and (strict or part.name not in _CIRCUMSTANCES):
+                found.append(f"{part.name}: {_stated(mine)} and {_stated(theirs)}")
+        return found
+
+
+def _stated(value: object) -> str:
+    return "not stated" if value is None else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRecord:
+    """One number with its protocol.
+
+    Args:
+        name: The metric's name, for example ``fid`` or ``fd_efflite0``.
+        value: The value; nan when the samples were not finite.
+        protocol: What it was measured with.
+        extra: Numbers that belong beside it, for example ``floor`` and ``floor_count``.
+    """
+
+    name: str
+    value: float
+    protocol: Protocol
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Logging key with the sample count."""
+        return metric_key(self.name, self.protocol.n_gen)
+
+    @property
+    def title(self) -> str:
+        """Full display name, never without protocol and sample count."""
+        return self.protocol.title
+
+    def with_run(self, **run: Any) -> Self:  # noqa: ANN401 -- values of Protocol's run fields
+        """The same record with fields of the run filled in.
+
+        Args:
+            **run: Any of ``precision``, ``ema``, ``seeds``, ``sampler``, ``nfe``, ``device``.
+        """
+        return replace(self, protocol=replace(self.protocol, **run))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins for JSON; a value that is not finite becomes None."""
+        content = asdict(self)
+        content["value"] = self.value if math.isfinite(self.value) else None
+        content["extra"] = dict(self.extra)
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The record that ``to_dict`` described.
+
+        Raises:
+            ValueError: If a field is missing or unknown.
+        """
+        try:
+            value = content["value"]
+            return cls(
+                name=content["name"],
+                value=math.nan if value is None else float(value),
+                protocol=Protocol(**content["protocol"]),
+                extra=dict(content.get("extra", {})),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a metric record: {error}") from error

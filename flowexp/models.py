@@ -1,0 +1,88 @@
+"""The face that samplers, guidance, objectives and metrics see: one prediction per network call."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.broadcast import expand_as
+from flowexp.parameterizations import Parameterization
+from flowexp.paths import Path, Prediction
+
+__all__ = ["FlowModel", "Model"]
+
+
+class Model(ABC):
+    """Anything that predicts on a path: a network, a guided network, a closed form.
+
+    A subclass implements :meth:`predict`; wrappers (guidance) are models of models.
+
+    Attributes:
+        path: The path the model lives on.
+        time_range: Times (low, high) at which samplers may ask for a velocity; below ``low`` only
+            the data end, t = 0, remains, which is reached by a step that asks at ``low`` or above.
+        evaluations_per_call: Network evaluations per sample that one :meth:`predict` costs.
+    """
+
+    path: Path
+    time_range: tuple[float, float]
+    evaluations_per_call: int = 1
+
+    @abstractmethod
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        """One evaluation: velocity, data and noise at (x_t, t).
+
+        Args:
+            x_t: State, (B, ...); its dtype is the dtype of the prediction.
+            t: Time, () or (B,), float64, 0 = data.
+            conditions: What the model is conditioned on, e.g. ``labels`` (B,) int64, -1 = none.
+        """
+
+    def velocity(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
+        """``dx_t/dt``; see :meth:`predict`."""
+        return self.predict(x_t, t, **conditions).velocity
+
+    def denoise(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
+        """``E[x | x_t]``; see :meth:`predict`."""
+        return self.predict(x_t, t, **conditions).data
+
+    def noise(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
+        """``E[e | x_t]``; see :meth:`predict`."""
+        return self.predict(x_t, t, **conditions).noise
+
+    def score(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
+        """``grad log p_t(x_t)``, Gaussian source only; see :meth:`predict`."""
+        return self.predict(x_t, t, **conditions).score
+
+
+class FlowModel(Model):
+    """Path + network + parameterization.
+
+    Args:
+        path: Schedule and source.
+        network: Raw function ``F(c_in x_t, c_noise, **conditions)``.
+        parameterization: How F becomes a prediction.
+    """
+
+    def __init__(
+        self, path: Path, *, network: nn.Module, parameterization: Parameterization
+    ) -> None:
+        self.path = path
+        self.network = network
+        self.parameterization = parameterization
+        low, high = parameterization.time_range(path.schedule)
+        if not low < high:
+            raise ValueError(
+                f"{type(parameterization).__name__} is defined on no time of {path.schedule!r}"
+            )
+        self.time_range = (low, high)
+
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        """One network call, in float32 (or the autocast dtype); the rest in the dtype of x_t."""
+        t = t.to(device=x_t.device, dtype=torch.float64)
+        c = self.path.schedule.coefficients(t)
+        inputs = self.parameterization.inputs(self.path.schedule, t, c)
+        scaled = (expand_as(inputs.c_in, x_t) * x_t).to(torch.float32)
+        c_noise = inputs.c_noise.to(torch.float32).expand(x_t.shape[0])
+        output = self.network(scaled, c_noise, **conditions).to(x_t.dtype)
+        return Prediction(self.path, x_t, output, c, self.parameterization.conversion(c))

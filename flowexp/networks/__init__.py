@@ -1,0 +1,19 @@
+"""Networks: raw functions F(x, c_noise, labels, augment_labels) without any preconditioning."""
+
+from flowexp.networks.adm import DhariwalUNet
+from flowexp.networks.base import ImageNetwork, Network, label_vectors
+from flowexp.networks.dit import DiT
+from flowexp.networks.mlp import MLP
+from flowexp.networks.songunet import SongUNet
+from flowexp.networks.unet import UNet
+
+__all__ = [
+    "MLP",
+    "DiT",
+    "DhariwalUNet",
+    "ImageNetwork",
+    "Network",
+    "SongUNet",
+    "UNet",
+    "label_vectors",
+]

@@ -1,0 +1,136 @@
+"""DhariwalUNet: the ADM U-Net as retrained by EDM for ImageNet-64.
+
+Source: Dhariwal and Nichol 2021, arXiv 2105.05233; Karras et al. 2022, arXiv 2206.00364, appendix F
+(this form; names, shapes and order of the state dict are those of its checkpoints).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowexp.networks.embedding import PositionalEmbedding
+from flowexp.networks.songunet_block import UNetBlockStyle
+from flowexp.networks.songunet_branches import StandardEncoderBranch
+from flowexp.networks.songunet_layers import (
+    Conv2d,
+    GroupNorm,
+    Init,
+    Linear,
+    kaiming_normal,
+    kaiming_uniform,
+)
+from flowexp.networks.songunet_levels import LeveledUNet
+
+__all__ = ["DhariwalUNet"]
+
+HEAD_CHANNELS = 64
+
+
+def _heads_of_64(channels: int) -> int:
+    return channels // HEAD_CHANNELS
+
+
+def _style(emb_channels: int, dropout: float) -> UNetBlockStyle:
+    init = Init(kaiming_uniform, math.sqrt(1 / 3), math.sqrt(1 / 3))
+    return UNetBlockStyle(
+        emb_channels=emb_channels,
+        heads=_heads_of_64,
+        dropout=dropout,
+        skip_scale=1.0,
+        eps=1e-5,
+        resample_filter=(1, 1),
+        resample_proj=False,
+        adaptive_scale=True,
+        init=init,
+        init_zero=init.scaled(0.0),
+        init_attn=init,
+    )
+
+
+class DhariwalUNet(LeveledUNet):
+    """ADM U-Net: adaptive group norm, attention with 64 channels per head.
+
+    Blocks with fewer than 64 channels have no attention, whatever ``attn_resolutions`` says (as in
+    the authors' code).
+
+    Args:
+        img_resolution: Height and width of the images in pixels.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
+        augment_dim: Length of the augmentation vectors; 0 = none.
+        model_channels: Base number of channels.
+        channel_mult: Channel multiplier of each level, finest first.
+        channel_mult_emb: Length of the conditioning vector over model_channels.
+        num_blocks: Residual blocks per level.
+        attn_resolutions: Resolutions (after padding) with self-attention.
+        dropout: Dropout probability in the blocks.
+        label_dropout: Probability of dropping a label in training.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        model_channels: int = 192,
+        channel_mult: Sequence[int] = (1, 2, 3, 4),
+        channel_mult_emb: int = 4,
+        num_blocks: int = 3,
+        attn_resolutions: Sequence[int] = (32, 16, 8),
+        dropout: float = 0.10,
+        label_dropout: float = 0.0,
+    ) -> None:
+        emb = model_channels * channel_mult_emb
+        style = _style(emb, dropout)
+        super().__init__(
+            img_resolution=img_resolution,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            label_dim=label_dim,
+            label_dropout=label_dropout,
+            augment_dim=augment_dim,
+            model_channels=model_channels,
+            channel_mult=channel_mult,
+            num_blocks=num_blocks,
+            attn_resolutions=attn_resolutions,
+            style=style,
+            encoder_branch=StandardEncoderBranch(),
+            output_branch=None,
+            attend_last_only=False,
+        )
+        self.map_noise = PositionalEmbedding(model_channels)
+        self.map_augment = (
+            Linear(augment_dim, model_channels, bias=False, init=style.init_zero)
+            if augment_dim
+            else None
+        )
+        self.map_layer0 = Linear(model_channels, emb, init=style.init)
+        self.map_layer1 = Linear(emb, emb, init=style.init)
+        label_init = Init(kaiming_normal, math.sqrt(label_dim))
+        self.map_label = Linear(label_dim, emb, bias=False, init=label_init) if label_dim else None
+        channels = self.build_decoder(self.build_encoder(self.widths[0]))
+        self.out_norm = GroupNorm(channels, eps=style.eps)
+        self.out_conv = Conv2d(channels, out_channels, kernel=3, init=style.init_zero)
+
+    def evaluate(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+    ) -> Tensor:
+        """The network on padded images; see :meth:`Network.evaluate`."""
+        emb = self.map_noise(c_noise)
+        if self.map_augment is not None and augment is not None:
+            emb = emb + self.map_augment(augment)
+        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
+        if self.map_label is not None and label is not None:
+            emb = emb + self.map_label(label)
+        emb = F.silu(emb)
+        out: Tensor = self.out_conv(F.silu(self.out_norm(self.decode(self.encode(x, emb), emb))))
+        return out

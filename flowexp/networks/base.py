@@ -1,0 +1,278 @@
+"""What every network is: a raw function F(x, c_noise, labels, augment_labels).
+
+A network knows no path, no prediction type and no preconditioning. It receives ``x`` already
+scaled by c_in and one number per sample, ``c_noise``, which says how noisy ``x`` is; what that
+number means (ln(sigma/alpha)/4, 1000 t, t ...) belongs to the parameterization.
+
+Labels follow one convention in the whole package: int64 class indices of shape (B,), where -1 means
+"no label", or float vectors of shape (B, label_dim), where zeros mean "no label".
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ImageNetwork", "Network", "crop", "label_vectors", "pad_to_multiple"]
+
+NO_LABEL = -1
+
+
+def label_vectors(
+    labels: Tensor | None,
+    *,
+    label_dim: int,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Labels of either form as vectors (batch, label_dim); "no label" gives zeros.
+
+    Args:
+        labels: int64 (B,) class indices with -1 for "no label", float (B, label_dim) vectors, or
+            None for "no label" everywhere. A leading dimension of 1 is repeated ``batch`` times.
+        label_dim: Number of classes or length of the vectors; 0 = unconditional.
+        batch: Number of rows of the result.
+        dtype: Floating type of the result.
+        device: Device of the result.
+
+    Returns:
+        (batch, label_dim): one-hot rows for indices, the vectors themselves for vectors.
+
+    Raises:
+        ValueError: If the shape does not fit, an index lies outside -1 .. label_dim - 1, or labels
+            are given although label_dim is 0.
+    """
+    if labels is None:
+        return torch.zeros(batch, label_dim, dtype=dtype, device=device)
+    vector = labels.is_floating_point()
+    expected = (label_dim,) if vector else ()
+    if labels.shape[1:] != expected or labels.ndim == 0 or labels.shape[0] not in (1, batch):
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)} and dtype {labels.dtype}; allowed are integer "
+            f"({batch},) with -1 for no label, and float ({batch}, {label_dim})"
+        )
+    if vector:
+        return labels.to(device=device, dtype=dtype).expand(batch, label_dim)
+    _check_indices(labels, label_dim)
+    # Column 0 stands for "no label" and is cut off again: no branch on the values, and on an
+    # accelerator, where they are not looked at above, scatter still refuses a label out of range.
+    one_hot = torch.zeros(batch, label_dim + 1, dtype=dtype, device=device)
+    index = (labels.to(device=device, dtype=torch.int64) + 1)[:, None].expand(batch, 1)
+    return one_hot.scatter(1, index, 1.0)[:, 1:]
+
+
+def _check_indices(labels: Tensor, label_dim: int) -> None:
+    """Refuse class indices outside -1 .. label_dim - 1, where looking at them costs little."""
+    if labels.device.type != "cpu" and label_dim > 0:
+        return
+    if labels.device.type == "meta":
+        return
+    if bool(((labels < NO_LABEL) | (labels >= label_dim)).any()):
+        allowed = f"-1 (no label) to {label_dim - 1}" if label_dim else "-1 (unconditional network)"
+        raise ValueError(
+            f"labels contains {int(labels.min())} .. {int(labels.max())} with label_dim="
+            f"{label_dim}; allowed: {allowed}"
+        )
+
+
+def pad_to_multiple(x: Tensor, *, multiple: int) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Zero-pad an image to the next multiple of ``multiple``, as evenly as possible on both sides.
+
+    Zeros rather than reflection: they are valid for every size, and like the zero padding of the
+    convolutions they tell the network where the image ends.
+
+    Args:
+        x: Images, (B, C, H, W).
+        multiple: Divisor that height and width must have.
+
+    Returns:
+        The padded images and the border (left, right, top, bottom) in pixels; ``x`` itself and
+        zeros if nothing is missing.
+    """
+    missing_h, missing_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    left, top = missing_w // 2, missing_h // 2
+    border = (left, missing_w - left, top, missing_h - top)
+    return (F.pad(x, border) if any(border) else x), border
+
+
+def crop(x: Tensor, *, border: tuple[int, int, int, int]) -> Tensor:
+    """Remove the border that :func:`pad_to_multiple` added."""
+    if not any(border):
+        return x
+    left, right, top, bottom = border
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+class Network(nn.Module, ABC):
+    """Raw function F(x, c_noise, labels, augment_labels).
+
+    Label dropout (Ho and Salimans 2022, arXiv 2207.12598) happens here and nowhere else, so that
+    every network can be trained for classifier-free guidance. It draws from torch's global random
+    numbers like nn.Dropout; the training loop seeds them for every step.
+
+    Args:
+        in_channels: Channels (images) or coordinates (points) of the input.
+        out_channels: The same for the output.
+        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
+        label_dropout: Probability in [0, 1) with which a label is replaced by "no label" while
+            the network is in training mode.
+        augment_dim: Length of the augmentation vectors (EDM's non-leaky augmentation); 0 = none.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        label_dropout: float = 0.0,
+        augment_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("in_channels", in_channels, 1),
+            ("out_channels", out_channels, 1),
+            ("label_dim", label_dim, 0),
+            ("augment_dim", augment_dim, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name}={value}; allowed: integers >= {least}")
+        if not 0.0 <= label_dropout < 1.0:
+            raise ValueError(f"label_dropout={label_dropout}; allowed: [0, 1)")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.label_dim = label_dim
+        self.label_dropout = label_dropout
+        self.augment_dim = augment_dim
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Evaluate F.
+
+        Args:
+            x: Input already scaled by c_in, (B, in_channels, H, W) or (B, in_channels), float32.
+            c_noise: Noise condition, (B,).
+            labels: int64 (B,) with -1 for "no label", float (B, label_dim), or None.
+            augment_labels: Float (B, augment_dim); zeros and None mean "not augmented".
+
+        Returns:
+            Raw output, shaped as ``x`` with out_channels channels.
+
+        Raises:
+            ValueError: If a shape does not fit or labels are given to an unconditional network.
+        """
+        if x.ndim < 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; dimension 1 must be in_channels={self.in_channels}"
+            )
+        if c_noise.shape != x.shape[:1]:
+            raise ValueError(f"c_noise has shape {tuple(c_noise.shape)}; allowed: ({len(x)},)")
+        if augment_labels is not None and augment_labels.shape[-1] != self.augment_dim:
+            raise ValueError(
+                f"augment_labels has shape {tuple(augment_labels.shape)}, but the network was "
+                f"built with augment_dim={self.augment_dim}"
+            )
+        augment = augment_labels if self.augment_dim else None
+        return self.evaluate(x, c_noise.float(), self._label_condition(labels, x), augment)
+
+    def _label_condition(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
+        """Label vectors after label dropout; None for an unconditional network."""
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        vectors = label_vectors(
+            labels, label_dim=self.label_dim, batch=len(x), dtype=dtype, device=x.device
+        )
+        if self.label_dim == 0:
+            return None
+        if self.training and self.label_dropout > 0:
+            keep = torch.rand(len(x), 1, device=x.device) >= self.label_dropout
+            vectors = vectors * keep
+        return vectors
+
+    @abstractmethod
+    def evaluate(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+    ) -> Tensor:
+        """The network itself, on checked inputs; what a new network implements.
+
+        Args:
+            x: Input, (B, in_channels, ...).
+            c_noise: Noise condition, (B,), float32.
+            label: Label vectors (B, label_dim), zeros = no label; None if label_dim is 0.
+            augment: Augmentation vectors (B, augment_dim), or None.
+
+        Returns:
+            Raw output, (B, out_channels, ...).
+        """
+
+
+class ImageNetwork(Network):
+    """A network on images of any size: pads the input as its levels need and crops the output.
+
+    Sizes that are a multiple of ``min_multiple`` (all published square configurations) pass through
+    unchanged; 28 x 28 images, for example, are seen as 32 x 32 by four levels.
+
+    Args:
+        img_resolution: Height and width of the images in pixels.
+        min_multiple: Number of which the network needs height and width to be a multiple.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
+        label_dropout: Probability of dropping a label in training.
+        augment_dim: Length of the augmentation vectors; 0 = none.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_resolution: int,
+        min_multiple: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        label_dropout: float = 0.0,
+        augment_dim: int = 0,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            label_dim=label_dim,
+            label_dropout=label_dropout,
+            augment_dim=augment_dim,
+        )
+        if img_resolution < 1:
+            raise ValueError(f"img_resolution={img_resolution}; allowed: integers >= 1")
+        self.img_resolution = img_resolution
+        self.min_multiple = min_multiple
+
+    @property
+    def padded_resolution(self) -> int:
+        """Height and width that the network works on."""
+        return self.img_resolution + -self.img_resolution % self.min_multiple
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Evaluate F on (B, in_channels, H, W); see :meth:`Network.forward`."""
+        if x.ndim != 4:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels}, H, W)"
+            )
+        padded, border = pad_to_multiple(x, multiple=self.min_multiple)
+        return crop(super().forward(padded, c_noise, labels, augment_labels), border=border)

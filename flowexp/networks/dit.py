@@ -1,0 +1,285 @@
+"""DiT: the diffusion transformer, as used by SiT, on pixels or latents.
+
+Source: Peebles and Xie 2023, arXiv 2212.09748 (architecture, adaLN-zero); Ma et al. 2024, arXiv
+2401.08740 (SiT: the same network for interpolants). Names and shapes of the state dict are those of
+the published SiT weights; unlike those, the output has no second half (learn_sigma = False).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowexp.networks.base import ImageNetwork
+from flowexp.networks.embedding import PositionalEmbedding
+
+__all__ = ["DiT"]
+
+NORM_EPS = 1e-6
+INIT_STD = 0.02
+
+
+class DiT(ImageNetwork):
+    """Vision transformer conditioned through adaptive layer norm that starts as the identity.
+
+    tokens = patches W + sincos position;  c = emb(c_noise) + label row;  blocks;  final layer
+
+    The label table has one more row for "no label". Float label vectors are mixtures of rows.
+
+    Args:
+        img_resolution: Height and width of the images or latents; other sizes are refused when the
+            network is called, because the position embedding is fixed.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
+        label_dropout: Probability of dropping a label in training.
+        augment_dim: Length of the augmentation vectors; 0 = none.
+        patch_size: Height and width of a patch in pixels.
+        hidden_size: Width of the tokens, a multiple of 4.
+        depth: Number of blocks.
+        num_heads: Attention heads; divides hidden_size.
+        mlp_ratio: Width of the hidden layer of the MLPs over hidden_size.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(
+        self,
+        *,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        label_dropout: float = 0.0,
+        augment_dim: int = 0,
+        patch_size: int = 2,
+        hidden_size: int = 256,
+        depth: int = 8,
+        num_heads: int = 4,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        if patch_size < 1:
+            raise ValueError(f"patch_size={patch_size}; allowed: integers >= 1")
+        if hidden_size % 4 or hidden_size % num_heads:
+            raise ValueError(
+                f"hidden_size={hidden_size}; allowed: multiples of 4 and of num_heads={num_heads}"
+            )
+        super().__init__(
+            img_resolution=img_resolution,
+            min_multiple=patch_size,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            label_dim=label_dim,
+            label_dropout=label_dropout,
+            augment_dim=augment_dim,
+        )
+        self.patch_size = patch_size
+        self.side = self.padded_resolution // patch_size
+        self.x_embedder = _Patches(in_channels, hidden_size, patch_size=patch_size)
+        self.t_embedder = _NoiseEmbedder(hidden_size)
+        self.y_embedder = _LabelEmbedder(label_dim, hidden_size) if label_dim else None
+        self.augment_embedder = (
+            nn.Linear(augment_dim, hidden_size, bias=False) if augment_dim else None
+        )
+        self.register_buffer("pos_embed", sincos_positions(hidden_size, side=self.side)[None])
+        self.blocks = nn.ModuleList(
+            _Block(hidden_size, num_heads=num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
+        )
+        self.final_layer = _FinalLayer(hidden_size, patch_size**2 * out_channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                _zero_bias(module)
+        patches = self.x_embedder.proj
+        nn.init.xavier_uniform_(patches.weight.view(patches.out_channels, -1))
+        if patches.bias is not None:
+            nn.init.zeros_(patches.bias)
+        for module in self.t_embedder.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=INIT_STD)
+        if self.y_embedder is not None:
+            nn.init.normal_(self.y_embedder.embedding_table.weight, std=INIT_STD)
+        _zero(self.final_layer.linear)
+        for module in self.modules():
+            if isinstance(module, _Modulation):
+                module.close()
+
+    def evaluate(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+    ) -> Tensor:
+        """The network on padded images; see :meth:`Network.evaluate`."""
+        if x.shape[-2:] != (self.side * self.patch_size,) * 2:
+            raise ValueError(
+                f"x has size {tuple(x.shape[-2:])} after padding; allowed: img_resolution="
+                f"{self.img_resolution} padded to {self.padded_resolution}"
+            )
+        tokens = self.x_embedder(x) + self.pos_embed
+        condition = self.t_embedder(c_noise)
+        if self.y_embedder is not None and label is not None:
+            condition = condition + self.y_embedder(label)
+        if self.augment_embedder is not None and augment is not None:
+            condition = condition + self.augment_embedder(augment)
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        return self._unpatchify(self.final_layer(tokens, condition))
+
+    def _unpatchify(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, side^2, patch^2 * C), channels last, as images (B, C, H, W)."""
+        side, patch = self.side, self.patch_size
+        grid = tokens.reshape(-1, side, side, patch, patch, self.out_channels)
+        images = grid.permute(0, 5, 1, 3, 2, 4)
+        return images.reshape(-1, self.out_channels, side * patch, side * patch)
+
+
+def sincos_positions(channels: int, *, side: int) -> Tensor:
+    """Fixed 2-D position embedding (side^2, channels), row by row: half for columns, half for rows.
+
+    Each half is [sin(p w), cos(p w)] with w_i = 10000^(-i / n), n = channels / 4.
+
+    Source: He et al. 2022, arXiv 2111.06377, published code (column first).
+    """
+    n = channels // 4
+    omega = 10000.0 ** (-torch.arange(n, dtype=torch.float64) / n)
+    phase = torch.arange(side, dtype=torch.float64)[:, None] * omega
+    line = torch.cat([phase.sin(), phase.cos()], dim=1)
+    columns = line[None].expand(side, side, -1)
+    return torch.cat([columns, columns.transpose(0, 1)], dim=2).flatten(0, 1).float()
+
+
+def _zero_bias(linear: nn.Linear) -> None:
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+
+
+def _zero(linear: nn.Linear) -> None:
+    nn.init.zeros_(linear.weight)
+    _zero_bias(linear)
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+
+
+class _Modulation(nn.Sequential):
+    """Shifts, scales and gates as an affine function of silu(condition), all zero at the start."""
+
+    def close(self) -> None:
+        for module in self:
+            if isinstance(module, nn.Linear):
+                _zero(module)
+
+
+class _Patches(nn.Module):
+    """Non-overlapping patches as tokens."""
+
+    def __init__(self, in_channels: int, hidden_size: int, *, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        return tokens
+
+
+class _NoiseEmbedder(nn.Module):
+    """Sinusoids of c_noise through a two-layer MLP."""
+
+    WAVES = 256
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.waves = PositionalEmbedding(self.WAVES)
+        self.mlp = nn.Sequential(
+            nn.Linear(self.WAVES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        emb: Tensor = self.mlp(self.waves(c_noise))
+        return emb
+
+
+class _LabelEmbedder(nn.Module):
+    """Table of label rows; the last row stands for "no label" (an all-zero vector)."""
+
+    def __init__(self, label_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(label_dim + 1, hidden_size)
+
+    def forward(self, label: Tensor) -> Tensor:
+        null = (label == 0).all(dim=1, keepdim=True).to(label.dtype)
+        row: Tensor = torch.cat([label, null], dim=1) @ self.embedding_table.weight
+        return row
+
+
+class _Attention(nn.Module):
+    """Multi-head self-attention over tokens."""
+
+    def __init__(self, hidden_size: int, *, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, length, _ = tokens.shape
+        qkv: Tensor = self.qkv(tokens).reshape(batch, length, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        h = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(h.transpose(1, 2).flatten(2))
+        return out
+
+
+class _Mlp(nn.Module):
+    """Two-layer perceptron with the tanh form of GELU."""
+
+    def __init__(self, hidden_size: int, *, mlp_ratio: float) -> None:
+        super().__init__()
+        inner = math.floor(hidden_size * mlp_ratio)
+        self.fc1 = nn.Linear(hidden_size, inner)
+        self.fc2 = nn.Linear(inner, hidden_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(tokens), approximate="tanh"))
+        return out
+
+
+class _Block(nn.Module):
+    """Transformer block whose two branches are shifted, scaled and gated by the condition."""
+
+    def __init__(self, hidden_size: int, *, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
+        self.attn = _Attention(hidden_size, num_heads=num_heads)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
+        self.mlp = _Mlp(hidden_size, mlp_ratio=mlp_ratio)
+        self.adaLN_modulation = _Modulation(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, 1)
+        h = self.attn(_modulate(self.norm1(tokens), shift1, scale1))
+        tokens = tokens + gate1[:, None] * h
+        h = self.mlp(_modulate(self.norm2(tokens), shift2, scale2))
+        out: Tensor = tokens + gate2[:, None] * h
+        return out
+
+
+class _FinalLayer(nn.Module):
+    """Last norm and projection of each token to its pixels."""
+
+    def __init__(self, hidden_size: int, pixels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
+        self.linear = nn.Linear(hidden_size, pixels)
+        self.adaLN_modulation = _Modulation(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
+        out: Tensor = self.linear(_modulate(self.norm_final(tokens), shift, scale))
+        return out

@@ -1,0 +1,145 @@
+"""Embeddings of the noise condition c_noise, shape (B,), as vectors (B, channels).
+
+All phases are computed in float32 (or higher), also under autocast: half precision cannot tell
+c_noise = 999 from 999.5.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ConditionEmbedding", "FourierEmbedding", "MultiScaleEmbedding", "PositionalEmbedding"]
+
+
+def _waves(c_noise: Tensor, freqs: Tensor) -> Tensor:
+    """[cos(c f), sin(c f)] for every frequency f in radians per unit of c_noise."""
+    phase = c_noise.float()[:, None] * freqs.to(device=c_noise.device, dtype=torch.float32)
+    return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+def _check_even(num_channels: int, *, least: int) -> None:
+    if num_channels % 2 or num_channels < least:
+        raise ValueError(f"num_channels={num_channels}; allowed: even integers >= {least}")
+
+
+class PositionalEmbedding(nn.Module):
+    """Sinusoids with periods from 2 pi to about 2 pi * max_period: [cos, sin].
+
+    f_i = max_period^(-i / (n - endpoint)),  i = 0 .. n-1,  n = num_channels / 2.
+
+    Args:
+        num_channels: Length of the embedding, even.
+        endpoint: Whether the last frequency is exactly 1 / max_period (DDPM++) or one step short
+            of it (ADM, DiT).
+        max_period: Ratio of the highest to the lowest frequency.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5; the two variants as in Karras et al.
+        2022, arXiv 2206.00364, published code.
+    """
+
+    def __init__(
+        self, num_channels: int, *, endpoint: bool = False, max_period: float = 10000.0
+    ) -> None:
+        super().__init__()
+        _check_even(num_channels, least=4 if endpoint else 2)
+        self.num_channels = num_channels
+        self.endpoint = endpoint
+        self.max_period = max_period
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Embed (B,) as (B, num_channels), float32."""
+        n = self.num_channels // 2
+        i = torch.arange(n, dtype=torch.float32, device=c_noise.device)
+        return _waves(c_noise, self.max_period ** (-i / (n - self.endpoint)))
+
+
+class FourierEmbedding(nn.Module):
+    """Random Fourier features: [cos(2 pi f c), sin(2 pi f c)], f ~ N(0, scale^2), not trained.
+
+    Args:
+        num_channels: Length of the embedding, even.
+        scale: Standard deviation of the frequencies.
+
+    Source: Song et al. 2021, arXiv 2011.13456 (NCSN++); Tancik et al. 2020, arXiv 2006.10739.
+    """
+
+    freqs: Tensor
+
+    def __init__(self, num_channels: int, *, scale: float = 16.0) -> None:
+        super().__init__()
+        _check_even(num_channels, least=2)
+        self.register_buffer("freqs", torch.randn(num_channels // 2) * scale)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Embed (B,) as (B, num_channels), float32."""
+        return _waves(c_noise, 2 * math.pi * self.freqs.float())
+
+
+class MultiScaleEmbedding(nn.Module):
+    """Fixed sinusoids whose periods cover every c_noise in use: [cos, sin].
+
+    Parameterizations differ in the range of c_noise: ln(sigma/alpha)/4 lies in about [-1.6, 1.1],
+    t in [0, 1], 1000 t in [0, 1000]. Periods are spaced geometrically from ``min_period`` to
+    ``max_period``, so part of the features resolves each of them.
+
+    Args:
+        num_channels: Length of the embedding, even.
+        min_period: Shortest period, in units of c_noise.
+        max_period: Longest period.
+    """
+
+    def __init__(
+        self, num_channels: int, *, min_period: float = 0.5, max_period: float = 2000.0
+    ) -> None:
+        super().__init__()
+        _check_even(num_channels, least=4)
+        if not 0 < min_period < max_period:
+            raise ValueError(
+                f"min_period={min_period}, max_period={max_period}; allowed: 0 < min < max"
+            )
+        self.num_channels = num_channels
+        self.min_period = min_period
+        self.max_period = max_period
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Embed (B,) as (B, num_channels), float32."""
+        i = torch.linspace(0, 1, self.num_channels // 2, device=c_noise.device)
+        periods = self.min_period * (self.max_period / self.min_period) ** i
+        return _waves(c_noise, 2 * math.pi / periods)
+
+
+class ConditionEmbedding(nn.Module):
+    """Everything F is told besides x, as one vector: noise level, label and augmentation.
+
+    emb = silu(W1 silu(W0 waves(c_noise) + W_label label sqrt(label_dim) + W_augment augment))
+
+    The label and augmentation terms have no bias: zeros mean "none", and the factor
+    sqrt(label_dim) gives one-hot vectors unit variance (as in EDM).
+
+    Args:
+        channels: Length of the result.
+        noise_channels: Length of the sinusoidal embedding of c_noise.
+        label_dim: Length of the label vectors; 0 = none.
+        augment_dim: Length of the augmentation vectors; 0 = none.
+    """
+
+    def __init__(
+        self, channels: int, *, noise_channels: int, label_dim: int = 0, augment_dim: int = 0
+    ) -> None:
+        super().__init__()
+        self.waves = MultiScaleEmbedding(noise_channels)
+        self.noise = nn.Linear(noise_channels, channels)
+        self.label = nn.Linear(label_dim, channels, bias=False) if label_dim else None
+        self.augment = nn.Linear(augment_dim, channels, bias=False) if augment_dim else None
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, c_noise: Tensor, label: Tensor | None, augment: Tensor | None) -> Tensor:
+        """Embed c_noise (B,), label (B, label_dim), augment (B, augment_dim) as (B, channels)."""
+        emb: Tensor = self.noise(self.waves(c_noise))
+        if self.label is not None and label is not None:
+            emb = emb + self.label(label * math.sqrt(label.shape[1]))
+        if self.augment is not None and augment is not None:
+            emb = emb + self.augment(augment)
+        return F.silu(self.out(F.silu(emb)))

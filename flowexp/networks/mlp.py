@@ -1,0 +1,93 @@
+"""MLP for points in a few dimensions (toy distributions)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowexp.networks.base import Network
+from flowexp.networks.embedding import ConditionEmbedding
+
+__all__ = ["MLP"]
+
+
+class MLP(Network):
+    """Residual multilayer perceptron on points (B, in_channels).
+
+    h <- h + W1 silu((1 + scale) W0 silu(norm(h)) + shift),  scale, shift = affine(emb)
+
+    Args:
+        in_channels: Coordinates of a point.
+        out_channels: Coordinates of the output.
+        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
+        label_dropout: Probability of dropping a label in training.
+        augment_dim: Length of the augmentation vectors; 0 = none.
+        hidden: Width of the network.
+        depth: Number of residual blocks.
+        noise_channels: Length of the sinusoidal embedding of c_noise.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        label_dropout: float = 0.0,
+        augment_dim: int = 0,
+        hidden: int = 128,
+        depth: int = 3,
+        noise_channels: int = 64,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            label_dim=label_dim,
+            label_dropout=label_dropout,
+            augment_dim=augment_dim,
+        )
+        if hidden < 1 or depth < 1:
+            raise ValueError(f"hidden={hidden}, depth={depth}; allowed: integers >= 1")
+        self.embedding = ConditionEmbedding(
+            hidden, noise_channels=noise_channels, label_dim=label_dim, augment_dim=augment_dim
+        )
+        self.enter = nn.Linear(in_channels, hidden)
+        self.blocks = nn.ModuleList(_Block(hidden) for _ in range(depth))
+        self.norm = nn.LayerNorm(hidden)
+        self.leave = nn.Linear(hidden, out_channels)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def evaluate(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+    ) -> Tensor:
+        """The network on checked points; see :meth:`Network.evaluate`."""
+        if x.ndim != 2:
+            raise ValueError(f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels})")
+        emb = self.embedding(c_noise, label, augment)
+        h = self.enter(x)
+        for block in self.blocks:
+            h = block(h, emb)
+        out: Tensor = self.leave(F.silu(self.norm(h)))
+        return out
+
+
+class _Block(nn.Module):
+    """One residual block of :class:`MLP`."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.linear0 = nn.Linear(hidden, hidden)
+        self.affine = nn.Linear(hidden, 2 * hidden)
+        self.linear1 = nn.Linear(hidden, hidden)
+        nn.init.zeros_(self.linear1.weight)
+        nn.init.zeros_(self.linear1.bias)
+
+    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        scale, shift = self.affine(emb).chunk(2, dim=1)
+        inner = self.linear0(F.silu(self.norm(h)))
+        out: Tensor = h + self.linear1(F.silu(torch.addcmul(shift, inner, scale + 1)))
+        return out

@@ -1,0 +1,302 @@
+"""UNet: a small, fast U-Net for small images, the network of the quickstart."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowexp.networks.base import ImageNetwork
+from flowexp.networks.embedding import ConditionEmbedding
+
+__all__ = ["UNet"]
+
+
+class UNet(ImageNetwork):
+    """U-Net with scale-shift conditioning that can work on a folded image.
+
+    With ``pixel_unshuffle`` = 2 all levels see the image folded to half its size and four times its
+    channels, which is about four times faster. Predicting the folded image pixel by pixel leaves a
+    2 x 2 checker texture, because neighbouring pixels then come from different output channels; so
+    a head at full resolution follows the unfolding: it sees the unfolded features next to the
+    input itself, and two 3 x 3 convolutions treat all pixels alike.
+
+    Args:
+        img_resolution: Height and width of the images in pixels.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
+        label_dropout: Probability of dropping a label in training.
+        augment_dim: Length of the augmentation vectors; 0 = none.
+        model_channels: Base number of channels, a multiple of 4.
+        channel_mult: Channel multiplier of each level, finest first.
+        num_blocks: Residual blocks per level of the encoder (the decoder has one more).
+        attn_resolutions: Sizes of the feature maps (after folding) with self-attention.
+        head_dim: Channels per attention head.
+        dropout: Dropout probability in the blocks.
+        pixel_unshuffle: Fold factor: 1 = off, 2 = half the size.
+        head_channels: Channels of the full-resolution head; unused if pixel_unshuffle is 1.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        label_dropout: float = 0.0,
+        augment_dim: int = 0,
+        model_channels: int = 32,
+        channel_mult: Sequence[int] = (1, 2),
+        num_blocks: int = 1,
+        attn_resolutions: Sequence[int] = (),
+        head_dim: int = 32,
+        dropout: float = 0.0,
+        pixel_unshuffle: int = 2,
+        head_channels: int = 16,
+    ) -> None:
+        _check_sizes(model_channels, channel_mult, pixel_unshuffle, head_channels)
+        if num_blocks < 1 or not 0.0 <= dropout < 1.0:
+            raise ValueError(
+                f"num_blocks={num_blocks}, dropout={dropout}; allowed: integers >= 1 and [0, 1)"
+            )
+        super().__init__(
+            img_resolution=img_resolution,
+            min_multiple=pixel_unshuffle * 2 ** (len(channel_mult) - 1),
+            in_channels=in_channels,
+            out_channels=out_channels,
+            label_dim=label_dim,
+            label_dropout=label_dropout,
+            augment_dim=augment_dim,
+        )
+        self.fold = pixel_unshuffle
+        self.widths = tuple(model_channels * mult for mult in channel_mult)
+        self.num_blocks = num_blocks
+        self.emb_channels = 4 * model_channels
+        self.dropout = dropout
+        finest = self.padded_resolution // pixel_unshuffle
+        self.head_dims = tuple(
+            head_dim if finest >> level in attn_resolutions else 0
+            for level in range(len(self.widths))
+        )
+        self.embedding = ConditionEmbedding(
+            self.emb_channels,
+            noise_channels=2 * model_channels,
+            label_dim=label_dim,
+            augment_dim=augment_dim,
+        )
+        self.enter = nn.Conv2d(in_channels * self.fold**2, self.widths[0], 3, padding=1)
+        skips = self._build_encoder()
+        coarsest = self.widths[-1]
+        self.middle = self._block(coarsest, coarsest, head_dim=self.head_dims[-1])
+        self._build_decoder(skips)
+        self.head = _make_head(self, head_channels)
+
+    def _block(self, in_channels: int, out_channels: int, *, head_dim: int) -> "_Block":
+        return _Block(
+            in_channels,
+            out_channels,
+            emb_channels=self.emb_channels,
+            dropout=self.dropout,
+            head_dim=head_dim,
+        )
+
+    def _build_encoder(self) -> list[int]:
+        """Fill ``encoder`` and ``downs``; the channels of every skip connection."""
+        self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
+        channels = self.widths[0]
+        skips = [channels]
+        for level, width in enumerate(self.widths):
+            if level > 0:
+                self.downs.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                skips.append(channels)
+            for _ in range(self.num_blocks):
+                self.encoder.append(self._block(channels, width, head_dim=self.head_dims[level]))
+                channels = width
+                skips.append(channels)
+        return skips
+
+    def _build_decoder(self, skips: list[int]) -> None:
+        """Fill ``decoder`` and ``ups``, coarsest level first."""
+        self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
+        channels = self.widths[-1]
+        for level in reversed(range(len(self.widths))):
+            width = self.widths[level]
+            for _ in range(self.num_blocks + 1):
+                self.decoder.append(
+                    self._block(channels + skips.pop(), width, head_dim=self.head_dims[level])
+                )
+                channels = width
+            if level > 0:
+                # 1x1 before enlarging: a 3x3 after it would cost as much as a whole block.
+                self.ups.append(nn.Conv2d(channels, self.widths[level - 1], 1))
+                channels = self.widths[level - 1]
+
+    def evaluate(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+    ) -> Tensor:
+        """The network on padded images; see :meth:`Network.evaluate`."""
+        emb = self.embedding(c_noise, label, augment)
+        h = self.enter(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
+        skips = [h]
+        blocks = iter(self.encoder)
+        for level in range(len(self.widths)):
+            if level > 0:
+                h = self.downs[level - 1](h)
+                skips.append(h)
+            for _ in range(self.num_blocks):
+                h = next(blocks)(h, emb)
+                skips.append(h)
+        h = self.middle(h, emb)
+        blocks = iter(self.decoder)
+        for level in range(len(self.widths)):
+            if level > 0:
+                h = F.interpolate(self.ups[level - 1](h), scale_factor=2.0, mode="nearest")
+            for _ in range(self.num_blocks + 1):
+                h = next(blocks)(torch.cat([h, skips.pop()], dim=1), emb)
+        out: Tensor = self.head(h, x, emb)
+        return out
+
+
+def _check_sizes(
+    model_channels: int, channel_mult: Sequence[int], pixel_unshuffle: int, head_channels: int
+) -> None:
+    if pixel_unshuffle not in (1, 2):
+        raise ValueError(f"pixel_unshuffle={pixel_unshuffle}; allowed: 1, 2")
+    if not channel_mult:
+        raise ValueError("channel_mult=[]; allowed: at least one level")
+    for name, value in (("model_channels", model_channels), ("head_channels", head_channels)):
+        if value < 4 or value % 4:
+            raise ValueError(f"{name}={value}; allowed: multiples of 4")
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """Group norm with at least 4 channels per group; the number of groups divides the channels."""
+    groups = min(32, channels // 4)
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
+
+
+def _zero_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+class _Block(nn.Module):
+    """Residual block with scale-shift conditioning and optional self-attention."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        emb_channels: int,
+        dropout: float,
+        head_dim: int,
+    ) -> None:
+        super().__init__()
+        self.norm0 = _norm(in_channels)
+        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.affine = nn.Linear(emb_channels, 2 * out_channels)
+        self.norm1 = _norm(out_channels)
+        self.dropout = dropout
+        self.conv1 = _zero_conv(out_channels, out_channels, 3)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.attention = _Attention(out_channels, head_dim) if head_dim else None
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv0(F.silu(self.norm0(x)))
+        h = F.silu(_scale_shift(self.norm1(h), self.affine(emb)))
+        h = self.conv1(F.dropout(h, p=self.dropout, training=self.training))
+        out: Tensor = h + (x if self.skip is None else self.skip(x))
+        return out if self.attention is None else out + self.attention(out)
+
+
+class _Attention(nn.Module):
+    """Multi-head self-attention over the pixels of a feature map, without the shortcut."""
+
+    def __init__(self, channels: int, head_dim: int) -> None:
+        super().__init__()
+        if channels % head_dim:
+            raise ValueError(f"head_dim={head_dim} does not divide the {channels} channels")
+        self.heads = channels // head_dim
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = _zero_conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, -1, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
+        out: Tensor = self.proj(h.reshape(batch, channels, height, width))
+        return out
+
+
+class _PlainHead(nn.Module):
+    """Output head at the resolution of the features."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.conv = _zero_conv(channels, out_channels, 3)
+
+    def forward(self, h: Tensor, x: Tensor, emb: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.silu(self.norm(h)))
+        return out
+
+
+class _UnfoldingHead(nn.Module):
+    """Output head at full resolution, from folded features and the network input."""
+
+    def __init__(
+        self,
+        channels: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        width: int,
+        fold: int,
+        emb_channels: int,
+    ) -> None:
+        super().__init__()
+        self.fold = fold
+        self.norm = _norm(channels)
+        self.unfold = nn.Conv2d(channels, width * fold**2, 1)
+        self.conv0 = nn.Conv2d(width + in_channels, width, 3, padding=1)
+        self.affine = nn.Linear(emb_channels, 2 * width)
+        self.conv1 = _zero_conv(width, out_channels, 3)
+
+    def forward(self, h: Tensor, x: Tensor, emb: Tensor) -> Tensor:
+        h = F.pixel_shuffle(self.unfold(F.silu(self.norm(h))), self.fold)
+        h = self.conv0(torch.cat([h, x.to(h.dtype)], dim=1))
+        out: Tensor = self.conv1(F.silu(_scale_shift(h, self.affine(emb))))
+        return out
+
+
+def _scale_shift(h: Tensor, condition: Tensor) -> Tensor:
+    """H (1 + scale) + shift with (scale, shift) of shape (B, C) each, side by side."""
+    scale, shift = condition.to(h.dtype)[:, :, None, None].chunk(2, dim=1)
+    return torch.addcmul(shift, h, scale + 1)
+
+
+def _make_head(network: UNet, width: int) -> nn.Module:
+    channels = network.widths[0]
+    if network.fold == 1:
+        return _PlainHead(channels, network.out_channels)
+    return _UnfoldingHead(
+        channels,
+        network.in_channels,
+        network.out_channels,
+        width=width,
+        fold=network.fold,
+        emb_channels=network.emb_channels,
+    )

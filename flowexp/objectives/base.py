@@ -1,0 +1,48 @@
+"""What an objective answers: what is regressed, and how deviations are counted."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from flowexp.couplings import Pairs
+from flowexp.models import Model
+from flowexp.paths import Path
+
+__all__ = ["Loss", "Objective"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one batch.
+
+    Attributes:
+        per_sample: (B,), float32, with gradient; the training loop averages it.
+        metrics: Further scalars to log, detached.
+    """
+
+    per_sample: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(ABC):
+    """A training loss as a function of the model, the coupled pairs and their times."""
+
+    def check_path(self, path: Path) -> None:  # noqa: B027 - accepting every path is the default
+        """Refuse a path on which the objective is not defined; called once, before training.
+
+        Raises:
+            ValueError: One sentence that names both. By default every path is accepted.
+        """
+
+    @abstractmethod
+    def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
+        """The loss of one batch.
+
+        Args:
+            model: Path + network + parameterization.
+            pairs: Data, source, conditions and weights.
+            t: Times, (B,), float64.
+            rng: Generator of the objective's own draws.
+        """

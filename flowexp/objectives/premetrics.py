@@ -1,0 +1,59 @@
+"""How the deviation of a prediction from its truth is counted, per sample."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+__all__ = ["Premetric", "PseudoHuber", "SquaredL2"]
+
+
+class Premetric(ABC):
+    """A non-negative function of the difference d of two samples, 0 only for d = 0."""
+
+    @abstractmethod
+    def __call__(self, difference: Tensor) -> Tensor:
+        """The value per sample, (B,), for a difference (B, ...)."""
+
+
+class SquaredL2(Premetric):
+    """``|d|^2 / N``, the mean square over all N dimensions of a sample.
+
+    EDM sums over dimensions instead: a constant factor N, which Adam does not see.
+    """
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        """Mean square."""
+        return difference.flatten(1).square().mean(dim=1)
+
+
+class PseudoHuber(Premetric):
+    """``(sqrt(|d|^2 + c^2) - c) / N`` with ``c = c_per_dimension N``, unless c is given.
+
+    c -> 0 is ``|d| / N``; c -> inf is ``|d|^2 / (2 c N)``.
+
+    Args:
+        c: Where the square turns into the norm, in the unit of ``|d|``, > 0; null for the rule.
+        c_per_dimension: Factor of the rule, > 0.
+
+    Raises:
+        ValueError: c or c_per_dimension is not positive.
+
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320: c = 0.00054 N. The consistency-training papers
+    (Song & Dhariwal, 2023, arXiv 2310.14189) take 0.00054 sqrt(N): give that number as c.
+    """
+
+    def __init__(self, *, c: float | None = None, c_per_dimension: float = 0.00054) -> None:
+        if c is not None and not c > 0.0:
+            raise ValueError(f"c is {c}; expected a positive number or null")
+        if not c_per_dimension > 0.0:
+            raise ValueError(f"c_per_dimension is {c_per_dimension}; expected a positive number")
+        self.c = c
+        self.c_per_dimension = float(c_per_dimension)
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        """The value; as ``|d|^2 / (sqrt(|d|^2 + c^2) + c)``, which does not cancel."""
+        d = difference.flatten(1)
+        c = self.c_per_dimension * d.shape[1] if self.c is None else self.c
+        square = d.square().sum(dim=1)
+        return square / (torch.sqrt(square + c**2) + c) / d.shape[1]

@@ -1,0 +1,71 @@
+"""Regression of one prediction onto its value on the conditional path."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from flowexp.couplings import Pairs
+from flowexp.models import Model
+from flowexp.objectives.base import Loss, Objective
+from flowexp.objectives.premetrics import Premetric
+from flowexp.objectives.weightings import Weighting
+
+__all__ = ["PredictionKind", "Regression", "weighted"]
+
+PredictionKind = Literal["velocity", "data", "noise"]
+
+
+class Regression(Objective):
+    """``weight(t) premetric(prediction - truth)`` per sample, times the pair's own weight.
+
+    Target data with EDM's weight and EDM's preconditioning is EDM's loss, on every path; target
+    velocity with weight 1 is flow matching; target noise with weight 1 is DDPM's simple loss. What
+    the network predicts is the parameterization's business: any target can be regressed with any.
+
+    States, predictions and errors are formed in float64 (the network runs in float32 as always):
+    weights such as 1 / sigma^2 would otherwise multiply the rounding error of ``D(x_t) - x``.
+
+    Args:
+        target: Which prediction is compared: ``velocity``, ``data`` or ``noise``.
+        weighting: Loss weight as a function of time; each says which target it is meant for.
+        premetric: How a deviation is counted.
+
+    Raises:
+        ValueError: target is none of the three.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 2 and 8 (sum over pixels there, mean
+    here); Lipman et al., 2022, arXiv 2210.02747; Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14.
+    """
+
+    def __init__(
+        self, target: PredictionKind, *, weighting: Weighting, premetric: Premetric
+    ) -> None:
+        if target not in get_args(PredictionKind):
+            raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
+        self.target = target
+        self.weighting = weighting
+        self.premetric = premetric
+
+    def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
+        """One network call; draws nothing of its own."""
+        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
+        point = model.path.point(x, e, t.to(x.device))
+        prediction = model.predict(point.x_t, point.t, **pairs.conditions)
+        difference = getattr(prediction, self.target) - getattr(point, self.target)
+        weight = self.weighting(model.path.schedule.coefficients(point.t))
+        return Loss(weighted(self.premetric(difference), weight=weight, pairs=pairs))
+
+
+def weighted(value: Tensor, *, weight: Tensor, pairs: Pairs) -> Tensor:
+    """``value weight``, times the pairs' weights if they have any; (B,), float32.
+
+    Args:
+        value: Premetric per sample, (B,).
+        weight: Weight of the time, (B,), float64.
+        pairs: The batch.
+    """
+    loss = value * weight
+    if pairs.weight is not None:
+        loss = loss * pairs.weight.to(loss)
+    return loss.to(torch.float32)

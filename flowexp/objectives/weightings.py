@@ -1,0 +1,126 @@
+"""Loss weights as functions of the schedule alone.
+
+A weight multiplies the squared error of the objective's target. Errors of the three targets are
+proportional to each other: with ``W = alpha sigma' - alpha' sigma`` and r = sigma / alpha,
+``error_x = -r error_e = -(sigma / W) error_v``. A weight w on the data loss is therefore the weight
+``w r^2`` on the noise loss and ``w (sigma / W)^2`` on the velocity loss, for squared premetrics.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from flowexp.paths import Coefficients
+
+__all__ = [
+    "EDM",
+    "SNR",
+    "LikelihoodOfNoise",
+    "MinSNR",
+    "Uniform",
+    "VelocityOfNoise",
+    "Weighting",
+]
+
+
+class Weighting(ABC):
+    """The loss weight at a time."""
+
+    @abstractmethod
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The weight, of the shape of t, float64."""
+
+
+class Uniform(Weighting):
+    """Weight 1."""
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """1 at all times."""
+        return torch.ones_like(c.alpha)
+
+
+class EDM(Weighting):
+    """``(r^2 + sigma_data^2) / (r sigma_data)^2 = 1/sigma_data^2 + 1/r^2``, for the data target.
+
+    It is ``1 / c_out^2`` of EDM's preconditioning, so that the network's own target has unit weight
+    at every noise level, on every path.
+
+    Args:
+        sigma_data: Standard deviation of the data, > 0; equal to that of the parameterization.
+
+    Raises:
+        ValueError: sigma_data is not positive.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1.
+    """
+
+    def __init__(self, *, sigma_data: float = 0.5) -> None:
+        if not sigma_data > 0.0:
+            raise ValueError(f"sigma_data is {sigma_data}; expected a positive number")
+        self.sigma_data = float(sigma_data)
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The weight; finite where alpha is 0."""
+        return _snr(c) + self.sigma_data**-2
+
+
+class SNR(Weighting):
+    """``(alpha / sigma)^2``, for the data target: the noise loss with weight 1.
+
+    Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, section 4.
+    """
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The signal-to-noise ratio."""
+        return _snr(c)
+
+
+class MinSNR(Weighting):
+    """``min((alpha / sigma)^2, gamma)``, for the data target.
+
+    Args:
+        gamma: Largest weight, > 0; gamma -> inf is :class:`SNR`, gamma -> 0 is gamma times 1.
+
+    Raises:
+        ValueError: gamma is not positive.
+
+    Source: Hang et al., Efficient Diffusion Training via Min-SNR Weighting, 2023, arXiv 2303.09556
+    (gamma = 5).
+    """
+
+    def __init__(self, *, gamma: float = 5.0) -> None:
+        if not gamma > 0.0:
+            raise ValueError(f"gamma is {gamma}; expected a positive number")
+        self.gamma = float(gamma)
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The clipped signal-to-noise ratio."""
+        return _snr(c).clamp(max=self.gamma)
+
+
+class VelocityOfNoise(Weighting):
+    """``(W / alpha)^2``, for the noise target: the velocity loss of the converted prediction.
+
+    Source: Ma et al., SiT, 2024, arXiv 2401.08740 (weight "velocity").
+    """
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The weight; infinite where alpha is 0."""
+        return (c.wronskian / c.alpha) ** 2
+
+
+class LikelihoodOfNoise(Weighting):
+    """``W / (alpha sigma)``, for the noise target: the likelihood weight of the SDE (up to 1/2).
+
+    Source: Ma et al., SiT, 2024, arXiv 2401.08740 (weight "likelihood"); Song et al., Maximum
+    Likelihood Training of Score-Based Diffusion Models, 2021, arXiv 2101.09258.
+    """
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The weight; infinite at both ends."""
+        return c.wronskian / (c.alpha * c.sigma)
+
+
+def _snr(c: Coefficients) -> Tensor:
+    return (c.alpha / c.sigma) ** 2

@@ -1,0 +1,52 @@
+"""What a parameterization answers: how the raw network becomes a prediction."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.paths import Coefficients, Conversion, Schedule
+
+__all__ = ["NetworkInputs", "Parameterization", "bounded_input_scale"]
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What the network is given besides x_t; float64, of the shape of t.
+
+    Attributes:
+        c_in: Factor of the state at the network's input.
+        c_noise: Scalar that tells the network the time.
+    """
+
+    c_in: Tensor
+    c_noise: Tensor
+
+
+class Parameterization(ABC):
+    """The rule that turns the raw network F into a prediction on any path."""
+
+    @abstractmethod
+    def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
+        """Input scale and time condition at float64 times ``t``, whose coefficients are ``c``."""
+
+    @abstractmethod
+    def conversion(self, c: Coefficients) -> Conversion:
+        """How F becomes data, noise and velocity."""
+
+    def time_range(self, schedule: Schedule) -> tuple[float, float]:
+        """The times (low, high) at which samplers may ask for a velocity.
+
+        The schedule's own range, narrowed where this parameterization's formulas are singular.
+        """
+        return schedule.t_min, schedule.t_max
+
+
+def bounded_input_scale(c: Coefficients) -> Tensor:
+    """``1 / max(1, sqrt(alpha^2 + sigma^2))``: 1 on linear, VP and trigonometric paths.
+
+    On the VE path it is ``1 / sqrt(1 + sigma^2)``, the input scale of EDM's VP and iDDPM
+    preconditioners, without which inputs reach a standard deviation of 80.
+    """
+    return torch.rsqrt((c.alpha**2 + c.sigma**2).clamp(min=1.0))

@@ -1,0 +1,101 @@
+"""Networks whose output is itself a prediction: velocity, noise or data."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowexp.parameterizations.base import NetworkInputs, Parameterization, bounded_input_scale
+from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import from_data, from_noise, from_velocity
+
+__all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
+
+
+class _Direct(Parameterization):
+    """F is a prediction; the network sees ``time_scale * unit_time(t)``.
+
+    Args:
+        time_scale: Factor of the unit time in c_noise: 1000 for the sinusoidal embeddings of DDPM
+            and DiT in their usual frequencies, 1 for networks that are given t itself.
+    """
+
+    def __init__(self, *, time_scale: float = 1000.0) -> None:
+        if not (time_scale > 0 and math.isfinite(time_scale)):
+            raise ValueError(f"time_scale is {time_scale}; expected a positive number")
+        self.time_scale = float(time_scale)
+
+    def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
+        """Bounded input scale, and the scaled unit time."""
+        return NetworkInputs(bounded_input_scale(c), self.time_scale * schedule.unit_time(t))
+
+
+class VelocityPrediction(_Direct):
+    """F is the velocity ``v = alpha' x + sigma' e``; defined on the whole of every path.
+
+    Args:
+        time_scale: Factor of the unit time in c_noise.
+
+    Source: Lipman et al., 2022, arXiv 2210.02747; Liu et al., 2022, arXiv 2209.03003.
+    """
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        """Velocity to data and noise."""
+        return from_velocity(c)
+
+
+class NoisePrediction(_Direct):
+    """F is the noise e. Singular where alpha = 0, so sampling starts at ``alpha = min_alpha``.
+
+    Args:
+        time_scale: Factor of the unit time in c_noise.
+        min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers ask; SiT
+            keeps 1e-3 away from the end with this head.
+
+    Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
+    """
+
+    def __init__(self, *, time_scale: float = 1000.0, min_alpha: float = 1e-3) -> None:
+        super().__init__(time_scale=time_scale)
+        if not 0.0 < min_alpha < 1.0:
+            raise ValueError(f"min_alpha is {min_alpha}; expected a number in (0, 1)")
+        self.min_alpha = float(min_alpha)
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        """Noise to data and velocity."""
+        return from_noise(c)
+
+    def time_range(self, schedule: Schedule) -> tuple[float, float]:
+        """From t_min up to where alpha has fallen to ``min_alpha``."""
+        highest = math.sqrt(1.0 - self.min_alpha**2) / self.min_alpha
+        return schedule.t_min, min(schedule.t_max, _time_at(schedule, highest))
+
+
+class DataPrediction(_Direct):
+    """F is the data x (a denoiser). Singular where sigma = 0: samplers ask down to ``min_sigma``.
+
+    Args:
+        time_scale: Factor of the unit time in c_noise.
+        min_sigma: Smallest noise-to-signal ratio at which samplers ask for a velocity.
+
+    Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, section 4 (prediction
+    of x).
+    """
+
+    def __init__(self, *, time_scale: float = 1000.0, min_sigma: float = 1e-3) -> None:
+        super().__init__(time_scale=time_scale)
+        if not min_sigma > 0.0:
+            raise ValueError(f"min_sigma is {min_sigma}; expected a positive number")
+        self.min_sigma = float(min_sigma)
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        """Data to noise and velocity."""
+        return from_data(c)
+
+    def time_range(self, schedule: Schedule) -> tuple[float, float]:
+        """From where the noise-to-signal ratio is ``min_sigma`` up to t_max."""
+        return max(schedule.t_min, _time_at(schedule, self.min_sigma)), schedule.t_max
+
+
+def _time_at(schedule: Schedule, nsr: float) -> float:
+    return float(schedule.time_at_nsr(torch.tensor(nsr, dtype=torch.float64)))

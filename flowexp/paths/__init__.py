@@ -1,0 +1,45 @@
+"""Paths: a schedule (alpha, sigma) joined with the law of the source e."""
+
+from flowexp.paths.base import Coefficients, Schedule, Source
+from flowexp.paths.bridge import (
+    BridgeNoise,
+    BridgePoint,
+    BrownianNoise,
+    ConstantNoise,
+    bridge_point,
+)
+from flowexp.paths.conversions import Affine, Conversion, Prediction
+from flowexp.paths.cosine import Cosine
+from flowexp.paths.linear import Linear
+from flowexp.paths.path import Path, PathPoint
+from flowexp.paths.polynomial import Polynomial
+from flowexp.paths.sources import Gaussian, StudentT
+from flowexp.paths.trigonometric import Trigonometric
+from flowexp.paths.ve import VE, edm_sigmas
+from flowexp.paths.vp import VP, LinearVP
+
+__all__ = [
+    "Coefficients",
+    "Path",
+    "PathPoint",
+    "Schedule",
+    "Source",
+    "Linear",
+    "Polynomial",
+    "VE",
+    "VP",
+    "LinearVP",
+    "Cosine",
+    "Trigonometric",
+    "Affine",
+    "Conversion",
+    "Prediction",
+    "Gaussian",
+    "StudentT",
+    "BridgeNoise",
+    "BridgePoint",
+    "BrownianNoise",
+    "ConstantNoise",
+    "bridge_point",
+    "edm_sigmas",
+]

@@ -1,0 +1,123 @@
+"""What a path is made of: a schedule (alpha, sigma) and a source (the law of e).
+
+Convention of the whole package: ``x_t = alpha(t) x + sigma(t) e`` with data ``x`` at ``t = 0`` and
+the source ``e`` at the other end; on variance-exploding paths ``t`` is ``sigma`` itself. The
+velocity is ``v(x_t, t) = d x_t / dt = alpha'(t) x + sigma'(t) e``; sampling integrates it from the
+source end to the data end. Everything that depends on time only is computed in float64.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Coefficients", "Schedule", "Source", "as_float64"]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """A schedule at given times; every field has the shape of ``t`` and is float64.
+
+    Attributes:
+        alpha: Coefficient of the data.
+        sigma: Coefficient of the source.
+        d_alpha: Derivative of alpha with respect to t.
+        d_sigma: Derivative of sigma with respect to t.
+        wronskian: ``alpha sigma' - alpha' sigma``, positive; computed without cancellation.
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    d_alpha: Tensor
+    d_sigma: Tensor
+    wronskian: Tensor
+
+
+class Schedule(ABC):
+    """The pair (alpha, sigma) as functions of time, with derivatives and inverse.
+
+    A subclass implements :meth:`coefficients` and :meth:`time_at_nsr`. The noise-to-signal ratio
+    ``nsr = sigma / alpha`` grows strictly with t, from 0 at the data to ``nsr(t_max)``.
+
+    Args:
+        t_min: Smallest time of training and of network calls when sampling, >= 0.
+        t_max: Largest time; sampling starts there.
+
+    Raises:
+        ValueError: Not 0 <= t_min < t_max.
+    """
+
+    def __init__(self, t_min: float, t_max: float) -> None:
+        if not 0.0 <= t_min < t_max or not math.isfinite(t_max):
+            raise ValueError(f"need 0 <= t_min < t_max < inf, got t_min={t_min}, t_max={t_max}")
+        self.t_min = float(t_min)
+        self.t_max = float(t_max)
+
+    def _require_positive_t_min(self) -> None:
+        """For schedules whose derivatives or log noise are infinite at t = 0.
+
+        Raises:
+            ValueError: t_min is 0.
+        """
+        if self.t_min == 0.0:
+            raise ValueError(f"t_min is 0; {type(self).__name__} needs a positive t_min")
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """Alpha, sigma and their derivatives at float64 times ``t`` of any shape."""
+
+    @abstractmethod
+    def time_at_nsr(self, nsr: Tensor) -> Tensor:
+        """The time with ``sigma(t) / alpha(t) = nsr``; ``nsr`` in [0, inf], any shape, float64."""
+
+    def nsr(self, t: Tensor) -> Tensor:
+        """Noise-to-signal ratio ``sigma / alpha`` at ``t``; infinite where alpha is 0."""
+        c = self.coefficients(as_float64(t))
+        return c.sigma / c.alpha
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Log signal-to-noise ratio ``log(alpha^2 / sigma^2)`` at ``t``."""
+        return -2.0 * torch.log(self.nsr(t))
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The time with ``log(alpha^2 / sigma^2) = log_snr``: inverse of :meth:`log_snr`."""
+        return self.time_at_nsr(torch.exp(-0.5 * as_float64(log_snr)))
+
+    def unit_time(self, t: Tensor) -> Tensor:
+        """Time as a network is told of it, in [0, 1]: t itself on paths that run from 0 to 1."""
+        return as_float64(t)
+
+    def natural_grid(self, steps: int, t_start: float, t_end: float) -> Tensor:
+        """``steps + 1`` times from ``t_start`` down to ``t_end``, as the field spaces them here.
+
+        Uniform in t, unless the schedule says otherwise (the VE schedule: EDM's rho grid).
+        """
+        return torch.linspace(t_start, t_end, steps + 1, dtype=torch.float64)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
+
+
+class Source(ABC):
+    """The law of e.
+
+    Attributes:
+        is_gaussian: Whether the formulas that assume Gaussian noise (score, churn, SDE samplers,
+            Gaussian likelihood) are true for this source.
+    """
+
+    is_gaussian: bool
+
+    @abstractmethod
+    def sample(
+        self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Independent draws of e, (B, ...), on the generator's device."""
+
+
+def as_float64(t: Tensor) -> Tensor:
+    """``t`` in float64, the dtype of everything that depends on time only."""
+    return t if t.dtype == torch.float64 else t.to(torch.float64)

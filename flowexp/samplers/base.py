@@ -1,0 +1,117 @@
+"""What a sampler answers: how a source draw becomes a sample, and at how many evaluations."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.models import Model
+from flowexp.paths import Prediction
+from flowexp.seeding import Noise
+
+__all__ = ["CountedModel", "Sampler", "Samples", "StepObserver", "TimeGrid"]
+
+
+StepObserver = Callable[[Tensor, Tensor], None]
+"""Told ``(t, x_t)`` at the start and after every step: t is () or (B,), x_t is (B, ...)."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a sampler returns.
+
+    Attributes:
+        x: Samples, (B, ...), in the dtype of the source draws.
+        nfe: Network evaluations per sample, (B,), int64: counted, not computed from a formula.
+    """
+
+    x: Tensor
+    nfe: Tensor
+
+
+class CountedModel(Model):
+    """A model that counts its evaluations.
+
+    Args:
+        model: The model to count.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.path = model.path
+        self.time_range = model.time_range
+        self.evaluations_per_call = model.evaluations_per_call
+        self.calls = 0
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations so far: calls times evaluations per call."""
+        return self.calls * self.evaluations_per_call
+
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        """One counted call."""
+        self.calls += 1
+        return self.model.predict(x_t, t, **conditions)
+
+
+class TimeGrid(ABC):
+    """The times at which a fixed-step sampler stands."""
+
+    @abstractmethod
+    def times(self, model: Model, steps: int) -> Tensor:
+        """``steps + 1`` float64 times on the CPU, strictly decreasing from the source end to 0.
+
+        The first lies within ``model.time_range``; the last may lie below it (t = 0), because a
+        step never evaluates the model at its end unless the model allows it there.
+        """
+
+
+class Sampler(ABC):
+    """A numerical method that carries source draws to samples.
+
+    Attributes:
+        needs_gaussian: Whether the method adds noise in a way that is right for a Gaussian source
+            only; :meth:`sample` refuses other sources then.
+    """
+
+    needs_gaussian: bool = False
+
+    @abstractmethod
+    def sample(
+        self,
+        model: Model,
+        e: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: StepObserver | None = None,
+        **conditions: Tensor | None,
+    ) -> Samples:
+        """Samples from source draws.
+
+        Args:
+            model: What predicts; conditions are handed through to it.
+            e: Source draws, (B, ...); the start is ``sigma(t_0) e``.
+            noise: Normal noise per step, for samplers that inject some.
+            on_step: Observer of the trajectory; it must not change the state it is shown.
+            conditions: (B, ...) tensors such as ``labels``.
+        """
+
+    def check_source(self, model: Model) -> None:
+        """Refuse a source for which this method's noise is wrong.
+
+        Raises:
+            ValueError: The method needs a Gaussian source and the path has another.
+        """
+        if self.needs_gaussian and not model.path.source.is_gaussian:
+            raise ValueError(
+                f"{type(self).__name__} adds Gaussian noise, which does not lead from one noise "
+                f"level to another for the path's source {model.path.source!r}; switch the noise "
+                f"off (S_churn=0, eta=0), or use path.D=inf"
+            )
+
+
+def evaluations_of(batch: int, model: CountedModel) -> Tensor:
+    """The count of a sampler that evaluates every sample equally often, (B,), int64."""
+    return torch.full((batch,), model.evaluations, dtype=torch.int64)

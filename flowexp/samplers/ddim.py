@@ -1,0 +1,63 @@
+"""DDIM, deterministic and stochastic, on any path."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from flowexp.samplers.base import TimeGrid
+from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.seeding import Noise
+
+__all__ = ["DDIM"]
+
+
+class DDIM(FixedStepSampler):
+    """``x' = alpha' D + sigma' (sqrt(1 - s^2) e + s eps)`` with ``s = eta sqrt(1 - (n'/n)^2)``.
+
+    ``D`` and ``e`` are the predicted data and noise and ``n = sigma/alpha``. eta = 0 is Euler's
+    method in n, defined also where alpha = 0; on the linear and VE paths it equals plain Euler.
+    eta = 1 is ancestral sampling (the posterior of DDPM).
+
+    Args:
+        steps: Number of steps, >= 1.
+        time_grid: Where the steps begin and end.
+        eta: Share of fresh noise, in [0, 1]; above 0 it needs a Gaussian source.
+        double: Keep the state in float64 between steps, else float32.
+
+    Raises:
+        ValueError: steps < 1, or eta is not in [0, 1].
+
+    Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12 and 16 (there with alpha^2 for alpha).
+    """
+
+    def __init__(
+        self, *, steps: int, time_grid: TimeGrid, eta: float = 0.0, double: bool = True
+    ) -> None:
+        super().__init__(steps=steps, time_grid=time_grid, double=double)
+        if not 0.0 <= eta <= 1.0:
+            raise ValueError(f"eta is {eta}; expected a number in [0, 1]")
+        self.eta = float(eta)
+        self.needs_gaussian = self.eta > 0.0
+
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        """The states at the ends of the intervals."""
+        times = [intervals[0].start.time, *(interval.end.time for interval in intervals)]
+        c = field.schedule.coefficients(torch.tensor(times, dtype=torch.float64))
+        alphas, sigmas = c.alpha.tolist(), c.sigma.tolist()
+        for i, interval in enumerate(intervals):
+            prediction = field.predict(z, interval.start)
+            alpha, sigma = alphas[i + 1], sigmas[i + 1]
+            # n'/n without a division by alpha, which is 0 at the start of some paths.
+            ratio = (sigma * alphas[i]) / (alpha * sigmas[i])
+            fresh = self.eta * math.sqrt(max(0.0, 1.0 - ratio**2))
+            z = prediction.data * alpha
+            if sigma > 0.0:
+                z.add_(prediction.noise, alpha=sigma * math.sqrt(1.0 - fresh**2))
+            if sigma * fresh > 0.0 and noise is not None:
+                z.add_(noise(interval.index, z), alpha=sigma * fresh)
+            yield z

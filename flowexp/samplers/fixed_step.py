@@ -1,0 +1,130 @@
+"""Samplers that walk a time grid."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from flowexp.models import Model
+from flowexp.samplers.base import (
+    CountedModel,
+    Sampler,
+    Samples,
+    StepObserver,
+    TimeGrid,
+    evaluations_of,
+)
+from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.variables import Time, Variable
+from flowexp.seeding import Noise
+
+__all__ = ["FixedStepSampler"]
+
+_ROUNDING = 1e-12
+
+
+class FixedStepSampler(Sampler):
+    """A sampler that walks a time grid.
+
+    A one-step method implements :meth:`step`. A method that remembers earlier steps implements
+    :meth:`walk` and keeps its memory in local variables: a sampler object has no state, so one
+    object serves any number of calls.
+
+    Args:
+        steps: Number of steps, >= 1.
+        time_grid: Where the steps begin and end.
+        variable: The variable in which steps are taken; None = the path's time.
+        double: Keep the state in float64 between steps, which keeps rounding out of the comparison
+            of solvers and costs little beside a network; else float32.
+
+    Raises:
+        ValueError: steps < 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid,
+        variable: Variable | None = None,
+        double: bool = True,
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; expected at least 1")
+        self.steps = steps
+        self.time_grid = time_grid
+        self.variable = Time() if variable is None else variable
+        self.dtype = torch.float64 if double else torch.float32
+
+    def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
+        """The state at the interval's end from the state ``z`` at its start, as a new tensor."""
+        raise NotImplementedError(f"{type(self).__name__} implements neither step nor walk")
+
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        """The states at the ends of the intervals, one after the other."""
+        for interval in intervals:
+            z = self.step(field, z, interval, noise)
+            yield z
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        model: Model,
+        e: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: StepObserver | None = None,
+        **conditions: Tensor | None,
+    ) -> Samples:
+        """Walk the grid from ``sigma(t_0) e``; deterministic methods ignore ``noise``.
+
+        Args:
+            model: What predicts; conditions are handed through to it.
+            e: Source draws, (B, ...).
+            noise: Normal noise per step.
+            on_step: Told (t, x_t) at the start and after every step, t a float64 scalar.
+            conditions: (B, ...) tensors such as ``labels``.
+
+        Raises:
+            ValueError: The time grid leaves the model's range, the variable is infinite on it, or
+                the method's noise is missing or wrong for the path's source.
+        """
+        self.check_source(model)
+        if self.needs_gaussian and noise is None:
+            raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
+        counted = CountedModel(model)
+        field = Field(counted, variable=self.variable, conditions=conditions, device=e.device)
+        nodes = field.nodes(self._times(model))
+        x = model.path.start(e.to(self.dtype), nodes[0].t)
+        if on_step is not None:
+            on_step(nodes[0].t, x)
+        z = field.enter(x, nodes[0])
+        intervals = [Interval(a, b, i, self.steps) for i, (a, b) in enumerate(pairwise(nodes))]
+        states = self.walk(field, z, intervals, noise)
+        for interval, z in zip(intervals, states, strict=True):
+            if on_step is not None:
+                on_step(interval.end.t, field.leave(z, interval.end))
+        x = field.leave(z, nodes[-1]).to(e.dtype)
+        return Samples(x, evaluations_of(e.shape[0], counted))
+
+    def _times(self, model: Model) -> Tensor:
+        """The grid's times, after a check that the model can be asked at all but the last."""
+        times = self.time_grid.times(model, self.steps)
+        listed = times.tolist()
+        low, high = model.time_range
+        if len(listed) != self.steps + 1:
+            raise ValueError(
+                f"{self.time_grid!r} gives {len(listed)} times; steps={self.steps} needs "
+                f"{self.steps + 1}"
+            )
+        if any(b >= a for a, b in pairwise(listed)) or listed[-1] < 0.0:
+            raise ValueError(f"{self.time_grid!r} gives times that do not decrease to 0: {listed}")
+        if listed[0] > high * (1.0 + _ROUNDING) or listed[-2] < low * (1.0 - _ROUNDING):
+            raise ValueError(
+                f"{self.time_grid!r} asks the model between t={listed[0]} and t={listed[-2]}, but "
+                f"it is defined on [{low}, {high}]; only the last time may lie outside"
+            )
+        return times

@@ -1,0 +1,202 @@
+"""Time grids that are shaped in the noise-to-signal ratio n = sigma/alpha, for any path."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from flowexp.models import Model
+from flowexp.paths import edm_sigmas
+from flowexp.samplers.base import TimeGrid
+
+__all__ = ["EDMGrid", "IDDPMGrid", "LogSNR", "VPGrid"]
+
+_VP_EPS = 1e-3
+_VP_BETA_D = 19.9
+_VP_BETA_MIN = 0.1
+_IDDPM_STEPS = 1000
+_IDDPM_C1 = 1e-3
+_IDDPM_C2 = 8e-3
+
+
+class _NoiseGrid(TimeGrid):
+    """Levels from ``sigma_max`` to ``sigma_min``, then 0; both clamped to the model's range."""
+
+    def __init__(self, *, sigma_min: float, sigma_max: float, to_zero: bool) -> None:
+        if not 0.0 < sigma_min < sigma_max:
+            raise ValueError(
+                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
+            )
+        self.sigma_min = float(sigma_min)
+        self.sigma_max = float(sigma_max)
+        self.to_zero = to_zero
+
+    @abstractmethod
+    def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
+        """``count`` noise-to-signal ratios, decreasing, float64; one is ``sigma_max`` alone."""
+
+    def times(self, model: Model, steps: int) -> Tensor:
+        """``steps + 1`` times: ``steps`` levels and 0, or ``steps + 1`` levels."""
+        schedule = model.path.schedule
+        low, high = model.time_range
+        lowest, highest = schedule.nsr(torch.tensor([low, high], dtype=torch.float64)).tolist()
+        sigma_min, sigma_max = max(self.sigma_min, lowest), min(self.sigma_max, highest)
+        if not sigma_min < sigma_max:
+            raise ValueError(
+                f"{self!r} leaves no noise levels of the model, which knows sigma/alpha in "
+                f"[{lowest}, {highest}]"
+            )
+        count = steps if self.to_zero else steps + 1
+        nsr = self.levels(count, sigma_min=sigma_min, sigma_max=sigma_max)
+        # The inverse may miss an end of the range by its rounding.
+        times = schedule.time_at_nsr(nsr).clamp(min=low, max=high)
+        return torch.cat([times, times.new_zeros(1)]) if self.to_zero else times
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{k}={v}" for k, v in vars(self).items())
+        return f"{type(self).__name__}({fields})"
+
+
+class EDMGrid(_NoiseGrid):
+    """EDM's grid: ``n^(1/rho)`` falls linearly from ``sigma_max`` to ``sigma_min``, then 0.
+
+    Args:
+        rho: Exponent; 7 as published, 3 roughly equalises the truncation error.
+        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
+        sigma_max: Where sampling starts.
+        to_zero: End at 0; else at sigma_min (the last step is then a full one).
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 5.
+    """
+
+    def __init__(
+        self,
+        *,
+        rho: float = 7.0,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        to_zero: bool = True,
+    ) -> None:
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
+        if not rho > 0.0:
+            raise ValueError(f"rho is {rho}; expected a positive number")
+        self.rho = float(rho)
+
+    def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
+        """The rho-warped levels."""
+        return edm_sigmas(count, sigma_min=sigma_min, sigma_max=sigma_max, rho=self.rho)[:-1]
+
+
+class LogSNR(_NoiseGrid):
+    """Equal steps in log-SNR, that is, geometric noise levels (EDM's "ve" discretisation).
+
+    Args:
+        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
+        sigma_max: Where sampling starts.
+        to_zero: End at 0; else at sigma_min.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (0.02 to 100); Lu et al.,
+    DPM-Solver, 2022, arXiv 2206.00927, section 4.1.
+    """
+
+    def __init__(
+        self, *, sigma_min: float = 0.02, sigma_max: float = 100.0, to_zero: bool = True
+    ) -> None:
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
+
+    def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
+        """The geometric levels."""
+        ramp = _ramp(count)
+        return sigma_max * (sigma_min / sigma_max) ** ramp
+
+
+class VPGrid(_NoiseGrid):
+    """The levels of a VP path in equal steps of its time (EDM's "vp" discretisation).
+
+    ``n(t) = sqrt(exp(beta_d t^2/2 + beta_min t) - 1)`` for t uniform from 1 to 1e-3, where beta_d
+    and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
+
+    Args:
+        sigma_min: Smallest noise-to-signal ratio before 0; None = n(1e-3) of the standard betas.
+        sigma_max: Where sampling starts; None = n(1) of the standard betas (19.9 and 0.1).
+        to_zero: End at 0; else at sigma_min.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which
+    fits the betas to the range.
+    """
+
+    def __init__(
+        self,
+        *,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        to_zero: bool = True,
+    ) -> None:
+        lowest, highest = (
+            _vp_nsr(torch.tensor([_VP_EPS, 1.0], dtype=torch.float64), _VP_BETA_D, _VP_BETA_MIN)
+        ).tolist()
+        super().__init__(
+            sigma_min=lowest if sigma_min is None else sigma_min,
+            sigma_max=highest if sigma_max is None else sigma_max,
+            to_zero=to_zero,
+        )
+
+    def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
+        """The levels of the fitted VP path."""
+        top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
+        beta_d = 2.0 * (bottom / _VP_EPS - top) / (_VP_EPS - 1.0)
+        return _vp_nsr(1.0 + _ramp(count) * (_VP_EPS - 1.0), beta_d, top - 0.5 * beta_d)
+
+
+class IDDPMGrid(_NoiseGrid):
+    """A subset of improved DDPM's 1000 noise levels, equally spaced in their number.
+
+    With ``abar_j = sin^2(pi j / (2 M (C2 + 1)))``: ``u_M = 0``,
+    ``u_{j-1} = sqrt((u_j^2 + 1) / max(abar_{j-1}/abar_j, C1) - 1)``, M = 1000, C1 = 0.001,
+    C2 = 0.008; the levels within the range are indexed by ``round((len - 1) i / (n - 1))``, half to
+    even.
+
+    Args:
+        sigma_min: Smallest noise-to-signal ratio before 0.
+        sigma_max: Largest one.
+        to_zero: End at 0; else at the smallest level.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column iDDPM + DDIM. Their code
+    takes the angles in float32, which shifts the levels by up to 5e-4; here they are float64.
+    """
+
+    def __init__(
+        self, *, sigma_min: float = 0.002, sigma_max: float = 81.0, to_zero: bool = True
+    ) -> None:
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
+
+    def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
+        """The chosen levels of the table."""
+        table = [u for u in _iddpm_table() if sigma_min <= u <= sigma_max]
+        if len(table) < count:
+            raise ValueError(
+                f"{self!r}: the table has {len(table)} levels in the range, fewer than the {count} "
+                f"asked for"
+            )
+        index = torch.round((len(table) - 1) * _ramp(count)).to(torch.int64)
+        return torch.tensor(table, dtype=torch.float64)[index]
+
+
+def _ramp(count: int) -> Tensor:
+    return torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
+
+
+def _vp_nsr(t: Tensor, beta_d: float, beta_min: float) -> Tensor:
+    return torch.sqrt(torch.expm1(0.5 * beta_d * t**2 + beta_min * t))
+
+
+def _iddpm_table() -> list[float]:
+    """``u_0 .. u_{M-1}``, decreasing."""
+    angle = 0.5 * math.pi / (_IDDPM_STEPS * (_IDDPM_C2 + 1.0))
+    u, table = 0.0, []
+    for j in range(_IDDPM_STEPS, 0, -1):
+        ratio = (math.sin(angle * (j - 1)) / math.sin(angle * j)) ** 2
+        u = math.sqrt((u**2 + 1.0) / max(ratio, _IDDPM_C1) - 1.0)
+        table.append(u)
+    return table[::-1]

@@ -1,0 +1,323 @@
+"""Explicit Runge-Kutta methods with fixed steps."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.samplers.base import TimeGrid
+from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.perturbations import Perturbation
+from flowexp.samplers.variables import Variable
+from flowexp.seeding import Noise
+
+__all__ = [
+    "RK4",
+    "Euler",
+    "Heun",
+    "Heun3",
+    "Midpoint",
+    "Ralston",
+    "RungeKutta",
+    "SecondOrder",
+    "Tableau",
+    "ThreeEighths",
+    "second_order",
+]
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """Butcher tableau of an explicit method.
+
+    ``k_i = f(z + h sum_j a_ij k_j, u + c_i h)``, ``z_next = z + h sum_i b_i k_i``.
+
+    Attributes:
+        a: Rows of the lower triangle, from the second stage on.
+        b: Weights of the slopes; they sum to 1.
+
+    Raises:
+        ValueError: Row lengths are not 1, 2, ..., or the weights do not sum to 1.
+    """
+
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lengths = [len(row) for row in self.a]
+        if lengths != list(range(1, len(self.b))):
+            raise ValueError(f"a has rows of lengths {lengths}; expected 1 .. {len(self.b) - 1}")
+        if abs(sum(self.b) - 1.0) > _ROUNDING:
+            raise ValueError(f"b sums to {sum(self.b)}; expected 1")
+
+    @property
+    def c(self) -> tuple[float, ...]:
+        """Nodes ``c_i = sum_j a_ij``."""
+        sums = (0.0, *(sum(row) for row in self.a))
+        # A node of 1 must be the interval's own end, not a rounding away from it.
+        return tuple(1.0 if abs(s - 1.0) < _ROUNDING else s for s in sums)
+
+
+def second_order(alpha: float) -> Tableau:
+    """The second-order method whose second evaluation lies at ``alpha`` of the step.
+
+    ``k2 = f(z + a h k1, u + a h)``, ``z + h [(1 - 1/(2a)) k1 + k2/(2a)]``.
+
+    Args:
+        alpha: In (0, 1]; 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's.
+
+    Raises:
+        ValueError: alpha is not in (0, 1].
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
+    """
+    if not 0.0 < alpha <= 1.0:
+        raise ValueError(f"alpha is {alpha}; expected a number in (0, 1]")
+    weight = 0.5 / alpha
+    return Tableau(((float(alpha),),), (1.0 - weight, weight))
+
+
+class RungeKutta(FixedStepSampler):
+    """An explicit Runge-Kutta method; a subclass names its tableau.
+
+    Args:
+        steps: Number of steps, >= 1.
+        time_grid: Where the steps begin and end.
+        variable: The variable in which steps are taken; None = the path's time.
+        final_euler: Whether the step that reaches t = 0 is Euler's: True = yes (EDM's rule), False
+            = a full step, None = exactly if the full step asks the model where it is not defined. A
+            grid that ends above 0 has full steps only.
+        perturbation: What is done to the state before each step; None = nothing.
+        double: Keep the state in float64 between steps, else float32.
+
+    Attributes:
+        tableau: Coefficients of the method.
+
+    Raises:
+        ValueError: steps < 1.
+    """
+
+    tableau: Tableau
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid,
+        variable: Variable | None = None,
+        final_euler: bool | None = None,
+        perturbation: Perturbation | None = None,
+        double: bool = True,
+    ) -> None:
+        super().__init__(steps=steps, time_grid=time_grid, variable=variable, double=double)
+        self.final_euler = final_euler
+        self.perturbation = perturbation
+        self.needs_gaussian = perturbation is not None and perturbation.needs_gaussian
+        c, a = self.tableau.c, self.tableau.a
+        self._stages = [(node, _nonzero(row)) for node, row in zip(c[1:], a, strict=True)]
+        self._weights = _nonzero(self.tableau.b)
+
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        """The states at the ends of the intervals, each step after its perturbation."""
+        if self.perturbation is None:
+            yield from super().walk(field, z, intervals, noise)
+            return
+        if noise is None:
+            raise ValueError(f"{type(self.perturbation).__name__} needs noise, but noise is None")
+        for interval in intervals:
+            z, moved = self.perturbation.apply(field, z, interval, noise)
+            z = self.step(field, z, moved, noise)
+            yield z
+
+    def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
+        """One step of the method, or of Euler's at the data end."""
+        h = interval.length
+        slopes = [field.slope(z, interval.start)]
+        if self._stages and interval.reaches_data and self._ends_in_euler(field, interval):
+            return torch.add(z, slopes[0], alpha=h)
+        for c, row in self._stages:
+            node = field.between(interval, c)
+            slopes.append(field.slope(_advance(z, slopes, row, h), node))
+        return _advance(z, slopes, self._weights, h)
+
+    def _ends_in_euler(self, field: Field, interval: Interval) -> bool:
+        if self.final_euler:
+            return True
+        defined = all(field.defined_at(field.between(interval, c)) for c, _ in self._stages)
+        if self.final_euler is False and not defined:
+            raise ValueError(
+                f"final_euler is False, but a full step of {type(self).__name__} to t=0 asks the "
+                f"model below the smallest time at which it is defined, "
+                f"{field.model.time_range[0]}; set final_euler to null or true"
+            )
+        return not defined
+
+
+def _nonzero(row: Sequence[float]) -> list[tuple[int, float]]:
+    return [(j, w) for j, w in enumerate(row) if w != 0.0]
+
+
+def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: float) -> Tensor:
+    """``z + h sum_j w_j k_j`` with one allocation."""
+    (first, weight), *rest = row
+    out = torch.add(z, slopes[first], alpha=h * weight)
+    for j, w in rest:
+        out.add_(slopes[j], alpha=h * w)
+    return out
+
+
+class Euler(RungeKutta):
+    """Euler's method, order 1, one evaluation per step: ``z + h k1``.
+
+    Args:
+        steps: Number of steps, >= 1.
+        time_grid: Where the steps begin and end.
+        variable: The variable in which steps are taken; None = the path's time.
+        perturbation: What is done to the state before each step; None = nothing.
+        double: Keep the state in float64 between steps, else float32.
+    """
+
+    tableau = Tableau((), (1.0,))
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid,
+        variable: Variable | None = None,
+        perturbation: Perturbation | None = None,
+        double: bool = True,
+    ) -> None:
+        super().__init__(
+            steps=steps,
+            time_grid=time_grid,
+            variable=variable,
+            perturbation=perturbation,
+            double=double,
+        )
+
+
+class Heun(RungeKutta):
+    """Heun's method (explicit trapezoid), order 2: ``z + h (k1 + k2)/2``, k2 at the step's end.
+
+    With ``final_euler``, its default, the step to t = 0 is Euler's: N steps cost 2N - 1
+    evaluations.
+
+    Args:
+        steps: Number of steps, >= 1.
+        time_grid: Where the steps begin and end.
+        variable: The variable in which steps are taken; None = the path's time.
+        final_euler: See :class:`RungeKutta`.
+        perturbation: What is done to the state before each step; None = nothing.
+        double: Keep the state in float64 between steps, else float32.
+    """
+
+    tableau = second_order(1.0)
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid,
+        variable: Variable | None = None,
+        final_euler: bool | None = True,
+        perturbation: Perturbation | None = None,
+        double: bool = True,
+    ) -> None:
+        super().__init__(
+            steps=steps,
+            time_grid=time_grid,
+            variable=variable,
+            final_euler=final_euler,
+            perturbation=perturbation,
+            double=double,
+        )
+
+
+class SecondOrder(RungeKutta):
+    """EDM's family of second-order methods, two evaluations per step; see :func:`second_order`.
+
+    Args:
+        alpha: Place of the second evaluation, in (0, 1]: 1 = Heun, 1/2 = midpoint, 2/3 = Ralston.
+        steps: Number of steps, >= 1.
+        time_grid: Where the steps begin and end.
+        variable: The variable in which steps are taken; None = the path's time.
+        final_euler: See :class:`RungeKutta`.
+        perturbation: What is done to the state before each step; None = nothing.
+        double: Keep the state in float64 between steps, else float32.
+
+    Raises:
+        ValueError: alpha is not in (0, 1].
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float,
+        steps: int,
+        time_grid: TimeGrid,
+        variable: Variable | None = None,
+        final_euler: bool | None = True,
+        perturbation: Perturbation | None = None,
+        double: bool = True,
+    ) -> None:
+        self.tableau = second_order(alpha)
+        super().__init__(
+            steps=steps,
+            time_grid=time_grid,
+            variable=variable,
+            final_euler=final_euler,
+            perturbation=perturbation,
+            double=double,
+        )
+
+
+class Midpoint(RungeKutta):
+    """The midpoint rule, order 2: ``z + h k2``, k2 half way; arguments of :class:`RungeKutta`."""
+
+    tableau = second_order(0.5)
+
+
+class Ralston(RungeKutta):
+    """Ralston's second-order method; arguments of :class:`RungeKutta`.
+
+    Source: Ralston, Runge-Kutta Methods with Minimum Error Bounds, 1962.
+    """
+
+    tableau = second_order(2.0 / 3.0)
+
+
+class Heun3(RungeKutta):
+    """Heun's third-order method, three evaluations per step; arguments of :class:`RungeKutta`."""
+
+    tableau = Tableau(((1.0 / 3.0,), (0.0, 2.0 / 3.0)), (0.25, 0.0, 0.75))
+
+
+class RK4(RungeKutta):
+    """The classical fourth-order method, four evaluations; arguments of :class:`RungeKutta`.
+
+    Source: Kutta, 1901. What torchdiffeq calls "rk4" is :class:`ThreeEighths`.
+    """
+
+    tableau = Tableau(
+        ((0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0)
+    )
+
+
+class ThreeEighths(RungeKutta):
+    """Kutta's 3/8 rule, order 4 (torchdiffeq's "rk4"); arguments of :class:`RungeKutta`.
+
+    Source: Kutta, 1901.
+    """
+
+    tableau = Tableau(
+        ((1.0 / 3.0,), (-1.0 / 3.0, 1.0), (1.0, -1.0, 1.0)), (0.125, 0.375, 0.375, 0.125)
+    )

@@ -1,0 +1,220 @@
+"""Stochastic samplers with the marginals of the probability-flow ODE.
+
+For any ``w(t) >= 0`` the reverse SDE ``dx = (v - w s) dt + sqrt(2 w) dW``, run from the source to
+the data with the score s, has the path's marginals. A step from t to t - h is
+``x <- x + h (-v + w s) + sqrt(2 w h) n``.
+
+Source: Ma et al., SiT, 2024, arXiv 2401.08740, eq. 4 and section 3; w is that of their code, half
+of the paper's.
+"""
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from flowexp.models import Model
+from flowexp.paths import Prediction
+from flowexp.samplers.base import (
+    CountedModel,
+    Sampler,
+    Samples,
+    StepObserver,
+    TimeGrid,
+    evaluations_of,
+)
+from flowexp.samplers.diffusions import Diffusion
+from flowexp.seeding import Noise
+
+__all__ = ["SDE", "EulerLast", "EulerMaruyama", "LastStep", "MeanLast", "SDEHeun", "TweedieLast"]
+
+
+class LastStep(ABC):
+    """How the state at the grid's last time is carried to t = 0, without noise."""
+
+    @abstractmethod
+    def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
+        """The state at 0 from the prediction at ``t``, where the diffusion is ``w``."""
+
+
+class MeanLast(LastStep):
+    """One step of the SDE without its noise: ``x + t (-v + w s)``."""
+
+    def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
+        """The mean of the SDE's step."""
+        return prediction.x_t + t * (w * prediction.score - prediction.velocity)
+
+
+class TweedieLast(LastStep):
+    """The denoised state, ``(x + sigma^2 s) / alpha``."""
+
+    def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
+        """The data prediction."""
+        return prediction.data
+
+
+class EulerLast(LastStep):
+    """One Euler step of the ODE: ``x - t v``."""
+
+    def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
+        """The deterministic step."""
+        return prediction.x_t - t * prediction.velocity
+
+
+class SDE(Sampler):
+    """Steps of the SDE down a time grid, then a last step without noise.
+
+    The step of the SDE that ends at 0 would add noise that nothing removes; the grid therefore ends
+    at ``t_end > 0``, from where ``last_step`` goes to 0. With ``last_step = None`` all steps belong
+    to the SDE and sampling ends where the grid ends.
+
+    Args:
+        steps: Number of steps in all, the last one included.
+        time_grid: Where the steps begin; its ``t_end`` is the size of the last step.
+        diffusion: The coefficient w(t).
+        last_step: How t_end is left; None for grids that end where sampling shall end.
+        double: Keep the state in float64 between steps; else float32.
+
+    Raises:
+        ValueError: Fewer than one step of the SDE.
+    """
+
+    needs_gaussian = True
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid,
+        diffusion: Diffusion,
+        last_step: LastStep | None = None,
+        double: bool = True,
+    ) -> None:
+        smallest = 1 if last_step is None else 2
+        if steps < smallest:
+            raise ValueError(f"steps is {steps}; expected at least {smallest}")
+        self.steps = steps
+        self.time_grid = time_grid
+        self.diffusion = diffusion
+        self.last_step = last_step
+        self.dtype = torch.float64 if double else torch.float32
+
+    @abstractmethod
+    def step(
+        self,
+        model: Model,
+        x: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        n: Tensor,
+        **conditions: Tensor | None,
+    ) -> Tensor:
+        """The state at ``t_next`` from the state ``x`` at ``t``, with standard normal ``n``."""
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        model: Model,
+        e: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: StepObserver | None = None,
+        **conditions: Tensor | None,
+    ) -> Samples:
+        """Walk the grid from ``sigma(t_0) e`` with the noise of each step, then leave it.
+
+        Raises:
+            ValueError: ``noise`` is None, the source is not Gaussian, the diffusion is infinite at
+                the start, or the last step does not begin within the model's range.
+        """
+        self.check_source(model)
+        if noise is None:
+            raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
+        counted = CountedModel(model)
+        times = self._times(model).to(e.device)
+        x = model.path.start(e.to(self.dtype), times[0])
+        _observe(on_step, times[0], x)
+        for i, (t, t_next) in enumerate(pairwise(times)):
+            x = self.step(counted, x, t, t_next, noise(i, x), **conditions)
+            _observe(on_step, t_next, x)
+        if self.last_step is not None:
+            t = times[-1]
+            w = self.diffusion(model.path.schedule, t)
+            x = self.last_step(counted.predict(x, t, **conditions), t, w)
+            _observe(on_step, torch.zeros_like(t), x)
+        return Samples(x.to(e.dtype), evaluations_of(e.shape[0], counted))
+
+    def drift(self, prediction: Prediction, w: Tensor) -> Tensor:
+        """``-v + w s``: the drift towards the data."""
+        return w * prediction.score - prediction.velocity
+
+    def _times(self, model: Model) -> Tensor:
+        within = self.steps if self.last_step is None else self.steps - 1
+        times = self.time_grid.times(model, within)
+        low, _ = model.time_range
+        end = float(times[-1])
+        if self.last_step is not None and not (end > 0.0 and end >= low):
+            raise ValueError(
+                f"{self.time_grid!r} ends at t={end:g}, where {type(self.last_step).__name__} has "
+                f"to ask the model, which is defined from {low:g}; set sampler.time_grid.t_end "
+                f"above it, or delete ~sampler/last_step"
+            )
+        w = self.diffusion(model.path.schedule, times[:-1])
+        if not bool(torch.isfinite(w).all()):
+            raise ValueError(
+                f"{self.diffusion!r} is infinite at the start, t={float(times[0]):g}, of "
+                f"{model.path.schedule!r}; choose another sampler.diffusion, or path.schedule.t_max"
+                f" below it"
+            )
+        return times
+
+
+class EulerMaruyama(SDE):
+    """The Euler-Maruyama method; one evaluation per step."""
+
+    def step(
+        self,
+        model: Model,
+        x: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        n: Tensor,
+        **conditions: Tensor | None,
+    ) -> Tensor:
+        """``x + h (-v + w s) + sqrt(2 w h) n``."""
+        w, h = self.diffusion(model.path.schedule, t), t - t_next
+        prediction = model.predict(x, t, **conditions)
+        return x + h * self.drift(prediction, w) + torch.sqrt(2.0 * w * h) * n
+
+
+class SDEHeun(SDE):
+    """Noise first, then a deterministic Heun step of the SDE's drift; two evaluations per step.
+
+    A step that ends below the model's range, where the score has no value, is an Euler step.
+    """
+
+    def step(
+        self,
+        model: Model,
+        x: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        n: Tensor,
+        **conditions: Tensor | None,
+    ) -> Tensor:
+        """The average of the drifts at both ends, from the disturbed state."""
+        schedule, h = model.path.schedule, t - t_next
+        w = self.diffusion(schedule, t)
+        x = x + torch.sqrt(2.0 * w * h) * n
+        first = self.drift(model.predict(x, t, **conditions), w)
+        if t_next <= 0.0 or t_next < model.time_range[0]:
+            return x + h * first
+        w_next = self.diffusion(schedule, t_next)
+        second = self.drift(model.predict(x + h * first, t_next, **conditions), w_next)
+        return x + 0.5 * h * (first + second)
+
+
+def _observe(on_step: StepObserver | None, t: Tensor, x: Tensor) -> None:
+    if on_step is not None:
+        on_step(t, x)

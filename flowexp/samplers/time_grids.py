@@ -1,0 +1,174 @@
+"""Time grids that are shaped in t: natural, uniform, quadratic, shifted, given."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from flowexp.models import Model
+from flowexp.samplers.base import TimeGrid
+
+__all__ = ["Given", "Natural", "Quadratic", "Shifted", "Uniform"]
+
+
+class Natural(TimeGrid):
+    """The spacing the field uses on the model's path: uniform in t; EDM's rho = 7 grid on VE.
+
+    Args:
+        t_end: Where sampling ends, >= 0.
+    """
+
+    def __init__(self, *, t_end: float = 0.0) -> None:
+        self.t_end = _checked_end(t_end)
+
+    def times(self, model: Model, steps: int) -> Tensor:
+        """``steps + 1`` times from the top of the model's range."""
+        low, high = _range(model, self.t_end)
+        grid = model.path.schedule.natural_grid(steps, high, self.t_end)
+        if float(grid[-2]) < low:
+            grid = model.path.schedule.natural_grid(steps, high, low)
+            grid[-1] = self.t_end
+        return grid
+
+    def __repr__(self) -> str:
+        return f"Natural(t_end={self.t_end})"
+
+
+class _Shaped(TimeGrid):
+    """``t = t_end + (t_start - t_end) shape(u)`` for u uniform from 1 down to 0.
+
+    When the last but one time would fall below the model's range, it is put on its lower end.
+    """
+
+    def __init__(self, *, t_end: float) -> None:
+        self.t_end = _checked_end(t_end)
+
+    @abstractmethod
+    def shape(self, u: Tensor) -> Tensor:
+        """An increasing map of [0, 1] onto itself."""
+
+    def times(self, model: Model, steps: int) -> Tensor:
+        """``steps + 1`` times from the top of the model's range."""
+        low, high = _range(model, self.t_end)
+        u = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+        grid = self.t_end + (high - self.t_end) * self.shape(u)
+        if float(grid[-2]) < low:
+            u = torch.linspace(1.0, 0.0, steps, dtype=torch.float64)
+            upper = low + (high - low) * self.shape(u)
+            grid = torch.cat([upper, upper.new_full((1,), self.t_end)])
+        return grid
+
+
+class Uniform(_Shaped):
+    """Equal steps in t.
+
+    Args:
+        t_end: Where sampling ends, >= 0.
+    """
+
+    def __init__(self, *, t_end: float = 0.0) -> None:
+        super().__init__(t_end=t_end)
+
+    def shape(self, u: Tensor) -> Tensor:
+        """The identity."""
+        return u
+
+    def __repr__(self) -> str:
+        return f"Uniform(t_end={self.t_end})"
+
+
+class Quadratic(_Shaped):
+    """``t = t_start u^2``: finer steps near the data.
+
+    Args:
+        t_end: Where sampling ends, >= 0.
+
+    Source: Song et al., DDIM, 2020, arXiv 2010.02502, appendix D.2 (their CIFAR-10 grid).
+    """
+
+    def __init__(self, *, t_end: float = 0.0) -> None:
+        super().__init__(t_end=t_end)
+
+    def shape(self, u: Tensor) -> Tensor:
+        """The square."""
+        return u**2
+
+    def __repr__(self) -> str:
+        return f"Quadratic(t_end={self.t_end})"
+
+
+class Shifted(_Shaped):
+    """``t = s u / (1 + (s - 1) u)``: finer steps near the source for s > 1.
+
+    On the linear path this multiplies the noise-to-signal ratio by s.
+
+    Args:
+        shift: s, > 0; 1 is the uniform grid (3 as published for 1024 x 1024 images).
+        t_end: Where sampling ends, >= 0.
+
+    Source: Esser et al., Stable Diffusion 3, 2024, arXiv 2403.03206, eq. 23.
+    """
+
+    def __init__(self, *, shift: float = 3.0, t_end: float = 0.0) -> None:
+        super().__init__(t_end=t_end)
+        if not shift > 0.0:
+            raise ValueError(f"shift is {shift}; expected a positive number")
+        self.shift = float(shift)
+
+    def shape(self, u: Tensor) -> Tensor:
+        """The shift."""
+        return self.shift * u / (1.0 + (self.shift - 1.0) * u)
+
+    def __repr__(self) -> str:
+        return f"Shifted(shift={self.shift}, t_end={self.t_end})"
+
+
+class Given(TimeGrid):
+    """A list of times; its length fixes the number of steps.
+
+    Args:
+        values: Times, strictly decreasing, from within the model's range to the end of sampling.
+
+    Raises:
+        ValueError: Fewer than two values, or they do not decrease.
+    """
+
+    def __init__(self, *, values: Sequence[float]) -> None:
+        self.values = tuple(float(t) for t in values)
+        if len(self.values) < 2 or any(b >= a for a, b in pairwise(self.values)):
+            raise ValueError(
+                f"values is {list(self.values)}; expected two or more times, each smaller than the "
+                f"one before"
+            )
+
+    def times(self, model: Model, steps: int) -> Tensor:
+        """The given times.
+
+        Raises:
+            ValueError: ``steps`` is not one less than the number of values.
+        """
+        if len(self.values) != steps + 1:
+            raise ValueError(
+                f"sampler.steps is {steps}, but sampler.time_grid.values has {len(self.values)} "
+                f"times, which make {len(self.values) - 1} steps"
+            )
+        return torch.tensor(self.values, dtype=torch.float64)
+
+    def __repr__(self) -> str:
+        return f"Given(values={list(self.values)})"
+
+
+def _checked_end(t_end: float) -> float:
+    if not t_end >= 0.0:
+        raise ValueError(f"t_end is {t_end}; expected a time >= 0")
+    return float(t_end)
+
+
+def _range(model: Model, t_end: float) -> tuple[float, float]:
+    """Smallest time at which a step may begin, and where sampling starts."""
+    low, high = model.time_range
+    if t_end >= high:
+        raise ValueError(f"t_end is {t_end}, not below the start of sampling at t={high}")
+    return max(low, t_end), high

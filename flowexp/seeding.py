@@ -1,0 +1,91 @@
+"""Every random draw as a function of (seed, stream, index).
+
+Nothing in flowexp keeps random state between steps: a draw asks for the generator of its seed,
+its stream (what the draw is for: ``"order"``, ``"source"``, ``"time"``, ``"latents"`` ...) and its
+index (a training step, an epoch, the number of a sample). A run that was killed therefore continues
+exactly, and sample ``i`` is the same for every batch size and number of processes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["SampleNoise", "Noise", "derive_seed", "generator", "open_uniform"]
+
+_HALF_STEP = 2.0**-54
+
+
+def derive_seed(seed: int, stream: str, *index: int) -> int:
+    """A 63-bit seed for one draw: the first 8 bytes of BLAKE2b over seed, stream and index.
+
+    Args:
+        seed: The run's seed, or a sample's own seed.
+        stream: What the draw is for; streams never share draws.
+        index: Step, epoch, rank or sample number; any number of integers.
+    """
+    text = "/".join([str(int(seed)), stream, *(str(int(i)) for i in index)])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(
+    seed: int, stream: str, *index: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A fresh generator for the draw (seed, stream, index).
+
+    Args:
+        seed: The run's seed.
+        stream: What the draw is for.
+        index: Step, epoch or sample number(s).
+        device: Device of the generator; CPU and CUDA generators give different numbers.
+    """
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, stream, *index))
+
+
+def open_uniform(shape: Sequence[int], *, rng: torch.Generator) -> Tensor:
+    """Uniform draws in the open interval (0, 1), float64, on the generator's device.
+
+    ``torch.rand`` includes 0, where quantile functions with infinite support are infinite; the
+    draws are moved up by half of their spacing, which keeps their law and excludes both ends.
+    """
+    u = torch.rand(*shape, dtype=torch.float64, generator=rng, device=rng.device)
+    return (u + _HALF_STEP).clamp_(max=1.0 - 2.0**-53)
+
+
+class Noise(Protocol):
+    """Standard normal noise for samplers that inject it: one draw per step."""
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        """Noise of step ``step`` with shape, dtype and device of ``like``."""
+
+
+class SampleNoise:
+    """Normal noise that belongs to the samples, not to the batch they happen to be in.
+
+    Row ``j`` at step ``i`` is drawn in float64 on the CPU from (``seeds[j]``, ``stream``, ``i``).
+
+    Args:
+        seeds: One seed per row of the batch.
+        stream: Name of the stream, ``"churn"`` by default.
+    """
+
+    def __init__(self, seeds: Sequence[int], *, stream: str = "churn") -> None:
+        self.seeds = list(seeds)
+        self.stream = stream
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        """Noise of step ``step`` with shape, dtype and device of ``like``."""
+        if like.shape[0] != len(self.seeds):
+            raise ValueError(
+                f"like has {like.shape[0]} rows, but there are {len(self.seeds)} seeds"
+            )
+        rows = [
+            torch.randn(
+                like.shape[1:], dtype=torch.float64, generator=generator(s, self.stream, step)
+            )
+            for s in self.seeds
+        ]
+        return torch.stack(rows).to(device=like.device, dtype=like.dtype)

@@ -1,0 +1,22 @@
+"""Timestep laws: the distribution of t in training."""
+
+from flowexp.timesteps.base import TimestepLaw, check_compatible
+from flowexp.timesteps.beta import Beta
+from flowexp.timesteps.cosmap import CosMap
+from flowexp.timesteps.logit_normal import LogitNormal
+from flowexp.timesteps.lognormal import LogNormal
+from flowexp.timesteps.mode import Mode
+from flowexp.timesteps.stratified import Stratified
+from flowexp.timesteps.uniform import Uniform
+
+__all__ = [
+    "TimestepLaw",
+    "check_compatible",
+    "Beta",
+    "CosMap",
+    "LogitNormal",
+    "LogNormal",
+    "Mode",
+    "Stratified",
+    "Uniform",
+]

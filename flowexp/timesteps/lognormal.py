@@ -1,0 +1,58 @@
+"""EDM's log-normal law of the noise-to-signal ratio."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowexp.timesteps.base import TimestepLaw
+
+__all__ = ["LogNormal"]
+
+
+class LogNormal(TimestepLaw):
+    """``ln(sigma / alpha) ~ N(P_mean, P_std^2)``: EDM's law, carried over to every path.
+
+    On the linear path this is the logit-normal law of t with the same two numbers.
+
+    Args:
+        P_mean: Mean of the log noise-to-signal ratio.
+        P_std: Its standard deviation, > 0.
+
+    Raises:
+        ValueError: P_std is not positive.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1 (-1.2 and 1.2).
+    """
+
+    in_nsr = True
+
+    def __init__(self, *, P_mean: float = -1.2, P_std: float = 1.2) -> None:
+        if not P_std > 0.0:
+            raise ValueError(f"P_std is {P_std}; expected a positive number")
+        self.P_mean = float(P_mean)
+        self.P_std = float(P_std)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """All positive noise-to-signal ratios."""
+        return 0.0, math.inf
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """``exp(P_mean + P_std ndtri(u))``."""
+        return torch.exp(self.P_mean + self.P_std * torch.special.ndtri(u.to(torch.float64)))
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """``ndtr((ln value - P_mean) / P_std)``."""
+        probability: Tensor = torch.special.ndtr(self._standardized(value))
+        return probability
+
+    def pdf(self, value: Tensor) -> Tensor:
+        """Density in the noise-to-signal ratio, not in its logarithm."""
+        value = value.to(torch.float64)
+        z = self._standardized(value)
+        scale = self.P_std * math.sqrt(2.0 * math.pi) * value
+        return torch.where(value > 0.0, torch.exp(-0.5 * z**2) / scale, 0.0)
+
+    def _standardized(self, value: Tensor) -> Tensor:
+        return (torch.log(value.to(torch.float64).clamp(min=0.0)) - self.P_mean) / self.P_std

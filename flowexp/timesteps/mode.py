@@ -1,0 +1,59 @@
+"""SD3's law with an adjustable mode in the middle of the path."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowexp.timesteps.base import TimestepLaw
+
+__all__ = ["Mode"]
+
+_LARGEST_SCALE = 2.0 / (math.pi - 2.0)
+_HALVINGS = 60
+
+
+class Mode(TimestepLaw):
+    """``t = u + s (u - sin^2(pi u / 2))``, u uniform; s = 0 is the uniform law.
+
+    s > 0 favours the middle of the path, s < 0 its two ends. The published form
+    ``1 - u - s (cos^2(pi u / 2) - 1 + u)`` is this one at 1 - u.
+
+    Args:
+        s: Scale, in [-1, 2 / (pi - 2)] = [-1, 1.7519]: where t grows with u.
+
+    Raises:
+        ValueError: s lies outside.
+
+    Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (1.29 among those tried).
+    """
+
+    def __init__(self, *, s: float = 1.29) -> None:
+        if not -1.0 <= s <= _LARGEST_SCALE:
+            raise ValueError(f"s is {s}; expected a number in [-1, {_LARGEST_SCALE:.4f}]")
+        self.s = float(s)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """(0, 1)."""
+        return 0.0, 1.0
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """``u + s (u - sin^2(pi u / 2))``."""
+        u = u.to(torch.float64)
+        return u + self.s * (u - torch.sin(0.5 * math.pi * u) ** 2)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The inverse of the quantile, by bisection to float64 accuracy."""
+        value = value.to(torch.float64)
+        u, width = torch.zeros_like(value), 1.0
+        for _ in range(_HALVINGS):
+            width *= 0.5
+            u = torch.where(self.quantile(u + width) <= value, u + width, u)
+        return torch.where(value >= 1.0, 1.0, u)
+
+    def pdf(self, value: Tensor) -> Tensor:
+        """``1 / (1 + s (1 - (pi/2) sin(pi u)))`` at ``u = cdf(value)``."""
+        value = value.to(torch.float64)
+        slope = 1.0 + self.s * (1.0 - 0.5 * math.pi * torch.sin(math.pi * self.cdf(value)))
+        return torch.where((value >= 0.0) & (value <= 1.0), 1.0 / slope, 0.0)

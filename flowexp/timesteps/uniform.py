@@ -1,0 +1,46 @@
+"""The uniform law of t."""
+
+import torch
+from torch import Tensor
+
+from flowexp.timesteps.base import TimestepLaw
+
+__all__ = ["Uniform"]
+
+
+class Uniform(TimestepLaw):
+    """t uniform in (low, high); on the VE path, whose time is sigma, uniform in sigma.
+
+    Args:
+        low: Smallest time, >= 0.
+        high: Largest time.
+
+    Raises:
+        ValueError: Not 0 <= low < high.
+    """
+
+    def __init__(self, *, low: float = 0.0, high: float = 1.0) -> None:
+        if not 0.0 <= low < high:
+            raise ValueError(f"need 0 <= low < high, got low={low}, high={high}")
+        self.low = float(low)
+        self.high = float(high)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """(low, high)."""
+        return self.low, self.high
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """``low + (high - low) u``."""
+        return self.low + (self.high - self.low) * u.to(torch.float64)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """``(value - low) / (high - low)``, clipped to [0, 1]."""
+        value = value.to(torch.float64)
+        return ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+
+    def pdf(self, value: Tensor) -> Tensor:
+        """``1 / (high - low)`` inside."""
+        value = value.to(torch.float64)
+        inside = (value >= self.low) & (value <= self.high)
+        return inside.to(torch.float64) / (self.high - self.low)

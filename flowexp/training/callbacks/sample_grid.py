@@ -1,0 +1,114 @@
+"""Pictures of what the model makes during training."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from flowexp.errors import UsageError
+from flowexp.seeding import derive_seed
+from flowexp.training.callbacks.base import Callback
+
+if TYPE_CHECKING:
+    from flowexp.training.session import Session
+
+__all__ = ["SampleGrid"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class SampleGrid(Callback):
+    """A grid of samples now and then, always of the same seeds, by the run's sampler and task.
+
+    Written to ``samples/grid-<kimg>.png``; points of the plane become a scatter plot.
+
+    Args:
+        every_kimg: Thousands of images between grids; None = only at the end.
+        num: Number of samples.
+        columns: Samples per row; None = as square as possible.
+        seed: The first sample's seed; the others follow.
+        ema: Which average makes them; None = the raw weights, ``first`` = the first average, or the
+            raw weights where there is none.
+        batch_size: Samples per call of the sampler.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_kimg: float | None = None,
+        num: int = 64,
+        columns: int | None = None,
+        seed: int = 0,
+        ema: str | None = "first",
+        batch_size: int = 64,
+    ) -> None:
+        if every_kimg is not None and not every_kimg > 0:
+            raise ValueError(f"every_kimg is {every_kimg}; allowed: positive numbers or None")
+        if num < 1 or batch_size < 1:
+            raise ValueError(f"num={num}, batch_size={batch_size}; allowed: integers >= 1")
+        self.every_kimg = every_kimg
+        self.num = num
+        self.columns = columns
+        self.seed = seed
+        self.ema = ema
+        self.batch_size = batch_size
+        self._next_image = float("inf")
+
+    def on_start(self, session: "Session") -> None:
+        """Refuse at once what would fail hours later; count from here on."""
+        laws = session.parts.emas
+        if self.ema not in (None, "first", *laws):
+            raise UsageError(
+                f"there is no average {self.ema!r}.",
+                key="callbacks.sample_grid.ema",
+                remedy=f"There are: {', '.join(laws) or 'none'}; null means the raw weights.",
+            )
+        if session.parts.sampler is None:
+            raise UsageError("sample grids need a sampler.", key="sampler")
+        self._plan(session)
+
+    def on_step(self, session: "Session") -> None:
+        """Draw a grid when it is time; the last one belongs to the end."""
+        if session.images >= self._next_image and session.step < session.total_steps:
+            self._plan(session)
+            self.draw(session)
+
+    def on_end(self, session: "Session") -> None:
+        """Draw the last grid."""
+        self.draw(session)
+
+    def draw(self, session: "Session") -> None:
+        """Sample and write one grid; weights, mode and global random state are put back."""
+        from flowexp.evaluation import generate, save_grid
+
+        parts = session.parts
+        if parts.sampler is None:
+            return
+        name = next(iter(parts.emas), None) if self.ema == "first" else self.ema
+        with session.evaluating(name), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "grid"))
+            batches = generate(
+                parts.model,
+                sampler=parts.sampler,
+                guidance=parts.guidance,
+                task=parts.task,
+                seeds=range(self.seed, self.seed + self.num),
+                shape=parts.dataset.shape,
+                batch_size=self.batch_size,
+                device=session.device,
+            )
+            x = torch.cat([batch.x.cpu() for batch in batches])
+        path = session.run.samples / f"grid-{session.kimg:010.3f}.png"
+        try:
+            save_grid(path, x, columns=self.columns)
+        except ValueError as error:
+            # A picture must not end a training: the loss says so itself when it has diverged.
+            _LOG.warning("no sample grid at %.3f kimg: %s", session.kimg, error)
+
+    def _plan(self, session: "Session") -> None:
+        if self.every_kimg is not None:
+            every = self.every_kimg * 1000.0
+            self._next_image = (session.images // every + 1) * every

@@ -1,0 +1,186 @@
+"""Averages of the weights over training.
+
+After every step each average moves towards the weights, ``w_ema <- beta w_ema + (1 - beta) w``;
+a law says how beta depends on the images seen so far.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EMA", "ConstantEMA", "EMAWeights", "HalfLifeEMA", "PowerEMA", "gamma_of_std"]
+
+
+class EMA(Protocol):
+    """The law of an average: how much of it survives a step."""
+
+    def beta(self, images_seen_before: int, batch_size: int) -> float:
+        """Weight of the old average in a step, in [0, 1].
+
+        Args:
+            images_seen_before: Images shown before the step.
+            batch_size: Images shown in the step.
+        """
+
+
+class HalfLifeEMA:
+    """Exponential average with a half-life in images: ``beta = 2^(-batch / half_life)``.
+
+    Args:
+        half_life_kimg: Thousands of images after which a weight has lost half of its share.
+        ramp_up_ratio: The half-life is at most this share of the images seen so far, so that the
+            initial weights are forgotten; None = no ramp.
+
+    Raises:
+        ValueError: A number is not positive.
+
+    Source: Karras et al. 2022, arXiv 2206.00364, and their code (half-life 500 kimg, ratio 0.05).
+    """
+
+    def __init__(self, *, half_life_kimg: float, ramp_up_ratio: float | None = 0.05) -> None:
+        if not half_life_kimg > 0:
+            raise ValueError(f"half_life_kimg is {half_life_kimg}; allowed: positive numbers")
+        if ramp_up_ratio is not None and not ramp_up_ratio > 0:
+            raise ValueError(f"ramp_up_ratio is {ramp_up_ratio}; allowed: positive numbers or None")
+        self.half_life_kimg = half_life_kimg
+        self.ramp_up_ratio = ramp_up_ratio
+
+    def beta(self, images_seen_before: int, batch_size: int) -> float:
+        """See :meth:`EMA.beta`; 0 in the first step of a ramp."""
+        half_life = self.half_life_kimg * 1000.0
+        if self.ramp_up_ratio is not None:
+            half_life = min(half_life, images_seen_before * self.ramp_up_ratio)
+        return 0.5 ** (batch_size / half_life) if half_life > 0 else 0.0
+
+
+class PowerEMA:
+    """Power-function average: the share of the weights at image n is proportional to ``n^gamma``.
+
+    ``beta = (1 - batch / images_seen_after)^(gamma + 1)``; the profile keeps its shape relative to
+    the length of the training, and the initial weights have no share.
+
+    Args:
+        gamma: Exponent, > -1; or None when ``std`` is given.
+        std: Relative width of the profile (EDM2's sigma_rel), in (0, 0.2886...); or None.
+
+    Raises:
+        ValueError: Not exactly one of the two is given, or it is out of range.
+
+    Source: Karras et al. 2024, arXiv 2312.02696, equations 3 and 123-127 and their code.
+    """
+
+    def __init__(self, *, gamma: float | None = None, std: float | None = None) -> None:
+        if (gamma is None) == (std is None):
+            raise ValueError(f"give one of gamma and std; got gamma={gamma}, std={std}")
+        self.gamma = gamma_of_std(std) if std is not None else float(gamma or 0.0)
+        if not self.gamma > -1.0:
+            raise ValueError(f"gamma is {gamma}; allowed: numbers > -1")
+
+    def beta(self, images_seen_before: int, batch_size: int) -> float:
+        """See :meth:`EMA.beta`; 0 in the first step."""
+        share = images_seen_before / (images_seen_before + batch_size)
+        return float(share ** (self.gamma + 1.0))
+
+
+def gamma_of_std(std: float) -> float:
+    """The exponent whose profile has the relative standard deviation ``std``.
+
+    ``std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``, whose largest real root is the exponent.
+
+    Args:
+        std: In (0, 1/sqrt(12)]: the flat profile, gamma = 0, has 0.2886.
+
+    Raises:
+        ValueError: std is out of range.
+    """
+    if not 0.0 < std <= 1.0 / math.sqrt(12.0) + 1e-9:
+        raise ValueError(f"std is {std}; allowed: (0, 0.2886...]")
+    import numpy as np
+
+    square = std**-2
+    roots = np.roots([1.0, 7.0, 16.0 - square, 12.0 - square])
+    return float(roots.real.max())
+
+
+class ConstantEMA:
+    """Exponential average with a constant factor per step.
+
+    Args:
+        decay: beta, in [0, 1).
+        warmup: Whether ``beta = min(decay, (1 + n) / (10 + n))`` in step n, as in many DDPM codes.
+
+    Raises:
+        ValueError: decay is out of range.
+    """
+
+    def __init__(self, *, decay: float, warmup: bool = False) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"decay is {decay}; allowed: [0, 1)")
+        self.decay = decay
+        self.warmup = warmup
+
+    def beta(self, images_seen_before: int, batch_size: int) -> float:
+        """See :meth:`EMA.beta`."""
+        if not self.warmup:
+            return self.decay
+        n = images_seen_before / batch_size
+        return min(self.decay, (1.0 + n) / (10.0 + n))
+
+
+class EMAWeights:
+    """Averages of one network's parameters, several at once.
+
+    Only parameters are averaged; buffers (counters, fixed frequencies) are the network's own.
+
+    Args:
+        network: What is averaged; it must be on its device already.
+        laws: Name -> law.
+    """
+
+    def __init__(self, network: nn.Module, *, laws: Mapping[str, EMA]) -> None:
+        self.laws = dict(laws)
+        named = dict(network.named_parameters())
+        self._names = list(named)
+        self._live = [parameter.detach() for parameter in named.values()]
+        self._averages = {name: [p.clone() for p in self._live] for name in self.laws}
+
+    def update(self, *, images_seen_before: int, batch_size: int) -> None:
+        """Move every average towards the weights after one step."""
+        for name, law in self.laws.items():
+            weight = 1.0 - law.beta(images_seen_before, batch_size)
+            torch._foreach_lerp_(self._averages[name], self._live, weight)
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """The averages as plain tensors: name of the average -> name of the parameter."""
+        return {
+            name: dict(zip(self._names, tensors, strict=True))
+            for name, tensors in self._averages.items()
+        }
+
+    def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Replace the averages by stored ones.
+
+        Raises:
+            KeyError: An average or a parameter is missing.
+        """
+        for name, tensors in self._averages.items():
+            torch._foreach_copy_(tensors, [state[name][key] for key in self._names])
+
+    @contextmanager
+    def applied(self, name: str) -> Iterator[None]:
+        """The network with the weights of average ``name`` while the context lasts.
+
+        Raises:
+            KeyError: There is no such average.
+        """
+        average = self._averages[name]
+        kept = [parameter.clone() for parameter in self._live]
+        torch._foreach_copy_(self._live, average)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self._live, kept)

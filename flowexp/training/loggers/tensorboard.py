@@ -1,0 +1,45 @@
+"""Rows as TensorBoard scalars."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flowexp.checkpoints import RunDirectory
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+__all__ = ["TensorBoardLogger"]
+
+
+class TensorBoardLogger:
+    """Scalars in ``tensorboard/`` of the run directory, over steps.
+
+    Args:
+        flush_seconds: How often scalars reach the disk.
+    """
+
+    def __init__(self, *, flush_seconds: int = 30) -> None:
+        self.flush_seconds = flush_seconds
+        self._writer: SummaryWriter | None = None
+
+    def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
+        """Open the writer; scalars beyond ``step`` from before a kill are hidden."""
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._writer = SummaryWriter(
+            str(run.path / "tensorboard"), purge_step=step + 1, flush_secs=self.flush_seconds
+        )
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Write every number of the row."""
+        if self._writer is None:
+            return
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+                self._writer.add_scalar(name, value, row["step"])
+
+    def finish(self, *, failed: bool) -> None:
+        """Close the writer."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,68 @@
+"""The record of a training: one JSON object a line, exact across kills and resumptions."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from flowexp.checkpoints.atomic import write_text
+
+__all__ = ["MetricsFile", "read_rows"]
+
+_FLUSH_SECONDS = 1.0
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics file; a last line that a kill cut off is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            yield row
+
+
+class MetricsFile:
+    """Appends rows; on resumption drops those the checkpoint does not know.
+
+    Rows reach the file at least once a second and whenever :meth:`flush` is called, which happens
+    before every checkpoint: a kill loses no row that will not be written again.
+
+    Args:
+        path: The file.
+        step: Rows after this step, and partial ones, are removed: they will be written again.
+    """
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        self.path = path
+        rows = read_rows(path)
+        kept = [row for row in rows if row["step"] <= step and not row.get("partial")]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.last_row: dict[str, Any] | None = kept[-1] if kept else None
+        self._file: IO[str] = path.open("a")
+        self._flushed = time.monotonic()
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row; numbers that are not finite become null, as JSON has none."""
+        self.last_row = dict(row)
+        self._file.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the rows to the system."""
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._file.close()
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,99 @@
+import sys
+
+import pytest
+
+from flowexp.config.check import check
+
+
+def problems(*overrides, verb="train", **options):
+    return {p.key: str(p) for p in check(verb, list(overrides), **options).problems}
+
+
+def test_the_default_is_sound():
+    assert problems() == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "words"),
+    [
+        ("pth=linear", "pth", ["path"]),
+        ("path=liner", "path", ["linear"]),
+        ("sampler/time_gird=edm", "sampler/time_gird", ["sampler/time_grid"]),
+        ("experiment=fashion10k/rectifed_flow", "experiment", ["fashion10k/rectified_flow"]),
+        ("trainer.max_king=3", "trainer.max_king", ["trainer.max_kimg"]),
+        ("trainr.max_kimg=3", "trainr.max_kimg", ["trainer"]),
+        ("max_kimg=3", "max_kimg", []),
+        ("path.schedule.t_mx=3", "path.schedule.t_mx", ["path.schedule.t_max"]),
+        ("trainer.max_kimg=many", "trainer.max_kimg", ["many", "float"]),
+        ("trainer.batch_size=1.5", "trainer.batch_size", ["1.5", "int"]),
+        ("network.channel_mult=3", "network.channel_mult", ["3"]),
+        ("seed=one", "seed", ["one"]),
+        ("path.D=-1", "path.D", ["-1", "positive"]),
+        ("sampler.steps=0", "sampler.steps", ["0"]),
+        ("+path.nonsense=1", "path.nonsense", ["Path"]),
+        ("path._target_=flowexp.paths.Pth", "path._target_", ["Path"]),
+        ("path", "path", ["key=value"]),
+        ("seed=1,2", "seed", ["-m"]),
+        ("dataset=image_folder", "dataset.archive", ["dataset.archive="]),
+        ("network.label_dim=7", "network.label_dim", ["7", "10"]),
+        ("task.label=11", "task.label", ["11"]),
+        ("trainer.micro_batch=100000", "trainer.micro_batch", ["trainer.batch_size"]),
+    ],
+)
+def test_each_mistake_names_its_key_and_a_remedy(override, key, words):
+    found = problems(override)
+    assert key in found, found
+    for word in words:
+        assert word in found[key]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "parts"),
+    [
+        (["path=edm", "timestep=logit_normal"], "timestep", ["LogitNormal", "VE"]),
+        (["path=pfgmpp", "sampler=edm_heun", "sampler.S_churn=40"], "sampler.S_churn", ["path.D"]),
+        (["path=linear", "path.D=64", "sampler=ddim", "sampler.eta=1"], "sampler.eta", ["path.D"]),
+        (["network.label_dim=0", "guidance=cfg", "guidance.scale=2"], "guidance", ["label"]),
+        (["dataset=toy2d"], "network.in_channels", ["dataset"]),
+    ],
+)
+def test_impossible_combinations_name_both_parts(overrides, key, parts):
+    found = problems(*overrides)
+    assert key in found, found
+    for part in parts:
+        assert part in found[key]
+
+
+def test_all_problems_are_reported_at_once():
+    found = problems("path=liner", "sampler=hoin", "bogus=1")
+    assert {"path", "sampler"} <= set(found)
+    found = problems("trainer.max_king=3", "path.D=-2", "seed=x")
+    assert "trainer.max_king" in found
+
+
+def test_every_job_of_a_sweep_is_checked():
+    found = problems("path=linear,edm", "timestep=logit_normal", multirun=True)
+    assert "timestep" in found
+    assert problems("path=linear,vp", "seed=1,2,3", multirun=True) == {}
+    assert "path" in problems("path=linear,vq", multirun=True)
+
+
+def test_a_verb_that_needs_a_run_says_so(tmp_path):
+    assert "run=DIR" in problems(verb="eval")["run"]
+    assert "no such folder" in problems(f"run={tmp_path}/none", verb="sample")["run"]
+
+
+def test_a_missing_config_dir_is_named(tmp_path):
+    assert "--config-dir" in problems(config_dir=str(tmp_path / "none"))
+
+
+def test_nothing_heavy_is_imported():
+    import subprocess
+
+    code = (
+        "import sys; from flowexp.config.check import check; "
+        "check('train', ['path=liner']); check('train', ['path.D=-1']); "
+        "bad = {'torch', 'pytorch_lightning', 'numpy'} & set(sys.modules); "
+        "sys.exit(f'imported {bad}' if bad else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

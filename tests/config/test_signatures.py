@@ -1,0 +1,133 @@
+import ast
+import sys
+import textwrap
+
+import pytest
+
+from flowexp.config import signatures
+from flowexp.config.annotations import fits
+from flowexp.config.signatures import UnknownTargetError, class_attribute, signature_of
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A package outside flowexp, found on the import path but never imported."""
+    package = tmp_path / "outside_parts"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("from outside_parts.inner import Thing as Renamed\n")
+    (package / "inner" / "__init__.py").write_text("from .deep import Thing, make\n")
+    (package / "inner" / "deep.py").write_text(
+        textwrap.dedent(
+            """
+            raise RuntimeError("a check must not import this")
+            from dataclasses import dataclass
+
+            class Base:
+                stochastic = True
+                def __init__(self, a: int, *, b: float = 1.0) -> None: ...
+
+            class Thing(Base):
+                needs_gaussian: bool = True
+
+            class Forwarding(Base):
+                def __init__(self, c: str, **rest) -> None: ...
+
+            class Open:
+                def __init__(self, **rest) -> None: ...
+
+            @dataclass
+            class Data:
+                x: int
+                y: int = 2
+
+            def make(n: int, names: list[str] | None = None): ...
+            """
+        )
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for cached in (signature_of, signatures._parse, signatures._source_file, signatures._top_level):
+        cached.cache_clear()
+    yield package
+    assert "outside_parts.inner.deep" not in sys.modules
+
+
+def names(target):
+    return list(signature_of(target).parameters)
+
+
+@pytest.mark.usefixtures("outside")
+class TestFollowing:
+    def test_re_exports_and_renames_lead_to_the_class(self):
+        assert names("outside_parts.Renamed") == ["a", "b"]
+        assert names("outside_parts.inner.Thing") == ["a", "b"]
+
+    def test_keyword_arguments_passed_on_add_the_base_parameters(self):
+        found = signature_of("outside_parts.inner.deep.Forwarding")
+        assert set(found.parameters) == {"a", "b", "c"}
+        assert not found.open_ended
+
+    def test_keyword_arguments_that_go_nowhere_accept_everything(self):
+        assert signature_of("outside_parts.inner.deep.Open").open_ended
+
+    def test_dataclass_fields(self):
+        found = signature_of("outside_parts.inner.deep.Data")
+        assert found.parameters["x"].required
+        assert not found.parameters["y"].required
+
+    def test_functions(self):
+        assert names("outside_parts.inner.make") == ["n", "names"]
+
+    def test_class_attributes_are_inherited(self):
+        assert class_attribute("outside_parts.inner.Thing", "needs_gaussian").value is True
+        assert class_attribute("outside_parts.inner.Thing", "stochastic").value is True
+        assert class_attribute("outside_parts.inner.Thing", "absent") is None
+
+    def test_unknown_names_come_with_what_stands_there(self):
+        with pytest.raises(UnknownTargetError) as caught:
+            signature_of("outside_parts.inner.deep.Thin")
+        assert "Thing" in caught.value.siblings
+
+
+def test_unknown_module():
+    with pytest.raises(UnknownTargetError):
+        signature_of("no_such_package_anywhere.Thing")
+
+
+def test_agrees_with_the_real_signature():
+    import inspect
+
+    from flowexp.paths import VP
+
+    real = [p for p in inspect.signature(VP).parameters]
+    assert names("flowexp.paths.VP") == real
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "expected"),
+    [
+        (1, "int", True),
+        (1, "float", True),
+        (1.5, "int", False),
+        (True, "int", False),
+        (True, "bool", True),
+        ("1", "float", False),
+        (None, "float", False),
+        (None, "float | None", True),
+        ([1, 2], "Sequence[int]", True),
+        ([1, "a"], "Sequence[int]", False),
+        ([1.0, 2.0], "tuple[float, float]", True),
+        ([1.0], "tuple[float, float]", False),
+        ([1, 2, 3], "tuple[int, ...]", True),
+        ("a", "Literal['a', 'b']", True),
+        ("c", "Literal['a', 'b']", False),
+        ({"_target_": "x"}, "Schedule", True),
+        (None, "Schedule", False),
+        ({"a": 1}, "dict[str, int]", True),
+        (3, "dict[str, int]", False),
+        ("x", "'float'", False),
+        (object(), None, True),
+    ],
+)
+def test_fits(value, annotation, expected):
+    tree = None if annotation is None else ast.parse(annotation, mode="eval").body
+    assert fits(value, tree) is expected

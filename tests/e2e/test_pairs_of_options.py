@@ -1,0 +1,178 @@
+"""Swapping any one choice trains and samples: all pairs of options of all groups, on tiny sizes.
+
+A covering set of rows is built greedily: every pair of options that makes sense together appears in
+at least one row, and each row is composed, checked, trained for one step and sampled. Pairs that
+make no sense are listed here with the reason, and must be refused with it.
+"""
+
+import itertools
+import math
+import random
+
+import pytest
+import torch
+
+from flowexp.apps.assemble import assemble, check_times
+from flowexp.apps.list import options
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.data import as_data, gather_batch
+from flowexp.seeding import SampleNoise, generator
+
+# Data that the repository or its packages carry; other data sets share their reader's code.
+DATASETS = ["toy2d", "moons", "checkerboard", "digits", "fashion10k"]
+POINTS = {"toy2d", "moons", "checkerboard"}
+UNIT_TIME_LAWS = {"logit_normal", "mode", "cosmap", "beta"}
+VE_PATHS = {"edm", "ve", "pfgmpp", "pfgm"}
+T_SOURCES = {"pfgmpp", "pfgm"}
+
+TINY = {
+    "network=unet": ["network.model_channels=8", "network.pixel_unshuffle=1"],
+    "network=ddpmpp": ["network.model_channels=8", "network.num_blocks=1", "network.channel_mult=[1,2]"],
+    "network=ncsnpp": ["network.model_channels=8", "network.num_blocks=1", "network.channel_mult=[1,2]"],
+    "network=adm": ["network.model_channels=8", "network.num_blocks=1", "network.channel_mult=[1,2]"],
+    "network=dit": ["network.hidden=16", "network.depth=1", "network.heads=2"],
+    "network=mlp": ["network.hidden=16", "network.depth=1"],
+    "sampler/time_grid=given": ["sampler.time_grid.values=[0.9,0.4,0.0]"],
+}
+GROUPS = {
+    "dataset": DATASETS,
+    "path": options("path"),
+    "coupling": options("coupling"),
+    "timestep": options("timestep"),
+    "network": options("network"),
+    "parameterization": options("parameterization"),
+    "objective": options("objective"),
+    "objective/weighting": options("objective/weighting"),
+    "objective/premetric": options("objective/premetric"),
+    "sampler": options("sampler"),
+    "sampler/time_grid": options("sampler/time_grid"),
+    "guidance": options("guidance"),
+    "optimizer": options("optimizer"),
+}
+
+
+def refused(a: tuple[str, str], b: tuple[str, str]) -> str | None:
+    """The word that the refusal of a senseless pair must hold, or None for a sensible pair."""
+    pair = dict([a, b])
+    dataset, network = pair.get("dataset"), pair.get("network")
+    if dataset and network and (dataset in POINTS) != (network == "mlp"):
+        return "dataset"
+    if pair.get("timestep") in UNIT_TIME_LAWS and pair.get("path") in VE_PATHS:
+        return "timestep"
+    if pair.get("sampler") == "sde" and pair.get("path") in T_SOURCES:
+        return "sampler"
+    return None
+
+
+def everything() -> list[tuple[str, str]]:
+    return [(group, value) for group, values in GROUPS.items() for value in values]
+
+
+def sensible_pairs() -> set[frozenset[tuple[str, str]]]:
+    found = itertools.combinations(everything(), 2)
+    return {frozenset(p) for p in found if p[0][0] != p[1][0] and refused(*p) is None}
+
+
+def covering_rows() -> list[dict[str, str]]:
+    rng = random.Random(0)
+    missing = sensible_pairs()
+    rows = []
+    while missing:
+        row = dict(min(missing, key=sorted))
+        for group in rng.sample(sorted(GROUPS), len(GROUPS)):
+            if group not in row:
+                row[group] = max(
+                    (v for v in GROUPS[group] if not any(refused((group, v), o) for o in row.items())),
+                    key=lambda v: (
+                        sum(frozenset([(group, v), o]) in missing for o in row.items()),
+                        rng.random(),
+                    ),
+                )
+        missing -= {frozenset(p) for p in itertools.combinations(row.items(), 2)}
+        rows.append(row)
+    return rows
+
+
+ROWS = covering_rows()
+
+
+def overrides_of(row: dict[str, str]) -> list[str]:
+    chosen = [f"{group}={value}" for group, value in row.items()]
+    extra = [o for choice in chosen for o in TINY.get(choice, [])]
+    if row["sampler"] in SAMPLERS_WITHOUT_GRID:
+        chosen = [c for c in chosen if not c.startswith("sampler/time_grid=")]
+        extra = [o for o in extra if not o.startswith("sampler.time_grid")]
+    else:
+        extra.append("sampler.steps=2")
+    metric = "fd_raw" if row["dataset"] in POINTS else "none"
+    return [*chosen, *extra, f"metric={metric}"]
+
+
+SAMPLERS_WITHOUT_GRID = {"dopri5", "sde"}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[str(i) for i in range(len(ROWS))])
+def test_trains_and_samples(row):
+    checked = check_job("train", overrides_of(row))
+    assert [str(p) for p in checked.problems] == []
+    config = checked.config
+    torch.manual_seed(0)
+    parts = assemble(config, device="cpu")
+    law = instantiate(config["timestep"], key="timestep")
+    check_times(law, parts.model.path.schedule)
+    loss = one_step(config, parts, law)
+    assert math.isfinite(loss)
+    x = two_samples(parts)
+    assert x.shape == (2, *parts.dataset.shape)
+    assert torch.isfinite(x).all()
+
+
+def one_step(config, parts, law) -> float:
+    coupling = instantiate(config["coupling"], key="coupling")
+    objective = instantiate(config["objective"], key="objective")
+    optimizer = instantiate(config["optimizer"], key="optimizer")(parts.network.parameters())
+    batch = gather_batch(parts.dataset.train(), torch.arange(4).numpy())
+    x = as_data(batch.images)
+    e = parts.model.path.source.sample(x.shape, rng=generator(0, "source", 0))
+    labels = batch.labels if parts.network.label_dim else None
+    pairs = coupling.pair(x, e, {"labels": labels}, rng=generator(0, "coupling", 0))
+    t = law.sample(4, schedule=parts.model.path.schedule, rng=generator(0, "time", 0))
+    loss = objective.loss(parts.model, pairs, t, rng=generator(0, "objective", 0)).per_sample
+    assert loss.shape == (4,)
+    loss.mean().backward()
+    grads = [p.grad for p in parts.network.parameters() if p.grad is not None]
+    assert grads
+    assert all(torch.isfinite(g).all() for g in grads)
+    optimizer.step()
+    return float(loss.mean())
+
+
+def two_samples(parts) -> torch.Tensor:
+    parts.network.eval()
+    e = parts.model.path.source.sample((2, *parts.dataset.shape), rng=generator(0, "latents", 0))
+    model = parts.guidance.wrap(parts.model)
+    conditions = parts.task.conditions([0, 1], device="cpu")
+    return parts.sampler.sample(model, e, noise=SampleNoise([0, 1]), **conditions).x
+
+
+def senseless_pairs():
+    found = [
+        (a, b, refused(a, b))
+        for a, b in itertools.combinations(everything(), 2)
+        if a[0] != b[0] and refused(a, b)
+    ]
+    return [pytest.param(*p, id=f"{p[0][1]}-{p[1][1]}") for p in found]
+
+
+@pytest.mark.parametrize(("a", "b", "word"), senseless_pairs())
+def test_what_makes_no_sense_is_refused_with_its_reason(a, b, word):
+    dataset = [] if "dataset" in (a[0], b[0]) else ["dataset=digits"]
+    problems = check_job("train", [*dataset, f"{a[0]}={a[1]}", f"{b[0]}={b[1]}"]).problems
+    assert problems
+    assert any(word in f"{p}" for p in problems)
+
+
+def test_the_rows_cover_every_sensible_pair():
+    covered = {frozenset(p) for row in ROWS for p in itertools.combinations(row.items(), 2)}
+    assert sensible_pairs() <= covered

@@ -1,0 +1,100 @@
+"""The installed wheel, away from the checkout, with a part from outside."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PART = '''
+"""A sampler that is not part of flowexp."""
+
+import torch
+from flowexp.samplers import FixedStepSampler
+
+
+class Halfway(FixedStepSampler):
+    """Euler with the velocity of the middle of the step."""
+
+    def __init__(self, *, steps: int, time_grid, dtype: str = "float64") -> None:
+        super().__init__(steps=steps, time_grid=time_grid, dtype=dtype)
+
+    def step(self, model, x, t, t_next, **conditions):
+        return x + (t_next - t) * model.velocity(x, 0.5 * (t + t_next), **conditions)
+'''
+
+YAML = """
+# Euler with the velocity of the middle of the step
+defaults:
+  - time_grid: natural
+  - _self_
+
+_target_: my_sampler.Halfway
+steps: 4
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder that holds the unpacked wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def run(installed, *arguments, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(installed), "FLOWEXP_CACHE": str(cwd / ".c")}
+    return subprocess.run(
+        [sys.executable, "-m", "flowexp", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_wheel_carries_config_and_data(installed):
+    assert (installed / "flowexp" / "conf" / "train.yaml").is_file()
+    assert (installed / "flowexp" / "py.typed").is_file()
+    assert list((installed / "flowexp" / "data" / "fashion10k").glob("*.gz"))
+    assert not (installed / "tests").exists()
+    entry = next(installed.glob("*.dist-info")) / "entry_points.txt"
+    assert "flowexp = flowexp.cli:main" in entry.read_text()
+
+
+def test_a_part_from_outside_needs_no_edit_of_flowexp(installed, tmp_path):
+    (tmp_path / "my_sampler.py").write_text(textwrap.dedent(PART))
+    (tmp_path / "my_conf" / "sampler").mkdir(parents=True)
+    (tmp_path / "my_conf" / "sampler" / "halfway.yaml").write_text(YAML)
+    used = run(
+        installed, "train", "--config-dir", "my_conf", "sampler=halfway", "sampler.steps=3",
+        "dataset=fashion10k", "network.model_channels=8", "trainer.max_kimg=0.064",
+        "trainer.batch_size=16", "dirs.run=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert used.returncode == 0, used.stderr
+    again = run(installed, "sample", "run=run", "seeds=0-3", "dirs.run=out", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "3 NFE" in again.stdout
+    listed = run(installed, "list", "sampler", "--config-dir", "my_conf", cwd=tmp_path)
+    assert "halfway" in listed.stdout
+    wrong = run(
+        installed, "check", "--config-dir", "my_conf", "sampler=halfway", "+sampler.stride=2",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert wrong.returncode == 2
+    assert "Halfway" in wrong.stderr

@@ -1,0 +1,1 @@
+"""Golden vectors: flowexp against numbers computed by the reference implementations."""

@@ -1,0 +1,106 @@
+import pickle
+
+import pytest
+import torch
+
+from flowexp.errors import UsageError
+from flowexp.metrics import Extractor, InceptionV3, inception_candidates
+
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+OFFICIAL = "6726825d" + "0" * 56
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """A computer without the weights, on which a download is an error."""
+    monkeypatch.delenv("FLOWEXP_WEIGHTS", raising=False)
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        "torch.hub.load_state_dict_from_url", lambda *a, **k: pytest.fail("tried to download")
+    )
+    return tmp_path
+
+
+def place(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_bytes(b"x")
+    return folder / FILE
+
+
+def test_places_in_order(monkeypatch, nowhere):
+    monkeypatch.setenv("FLOWEXP_WEIGHTS", str(nowhere / "own"))
+    monkeypatch.setenv("TORCH_HOME", str(nowhere / "torch"))
+    assert inception_candidates() == [
+        nowhere / "own" / FILE,
+        nowhere / "torch" / "hub" / "checkpoints" / FILE,
+        nowhere / "cache" / "torch" / "hub" / "checkpoints" / FILE,
+    ]
+    assert inception_candidates(nowhere / "a.pth") == [nowhere / "a.pth"]
+    assert inception_candidates(nowhere) == [nowhere / FILE]
+
+
+def test_the_home_cache_is_the_last_place(monkeypatch, nowhere):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(nowhere))
+    assert inception_candidates() == [nowhere / ".cache" / "torch" / "hub" / "checkpoints" / FILE]
+
+
+@pytest.mark.parametrize("use", [InceptionV3.check, InceptionV3.load, lambda e: e.weights_sha256])
+def test_missing_weights_name_file_places_and_way_out(nowhere, use):
+    with pytest.raises(UsageError) as caught:
+        use(InceptionV3())
+    message = str(caught.value)
+    assert caught.value.key == "metric.fid.extractor.weights"
+    assert FILE in message
+    assert str(nowhere / "cache") in message
+    assert "metric=fd_efflite0" in message
+
+
+@pytest.mark.parametrize("folder", ["own", "torch/hub/checkpoints", "cache/torch/hub/checkpoints"])
+def test_each_place_is_found_and_another_file_refused(monkeypatch, nowhere, folder):
+    monkeypatch.setenv("FLOWEXP_WEIGHTS", str(nowhere / "own"))
+    monkeypatch.setenv("TORCH_HOME", str(nowhere / "torch"))
+    file = place(nowhere / folder)
+    with pytest.raises(UsageError, match="not the official Inception file") as caught:
+        InceptionV3().check()
+    assert str(file) in str(caught.value)
+    monkeypatch.setattr("flowexp.metrics.inception.sha256_of", lambda file: OFFICIAL)
+    extractor = InceptionV3()
+    extractor.check()
+    assert extractor.weights_sha256 == OFFICIAL
+    assert isinstance(extractor, Extractor)
+
+
+class Evil:
+    def __reduce__(self):
+        return pytest.fail, ("code in the weights file was run",)
+
+
+def test_a_weights_file_with_code_in_it_is_not_run(monkeypatch, nowhere):
+    monkeypatch.setattr("flowexp.metrics.inception.sha256_of", lambda file: OFFICIAL)
+    torch.save({"x": Evil()}, nowhere / FILE)
+    with pytest.raises(pickle.UnpicklingError):
+        InceptionV3(weights=nowhere).load()
+
+
+@pytest.mark.slow
+def test_features_equal_torch_fidelity_with_random_weights(monkeypatch, nowhere):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    monkeypatch.setattr("flowexp.metrics.inception.sha256_of", lambda file: OFFICIAL)
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+    blank = nowhere / "blank.pth"
+    torch.save({}, blank)
+    torch.manual_seed(0)
+    theirs = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(blank))
+    torch.save(theirs.state_dict(), nowhere / FILE)
+    monkeypatch.undo()
+    monkeypatch.setattr("flowexp.metrics.inception.sha256_of", lambda file: OFFICIAL)
+
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (3, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    ours = InceptionV3(weights=nowhere)(images)
+    wanted = theirs(images.repeat(1, 3, 1, 1))[0]
+    assert ours.shape == (3, 2048)
+    assert float((ours - wanted).norm() / wanted.norm()) < 1e-5

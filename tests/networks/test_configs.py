@@ -1,0 +1,82 @@
+"""Every file of conf/network builds its class; sizes are shrunk, nothing else changes."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from flowexp.networks import Network
+
+FOLDER = Path(__file__).parents[2] / "conf" / "network"
+FILES = sorted(FOLDER.glob("*.yaml"))
+DATASETS = {
+    "fashion": {"resolution": 28, "channels": 1, "num_classes": 10},
+    "cifar10": {"resolution": 32, "channels": 3, "num_classes": 10},
+    "imagenet": {"resolution": 64, "channels": 3, "num_classes": 1000},
+    "toy": {"dim": 2, "num_classes": 8},
+}
+TINY = {"model_channels": 32, "num_blocks": 1, "hidden_size": 16, "depth": 1, "hidden": 16}
+
+
+def resolve(file, dataset):
+    config = OmegaConf.create({"dataset": DATASETS[dataset], "network": OmegaConf.load(file)})
+    return OmegaConf.to_container(config.network, resolve=True)
+
+
+def target(arguments):
+    module, name = arguments.pop("_target_").rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
+
+
+def build(file, dataset, **overrides):
+    arguments = resolve(file, dataset)
+    made = target(arguments)
+    return made(**arguments | {k: v for k, v in overrides.items() if k in arguments})
+
+
+def suitable(file):
+    return ["toy"] if file.stem == "mlp" else ["fashion", "cifar10"]
+
+
+CASES = [(file, dataset) for file in FILES for dataset in suitable(file)]
+
+
+@pytest.mark.parametrize(("file", "dataset"), CASES, ids=[f"{f.stem}-{d}" for f, d in CASES])
+def test_tiny_version_runs(file, dataset):
+    network = build(file, dataset, **TINY)
+    assert isinstance(network, Network)
+    size = DATASETS[dataset].get("resolution")
+    x = torch.randn(2, network.in_channels, *([size, size] if size else []))
+    labels = torch.tensor([1, -1])
+    assert network(x, torch.tensor([-1.0, 0.5]), labels).shape == x.shape
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_file_names_every_argument_and_starts_with_a_sentence(file):
+    arguments = resolve(file, suitable(file)[0])
+    parameters = set(inspect.signature(target(arguments)).parameters)
+    assert set(arguments) == parameters
+    assert file.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("stem", "dataset", "millions"),
+    [
+        ("ddpmpp", "cifar10", 55.7),
+        ("ncsnpp", "cifar10", 56.4),
+        ("dit", "fashion", 9.7),
+        ("unet", "fashion", 0.57),
+        ("mlp", "toy", 0.23),
+        ("adm", "imagenet", 296.0),
+    ],
+)
+def test_parameter_count_in_the_comment_is_right(stem, dataset, millions):
+    file = FOLDER / f"{stem}.yaml"
+    with torch.device("meta"):
+        network = build(file, dataset)
+    count = sum(p.numel() for p in network.parameters()) / 1e6
+    assert count == pytest.approx(millions, rel=0.02)
+    assert f"{millions:.4g} M" in file.read_text()

@@ -1,0 +1,101 @@
+"""The config groups path, parameterization, timestep, coupling and objective build what they name.
+
+Hydra is asked to compose each group file as a user would select it.
+"""
+
+import math
+from pathlib import Path as File
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from flowexp.couplings import Coupling
+from flowexp.objectives import Objective, PseudoHuber, Regression
+from flowexp.objectives.weightings import MinSNR
+from flowexp.parameterizations import Parameterization
+from flowexp.paths import Path, StudentT
+from flowexp.timesteps import LogitNormal, Stratified, TimestepLaw, check_compatible
+
+CONF = File(__file__).parents[2] / "conf"
+KINDS = {
+    "path": Path,
+    "parameterization": Parameterization,
+    "timestep": TimestepLaw,
+    "coupling": Coupling,
+    "objective": Objective,
+}
+FILES = [(group, f.stem) for group in KINDS for f in sorted((CONF / group).glob("*.yaml"))]
+NESTED = [(f.parent.name, f.stem) for f in sorted((CONF / "objective").glob("*/*.yaml"))]
+
+
+def build(group, option, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(f"{group}/{option}", overrides=list(overrides))
+        if group == "timestep":
+            path = compose("path/linear").path
+            config = OmegaConf.merge({"path": path}, config)
+    return instantiate(config[group])
+
+
+@pytest.mark.parametrize(("group", "option"), FILES)
+def test_every_option_builds_its_kind_and_says_what_it_is(group, option):
+    assert isinstance(build(group, option), KINDS[group])
+    first = (CONF / group / f"{option}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# ")
+
+
+@pytest.mark.parametrize("option", [o for g, o in FILES if g == "path"])
+def test_every_path_takes_degrees_of_freedom(option):
+    path = build("path", option, "path.D=128")
+    assert path.D == 128.0
+    assert isinstance(path.source, StudentT)
+    assert build("path", option, "path.D=inf").D == math.inf
+
+
+def test_named_paths_have_their_published_source():
+    assert build("path", "pfgmpp").D == 2048.0
+    assert build("path", "pfgm").D == 1.0
+    assert build("path", "edm").D == math.inf
+
+
+@pytest.mark.parametrize(("part", "option"), NESTED)
+@pytest.mark.parametrize("objective", ["denoising", "flow_matching", "noise"])
+def test_every_weighting_and_premetric_can_be_chosen(part, option, objective):
+    chosen = build("objective", objective, f"objective/{part}={option}")
+    assert isinstance(chosen, Regression)
+    named = OmegaConf.load(CONF / "objective" / part / f"{option}.yaml")._target_
+    assert type(getattr(chosen, part)).__name__ == named.rsplit(".", 1)[1]
+
+
+def test_nested_choices_keep_their_arguments():
+    objective = build(
+        "objective",
+        "denoising",
+        "objective/weighting=min_snr",
+        "objective.weighting.gamma=3",
+        "objective/premetric=pseudo_huber",
+        "objective.premetric.c=0.5",
+    )
+    assert isinstance(objective.weighting, MinSNR)
+    assert objective.weighting.gamma == 3.0
+    assert isinstance(objective.premetric, PseudoHuber)
+    assert objective.premetric.c == 0.5
+
+
+def test_stratified_takes_any_law():
+    law = build("timestep", "stratified", "timestep@timestep.law=logit_normal")
+    assert isinstance(law, Stratified)
+    assert isinstance(law.law, LogitNormal)
+
+
+@pytest.mark.parametrize("option", [o for g, o in FILES if g == "timestep"])
+def test_every_law_suits_the_default_path(option):
+    check_compatible(build("timestep", option), build("path", "linear").schedule)
+
+
+def test_uniform_follows_the_path():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.merge({"path": compose("path/edm").path}, compose("timestep/uniform"))
+    assert instantiate(config.timestep).support == (0.002, 80.0)

@@ -1,0 +1,24 @@
+"""The schedules under test, by name, and times inside each of them."""
+
+import torch
+
+from flowexp.paths import VE, VP, Cosine, Linear, LinearVP, Polynomial, Schedule, Trigonometric
+
+SCHEDULES: dict[str, Schedule] = {
+    "linear": Linear(),
+    "lipman": Linear(sigma_min=1e-4),
+    "polynomial_2": Polynomial(n=2.0),
+    "polynomial_half": Polynomial(n=0.5),
+    "ve": VE(),
+    "vp": VP(),
+    "linear_vp": LinearVP(),
+    "cosine": Cosine(),
+    "trigonometric": Trigonometric(),
+}
+
+
+def inner_times(schedule: Schedule, n: int = 25) -> torch.Tensor:
+    """Float64 times in [0.02, 0.98] of unit time, or over the noise levels of a VE path."""
+    if schedule.t_max > 1.0:
+        return torch.logspace(-2.0, 1.9, n, dtype=torch.float64)
+    return torch.linspace(0.02, 0.98, n, dtype=torch.float64)

@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from flowexp.models import FlowModel, Model
+from flowexp.parameterizations import DataPrediction, VelocityPrediction
+from flowexp.paths import Linear, Path, Prediction
+from flowexp.samplers import DDIM, Euler, FixedStepSampler, Given, Natural, NoiseToSignal, Uniform
+from tests.samplers.closed_forms import GaussianModel
+
+E0 = torch.tensor([[1.0, -0.5], [-1.2, 0.8]], dtype=torch.float64)
+
+
+def gaussian(**kwargs):
+    mean = torch.zeros(1, 2, dtype=torch.float64)
+    return GaussianModel(Path(Linear()), mean=mean, std=0.5, **kwargs)
+
+
+class ConstantVelocity(Model):
+    """v = the condition; counts twice per call."""
+
+    evaluations_per_call = 2
+
+    def __init__(self):
+        self.path, self.time_range = Path(Linear()), (0.0, 1.0)
+
+    def predict(self, x_t, t, **conditions):
+        return Prediction.of_velocity(self.path, x_t, t, conditions["v"].to(x_t.dtype))
+
+
+def test_conditions_reach_the_model_and_calls_are_weighted():
+    v = torch.tensor([[2.0, 0.0], [0.0, -4.0]])
+    samples = Euler(steps=3, time_grid=Uniform()).sample(ConstantVelocity(), E0.float(), v=v)
+    torch.testing.assert_close(samples.x, E0.float() - v)
+    assert samples.nfe.tolist() == [6, 6]
+    assert samples.nfe.dtype == torch.int64
+
+
+def test_observer_sees_every_state_on_the_path():
+    for variable in (None, NoiseToSignal()):
+        seen = []
+        sampler = Euler(steps=4, time_grid=Given(values=[0.9, 0.5, 0.2, 0.1, 0]), variable=variable)
+        samples = sampler.sample(
+            gaussian(), E0, on_step=lambda t, x, seen=seen: seen.append((float(t), x))
+        )
+        assert [t for t, _ in seen] == [0.9, 0.5, 0.2, 0.1, 0.0]
+        torch.testing.assert_close(seen[0][1], 0.9 * E0)
+        assert torch.equal(seen[-1][1], samples.x)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_state_dtype(double):
+    seen = []
+    sampler = Euler(steps=2, time_grid=Uniform(), double=double)
+    e = E0.float()
+    samples = sampler.sample(gaussian(), e, on_step=lambda t, x: seen.append((t.dtype, x.dtype)))
+    state = torch.float64 if double else torch.float32
+    assert seen == [(torch.float64, state)] * 3
+    assert samples.x.dtype == torch.float32
+    assert torch.equal(e, E0.float())
+
+
+def test_infinite_variable_is_refused():
+    with pytest.raises(ValueError, match=r"NoiseToSignal is inf at t=1\.0 of Linear.*edm"):
+        Euler(steps=3, time_grid=Uniform(), variable=NoiseToSignal()).sample(gaussian(), E0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, 0.5, 0.05, 0.0], r"between t=1.0 and t=0.05.*\[0.1, 0.9\]"),
+        ([1.0, 0.5, 0.2, 0.0], r"between t=1.0"),
+        ([0.9, 0.5, 0.05, 0.0], r"t=0.05"),
+    ],
+)
+def test_grid_outside_the_models_range_is_refused(values, message):
+    sampler = Euler(steps=3, time_grid=Given(values=values))
+    with pytest.raises(ValueError, match=message):
+        sampler.sample(gaussian(time_range=(0.1, 0.9)), E0)
+
+
+def test_steps():
+    with pytest.raises(ValueError, match="steps is 0"):
+        Euler(steps=0, time_grid=Natural())
+    with pytest.raises(ValueError, match=r"sampler.steps is 5.*values has 3"):
+        Euler(steps=5, time_grid=Given(values=[1, 0.5, 0])).sample(gaussian(), E0)
+
+
+def test_a_sampler_without_a_rule_says_so():
+    with pytest.raises(NotImplementedError, match="neither step nor walk"):
+        FixedStepSampler(steps=1, time_grid=Natural()).sample(gaussian(), E0)
+
+
+def test_single_precision_network_under_a_double_state():
+    network = torch.nn.Conv2d(1, 1, 1)
+
+    class Net(torch.nn.Module):
+        def forward(self, x, c_noise, **conditions):
+            assert x.dtype == c_noise.dtype == torch.float32
+            return network(x)
+
+    for head in (VelocityPrediction(), DataPrediction()):
+        model = FlowModel(Path(Linear()), network=Net(), parameterization=head)
+        e = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        double = DDIM(steps=5, time_grid=Natural()).sample(model, e).x
+        single = DDIM(steps=5, time_grid=Natural(), double=False).sample(model, e).x
+        torch.testing.assert_close(double, single, rtol=1e-5, atol=1e-5)
+        assert not double.requires_grad

@@ -1,0 +1,146 @@
+"""The SDE sampler: marginals of the flow, its deterministic limit, order, refusals."""
+
+import pytest
+import torch
+
+from flowexp.paths import VE, VP, Linear, Path, Trigonometric
+from flowexp.samplers.diffusions import (
+    SBDM,
+    Constant,
+    Decreasing,
+    IncreasingDecreasing,
+    Sigma,
+)
+from flowexp.samplers.diffusions import Linear as LinearDiffusion
+from flowexp.samplers.sde import EulerLast, EulerMaruyama, MeanLast, SDEHeun, TweedieLast
+from flowexp.samplers.time_grids import Uniform
+from flowexp.seeding import SampleNoise, generator
+from tests.samplers.closed_forms import MixtureModel
+
+MEAN, STD = 0.3, 0.5
+DIFFUSIONS = [Constant(), SBDM(), Sigma(), LinearDiffusion(), Decreasing(), IncreasingDecreasing()]
+
+
+class Draws:
+    """Normal noise of one generator per step: fast, for large batches."""
+
+    def __call__(self, step, like):
+        rng = generator(0, "sde", step)
+        return torch.randn(like.shape, generator=rng, dtype=like.dtype)
+
+
+def gaussian_model(schedule, **options):
+    return MixtureModel(Path(schedule, **options), [1.0], [[MEAN]], [[STD]])
+
+
+def source(n):
+    return torch.randn(n, 1, generator=generator(0, "latents"), dtype=torch.float64)
+
+
+def exact_flow(schedule, e, t_end):
+    """The probability-flow ODE's state at t_end from ``sigma(t_max) e``, for Gaussian data."""
+    c = schedule.coefficients(torch.tensor([schedule.t_max, t_end], dtype=torch.float64))
+    start, end = torch.sqrt((c.alpha * STD) ** 2 + c.sigma**2)
+    return c.alpha[1] * MEAN + end / start * (c.sigma[0] * e - c.alpha[0] * MEAN)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("diffusion", DIFFUSIONS, ids=repr)
+@pytest.mark.parametrize("method", [EulerMaruyama, SDEHeun])
+def test_every_diffusion_has_the_marginals_of_the_data(diffusion, method):
+    """20,000 samples, 60 steps: mean and std within 4 standard errors + the solver's bias of 0.01.
+
+    Four standard errors are 0.014 of the mean and 0.010 of the std: false alarm 6e-5.
+    """
+    schedule = Linear(t_max=0.99)
+    e = source(20_000)
+    start = schedule.coefficients(torch.tensor(0.99, dtype=torch.float64))
+    # Start from the marginal at t_max itself, so that only the sampler is judged.
+    exact = (start.alpha**2 * STD**2 + start.sigma**2).sqrt() * e + start.alpha * MEAN
+    sampler = method(
+        steps=60, time_grid=Uniform(t_end=0.02), diffusion=diffusion, last_step=TweedieLast()
+    )
+    out = sampler.sample(gaussian_model(schedule), exact / start.sigma, noise=Draws()).x
+    # Tweedie's step from t = 0.02 shrinks the std by STD^2 (1 - t)^2 / q: below 0.1 %
+    assert abs(out.mean() - MEAN) < 0.024
+    assert abs(out.std() - STD) < 0.020
+
+
+@pytest.mark.parametrize(
+    ("method", "order"), [(EulerMaruyama, 1), (SDEHeun, 2)], ids=["euler", "heun"]
+)
+@pytest.mark.parametrize("schedule", [Linear(), Trigonometric(), VP()], ids=repr)
+def test_without_diffusion_it_is_the_ode_with_the_solvers_order(method, order, schedule):
+    e, model = source(16), gaussian_model(schedule)
+
+    def error(steps):
+        sampler = method(steps=steps, time_grid=Uniform(t_end=0.2), diffusion=Constant(scale=0.0))
+        x = sampler.sample(model, e, noise=Draws()).x
+        return (x - exact_flow(schedule, e, 0.2)).abs().max().item()
+
+    assert error(32) / error(64) == pytest.approx(2.0**order, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("method", "last", "nfe"),
+    [(EulerMaruyama, MeanLast(), 10), (SDEHeun, MeanLast(), 19), (EulerMaruyama, None, 10)],
+)
+def test_evaluations_are_counted(method, last, nfe):
+    model = gaussian_model(Linear())
+    end = 0.04 if last else 0.0
+    sampler = method(steps=10, time_grid=Uniform(t_end=end), diffusion=Sigma(), last_step=last)
+    seen = []
+    samples = sampler.sample(
+        model, source(3), noise=Draws(), on_step=lambda t, x: seen.append(t.item())
+    )
+    assert samples.nfe.tolist() == [nfe] * 3
+    assert len(model.times) == nfe
+    assert len(seen) == 11
+    assert seen[0] == 1.0
+    assert seen[-1] == 0.0
+
+
+def test_last_steps_agree_on_how_the_ode_ends():
+    """Without diffusion Mean is Euler's step; Tweedie is the denoised state, equal on linear."""
+    out = {}
+    for last in (MeanLast(), TweedieLast(), EulerLast()):
+        sampler = EulerMaruyama(
+            steps=20,
+            time_grid=Uniform(t_end=0.04),
+            diffusion=Constant(scale=0.0),
+            last_step=last,
+        )
+        out[type(last)] = sampler.sample(gaussian_model(Linear()), source(4), noise=Draws()).x
+    torch.testing.assert_close(out[MeanLast], out[EulerLast])
+    torch.testing.assert_close(out[TweedieLast], out[EulerLast])
+
+
+def test_samples_do_not_depend_on_the_batch():
+    sampler = SDEHeun(
+        steps=5, time_grid=Uniform(t_end=0.1), diffusion=Sigma(), last_step=MeanLast()
+    )
+    e, model = source(4), gaussian_model(Linear())
+    whole = sampler.sample(model, e, noise=SampleNoise([1, 2, 3, 4])).x
+    part = sampler.sample(model, e[1:3], noise=SampleNoise([2, 3])).x
+    torch.testing.assert_close(whole[1:3], part)
+
+
+def test_wrong_combinations_are_refused():
+    grid = Uniform(t_end=0.04)
+    sampler = EulerMaruyama(steps=10, time_grid=grid, diffusion=Sigma(), last_step=MeanLast())
+    with pytest.raises(ValueError, match=r"EulerMaruyama.*StudentT"):
+        sampler.sample(gaussian_model(VE(), D=128), source(2), noise=Draws())
+    with pytest.raises(ValueError, match="noise is None"):
+        sampler.sample(gaussian_model(Linear()), source(2))
+    unbounded = EulerMaruyama(steps=10, time_grid=grid, diffusion=SBDM(), last_step=MeanLast())
+    with pytest.raises(ValueError, match=r"SBDM.*infinite.*Linear"):
+        unbounded.sample(gaussian_model(Linear()), source(2), noise=Draws())
+    to_zero = EulerMaruyama(
+        steps=10, time_grid=Uniform(t_end=0.0), diffusion=Sigma(), last_step=MeanLast()
+    )
+    with pytest.raises(ValueError, match="MeanLast"):
+        to_zero.sample(gaussian_model(Linear()), source(2), noise=Draws())
+    with pytest.raises(ValueError, match="steps is 1"):
+        EulerMaruyama(steps=1, time_grid=grid, diffusion=Sigma(), last_step=MeanLast())
+    with pytest.raises(ValueError, match="scale"):
+        Sigma(scale=-1.0)

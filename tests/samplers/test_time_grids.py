@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from flowexp.models import FlowModel
+from flowexp.parameterizations import DataPrediction, EDMPreconditioning
+from flowexp.paths import VE, VP, Linear, Path, edm_sigmas
+from flowexp.samplers import Given, Natural, Quadratic, Shifted, Uniform
+from tests.samplers.closed_forms import DenoiserModel
+
+UNIT = [Natural, Uniform, Quadratic, Shifted]
+
+
+def on(schedule, *time_range):
+    return DenoiserModel(Path(schedule), None, time_range=time_range or None)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 1500])
+@pytest.mark.parametrize("grid", UNIT)
+@pytest.mark.parametrize(
+    "model",
+    [
+        on(Linear()),
+        on(VP()),
+        on(VE()),
+        on(Linear(), 1e-3, 0.98),
+        FlowModel(Path(Linear()), network=torch.nn.Identity(), parameterization=DataPrediction()),
+        FlowModel(
+            Path(VE()),
+            network=torch.nn.Identity(),
+            parameterization=EDMPreconditioning(sigma_min=0.01, sigma_max=50.0),
+        ),
+    ],
+    ids=["linear", "vp", "ve", "narrow", "data", "edm"],
+)
+def test_contract(grid, model, steps):
+    times = grid().times(model, steps)
+    low, high = model.time_range
+    assert times.shape == (steps + 1,)
+    assert times.dtype == torch.float64
+    assert times.device.type == "cpu"
+    assert (times.diff() < 0).all()
+    assert float(times[0]) == pytest.approx(high, rel=1e-12)
+    assert float(times[-2]) >= low * (1 - 1e-12)
+    assert float(times[-1]) == 0.0
+
+
+def test_values():
+    model, u = on(Linear()), torch.linspace(1, 0, 5, dtype=torch.float64)
+    assert torch.equal(Uniform().times(model, 4), u)
+    assert torch.equal(Natural().times(model, 4), u)
+    torch.testing.assert_close(Quadratic().times(model, 4), u**2)
+    torch.testing.assert_close(Shifted(shift=3.0).times(model, 4), 3 * u / (1 + 2 * u))
+    torch.testing.assert_close(Shifted(shift=1.0).times(model, 4), u)
+    edm = edm_sigmas(6, sigma_min=0.002, sigma_max=80.0, rho=7.0)
+    torch.testing.assert_close(Natural().times(on(VE()), 6), edm, rtol=0, atol=0)
+
+
+def test_shift_multiplies_the_noise_to_signal_ratio():
+    model = on(Linear())
+    n = model.path.schedule.nsr(Uniform().times(model, 8)[1:])
+    shifted = model.path.schedule.nsr(Shifted(shift=2.5).times(model, 8)[1:])
+    torch.testing.assert_close(shifted, 2.5 * n)
+
+
+@pytest.mark.parametrize("grid", UNIT)
+def test_end_above_zero(grid):
+    times = grid(t_end=0.25).times(on(Linear()), 3)
+    assert float(times[-1]) == 0.25
+    assert float(times[0]) == 1.0
+
+
+def test_bad_values():
+    with pytest.raises(ValueError, match=r"t_end is -0\.1"):
+        Uniform(t_end=-0.1)
+    with pytest.raises(ValueError, match=r"t_end is 2\.0, not below"):
+        Uniform(t_end=2.0).times(on(Linear()), 3)
+    with pytest.raises(ValueError, match="shift is 0"):
+        Shifted(shift=0.0)
+    for values in ([], [1.0], [0.5, 0.5], [0.0, 1.0]):
+        with pytest.raises(ValueError, match="each smaller"):
+            Given(values=values)
+    with pytest.raises(ValueError, match=r"sampler.steps is 3, .*has 3 times"):
+        Given(values=[1.0, 0.5, 0.0]).times(on(Linear()), 3)
+    assert Given(values=[1.0, 0.5, 0.0]).times(on(Linear()), 2).tolist() == [1.0, 0.5, 0.0]

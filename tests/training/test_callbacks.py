@@ -1,0 +1,116 @@
+"""What happens beside the steps, and that it leaves the training alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from flowexp.errors import UsageError
+from flowexp.models import Model
+from flowexp.samplers import Euler
+from flowexp.samplers.time_grids import Natural
+from flowexp.tasks import Generation
+from flowexp.training.callbacks import Progress, SampleGrid
+from flowexp.training.session import Session
+from tests.training.test_fit import assert_same_state, rows
+from tests.training.tiny import tiny_settings, train
+
+
+def sampler() -> Euler:
+    return Euler(steps=2, time_grid=Natural())
+
+
+def test_grids_are_written_and_do_not_disturb_the_training(tmp_path: Path) -> None:
+    train(tmp_path / "plain")
+    train(
+        tmp_path / "run",
+        sampler=sampler(),
+        task=Generation(num_classes=3),
+        callbacks={"grid": SampleGrid(every_kimg=0.1, num=6, columns=3, batch_size=4)},
+    )
+    files = sorted(file.name for file in (tmp_path / "run" / "samples").iterdir())
+    assert files == [f"grid-{kimg:010.3f}.png" for kimg in (0.112, 0.208, 0.304, 0.320)]
+    picture = np.asarray(Image.open(tmp_path / "run" / "samples" / files[0]))
+    assert picture.shape == (11 * 16, 16 * 16)
+    assert_same_state(tmp_path / "plain", tmp_path / "run")
+    assert rows(tmp_path / "plain") == rows(tmp_path / "run")
+
+
+def test_a_resumed_run_writes_the_grids_that_are_due(tmp_path: Path) -> None:
+    grid = SampleGrid(every_kimg=0.1, num=2)
+    for max_kimg in (0.16, 0.32):
+        train(
+            tmp_path / "run",
+            sampler=sampler(),
+            settings=tiny_settings(max_kimg=max_kimg),
+            callbacks={"grid": grid},
+        )
+    names = {file.name for file in (tmp_path / "run" / "samples").iterdir()}
+    assert names == {f"grid-{kimg:010.3f}.png" for kimg in (0.112, 0.160, 0.208, 0.304, 0.320)}
+
+
+def test_grids_come_from_the_chosen_average(tmp_path: Path) -> None:
+    seen = []
+
+    class Watching(Euler):
+        def sample(self, model: Model, e: torch.Tensor, **rest):
+            seen.append(model.network.enter.weight.detach().clone())
+            assert not model.network.training
+            return super().sample(model, e, **rest)
+
+    class Grid(SampleGrid):
+        def on_end(self, session: Session) -> None:
+            super().on_end(session)
+            seen.append(session.averages.state()["power"]["enter.weight"].clone())
+            assert session.network.training
+
+    watching = Watching(steps=1, time_grid=Natural())
+    train(tmp_path / "run", sampler=watching, callbacks={"grid": Grid(num=2, ema="power")})
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_an_unknown_average_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no average 'wide'.*There are: main, power"):
+        train(tmp_path / "run", sampler=sampler(), callbacks={"grid": SampleGrid(ema="wide")})
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SampleGrid(num=0),
+        lambda: SampleGrid(every_kimg=0.0),
+        lambda: Progress(refresh_seconds=0.1),
+        lambda: Progress(line_seconds=0.0),
+    ],
+)
+def test_impossible_numbers_are_refused(make) -> None:
+    with pytest.raises(ValueError, match="allowed: "):
+        make()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run", callbacks={"progress": Progress()})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("0.3/0.32 kimg  loss ")
+    assert " img/s" in lines[0]
+
+
+def test_in_a_terminal_progress_is_a_bar_drawn_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = []
+    monkeypatch.setattr(Console, "is_terminal", property(lambda _self: True))
+    progress = Progress()
+    original = progress._draw
+    monkeypatch.setattr(progress, "_draw", lambda s: (draws.append(s.step), original(s)))
+    train(tmp_path / "run", callbacks={"progress": progress})
+    assert draws[0] == 0
+    assert draws[-1] == 20
+    assert len(draws) <= 6
