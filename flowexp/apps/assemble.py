@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from flowexp.data import Dataset
     from flowexp.guidance import Guidance
     from flowexp.models import FlowModel
-    from flowexp.paths import Schedule
+    from flowexp.objectives import Objective
+    from flowexp.paths import Path
     from flowexp.samplers import Sampler
     from flowexp.tasks import Task
     from flowexp.timesteps import TimestepLaw
 
-__all__ = ["ModelParts", "assemble", "check_times", "describe", "resolve_device"]
+__all__ = ["ModelParts", "assemble", "check_training", "describe", "resolve_device"]
 
 Config = Mapping[str, Any]
 
@@ -59,24 +60,29 @@ def assemble(config: Config, *, device: str) -> ModelParts:
         network = instantiate(config["network"], key="network")
     try:
         model = FlowModel(path, network=network, parameterization=parameterization)
-        sampler.check_source(guidance.wrap(model))
+        sampler.check(guidance.wrap(model))
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
     return ModelParts(dataset, network, model, sampler, guidance, task)
 
 
-def check_times(law: "TimestepLaw", schedule: "Schedule") -> None:
-    """Refuse a timestep law whose times do not exist on the path.
+def check_training(law: "TimestepLaw", objective: "Objective", path: "Path") -> None:
+    """Refuse a timestep law or an objective that does not exist on the path.
 
     Raises:
-        UsageError: The law draws times outside the schedule's range.
+        UsageError: The law draws times outside the schedule's range, or the objective is not
+            defined on this path.
     """
     from flowexp.timesteps import check_compatible
 
     try:
-        check_compatible(law, schedule)
+        check_compatible(law, path.schedule)
     except ValueError as error:
         raise UsageError(f"{error}.", key="timestep") from error
+    try:
+        objective.check_path(path)
+    except ValueError as error:
+        raise UsageError(f"{error}.", key="objective") from error
 
 
 def resolve_device(name: str) -> str:
@@ -100,22 +106,19 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def describe(parts: ModelParts, config: Config) -> str:
-    """A short table: what was chosen, and how large the network is."""
+def describe(parts: ModelParts, config: Config) -> list[tuple[str, str]]:
+    """What was chosen, and how large the network is, as rows of a table."""
     count = sum(p.numel() for p in parts.network.parameters())
+    path, sampler = config["path"], config["sampler"]
     rows = [
         ("dataset", _short(config["dataset"])),
-        ("path", f"{_short(config['path'].get('schedule'))}, D={config['path'].get('D')}"),
+        ("path", f"{_short(path.get('schedule'))}, D={path.get('D')}"),
         ("network", f"{_short(config['network'])}, {count:,} parameters"),
-        ("parameterization", _short(config["parameterization"])),
     ]
-    rows += [
-        (name, _short(config[name]))
-        for name in ("timestep", "coupling", "objective")
-        if name in config
-    ]
-    rows.append(("sampler", f"{_short(config['sampler'])}, steps={config['sampler'].get('steps')}"))
-    return "\n".join(f"  {name:<17}{value}" for name, value in rows)
+    names = ("parameterization", "timestep", "coupling", "objective")
+    rows += [(name, _short(config[name])) for name in names if name in config]
+    steps = f", {sampler['steps']} steps" if "steps" in sampler else ""
+    return [*rows, ("sampler", f"{_short(sampler)}{steps}")]
 
 
 def _short(node: object) -> str:

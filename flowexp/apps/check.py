@@ -18,7 +18,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _report(config: dict[str, Any]) -> None:
-    from flowexp.apps.assemble import assemble, describe
+    from flowexp.apps.assemble import assemble, check_training, describe
+    from flowexp.apps.terminal import table
+    from flowexp.config.instantiate import instantiate
 
-    print(describe(assemble(config, device="meta"), config))
+    parts = assemble(config, device="meta")
+    law, objective = (instantiate(config[name], key=name) for name in ("timestep", "objective"))
+    check_training(law, objective, parts.model.path)
+    print(table(describe(parts, config)))
     print("sound: every part can be built, and they fit together.")

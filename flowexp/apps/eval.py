@@ -1,9 +1,12 @@
 """``flowexp eval``: score a run; every number with its protocol, its floor and its cost."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from flowexp.apps.from_run import Opened
     from flowexp.config.application import Job
     from flowexp.evaluation import ScoreResult
@@ -31,7 +34,10 @@ def evaluate(job: "Job") -> float | None:
     Returns:
         The first metric's value, so that an optimising sweeper has something to minimise.
     """
+    import torch
+
     from flowexp.apps.from_run import open_run
+    from flowexp.apps.terminal import logging_to, table
     from flowexp.config.instantiate import instantiate
     from flowexp.data.locations import cache_dir
     from flowexp.errors import UsageError
@@ -41,12 +47,13 @@ def evaluate(job: "Job") -> float | None:
     metrics = instantiate(config["metric"], key="metric")
     if not metrics:
         raise UsageError("there is nothing to measure.", key="metric", remedy="Try metric=auto.")
-    seeds = _seeds(config, parse_seeds)
+    chosen = config["seeds"]
+    seeds = list(range(config["num_samples"])) if chosen is None else parse_seeds(chosen)
     opened = open_run(config)
     dataset = opened.parts.dataset
     dataset.locate()
-    first = []
-    with Processes.start() as processes:
+    shown_images: list[Tensor] = []
+    with logging_to(opened.run.log_file), Processes.start() as processes:
         result = score(
             opened.parts.model,
             metrics=metrics,
@@ -60,45 +67,50 @@ def evaluate(job: "Job") -> float | None:
             batch_size=config["batch_size"],
             device=opened.device,
             cache_dir=cache_dir(),
-            facts=_facts(opened, config, job.choices),
+            facts=_facts(opened, config),
             processes=processes,
-            on_batch=lambda batch: first.append(batch.x.cpu()) if not first else None,
+            on_batch=lambda batch: shown_images.append(batch.x[:100].cpu()),
         )
-        if not processes.is_first:
-            return None
-        append_results(
-            opened.run.results_file, result, overrides=job.overrides, directory=str(job.directory)
-        )
-        grid = job.directory / "grid.png"
-        save_grid(grid, first[0][:100])
-    _print(result)
-    print(f"  run directory    {opened.run.path}\n  sample grid      {grid}")
-    print(f"  metrics file     {opened.run.results_file}")
-    return result.records[0].value
+    if not processes.is_first:
+        return None
+    facts = {"overrides": job.overrides, "directory": str(job.directory)}
+    append_results(opened.run.results_file, result, **facts)
+    grid = job.directory / "grid.png"
+    save_grid(grid, torch.cat(shown_images)[:100])
+    print("\n" + table(_outcome(result, opened, grid)))
+    return float(result.records[0].value)
 
 
-def _seeds(config: dict[str, object], parse: object) -> list[int]:
-    count = int(config["num_samples"])  # type: ignore[call-overload]
-    if config["seeds"] is None:
-        return list(range(count))
-    seeds: list[int] = parse(config["seeds"])  # type: ignore[operator]
-    return seeds
-
-
-def _facts(opened: "Opened", config: dict[str, object], choices: dict[str, str]) -> dict[str, str]:
-    sampler = dict(config["sampler"])  # type: ignore[call-overload]
+def _facts(opened: "Opened", config: Mapping[str, Any]) -> dict[str, str]:
+    sampler = config["sampler"]
+    name = str(sampler["_target_"]).rpartition(".")[2]
+    steps = f"{sampler['steps']} steps" if "steps" in sampler else f"rtol {sampler.get('rtol')}"
     return {
         "precision": "32-true",
         "ema": opened.weights.ema or "raw",
-        "sampler": f"{str(sampler.get('_target_')).rpartition('.')[2]}({sampler.get('steps')})",
+        "sampler": f"{name}, {steps}",
     }
 
 
-def _print(result: "ScoreResult") -> None:
-    print()
+def _outcome(result: "ScoreResult", opened: "Opened", grid: Path) -> list[tuple[str, str]]:
+    """Every number under its full protocol name, with its floor, and what it cost."""
+    from flowexp.apps.terminal import shown
+
+    rows = []
     for record in result.records:
-        print(f"  {record}")
-    print(
-        f"  NFE {result.nfe:.4g}, {result.count} samples in {result.seconds:.1f} s "
-        f"({result.images_per_second:.1f} images/s)"
-    )
+        rows.append((record.title, f"{record.value:.4g}"))
+        floor = record.extra.get("floor")
+        if floor is not None:
+            count = record.extra.get("floor_count")
+            rows.append(("  floor: held-out against train", f"{floor:.4g} ({count} images)"))
+        if record.protocol.notice:
+            rows.append(("  note", record.protocol.notice))
+    speed = f"{result.seconds:.1f} s, {result.images_per_second:.1f} images/s"
+    return [
+        *rows,
+        ("NFE", f"{result.nfe:.4g} network evaluations a sample"),
+        ("generated and scored", f"{result.count} samples in {speed}"),
+        ("run directory", shown(opened.run.path)),
+        ("sample grid", shown(grid)),
+        ("metrics file", shown(opened.run.results_file)),
+    ]

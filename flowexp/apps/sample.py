@@ -30,6 +30,7 @@ def sample(job: "Job") -> None:
     import torch
 
     from flowexp.apps.from_run import open_run
+    from flowexp.apps.terminal import shown, table
     from flowexp.checkpoints import write_npz
     from flowexp.evaluation import Processes, generate, parse_seeds, save_grid, save_images
 
@@ -37,7 +38,7 @@ def sample(job: "Job") -> None:
     seeds = parse_seeds(config["seeds"])
     opened = open_run(config)
     with Processes.start() as processes:
-        batches = list(
+        own = list(
             generate(
                 opened.parts.model,
                 sampler=opened.parts.sampler,
@@ -51,17 +52,17 @@ def sample(job: "Job") -> None:
             )
         )
         gathered = processes.gather(
-            [(b.seeds, b.x.cpu(), b.nfe.cpu(), b.conditions.get("labels")) for b in batches]
+            [(b.seeds, b.x.cpu(), b.nfe.cpu(), b.conditions.get("labels")) for b in own]
         )
-    if not processes.is_first:
+    if gathered is None:
         return
-    rows = [batch for rank in gathered for batch in rank]
-    x = torch.cat([r[1] for r in rows])
-    labels = [r[3].cpu() for r in rows if r[3] is not None]
+    batches = [batch for rank in gathered for batch in rank]
+    x = torch.cat([batch[1] for batch in batches])
+    labels = [batch[3].cpu() for batch in batches if batch[3] is not None]
     arrays = {
         "x": x.numpy(),
-        "seeds": np.asarray([s for r in rows for s in r[0]]),
-        "nfe": torch.cat([r[2] for r in rows]).numpy(),
+        "seeds": np.asarray([seed for batch in batches for seed in batch[0]]),
+        "nfe": torch.cat([batch[2] for batch in batches]).numpy(),
     }
     if labels:
         arrays["labels"] = torch.cat(labels).numpy()
@@ -71,9 +72,9 @@ def sample(job: "Job") -> None:
         save_grid(folder / "grid.png", x)
     if config["png"]:
         save_images(folder, x, [int(s) for s in arrays["seeds"]])
-    weights = opened.weights.ema or "raw"
-    print(
-        f"{len(x)} samples at {arrays['nfe'].mean():.4g} NFE, weights {weights} at "
-        f"{opened.weights.kimg:g} kimg\n  samples          {folder / 'samples.npz'}"
-        + (f"\n  grid             {folder / 'grid.png'}" if config["grid"] else "")
-    )
+    rows = [
+        ("samples", f"{len(x)} at {arrays['nfe'].mean():.4g} NFE"),
+        ("weights", f"{opened.weights.ema or 'raw'} at {opened.weights.kimg:g} kimg"),
+        ("arrays", shown(folder / "samples.npz")),
+    ]
+    print(table([*rows, ("grid", shown(folder / "grid.png"))] if config["grid"] else rows))

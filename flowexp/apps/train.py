@@ -1,10 +1,10 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flowexp.checkpoints import RunDirectory
     from flowexp.config.application import Job
     from flowexp.training import FitResult
 
@@ -33,7 +33,8 @@ def train(job: "Job") -> float:
     """
     import torch
 
-    from flowexp.apps.assemble import assemble, check_times, describe, resolve_device
+    from flowexp.apps.assemble import assemble, check_training, describe, resolve_device
+    from flowexp.apps.terminal import logging_to, shown, table
     from flowexp.checkpoints import RunDirectory, describe_run
     from flowexp.config.instantiate import instantiate
     from flowexp.seeding import derive_seed
@@ -50,9 +51,10 @@ def train(job: "Job") -> float:
         name: instantiate(config[name], key=name)
         for name in ("coupling", "timestep", "objective", "optimizer", "lr_schedule")
     }
-    check_times(rest["timestep"], parts.model.path.schedule)
+    check_training(rest["timestep"], rest["objective"], parts.model.path)
     several = {name: instantiate(config[name], key=name) for name in ("ema", "callbacks", "logger")}
-    print(describe(parts, config), f"  run              {job.directory}", sep="\n", flush=True)
+    rows = [*describe(parts, config), ("run", shown(job.directory))]
+    print(table(rows), flush=True)
     fingerprint = parts.dataset.train().fingerprint
     run = RunDirectory.start(
         job.directory,
@@ -63,31 +65,34 @@ def train(job: "Job") -> float:
             "choices": job.choices,
         },
     )
-    result = fit(
-        model=parts.model,
-        dataset=parts.dataset,
-        emas=several["ema"],
-        callbacks=several["callbacks"],
-        loggers=several["logger"],
-        settings=settings,
-        sampler=parts.sampler,
-        guidance=parts.guidance,
-        task=parts.task,
-        run=run,
-        seed=seed,
-        config=dict(config),
-        **rest,
-    )
-    _report(result, run.path)
+    with logging_to(run.log_file):
+        result = fit(
+            model=parts.model,
+            dataset=parts.dataset,
+            emas=several["ema"],
+            callbacks=several["callbacks"],
+            loggers=several["logger"],
+            settings=settings,
+            sampler=parts.sampler,
+            guidance=parts.guidance,
+            task=parts.task,
+            run=run,
+            seed=seed,
+            config=dict(config),
+            **rest,
+        )
+    print("\n" + table(_outcome(result, run)))
     return result.final_loss
 
 
-def _report(result: "FitResult", run: Path) -> None:
-    print(
-        f"\ntrained {result.kimg:g} kimg in {result.seconds:.0f} s "
-        f"({result.images_per_second:.0f} images/s), final loss {result.final_loss:.4g}\n"
-        f"  run directory    {run}\n"
-        f"  sample grids     {run / 'samples'}\n"
-        f"  metrics          {run / 'metrics.jsonl'}\n"
-        f"  score it with    flowexp eval run={run}"
-    )
+def _outcome(result: "FitResult", run: "RunDirectory") -> list[tuple[str, str]]:
+    from flowexp.apps.terminal import shown
+
+    speed = f"{result.seconds:.0f} s at {result.images_per_second:.0f} images/s"
+    return [
+        ("trained", f"{result.kimg:g} kimg in {speed}, final loss {result.final_loss:.4g}"),
+        ("run directory", shown(run.path)),
+        ("sample grids", shown(run.samples)),
+        ("metrics", shown(run.metrics_file)),
+        ("next", f"flowexp eval run={shown(run.path)}"),
+    ]

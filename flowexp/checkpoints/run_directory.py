@@ -112,6 +112,8 @@ class RunDirectory:
             self._refuse_another_config(config)
         for folder in (self.path, self.checkpoints, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.checkpoints.glob(".*.ckpt"):
+            unfinished.unlink()
         write_text(self.config_file, yaml.safe_dump(config, sort_keys=False))
         write_text(self.overrides_file, yaml.safe_dump(overrides))
         if not self.manifest_file.exists():
@@ -204,7 +206,7 @@ class RunDirectory:
         path = self.latest_checkpoint() if stem == "last" else self.checkpoints / f"{stem}.ckpt"
         if path is not None and path.is_file():
             return path
-        there = [file.stem for file in sorted(self.checkpoints.glob("*.ckpt"))]
+        there = [file.stem for file in sorted(self.checkpoints.glob("[!.]*.ckpt"))]
         raise UsageError(
             f"the run {self.path} has no checkpoint {name!r}.",
             key=key,
@@ -217,8 +219,10 @@ class RunDirectory:
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes, by the launcher's environment variables."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return int(next((os.environ[name] for name in names if name in os.environ), "0")) == 0
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
 
 
 def _runs_near(path: Path) -> list[str]:

@@ -4,7 +4,8 @@ import argparse
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class _Task:
     def __init__(self, run: Callable[[Job], Any], *, multirun: bool) -> None:
         self.run = run
         self.multirun = multirun
+        self.failure: Exception | None = None
 
     def __call__(self, config: DictConfig) -> Any:  # noqa: ANN401 - a verb's result
         hydra = HydraConfig.get()
@@ -60,16 +62,27 @@ class _Task:
             config=plain,  # type: ignore[arg-type]  # the root of a config is a mapping
             directory=Path(hydra.runtime.output_dir),
             overrides=list(hydra.overrides.task),
-            choices={str(k): str(v) for k, v in hydra.runtime.choices.items() if "hydra" not in k},
+            choices=_own_choices(hydra.runtime.choices),
             number=int(hydra.job.num) if self.multirun else None,
         )
         if self.multirun:
             print(f"\njob {job.number}: {' '.join(job.overrides)}", flush=True)
         try:
             return self.run(job)
-        except UsageError:
-            _remove_unused(job.directory, stop=Path(str(config.dirs.root)))
-            raise
+        except Exception as error:
+            if isinstance(error, UsageError):
+                _remove_unused(job.directory, stop=Path(str(config.dirs.root)))
+            if self.multirun:
+                print(f"job {job.number} failed: {error}", file=sys.stderr, flush=True)
+                raise
+            # Hydra would print the overrides before raising; the caller says what is needed.
+            self.failure = error
+            return None
+
+
+def _own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
+    """The chosen option of every group that is not Hydra's own."""
+    return {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra/")}
 
 
 def _remove_unused(directory: Path, *, stop: Path) -> None:
@@ -209,6 +222,8 @@ def _run_hydra(
                 start(config_name=config_name, task_function=task, overrides=overrides)
             except OSError as error:
                 raise _unwritable(error) from error
+            if task.failure is not None:
+                raise task.failure
     finally:
         GlobalHydra.instance().clear()
 

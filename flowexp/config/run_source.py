@@ -68,14 +68,16 @@ class RunSource(ConfigSource):
         group = config_path.removesuffix(".yaml").rpartition("/")[0]
         node = copy.deepcopy(self._node(group))
         inner = sorted(g for g in self._groups if g.startswith(group + "/"))
-        defaults = []
-        for sub in inner:
-            name = sub.removeprefix(group + "/")
-            if isinstance(node, dict) and name in node:
+        defaults: list[Any] = ["_self_"]
+        for name in (sub.removeprefix(group + "/") for sub in inner):
+            if not isinstance(node, dict) or name not in node:
+                continue
+            # An option that was not chosen stays null, and can be chosen now.
+            defaults.append({name: None if node[name] is None else _OPTION})
+            if node[name] is not None:
                 del node[name]
-                defaults.append({name: _OPTION})
-        if defaults:
-            node = {"defaults": [*defaults, "_self_"], **node}
+        if len(defaults) > 1:
+            node = {"defaults": defaults, **node}
         return ConfigResult(
             provider=self.provider,
             path=f"{self.scheme()}://{self.path}",

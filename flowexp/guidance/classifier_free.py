@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowexp.guidance.base import Guidance
 from flowexp.models import Model
-from flowexp.paths import Affine, Coefficients, Conversion, Prediction
+from flowexp.paths import Coefficients, Prediction
 
 __all__ = ["ClassifierFree"]
 
@@ -72,14 +72,10 @@ class _ClassifierFreeModel(Model):
         output = torch.lerp(unconditional, conditional, self.scale)
         c, conversion = both.coefficients, both.conversion
         if t.ndim == 1:
-            c, conversion = _first_half(c), _first_half_of_conversion(conversion)
+            c = _first_half(c)
+            conversion = conversion.at(c)
         return Prediction(self.path, x_t, output, c, conversion)
 
 
 def _first_half(c: Coefficients) -> Coefficients:
     return Coefficients(*(getattr(c, field.name).chunk(2)[0] for field in fields(c)))
-
-
-def _first_half_of_conversion(conversion: Conversion) -> Conversion:
-    halves = (getattr(conversion, field.name) for field in fields(conversion))
-    return Conversion(*(Affine(a.state.chunk(2)[0], a.output.chunk(2)[0]) for a in halves))

@@ -80,9 +80,9 @@ class FourierEmbedding(nn.Module):
 class MultiScaleEmbedding(nn.Module):
     """Fixed sinusoids whose periods cover every c_noise in use: [cos, sin].
 
-    Parameterizations differ in the range of c_noise: ln(sigma/alpha)/4 lies in about [-1.6, 1.1],
-    t in [0, 1], 1000 t in [0, 1000]. Periods are spaced geometrically from ``min_period`` to
-    ``max_period``, so part of the features resolves each of them.
+    c_noise is ln(sigma/alpha)/4, in about [-1.6, 1.1], or t in [0, 1], by parameterization. Periods
+    are spaced geometrically from ``min_period`` to ``max_period``. Much shorter periods would make
+    the velocity oscillate in time, which costs an adaptive solver many steps.
 
     Args:
         num_channels: Length of the embedding, even.
@@ -91,7 +91,7 @@ class MultiScaleEmbedding(nn.Module):
     """
 
     def __init__(
-        self, num_channels: int, *, min_period: float = 0.5, max_period: float = 2000.0
+        self, num_channels: int, *, min_period: float = 0.5, max_period: float = 32.0
     ) -> None:
         super().__init__()
         _check_even(num_channels, least=4)

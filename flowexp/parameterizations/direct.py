@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flowexp.parameterizations.base import NetworkInputs, Parameterization, bounded_input_scale
 from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import from_data, from_noise, from_velocity
+from flowexp.paths.conversions import FromData, FromNoise, FromVelocity
 
 __all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
 
@@ -16,11 +16,12 @@ class _Direct(Parameterization):
     """F is a prediction; the network sees ``time_scale * unit_time(t)``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise: 1000 for the sinusoidal embeddings of DDPM
-            and DiT in their usual frequencies, 1 for networks that are given t itself.
+        time_scale: Factor of the unit time in c_noise. SiT and torchcfm give the network t itself
+            (1); score-SDE and rectified flow's code 999 t, DDPM its step index. The larger it is,
+            the less smooth in time the velocity, and the more steps an adaptive solver takes.
     """
 
-    def __init__(self, *, time_scale: float = 1000.0) -> None:
+    def __init__(self, *, time_scale: float = 1.0) -> None:
         if not (time_scale > 0 and math.isfinite(time_scale)):
             raise ValueError(f"time_scale is {time_scale}; expected a positive number")
         self.time_scale = float(time_scale)
@@ -41,7 +42,7 @@ class VelocityPrediction(_Direct):
 
     def conversion(self, c: Coefficients) -> Conversion:
         """Velocity to data and noise."""
-        return from_velocity(c)
+        return FromVelocity(c)
 
 
 class NoisePrediction(_Direct):
@@ -55,7 +56,7 @@ class NoisePrediction(_Direct):
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
     """
 
-    def __init__(self, *, time_scale: float = 1000.0, min_alpha: float = 1e-3) -> None:
+    def __init__(self, *, time_scale: float = 1.0, min_alpha: float = 1e-3) -> None:
         super().__init__(time_scale=time_scale)
         if not 0.0 < min_alpha < 1.0:
             raise ValueError(f"min_alpha is {min_alpha}; expected a number in (0, 1)")
@@ -63,7 +64,7 @@ class NoisePrediction(_Direct):
 
     def conversion(self, c: Coefficients) -> Conversion:
         """Noise to data and velocity."""
-        return from_noise(c)
+        return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """From t_min up to where alpha has fallen to ``min_alpha``."""
@@ -82,7 +83,7 @@ class DataPrediction(_Direct):
     of x).
     """
 
-    def __init__(self, *, time_scale: float = 1000.0, min_sigma: float = 1e-3) -> None:
+    def __init__(self, *, time_scale: float = 1.0, min_sigma: float = 1e-3) -> None:
         super().__init__(time_scale=time_scale)
         if not min_sigma > 0.0:
             raise ValueError(f"min_sigma is {min_sigma}; expected a positive number")
@@ -90,7 +91,7 @@ class DataPrediction(_Direct):
 
     def conversion(self, c: Coefficients) -> Conversion:
         """Data to noise and velocity."""
-        return from_data(c)
+        return FromData(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """From where the noise-to-signal ratio is ``min_sigma`` up to t_max."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from flowexp.parameterizations.base import NetworkInputs, Parameterization
 from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import from_preconditioned
+from flowexp.paths.conversions import FromPreconditioned
 
 __all__ = ["EDMPreconditioning"]
 
@@ -47,7 +47,7 @@ class EDMPreconditioning(Parameterization):
 
     def conversion(self, c: Coefficients) -> Conversion:
         """Preconditioned output to data, noise and velocity."""
-        return from_preconditioned(c, sigma_data=self.sigma_data)
+        return FromPreconditioned(c, sigma_data=self.sigma_data)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """The schedule's range, narrowed to noise-to-signal ratios in [sigma_min, sigma_max]."""

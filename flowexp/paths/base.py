@@ -46,9 +46,14 @@ class Schedule(ABC):
         t_min: Smallest time of training and of network calls when sampling, >= 0.
         t_max: Largest time; sampling starts there.
 
+    Attributes:
+        grid_floor: The last time above 0 on the natural grid; 0 = none.
+
     Raises:
         ValueError: Not 0 <= t_min < t_max.
     """
+
+    grid_floor: float = 0.0
 
     def __init__(self, t_min: float, t_max: float) -> None:
         if not 0.0 <= t_min < t_max or not math.isfinite(t_max):
@@ -93,9 +98,13 @@ class Schedule(ABC):
     def natural_grid(self, steps: int, t_start: float, t_end: float) -> Tensor:
         """``steps + 1`` times from ``t_start`` down to ``t_end``, as the field spaces them here.
 
-        Uniform in t, unless the schedule says otherwise (the VE schedule: EDM's rho grid).
+        Uniform in t; where sigma' is infinite at the data, uniform down to :attr:`grid_floor` and
+        from there in one step. The VE schedule has EDM's rho grid.
         """
-        return torch.linspace(t_start, t_end, steps + 1, dtype=torch.float64)
+        if t_end >= self.grid_floor:
+            return torch.linspace(t_start, t_end, steps + 1, dtype=torch.float64)
+        upper = torch.linspace(t_start, self.grid_floor, steps, dtype=torch.float64)
+        return torch.cat([upper, upper.new_full((1,), t_end)])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"

@@ -16,8 +16,10 @@ noise     (x_t - sigma F)/alpha      F                           (alpha'/alpha) 
 The score ``-e / sigma`` is derived from the noise, and only for a Gaussian source.
 """
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,11 +31,11 @@ from flowexp.paths.path import Path
 __all__ = [
     "Affine",
     "Conversion",
+    "FromData",
+    "FromNoise",
+    "FromPreconditioned",
+    "FromVelocity",
     "Prediction",
-    "from_data",
-    "from_noise",
-    "from_preconditioned",
-    "from_velocity",
 ]
 
 
@@ -49,67 +51,150 @@ class Affine:
         return expand_as(self.state, x_t) * x_t + expand_as(self.output, x_t) * output
 
 
+class _Identity(Affine):
+    """F itself; skips the arithmetic of a zero and a one."""
+
+    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
+        return output
+
+
 @dataclass(frozen=True)
-class Conversion:
-    """How the network's output F becomes each of the three linear predictions."""
+class Conversion(ABC):
+    """How the network's output F becomes each of the three linear predictions.
 
-    data: Affine
-    noise: Affine
-    velocity: Affine
+    The coefficients of a prediction are computed when it is asked for: a sampler that needs the
+    velocity does not pay for the others.
+
+    Args:
+        c: The schedule at t.
+    """
+
+    c: Coefficients
+
+    @property
+    @abstractmethod
+    def data(self) -> Affine:
+        """F to data."""
+
+    @property
+    @abstractmethod
+    def noise(self) -> Affine:
+        """F to noise."""
+
+    @property
+    @abstractmethod
+    def velocity(self) -> Affine:
+        """F to velocity."""
+
+    def at(self, c: Coefficients) -> Self:
+        """The same rule at other coefficients."""
+        return replace(self, c=c)
+
+    @property
+    def _identity(self) -> Affine:
+        return _Identity(torch.zeros_like(self.c.alpha), torch.ones_like(self.c.alpha))
 
 
-def from_velocity(c: Coefficients) -> Conversion:
+class FromVelocity(Conversion):
     """F is the velocity; finite at both ends of every path whose derivatives are."""
-    return Conversion(
-        data=Affine(c.d_sigma / c.wronskian, -c.sigma / c.wronskian),
-        noise=Affine(-c.d_alpha / c.wronskian, c.alpha / c.wronskian),
-        velocity=_identity(c),
-    )
+
+    @property
+    def data(self) -> Affine:
+        """``(sigma' x_t - sigma F) / W``."""
+        c = self.c
+        return Affine(c.d_sigma / c.wronskian, -c.sigma / c.wronskian)
+
+    @property
+    def noise(self) -> Affine:
+        """``(alpha F - alpha' x_t) / W``."""
+        c = self.c
+        return Affine(-c.d_alpha / c.wronskian, c.alpha / c.wronskian)
+
+    @property
+    def velocity(self) -> Affine:
+        """F."""
+        return self._identity
 
 
-def from_data(c: Coefficients) -> Conversion:
+class FromData(Conversion):
     """F is the data (a denoiser); noise and velocity are infinite where sigma is 0."""
-    return Conversion(
-        data=_identity(c),
-        noise=Affine(1.0 / c.sigma, -c.alpha / c.sigma),
-        velocity=Affine(c.d_sigma / c.sigma, -c.wronskian / c.sigma),
-    )
+
+    @property
+    def data(self) -> Affine:
+        """F."""
+        return self._identity
+
+    @property
+    def noise(self) -> Affine:
+        """``(x_t - alpha F) / sigma``."""
+        return Affine(1.0 / self.c.sigma, -self.c.alpha / self.c.sigma)
+
+    @property
+    def velocity(self) -> Affine:
+        """``(sigma' / sigma) x_t - (W / sigma) F``."""
+        c = self.c
+        return Affine(c.d_sigma / c.sigma, -c.wronskian / c.sigma)
 
 
-def from_noise(c: Coefficients) -> Conversion:
+class FromNoise(Conversion):
     """F is the noise; data and velocity are infinite where alpha is 0."""
-    return Conversion(
-        data=Affine(1.0 / c.alpha, -c.sigma / c.alpha),
-        noise=_identity(c),
-        velocity=Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha),
-    )
+
+    @property
+    def data(self) -> Affine:
+        """``(x_t - sigma F) / alpha``."""
+        return Affine(1.0 / self.c.alpha, -self.c.sigma / self.c.alpha)
+
+    @property
+    def noise(self) -> Affine:
+        """F."""
+        return self._identity
+
+    @property
+    def velocity(self) -> Affine:
+        """``(alpha' / alpha) x_t + (W / alpha) F``."""
+        c = self.c
+        return Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha)
 
 
-def from_preconditioned(c: Coefficients, *, sigma_data: float) -> Conversion:
+@dataclass(frozen=True)
+class FromPreconditioned(Conversion):
     """F is EDM's unit-variance target, on any path.
 
-    With ``q = alpha^2 sigma_data^2 + sigma^2`` (the variance of x_t):
-    ``x = (alpha sigma_data^2 / q) x_t + (sigma sigma_data / sqrt q) F``,
-    ``e = (sigma / q) x_t - (alpha sigma_data / sqrt q) F``,
-    ``v = ((alpha alpha' sigma_data^2 + sigma sigma') / q) x_t - (W sigma_data / sqrt q) F``.
-    No coefficient cancels or diverges at either end.
+    With ``q = alpha^2 sigma_data^2 + sigma^2`` (the variance of x_t). No coefficient cancels or
+    diverges at either end.
+
+    Args:
+        c: The schedule at t.
+        sigma_data: Standard deviation of the data.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1 (alpha = 1); the general path by
     ``D(x_t / alpha; sigma / alpha)``.
     """
-    s2 = sigma_data**2
-    q = c.alpha**2 * s2 + c.sigma**2
-    root = torch.sqrt(q)
-    drift = c.alpha * c.d_alpha * s2 + c.sigma * c.d_sigma
-    return Conversion(
-        data=Affine(c.alpha * s2 / q, c.sigma * sigma_data / root),
-        noise=Affine(c.sigma / q, -c.alpha * sigma_data / root),
-        velocity=Affine(drift / q, -c.wronskian * sigma_data / root),
-    )
 
+    sigma_data: float
 
-def _identity(c: Coefficients) -> Affine:
-    return Affine(torch.zeros_like(c.alpha), torch.ones_like(c.alpha))
+    @property
+    def _variance(self) -> Tensor:
+        return (self.c.alpha * self.sigma_data) ** 2 + self.c.sigma**2
+
+    @property
+    def data(self) -> Affine:
+        """``(alpha sigma_data^2 / q) x_t + (sigma sigma_data / sqrt q) F``."""
+        c, q = self.c, self._variance
+        return Affine(c.alpha * self.sigma_data**2 / q, c.sigma * self.sigma_data * torch.rsqrt(q))
+
+    @property
+    def noise(self) -> Affine:
+        """``(sigma / q) x_t - (alpha sigma_data / sqrt q) F``."""
+        c, q = self.c, self._variance
+        return Affine(c.sigma / q, -c.alpha * self.sigma_data * torch.rsqrt(q))
+
+    @property
+    def velocity(self) -> Affine:
+        """``((alpha alpha' sigma_data^2 + sigma sigma') / q) x_t - (W sigma_data / sqrt q) F``."""
+        c, q = self.c, self._variance
+        drift = c.alpha * c.d_alpha * self.sigma_data**2 + c.sigma * c.d_sigma
+        return Affine(drift / q, -c.wronskian * self.sigma_data * torch.rsqrt(q))
 
 
 @dataclass(frozen=True)
@@ -133,22 +218,22 @@ class Prediction:
     conversion: Conversion
 
     @classmethod
-    def of_velocity(cls, path: Path, x_t: Tensor, t: Tensor, velocity: Tensor) -> "Prediction":
+    def of_velocity(cls, path: Path, x_t: Tensor, t: Tensor, velocity: Tensor) -> Self:
         """The prediction whose velocity is given; t is () or (B,)."""
         c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, velocity, c, from_velocity(c))
+        return cls(path, x_t, velocity, c, FromVelocity(c))
 
     @classmethod
-    def of_data(cls, path: Path, x_t: Tensor, t: Tensor, data: Tensor) -> "Prediction":
+    def of_data(cls, path: Path, x_t: Tensor, t: Tensor, data: Tensor) -> Self:
         """The prediction whose data (denoised x_t) is given; t is () or (B,)."""
         c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, data, c, from_data(c))
+        return cls(path, x_t, data, c, FromData(c))
 
     @classmethod
-    def of_noise(cls, path: Path, x_t: Tensor, t: Tensor, noise: Tensor) -> "Prediction":
+    def of_noise(cls, path: Path, x_t: Tensor, t: Tensor, noise: Tensor) -> Self:
         """The prediction whose noise is given; t is () or (B,)."""
         c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, noise, c, from_noise(c))
+        return cls(path, x_t, noise, c, FromNoise(c))
 
     @cached_property
     def data(self) -> Tensor:

@@ -8,6 +8,10 @@ from flowexp.paths.base import Coefficients, Schedule
 __all__ = ["VP", "LinearVP"]
 
 
+# Where score-SDE's ODE sampling stops on VP paths (arXiv 2011.13456, appendix C).
+_SAMPLING_FLOOR = 1e-3
+
+
 class VP(Schedule):
     """``alpha = exp(-T/2)``, ``sigma = sqrt(1 - exp(-T))``, T the integrated noise rate.
 
@@ -22,6 +26,8 @@ class VP(Schedule):
     Source: Song et al., Score-Based Generative Modeling through SDEs, 2021, arXiv 2011.13456,
     appendix C.
     """
+
+    grid_floor = _SAMPLING_FLOOR
 
     def __init__(
         self,
@@ -67,6 +73,8 @@ class LinearVP(Schedule):
 
     Source: Lipman et al., Flow Matching Guide and Code, 2024, arXiv 2412.06264 ("linear VP").
     """
+
+    grid_floor = _SAMPLING_FLOOR
 
     def __init__(self, *, t_min: float = 1e-5, t_max: float = 1.0) -> None:
         super().__init__(t_min, t_max)

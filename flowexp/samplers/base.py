@@ -98,6 +98,14 @@ class Sampler(ABC):
             conditions: (B, ...) tensors such as ``labels``.
         """
 
+    def check(self, model: Model) -> None:
+        """Refuse a model this sampler cannot be right for, before anything is computed.
+
+        Raises:
+            ValueError: The source or the times do not fit.
+        """
+        self.check_source(model)
+
     def check_source(self, model: Model) -> None:
         """Refuse a source for which this method's noise is wrong.
 

@@ -110,6 +110,19 @@ class FixedStepSampler(Sampler):
         x = field.leave(z, nodes[-1]).to(e.dtype)
         return Samples(x, evaluations_of(e.shape[0], counted))
 
+    def check(self, model: Model) -> None:
+        """Refuse a source, a time grid or a variable that does not fit the model.
+
+        Raises:
+            ValueError: The method's noise is wrong for the source, the grid leaves the model's
+                range, or the variable is infinite on it.
+        """
+        self.check_source(model)
+        field = Field(
+            CountedModel(model), variable=self.variable, conditions={}, device=torch.device("cpu")
+        )
+        field.nodes(self._times(model))
+
     def _times(self, model: Model) -> Tensor:
         """The grid's times, after a check that the model can be asked at all but the last."""
         times = self.time_grid.times(model, self.steps)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,9 +55,15 @@ class MetricsFile:
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
-        """Hand the rows to the system."""
+    def flush(self, *, durable: bool = False) -> None:
+        """Hand the rows to the system.
+
+        Args:
+            durable: Whether to wait until they are on the disk.
+        """
         self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
         self._flushed = time.monotonic()
 
     def close(self) -> None:

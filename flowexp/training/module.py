@@ -1,6 +1,5 @@
 """The thin bridge between Lightning and a training session."""
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from flowexp.checkpoints import RunDirectory
 from flowexp.checkpoints.resume_rules import config_digest
 from flowexp.data import Batch, BatchStream, ImageArrays
 from flowexp.errors import UsageError
-from flowexp.models import FlowModel
 from flowexp.seeding import derive_seed
 from flowexp.training.draws import Draws, seed_global
 from flowexp.training.ema import EMAWeights
 from flowexp.training.feed import BatchFeed
-from flowexp.training.precision import AutocastNetwork, autocast_dtype, gradient_scaler
+from flowexp.training.precision import gradient_scaler, with_precision
 from flowexp.training.session import Session
 from flowexp.training.update import Update
 
@@ -57,9 +55,7 @@ class FlowModule(LightningModule):
     def on_fit_start(self) -> None:
         """Put the parts together on the device and continue from the checkpoint, if any."""
         session = self.session
-        session.device = self.device
-        session.rank, session.world_size = self.global_rank, self.trainer.world_size
-        _check_share(session)
+        session.place(self.device, rank=self.global_rank, world_size=self.trainer.world_size)
         parts, settings = session.parts, session.settings
         session.averages = EMAWeights(self.network, laws=parts.emas)
         self.draws = Draws(
@@ -73,7 +69,7 @@ class FlowModule(LightningModule):
         )
         parallel = session.world_size > 1
         session.update = Update(
-            _trained_model(parts.model, settings.precision),
+            with_precision(parts.model, settings.precision),
             objective=parts.objective,
             optimizer=session.optimizer,
             lr_schedule=parts.lr_schedule,
@@ -158,23 +154,3 @@ class FlowModule(LightningModule):
         if isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()
         return nullcontext()
-
-
-def _trained_model(model: FlowModel, precision: str) -> FlowModel:
-    """The model, its network under autocast where the precision asks for it."""
-    dtype = autocast_dtype(precision)
-    if dtype is None:
-        return model
-    trained = copy.copy(model)
-    trained.network = AutocastNetwork(model.network, dtype=dtype)
-    return trained
-
-
-def _check_share(session: Session) -> None:
-    if session.settings.batch_size % session.world_size:
-        raise UsageError(
-            f"{session.settings.batch_size} images cannot be shared equally by "
-            f"{session.world_size} processes.",
-            key="trainer.batch_size",
-            remedy=f"Choose a multiple of {session.world_size}.",
-        )

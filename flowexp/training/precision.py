@@ -1,5 +1,6 @@
 """Lower precision for the network alone: paths, times, losses and weights keep theirs."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,15 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
+from flowexp.models import FlowModel
 
-__all__ = ["AutocastNetwork", "autocast_dtype", "gradient_scaler", "matmul_precision"]
+__all__ = ["AutocastNetwork", "gradient_scaler", "matmul_precision", "with_precision"]
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-
-def autocast_dtype(precision: str) -> torch.dtype | None:
-    """The dtype that matrix products and convolutions of the network use, or None for float32."""
-    return _AUTOCAST.get(precision)
 
 
 class AutocastNetwork(nn.Module):
@@ -46,6 +43,18 @@ class AutocastNetwork(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("network"), name)
+
+
+def with_precision(model: FlowModel, precision: str) -> FlowModel:
+    """The model with its network under autocast, if the precision is a mixed one.
+
+    The network is shared, not copied.
+    """
+    if precision not in _AUTOCAST:
+        return model
+    lowered = copy.copy(model)
+    lowered.network = AutocastNetwork(model.network, dtype=_AUTOCAST[precision])
+    return lowered
 
 
 def gradient_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler | None:

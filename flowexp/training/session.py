@@ -17,6 +17,7 @@ from flowexp.checkpoints import RunDirectory, read_checkpoint, write_checkpoint
 from flowexp.checkpoints.resume_rules import plain
 from flowexp.couplings import Coupling
 from flowexp.data import Dataset
+from flowexp.errors import UsageError
 from flowexp.guidance import Guidance
 from flowexp.models import FlowModel
 from flowexp.objectives import Objective
@@ -131,6 +132,21 @@ class Session:
         """Mean speed since this process began to train."""
         return (self.step - self.start_step) * self.settings.batch_size / max(self.seconds, 1e-9)
 
+    def place(self, device: torch.device, *, rank: int, world_size: int) -> None:
+        """Tell the session where it runs.
+
+        Raises:
+            UsageError: The batch cannot be shared equally.
+        """
+        self.device, self.rank, self.world_size = device, rank, world_size
+        if self.settings.batch_size % world_size:
+            raise UsageError(
+                f"{self.settings.batch_size} images cannot be shared equally by {world_size} "
+                "processes.",
+                key="trainer.batch_size",
+                remedy=f"Choose a multiple of {world_size}.",
+            )
+
     def is_complete(self) -> bool:
         """Whether the latest checkpoint is at the end already; then its weights are loaded."""
         checkpoint = self.run.latest_checkpoint()
@@ -231,7 +247,7 @@ class Session:
         if not self.is_first or self._saved_step == self.step:
             return self.run.latest_checkpoint()
         if self._metrics is not None:
-            self._metrics.flush()
+            self._metrics.flush(durable=True)
         numbered = self.run.checkpoints / f"step-{self.step:09d}.ckpt"
         write_checkpoint(numbered, snapshot(self))
         keep_newest(self.run, newest=numbered, keep=self.settings.keep_checkpoints)

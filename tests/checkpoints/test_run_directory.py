@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowexp.checkpoints import RunDirectory
+from flowexp.checkpoints import RunDirectory, is_first_process
 from flowexp.checkpoints.atomic import write_text
 from flowexp.checkpoints.resume_rules import changed_keys, config_digest
 from flowexp.errors import UsageError
@@ -111,6 +111,36 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+    ],
+)
+def test_which_process_writes(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], first: bool
+) -> None:
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is first
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    run = RunDirectory.start(tmp_path, config=CONFIG)
+    half = run.checkpoints / ".last.12-ab.ckpt"
+    half.write_text("half")
+    whole = write_text(run.checkpoints / "last.ckpt", "whole")
+    RunDirectory.start(tmp_path, config=CONFIG)
+    assert list(run.checkpoints.iterdir()) == [whole]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a file in the place of a folder")
 def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
@@ -130,7 +160,7 @@ def test_open_names_runs_nearby(tmp_path: Path) -> None:
 
 def test_open_wants_a_checkpoint_unless_told_otherwise(tmp_path: Path) -> None:
     RunDirectory.start(tmp_path, config=CONFIG)
-    with pytest.raises(UsageError, match="teacher: the run .* has no checkpoint yet"):
+    with pytest.raises(UsageError, match=r"teacher: the run .* has no checkpoint yet"):
         RunDirectory.open(tmp_path, key="teacher")
     assert RunDirectory.open(tmp_path, checkpoint=False).path == tmp_path
 

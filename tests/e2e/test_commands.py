@@ -91,9 +91,11 @@ def test_samples_do_not_depend_on_the_number_of_processes(trained_run, tmp_path)
     (tmp_path / "one").mkdir()
     one = samples(trained_run, tmp_path / "one", seeds="0-63", batch_size=16)
     launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-        + ["-m", "flowexp", "sample", f"run={trained_run}", "seeds=0-63", "batch_size=16"]
-        + ["dirs.run=two"],
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
+            *("-m", "flowexp", "sample", f"run={trained_run}", "seeds=0-63", "batch_size=16"),
+            "dirs.run=two",
+        ],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -116,7 +118,9 @@ def test_a_sweep_runs_every_combination(tmp_path):
     configs = [yaml.safe_load(p.read_text()) for p in sorted(tmp_path.glob("sweep/*/config.yaml"))]
     found = {(c["seed"], c["path"]["schedule"]["_target_"].rpartition(".")[2]) for c in configs}
     assert found == {(1, "Linear"), (1, "VP"), (2, "Linear"), (2, "VP")}
-    assert all((tmp_path / "sweep" / str(i) / "checkpoints" / "last.ckpt").is_file() for i in range(4))
+    assert all(
+        (tmp_path / "sweep" / str(i) / "checkpoints" / "last.ckpt").is_file() for i in range(4)
+    )
 
 
 def test_a_failing_job_does_not_stop_the_others(tmp_path):

@@ -12,7 +12,7 @@ import random
 import pytest
 import torch
 
-from flowexp.apps.assemble import assemble, check_times
+from flowexp.apps.assemble import assemble, check_training
 from flowexp.apps.list import options
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
@@ -28,9 +28,21 @@ T_SOURCES = {"pfgmpp", "pfgm"}
 
 TINY = {
     "network=unet": ["network.model_channels=8", "network.pixel_unshuffle=1"],
-    "network=ddpmpp": ["network.model_channels=8", "network.num_blocks=1", "network.channel_mult=[1,2]"],
-    "network=ncsnpp": ["network.model_channels=8", "network.num_blocks=1", "network.channel_mult=[1,2]"],
-    "network=adm": ["network.model_channels=8", "network.num_blocks=1", "network.channel_mult=[1,2]"],
+    "network=ddpmpp": [
+        "network.model_channels=8",
+        "network.num_blocks=1",
+        "network.channel_mult=[1,2]",
+    ],
+    "network=ncsnpp": [
+        "network.model_channels=8",
+        "network.num_blocks=1",
+        "network.channel_mult=[1,2]",
+    ],
+    "network=adm": [
+        "network.model_channels=8",
+        "network.num_blocks=1",
+        "network.channel_mult=[1,2]",
+    ],
     "network=dit": ["network.hidden=16", "network.depth=1", "network.heads=2"],
     "network=mlp": ["network.hidden=16", "network.depth=1"],
     "sampler/time_grid=given": ["sampler.time_grid.values=[0.9,0.4,0.0]"],
@@ -83,7 +95,11 @@ def covering_rows() -> list[dict[str, str]]:
         for group in rng.sample(sorted(GROUPS), len(GROUPS)):
             if group not in row:
                 row[group] = max(
-                    (v for v in GROUPS[group] if not any(refused((group, v), o) for o in row.items())),
+                    (
+                        v
+                        for v in GROUPS[group]
+                        if not any(refused((group, v), o) for o in row.items())
+                    ),
                     key=lambda v: (
                         sum(frozenset([(group, v), o]) in missing for o in row.items()),
                         rng.random(),
@@ -120,7 +136,7 @@ def test_trains_and_samples(row):
     torch.manual_seed(0)
     parts = assemble(config, device="cpu")
     law = instantiate(config["timestep"], key="timestep")
-    check_times(law, parts.model.path.schedule)
+    check_training(law, instantiate(config["objective"], key="objective"), parts.model.path)
     loss = one_step(config, parts, law)
     assert math.isfinite(loss)
     x = two_samples(parts)

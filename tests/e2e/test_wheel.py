@@ -16,28 +16,29 @@ ROOT = Path(__file__).resolve().parents[2]
 PART = '''
 """A sampler that is not part of flowexp."""
 
-import torch
 from flowexp.samplers import FixedStepSampler
 
 
-class Halfway(FixedStepSampler):
-    """Euler with the velocity of the middle of the step."""
+class Damped(FixedStepSampler):
+    """Euler whose every step is scaled by a factor."""
 
-    def __init__(self, *, steps: int, time_grid, dtype: str = "float64") -> None:
-        super().__init__(steps=steps, time_grid=time_grid, dtype=dtype)
+    def __init__(self, *, steps: int, time_grid, factor: float = 1.0) -> None:
+        super().__init__(steps=steps, time_grid=time_grid)
+        self.factor = factor
 
-    def step(self, model, x, t, t_next, **conditions):
-        return x + (t_next - t) * model.velocity(x, 0.5 * (t + t_next), **conditions)
+    def step(self, field, z, interval, noise):
+        return z + self.factor * interval.length * field.slope(z, interval.start)
 '''
 
 YAML = """
-# Euler with the velocity of the middle of the step
+# Euler whose every step is scaled by a factor
 defaults:
   - time_grid: natural
   - _self_
 
-_target_: my_sampler.Halfway
+_target_: my_sampler.Damped
 steps: 4
+factor: 1.0
 """
 
 
@@ -80,9 +81,9 @@ def test_the_wheel_carries_config_and_data(installed):
 def test_a_part_from_outside_needs_no_edit_of_flowexp(installed, tmp_path):
     (tmp_path / "my_sampler.py").write_text(textwrap.dedent(PART))
     (tmp_path / "my_conf" / "sampler").mkdir(parents=True)
-    (tmp_path / "my_conf" / "sampler" / "halfway.yaml").write_text(YAML)
+    (tmp_path / "my_conf" / "sampler" / "damped.yaml").write_text(YAML)
     used = run(
-        installed, "train", "--config-dir", "my_conf", "sampler=halfway", "sampler.steps=3",
+        installed, "train", "--config-dir", "my_conf", "sampler=damped", "sampler.steps=3",
         "dataset=fashion10k", "network.model_channels=8", "trainer.max_kimg=0.064",
         "trainer.batch_size=16", "dirs.run=run", cwd=tmp_path,
     )  # fmt: skip
@@ -91,10 +92,10 @@ def test_a_part_from_outside_needs_no_edit_of_flowexp(installed, tmp_path):
     assert again.returncode == 0, again.stderr
     assert "3 NFE" in again.stdout
     listed = run(installed, "list", "sampler", "--config-dir", "my_conf", cwd=tmp_path)
-    assert "halfway" in listed.stdout
+    assert "damped" in listed.stdout
     wrong = run(
-        installed, "check", "--config-dir", "my_conf", "sampler=halfway", "+sampler.stride=2",
+        installed, "check", "--config-dir", "my_conf", "sampler=damped", "+sampler.stride=2",
         cwd=tmp_path,
     )  # fmt: skip
     assert wrong.returncode == 2
-    assert "Halfway" in wrong.stderr
+    assert "Damped" in wrong.stderr

@@ -23,7 +23,10 @@ WITHOUT_DATA = {
         ["train", "sampler/time_gird=edm"],
         ["sampler/time_gird", "sampler/time_grid"],
     ),
-    "text for a number": (["train", "trainer.max_kimg=many"], ["trainer.max_kimg", "many", "float"]),
+    "text for a number": (
+        ["train", "trainer.max_kimg=many"],
+        ["trainer.max_kimg", "many", "float"],
+    ),
     "fraction for an integer": (["train", "trainer.batch_size=1.5"], ["trainer.batch_size", "int"]),
     "number for a list": (["train", "network.channel_mult=3"], ["network.channel_mult"]),
     "text for the seed": (["train", "seed=one"], ["seed", "one"]),
@@ -139,9 +142,7 @@ def test_unwritable_output(tmp_path):
 
 
 def test_another_config_in_the_same_directory(trained_run, tmp_path):
-    outcome = flowexp(
-        "train", *TINY, "optimizer.lr=0.5", f"dirs.run={trained_run}", cwd=tmp_path
-    )
+    outcome = flowexp("train", *TINY, "optimizer.lr=0.5", f"dirs.run={trained_run}", cwd=tmp_path)
     one_readable_paragraph(outcome)
     assert "optimizer.lr" in outcome.err
     assert (trained_run / "checkpoints" / "last.ckpt").is_file()

@@ -46,7 +46,7 @@ class RecordedNoise:
 class EDMFamily(Schedule):
     """EDM's (schedule, scaling) pairs: ``alpha = s(t)``, ``sigma = s(t) n(t)``.
 
-    n(t) is t ("linear"), sqrt(t) ("ve") or that of a VP path ("vp", betas fitted to the range of n);
+    n(t) is t ("linear"), sqrt(t) ("ve") or that of a VP path ("vp", betas fitted to n's range);
     s(t) is 1 ("none") or 1/sqrt(1 + n^2) ("vp").
     """
 

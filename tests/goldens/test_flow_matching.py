@@ -31,7 +31,7 @@ from flowexp.paths import (
     bridge_point,
     edm_sigmas,
 )
-from flowexp.paths.conversions import from_noise, from_velocity
+from flowexp.paths.conversions import FromNoise, FromVelocity
 from flowexp.samplers import RK4, Uniform, diffusions, sde
 from flowexp.timesteps import CosMap, LogitNormal, LogNormal, Mode
 from tests.goldens.harness import dispatch, parametrize
@@ -240,7 +240,7 @@ def check_sit_conversions(case):
         "d_sigma_dt": -c.d_sigma,
         "xt": point.x_t,
         "ut": -point.velocity,
-        "drift_mean": from_noise(c).velocity.state[:, None, None, None] * point.x_t,
+        "drift_mean": FromNoise(c).velocity.state[:, None, None, None] * point.x_t,
         "drift_var": diffusions.SBDM()(path.schedule, t),
         "score_from_v": of_v.score,
         "noise_from_v": of_v.noise,
@@ -250,7 +250,7 @@ def check_sit_conversions(case):
     for key in g:
         if key.startswith("w_"):
             ours[key] = form_named(key.removeprefix("w_"), scale=scale)(path.schedule, t)
-    close(from_velocity(c).velocity.output, torch.ones_like(t))
+    close(FromVelocity(c).velocity.output, torch.ones_like(t))
     for key, value in ours.items():
         close(value, g[key])
     inputs = {"t_ref", "t_flowexp", "e", "x", "v_ref", "v_flowexp", "score_in", "diffusion_norm"}

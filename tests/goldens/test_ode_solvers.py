@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from flowexp.likelihood import ExactTrace, Hutchinson, log_likelihood
 from flowexp.paths import VE, Coefficients, Linear, Path, Schedule
 from flowexp.samplers import (
     DDIM,
@@ -163,7 +164,24 @@ def check_diffusers_ddim(case):
     close(torch.stack([x for _, x in states]), tensor(data, "x_states"), 2e-5)
 
 
+def check_likelihood(case):
+    data = np.load(case)
+    x, tolerance = tensor(data, "data"), float(data["tol"])
+    model = mixture(data, Linear(), time_range=(0.0, 1.0 - float(data["eps_time"])))
+    options = {"rtol": tolerance, "atol": tolerance, "per_sample": False}
+    by_probe = Hutchinson(tensor(data, "hutch_eps"))
+    estimated = log_likelihood(model, x, divergence=by_probe, **options)
+    exact = log_likelihood(model, x, divergence=ExactTrace(), **options)
+    close(estimated.bits_per_dim(), tensor(data, "bpd_hutchinson"), 1e-5)
+    close(exact.bits_per_dim(), tensor(data, "bpd_exact_trace"), 1e-5)
+    close(exact.bits_per_dim(), tensor(data, "bpd_true"), 1e-3)
+    # The file's latents are the states where the integration stopped, a hair before sigma = 1.
+    close(estimated.latents * (1.0 - float(data["eps_time"])), tensor(data, "z"), 1e-5)
+    assert estimated.nfe.unique().tolist() == [int(data["nfe"])]
+
+
 CHECKS = {
+    "likelihood": check_likelihood,
     "linear_fixed": check_linear_fixed,
     "linear_rk45": check_linear_rk45,
     "ve_kdiffusion": check_ve_kdiffusion,

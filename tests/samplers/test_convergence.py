@@ -56,7 +56,7 @@ IN_NSR = {
     "ab2_nsr": (lambda **kw: AdamsBashforth(order=2, variable=NoiseToSignal(), **kw), 2),
 }
 SOLVERS = IN_TIME | IN_NSR
-# Where S^2 = alpha^2 std^2 + sigma^2 is quadratic in t, a = S'/S satisfies a'' + 6 a a' + 4 a^3 = 0,
+# Where S^2 = alpha^2 std^2 + sigma^2 is quadratic in t, a = S'/S has a'' + 6 a a' + 4 a^3 = 0,
 # which is the midpoint rule's leading error term on x' = a x: it gains an order.
 GAINS_AN_ORDER = {("linear", "midpoint"), ("ve", "midpoint")}
 

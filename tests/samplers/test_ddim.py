@@ -90,7 +90,7 @@ def test_starts_where_alpha_is_zero():
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 @pytest.mark.parametrize("schedule", PATHS.values(), ids=PATHS)
 def test_stochastic_sampling_keeps_the_law(schedule, eta):
-    """Gaussian data: mean and deviation within 5 standard errors (false alarm below 1e-5) + bias."""
+    """Gaussian data: mean and deviation within 5 standard errors (false alarm < 1e-5) + bias."""
     mean = torch.tensor([[0.4]], dtype=torch.float64)
     model = GaussianModel(Path(schedule), mean=mean, std=0.5, time_range=(1e-4, schedule.t_max))
     n = 4000

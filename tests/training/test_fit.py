@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from flowexp.checkpoints import RunDirectory, read_checkpoint
-from flowexp.couplings import Pairs
+from flowexp.couplings import Independent, Pairs
 from flowexp.errors import UsageError
-from flowexp.training import NonFiniteLossError, TrainingInterrupted
+from flowexp.timesteps import Uniform
+from flowexp.training import Constant, NonFiniteLossError, TrainingInterrupted
 from flowexp.training.callbacks import Callback
-from flowexp.training.session import Session
-from tests.training.tiny import Squares, tiny_model, tiny_settings, train
+from flowexp.training.session import Parts, Session
+from tests.training.tiny import Squares, Tiles, adam, tiny_model, tiny_settings, train
 
 
 class StopAt(Callback):
@@ -239,3 +240,35 @@ def test_no_labels_reach_an_unconditional_network(tmp_path: Path) -> None:
     model.network.label.register_forward_hook(lambda _m, args, _o: labels.append(args[0]))
     train(tmp_path / "run", model=model, settings=tiny_settings(max_kimg=0.016))
     assert set(torch.cat(labels).tolist()) == {0}
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    parts = Parts(
+        model=tiny_model(),
+        dataset=Tiles(),
+        coupling=Independent(),
+        timestep=Uniform(),
+        objective=Squares(),
+        optimizer=adam,
+        lr_schedule=Constant(),
+        emas={},
+    )
+    session = Session(
+        parts, settings=tiny_settings(), run=RunDirectory(tmp_path), seed=0, config={}
+    )
+    with pytest.raises(UsageError, match=r"trainer\.batch_size: 16 images .* multiple of 3"):
+        session.place(torch.device("cpu"), rank=0, world_size=3)
+
+
+def test_another_seed_does_not_continue_a_run(tmp_path: Path) -> None:
+    train(tmp_path / "run", settings=tiny_settings(max_kimg=0.064))
+    with pytest.raises(UsageError, match=r"seed: 0 -> 1"):
+        train(tmp_path / "run", seed=1)
+
+
+def test_a_damaged_last_checkpoint_is_named(tmp_path: Path) -> None:
+    train(tmp_path / "run", settings=tiny_settings(max_kimg=0.064))
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UsageError, match=r"dirs\.run: .*last\.ckpt cannot be read"):
+        train(tmp_path / "run")

@@ -72,9 +72,8 @@ class WandbLogger:
     def log(self, row: Mapping[str, Any]) -> None:
         """Send a row."""
         if self._run is not None:
-            self._run.log(
-                {key: value for key, value in row.items() if key != "step"}, step=row["step"]
-            )
+            values = {k: v for k, v in row.items() if k not in ("step", "partial")}
+            self._run.log(values, step=row["step"])
 
     def finish(self, *, failed: bool) -> None:
         """Close the run, with W&B's exit code for failures."""

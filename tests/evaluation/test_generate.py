@@ -1,0 +1,82 @@
+"""A sample is a function of its seed."""
+
+import pytest
+import torch
+
+from flowexp.evaluation import Processes, generate, latents
+from flowexp.guidance import ClassifierFree
+from flowexp.paths import VE, Linear, Path
+from flowexp.seeding import generator
+from tests.evaluation.tiny import SHAPE, heun, task, tiny_model
+
+
+def samples(seeds, *, batch_size: int, **rest) -> dict[int, torch.Tensor]:
+    found = {}
+    batches = generate(
+        tiny_model(),
+        sampler=heun(),
+        task=task(),
+        seeds=seeds,
+        shape=SHAPE,
+        batch_size=batch_size,
+        **rest,
+    )
+    for batch in batches:
+        assert len(batch.seeds) == len(batch.x) == len(batch.nfe) <= batch_size
+        assert batch.x.dtype == torch.float32
+        found.update(zip(batch.seeds, batch.x, strict=True))
+    return found
+
+
+def test_samples_do_not_depend_on_the_batch_size() -> None:
+    reference = samples(range(64), batch_size=64)
+    assert len(reference) == 64
+    assert len({tuple(x.flatten().tolist()) for x in reference.values()}) == 64
+    for batch_size in (16, 7, 1):
+        other = samples(range(64), batch_size=batch_size)
+        for seed, x in reference.items():
+            torch.testing.assert_close(other[seed], x, rtol=0.0, atol=1e-6)
+
+
+def test_samples_do_not_depend_on_their_neighbours() -> None:
+    reference = samples(range(20), batch_size=20)
+    some = samples([13, 2], batch_size=2)
+    for seed, x in some.items():
+        torch.testing.assert_close(reference[seed], x, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 9])
+def test_sharing_the_work_changes_no_bit(world_size: int) -> None:
+    reference = samples(range(30), batch_size=4)
+    together: dict[int, torch.Tensor] = {}
+    for rank in range(world_size):
+        processes = Processes(rank=rank, world_size=world_size)
+        mine = samples(range(30), batch_size=4, processes=processes)
+        assert not together.keys() & mine.keys()
+        together |= mine
+    assert together.keys() == reference.keys()
+    assert all(torch.equal(together[seed], x) for seed, x in reference.items())
+
+
+@pytest.mark.parametrize("path", [Path(Linear()), Path(VE(), D=3.0)])
+def test_latents_are_draws_of_the_source(path: Path) -> None:
+    found = latents(path, [4, 9], shape=(2, 5))
+    for row, seed in zip(found, (4, 9), strict=True):
+        drawn = path.source.sample((1, 2, 5), rng=generator(seed, "latents"))
+        assert torch.equal(row, drawn[0])
+
+
+def test_guidance_is_applied_and_counted() -> None:
+    def run(**rest):
+        return next(
+            generate(tiny_model(), sampler=heun(), task=task(), seeds=[0], shape=SHAPE, **rest)
+        )
+
+    plain, guided = run(), run(guidance=ClassifierFree(scale=2.0))
+    assert not torch.allclose(plain.x, guided.x)
+    assert int(guided.nfe[0]) == 2 * int(plain.nfe[0])
+
+
+def test_a_batch_size_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        samples([0], batch_size=0)

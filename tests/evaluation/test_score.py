@@ -1,0 +1,106 @@
+"""Scores: the number, its protocol, its record, alone and shared."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowexp.data import quantize
+from flowexp.errors import UsageError
+from flowexp.evaluation import ScoreResult, append_results, generate, score
+from flowexp.metrics import MetricRecord
+from tests.evaluation.tiny import SHAPE, heun, metric, reference, task, tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def evaluate(**changes) -> ScoreResult:
+    parts = {
+        "metrics": {"fd": metric()},
+        "reference": reference(),
+        "sampler": heun(),
+        "task": task(),
+        "seeds": range(50),
+        "shape": SHAPE,
+        "batch_size": 8,
+    }
+    return score(tiny_model(), **(parts | changes))
+
+
+def test_the_number_is_the_metric_of_the_quantised_samples() -> None:
+    result = evaluate()
+    batches = generate(
+        tiny_model(), sampler=heun(), task=task(), seeds=range(50), shape=SHAPE, batch_size=8
+    )
+    by_hand = metric()
+    by_hand.prepare(reference())
+    accumulator = by_hand.accumulator()
+    accumulator.update(torch.cat([quantize(batch.x) for batch in batches]))
+    (expected,) = accumulator.compute()
+    assert result.records[0].value == pytest.approx(expected.value, rel=1e-9)
+    assert result.count == 50
+    assert result.nfe in (5.0, 6.0)
+    assert result.images_per_second == pytest.approx(50 / result.seconds)
+
+
+def test_the_protocol_says_how() -> None:
+    result = evaluate(facts={"ema": "main", "precision": "32-true", "sampler": "Heun(3)"})
+    protocol = result.records[0].protocol
+    assert (protocol.n_gen, protocol.seeds, protocol.nfe) == (50, "0-49", result.nfe)
+    assert (protocol.ema, protocol.precision, protocol.sampler) == ("main", "32-true", "Heun(3)")
+    assert protocol.device == "cpu"
+    assert protocol.reference_fingerprint == reference().fingerprint
+
+
+def test_held_out_data_gives_the_floor() -> None:
+    with_floor = evaluate(heldout=reference(32, seed=1)).records[0].extra
+    assert with_floor["floor"] > 0.0
+    assert with_floor["floor_count"] == 32
+
+
+def test_what_a_metric_lacks_is_found_before_sampling() -> None:
+    class Lacking(type(metric())):
+        def check(self) -> None:
+            raise UsageError("no weights.", key="metric")
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("sampled")
+
+    with pytest.raises(UsageError, match="no weights"):
+        evaluate(metrics={"fd": Lacking(metric().extractor, name="fd_raw")}, on_batch=forbidden)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_measures(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "tests.evaluation.tiny", tmp_path / "two.json"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    two = json.loads((tmp_path / "two.json").read_text())
+    one = evaluate()
+    assert two["count"] == 50
+    assert sorted(seed for seeds in two["seeds"] for seed in seeds) == list(range(50))
+    assert all(two["seeds"])
+    record = MetricRecord.from_dict(two["records"][0])
+    assert record.value == pytest.approx(one.records[0].value, rel=1e-9)
+    assert record.protocol == one.records[0].protocol
+
+
+def test_results_keep_their_history(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    result = evaluate()
+    append_results(path, result, checkpoint="last")
+    append_results(path, result, checkpoint="step-1")
+    entries = json.loads(path.read_text())["evaluations"]
+    assert [entry["checkpoint"] for entry in entries] == ["last", "step-1"]
+    assert MetricRecord.from_dict(entries[0]["records"][0]) == result.records[0]
+    assert entries[0]["records"][0]["key"] == "eval/fd_raw_50"
+
+
+def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[1]")
+    with pytest.raises(UsageError, match="holds no results"):
+        append_results(tmp_path / "results.json", evaluate())
+    assert (tmp_path / "results.json").read_text() == "[1]"
