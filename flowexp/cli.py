@@ -18,10 +18,15 @@ VERBS = {
     "train": "train a model; the run directory holds everything it made",
     "eval": "score a run: run=DIR",
     "sample": "draw samples from a run: run=DIR seeds=0-63",
+    "import": "make a run of a published checkpoint: import FILE",
+    "export": "one safetensors file with weights and config: run=DIR",
     "check": "is this configuration sound? all problems at once, nothing is run",
     "list": "what can be selected: flowexp list, flowexp list sampler",
     "doctor": "what this computer has, and the command that mends what is missing",
 }
+
+# A module cannot be called by a keyword of Python.
+_MODULES = {"import": "import_"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +58,7 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        importlib.import_module(f"flowexp.apps.{verb}").main(arguments)
+        importlib.import_module(f"flowexp.apps.{_MODULES.get(verb, verb)}").main(arguments)
     except UsageError as error:
         if debug:
             raise

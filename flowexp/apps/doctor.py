@@ -28,9 +28,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _line(good: bool, what: str, text: str, remedy: str = "") -> None:
-    print(f"{'ok     ' if good else 'missing'}  {what:<18} {text}")
+    print(f"{'ok     ' if good else 'missing'}  {what:<20} {text}")
     if remedy and not good:
-        print(f"{'':<28}{remedy}")
+        print(f"{'':<30}{remedy}")
 
 
 def _versions() -> None:
@@ -76,17 +76,20 @@ def _datasets() -> None:
     from flowexp.apps.list import options
     from flowexp.config.check import check_job
     from flowexp.config.instantiate import instantiate
+    from flowexp.config.resolve import MUST_BE_GIVEN
     from flowexp.errors import UsageError
 
     for name in options("dataset"):
-        config = check_job("train", [f"dataset={name}", "network=mlp"]).config
+        checked = check_job("train", [f"dataset={name}"])
+        wanted = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
+        if wanted:
+            _line(True, f"dataset={name}", f"wants {', '.join(wanted)}")
+            continue
         try:
-            instantiate(config["dataset"], key="dataset").locate()
+            instantiate(checked.config["dataset"], key="dataset").locate()
             _line(True, f"dataset={name}", "ready")
-        except (UsageError, KeyError) as error:
-            remedy = error.remedy if isinstance(error, UsageError) else None
-            text = error.problem if isinstance(error, UsageError) else "needs values of yours"
-            _line(False, f"dataset={name}", text, remedy or "")
+        except UsageError as error:
+            _line(False, f"dataset={name}", error.problem, error.remedy or "")
 
 
 def _weights() -> None:
@@ -98,7 +101,8 @@ def _weights() -> None:
     for name in options("metric"):
         config = check_job("train", [f"metric={name}"]).config
         try:
-            instantiate(config["metric"], key="metric")
+            for metric in instantiate(config["metric"], key="metric").values():
+                metric.check()
             _line(True, f"metric={name}", "ready")
         except UsageError as error:
             _line(False, f"metric={name}", error.problem, error.remedy or "")

@@ -85,8 +85,14 @@ def _facts(opened: "Opened", config: Mapping[str, Any]) -> dict[str, str]:
     sampler = config["sampler"]
     name = str(sampler["_target_"]).rpartition(".")[2]
     steps = f"{sampler['steps']} steps" if "steps" in sampler else f"rtol {sampler.get('rtol')}"
+    disturbed = sampler.get("perturbation")
+    if disturbed:
+        kind = str(disturbed["_target_"]).rpartition(".")[2]
+        steps += ", " + ", ".join(
+            [kind, *(f"{k}={v}" for k, v in disturbed.items() if k[0] != "_")]
+        )
     return {
-        "precision": "32-true",
+        "precision": "32-true" + (f", {opened.transform}" if opened.transform else ""),
         "ema": opened.weights.ema or "raw",
         "sampler": f"{name}, {steps}",
     }

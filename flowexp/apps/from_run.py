@@ -14,25 +14,28 @@ __all__ = ["Opened", "open_run"]
 
 @dataclass(frozen=True)
 class Opened:
-    """A run, its parts with weights loaded on the device, and which weights they are."""
+    """A run, its parts with weights loaded on the device, which weights, and how changed."""
 
     run: "RunDirectory"
     parts: "ModelParts"
     weights: "LoadedWeights"
     device: str
+    transform: str
 
 
 def open_run(config: Mapping[str, Any]) -> Opened:
-    """Open ``config['run']`` and load the chosen weights.
+    """Open ``config['run']``, load the chosen weights and transform them as asked.
 
     Args:
-        config: Plain config of a verb with ``run``, ``weights``, ``checkpoint``, ``device``.
+        config: Plain config of a verb with ``run``, ``weights``, ``weight_transform``,
+            ``checkpoint``, ``device``.
 
     Raises:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
     """
     from flowexp.apps.assemble import assemble, resolve_device
     from flowexp.checkpoints import RunDirectory, load_weights
+    from flowexp.config.instantiate import instantiate
 
     run = RunDirectory.open(Path(config["run"]))
     device = resolve_device(config["device"])
@@ -42,5 +45,6 @@ def open_run(config: Mapping[str, Any]) -> Opened:
         name = next(iter(run.config().get("ema") or {}), None)
     ema = None if name == "raw" else name
     weights = load_weights(run, parts.network, ema=ema, checkpoint=config["checkpoint"])
+    transform = instantiate(config["weight_transform"], key="weight_transform")(parts.network)
     parts.network.to(device).eval()
-    return Opened(run, parts, weights, device)
+    return Opened(run, parts, weights, device, transform)

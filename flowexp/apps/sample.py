@@ -57,21 +57,24 @@ def sample(job: "Job") -> None:
     if gathered is None:
         return
     batches = [batch for rank in gathered for batch in rank]
-    x = torch.cat([batch[1] for batch in batches])
+    # Processes share the batches in turn; the rows go back to the order of the seeds.
+    row = {seed: i for i, seed in enumerate(seed for batch in batches for seed in batch[0])}
+    order = torch.tensor([row[seed] for seed in seeds])
+    x = torch.cat([batch[1] for batch in batches])[order]
     labels = [batch[3].cpu() for batch in batches if batch[3] is not None]
     arrays = {
         "x": x.numpy(),
-        "seeds": np.asarray([seed for batch in batches for seed in batch[0]]),
-        "nfe": torch.cat([batch[2] for batch in batches]).numpy(),
+        "seeds": np.asarray(seeds),
+        "nfe": torch.cat([batch[2] for batch in batches])[order].numpy(),
     }
     if labels:
-        arrays["labels"] = torch.cat(labels).numpy()
+        arrays["labels"] = torch.cat(labels)[order].numpy()
     folder = job.directory
     write_npz(folder / "samples.npz", arrays)
     if config["grid"]:
         save_grid(folder / "grid.png", x)
     if config["png"]:
-        save_images(folder, x, [int(s) for s in arrays["seeds"]])
+        save_images(folder, x, seeds)
     rows = [
         ("samples", f"{len(x)} at {arrays['nfe'].mean():.4g} NFE"),
         ("weights", f"{opened.weights.ema or 'raw'} at {opened.weights.kimg:g} kimg"),

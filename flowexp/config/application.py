@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +70,7 @@ class _Task:
             return self.run(job)
         except Exception as error:
             if isinstance(error, UsageError):
-                _remove_unused(job.directory, stop=Path(str(config.dirs.root)))
+                _remove_unused(job.directory)
             if self.multirun:
                 print(f"job {job.number} failed: {error}", file=sys.stderr, flush=True)
                 raise
@@ -85,14 +84,19 @@ def _own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
     return {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra/")}
 
 
-def _remove_unused(directory: Path, *, stop: Path) -> None:
-    """Remove a job's directory if the job was refused before it wrote anything into it."""
-    top = stop.resolve().parent
+_DEPTH = 3
+
+
+def _remove_unused(directory: Path) -> None:
+    """Remove a job's directory if the job was refused before it wrote anything into it.
+
+    The dated folders above it go too, if nothing else is in them.
+    """
     folder = directory.resolve()
-    while folder != top and top in folder.parents:
-        if not folder.is_dir() or any(folder.iterdir()):
+    for _ in range(_DEPTH + 1):
+        if folder in (Path.cwd(), Path.home()) or not folder.is_dir() or any(folder.iterdir()):
             return
-        shutil.rmtree(folder)
+        folder.rmdir()
         folder = folder.parent
 
 
@@ -182,7 +186,7 @@ def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
     several = (isinstance(devices, int) and devices > 1) or "ddp" in strategy
     if several and not started_outside:
         raise UsageError(
-            f"{strategy} on {devices} devices inside a sweep starts processes that rerun the sweep.",
+            f"{devices} devices in a sweep would start processes that rerun the whole sweep.",
             key="trainer.devices",
             remedy="Start the sweep under torchrun or SLURM, or sweep over single-device runs.",
         )

@@ -6,6 +6,7 @@ against the constructors' annotations (read from source, not imported), combinat
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,11 @@ def _jobs(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def _composition_problem(error: Exception) -> Problem:
+    group = re.match(r"Could not override '([^'@]+)/([^'@/]+)", str(error))
+    if group is not None:
+        parent, part = group.groups()
+        text = f"the chosen {parent} has no {part} to choose."
+        return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
     detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")

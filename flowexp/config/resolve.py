@@ -8,7 +8,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.problems import Problem
 
-__all__ = ["Resolved", "resolve"]
+__all__ = ["MUST_BE_GIVEN", "Resolved", "resolve"]
+
+MUST_BE_GIVEN = "must be given."
 
 
 @dataclass
@@ -19,17 +21,20 @@ class Resolved:
         values: Nested dicts, lists and scalars; None where something is missing.
         problems: Missing values and interpolations that lead nowhere.
         missing: The keys of those.
+        failed: Keys with the interpolation in them that leads nowhere.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
+    failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def resolve(config: DictConfig) -> Resolved:
     """Resolve every interpolation; report all that fail instead of stopping at the first."""
     result = Resolved()
     result.values = _container(config, "", result)
+    result.problems += _misfits(result.failed)
     return result
 
 
@@ -46,25 +51,37 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
     interpolated = OmegaConf.is_interpolation(node, name)
     if OmegaConf.is_missing(node, name) and not interpolated:
         result.missing.add(key)
-        result.problems.append(Problem(key, "must be given.", f"Give it with {key}=VALUE."))
+        result.problems.append(Problem(key, MUST_BE_GIVEN, f"Give it with {key}=VALUE."))
         return None
     try:
         value: Any = node[name]  # type: ignore[index]  # the name fits the kind of container
     except OmegaConfBaseException as error:
         result.missing.add(key)
         raw: Any = OmegaConf.to_container(node, resolve=False)
-        result.problems.append(_failed_interpolation(key, str(raw[name]), error))
+        wanted = str(raw[name]).strip("${} ")
+        # What must be given is reported where it stands, not again where it is used.
+        if "issing" not in type(error).__name__:
+            result.failed.append((key, wanted))
         return None
     if isinstance(value, DictConfig | ListConfig):
         return _container(value, key, result)
     return value
 
 
-def _failed_interpolation(key: str, source: str, error: Exception) -> Problem:
-    wanted = source.strip("${} ")
-    group, own = wanted.partition(".")[0], key.partition(".")[0]
-    if "issing" in type(error).__name__:
-        text = f"takes its value from {wanted}, which must be given."
-        return Problem(key, text, f"Give it with {wanted}=VALUE.")
-    text = f"takes its value from {wanted}, and the chosen {group} has none."
-    return Problem(key, text, f"Choose another {own} or another {group}: these two do not fit.")
+def _misfits(failed: list[tuple[str, str]]) -> list[Problem]:
+    """One problem per pair of groups of which one wants what the other does not have."""
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for key, wanted in failed:
+        pairs.setdefault((key.partition(".")[0], wanted.partition(".")[0]), []).append(
+            (key, wanted)
+        )
+    problems = []
+    for (own, other), members in pairs.items():
+        keys = ", ".join(dict.fromkeys(key.partition(".")[2] for key, _ in members))
+        wanted = ", ".join(dict.fromkeys(name for _, name in members))
+        text = (
+            f"the chosen {own} takes {keys} from {wanted}, and the chosen {other} has no such key."
+        )
+        remedy = f"Choose another {own} or another {other}: these two do not fit."
+        problems.append(Problem(members[0][0], text, remedy))
+    return problems

@@ -68,8 +68,7 @@ def _gaussian_only(config: Config) -> Iterator[Problem]:
         return
     source = f"the Student-t source of path.D={D:g}"
     target = _select(config, "sampler._target_")
-    declared = class_attribute(target, "needs_gaussian") if isinstance(target, str) else None
-    if isinstance(declared, ast.Constant) and declared.value is True:
+    if isinstance(target, str) and _declares(target, "needs_gaussian"):
         text = f"{_name(config, 'sampler')} assumes Gaussian noise, which {source} is not."
         yield Problem("sampler", text, "Take a deterministic sampler, or path.D=inf.")
     for key in ("sampler.S_churn", "sampler.eta"):
@@ -82,25 +81,29 @@ def _gaussian_only(config: Config) -> Iterator[Problem]:
             yield Problem(key, text, f"Set {key}=0, or path.D=inf.")
 
 
-def _unit_time_law(config: Config) -> Iterator[Problem]:
-    """Laws of t in (0, 1) need a path whose time runs from 0 to 1."""
+def _unit_time(config: Config) -> Iterator[Problem]:
+    """Laws of t in (0, 1) and objectives on bridges need a path whose time runs from 0 to 1."""
     t_max = _number(_select(config, "path.schedule.t_max"))
     if t_max is None or t_max <= 1.0:
         return
+    schedule = f"the {_name(config, 'path.schedule')} path, where time is the noise level"
     law = _select(config, "timestep")
     while isinstance(law, Mapping) and isinstance(law.get("law"), Mapping):
         law = law["law"]
     target = law.get("_target_") if isinstance(law, Mapping) else None
-    if not isinstance(target, str) or "low" in law:
-        return
-    declared = class_attribute(target, "in_nsr")
-    if not (isinstance(declared, ast.Constant) and declared.value is True):
-        schedule = _name(config, "path.schedule")
-        text = (
-            f"{target.rpartition('.')[2]} draws t in (0, 1), but on the {schedule} path time is "
-            f"the noise level, up to {t_max:g}."
-        )
+    if isinstance(target, str) and "low" not in law and not _declares(target, "in_nsr"):
+        text = f"{target.rpartition('.')[2]} draws t in (0, 1), which does not suit {schedule}."
         yield Problem("timestep", text, "Use timestep=lognormal, or a path with time in [0, 1].")
+    objective = _select(config, "objective._target_")
+    if isinstance(objective, str) and _declares(objective, "needs_unit_time"):
+        text = f"{_name(config, 'objective')} needs t in [0, 1], which does not suit {schedule}."
+        yield Problem("objective", text, "Use another objective, or a path with time in [0, 1].")
+
+
+def _declares(target: str, attribute: str) -> bool:
+    """Whether a class (or a base of it) sets ``attribute = True`` in its body."""
+    value = class_attribute(target, attribute)
+    return isinstance(value, ast.Constant) and value.value is True
 
 
 def _labels(config: Config) -> Iterator[Problem]:
@@ -135,13 +138,17 @@ def _guidance(config: Config) -> Iterator[Problem]:
 def _channels(config: Config) -> Iterator[Problem]:
     """Network and dataset must agree on channels and resolution."""
     dataset = _name(config, "dataset")
+    parameterization = _select(config, "parameterization._target_")
+    declared = class_attribute(str(parameterization), "extra_channels")
+    extra_channels = 1 if isinstance(declared, ast.Constant) and declared.value == 1 else 0
     for mine, theirs in (
         ("network.in_channels", "dataset.channels"),
         ("network.out_channels", "dataset.channels"),
         ("network.img_resolution", "dataset.resolution"),
     ):
         a, b = _number(_select(config, mine)), _number(_select(config, theirs))
-        if a is not None and b is not None and a != b:
+        extra = extra_channels if mine.endswith("out_channels") else 0
+        if a is not None and b is not None and not b <= a <= b + extra:
             text = f"{a:g} does not fit {dataset}, whose {theirs.partition('.')[2]} is {b:g}."
             yield Problem(mine, text, f"Leave it out, or set {mine}={b:g}.")
 
@@ -156,7 +163,7 @@ def _micro_batch(config: Config) -> Iterator[Problem]:
 
 def _image_metric_on_points(config: Config) -> Iterator[Problem]:
     """Image features of 2-D points do not exist."""
-    if _select(config, "dataset.resolution") is not None or _select(config, "dataset") is None:
+    if _select(config, "dataset.dim") is None:
         return
     for name, node in (config.get("metric") or {}).items():
         extractor = str(_select(node, "extractor._target_") or node.get("_target_", ""))
@@ -168,7 +175,7 @@ def _image_metric_on_points(config: Config) -> Iterator[Problem]:
 _RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _ranges,
     _gaussian_only,
-    _unit_time_law,
+    _unit_time,
     _labels,
     _guidance,
     _channels,

@@ -6,7 +6,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-__all__ = ["EvalConfig", "SampleConfig", "TrainConfig", "register", "starts_from_run"]
+__all__ = [
+    "EvalConfig",
+    "ExportConfig",
+    "ImportConfig",
+    "SampleConfig",
+    "TrainConfig",
+    "register",
+    "starts_from_run",
+]
 
 
 @dataclass
@@ -42,11 +50,20 @@ class TrainConfig(_Model):
 
 
 @dataclass
+class ImportConfig(TrainConfig):
+    """What ``flowexp import`` is told: the file, and the training config its model belongs to."""
+
+    file: str = MISSING
+    name: str = MISSING
+
+
+@dataclass
 class _FromRun(_Model):
     """What every verb that starts from a run is told."""
 
     run: str = MISSING
     weights: str | None = None
+    weight_transform: Any = MISSING
     checkpoint: str = "last"
     batch_size: int = 256
     seeds: Any = None
@@ -68,7 +85,20 @@ class SampleConfig(_FromRun):
     png: bool = False
 
 
-_SCHEMAS: dict[str, type] = {"train": TrainConfig, "eval": EvalConfig, "sample": SampleConfig}
+@dataclass
+class ExportConfig(_FromRun):
+    """What ``flowexp export`` is told."""
+
+    format: str = "safetensors"
+
+
+_SCHEMAS: dict[str, type] = {
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "sample": SampleConfig,
+    "import": ImportConfig,
+    "export": ExportConfig,
+}
 
 
 def starts_from_run(config_name: str) -> bool:

@@ -168,6 +168,7 @@ class Dataset(ABC):
         self.num_classes = num_classes
         self.hflip = hflip
         self.notice = notice
+        self._train: ImageArrays | None = None
 
     @abstractmethod
     def locate(self) -> None:
@@ -186,12 +187,14 @@ class Dataset(ABC):
         return None
 
     def train(self) -> ImageArrays:
-        """The training split, checked against what was declared.
+        """The training split, checked against what was declared; read once per object.
 
         Raises:
             UsageError: If data is missing, damaged, or not what was declared.
         """
-        return self._checked(self._read())
+        if self._train is None:
+            self._train = self._checked(self._read())
+        return self._train
 
     def heldout(self) -> ImageArrays | None:
         """The split that is never trained on (a test set), or None; checked like ``train``."""

@@ -36,7 +36,7 @@ class GeneratedBatch:
 
 def latents(path: Path, seeds: Sequence[int], *, shape: Sequence[int]) -> Tensor:
     """Source draws, (B, *shape), float32: row j from (seeds[j], "latents") on the CPU."""
-    rows = [path.source.sample((1, *shape), rng=generator(seed, "latents")) for seed in seeds]
+    rows = [path.source.prior((1, *shape), rng=generator(seed, "latents")) for seed in seeds]
     return torch.cat(rows)
 
 

@@ -29,6 +29,8 @@ class BridgeMatching(Objective):
     2302.00482.
     """
 
+    needs_unit_time = True
+
     def __init__(self, noise: BridgeNoise, *, weighting: Weighting, premetric: Premetric) -> None:
         self.noise = noise
         self.weighting = weighting

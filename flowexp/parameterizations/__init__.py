@@ -3,12 +3,26 @@
 from flowexp.parameterizations.base import NetworkInputs, Parameterization
 from flowexp.parameterizations.direct import DataPrediction, NoisePrediction, VelocityPrediction
 from flowexp.parameterizations.edm import EDMPreconditioning
+from flowexp.parameterizations.iddpm_preconditioning import IDDPMPreconditioning
+from flowexp.parameterizations.poisson_field import (
+    FieldConversion,
+    PoissonFieldPrediction,
+    normalized_field,
+)
+from flowexp.parameterizations.ve_preconditioning import VEPreconditioning
+from flowexp.parameterizations.vp_preconditioning import VPPreconditioning
 
 __all__ = [
     "Parameterization",
     "NetworkInputs",
     "EDMPreconditioning",
+    "VPPreconditioning",
+    "VEPreconditioning",
+    "IDDPMPreconditioning",
     "VelocityPrediction",
     "NoisePrediction",
     "DataPrediction",
+    "FieldConversion",
+    "PoissonFieldPrediction",
+    "normalized_field",
 ]

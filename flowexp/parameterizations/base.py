@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowexp.paths import Coefficients, Conversion, Schedule
 
-__all__ = ["NetworkInputs", "Parameterization", "bounded_input_scale"]
+__all__ = ["NetworkInputs", "Parameterization", "bounded_input_scale", "times_between"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,20 @@ class Parameterization(ABC):
         The schedule's own range, narrowed where this parameterization's formulas are singular.
         """
         return schedule.t_min, schedule.t_max
+
+    def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """The times nearest to float64 ``t`` that the network was trained at: t itself.
+
+        Networks that know a finite number of noise levels give the nearest of them.
+        """
+        return t
+
+
+def times_between(schedule: Schedule, nsr_min: float, nsr_max: float) -> tuple[float, float]:
+    """The part (low, high) of a schedule's range with ``sigma/alpha`` in [nsr_min, nsr_max]."""
+    ends = torch.tensor([nsr_min, nsr_max], dtype=torch.float64)
+    low, high = schedule.time_at_nsr(ends).tolist()
+    return max(schedule.t_min, low), min(schedule.t_max, high)
 
 
 def bounded_input_scale(c: Coefficients) -> Tensor:

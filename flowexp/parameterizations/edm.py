@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization
+from flowexp.parameterizations.base import NetworkInputs, Parameterization, times_between
 from flowexp.paths import Coefficients, Conversion, Schedule
 from flowexp.paths.conversions import FromPreconditioned
 
@@ -51,6 +51,4 @@ class EDMPreconditioning(Parameterization):
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """The schedule's range, narrowed to noise-to-signal ratios in [sigma_min, sigma_max]."""
-        ends = torch.tensor([self.sigma_min, self.sigma_max], dtype=torch.float64)
-        low, high = schedule.time_at_nsr(ends).tolist()
-        return max(schedule.t_min, low), min(schedule.t_max, high)
+        return times_between(schedule, self.sigma_min, self.sigma_max)

@@ -8,6 +8,7 @@ from flowexp.paths.bridge import (
     ConstantNoise,
     bridge_point,
 )
+from flowexp.paths.clipped_sources import ClippedStudentT, RadiusClippedStudentT, beta_radius
 from flowexp.paths.conversions import Affine, Conversion, Prediction
 from flowexp.paths.cosine import Cosine
 from flowexp.paths.linear import Linear
@@ -36,6 +37,9 @@ __all__ = [
     "Prediction",
     "Gaussian",
     "StudentT",
+    "ClippedStudentT",
+    "RadiusClippedStudentT",
+    "beta_radius",
     "BridgeNoise",
     "BridgePoint",
     "BrownianNoise",

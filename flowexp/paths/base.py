@@ -124,7 +124,16 @@ class Source(ABC):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent draws of e, (B, ...), on the generator's device."""
+        """Independent draws of e, (B, ...), on the generator's device: the law of training."""
+
+    def prior(
+        self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Draws from which sampling starts; the law of training unless a source says otherwise.
+
+        The two differ only where authors trained on an approximation of the law they sample from.
+        """
+        return self.sample(shape, rng=rng, dtype=dtype)
 
 
 def as_float64(t: Tensor) -> Tensor:

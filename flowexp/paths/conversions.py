@@ -32,7 +32,9 @@ __all__ = [
     "Affine",
     "Conversion",
     "FromData",
+    "FromNegativeNoise",
     "FromNoise",
+    "FromNoiseAndVariance",
     "FromPreconditioned",
     "FromVelocity",
     "Prediction",
@@ -56,6 +58,23 @@ class _Identity(Affine):
 
     def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
         return output
+
+
+class _LeadingChannels(Affine):
+    """Of F only the first channels, as many as the state has."""
+
+    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
+        return super().__call__(x_t, output[:, : x_t.shape[1]])
+
+
+def _negated(affine: Affine) -> Affine:
+    """The same of ``-F``."""
+    return Affine(affine.state, -affine.output)
+
+
+def _leading(affine: Affine) -> Affine:
+    """The same of the first channels of F."""
+    return _LeadingChannels(affine.state, affine.output)
 
 
 @dataclass(frozen=True)
@@ -154,6 +173,47 @@ class FromNoise(Conversion):
         """``(alpha' / alpha) x_t + (W / alpha) F``."""
         c = self.c
         return Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha)
+
+
+class FromNegativeNoise(FromNoise):
+    """F is the noise with its sign changed, which is sigma times the score of a Gaussian source."""
+
+    @property
+    def data(self) -> Affine:
+        """``(x_t + sigma F) / alpha``."""
+        return _negated(super().data)
+
+    @property
+    def noise(self) -> Affine:
+        """``-F``."""
+        return _negated(super().noise)
+
+    @property
+    def velocity(self) -> Affine:
+        """``(alpha' / alpha) x_t - (W / alpha) F``."""
+        return _negated(super().velocity)
+
+
+class FromNoiseAndVariance(FromNoise):
+    """The first channels of F, as many as the state has, are the noise; the others are not used.
+
+    Improved DDPM's networks predict a variance in the other half of their channels.
+    """
+
+    @property
+    def data(self) -> Affine:
+        """``(x_t - sigma F) / alpha``."""
+        return _leading(super().data)
+
+    @property
+    def noise(self) -> Affine:
+        """The first channels of F."""
+        return _leading(super().noise)
+
+    @property
+    def velocity(self) -> Affine:
+        """``(alpha' / alpha) x_t + (W / alpha) F``."""
+        return _leading(super().velocity)
 
 
 @dataclass(frozen=True)

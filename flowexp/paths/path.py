@@ -51,13 +51,14 @@ class Path:
     Args:
         schedule: Alpha and sigma.
         D: Degrees of freedom of the source, a positive real or ``inf`` (Gaussian).
-        source: Another law of e, for ``D = inf`` only; by default D decides.
+        source: Another law of e: any for ``D = inf``, else a variant of the Student-t law with the
+            same D; by default D decides.
 
     Attributes:
         D: Degrees of freedom of the source; ``inf`` unless the source is Student-t.
 
     Raises:
-        ValueError: D is not a positive number, or both D and source are given.
+        ValueError: D is not a positive number, or the source is of another D.
 
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265: x + R u with R^2/r^2 ~ beta-prime(N/2, D/2),
     r = sigma sqrt(D), is x + sigma e with e multivariate Student-t (D degrees of freedom).
@@ -67,8 +68,11 @@ class Path:
         self, schedule: Schedule, *, D: float = math.inf, source: Source | None = None
     ) -> None:
         default = source_with(D)
-        if source is not None and isinstance(default, StudentT):
-            raise ValueError(f"D is {D} and source is {source!r}; give one of them, not both")
+        if source is not None and math.isfinite(D) and getattr(source, "D", None) != D:
+            raise ValueError(
+                f"D is {D} and source is {source!r}; give one of them, not both, or a source of "
+                f"the same D"
+            )
         self.schedule = schedule
         self.source = default if source is None else source
         self.D = self.source.D if isinstance(self.source, StudentT) else math.inf

@@ -43,8 +43,11 @@ class StudentT(Source):
 
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265. Its perturbation kernel
     ``p_r(x_t | x) ~ (|x_t - x|^2 + r^2)^(-(N + D) / 2)`` with ``r = sigma sqrt(D)`` is exactly this
-    law times sigma. The authors' code draws the radius from a Beta law clipped to [1e-3, 1 - 1e-3];
-    this class samples the law that the paper states.
+    law times sigma. The authors' code draws the radius from a Beta law clipped to [1e-3, 1 - 1e-3]
+    in training (:class:`~flowexp.paths.ClippedStudentT`); this class samples the law that the paper
+    states. Sampling starts at ``sigma(t_max) e``; the authors' code starts at scale 80 for all
+    images up to 3 x 256 x 256 even where its time grid starts elsewhere (LSUN at 380), which is not
+    followed: the scale of the prior is the start of the time grid.
     """
 
     def __init__(self, D: float) -> None:

@@ -9,6 +9,7 @@ from flowexp.samplers.dpm2 import DPM2
 from flowexp.samplers.edm_heun import EDMHeun
 from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.log_dormand_prince import LogDormandPrince
 from flowexp.samplers.noise_grids import EDMGrid, IDDPMGrid, LogSNR, VPGrid
 from flowexp.samplers.perturbations import Churn, Perturbation, StateNoise
 from flowexp.samplers.runge_kutta import (
@@ -51,6 +52,7 @@ __all__ = [
     "DPM2",
     "AdamsBashforth",
     "DormandPrince",
+    "LogDormandPrince",
     "IntegrationError",
     "TimeGrid",
     "Natural",

@@ -3,11 +3,13 @@
 from flowexp.timesteps.base import TimestepLaw, check_compatible
 from flowexp.timesteps.beta import Beta
 from flowexp.timesteps.cosmap import CosMap
+from flowexp.timesteps.log_uniform import LogUniform
 from flowexp.timesteps.logit_normal import LogitNormal
 from flowexp.timesteps.lognormal import LogNormal
 from flowexp.timesteps.mode import Mode
 from flowexp.timesteps.stratified import Stratified
 from flowexp.timesteps.uniform import Uniform
+from flowexp.timesteps.vp_uniform import VPUniform
 
 __all__ = [
     "TimestepLaw",
@@ -16,7 +18,9 @@ __all__ = [
     "CosMap",
     "LogitNormal",
     "LogNormal",
+    "LogUniform",
     "Mode",
     "Stratified",
     "Uniform",
+    "VPUniform",
 ]

@@ -54,7 +54,7 @@ def test_each_mistake_names_its_key_and_a_remedy(override, key, words):
         (["path=pfgmpp", "sampler=edm_heun", "sampler.S_churn=40"], "sampler.S_churn", ["path.D"]),
         (["path=linear", "path.D=64", "sampler=ddim", "sampler.eta=1"], "sampler.eta", ["path.D"]),
         (["network.label_dim=0", "guidance=cfg", "guidance.scale=2"], "guidance", ["label"]),
-        (["dataset=toy2d"], "network.in_channels", ["dataset"]),
+        (["dataset=toy2d"], "network.img_resolution", ["dataset.resolution", "network"]),
     ],
 )
 def test_impossible_combinations_name_both_parts(overrides, key, parts):

@@ -33,8 +33,8 @@ def test_eval_changes_only_what_it_is_told(trained_run, tmp_path):
     assert again.code == 0, again.err
     other = flowexp("eval", f"run={trained_run}", *metric, "sampler=dopri5", cwd=tmp_path)
     assert other.code == 0, other.err
-    entries = json.loads((trained_run / "results.json").read_text())
-    records = [r for entry in entries for r in entry["records"]]
+    stored = json.loads((trained_run / "results.json").read_text())
+    records = [r for entry in stored["evaluations"] for r in entry["records"]]
     nfe = [r["protocol"]["nfe"] for r in records[-3:]]
     assert nfe[0] == 5.0
     assert nfe[1] == 9.0
@@ -62,7 +62,8 @@ def test_sample_writes_arrays_grid_and_pictures(trained_run, tmp_path):
     assert stored["seeds"].tolist() == list(range(10))
     assert set(stored["labels"].tolist()) <= set(range(10))
     assert (stored["nfe"] == 5).all()
-    assert Image.open(tmp_path / "out" / "grid.png").size[0] > 16
+    with Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert grid.size[0] > 16
 
 
 def samples(run, folder, **options):
@@ -149,6 +150,7 @@ def test_doctor_names_the_remedies(tmp_path):
     assert lines["dataset=fashion10k"] == "ok"
     assert lines["dataset=cifar10"] == "missing"
     assert lines["metric=fd_efflite0"] == "ok"
+    assert lines["metric=fid"] == "missing"
 
 
 def test_list_explains_the_options(tmp_path):
@@ -168,7 +170,10 @@ def test_d_infinite_is_edm_bit_for_bit(tmp_path):
         )  # fmt: skip
         assert done.code == 0, done.err
     rows = [
-        [json.loads(line)["train/loss"] for line in (tmp_path / n / "metrics.jsonl").open()]
+        [
+            json.loads(line)["train/loss"]
+            for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()
+        ]
         for n in "ab"
     ]
     assert rows[0] == rows[1]

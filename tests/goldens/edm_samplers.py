@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.models import FlowModel
-from flowexp.parameterizations import EDMPreconditioning
 from flowexp.paths import VE, Coefficients, Path, Schedule
 from flowexp.samplers import (
     Churn,
@@ -22,7 +20,6 @@ from flowexp.samplers import (
     StackedGenerators,
     VPGrid,
 )
-from tests.goldens.edm_networks import build, fill
 from tests.samplers.closed_forms import DenoiserModel, mixture_denoiser
 
 GRIDS = {"vp": VPGrid, "ve": LogSNR, "iddpm": IDDPMGrid, "edm": EDMGrid}
@@ -171,32 +168,6 @@ def check_stacked_rng(case: File) -> None:
     assert torch.equal(rng(0, noise), noise)
 
 
-def check_precond(case: File) -> None:
-    """EDMPrecond as FlowModel + EDMPreconditioning; other preconditioners' keys are not read."""
-    data = np.load(case)
-    config = {"cls": "SongUNet"} | json.loads(str(data["cfg_json"]))
-    network = build(config)
-    fill(network, int(data["fill_seed"]))
-    recorded = _RecordedNetwork(network)
-    model = FlowModel(
-        Path(VE()), network=recorded, parameterization=EDMPreconditioning(sigma_data=0.5)
-    )
-    sigma, x = tensor(data, "EDMPrecond/sigma"), tensor(data, "EDMPrecond/x")
-    tolerance = {"rtol": 2e-4, "atol": 2e-4}
-    with torch.inference_mode():
-        outputs = {
-            "D": model.denoise(x, sigma, labels=tensor(data, "class_labels")),
-            "D_nolabel": model.denoise(x, sigma),
-        }
-    x_in, c_noise, output = recorded.calls[0]
-    outputs |= {"net_input": x_in, "c_noise": c_noise, "F": output}
-    for key, value in outputs.items():
-        torch.testing.assert_close(value, tensor(data, f"EDMPrecond/{key}"), **tolerance)
-    # Every noise level is allowed: the identity rounding and the open range of the reference.
-    torch.testing.assert_close(sigma, tensor(data, "EDMPrecond/round_sigma"))
-    assert tensor(data, "EDMPrecond/sigma_min_max").tolist() == [0.0, math.inf]
-
-
 class _Recorded(DenoiserModel):
     """A denoiser model on the VE path that keeps what it was asked and what it said."""
 
@@ -211,17 +182,6 @@ class _Recorded(DenoiserModel):
         return prediction
 
 
-class _RecordedNetwork(torch.nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network, self.calls = network, []
-
-    def forward(self, x, c_noise, **conditions):
-        output = self.network(x, c_noise, **conditions)
-        self.calls.append((x, c_noise, output))
-        return output
-
-
 def _close(actual: Tensor, expected: Tensor, *, tolerance: float = 1e-9) -> None:
     scale = max(1.0, float(expected.abs().max()))
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=tolerance * scale)
@@ -232,5 +192,4 @@ CHECKS = {
     "sampler_ablation": check_sampler_ablation,
     "sigma_grids": check_sigma_grids,
     "stacked_rng": check_stacked_rng,
-    "precond": check_precond,
 }

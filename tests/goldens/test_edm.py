@@ -1,12 +1,13 @@
-"""Everything EDM: networks, preconditioning, noise levels, samplers, seeds."""
+"""Everything EDM: networks, preconditioners, losses, augmentation, samplers, seeds."""
 
 from pathlib import Path
 
 from tests.goldens.edm_networks import CHECKS as NETWORKS
 from tests.goldens.edm_samplers import CHECKS as SAMPLERS
+from tests.goldens.edm_training import CHECKS as TRAINING
 from tests.goldens.harness import dispatch, parametrize
 
-CHECKS = NETWORKS | SAMPLERS
+CHECKS = NETWORKS | SAMPLERS | TRAINING
 
 
 @parametrize("edm")

@@ -1,14 +1,23 @@
-"""PFGM++: the Student-t source and EDM's sampler on it."""
+"""PFGM++: the Student-t source, EDM's sampler on it, its loss, quantiser, and PFGM's field."""
 
+import json
+import math
 from pathlib import Path as File
 from unittest import mock
 
 import numpy as np
 import torch
 
-from flowexp.paths import VE, Path
+from flowexp.couplings import Pairs
+from flowexp.models import FlowModel
+from flowexp.networks.quantization import quantized
+from flowexp.objectives import PoissonField, Regression, SquaredL2, field_points, finite_set_mean
+from flowexp.objectives.weightings import EDM, SNR
+from flowexp.parameterizations import EDMPreconditioning, VEPreconditioning
+from flowexp.paths import VE, ClippedStudentT, Path, beta_radius
 from flowexp.samplers import EDMGrid, EDMHeun, Heun, NoiseToSignal, StateNoise
 from flowexp.seeding import generator
+from tests.goldens.edm_networks import build, load_weights
 from tests.goldens.harness import dispatch, parametrize
 from tests.samplers.closed_forms import DenoiserModel, finite_set_denoiser
 
@@ -77,6 +86,9 @@ def check_sampler(case):
         )
         for x, sigma, target in rows:
             close(model.denoise(x, sigma).reshape(target.shape), target, 1e-5)
+            level = sigma.reshape(-1).expand(len(x))
+            set_mean = finite_set_mean(x, level, reference=tensor(data, "data_points"), D=float(D))
+            close(set_mean.reshape(target.shape), target, 1e-5)
         for name in names(data, "/noise"):
             if name.split("/")[0] == f"D{D}":
                 check_state_noise(data, name, model, e, steps)
@@ -99,7 +111,102 @@ def close(actual, expected, tolerance):
     torch.testing.assert_close(actual, expected, rtol=0.0, atol=atol)
 
 
-CHECKS = {"prior": check_prior, "sampler": check_sampler}
+def check_loss(case):
+    """The authors' losses from their raw draws: clipped radius, state, denoiser, weighted error."""
+    data = np.load(case)
+    network = build({"cls": "SongUNet"} | json.loads(str(data["cfg_json"])))
+    load_weights(network, data)
+    for name in names(data, "/beta"):
+        ve = name == "VE"
+        D = float(data["VE/D"]) if ve else float(name.removeprefix("D"))
+        if ve:
+            sigma = 0.02 * (100.0 / 0.02) ** tensor(data, f"{name}/rnd_uniform").reshape(-1)
+        else:
+            sigma = torch.exp(1.2 * tensor(data, f"{name}/rnd_normal").reshape(-1) - 1.2)
+        expected_sigma = tensor(data, f"{name}/sigma").reshape(-1)
+        torch.testing.assert_close(sigma, expected_sigma, rtol=1e-5, atol=0.0)
+        path = Path(VE(t_max=SIGMA_MAX), D=D, source=ClippedStudentT(D))
+        parameterization = VEPreconditioning() if ve else EDMPreconditioning()
+        model = FlowModel(path, network=network, parameterization=parameterization)
+        x = tensor(data, "images")
+        e = clipped_draws(data, name, path.source).reshape(x.shape)
+        radius = sigma * e.flatten(1).norm(dim=1)
+        point = path.point(x, e, sigma)
+        check_stages(data, name, radius=radius, point=point, model=model)
+        objective = Regression("data", weighting=SNR() if ve else EDM(), premetric=SquaredL2())
+        with torch.no_grad():
+            loss = objective.loss(model, Pairs(x, e, {}), sigma, rng=generator(0, "objective"))
+        expected = tensor(data, f"{name}/loss").flatten(1).mean(1)
+        torch.testing.assert_close(loss.per_sample.double(), expected, rtol=1e-3, atol=0.0)
+
+
+def clipped_draws(data, name, source):
+    """The source's own sampling, fed with the reference's direction and its Beta draw."""
+    g, beta = tensor(data, f"{name}/gaussian"), tensor(data, f"{name}/beta")
+    parts = mock.Mock(side_effect=[beta, 1.0 - beta])
+    with (
+        mock.patch.object(torch, "randn", return_value=g),
+        mock.patch.object(torch, "_standard_gamma", parts),
+    ):
+        e = source.sample(g.shape, rng=generator(0, "source"), dtype=torch.float64)
+    expected = beta_radius(beta, D=source.D, low=source.low, high=source.high)
+    torch.testing.assert_close(e.norm(dim=1), expected, rtol=1e-12, atol=0.0)
+    return e
+
+
+def check_stages(data, name, *, radius, point, model):
+    def compare(key, actual, tolerance):
+        if f"{name}/{key}" in data.files:
+            expected = tensor(data, f"{name}/{key}")
+            torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+    compare("R", radius, 1e-5)
+    compare("perturbation", point.x_t - point.x, 1e-5)
+    compare("x_noisy", point.x_t, 1e-5)
+    with torch.no_grad():
+        compare("denoised", model.denoise(point.x_t, point.t), 1e-3)
+
+
+def check_quant(case):
+    data = np.load(case)
+    w = torch.from_numpy(data["w"])
+    for name in names(data, "/dequant"):
+        result, zero = quantized(w, bits=int(name.removeprefix("bits")))
+        expected = torch.from_numpy(data[f"{name}/dequant"])
+        torch.testing.assert_close(result, expected, rtol=0.0, atol=1e-6)
+        assert zero == int(data[f"{name}/zero_point"])
+
+
+def check_pfgm_original(case):
+    """PFGM's perturbation from its draws, and its field with both of the factors in use."""
+    data = np.load(case)
+    x, z = tensor(data, "data"), tensor(data, "draw_z").reshape(-1)
+    count, dims = len(z), x[0].numel()
+    options = {k: float(data[k]) for k in ("tau", "sigma_end", "gamma") if k in data.files}
+    objective = PoissonField(**options)
+    points = field_points(
+        x[:count],
+        growth=(1.0 + objective.tau) ** tensor(data, "m"),
+        level=objective.sigma_end * z,
+        radius=objective.sigma_end * tensor(data, "draw_norm").flatten(1).norm(dim=1),
+        direction=tensor(data, "draw_angle").reshape(x[:count].shape),
+    )
+    found = torch.cat([points.x.flatten(1), points.level[:, None]], dim=1)
+    close(found, tensor(data, "perturbed"), 1e-5)
+    parts = objective.target(points, reference=x, D=1.0)
+    target = torch.cat([parts[0].flatten(1), parts[1][:, None]], dim=1)
+    torch.testing.assert_close(target, tensor(data, "target"), rtol=1e-3, atol=1e-4)
+    other = target * math.sqrt((dims + 1) / dims)
+    torch.testing.assert_close(other, tensor(data, "target_sqrtNp1"), rtol=1e-3, atol=1e-4)
+
+
+CHECKS = {
+    "prior": check_prior,
+    "sampler": check_sampler,
+    "loss": check_loss,
+    "quant": check_quant,
+    "pfgm_original": check_pfgm_original,
+}
 
 
 @parametrize("pfgmpp")

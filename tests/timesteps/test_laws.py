@@ -12,7 +12,17 @@ from scipy import stats
 
 from flowexp.paths import VE, Linear
 from flowexp.seeding import generator
-from flowexp.timesteps import Beta, CosMap, LogitNormal, LogNormal, Mode, Stratified, Uniform
+from flowexp.timesteps import (
+    Beta,
+    CosMap,
+    LogitNormal,
+    LogNormal,
+    LogUniform,
+    Mode,
+    Stratified,
+    Uniform,
+    VPUniform,
+)
 
 F64 = torch.float64
 LAWS = {
@@ -30,6 +40,9 @@ LAWS = {
     "beta": Beta(a=2.0, b=3.5),
     "beta_ends": Beta(a=0.7, b=0.5),
     "stratified": Stratified(LogitNormal()),
+    "log_uniform": LogUniform(),
+    "vp_uniform": VPUniform(),
+    "vp_uniform_part": VPUniform(beta_min=0.5, beta_max=5.0, eps_t=0.1),
 }
 every_law = pytest.mark.parametrize("name", LAWS)
 TAILS = torch.tensor([1e-12, 1e-6, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6], dtype=F64)

@@ -1,0 +1,72 @@
+"""``flowexp export``: weights and config of a run in one file that needs nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowexp.config.application import Job
+
+__all__ = ["main"]
+
+_FORMATS = ("safetensors",)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Export a run.
+
+    Args:
+        arguments: Overrides (``run=DIR weights=main``) and Hydra's options.
+    """
+    from flowexp.config.application import launch
+
+    launch("export", export, arguments)
+
+
+def export(job: "Job") -> None:
+    """Write the run's model into the job's directory.
+
+    Args:
+        job: The checked config and the output directory.
+
+    Raises:
+        UsageError: The format is not known, or the run has no such weights.
+    """
+    from flowexp import __version__
+    from flowexp.apps.from_run import open_run
+    from flowexp.apps.terminal import shown, table
+    from flowexp.checkpoints import file_sha256
+    from flowexp.config.exported import load_exported, write_exported
+    from flowexp.errors import UsageError
+
+    config = job.config
+    if config["format"] not in _FORMATS:
+        raise UsageError(
+            f"{config['format']!r} is no format.",
+            key="format",
+            remedy=f"Use {' or '.join(_FORMATS)}.",
+        )
+    opened = open_run(config)
+    weights = opened.weights
+    name = weights.ema or "raw"
+    facts = {
+        "flowexp": __version__,
+        "weights": name,
+        "step": str(weights.step),
+        "kimg": f"{weights.kimg:g}",
+        "checkpoint_sha256": weights.sha256,
+    }
+    path: Path = write_exported(
+        job.directory / f"{name}.safetensors",
+        opened.parts.network.state_dict(),
+        config=config,
+        facts=facts,
+    )
+    load_exported(path)
+    rows = [
+        ("exported", f"{name} weights at {weights.kimg:g} kimg"),
+        ("file", shown(path)),
+        ("sha256", file_sha256(path)),
+        ("read it with", "flowexp.config.exported.load_exported(FILE)"),
+    ]
+    print(table(rows))

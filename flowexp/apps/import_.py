@@ -1,0 +1,215 @@
+"""``flowexp import``: a run directory of a published checkpoint, without running what is in it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from flowexp.apps.assemble import ModelParts
+    from flowexp.checkpoints import RunDirectory
+    from flowexp.checkpoints.published import Published
+    from flowexp.config.application import Job
+
+__all__ = ["configure", "main"]
+
+_OWN_KEYS = ("file", "name")
+_EMA = "main"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Import a published checkpoint.
+
+    Args:
+        arguments: The file (or ``file=FILE``), overrides of the training config that the model is
+            taken to belong to, and Hydra's options.
+    """
+    from flowexp.config.application import launch
+
+    file, rest = _split(arguments)
+    if file is None:
+        launch("import", import_checkpoint, rest)
+        return
+    from flowexp.checkpoints.published import read_published
+    from flowexp.config.published import override, published_overrides
+
+    named = [override("file", file)]
+    if not any(argument.startswith("name=") for argument in rest):
+        named.append(override("name", re.sub(r"[^\w.-]+", "-", Path(file).stem)))
+    options = [a for a in rest if a.startswith("-")]
+    given = [a for a in rest if not a.startswith("-")]
+    overrides = published_overrides(read_published(Path(file)), given=given)
+    launch("import", import_checkpoint, [*options, *named, *overrides])
+
+
+def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain training config of a published model.
+
+    Args:
+        published: What a file says.
+        given: Overrides; a group chosen there is left as chosen.
+
+    Raises:
+        ConfigError: The overrides are not sound.
+    """
+    from flowexp.config.check import check
+    from flowexp.config.problems import ConfigError
+    from flowexp.config.published import published_overrides
+
+    checked = check("train", published_overrides(published, given=given))
+    if checked.problems:
+        raise ConfigError(checked.problems)
+    return checked.config
+
+
+def import_checkpoint(job: "Job") -> None:
+    """Write the run directory of a published checkpoint and try its network once.
+
+    Args:
+        job: The checked config and the run directory.
+
+    Raises:
+        UsageError: The file does not fit the config, its network gives no finite values, or the
+            directory holds a run already.
+    """
+    from flowexp.apps.assemble import assemble
+    from flowexp.apps.terminal import shown, table
+    from flowexp.checkpoints import RunDirectory, describe_run, load_weights, parent
+    from flowexp.checkpoints import write_checkpoint
+    from flowexp.checkpoints.published import read_published
+
+    file = Path(job.config["file"])
+    config = {key: value for key, value in job.config.items() if key not in _OWN_KEYS}
+    published = read_published(file)
+    parts = assemble(config, device="cpu")
+    _refuse_existing(RunDirectory(job.directory))
+    content = _checkpoint(published, parts)
+    _refuse_nonfinite(parts)
+    manifest = describe_run(
+        seed=int(config["seed"]), parents=[parent(file, role="published checkpoint")]
+    )
+    run = RunDirectory.start(
+        job.directory,
+        config=config,
+        overrides=job.overrides,
+        manifest={**manifest, "choices": job.choices, "published": _facts(published)},
+    )
+    write_checkpoint(run.checkpoints / "last.ckpt", content)
+    weights = load_weights(run, parts.network, ema=_EMA if content["ema"] else None)
+    rows = [
+        ("imported", f"{published.format}, {_size(parts.network):,} parameters"),
+        ("sha256", published.sha256),
+        ("weights", ", ".join(["raw", *content["ema"]])),
+        *(("note", note) for note in published.notes),
+        ("run directory", shown(run.path)),
+        ("checkpoint", shown(weights.path)),
+        ("next", f"flowexp sample run={shown(run.path)}"),
+    ]
+    print(table(rows))
+
+
+def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The file among the arguments, and the rest."""
+    file: str | None = None
+    rest: list[str] = []
+    expects_value = False
+    for argument in arguments:
+        is_value, expects_value = expects_value, argument in _OPTIONS_WITH_VALUE
+        if argument.startswith("file="):
+            file = argument.removeprefix("file=").strip("'\"")
+        elif file is None and not is_value and not argument.startswith("-") and "=" not in argument:
+            file = argument
+        else:
+            rest.append(argument)
+    return file, rest
+
+
+_OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i",
+                       "--config-name", "-cn", "--config-path", "-cp")  # fmt: skip
+
+
+def _refuse_existing(run: "RunDirectory") -> None:
+    from flowexp.errors import UsageError
+
+    if run.latest_checkpoint() is not None:
+        raise UsageError(
+            f"{run.path} holds a run already.",
+            key="name",
+            remedy=f"Choose another with name=..., or remove {run.path}.",
+        )
+
+
+def _checkpoint(published: "Published", parts: "ModelParts") -> dict[str, Any]:
+    """The content of the run's checkpoint; the network is left with the published weights."""
+    network = parts.network
+    raw = _plain(published.weights)
+    averages: dict[str, dict[str, Tensor]] = {}
+    _load(network, raw, published.path)
+    if published.averaged is not None:
+        averaged = _plain(published.averaged)
+        _load(network, averaged, published.path)
+        averages[_EMA] = {name: averaged[name] for name, _ in network.named_parameters()}
+    return {
+        "step": published.step or 0,
+        "images": round(1000 * (published.kimg or 0.0)),
+        "network": raw,
+        "ema": averages,
+    }
+
+
+def _plain(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Copies of their own in float32: stored tensors may share memory, or be half precision."""
+    import torch
+
+    return {name: value.to(torch.float32).contiguous().clone() for name, value in state.items()}
+
+
+def _load(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
+    from flowexp.errors import UsageError
+
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UsageError(
+            f"the weights in {path} do not fit the chosen network ({lines[-1]})",
+            key="network",
+            remedy="Leave the network as the file has it.",
+        ) from error
+
+
+def _refuse_nonfinite(parts: "ModelParts") -> None:
+    """One evaluation on noise at a middling time."""
+    import torch
+
+    from flowexp.errors import UsageError
+    from flowexp.seeding import generator
+
+    low, high = parts.model.time_range
+    t = torch.tensor(0.5 * (min(low, 1.0) + min(high, 1.0)), dtype=torch.float64)
+    rng = generator(0, "import")
+    x = torch.randn(1, *parts.dataset.shape, generator=rng)
+    with torch.inference_mode():
+        prediction = parts.model.predict(x, t)
+        finite = bool(torch.isfinite(prediction.velocity).all())
+    if not finite:
+        raise UsageError(
+            "the imported network gives values that are not finite.",
+            key="file",
+            remedy="The weights are damaged; fetch the file again.",
+        )
+
+
+def _facts(published: "Published") -> dict[str, Any]:
+    return {
+        "format": published.format,
+        "kimg": published.kimg,
+        "step": published.step,
+        "notes": list(published.notes),
+    }
+
+
+def _size(network: "nn.Module") -> int:
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,8 @@
+"""Augmentations: random changes of training pictures that the network is told of."""
+
+from flowexp.augmentations.base import Augmentation
+from flowexp.augmentations.draws import Draws, GeneratorDraws
+from flowexp.augmentations.edm import EDMAugmentation
+from flowexp.augmentations.none import NoAugmentation
+
+__all__ = ["Augmentation", "Draws", "EDMAugmentation", "GeneratorDraws", "NoAugmentation"]

@@ -1,0 +1,55 @@
+"""What an augmentation answers: changed pictures, and a label that says how they were changed."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+__all__ = ["Augmentation"]
+
+
+class Augmentation(ABC):
+    """A random change of training pictures that the network is told of.
+
+    The network is given the label as its condition ``augment_labels``; zeros mean "unchanged", and
+    that is what it is asked for when sampling. The changes therefore do not leak into samples.
+
+    Attributes:
+        augment_dim: Number of label columns, equal to the network's ``augment_dim``; 0 = no labels.
+    """
+
+    augment_dim: int
+
+    @abstractmethod
+    def __call__(
+        self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Changed pictures and their labels.
+
+        Args:
+            images: (B, C, H, W), float32 in [-1, 1]; left as they are.
+            rng: Generator of all draws. One on the CPU gives the same draws for every device, and
+                on an accelerator it spares a synchronisation.
+            rank: This process. Draws are made for the global batch of ``world_size * B`` rows, of
+                which every process takes its own.
+            world_size: Number of processes; their shares are equal.
+
+        Returns:
+            Pictures (B, C, H, W), float32, possibly beyond [-1, 1]; and labels (B, augment_dim),
+            float32.
+        """
+
+    def check_network(self, augment_dim: int) -> None:
+        """Refuse a network that does not expect this augmentation's labels.
+
+        Args:
+            augment_dim: The network's number of augmentation columns.
+
+        Raises:
+            ValueError: The numbers differ.
+        """
+        if augment_dim != self.augment_dim:
+            raise ValueError(
+                f"{type(self).__name__} makes {self.augment_dim} label columns, but the network "
+                f"expects {augment_dim}; set network.augment_dim={self.augment_dim}"
+            )

@@ -1,0 +1,167 @@
+"""Changes of colour, as affine maps of (red, green, blue) with grey at 0.
+
+The luma axis is (1, 1, 1)/sqrt 3. The transforms of a row are multiplied on the left in the order
+in which they are drawn.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from flowexp.augmentations.draws import Draws, gated
+
+__all__ = [
+    "Brightness",
+    "ColorTransform",
+    "Contrast",
+    "HueTurn",
+    "LumaFlip",
+    "Saturation",
+    "recolor",
+]
+
+
+class ColorTransform(ABC):
+    """An affine map of colours.
+
+    Args:
+        probability: Share of rows that are drawn for; at or above 1 all of them.
+
+    Attributes:
+        columns: Number of label columns.
+    """
+
+    columns: int = 1
+
+    def __init__(self, *, probability: float) -> None:
+        self.probability = probability
+
+    @abstractmethod
+    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Matrices (B, 4, 4), float64, and labels (B, columns)."""
+
+
+class _Normal(ColorTransform):
+    """One normal number w per row, which is the label.
+
+    Args:
+        probability: Share of rows that are changed.
+        std: Factor of w in the transform.
+    """
+
+    def __init__(self, *, probability: float, std: float) -> None:
+        super().__init__(probability=probability)
+        self.std = std
+
+    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The map at w."""
+        w = gated(draws.normal(), draws, probability=self.probability)
+        return self.matrix(self.std * w), w[:, None]
+
+    @abstractmethod
+    def matrix(self, amount: Tensor) -> Tensor:
+        """Matrices (B, 4, 4) at ``amount = std w``, (B,)."""
+
+
+class Brightness(_Normal):
+    """``std w`` added to every channel; label w, standard normal."""
+
+    def matrix(self, amount: Tensor) -> Tensor:
+        """The shift along grey."""
+        shift = amount[:, None, None].expand(-1, 3, 1)
+        return _affine(torch.eye(3, dtype=amount.dtype, device=amount.device), shift)
+
+
+class Contrast(_Normal):
+    """All channels times ``2^(std w)``; label w, standard normal."""
+
+    def matrix(self, amount: Tensor) -> Tensor:
+        """The scaling about grey."""
+        eye = torch.eye(3, dtype=amount.dtype, device=amount.device)
+        return _affine(eye * torch.exp2(amount)[:, None, None])
+
+
+class Saturation(_Normal):
+    """What is across the luma axis times ``2^(std w)``; label w, standard normal."""
+
+    def matrix(self, amount: Tensor) -> Tensor:
+        """The scaling across the axis."""
+        along, across = _luma(amount)
+        return _affine(along + across * torch.exp2(amount)[:, None, None])
+
+
+class LumaFlip(ColorTransform):
+    """Mirror image of the luma with probability one half, colours kept; label 0 or 1."""
+
+    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """``across - along`` where the label is 1."""
+        w = gated(draws.integers(2), draws, probability=self.probability).to(torch.float64)
+        along, across = _luma(w)
+        return _affine(across + along * (1.0 - 2.0 * w)[:, None, None]), w[:, None]
+
+
+class HueTurn(ColorTransform):
+    """Rotation about the luma axis by w uniform up to a share of a half turn.
+
+    Labels ``cos w - 1, sin w``.
+
+    Args:
+        probability: Share of rows that are turned.
+        largest: Largest angle in half turns.
+    """
+
+    columns = 2
+
+    def __init__(self, *, probability: float, largest: float) -> None:
+        super().__init__(probability=probability)
+        self.largest = largest
+
+    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Rodrigues' formula about the luma axis."""
+        angle = (draws.uniform() * 2.0 - 1.0) * (math.pi * self.largest)
+        w = gated(angle, draws, probability=self.probability)
+        along, across = _luma(w)
+        cross = w.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+        cos, sin = torch.cos(w)[:, None, None], torch.sin(w)[:, None, None]
+        # -2 sin^2(w/2) is cos w - 1 without cancellation.
+        label = torch.stack([-2.0 * torch.sin(0.5 * w) ** 2, torch.sin(w)], dim=1)
+        return _affine(along + across * cos + cross * sin), label
+
+
+def recolor(images: Tensor, matrix: Tensor) -> Tensor:
+    """Pictures with their colours mapped.
+
+    Args:
+        images: (B, C, H, W) with C = 3, or C = 1: then the map of grey, averaged over channels.
+        matrix: (B, 4, 4), float64.
+
+    Raises:
+        ValueError: C is neither 1 nor 3.
+    """
+    channels = images.shape[1]
+    if channels not in (1, 3):
+        raise ValueError(f"colour changes need 1 or 3 channels, not {channels}")
+    linear, shift = matrix[:, :3, :3], matrix[:, :3, 3:]
+    if channels == 1:
+        linear = linear.sum(dim=2, keepdim=True).mean(dim=1, keepdim=True)
+        shift = shift.mean(dim=1, keepdim=True)
+    flat = torch.baddbmm(shift.to(images), linear.to(images), images.flatten(2))
+    return flat.reshape(images.shape)
+
+
+def _luma(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Projections onto the luma axis and across it, (3, 3)."""
+    along = like.new_full((3, 3), 1.0 / 3.0)
+    return along, torch.eye(3, dtype=like.dtype, device=like.device) - along
+
+
+def _affine(linear: Tensor, shift: Tensor | None = None) -> Tensor:
+    """``(B, 4, 4)`` from a linear part (3, 3) or (B, 3, 3) and a shift (B, 3, 1)."""
+    batch = len(linear) if shift is None else len(shift)
+    matrix = torch.eye(4, dtype=linear.dtype, device=linear.device).repeat(batch, 1, 1)
+    matrix[:, :3, :3] = linear
+    if shift is not None:
+        matrix[:, :3, 3:] = shift
+    return matrix

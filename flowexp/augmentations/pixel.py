@@ -1,0 +1,107 @@
+"""Changes that move pixels without touching their values."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from flowexp.augmentations.draws import Draws, gated
+
+__all__ = ["PixelTransform", "QuarterTurns", "WholePixelShift", "XFlip", "YFlip"]
+
+
+class PixelTransform(ABC):
+    """A rearrangement of pixels.
+
+    Args:
+        probability: Share of rows that are drawn for; at or above 1 all of them.
+
+    Attributes:
+        columns: Number of label columns.
+    """
+
+    columns: int
+
+    def __init__(self, *, probability: float) -> None:
+        self.probability = probability
+
+    @abstractmethod
+    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Rearranged pictures (B, C, H, W) and labels (B, columns) on the draws' device."""
+
+
+class XFlip(PixelTransform):
+    """Left-right mirror image with probability one half; label 0 or 1."""
+
+    columns = 1
+    axis = 3
+
+    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Mirrored where the label is 1."""
+        w = gated(draws.integers(2), draws, probability=self.probability)
+        return _where(w == 1, images.flip(self.axis), images), w[:, None]
+
+
+class YFlip(XFlip):
+    """Upside-down mirror image with probability one half; label 0 or 1."""
+
+    axis = 2
+
+
+class QuarterTurns(PixelTransform):
+    """0 to 3 quarter turns with equal probability; labels: turns are 1 or 2, turns are 2 or 3."""
+
+    columns = 2
+
+    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Pictures turned as by ``torch.rot90(x, w, (2, 3))``.
+
+        Raises:
+            ValueError: The pictures are not square.
+        """
+        if images.shape[2] != images.shape[3]:
+            raise ValueError(f"quarter turns need square pictures, not {tuple(images.shape[2:])}")
+        w = gated(draws.integers(4), draws, probability=self.probability)
+        for turns in (1, 2, 3):
+            images = _where(w == turns, torch.rot90(images, turns, (2, 3)), images)
+        return images, torch.stack([(w == 1) | (w == 2), (w == 2) | (w == 3)], dim=1)
+
+
+class WholePixelShift(PixelTransform):
+    """A shift by whole pixels, uniform up to a share of the size; mirror images come in behind.
+
+    Labels: the rounded shift over the largest one, (x to the right, y upwards).
+
+    Args:
+        probability: Share of rows that are shifted.
+        largest: Largest shift as a share of the picture's size.
+    """
+
+    columns = 2
+
+    def __init__(self, *, probability: float, largest: float) -> None:
+        super().__init__(probability=probability)
+        self.largest = largest
+
+    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Shifted pictures."""
+        batch, channels, height, width = images.shape
+        w = gated(draws.uniform(2) * 2.0 - 1.0, draws, probability=self.probability)
+        size = torch.tensor([width, height], dtype=w.dtype, device=w.device) * self.largest
+        shift = (w * size[:, None]).round()
+        tx, ty = shift.to(device=images.device, dtype=torch.int64)
+        x = _reflected(torch.arange(width, device=images.device) - tx[:, None], width)
+        y = _reflected(torch.arange(height, device=images.device) + ty[:, None], height)
+        index = (y[:, :, None] * width + x[:, None, :]).reshape(batch, 1, -1)
+        moved = images.flatten(2).gather(2, index.expand(-1, channels, -1))
+        return moved.reshape(images.shape), (shift / size[:, None]).T
+
+
+def _where(rows: Tensor, changed: Tensor, images: Tensor) -> Tensor:
+    return torch.where(rows.to(images.device)[:, None, None, None], changed, images)
+
+
+def _reflected(place: Tensor, size: int) -> Tensor:
+    """Places beyond 0 .. size - 1 folded back at the outermost pixels."""
+    last = size - 1
+    return last - (last - place % max(2 * last, 1)).abs()

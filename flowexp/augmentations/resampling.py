@@ -1,0 +1,117 @@
+"""Resampling of pictures under linear maps, without aliasing."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowexp.augmentations.geometric import scaling, translation
+
+__all__ = ["resample"]
+
+# Low-pass filter of the symlet-6 wavelet, of sum sqrt 2: doubling and halving with it are inverses.
+_SYM6 = (
+    0.015404109327027373,
+    0.0034907120842174702,
+    -0.11799011114819057,
+    -0.048311742585633,
+    0.4910559419267466,
+    0.787641141030194,
+    0.3379294217276218,
+    -0.07263752278646252,
+    -0.021060292512300564,
+    0.04472490177066578,
+    0.0017677118642428036,
+    -0.007800708325034148,
+)
+_BORDER = len(_SYM6) // 4
+
+
+def resample(images: Tensor, inverse: Tensor) -> Tensor:
+    """Pictures changed by linear maps, with mirror images beyond their edges.
+
+    Pictures are padded by reflection, doubled in size, fetched bilinearly and halved again. The
+    padding is what the row that reaches furthest needs, at most a whole picture less a pixel;
+    beyond that there are zeros. Padding that a row does not need changes it by rounding only.
+
+    Args:
+        images: (B, C, H, W), floating.
+        inverse: Maps from the new to the old picture in pixels from the centre, (B, 3, 3), float64,
+            best on the CPU: the padding has to be known there.
+
+    Returns:
+        (B, C, H, W).
+
+    Source: Karras et al., Training GANs with Limited Data, 2020, arXiv 2006.06676, appendix B.
+    """
+    height, width = images.shape[2:]
+    left, top, right, bottom = _margins(inverse, height=height, width=width)
+    padded = F.pad(images, [left, right, top, bottom], mode="reflect")
+    doubled = _double(padded)
+    shape = [2 * (height + 2 * _BORDER), 2 * (width + 2 * _BORDER)]
+    offset = inverse.new_tensor([(left - right) / 2, (top - bottom) / 2])
+    centred = translation(offset[0], offset[1]) @ inverse
+    theta = _in_unit_squares(centred, source=doubled.shape[2:], target=shape)[:, :2]
+    grid = F.affine_grid(
+        theta.to(device=images.device, dtype=images.dtype),
+        [*images.shape[:2], *shape],
+        align_corners=False,
+    )
+    fetched = F.grid_sample(
+        doubled, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return _halve(fetched)
+
+
+def _margins(inverse: Tensor, *, height: int, width: int) -> list[int]:
+    """Pixels to add left, top, right and bottom, so that every corner and its filter lie inside."""
+    cx, cy = (width - 1) / 2, (height - 1) / 2
+    corners = inverse.new_tensor([[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1.0, 1.0, 1.0, 1.0]])
+    reached = (inverse @ corners)[:, :2]
+    furthest = torch.cat([-reached.amin(dim=(0, 2)), reached.amax(dim=(0, 2))])
+    own = inverse.new_tensor([cx, cy, cx, cy])
+    largest = inverse.new_tensor([width - 1, height - 1, width - 1, height - 1])
+    needed = torch.minimum((furthest - own + 2 * _BORDER).clamp(min=0.0), largest)
+    margins: list[int] = needed.ceil().to(torch.int64).tolist()
+    return margins
+
+
+def _in_unit_squares(inverse: Tensor, *, source: Sequence[int], target: Sequence[int]) -> Tensor:
+    """The map between doubled pictures, in grid_sample's coordinates (-1 to 1 across each).
+
+    A pixel of the original becomes two, whose common centre lies half a pixel off the doubled
+    picture's own.
+    """
+
+    def plane(x: float, y: float) -> tuple[Tensor, Tensor]:
+        return inverse.new_tensor(x), inverse.new_tensor(y)
+
+    doubled = scaling(*plane(2.0, 2.0)) @ inverse @ scaling(*plane(0.5, 0.5))
+    moved = translation(*plane(-0.5, -0.5)) @ doubled @ translation(*plane(0.5, 0.5))
+    into = scaling(*plane(2.0 / source[1], 2.0 / source[0]))
+    out_of = scaling(*plane(target[1] / 2.0, target[0] / 2.0))
+    return into @ moved @ out_of
+
+
+def _double(images: Tensor) -> Tensor:
+    """Twice the size: zeros between the pixels, then the filter."""
+    batch, channels, height, width = images.shape
+    taps = images.new_tensor(_SYM6)
+    single = images.reshape(batch * channels, 1, height, width)
+    padding = len(_SYM6) // 2 - 1
+    wide = F.conv_transpose2d(single, taps[None, None, None], stride=(1, 2), padding=(0, padding))
+    tall = F.conv_transpose2d(wide, taps[None, None, :, None], stride=(2, 1), padding=(padding, 0))
+    return tall.reshape(batch, channels, *tall.shape[2:])
+
+
+def _halve(images: Tensor) -> Tensor:
+    """The filter, then every second pixel, without the border."""
+    batch, channels, height, width = images.shape
+    taps = images.new_tensor(_SYM6)
+    single = images.reshape(batch * channels, 1, height, width)
+    padding = len(_SYM6) // 2 - 1
+    narrow = F.conv2d(single, taps[None, None, None], stride=(1, 2), padding=(0, padding))
+    low = F.conv2d(narrow, taps[None, None, :, None], stride=(2, 1), padding=(padding, 0))
+    inner = low[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER]
+    return inner.reshape(batch, channels, *inner.shape[2:])

@@ -1,0 +1,25 @@
+"""Published checkpoints, read without running anything that they contain.
+
+Each format has one reader; what it returns is plain tensors and the names and arguments of
+flowexp's own parts (:class:`Published`).
+"""
+
+from flowexp.checkpoints.published.edm import EDMSnapshot, TrainingState, precond_state
+from flowexp.checkpoints.published.model import Part, Published, Reader, Shape
+from flowexp.checkpoints.published.read import read_published
+from flowexp.checkpoints.published.rectified_flow import RectifiedFlow
+from flowexp.checkpoints.published.score_sde import ScoreSDECheckpoint, read_score_sde
+
+__all__ = [
+    "EDMSnapshot",
+    "Part",
+    "Published",
+    "Reader",
+    "RectifiedFlow",
+    "ScoreSDECheckpoint",
+    "Shape",
+    "TrainingState",
+    "precond_state",
+    "read_published",
+    "read_score_sde",
+]

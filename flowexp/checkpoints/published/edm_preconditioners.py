@@ -1,0 +1,98 @@
+"""Preconditioners of EDM's code base as flowexp's ``parameterization`` group."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowexp.errors import UsageError
+
+__all__ = ["PRECONDITIONERS", "Preconditioner", "preconditioner"]
+
+_INTERFACE = ("img_resolution", "img_channels", "label_dim", "use_fp16")
+_PFGMPP = ("pfgmpp", "N", "D")
+
+
+@dataclass(frozen=True)
+class Preconditioner:
+    """One class of the authors' code.
+
+    Attributes:
+        option: Option of the ``parameterization`` group.
+        arguments: The option's arguments, from the authors' constructor arguments.
+        names: The constructor's parameters in their order; those of the network follow.
+        takes_range: Whether the option is told the noise levels between which samplers ask.
+    """
+
+    option: str
+    arguments: Callable[[Mapping[str, Any]], dict[str, Any]]
+    names: tuple[str, ...]
+    takes_range: bool = False
+
+
+def _edm(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"sigma_data": given.get("sigma_data", 0.5)}
+
+
+def _vp(given: Mapping[str, Any]) -> dict[str, Any]:
+    beta_min = given.get("beta_min", 0.1)
+    return {
+        "beta_min": beta_min,
+        "beta_max": beta_min + given.get("beta_d", 19.9),
+        "time_steps": given.get("M", 1000),
+        "eps_t": given.get("epsilon_t", 1e-5),
+    }
+
+
+def _ve(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "sigma_min": given.get("sigma_min", 0.02),
+        "sigma_max": given.get("sigma_max", 100.0),
+    }
+
+
+def _iddpm(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "C1": given.get("C_1", 0.001),
+        "C2": given.get("C_2", 0.008),
+        "time_steps": given.get("M", 1000),
+    }
+
+
+PRECONDITIONERS: Mapping[str, Preconditioner] = {
+    "EDMPrecond": Preconditioner(
+        option="edm",
+        arguments=_edm,
+        names=(*_INTERFACE, "sigma_min", "sigma_max", "sigma_data", "model_type", *_PFGMPP),
+        takes_range=True,
+    ),
+    "VPPrecond": Preconditioner(
+        option="vp_precond",
+        arguments=_vp,
+        names=(*_INTERFACE, "beta_d", "beta_min", "M", "epsilon_t", "model_type", *_PFGMPP),
+    ),
+    "VEPrecond": Preconditioner(
+        option="ve_precond",
+        arguments=_ve,
+        names=(*_INTERFACE, "sigma_min", "sigma_max", "model_type", *_PFGMPP),
+    ),
+    "iDDPMPrecond": Preconditioner(
+        option="iddpm_precond",
+        arguments=_iddpm,
+        names=(*_INTERFACE, "C_1", "C_2", "M", "model_type", *_PFGMPP),
+    ),
+}
+
+
+def preconditioner(class_name: str) -> Preconditioner:
+    """The entry for a class of the authors' code.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if class_name not in PRECONDITIONERS:
+        raise UsageError(
+            f"{class_name!r} is no preconditioner that can be imported.",
+            key="file",
+            remedy=f"Known are: {', '.join(PRECONDITIONERS)}.",
+        )
+    return PRECONDITIONERS[class_name]

@@ -1,0 +1,81 @@
+"""A published model as flowexp's parts and plain tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+__all__ = ["Part", "Published", "Reader", "Shape"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a file says about one config group.
+
+    Attributes:
+        option: The option of the group that the file's model uses, for example ``ddpmpp``.
+        arguments: Values that the file fixes, by their key within the group.
+    """
+
+    option: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the data of a published model looks like.
+
+    Attributes:
+        resolution: Height and width in pixels.
+        channels: Channels of the images.
+        label_dim: Number of classes the network knows; 0 = unconditional.
+    """
+
+    resolution: int
+    channels: int
+    label_dim: int
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """A published model.
+
+    Attributes:
+        format: Name of the file's format.
+        path: The file.
+        sha256: Of the file.
+        parts: What the file says about ``network``, ``path``, ``parameterization``, ``sampler``.
+        shape: What its data looks like.
+        weights: The network's state dict under flowexp's names, without averaging where the file
+            has such weights, else the averaged ones.
+        averaged: The averaged state dict, or None.
+        D: Degrees of freedom of the source; ``inf`` for Gaussian.
+        kimg: Thousands of images of its training, if known.
+        step: Optimizer steps of its training, if known.
+        notes: What a user of the imported run should know.
+    """
+
+    format: str
+    path: Path
+    sha256: str
+    parts: Mapping[str, Part]
+    shape: Shape
+    weights: Mapping[str, Tensor]
+    averaged: Mapping[str, Tensor] | None
+    D: float
+    kimg: float | None = None
+    step: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """Reads one format of published checkpoints."""
+
+    def read(self, path: Path) -> Published:
+        """The model in a file.
+
+        Raises:
+            UsageError: The file is damaged, hostile, or holds something unknown.
+        """

@@ -1,0 +1,86 @@
+"""Regression onto the mean of the data behind a state, estimated from a batch."""
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.couplings import Pairs
+from flowexp.models import Model
+from flowexp.objectives.base import Loss, Objective
+from flowexp.objectives.finite_set import finite_set_mean
+from flowexp.objectives.large_batch import first_rows, require_trained, spread, trained_rows
+from flowexp.objectives.premetrics import Premetric
+from flowexp.objectives.regression import PredictionKind, weighted
+from flowexp.objectives.weightings import Weighting
+from flowexp.paths import PathPoint
+
+__all__ = ["StableTarget"]
+
+
+class StableTarget(Objective):
+    """As :class:`Regression`, but the truth of a state is its mean over the batch, not its own x.
+
+    With ``m = E[x | x_t]`` of the batch as a finite data set (Student-t or Gaussian kernel, as the
+    path's source is) the targets are ``m``, ``e + alpha (x - m)/sigma`` and their velocity. The
+    variance of the target falls with the size of the batch, at the price of a bias of order one
+    over it; the batch is a sample of the data only if the coupling is independent. Where labels are
+    given, the mean runs over the data of the same label. The mean sees one process's micro-batch.
+
+    Args:
+        target: Which prediction is compared: ``velocity``, ``data`` or ``noise``.
+        weighting: Loss weight as a function of time.
+        premetric: How a deviation is counted.
+        trained: States per batch that the network is asked about; the rest only serve the mean.
+            None = all.
+
+    Raises:
+        ValueError: target is none of the three, or trained < 1.
+
+    Source: Xu, Tong & Jaakkola, Stable Target Field, 2023, arXiv 2302.00670; Newbeeer/pfgmpp,
+    training/loss.py (``--stf``, ``--rbatch 4096``), which has no labels in the kernel.
+    """
+
+    def __init__(
+        self,
+        target: PredictionKind,
+        *,
+        weighting: Weighting,
+        premetric: Premetric,
+        trained: int | None = None,
+    ) -> None:
+        if target not in get_args(PredictionKind):
+            raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
+        require_trained(trained)
+        self.target = target
+        self.weighting = weighting
+        self.premetric = premetric
+        self.trained = trained
+
+    def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
+        """One network call; draws nothing of its own."""
+        count = trained_rows(pairs, self.trained)
+        part = first_rows(pairs, count)
+        x, e = part.x.to(torch.float64), part.e.to(torch.float64)
+        point = model.path.point(x, e, t[:count].to(x.device))
+        truth = self._truth(model, point, pairs)
+        prediction = model.predict(point.x_t, point.t, **part.conditions)
+        difference = getattr(prediction, self.target) - getattr(truth, self.target)
+        weight = self.weighting(model.path.schedule.coefficients(point.t))
+        loss = weighted(self.premetric(difference), weight=weight, pairs=part)
+        return Loss(spread(loss, batch=len(pairs.x)))
+
+    def _truth(self, model: Model, point: PathPoint, pairs: Pairs) -> PathPoint:
+        """The stable targets; the noise in the form that does not cancel at small sigma."""
+        c = model.path.schedule.coefficients(point.t)
+        labels = pairs.conditions.get("labels")
+        mean = finite_set_mean(
+            point.x_t / expand_as(c.alpha, point.x_t),
+            c.sigma / c.alpha,
+            reference=pairs.x,
+            D=model.path.D,
+            groups=None if labels is None else (labels[: len(point.x)], labels),
+        )
+        noise = point.e + expand_as(c.alpha / c.sigma, mean) * (point.x - mean)
+        return model.path.point(mean, noise, point.t)

@@ -1,0 +1,85 @@
+"""The preconditioning of EDM's iDDPM column, on any path."""
+
+import torch
+from torch import Tensor
+
+from flowexp.parameterizations.base import NetworkInputs, Parameterization, times_between
+from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import FromNoiseAndVariance
+
+__all__ = ["IDDPMPreconditioning"]
+
+
+class IDDPMPreconditioning(Parameterization):
+    """``D(x; sigma) = x - sigma F(x / sqrt(sigma^2 + 1), M - 1 - j)``: improved DDPM's networks.
+
+    F's first channels are the noise; the network may have as many again for a variance, which is
+    not used. j is the number of the level u_j nearest to sigma, with
+    ``abar_j = sin^2(pi j / (2 M (C2 + 1)))``, ``u_M = 0`` and
+    ``u_{j-1}^2 + 1 = (u_j^2 + 1) / max(abar_{j-1}/abar_j, C1)``. Only what the network is told is
+    rounded; the noise level itself is used as it is. On another path it is the same denoiser at
+    ``x_t/alpha`` and ``sigma/alpha``.
+
+    Args:
+        C1: Smallest ratio of neighbouring abar, > 0.
+        C2: Offset of the angle, >= 0.
+        time_steps: M, the number of levels above 0.
+
+    Attributes:
+        levels: ``u_M = 0, u_{M-1}, ..., u_0``, increasing, (M + 1,), float64.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column iDDPM + DDIM; Nichol &
+    Dhariwal, 2021, arXiv 2102.09672. EDM's code keeps the levels in float32, which moves them by up
+    to 5e-4; here they are float64.
+    """
+
+    def __init__(self, *, C1: float = 1e-3, C2: float = 8e-3, time_steps: int = 1000) -> None:
+        if not 0.0 < C1 < 1.0:
+            raise ValueError(f"C1 is {C1}; expected a number in (0, 1)")
+        if not C2 >= 0.0:
+            raise ValueError(f"C2 is {C2}; expected a number >= 0")
+        if time_steps < 2:
+            raise ValueError(f"time_steps is {time_steps}; expected at least 2")
+        self.C1 = float(C1)
+        self.C2 = float(C2)
+        self.time_steps = int(time_steps)
+        self.levels = self._levels()
+
+    def alpha_bar(self, j: Tensor) -> Tensor:
+        """``sin^2(pi j / (2 M (C2 + 1)))``: the squared signal at level j, float64."""
+        angle = 0.5 * torch.pi * j.to(torch.float64) / (self.time_steps * (self.C2 + 1.0))
+        return torch.sin(angle) ** 2
+
+    def index(self, nsr: Tensor) -> Tensor:
+        """The number j of the level nearest to each noise-to-signal ratio, int64; M is level 0."""
+        midpoints = (0.5 * (self.levels[1:] + self.levels[:-1])).to(nsr.device)
+        return self.time_steps - torch.bucketize(nsr, midpoints)
+
+    def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """The time of the level nearest to that of each time t."""
+        nearest = self.levels.to(t.device)[self.time_steps - self.index(schedule.nsr(t))]
+        return schedule.time_at_nsr(nearest)
+
+    def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
+        """The state over ``sqrt(alpha^2 + sigma^2)``, and the number of the level from the end."""
+        step = (self.time_steps - 1) - self.index(c.sigma / c.alpha)
+        return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), step.to(torch.float64))
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        """Noise to data and velocity."""
+        return FromNoiseAndVariance(c)
+
+    def time_range(self, schedule: Schedule) -> tuple[float, float]:
+        """The schedule's range, narrowed to ratios between the levels u_{M-1} and u_0."""
+        return times_between(schedule, float(self.levels[1]), float(self.levels[-1]))
+
+    def _levels(self) -> Tensor:
+        abar = self.alpha_bar(torch.arange(self.time_steps + 1))
+        # With log(1 + u^2), the recursion is a sum.
+        log_ratio = torch.log(abar[:-1]) - torch.log(abar[1:])
+        steps = -log_ratio.clamp(min=float(torch.log(torch.tensor(self.C1, dtype=torch.float64))))
+        total = torch.cumsum(steps.flip(0), dim=0)
+        return torch.cat([total.new_zeros(1), torch.sqrt(torch.expm1(total))])

@@ -1,0 +1,192 @@
+"""Networks whose output is the normalised Poisson field of the space with one more coordinate.
+
+Seen from a state x at noise level s = sigma/alpha, data of mean D pull with the vector
+``v = (D - x, -s)``. Its normalised form is ``sqrt(N) v / (|v| + gamma)``, so its two parts give the
+noise: ``e = (x - D)/s = v_x / v_s``.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.parameterizations.base import (
+    NetworkInputs,
+    Parameterization,
+    bounded_input_scale,
+    times_between,
+)
+from flowexp.paths import Affine, Coefficients, Conversion, Schedule
+
+__all__ = ["FieldConversion", "PoissonFieldPrediction", "normalized_field"]
+
+
+def normalized_field(displacement: Tensor, level: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
+    """``sqrt(N) v / (|v| + gamma)`` with ``v = (displacement, -level)``, as its two parts.
+
+    Args:
+        displacement: ``D - x``, (B, ...), N numbers each.
+        level: ``sigma/alpha``, (B,), > 0.
+        gamma: Softens the normalisation near the data, >= 0.
+
+    Returns:
+        Field along x, (B, ...), and along the noise level, (B,).
+
+    Source: Xu et al., PFGM, 2022, arXiv 2209.11178, eq. 5 (the factor sqrt(N) is their code's).
+    """
+    length = torch.linalg.vector_norm(displacement.flatten(1), dim=1)
+    factor = math.sqrt(displacement[0].numel()) / (torch.hypot(length, level) + gamma)
+    return expand_as(factor, displacement) * displacement, -factor * level
+
+
+@dataclass(frozen=True)
+class _AlongNoise(Affine):
+    """``state * x_t + output * e`` with the noise e of a field."""
+
+    conversion: "FieldConversion"
+
+    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
+        along_x, along_level = self.conversion.field(output, like=x_t)
+        ratio = along_x / expand_as(self.conversion.replaced(along_x, along_level), along_x)
+        return super().__call__(x_t, ratio)
+
+
+@dataclass(frozen=True)
+class FieldConversion(Conversion):
+    """F is the normalised field: the first channels along x, the mean of one more along the level.
+
+    Below the level ``z_exp`` the second part is not taken from the network but from the length of
+    the first, ``n = |v_x| / sqrt(N)``, ``a = gamma n / (1 - n)``:
+    ``v_s = -sqrt(N) s / (sqrt(a^2 + s^2) + gamma)``. A network without the further channel leaves
+    it to this formula at all levels.
+
+    Args:
+        c: The schedule at t.
+        gamma: Softening of the normalisation, > 0.
+        z_exp: Level below which the formula is used, >= 0.
+
+    Source: Xu et al., PFGM, 2022, arXiv 2209.11178, appendix B.2.3; Newbeeer/Poisson_flow,
+    methods.py, whose guard 1e-5 in the denominator is kept.
+    """
+
+    gamma: float
+    z_exp: float
+
+    @property
+    def level(self) -> Tensor:
+        """``sigma / alpha``."""
+        return self.c.sigma / self.c.alpha
+
+    def field(self, output: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The two parts of the network's output, (B, ...) and (B,).
+
+        Args:
+            output: F, with as many channels as ``like``, or one more.
+            like: State, (B, C, ...).
+
+        Raises:
+            ValueError: F has another number of channels.
+        """
+        channels = like.shape[1]
+        if output.shape[1] == channels:
+            return output, self._from_length(output)
+        if output.shape[1] != channels + 1:
+            raise ValueError(
+                f"the network gives {output.shape[1]} channels; a Poisson field of {channels} "
+                f"channels needs {channels} or {channels + 1}"
+            )
+        return output[:, :channels], output[:, channels].reshape(len(output), -1).mean(1)
+
+    def replaced(self, along_x: Tensor, along_level: Tensor) -> Tensor:
+        """The denominator of the noise: the part along the level, by the formula below z_exp."""
+        level = self.level.to(along_level)
+        formula = self._from_length(along_x)
+        return torch.where(level < self.z_exp, formula, along_level) + _GUARD
+
+    def _from_length(self, along_x: Tensor) -> Tensor:
+        root = math.sqrt(along_x[0].numel())
+        level = self.level.to(along_x)
+        n = torch.linalg.vector_norm(along_x.flatten(1), dim=1) / root
+        length = self.gamma * n / (1.0 - n)
+        return -root * level / (torch.sqrt(length**2 + level**2) + self.gamma)
+
+    @property
+    def noise(self) -> Affine:
+        """The ratio of the two parts."""
+        zero = torch.zeros_like(self.c.alpha)
+        return _AlongNoise(zero, torch.ones_like(zero), self)
+
+    @property
+    def data(self) -> Affine:
+        """``(x_t - sigma e) / alpha``."""
+        return _AlongNoise(1.0 / self.c.alpha, -self.c.sigma / self.c.alpha, self)
+
+    @property
+    def velocity(self) -> Affine:
+        """``(alpha' / alpha) x_t + (W / alpha) e``."""
+        c = self.c
+        return _AlongNoise(c.d_alpha / c.alpha, c.wronskian / c.alpha, self)
+
+
+# The authors' code adds it to the field along z before it divides by it.
+_GUARD = 1e-5
+
+
+class PoissonFieldPrediction(Parameterization):
+    """F is the normalised field of PFGM; ``dx/dz = v_x / v_z`` is the velocity on the VE path.
+
+    Give the network one output channel more than the data have (``network.out_channels``): its
+    mean is the field along z. With ``objective=poisson_field`` and D = 1 this is PFGM. The authors
+    feed x and z to the network as they are; here x is scaled by ``1/sqrt(1 + z^2)`` on the VE path
+    and the network is told ``ln(z)/4``, which keep its inputs of order one.
+
+    Args:
+        gamma: Softening of the normalisation, > 0; that of the objective.
+        z_exp: Level below which the field along z is computed from the field along x.
+        sigma_min: Smallest noise-to-signal ratio at which samplers ask.
+        sigma_max: Largest one.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Source: Xu et al., PFGM, 2022, arXiv 2209.11178; Newbeeer/Poisson_flow, models/ncsnpp.py (mean
+    of a further channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).
+    """
+
+    # One output channel more than the data have is allowed.
+    extra_channels = 1
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 5.0,
+        z_exp: float = 5.0,
+        sigma_min: float = 1e-3,
+        sigma_max: float = 80.0,
+    ) -> None:
+        if not (gamma > 0.0 and z_exp >= 0.0):
+            raise ValueError(f"need gamma > 0 and z_exp >= 0, got gamma={gamma}, z_exp={z_exp}")
+        if not 0.0 < sigma_min < sigma_max:
+            raise ValueError(
+                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
+            )
+        self.gamma = float(gamma)
+        self.z_exp = float(z_exp)
+        self.sigma_min = float(sigma_min)
+        self.sigma_max = float(sigma_max)
+
+    def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
+        """Bounded input scale, and a quarter of the log noise-to-signal ratio."""
+        return NetworkInputs(
+            bounded_input_scale(c), 0.25 * (torch.log(c.sigma) - torch.log(c.alpha))
+        )
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        """Field to noise, data and velocity."""
+        return FieldConversion(c, gamma=self.gamma, z_exp=self.z_exp)
+
+    def time_range(self, schedule: Schedule) -> tuple[float, float]:
+        """The schedule's range, narrowed to noise-to-signal ratios in [sigma_min, sigma_max]."""
+        return times_between(schedule, self.sigma_min, self.sigma_max)

@@ -1,0 +1,52 @@
+"""Rectified flow's authors' convention: time and velocity run from noise to data."""
+
+import torch
+
+from flowexp.parameterizations.base import NetworkInputs
+from flowexp.parameterizations.direct import VelocityPrediction
+from flowexp.paths import Affine, Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import FromVelocity
+
+__all__ = ["ReversedVelocityPrediction"]
+
+
+class _FromReversedVelocity(FromVelocity):
+    """F is minus the velocity."""
+
+    @property
+    def data(self) -> Affine:
+        return _negated(super().data)
+
+    @property
+    def noise(self) -> Affine:
+        return _negated(super().noise)
+
+    @property
+    def velocity(self) -> Affine:
+        one = torch.ones_like(self.c.alpha)
+        return Affine(torch.zeros_like(one), -one)
+
+
+class ReversedVelocityPrediction(VelocityPrediction):
+    """``F(x_t, time_scale (1 - t)) = -v``: networks trained with time 0 at noise and 1 at data.
+
+    Published rectified flows keep their weights unchanged this way.
+
+    Args:
+        time_scale: Factor of ``1 - unit_time(t)`` in c_noise; 999 in the authors' code.
+
+    Source: Liu et al., 2022, arXiv 2209.03003, and the authors' ``sde_lib.py`` (t_src = 1 - t).
+    """
+
+    def inputs(self, schedule: Schedule, t: torch.Tensor, c: Coefficients) -> NetworkInputs:
+        """Bounded input scale, and the scaled reversed unit time."""
+        forward = super().inputs(schedule, t, c)
+        return NetworkInputs(forward.c_in, self.time_scale - forward.c_noise)
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        """Minus the velocity to data, noise and velocity."""
+        return _FromReversedVelocity(c)
+
+
+def _negated(affine: Affine) -> Affine:
+    return Affine(affine.state, -affine.output)

@@ -1,0 +1,61 @@
+"""The noise levels of uniform times on a VP path, for any path."""
+
+import torch
+from torch import Tensor
+
+from flowexp.paths import VP
+from flowexp.paths.base import as_float64
+from flowexp.timesteps.base import TimestepLaw
+
+__all__ = ["VPUniform"]
+
+
+class VPUniform(TimestepLaw):
+    """``sigma/alpha = sqrt(exp(T(s)) - 1)`` with s uniform in (eps_t, 1), T that of a VP path.
+
+    ``T(s) = beta_min s + (beta_max - beta_min) s^2/2``: the noise levels that a network on the VP
+    path is trained with, carried over to every path; there it is the uniform law of t.
+
+    Args:
+        beta_min: Noise rate at the data end.
+        beta_max: Noise rate at the source end.
+        eps_t: Smallest time, in (0, 1).
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP (loss).
+    """
+
+    in_nsr = True
+
+    def __init__(
+        self, *, beta_min: float = 0.1, beta_max: float = 20.0, eps_t: float = 1e-5
+    ) -> None:
+        self.reference = VP(beta_min=beta_min, beta_max=beta_max, t_min=eps_t)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The noise-to-signal ratios of the VP path at eps_t and at 1."""
+        low, high = self.quantile(torch.tensor([0.0, 1.0])).tolist()
+        return low, high
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """The ratio at ``s = eps_t + (1 - eps_t) u``."""
+        eps = self.reference.t_min
+        return self.reference.nsr(eps + (1.0 - eps) * as_float64(u))
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """``(s(value) - eps_t) / (1 - eps_t)``, clipped to [0, 1]."""
+        eps = self.reference.t_min
+        time = self.reference.time_at_nsr(as_float64(value).clamp(min=0.0))
+        return ((time - eps) / (1.0 - eps)).clamp(0.0, 1.0)
+
+    def pdf(self, value: Tensor) -> Tensor:
+        """``ds/dn / (1 - eps_t) = 2n / ((1 + n^2) beta(s) (1 - eps_t))`` at ratio n."""
+        n = as_float64(value).clamp(min=0.0)
+        path = self.reference
+        beta = path.beta_min + (path.beta_max - path.beta_min) * path.time_at_nsr(n)
+        density = 2.0 * n / ((1.0 + n**2) * beta * (1.0 - path.t_min))
+        low, high = self.support
+        return torch.where((value >= low) & (value <= high), density, 0.0)

@@ -1,0 +1,23 @@
+"""No augmentation: the pictures themselves, and no label columns."""
+
+import pytest
+import torch
+
+from flowexp.augmentations import NoAugmentation
+from flowexp.seeding import generator
+
+
+def test_pictures_and_generator_are_left_alone():
+    images = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
+    rng = generator(0, "augment")
+    state = rng.get_state()
+    changed, labels = NoAugmentation()(images, rng=rng)
+    assert changed is images
+    assert labels.shape == (2, 0)
+    assert torch.equal(rng.get_state(), state)
+
+
+def test_a_network_with_columns_is_refused():
+    NoAugmentation().check_network(0)
+    with pytest.raises(ValueError, match=r"expects 9.*network\.augment_dim=0"):
+        NoAugmentation().check_network(9)
