@@ -1,6 +1,6 @@
 """From a checked config to the parts of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from flowexp.data import Dataset
     from flowexp.guidance import Guidance
     from flowexp.models import FlowModel
-    from flowexp.objectives import Objective
-    from flowexp.paths import Path
     from flowexp.samplers import Sampler
     from flowexp.tasks import Task
-    from flowexp.timesteps import TimestepLaw
 
-__all__ = ["ModelParts", "assemble", "check_training", "describe", "resolve_device"]
+__all__ = [
+    "ModelParts",
+    "assemble",
+    "describe",
+    "resolve_device",
+    "training_parts",
+]
 
 Config = Mapping[str, Any]
 
@@ -66,23 +69,36 @@ def assemble(config: Config, *, device: str) -> ModelParts:
     return ModelParts(dataset, network, model, sampler, guidance, task)
 
 
-def check_training(law: "TimestepLaw", objective: "Objective", path: "Path") -> None:
-    """Refuse a timestep law or an objective that does not exist on the path.
+def training_parts(config: Config, parts: ModelParts) -> dict[str, Any]:
+    """Build augmentation, coupling, timestep law and objective, and refuse what does not fit.
+
+    Args:
+        config: Plain, resolved config of a training run.
+        parts: The model they are for.
+
+    Returns:
+        The four parts by the names of their groups.
 
     Raises:
-        UsageError: The law draws times outside the schedule's range, or the objective is not
-            defined on this path.
+        UsageError: The augmentation's labels are not the network's, the law draws times outside the
+            path's range, or the objective is not defined on this path.
     """
     from flowexp.timesteps import check_compatible
 
-    try:
-        check_compatible(law, path.schedule)
-    except ValueError as error:
-        raise UsageError(f"{error}.", key="timestep") from error
-    try:
-        objective.check_path(path)
-    except ValueError as error:
-        raise UsageError(f"{error}.", key="objective") from error
+    names = ("augmentation", "coupling", "timestep", "objective")
+    built = {name: instantiate(config[name], key=name) for name in names}
+    path, augment_dim = parts.model.path, getattr(parts.network, "augment_dim", 0)
+    checks: dict[str, Callable[[], None]] = {
+        "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
+        "timestep": lambda: check_compatible(built["timestep"], path.schedule),
+        "objective": lambda: built["objective"].check_path(path),
+    }
+    for key, run in checks.items():
+        try:
+            run()
+        except ValueError as error:
+            raise UsageError(f"{error}.", key=key) from error
+    return built
 
 
 def resolve_device(name: str) -> str:
@@ -115,7 +131,7 @@ def describe(parts: ModelParts, config: Config) -> list[tuple[str, str]]:
         ("path", f"{_short(path.get('schedule'))}, D={path.get('D')}"),
         ("network", f"{_short(config['network'])}, {count:,} parameters"),
     ]
-    names = ("parameterization", "timestep", "coupling", "objective")
+    names = ("parameterization", "augmentation", "timestep", "coupling", "objective")
     rows += [(name, _short(config[name])) for name in names if name in config]
     steps = f", {sampler['steps']} steps" if "steps" in sampler else ""
     return [*rows, ("sampler", f"{_short(sampler)}{steps}")]

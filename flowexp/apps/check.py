@@ -18,12 +18,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _report(config: dict[str, Any]) -> None:
-    from flowexp.apps.assemble import assemble, check_training, describe
+    from flowexp.apps.assemble import assemble, describe, training_parts
     from flowexp.apps.terminal import table
-    from flowexp.config.instantiate import instantiate
 
     parts = assemble(config, device="meta")
-    law, objective = (instantiate(config[name], key=name) for name in ("timestep", "objective"))
-    check_training(law, objective, parts.model.path)
+    training_parts(config, parts)
     print(table(describe(parts, config)))
     print("sound: every part can be built, and they fit together.")

@@ -92,8 +92,9 @@ def _facts(opened: "Opened", config: Mapping[str, Any]) -> dict[str, str]:
             [kind, *(f"{k}={v}" for k, v in disturbed.items() if k[0] != "_")]
         )
     return {
-        "precision": "32-true" + (f", {opened.transform}" if opened.transform else ""),
-        "ema": opened.weights.ema or "raw",
+        "precision": "32-true",
+        "ema": (opened.weights.ema or "raw")
+        + (f", {opened.transform}" if opened.transform else ""),
         "sampler": f"{name}, {steps}",
     }
 

@@ -17,6 +17,9 @@ __all__ = ["configure", "main"]
 
 _OWN_KEYS = ("file", "name")
 _EMA = "main"
+_OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i",
+                       "--config-name", "-cn", "--config-path", "-cp")  # fmt: skip
+"""Hydra's options that are followed by a value."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -32,16 +35,18 @@ def main(arguments: Sequence[str]) -> None:
     if file is None:
         launch("import", import_checkpoint, rest)
         return
+    if not Path(file).is_file():
+        from flowexp.errors import UsageError
+
+        raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
     from flowexp.checkpoints.published import read_published
     from flowexp.config.published import override, published_overrides
 
     named = [override("file", file)]
     if not any(argument.startswith("name=") for argument in rest):
         named.append(override("name", re.sub(r"[^\w.-]+", "-", Path(file).stem)))
-    options = [a for a in rest if a.startswith("-")]
-    given = [a for a in rest if not a.startswith("-")]
-    overrides = published_overrides(read_published(Path(file)), given=given)
-    launch("import", import_checkpoint, [*options, *named, *overrides])
+    own = published_overrides(read_published(Path(file)), given=rest)
+    launch("import", import_checkpoint, [*named, *own, *rest])
 
 
 def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str,
     from flowexp.config.problems import ConfigError
     from flowexp.config.published import published_overrides
 
-    checked = check("train", published_overrides(published, given=given))
+    checked = check("train", [*published_overrides(published, given=given), *given])
     if checked.problems:
         raise ConfigError(checked.problems)
     return checked.config
@@ -76,10 +81,18 @@ def import_checkpoint(job: "Job") -> None:
     """
     from flowexp.apps.assemble import assemble
     from flowexp.apps.terminal import shown, table
-    from flowexp.checkpoints import RunDirectory, describe_run, load_weights, parent
-    from flowexp.checkpoints import write_checkpoint
+    from flowexp.checkpoints import (
+        RunDirectory,
+        describe_run,
+        load_weights,
+        parent,
+        write_checkpoint,
+    )
     from flowexp.checkpoints.published import read_published
+    from flowexp.errors import UsageError
 
+    if not job.config["name"]:
+        raise UsageError("a run needs a name.", key="name", remedy="Give it with name=...")
     file = Path(job.config["file"])
     config = {key: value for key, value in job.config.items() if key not in _OWN_KEYS}
     published = read_published(file)
@@ -118,16 +131,25 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     for argument in arguments:
         is_value, expects_value = expects_value, argument in _OPTIONS_WITH_VALUE
         if argument.startswith("file="):
-            file = argument.removeprefix("file=").strip("'\"")
-        elif file is None and not is_value and not argument.startswith("-") and "=" not in argument:
+            file = _unquoted(argument.removeprefix("file="))
+        elif file is None and not is_value and _is_file(argument):
             file = argument
         else:
             rest.append(argument)
     return file, rest
 
 
-_OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i",
-                       "--config-name", "-cn", "--config-path", "-cp")  # fmt: skip
+def _is_file(argument: str) -> bool:
+    """Whether an argument names a file rather than an option or an override."""
+    return Path(argument).is_file() or ("=" not in argument and argument[:1] not in "-~+")
+
+
+def _unquoted(value: str) -> str:
+    """A value without the quotes that Hydra's grammar asks for."""
+    for quote in ("'", '"'):
+        if len(value) > 1 and value[0] == value[-1] == quote:
+            return value[1:-1].replace(f"\\{quote}", quote)
+    return value
 
 
 def _refuse_existing(run: "RunDirectory") -> None:

@@ -33,7 +33,7 @@ def train(job: "Job") -> float:
     """
     import torch
 
-    from flowexp.apps.assemble import assemble, check_training, describe, resolve_device
+    from flowexp.apps.assemble import assemble, describe, training_parts
     from flowexp.apps.terminal import logging_to, shown, table
     from flowexp.checkpoints import RunDirectory, describe_run
     from flowexp.config.instantiate import instantiate
@@ -43,15 +43,12 @@ def train(job: "Job") -> float:
     config = job.config
     seed = int(config["seed"])
     settings = instantiate(config["trainer"], key="trainer")
-    resolve_device(config["device"])
     torch.manual_seed(derive_seed(seed, "init"))
     parts = assemble(config, device="cpu")
     parts.dataset.locate()
-    rest = {
-        name: instantiate(config[name], key=name)
-        for name in ("coupling", "timestep", "objective", "optimizer", "lr_schedule")
-    }
-    check_training(rest["timestep"], rest["objective"], parts.model.path)
+    rest = training_parts(config, parts)
+    for name in ("optimizer", "lr_schedule"):
+        rest[name] = instantiate(config[name], key=name)
     several = {name: instantiate(config[name], key=name) for name in ("ema", "callbacks", "logger")}
     rows = [*describe(parts, config), ("run", shown(job.directory))]
     print(table(rows), flush=True)

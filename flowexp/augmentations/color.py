@@ -147,8 +147,9 @@ def recolor(images: Tensor, matrix: Tensor) -> Tensor:
     if channels == 1:
         linear = linear.sum(dim=2, keepdim=True).mean(dim=1, keepdim=True)
         shift = shift.mean(dim=1, keepdim=True)
-    flat = torch.baddbmm(shift.to(images), linear.to(images), images.flatten(2))
-    return flat.reshape(images.shape)
+    # Not a matrix product, which may run in TF32.
+    flat = (linear.to(images)[..., None] * images.flatten(2)[:, None]).sum(dim=2)
+    return (flat + shift.to(images)).reshape(images.shape)
 
 
 def _luma(like: Tensor) -> tuple[Tensor, Tensor]:

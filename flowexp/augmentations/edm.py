@@ -159,7 +159,12 @@ class EDMAugmentation(Augmentation):
         Args:
             images: (B, C, H, W), floating, in [-1, 1].
             draws: The random numbers, asked for in the documented order.
+
+        Raises:
+            ValueError: The data are not pictures.
         """
+        if images.ndim != 4:
+            raise ValueError(f"images has shape {tuple(images.shape)}; expected (B, C, H, W)")
         labels = []
         for move in self.pixel:
             images, label = move(images, draws)

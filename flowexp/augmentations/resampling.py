@@ -52,12 +52,8 @@ def resample(images: Tensor, inverse: Tensor) -> Tensor:
     shape = [2 * (height + 2 * _BORDER), 2 * (width + 2 * _BORDER)]
     offset = inverse.new_tensor([(left - right) / 2, (top - bottom) / 2])
     centred = translation(offset[0], offset[1]) @ inverse
-    theta = _in_unit_squares(centred, source=doubled.shape[2:], target=shape)[:, :2]
-    grid = F.affine_grid(
-        theta.to(device=images.device, dtype=images.dtype),
-        [*images.shape[:2], *shape],
-        align_corners=False,
-    )
+    inverse = _in_unit_squares(centred, source=doubled.shape[2:], target=shape)
+    grid = _places(inverse.to(device=images.device, dtype=images.dtype), *shape)
     fetched = F.grid_sample(
         doubled, grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
@@ -94,24 +90,56 @@ def _in_unit_squares(inverse: Tensor, *, source: Sequence[int], target: Sequence
     return into @ moved @ out_of
 
 
+def _places(inverse: Tensor, height: int, width: int) -> Tensor:
+    """Where the pixels of the new picture come from, (B, height, width, 2).
+
+    ``torch.nn.functional.affine_grid`` without its matrix product, which may run in TF32 and then
+    rounds places to 11 bits.
+    """
+    rows = torch.arange(height, dtype=inverse.dtype, device=inverse.device)
+    columns = torch.arange(width, dtype=inverse.dtype, device=inverse.device)
+    y = ((2.0 * rows + 1.0) / height - 1.0)[None, :, None, None]
+    x = ((2.0 * columns + 1.0) / width - 1.0)[None, None, :, None]
+    of_x, of_y, offset = inverse[:, None, None, :2].unbind(dim=-1)
+    return of_x * x + of_y * y + offset
+
+
 def _double(images: Tensor) -> Tensor:
-    """Twice the size: zeros between the pixels, then the filter."""
-    batch, channels, height, width = images.shape
-    taps = images.new_tensor(_SYM6)
-    single = images.reshape(batch * channels, 1, height, width)
-    padding = len(_SYM6) // 2 - 1
-    wide = F.conv_transpose2d(single, taps[None, None, None], stride=(1, 2), padding=(0, padding))
-    tall = F.conv_transpose2d(wide, taps[None, None, :, None], stride=(2, 1), padding=(padding, 0))
-    return tall.reshape(batch, channels, *tall.shape[2:])
+    """Twice the size: zeros between the pixels, then the filter, axis by axis.
+
+    ``out[2m] = sum over odd j of h[j] x[m + (5 - j)/2]``, and for ``out[2m + 1]`` over even j of
+    ``h[j] x[m + (6 - j)/2]``. Sums of shifted pictures instead of a convolution, which may run in
+    TF32 too.
+    """
+    reach = len(_SYM6) // 4
+    for dim in (3, 2):
+        size = images.shape[dim]
+        padding = [reach, reach] if dim == 3 else [0, 0, reach, reach]
+        padded = F.pad(images, padding)
+        phases = []
+        for first in (1, 0):
+            taps = _SYM6[first::2]
+            starts = range(2 * reach - first, -first, -1)
+            parts = [padded.narrow(dim, start, size) for start in starts]
+            phases.append(_weighted_sum(parts, taps))
+        images = torch.stack(phases, dim=dim + 1).flatten(dim, dim + 1)
+    return images
 
 
 def _halve(images: Tensor) -> Tensor:
-    """The filter, then every second pixel, without the border."""
-    batch, channels, height, width = images.shape
-    taps = images.new_tensor(_SYM6)
-    single = images.reshape(batch * channels, 1, height, width)
-    padding = len(_SYM6) // 2 - 1
-    narrow = F.conv2d(single, taps[None, None, None], stride=(1, 2), padding=(0, padding))
-    low = F.conv2d(narrow, taps[None, None, :, None], stride=(2, 1), padding=(padding, 0))
-    inner = low[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER]
-    return inner.reshape(batch, channels, *inner.shape[2:])
+    """The filter, then every second pixel, without the border: ``sum_j h[j] x[2i + 1 + j]``."""
+    for dim in (3, 2):
+        size = images.shape[dim] // 2 - 2 * _BORDER
+        parts = [
+            images.narrow(dim, 1 + j, 2 * size)[(slice(None),) * dim + (slice(None, None, 2),)]
+            for j in range(len(_SYM6))
+        ]
+        images = _weighted_sum(parts, _SYM6)
+    return images
+
+
+def _weighted_sum(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = parts[0] * weights[0]
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        total.add_(part, alpha=weight)
+    return total

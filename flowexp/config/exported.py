@@ -100,7 +100,7 @@ def _read(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{file} cannot be read: {error}.", key="file") from error
     if metadata.get("format") != _FORMAT:

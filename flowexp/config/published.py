@@ -26,10 +26,7 @@ def published_overrides(published: "Published", *, given: Sequence[str] = ()) ->
 
     Args:
         published: What a file says.
-        given: What the user chose; a group chosen there is left to the user.
-
-    Returns:
-        Overrides, the user's last.
+        given: What the user chose; a group chosen there is left out here.
     """
     chosen = {text.lstrip("+~").partition("=")[0] for text in given}
     own = list(_dataset(published.shape))
@@ -37,7 +34,7 @@ def published_overrides(published: "Published", *, given: Sequence[str] = ()) ->
         own.append(f"{group}={part.option}")
         own += [override(f"{group}.{key}", value) for key, value in part.arguments.items()]
     own.append("ema=none" if published.averaged is None else "ema=half_life")
-    return [text for text in own if _owner(text) not in chosen] + list(given)
+    return [text for text in own if _owner(text) not in chosen]
 
 
 def override(key: str, value: object) -> str:

@@ -29,7 +29,6 @@ class _Model:
     guidance: Any = MISSING
     task: Any = MISSING
     dirs: Any = MISSING
-    device: str = "auto"
 
 
 @dataclass
@@ -37,6 +36,7 @@ class TrainConfig(_Model):
     """What ``flowexp train`` (and ``flowexp check``) is told."""
 
     seed: int = 0
+    augmentation: Any = MISSING
     coupling: Any = MISSING
     timestep: Any = MISSING
     objective: Any = MISSING
@@ -55,6 +55,8 @@ class ImportConfig(TrainConfig):
 
     file: str = MISSING
     name: str = MISSING
+    # The value is train.yaml's, which this schema is merged onto.
+    seed: int = MISSING
 
 
 @dataclass
@@ -67,6 +69,7 @@ class _FromRun(_Model):
     checkpoint: str = "last"
     batch_size: int = 256
     seeds: Any = None
+    device: str = "auto"
 
 
 @dataclass

@@ -12,6 +12,9 @@ from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.finite_set import finite_set_mean
 from flowexp.objectives.large_batch import first_rows, require_trained, spread, trained_rows
+from flowexp.objectives.premetrics import Premetric
+from flowexp.objectives.regression import weighted
+from flowexp.objectives.weightings import Weighting
 from flowexp.parameterizations import FieldConversion, normalized_field
 from flowexp.paths import Prediction
 
@@ -53,21 +56,24 @@ def field_points(
 
 
 class PoissonField(Objective):
-    """``|F - sqrt(N) v/(|v| + gamma)|^2 / N`` over the N + 1 components of the field.
+    """``weight premetric(F - sqrt(N) v/(|v| + gamma))`` over the N + 1 components of the field.
 
     The batch is a set of charges; ``v = (m - x, -z)`` with m the kernel-weighted mean of the set
     (:func:`~flowexp.objectives.finite_set.finite_set_mean`) points along the field. The points are
     this objective's own: ``m ~ U[0, M]``, ``z = |N(0, sigma_end^2)| (1 + tau)^m``, radius
     ``|N(0, sigma_end^2 I_N)| (1 + tau)^m``, direction uniform. It therefore ignores the times and
-    the source draws of the training loop, and the weights of pairs. With path.D = 1 this is PFGM;
-    other D take their own kernel, which no paper has done. With
-    ``parameterization=poisson_field`` F is the network's output; another prediction is compared
-    through the field of its denoised state.
+    the source draws of the training loop. With path.D = 1 this is PFGM; other D take their own
+    kernel, which no paper has done. With ``parameterization=poisson_field`` F is the network's
+    output; another prediction is compared through the field of its denoised state. Where labels are
+    given, charges of the same label count alone.
 
     The set is one process's micro-batch. The authors train on the first 128 of 4096 images
-    (CelebA 64: 128 of 512, LSUN bedroom: all 32), and halve the sum of squares; here N divides it.
+    (CelebA 64: 128 of 512, LSUN bedroom: all 32), and halve the sum of squares; ``premetric=l2``
+    is its mean.
 
     Args:
+        weighting: Loss weight as a function of the points' time; PFGM has none.
+        premetric: How a deviation is counted.
         M: Largest exponent (291; 356 for LSUN).
         tau: Growth per unit of the exponent, > 0.
         sigma_end: Size of the smallest perturbation, > 0.
@@ -85,6 +91,8 @@ class PoissonField(Objective):
     def __init__(
         self,
         *,
+        weighting: Weighting,
+        premetric: Premetric,
         M: float = 291.0,
         tau: float = 0.03,
         sigma_end: float = 0.01,
@@ -97,6 +105,8 @@ class PoissonField(Objective):
                 f"need M, tau, sigma_end > 0 and gamma >= 0, got {M}, {tau}, {sigma_end}, {gamma}"
             )
         require_trained(trained)
+        self.weighting = weighting
+        self.premetric = premetric
         self.M = float(M)
         self.tau = float(tau)
         self.sigma_end = float(sigma_end)
@@ -108,19 +118,37 @@ class PoissonField(Objective):
         """One network call at points drawn from ``rng``."""
         part = first_rows(pairs, trained_rows(pairs, self.trained))
         points = self._draw(part.x, rng)
-        along_x, along_level = self.target(points, reference=pairs.x, D=model.path.D)
+        labels = pairs.conditions.get("labels")
+        groups = None if labels is None else (labels[: len(part.x)], labels)
+        along_x, along_level = self.target(points, reference=pairs.x, D=model.path.D, groups=groups)
         schedule = model.path.schedule
         time = schedule.time_at_nsr(points.level)
         c = schedule.coefficients(time)
         state = expand_as(c.alpha, points.x) * points.x
         found_x, found_level = self._field(model.predict(state, time, **part.conditions), points)
-        square = (found_x - along_x).flatten(1).square().sum(1) + (found_level - along_level) ** 2
-        loss = (square / along_x[0].numel()).to(torch.float32)
+        difference = [(found_x - along_x).flatten(1), (found_level - along_level)[:, None]]
+        value = self.premetric(torch.cat(difference, dim=1))
+        loss = weighted(value, weight=self.weighting(c), pairs=part)
         return Loss(spread(loss, batch=len(pairs.x)))
 
-    def target(self, points: FieldPoints, *, reference: Tensor, D: float) -> tuple[Tensor, Tensor]:
-        """The normalised field of a set of charges: along x, (B, ...), and along z, (B,)."""
-        mean = finite_set_mean(points.x, points.level, reference=reference, D=D)
+    def target(
+        self,
+        points: FieldPoints,
+        *,
+        reference: Tensor,
+        D: float,
+        groups: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The normalised field of a set of charges: along x, (B, ...), and along z, (B,).
+
+        Args:
+            points: Where it is asked for.
+            reference: The charges, (K, ...).
+            D: Further dimensions of the space; 1 = PFGM.
+            groups: Marks of points and charges; see
+                :func:`~flowexp.objectives.finite_set.finite_set_mean`.
+        """
+        mean = finite_set_mean(points.x, points.level, reference=reference, D=D, groups=groups)
         return normalized_field(mean - points.x, points.level, gamma=self.gamma)
 
     def _field(self, prediction: Prediction, points: FieldPoints) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from flowexp.augmentations import Augmentation
 from flowexp.couplings import Coupling, Pairs
 from flowexp.data import Batch, as_data
 from flowexp.paths import Path
@@ -34,6 +35,7 @@ class Draws:
         path: Schedule and source.
         coupling: Which e goes with which x.
         timestep: Law of t.
+        augmentation: Change of the pictures that the network is told of; None = none.
         conditional: Whether the network takes labels; otherwise those of the data are dropped.
         seed: The run's seed.
         rank: This process.
@@ -47,6 +49,7 @@ class Draws:
         coupling: Coupling,
         timestep: TimestepLaw,
         conditional: bool,
+        augmentation: Augmentation | None = None,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
@@ -55,6 +58,7 @@ class Draws:
         self.coupling = coupling
         self.timestep = timestep
         self.conditional = conditional
+        self.augmentation = augmentation
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -72,7 +76,15 @@ class Draws:
             schedule=self.path.schedule,
             rng=self._generator("time", step, device=x.device),
         )
-        conditions = {"labels": batch.labels} if self.conditional else {}
+        conditions: dict[str, Tensor | None] = {"labels": batch.labels} if self.conditional else {}
+        if self.augmentation is not None and self.augmentation.augment_dim > 0:
+            # On the CPU whatever the device: the padding depends on these draws.
+            x, conditions["augment_labels"] = self.augmentation(
+                x,
+                rng=self._generator("augment", step, device=torch.device("cpu")),
+                rank=self.rank,
+                world_size=self.world_size,
+            )
         coupling_rng = self._generator("coupling", step, self.rank, device=x.device)
         return self.coupling.pair(x, e[rows], conditions, rng=coupling_rng), t[rows]
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from flowexp.augmentations import Augmentation
 from flowexp.checkpoints import RunDirectory
 from flowexp.couplings import Coupling
 from flowexp.data import Dataset
@@ -67,6 +68,7 @@ def fit(
     run: RunDirectory,
     seed: int,
     config: Mapping[str, Any],
+    augmentation: Augmentation | None = None,
     callbacks: Mapping[str, Callback | None] | None = None,
     loggers: Mapping[str, Logger | None] | None = None,
     sampler: Sampler | None = None,
@@ -93,6 +95,7 @@ def fit(
         run: Where checkpoints and records go.
         seed: The run's seed.
         config: The resolved configuration in plain builtins; stored in every checkpoint.
+        augmentation: Change of the pictures that the network is told of; None = none.
         callbacks: Named hooks; None entries are left out.
         loggers: Named destinations of the records; None entries are left out.
         sampler: For callbacks that sample.
@@ -113,6 +116,7 @@ def fit(
         optimizer=optimizer,
         lr_schedule=lr_schedule,
         emas={name: law for name, law in emas.items() if law is not None},
+        augmentation=augmentation,
         sampler=sampler,
         guidance=guidance,
         task=task,

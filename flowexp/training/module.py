@@ -62,6 +62,7 @@ class FlowModule(LightningModule):
             parts.model.path,
             coupling=parts.coupling,
             timestep=parts.timestep,
+            augmentation=parts.augmentation,
             conditional=getattr(self.network, "label_dim", 0) > 0,
             seed=session.seed,
             rank=session.rank,

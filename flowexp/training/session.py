@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flowexp.augmentations import Augmentation
 from flowexp.checkpoints import RunDirectory, read_checkpoint, write_checkpoint
 from flowexp.checkpoints.resume_rules import plain
 from flowexp.couplings import Coupling
@@ -56,6 +57,7 @@ class Parts:
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     lr_schedule: LRSchedule
     emas: Mapping[str, EMA]
+    augmentation: Augmentation | None = None
     sampler: Sampler | None = None
     guidance: Guidance | None = None
     task: Task | None = None

@@ -315,3 +315,8 @@ def test_a_network_of_another_number_of_columns_is_refused():
     augmentation.check_network(9)
     with pytest.raises(ValueError, match=r"9 label columns.*expects 0.*network\.augment_dim=9"):
         augmentation.check_network(0)
+
+
+def test_points_are_refused():
+    with pytest.raises(ValueError, match=r"images has shape \(5, 2\)"):
+        EDMAugmentation(p=0.12, **EDM)(torch.zeros(5, 2), rng=rng())

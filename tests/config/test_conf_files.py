@@ -40,6 +40,8 @@ def option(file: Path) -> str:
 
 
 def verb_of(name: str) -> str:
+    if name.startswith("weight_transform/"):
+        return "eval"
     return {"dirs/eval": "eval", "dirs/sample": "sample"}.get(name, "train")
 
 

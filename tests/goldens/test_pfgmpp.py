@@ -12,7 +12,7 @@ from flowexp.couplings import Pairs
 from flowexp.models import FlowModel
 from flowexp.networks.quantization import quantized
 from flowexp.objectives import PoissonField, Regression, SquaredL2, field_points, finite_set_mean
-from flowexp.objectives.weightings import EDM, SNR
+from flowexp.objectives.weightings import EDM, SNR, Uniform
 from flowexp.parameterizations import EDMPreconditioning, VEPreconditioning
 from flowexp.paths import VE, ClippedStudentT, Path, beta_radius
 from flowexp.samplers import EDMGrid, EDMHeun, Heun, NoiseToSignal, StateNoise
@@ -183,7 +183,7 @@ def check_pfgm_original(case):
     x, z = tensor(data, "data"), tensor(data, "draw_z").reshape(-1)
     count, dims = len(z), x[0].numel()
     options = {k: float(data[k]) for k in ("tau", "sigma_end", "gamma") if k in data.files}
-    objective = PoissonField(**options)
+    objective = PoissonField(weighting=Uniform(), premetric=SquaredL2(), **options)
     points = field_points(
         x[:count],
         growth=(1.0 + objective.tau) ** tensor(data, "m"),

@@ -8,12 +8,14 @@ from flowexp.checkpoints.published.edm import EDMSnapshot, TrainingState, precon
 from flowexp.checkpoints.published.model import Part, Published, Reader, Shape
 from flowexp.checkpoints.published.read import read_published
 from flowexp.checkpoints.published.rectified_flow import RectifiedFlow
+from flowexp.checkpoints.published.rfpp import RFPlusPlus
 from flowexp.checkpoints.published.score_sde import ScoreSDECheckpoint, read_score_sde
 
 __all__ = [
     "EDMSnapshot",
     "Part",
     "Published",
+    "RFPlusPlus",
     "Reader",
     "RectifiedFlow",
     "ScoreSDECheckpoint",

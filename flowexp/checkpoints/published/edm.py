@@ -49,7 +49,7 @@ class EDMSnapshot:
 
 
 class TrainingState:
-    """``training-state-KIMG.pt`` of PFGM++ and EDM: weights, and averaged ones where it has them."""
+    """``training-state-KIMG.pt`` of PFGM++ and EDM: weights, averaged ones where it has them."""
 
     def read(self, path: Path) -> Published:
         """The model in a training state."""
@@ -141,7 +141,8 @@ def _refuse_unknown(class_name: str, given: Mapping[str, Any], known: tuple[str,
 
 
 def _degrees_of_freedom(precond: SavedObject, given: Mapping[str, Any]) -> float:
-    told = {**{k: precond.state[k] for k in ("D", "pfgmpp") if k in precond.state}, **given}
+    told: dict[str, Any] = {k: precond.state[k] for k in ("D", "pfgmpp") if k in precond.state}
+    told.update(given)
     if not told.get("pfgmpp", False):
         return math.inf
     try:

@@ -13,7 +13,7 @@ from flowexp.networks import DhariwalUNet, ImageNetwork, SongUNet
 __all__ = ["network_part", "only_first_channels", "shape_of"]
 
 _CLASSES: Mapping[str, type[ImageNetwork]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
-_PLAIN = bool | int | float | str | list | tuple | None
+_PLAIN = (bool, int, float, str, list, tuple, type(None))
 _LAST_LAYERS = ("out_conv", "_aux_conv")
 
 

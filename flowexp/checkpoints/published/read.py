@@ -5,6 +5,8 @@ from pathlib import Path
 from flowexp.checkpoints.published.edm import EDMSnapshot, TrainingState
 from flowexp.checkpoints.published.model import Published, Reader
 from flowexp.checkpoints.published.rectified_flow import RectifiedFlow
+from flowexp.checkpoints.published.rfpp import RFPlusPlus, is_rfpp
+from flowexp.checkpoints.published.score_sde import load_weights_only
 from flowexp.checkpoints.published.torch_zip import mentions
 from flowexp.errors import UsageError
 
@@ -20,8 +22,8 @@ def read_published(path: Path) -> Published:
     """The model in a published checkpoint, whatever its format; runs nothing of the file.
 
     Args:
-        path: The file: a pickle of EDM's code base (EDM, RF++), a training state of PFGM++, or a
-            checkpoint of rectified flow.
+        path: The file: a pickle of EDM's code base (EDM, RF++), a training state of PFGM++, a
+            checkpoint of rectified flow, or weights of RF++.
 
     Raises:
         UsageError: The file is missing, damaged, hostile, or holds something unknown.
@@ -40,4 +42,6 @@ def _reader(path: Path) -> Reader:
         return RectifiedFlow()
     if not head.startswith(_ZIP):
         return EDMSnapshot()
-    return TrainingState() if mentions(path, _PERSISTENCE) else RectifiedFlow()
+    if mentions(path, _PERSISTENCE):
+        return TrainingState()
+    return RFPlusPlus() if is_rfpp(load_weights_only(path)) else RectifiedFlow()

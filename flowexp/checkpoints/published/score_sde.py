@@ -19,7 +19,7 @@ from torch import Tensor
 from flowexp.checkpoints.published.safe_pickle import NotAllowed, unreadable
 from flowexp.errors import UsageError
 
-__all__ = ["ScoreSDECheckpoint", "read_score_sde"]
+__all__ = ["ScoreSDECheckpoint", "load_weights_only", "read_score_sde"]
 
 _PREFIX = "module."
 

@@ -10,7 +10,7 @@ import pickle
 import sys
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -84,7 +84,9 @@ class _ZipUnpickler(SafeUnpickler):
         untyped = self._read[key]
         if untyped.nbytes() < int(count) * kind.dtype.itemsize:
             raise pickle.UnpicklingError(f"storage {key} is too short")
-        return torch.storage.TypedStorage(wrap_storage=untyped, dtype=kind.dtype, _internal=True)
+        # Typed storages are what torch's own rebuilding functions take.
+        build: Callable[..., torch.storage.TypedStorage] = torch.storage.TypedStorage
+        return build(wrap_storage=untyped, dtype=kind.dtype, _internal=True)
 
     def _storage(self, key: str) -> torch.UntypedStorage:
         content = self._archive.read(f"{self._folder}/data/{key}")

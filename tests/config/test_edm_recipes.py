@@ -1,0 +1,95 @@
+"""EDM's recipes: networks of the published sizes, the published numbers of the recipe table."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.config.locations import conf_dir
+
+SHAPES = Path(__file__).parents[1] / "goldens" / "data" / "edm" / "statedict_shapes.json"
+PUBLISHED = {
+    "cifar10/edm": "cifar10-32x32-cond-vp",
+    "cifar10/edm_cond_vp": "cifar10-32x32-cond-vp",
+    "cifar10/edm_cond_ve": "cifar10-32x32-cond-ve",
+    "cifar10/edm_uncond_vp": "cifar10-32x32-uncond-vp",
+    "cifar10/edm_uncond_ve": "cifar10-32x32-uncond-ve",
+    "ffhq64/edm_vp": "ffhq-64x64-uncond-vp",
+    "ffhq64/edm_ve": "ffhq-64x64-uncond-ve",
+    "afhqv2_64/edm_vp": "ffhq-64x64-uncond-vp",
+    "afhqv2_64/edm_ve": "ffhq-64x64-uncond-ve",
+    "imagenet64/edm_adm": "imagenet-64x64-cond-adm",
+}
+BASELINES = [
+    f"{dataset}/edm_baseline_{kind}"
+    for dataset in ("cifar10", "ffhq64", "afhqv2_64")
+    for kind in ("vp", "ve")
+]
+# kimg, batch, learning rate, EMA half-life, dropout, augmentation probability, NFE
+RECIPES = {
+    "cifar10": (200_000, 512, 1e-3, 500, 0.13, 0.12, 35),
+    "ffhq64": (200_000, 256, 2e-4, 500, 0.05, 0.15, 79),
+    "afhqv2_64": (200_000, 256, 2e-4, 500, 0.25, 0.15, 79),
+    "imagenet64": (2_500_000, 4096, 1e-4, 50_000, 0.10, 0.0, 511),
+}
+
+
+@cache
+def composed(name, *overrides):
+    checked = check_job("train", [f"experiment={name}", *overrides])
+    assert [str(problem) for problem in checked.problems] == []
+    return checked.config
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *BASELINES])
+def test_augmentation_and_network_agree_and_pictures_are_mirrored_once(name):
+    config = composed(name)
+    augmentation = instantiate(config["augmentation"], key="augmentation")
+    augmentation.check_network(config["network"]["augment_dim"])
+    assert (augmentation.augment_dim == 9) == (name not in BASELINES and "imagenet" not in name)
+    assert config["dataset"]["hflip"] == (name in BASELINES)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_networks_have_the_published_sizes(name):
+    import torch
+
+    with torch.device("meta"):
+        network = instantiate(composed(name)["network"], key="network")
+    published = json.loads(SHAPES.read_text())[PUBLISHED[name]]
+    assert sum(p.numel() for p in network.parameters()) == published["num_params"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_hold_the_published_numbers(name):
+    config = composed(name)
+    trainer = config["trainer"]
+    found = (
+        trainer["max_kimg"],
+        trainer["batch_size"],
+        config["optimizer"]["lr"],
+        config["ema"]["main"]["half_life_kimg"],
+        config["network"]["dropout"],
+        config["augmentation"].get("p", 0.0),
+        2 * config["sampler"]["steps"] - 1,
+    )
+    assert found == RECIPES[name.partition("/")[0]]
+    assert trainer["grad_clip"] is None
+    assert config["lr_schedule"]["ramp_up_kimg"] == 10_000
+    assert config["ema"]["main"]["ramp_up_ratio"] == 0.05
+
+
+def test_every_row_of_table_2_is_a_sound_training():
+    table = yaml.safe_load((conf_dir() / "table" / "edm" / "table2.yaml").read_text())
+    assert len(table["rows"]) == 48
+    assert len({row["label"] for row in table["rows"]}) == 48
+    for row in table["rows"]:
+        assert row.keys() == {
+            "label", "experiment", "overrides", "published", "nfe", "source", "verified"
+        }  # fmt: skip
+        config = composed(row["experiment"], *row["overrides"])
+        assert 2 * config["sampler"]["steps"] - 1 == row["nfe"]
