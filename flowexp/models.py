@@ -38,6 +38,16 @@ class Model(ABC):
             conditions: What the model is conditioned on, e.g. ``labels`` (B,) int64, -1 = none.
         """
 
+    def nearest_time(self, t: Tensor) -> Tensor:
+        """The times nearest to float64 ``t``, of its shape, that the model was trained at.
+
+        They are t itself, unless the network knows a finite number of noise levels. Samplers put
+        their steps on them; a model answers at every other time of its range too.
+
+        Source: Karras et al., EDM, 2022, arXiv 2206.00364: ``round_sigma`` in their code.
+        """
+        return t
+
     def velocity(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
         """``dx_t/dt``; see :meth:`predict`."""
         return self.predict(x_t, t, **conditions).velocity
@@ -86,3 +96,7 @@ class FlowModel(Model):
         c_noise = inputs.c_noise.to(torch.float32).expand(x_t.shape[0])
         output = self.network(scaled, c_noise, **conditions).to(x_t.dtype)
         return Prediction(self.path, x_t, output, c, self.parameterization.conversion(c))
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        """The times the parameterization knows."""
+        return self.parameterization.nearest_time(self.path.schedule, t)

@@ -67,7 +67,7 @@ class Study:
         """Arguments of one training."""
         return [
             f"experiment={self.dataset}/pfgmpp", f"path.D={D}", f"seed={seed}",
-            f"trainer.max_kimg={self.kimg:g}", f"device={self.device}",
+            f"trainer.max_kimg={self.kimg:g}", f"trainer.accelerator={self.device}",
             f"dirs.run={self.run(D, seed)}", *self.extra,
         ]  # fmt: skip
 

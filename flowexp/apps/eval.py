@@ -66,6 +66,7 @@ def evaluate(job: "Job") -> float | None:
             shape=dataset.shape,
             batch_size=config["batch_size"],
             device=opened.device,
+            latents=instantiate(config["latents"], key="latents"),
             cache_dir=cache_dir(),
             facts=_facts(opened, config),
             processes=processes,
@@ -95,8 +96,14 @@ def _facts(opened: "Opened", config: Mapping[str, Any]) -> dict[str, str]:
         "precision": "32-true",
         "ema": (opened.weights.ema or "raw")
         + (f", {opened.transform}" if opened.transform else ""),
-        "sampler": f"{name}, {steps}",
+        "sampler": f"{name}, {steps}" + _drawn(config["latents"]),
     }
+
+
+def _drawn(latents: Mapping[str, Any]) -> str:
+    """What to say of latents that are not flowexp's own."""
+    name = str(latents["_target_"]).rpartition(".")[2]
+    return "" if name == "FlowexpLatents" else f", {name}"
 
 
 def _outcome(result: "ScoreResult", opened: "Opened", grid: Path) -> list[tuple[str, str]]:

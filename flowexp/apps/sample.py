@@ -32,6 +32,7 @@ def sample(job: "Job") -> None:
     from flowexp.apps.from_run import open_run
     from flowexp.apps.terminal import shown, table
     from flowexp.checkpoints import write_npz
+    from flowexp.config.instantiate import instantiate
     from flowexp.evaluation import Processes, generate, parse_seeds, save_grid, save_images
 
     config = job.config
@@ -48,6 +49,7 @@ def sample(job: "Job") -> None:
                 shape=opened.parts.dataset.shape,
                 batch_size=config["batch_size"],
                 device=opened.device,
+                latents=instantiate(config["latents"], key="latents"),
                 processes=processes,
             )
         )

@@ -138,19 +138,30 @@ def _guidance(config: Config) -> Iterator[Problem]:
 def _channels(config: Config) -> Iterator[Problem]:
     """Network and dataset must agree on channels and resolution."""
     dataset = _name(config, "dataset")
-    parameterization = _select(config, "parameterization._target_")
-    declared = class_attribute(str(parameterization), "extra_channels")
-    extra_channels = 1 if isinstance(declared, ast.Constant) and declared.value == 1 else 0
     for mine, theirs in (
         ("network.in_channels", "dataset.channels"),
         ("network.out_channels", "dataset.channels"),
         ("network.img_resolution", "dataset.resolution"),
     ):
         a, b = _number(_select(config, mine)), _number(_select(config, theirs))
-        extra = extra_channels if mine.endswith("out_channels") else 0
-        if a is not None and b is not None and not b <= a <= b + extra:
+        if a is None or b is None:
+            continue
+        allowed = _output_channels(config, b) if mine.endswith("out_channels") else [b]
+        if a not in allowed:
             text = f"{a:g} does not fit {dataset}, whose {theirs.partition('.')[2]} is {b:g}."
-            yield Problem(mine, text, f"Leave it out, or set {mine}={b:g}.")
+            values = " or ".join(f"{value:g}" for value in allowed)
+            yield Problem(mine, text, f"Leave it out, or set {mine}={values}.")
+
+
+def _output_channels(config: Config, channels: float) -> list[float]:
+    """How many output channels the parameterization can use with data of ``channels``."""
+    allowed, parameterization = [channels], str(_select(config, "parameterization._target_"))
+    declared = class_attribute(parameterization, "extra_channels")
+    if isinstance(declared, ast.Constant) and declared.value == 1:
+        allowed.append(channels + 1)
+    if _declares(parameterization, "doubles_channels"):
+        allowed.append(2 * channels)
+    return allowed
 
 
 def _micro_batch(config: Config) -> Iterator[Problem]:

@@ -21,6 +21,8 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from flowexp.config.schema import starts_from_run
+
 __all__ = ["RunAwareLoader", "RunSource", "run_in", "with_run"]
 
 _OPTION = "run"
@@ -40,8 +42,8 @@ class RunSource(ConfigSource):
         return "run"
 
     def available(self) -> bool:
-        """Whether the directory is a run directory."""
-        return (Path(self.path) / "config.yaml").is_file()
+        """Whether the directory is a run directory; without a directory, nothing is served."""
+        return not self.path or (Path(self.path) / "config.yaml").is_file()
 
     def is_group(self, config_path: str) -> bool:
         """Whether the stored config has this group or a group inside it."""
@@ -53,7 +55,7 @@ class RunSource(ConfigSource):
         """Whether this is ``<group>/run`` of a stored group."""
         self._read()
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        return name == _OPTION and group in self._groups
+        return name == _OPTION and (not self.path or group in self._groups)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """The one option of a stored group."""
@@ -97,7 +99,7 @@ class RunSource(ConfigSource):
         import yaml
 
         folder = Path(self.path)
-        if not self.available():
+        if not self.path or not self.available():
             self._config = {}
             return
         self._config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -142,7 +144,8 @@ class RunAwareLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
-        run = run_in(overrides)
+        # A verb that starts from a run can show its help before one is named.
+        run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
         loader = ConfigLoaderImpl(with_run(self.config_search_path, run))
         return loader.load_configuration(
             config_name=config_name,
@@ -159,6 +162,6 @@ def with_run(search_path: ConfigSearchPath, run: str | None) -> ConfigSearchPath
         return search_path
     extended = copy.deepcopy(search_path)
     schema = extended.get_path().pop(-1)
-    extended.append(provider="run", path=f"run://{Path(run).resolve()}")
+    extended.append(provider="run", path=f"run://{Path(run).resolve() if run else ''}")
     extended.get_path().append(schema)
     return extended

@@ -69,6 +69,7 @@ class _FromRun(_Model):
     checkpoint: str = "last"
     batch_size: int = 256
     seeds: Any = None
+    latents: Any = None
     device: str = "auto"
 
 

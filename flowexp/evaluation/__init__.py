@@ -1,7 +1,8 @@
 """Evaluation: samples as functions of their seeds, and what metrics say about them."""
 
-from flowexp.evaluation.generate import GeneratedBatch, generate, latents
+from flowexp.evaluation.generate import GeneratedBatch, generate
 from flowexp.evaluation.images import grid_image, save_grid, save_images, scatter_image
+from flowexp.evaluation.latents import FlowexpLatents, Latents, ReferenceLatents
 from flowexp.evaluation.processes import Processes
 from flowexp.evaluation.score import ScoreResult, append_results, score
 from flowexp.evaluation.seeds import parse_seeds, seeds_text
@@ -13,7 +14,9 @@ __all__ = [
     "append_results",
     "generate",
     "grid_image",
-    "latents",
+    "FlowexpLatents",
+    "Latents",
+    "ReferenceLatents",
     "parse_seeds",
     "save_grid",
     "save_images",

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.evaluation.latents import FlowexpLatents, Latents
 from flowexp.evaluation.processes import Processes
 from flowexp.guidance import Guidance
 from flowexp.models import Model
-from flowexp.paths import Path
 from flowexp.samplers import Sampler
-from flowexp.seeding import SampleNoise, generator
 from flowexp.tasks import Task
 
-__all__ = ["GeneratedBatch", "generate", "latents"]
+__all__ = ["GeneratedBatch", "generate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +33,6 @@ class GeneratedBatch:
     conditions: dict[str, Tensor | None]
 
 
-def latents(path: Path, seeds: Sequence[int], *, shape: Sequence[int]) -> Tensor:
-    """Source draws, (B, *shape), float32: row j from (seeds[j], "latents") on the CPU."""
-    rows = [path.source.prior((1, *shape), rng=generator(seed, "latents")) for seed in seeds]
-    return torch.cat(rows)
-
-
 def generate(
     model: Model,
     *,
@@ -50,6 +43,7 @@ def generate(
     task: Task | None = None,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    latents: Latents | None = None,
     processes: Processes | None = None,
 ) -> Iterator[GeneratedBatch]:
     """Samples in batches; with several processes, this process's batches.
@@ -67,6 +61,7 @@ def generate(
         task: Gives the conditions, or None for none.
         batch_size: Samples per call of the sampler, >= 1.
         device: Where to compute.
+        latents: How seeds become draws; None = flowexp's own streams.
         processes: Who shares the work, or None for this process alone.
 
     Raises:
@@ -74,13 +69,20 @@ def generate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; allowed: integers >= 1")
+    rule = FlowexpLatents() if latents is None else latents
     guided = model if guidance is None else guidance.wrap(model)
     batches = [list(seeds[i : i + batch_size]) for i in range(0, len(seeds), batch_size)]
     for batch in (processes or Processes()).share(batches):
         with torch.inference_mode():
-            e = latents(model.path, batch, shape=shape).to(device)
-            conditions = {} if task is None else task.conditions(batch, device=device)
-            samples = sampler.sample(
-                guided, e, noise=SampleNoise(batch), on_step=None, **conditions
+            draws = rule.draw(
+                batch,
+                shape=shape,
+                source=model.path.source,
+                num_classes=0 if task is None else task.num_classes,
+                device=device,
             )
+            conditions = (
+                {} if task is None else task.conditions(batch, labels=draws.labels, device=device)
+            )
+            samples = sampler.sample(guided, draws.e, noise=draws.noise, on_step=None, **conditions)
         yield GeneratedBatch(batch, samples.x.float(), samples.nfe.cpu(), conditions)

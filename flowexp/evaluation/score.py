@@ -15,6 +15,7 @@ from flowexp.checkpoints.atomic import write_json
 from flowexp.data import ImageArrays, quantize
 from flowexp.errors import UsageError
 from flowexp.evaluation.generate import GeneratedBatch, generate
+from flowexp.evaluation.latents import Latents
 from flowexp.evaluation.processes import Processes
 from flowexp.evaluation.seeds import seeds_text
 from flowexp.guidance import Guidance
@@ -58,6 +59,7 @@ def score(
     task: Task | None = None,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    latents: Latents | None = None,
     heldout: ImageArrays | None = None,
     cache_dir: Path | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -77,6 +79,7 @@ def score(
         task: Gives the conditions, or None.
         batch_size: Samples per call of the sampler and of the extractors.
         device: Where to compute.
+        latents: How seeds become draws; None = flowexp's own streams.
         heldout: Real samples whose own score is put beside every number as its floor.
         cache_dir: Folder of cached reference statistics.
         facts: Fields of the protocol that the caller knows: ``precision``, ``ema``, ``sampler``.
@@ -109,6 +112,7 @@ def score(
         task=task,
         batch_size=batch_size,
         device=device,
+        latents=latents,
         processes=processes,
     ):
         images = quantize(batch.x) if batch.x.ndim == 4 else batch.x

@@ -76,6 +76,10 @@ class _ClassifierFreeModel(Model):
             conversion = conversion.at(c)
         return Prediction(self.path, x_t, output, c, conversion)
 
+    def nearest_time(self, t: Tensor) -> Tensor:
+        """The times the guided model knows."""
+        return self.model.nearest_time(t)
+
 
 def _first_half(c: Coefficients) -> Coefficients:
     return Coefficients(*(getattr(c, field.name).chunk(2)[0] for field in fields(c)))

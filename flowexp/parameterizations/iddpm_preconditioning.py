@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization, times_between
+from flowexp.parameterizations.base import NetworkInputs, Parameterization
 from flowexp.paths import Coefficients, Conversion, Schedule
 from flowexp.paths.conversions import FromNoiseAndVariance
 
@@ -14,7 +14,7 @@ class IDDPMPreconditioning(Parameterization):
     """``D(x; sigma) = x - sigma F(x / sqrt(sigma^2 + 1), M - 1 - j)``: improved DDPM's networks.
 
     F's first channels are the noise; the network may have as many again for a variance, which is
-    not used. j is the number of the level u_j nearest to sigma, with
+    not used (``network.out_channels``). j is the number of the level u_j nearest to sigma, with
     ``abar_j = sin^2(pi j / (2 M (C2 + 1)))``, ``u_M = 0`` and
     ``u_{j-1}^2 + 1 = (u_j^2 + 1) / max(abar_{j-1}/abar_j, C1)``. Only what the network is told is
     rounded; the noise level itself is used as it is. On another path it is the same denoiser at
@@ -35,6 +35,9 @@ class IDDPMPreconditioning(Parameterization):
     Dhariwal, 2021, arXiv 2102.09672. EDM's code keeps the levels in float32, which moves them by up
     to 5e-4; here they are float64.
     """
+
+    # Twice as many output channels as the data have are allowed.
+    doubles_channels = True
 
     def __init__(self, *, C1: float = 1e-3, C2: float = 8e-3, time_steps: int = 1000) -> None:
         if not 0.0 < C1 < 1.0:
@@ -60,8 +63,9 @@ class IDDPMPreconditioning(Parameterization):
 
     def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
         """The time of the level nearest to that of each time t."""
-        nearest = self.levels.to(t.device)[self.time_steps - self.index(schedule.nsr(t))]
-        return schedule.time_at_nsr(nearest)
+        # Of the whole table: the same level must give the same time, to the last bit.
+        times = schedule.time_at_nsr(self.levels.to(t.device))
+        return times[self.time_steps - self.index(schedule.nsr(t))]
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         """The state over ``sqrt(alpha^2 + sigma^2)``, and the number of the level from the end."""
@@ -74,7 +78,8 @@ class IDDPMPreconditioning(Parameterization):
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """The schedule's range, narrowed to ratios between the levels u_{M-1} and u_0."""
-        return times_between(schedule, float(self.levels[1]), float(self.levels[-1]))
+        times = schedule.time_at_nsr(self.levels)
+        return max(schedule.t_min, float(times[1])), min(schedule.t_max, float(times[-1]))
 
     def _levels(self) -> Tensor:
         abar = self.alpha_bar(torch.arange(self.time_steps + 1))

@@ -48,7 +48,7 @@ def _times_root(polynomial: list[float], *, root: float, scale: float) -> list[f
 
 
 class AdamsBashforth(FixedStepSampler):
-    """Linear multistep method with one evaluation per step, on any grid.
+    """Linear multistep method with one evaluation per step (none in an empty one), on any grid.
 
     The first steps use the slopes there are (orders 1, 2, ...), so that the global order is at most
     2; each later step is of the order asked for. With ``variable=nsr``, or on the VE path, this is
@@ -89,6 +89,9 @@ class AdamsBashforth(FixedStepSampler):
         slopes: deque[Tensor] = deque(maxlen=self.order)
         nodes: deque[float] = deque(maxlen=self.order)
         for interval in intervals:
+            if interval.is_empty:
+                yield z
+                continue
             slopes.appendleft(field.slope(z, interval.start))
             nodes.appendleft(interval.start.u)
             first, *rest = adams_weights(list(nodes), interval.end.u)

@@ -14,6 +14,9 @@ from flowexp.seeding import Noise
 __all__ = ["CountedModel", "Sampler", "Samples", "StepObserver", "TimeGrid"]
 
 
+ROUNDING = 1e-12
+"""Relative amount by which a time may miss an end of a model's range."""
+
 StepObserver = Callable[[Tensor, Tensor], None]
 """Told ``(t, x_t)`` at the start and after every step: t is () or (B,), x_t is (B, ...)."""
 
@@ -54,6 +57,10 @@ class CountedModel(Model):
         """One counted call."""
         self.calls += 1
         return self.model.predict(x_t, t, **conditions)
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        """The times the counted model knows; not counted."""
+        return self.model.nearest_time(t)
 
 
 class TimeGrid(ABC):
@@ -118,6 +125,17 @@ class Sampler(ABC):
                 f"level to another for the path's source {model.path.source!r}; switch the noise "
                 f"off (S_churn=0, eta=0), or use path.D=inf"
             )
+
+
+def known_times(model: Model, times: Tensor) -> Tensor:
+    """A grid's times, each moved to the nearest one that the model was trained at.
+
+    Where the grid is finer than the model's levels, neighbours become equal; the steps between them
+    have no length. Times below the model's range, such as a last 0, stay where they are.
+    """
+    low, _ = model.time_range
+    asked = (times > 0.0) & (times >= low * (1.0 - ROUNDING))
+    return torch.where(asked, model.nearest_time(times), times)
 
 
 def evaluations_of(batch: int, model: CountedModel) -> Tensor:

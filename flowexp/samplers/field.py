@@ -37,7 +37,7 @@ class Interval:
 
     Attributes:
         start: First node.
-        end: Last node; ``end.u < start.u``.
+        end: Last node; ``end.u < start.u``, except that empty intervals end where they start.
         index: Number of the step, from 0.
         count: Number of steps of the walk.
     """
@@ -49,8 +49,13 @@ class Interval:
 
     @property
     def length(self) -> float:
-        """``h = u_end - u_start``, negative."""
+        """``h = u_end - u_start``, negative or 0."""
         return self.end.u - self.start.u
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it ends where it starts: the model knows no level between the grid's two."""
+        return self.end.time == self.start.time
 
     @property
     def reaches_data(self) -> bool:

@@ -8,20 +8,20 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.samplers.base import (
+    ROUNDING,
     CountedModel,
     Sampler,
     Samples,
     StepObserver,
     TimeGrid,
     evaluations_of,
+    known_times,
 )
 from flowexp.samplers.field import Field, Interval
 from flowexp.samplers.variables import Time, Variable
 from flowexp.seeding import Noise
 
 __all__ = ["FixedStepSampler"]
-
-_ROUNDING = 1e-12
 
 
 class FixedStepSampler(Sampler):
@@ -30,6 +30,9 @@ class FixedStepSampler(Sampler):
     A one-step method implements :meth:`step`. A method that remembers earlier steps implements
     :meth:`walk` and keeps its memory in local variables: a sampler object has no state, so one
     object serves any number of calls.
+
+    The steps begin and end at times the model knows (``Model.nearest_time``), as in EDM. A grid
+    that is finer than the model's noise levels has steps of no length, which a method must bear.
 
     Args:
         steps: Number of steps, >= 1.
@@ -124,7 +127,10 @@ class FixedStepSampler(Sampler):
         field.nodes(self._times(model))
 
     def _times(self, model: Model) -> Tensor:
-        """The grid's times, after a check that the model can be asked at all but the last."""
+        """The grid's times as the model knows them, after a check that it can be asked there.
+
+        The last time is exempt from the check. Neighbours may be equal: see :func:`known_times`.
+        """
         times = self.time_grid.times(model, self.steps)
         listed = times.tolist()
         low, high = model.time_range
@@ -135,9 +141,9 @@ class FixedStepSampler(Sampler):
             )
         if any(b >= a for a, b in pairwise(listed)) or listed[-1] < 0.0:
             raise ValueError(f"{self.time_grid!r} gives times that do not decrease to 0: {listed}")
-        if listed[0] > high * (1.0 + _ROUNDING) or listed[-2] < low * (1.0 - _ROUNDING):
+        if listed[0] > high * (1.0 + ROUNDING) or listed[-2] < low * (1.0 - ROUNDING):
             raise ValueError(
                 f"{self.time_grid!r} asks the model between t={listed[0]} and t={listed[-2]}, but "
                 f"it is defined on [{low}, {high}]; only the last time may lie outside"
             )
-        return times
+        return known_times(model, times)

@@ -43,8 +43,9 @@ class Churn(Perturbation):
 
     With ``n = sigma/alpha`` in [S_min, S_max]: ``n_hat = (1 + gamma) n``,
     ``gamma = min(S_churn/N, sqrt 2 - 1)`` for N steps, and
-    ``x_hat/alpha_hat = x_t/alpha + sqrt(n_hat^2 - n^2) S_noise eps``. The raised level may lie
-    above the model's time range by that factor, as in the reference.
+    ``x_hat/alpha_hat = x_t/alpha + sqrt(n_hat^2 - n^2) S_noise eps``. The raised level is moved to
+    the nearest one the model knows, and may lie above its time range by that factor, as in the
+    reference.
 
     Args:
         S_churn: Amount in all, >= 0; 0 = off.
@@ -83,11 +84,12 @@ class Churn(Perturbation):
         gamma = min(self.S_churn / interval.count, _LARGEST_RAISE)
         if gamma == 0.0 or not self.S_min <= n <= self.S_max or math.isinf(n):
             return z, interval
-        raised = n * (1.0 + gamma)
-        time = field.schedule.time_at_nsr(torch.tensor(raised, dtype=torch.float64))
-        node = field.node_at(float(time))
-        alpha_hat = field.levels(node)[0]
-        amount = math.sqrt(raised**2 - n**2) * self.S_noise * alpha_hat / node.scale
+        raised = torch.tensor(n * (1.0 + gamma), dtype=torch.float64)
+        node = field.node_at(float(field.model.nearest_time(field.schedule.time_at_nsr(raised))))
+        alpha_hat, sigma_hat = field.levels(node)
+        # Of a level that was moved back to n, rounding may leave a negative difference.
+        added = math.sqrt(max(0.0, (sigma_hat / alpha_hat) ** 2 - n**2))
+        amount = added * self.S_noise * alpha_hat / node.scale
         keep = (start.scale / alpha) * (alpha_hat / node.scale)
         moved = dataclasses.replace(interval, start=node)
         return torch.add(z * keep, noise(interval.index, z), alpha=amount), moved

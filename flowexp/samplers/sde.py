@@ -23,6 +23,7 @@ from flowexp.samplers.base import (
     StepObserver,
     TimeGrid,
     evaluations_of,
+    known_times,
 )
 from flowexp.samplers.diffusions import Diffusion
 from flowexp.seeding import Noise
@@ -160,6 +161,7 @@ class SDE(Sampler):
                 f"to ask the model, which is defined from {low:g}; set sampler.time_grid.t_end "
                 f"above it, or delete ~sampler/last_step"
             )
+        times = known_times(model, times)
         w = self.diffusion(model.path.schedule, times[:-1])
         if not bool(torch.isfinite(w).all()):
             raise ValueError(

@@ -32,13 +32,19 @@ class Generation(Task):
         self.label = label
 
     def conditions(
-        self, seeds: Sequence[int], *, device: torch.device | str = "cpu"
+        self,
+        seeds: Sequence[int],
+        *,
+        labels: Tensor | None = None,
+        device: torch.device | str = "cpu",
     ) -> dict[str, Tensor | None]:
-        """``labels``, (B,) int64, drawn from (seed, "labels"); nothing without classes."""
+        """``labels``, (B,) int64: the fixed class, those given, or drawn from (seed, "labels")."""
         if self.num_classes == 0:
             return {}
         if self.label is not None:
             return {"labels": torch.full((len(seeds),), self.label, device=device)}
+        if labels is not None:
+            return {"labels": labels.to(device)}
         drawn = [
             torch.randint(self.num_classes, (), generator=generator(seed, "labels"))
             for seed in seeds

@@ -64,6 +64,21 @@ def test_impossible_combinations_name_both_parts(overrides, key, parts):
         assert part in found[key]
 
 
+@pytest.mark.parametrize(
+    ("parameterization", "allowed"),
+    [("edm", {3}), ("poisson_field", {3, 4}), ("iddpm_precond", {3, 6})],
+)
+def test_output_channels_follow_the_parameterization(parameterization, allowed):
+    """Data of 3 channels: PFGM adds one, improved DDPM's networks have as many again."""
+    chosen = [f"parameterization={parameterization}", "dataset=cifar10", "network=adm"]
+    for channels in (2, 3, 4, 5, 6, 7):
+        found = problems(*chosen, f"network.out_channels={channels}")
+        assert ("network.out_channels" not in found) == (channels in allowed), (channels, found)
+        if channels not in allowed:
+            assert f"={' or '.join(map(str, sorted(allowed)))}." in found["network.out_channels"]
+    assert "network.in_channels" in problems(*chosen, "network.in_channels=6")
+
+
 def test_all_problems_are_reported_at_once():
     found = problems("path=liner", "sampler=hoin", "bogus=1")
     assert {"path", "sampler"} <= set(found)

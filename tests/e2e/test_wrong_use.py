@@ -88,11 +88,12 @@ def test_missing_data(tmp_path):
 
 
 def test_missing_weights(trained_run, tmp_path):
+    before = sorted(trained_run.rglob("*"))
     outcome = flowexp("eval", f"run={trained_run}", "metric=fid", "num_samples=8", cwd=tmp_path)
     one_readable_paragraph(outcome)
     assert "weights" in outcome.err
     assert "metric=fd_efflite0" in outcome.err
-    assert not (trained_run / "eval").exists()
+    assert sorted(trained_run.rglob("*")) == before
 
 
 def test_unreadable_archive(tmp_path):

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from flowexp.evaluation import Processes, generate, latents
+from flowexp.evaluation import Processes, ReferenceLatents, generate
 from flowexp.guidance import ClassifierFree
-from flowexp.paths import VE, Linear, Path
-from flowexp.seeding import generator
 from tests.evaluation.tiny import SHAPE, heun, task, tiny_model
 
 
@@ -58,12 +56,14 @@ def test_sharing_the_work_changes_no_bit(world_size: int) -> None:
     assert all(torch.equal(together[seed], x) for seed, x in reference.items())
 
 
-@pytest.mark.parametrize("path", [Path(Linear()), Path(VE(), D=3.0)])
-def test_latents_are_draws_of_the_source(path: Path) -> None:
-    found = latents(path, [4, 9], shape=(2, 5))
-    for row, seed in zip(found, (4, 9), strict=True):
-        drawn = path.source.sample((1, 2, 5), rng=generator(seed, "latents"))
-        assert torch.equal(row, drawn[0])
+def test_reference_latents_bring_their_labels_and_noise() -> None:
+    rule = ReferenceLatents()
+    (batch,) = generate(
+        tiny_model(), sampler=heun(), task=task(), seeds=[4, 9], shape=SHAPE, latents=rule
+    )
+    classes = task().num_classes
+    drawn = rule.draw([4, 9], shape=SHAPE, source=tiny_model().path.source, num_classes=classes)
+    assert torch.equal(batch.conditions["labels"], drawn.labels)
 
 
 def test_guidance_is_applied_and_counted() -> None:

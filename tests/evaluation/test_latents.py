@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowexp.evaluation import latents
 from flowexp.evaluation.latents import FlowexpLatents, ReferenceLatents
-from flowexp.paths import VE, Gaussian, Path, StudentT
+from flowexp.paths import Gaussian, StudentT
+from flowexp.seeding import generator
 from tests.goldens.harness import cases
 
 SEEDS = [3, 2**32 + 1, 11]
@@ -18,9 +18,12 @@ def by_name(folder, name):
     return np.load(next(p for p in cases(folder) if p.name.startswith(name)))
 
 
-def test_own_latents_are_those_of_generate():
-    drawn = FlowexpLatents().draw(SEEDS, shape=(3, 4, 4), source=Gaussian(), num_classes=5)
-    assert torch.equal(drawn.e, latents(Path(VE()), SEEDS, shape=(3, 4, 4)))
+@pytest.mark.parametrize("source", [Gaussian(), StudentT(3.0)])
+def test_own_latents_are_draws_of_the_source(source):
+    drawn = FlowexpLatents().draw(SEEDS, shape=(3, 4, 4), source=source, num_classes=5)
+    for row, seed in zip(drawn.e, SEEDS, strict=True):
+        expected = source.sample((1, 3, 4, 4), rng=generator(seed, "latents"))
+        assert torch.equal(row, expected[0])
     assert drawn.labels is None
 
 

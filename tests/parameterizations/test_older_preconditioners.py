@@ -144,6 +144,21 @@ def test_iddpm_tells_the_network_the_nearest_level():
     torch.testing.assert_close(Linear().nsr(on_linear), u[j], rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("schedule", [VE(), Linear(), VP(), Trigonometric(), Cosine()], ids=repr)
+def test_iddpm_gives_one_time_per_level(schedule):
+    """To the last bit, whatever the shape: samplers compare the times of neighbouring steps."""
+    iddpm = IDDPMPreconditioning()
+    low, high = iddpm.time_range(schedule)
+    t = torch.linspace(low, high, 5003, dtype=F64)
+    known = iddpm.nearest_time(schedule, t)
+    assert (known.diff() >= 0).all()
+    assert known.unique().numel() <= 1000
+    assert torch.equal(iddpm.nearest_time(schedule, known), known)
+    alone = torch.stack([iddpm.nearest_time(schedule, one) for one in t[::500]])
+    assert torch.equal(alone, known[::500])
+    assert float(iddpm.nearest_time(schedule, torch.zeros((), dtype=F64))) == 0.0
+
+
 def test_other_preconditioners_know_every_level():
     t = torch.tensor([0.1, 0.7], dtype=F64)
     for name in ("vp", "ve"):
