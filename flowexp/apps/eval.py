@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from flowexp.apps.from_run import Opened
     from flowexp.config.application import Job
-    from flowexp.evaluation import ScoreResult
+    from flowexp.evaluation import GeneratedBatch, ScoreResult
 
 __all__ = ["main"]
 
@@ -34,52 +34,100 @@ def evaluate(job: "Job") -> float | None:
     Returns:
         The first metric's value, so that an optimising sweeper has something to minimise.
     """
-    import torch
-
     from flowexp.apps.from_run import open_run
     from flowexp.apps.terminal import logging_to, table
     from flowexp.config.instantiate import instantiate
     from flowexp.data.locations import cache_dir
     from flowexp.errors import UsageError
-    from flowexp.evaluation import Processes, append_results, parse_seeds, save_grid, score
+    from flowexp.evaluation import Processes, append_results, save_grid, score, summarize
 
     config = job.config
     metrics = instantiate(config["metric"], key="metric")
     if not metrics:
         raise UsageError("there is nothing to measure.", key="metric", remedy="Try metric=auto.")
-    chosen = config["seeds"]
-    seeds = list(range(config["num_samples"])) if chosen is None else parse_seeds(chosen)
+    ranges = _ranges(config)
     opened = open_run(config)
     dataset = opened.parts.dataset
     dataset.locate()
-    shown_images: list[Tensor] = []
+    pictures = _FirstPictures()
+    results = []
     with logging_to(opened.run.log_file), Processes.start() as processes:
-        result = score(
-            opened.parts.model,
-            metrics=metrics,
-            reference=dataset.train(),
-            heldout=dataset.heldout(),
-            sampler=opened.parts.sampler,
-            guidance=opened.parts.guidance,
-            task=opened.parts.task,
-            seeds=seeds,
-            shape=dataset.shape,
-            batch_size=config["batch_size"],
-            device=opened.device,
-            latents=instantiate(config["latents"], key="latents"),
-            cache_dir=cache_dir(),
-            facts=_facts(opened, config),
-            processes=processes,
-            on_batch=lambda batch: shown_images.append(batch.x[:100].cpu()),
-        )
+        for seeds in ranges:
+            result = score(
+                opened.parts.model,
+                metrics=metrics,
+                reference=dataset.train(),
+                heldout=dataset.heldout(),
+                sampler=opened.parts.sampler,
+                guidance=opened.parts.guidance,
+                task=opened.parts.task,
+                seeds=seeds,
+                shape=dataset.shape,
+                batch_size=config["batch_size"],
+                device=opened.device,
+                latents=instantiate(config["latents"], key="latents"),
+                cache_dir=cache_dir(),
+                facts=_facts(opened, config),
+                processes=processes,
+                on_batch=pictures,
+            )
+            results.append(result)
+            if processes.is_first:
+                append_results(opened.run.results_file, result, **_circumstances(opened, job))
     if not processes.is_first:
         return None
-    facts = {"overrides": job.overrides, "directory": str(job.directory)}
-    append_results(opened.run.results_file, result, **facts)
     grid = job.directory / "grid.png"
-    save_grid(grid, torch.cat(shown_images)[:100])
-    print("\n" + table(_outcome(result, opened, grid)))
-    return float(result.records[0].value)
+    save_grid(grid, pictures.images())
+    rows = [row for result in results for row in _numbers(result)]
+    print("\n" + table([*rows, *_summary(results), *_outcome(results, opened, grid)]))
+    return float(summarize(results)[0].mean)
+
+
+_PICTURES = 100
+
+
+class _FirstPictures:
+    """Keeps the first samples of an evaluation for its grid."""
+
+    def __init__(self) -> None:
+        self._kept: list[Tensor] = []
+
+    def __call__(self, batch: "GeneratedBatch") -> None:
+        wanted = _PICTURES - sum(map(len, self._kept))
+        if wanted > 0:
+            self._kept.append(batch.x[:wanted].cpu())
+
+    def images(self) -> "Tensor":
+        """The kept samples, (N, ...)."""
+        import torch
+
+        return torch.cat(self._kept)
+
+
+def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
+    """The seeds of each evaluation: those given, or disjoint ranges from 0 on."""
+    from flowexp.errors import UsageError
+    from flowexp.evaluation import parse_seeds, seed_ranges
+
+    if config["seeds"] is None:
+        return seed_ranges(config["num_samples"], repeats=config["repeats"])
+    if config["repeats"] != 1:
+        raise UsageError(
+            f"{config['repeats']} disjoint ranges cannot be made of seeds={config['seeds']}.",
+            key="repeats",
+            remedy="Give num_samples instead of seeds.",
+        )
+    return [parse_seeds(config["seeds"])]
+
+
+def _circumstances(opened: "Opened", job: "Job") -> dict[str, Any]:
+    """What belongs beside a stored evaluation: command, checkpoint, directory."""
+    weights = opened.weights
+    return {
+        "overrides": job.overrides,
+        "checkpoint": {"kimg": weights.kimg, "sha256": weights.sha256, "path": str(weights.path)},
+        "directory": str(job.directory),
+    }
 
 
 def _facts(opened: "Opened", config: Mapping[str, Any]) -> dict[str, str]:
@@ -106,10 +154,8 @@ def _drawn(latents: Mapping[str, Any]) -> str:
     return "" if name == "FlowexpLatents" else f", {name}"
 
 
-def _outcome(result: "ScoreResult", opened: "Opened", grid: Path) -> list[tuple[str, str]]:
-    """Every number under its full protocol name, with its floor, and what it cost."""
-    from flowexp.apps.terminal import shown
-
+def _numbers(result: "ScoreResult") -> list[tuple[str, str]]:
+    """Every number under its full protocol name, with its floor."""
     rows = []
     for record in result.records:
         rows.append((record.title, f"{record.value:.4g}"))
@@ -119,11 +165,36 @@ def _outcome(result: "ScoreResult", opened: "Opened", grid: Path) -> list[tuple[
             rows.append(("  floor: held-out against train", f"{floor:.4g} ({count} images)"))
         if record.protocol.notice:
             rows.append(("  note", record.protocol.notice))
-    speed = f"{result.seconds:.1f} s, {result.images_per_second:.1f} images/s"
+    return rows
+
+
+def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:
+    """Mean, spread and minimum over the ranges of seeds, if there are several."""
+    from flowexp.evaluation import summarize
+
+    if len(results) < 2:
+        return []
     return [
-        *rows,
-        ("NFE", f"{result.nfe:.4g} network evaluations a sample"),
-        ("generated and scored", f"{result.count} samples in {speed}"),
+        (
+            f"{summary.title}, {len(results)} seed ranges",
+            f"{summary.mean:.4g} +- {summary.spread:.2g}, minimum {summary.minimum:.4g}",
+        )
+        for summary in summarize(results)
+    ]
+
+
+def _outcome(
+    results: "Sequence[ScoreResult]", opened: "Opened", grid: Path
+) -> list[tuple[str, str]]:
+    """What it cost, and where things are."""
+    from flowexp.apps.terminal import shown
+
+    count = sum(result.count for result in results)
+    seconds = sum(result.seconds for result in results)
+    speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"
+    return [
+        ("NFE", f"{results[0].nfe:.4g} network evaluations a sample"),
+        ("generated and scored", f"{count} samples in {speed}"),
         ("run directory", shown(opened.run.path)),
         ("sample grid", shown(grid)),
         ("metrics file", shown(opened.run.results_file)),

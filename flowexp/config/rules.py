@@ -49,6 +49,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("optimizer.lr", lambda v: v > 0, "a positive number"),
     ("num_samples", lambda v: v >= 2, "at least 2"),
     ("batch_size", lambda v: v >= 1, "at least 1"),
+    ("repeats", lambda v: v >= 1, "at least 1"),
     ("network.dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("network.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
 )

@@ -79,6 +79,7 @@ class EvalConfig(_FromRun):
 
     metric: dict[str, Any] = field(default_factory=dict)
     num_samples: int = 5000
+    repeats: int = 1
 
 
 @dataclass

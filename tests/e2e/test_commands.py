@@ -43,6 +43,20 @@ def test_eval_changes_only_what_it_is_told(trained_run, tmp_path):
     assert "40" in first.out
 
 
+def test_repeats_are_disjoint_ranges_with_their_spread(trained_run, tmp_path):
+    few = ["metric=fd_raw", "num_samples=12", "repeats=3", "sampler.steps=2"]
+    done = flowexp("eval", f"run={trained_run}", *few, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "3 seed ranges" in done.out
+    assert "minimum" in done.out
+    stored = json.loads((trained_run / "results.json").read_text())["evaluations"][-3:]
+    seeds = [entry["records"][0]["protocol"]["seeds"] for entry in stored]
+    assert seeds == ["0-11", "12-23", "24-35"]
+    wrong = flowexp("eval", f"run={trained_run}", *few, "seeds=0-11", cwd=tmp_path)
+    assert wrong.code == 2
+    assert "repeats" in wrong.err
+
+
 def test_eval_with_a_time_grid_of_its_own(trained_run, tmp_path):
     grid = ["sampler/time_grid=edm", "sampler.time_grid.rho=5"]
     done = flowexp(

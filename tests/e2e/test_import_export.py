@@ -3,12 +3,15 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from flowexp.config.exported import load_exported
 from tests.e2e.command import flowexp
@@ -47,6 +50,47 @@ def test_import_sample_export_load(tmp_path):
     with torch.inference_mode():
         denoised = model.denoise(torch.from_numpy(data["x"]), torch.from_numpy(data["sigma"]))
     torch.testing.assert_close(denoised, torch.from_numpy(data["D"]), rtol=2e-4, atol=2e-4)
+
+
+def pictures(folder: Path, *, count: int = 24) -> Path:
+    """A folder of small colour pictures for a checkpoint of that size to be scored against."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def records(run: Path) -> list[dict]:
+    stored = json.loads((run / "results.json").read_text())["evaluations"]
+    return [entry["records"] for entry in stored]
+
+
+def test_two_evaluations_and_two_processes_say_the_same(tmp_path):
+    """The record of the published seeds does not depend on how often or by how many it is made."""
+    archive = pictures(tmp_path / "pictures")
+    given = [
+        "dataset=image_folder", f"dataset.archive={archive}", "dataset.resolution=8",
+        "dataset.channels=3", "metric=fd_raw",
+    ]  # fmt: skip
+    done = flowexp("import", GOLDEN, "name=tiny", *given, cwd=tmp_path)
+    assert done.code == 0, done.err
+    run = tmp_path / "outputs" / "imported" / "tiny"
+    asked = [f"run={run}", "num_samples=21", "batch_size=4", "sampler.steps=3", "latents=reference"]
+    for _ in range(2):
+        scored = flowexp("eval", *asked, cwd=tmp_path)
+        assert scored.code == 0, scored.err
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
+    shared = subprocess.run(
+        [sys.executable, *launcher, "-m", "flowexp", "eval", *asked],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shared.returncode == 0, shared.stderr
+    first, second, both = records(run)
+    assert first == second
+    assert both[0]["protocol"] == first[0]["protocol"]
+    assert both[0]["protocol"]["n_gen"] == 21
+    assert both[0]["value"] == pytest.approx(first[0]["value"], rel=1e-6)
 
 
 def test_a_hostile_file_leaves_nothing_behind(tmp_path):
