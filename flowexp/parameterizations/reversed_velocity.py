@@ -4,27 +4,10 @@ import torch
 
 from flowexp.parameterizations.base import NetworkInputs
 from flowexp.parameterizations.direct import VelocityPrediction
-from flowexp.paths import Affine, Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromVelocity
+from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import FromReversedVelocity
 
 __all__ = ["ReversedVelocityPrediction"]
-
-
-class _FromReversedVelocity(FromVelocity):
-    """F is minus the velocity."""
-
-    @property
-    def data(self) -> Affine:
-        return _negated(super().data)
-
-    @property
-    def noise(self) -> Affine:
-        return _negated(super().noise)
-
-    @property
-    def velocity(self) -> Affine:
-        one = torch.ones_like(self.c.alpha)
-        return Affine(torch.zeros_like(one), -one)
 
 
 class ReversedVelocityPrediction(VelocityPrediction):
@@ -45,8 +28,4 @@ class ReversedVelocityPrediction(VelocityPrediction):
 
     def conversion(self, c: Coefficients) -> Conversion:
         """Minus the velocity to data, noise and velocity."""
-        return _FromReversedVelocity(c)
-
-
-def _negated(affine: Affine) -> Affine:
-    return Affine(affine.state, -affine.output)
+        return FromReversedVelocity(c)

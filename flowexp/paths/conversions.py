@@ -36,6 +36,7 @@ __all__ = [
     "FromNoise",
     "FromNoiseAndVariance",
     "FromPreconditioned",
+    "FromReversedVelocity",
     "FromVelocity",
     "Prediction",
 ]
@@ -133,6 +134,25 @@ class FromVelocity(Conversion):
     def velocity(self) -> Affine:
         """F."""
         return self._identity
+
+
+class FromReversedVelocity(FromVelocity):
+    """F is minus the velocity: the convention of codes whose time runs from noise to data."""
+
+    @property
+    def data(self) -> Affine:
+        """``(sigma' x_t + sigma F) / W``."""
+        return _negated(super().data)
+
+    @property
+    def noise(self) -> Affine:
+        """``-(alpha F + alpha' x_t) / W``."""
+        return _negated(super().noise)
+
+    @property
+    def velocity(self) -> Affine:
+        """-F."""
+        return Affine(torch.zeros_like(self.c.alpha), -torch.ones_like(self.c.alpha))
 
 
 class FromData(Conversion):
