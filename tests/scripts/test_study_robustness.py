@@ -36,7 +36,9 @@ def entry(value, overrides=()):
 def test_commands_are_sound(study):
     for D in study.D:
         assert [str(p) for p in check("train", study.training(D, 0)).problems] == []
-    evaluation = [o for o in study.evaluation("4", 0, 0.4) if not o.startswith(("run=", "num_"))]
+    evaluation = [
+        o for o in study.evaluation("4", 0, 0.4) if not o.startswith(("run=", "num_", "device="))
+    ]
     assert [str(p) for p in check("train", evaluation).problems] == []
 
 
