@@ -14,6 +14,7 @@ from flowexp.checkpoints.resume_rules import config_digest
 from flowexp.data import Batch, BatchStream, ImageArrays
 from flowexp.errors import UsageError
 from flowexp.seeding import derive_seed
+from flowexp.training.capture import skip_capture_check
 from flowexp.training.draws import Draws, seed_global
 from flowexp.training.ema import EMAWeights
 from flowexp.training.feed import BatchFeed
@@ -50,6 +51,7 @@ class FlowModule(LightningModule):
         """The optimizer over the network's parameters, and those an objective may have."""
         trainable = [p for p in self.parameters() if p.requires_grad]
         self.session.optimizer = self.session.parts.optimizer(trainable)
+        skip_capture_check(self.session.optimizer, self.device)
         return self.session.optimizer
 
     def on_fit_start(self) -> None:
