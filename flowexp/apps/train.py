@@ -35,7 +35,7 @@ def train(job: "Job") -> float:
 
     from flowexp.apps.assemble import assemble, describe, training_parts
     from flowexp.apps.terminal import logging_to, shown, table
-    from flowexp.checkpoints import RunDirectory, describe_run
+    from flowexp.checkpoints import RunDirectory, describe_run, is_first_process
     from flowexp.config.instantiate import instantiate
     from flowexp.seeding import derive_seed
     from flowexp.training import fit
@@ -51,7 +51,8 @@ def train(job: "Job") -> float:
         rest[name] = instantiate(config[name], key=name)
     several = {name: instantiate(config[name], key=name) for name in ("ema", "callbacks", "logger")}
     rows = [*describe(parts, config), ("run", shown(job.directory))]
-    print(table(rows), flush=True)
+    if is_first_process():
+        print(table(rows), flush=True)
     fingerprint = parts.dataset.train().fingerprint
     run = RunDirectory.start(
         job.directory,
@@ -78,7 +79,8 @@ def train(job: "Job") -> float:
             config=dict(config),
             **rest,
         )
-    print("\n" + table(_outcome(result, run)))
+    if is_first_process():
+        print("\n" + table(_outcome(result, run)))
     return result.final_loss
 
 

@@ -124,6 +124,32 @@ def test_samples_do_not_depend_on_the_number_of_processes(trained_run, tmp_path)
     assert np.abs(two["x"] - one["x"]).max() < 1e-5
 
 
+def test_two_devices_train_as_one(tmp_path):
+    common = [*TINY, "callbacks=none", "trainer.accelerator=cpu"]
+    one = flowexp("train", *common, "dirs.run=one", cwd=tmp_path)
+    assert one.code == 0, one.err
+    ddp = ["trainer.devices=2", "trainer.strategy=ddp"]
+    two = flowexp("train", *common, *ddp, "dirs.run=two", cwd=tmp_path)
+    assert two.code == 0, two.err
+    assert two.out.count("run directory") == 1
+    losses = [
+        [
+            json.loads(row)["train/loss"]
+            for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()
+        ]
+        for n in ("one", "two")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_sweep_of_several_devices_is_refused(tmp_path):
+    sweep = ["trainer.devices=2", "trainer.strategy=ddp", "seed=1,2", "-m"]
+    done = flowexp("train", *TINY, *sweep, cwd=tmp_path)
+    assert done.code == 2
+    assert "trainer.devices" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sweep_runs_every_combination(tmp_path):
     done = flowexp(
         "train", *TINY, "trainer.max_kimg=0.064", "callbacks=none", "seed=1,2", "path=linear,vp",
