@@ -49,6 +49,8 @@ def evaluate(job: "Job") -> float | None:
     opened = open_run(config)
     dataset = opened.parts.dataset
     dataset.locate()
+    reference, heldout = dataset.train(), dataset.heldout()
+    latents = instantiate(config["latents"], key="latents")
     pictures = _FirstPictures()
     results = []
     with logging_to(opened.run.log_file), Processes.start() as processes:
@@ -56,8 +58,8 @@ def evaluate(job: "Job") -> float | None:
             result = score(
                 opened.parts.model,
                 metrics=metrics,
-                reference=dataset.train(),
-                heldout=dataset.heldout(),
+                reference=reference,
+                heldout=heldout,
                 sampler=opened.parts.sampler,
                 guidance=opened.parts.guidance,
                 task=opened.parts.task,
@@ -65,7 +67,7 @@ def evaluate(job: "Job") -> float | None:
                 shape=dataset.shape,
                 batch_size=config["batch_size"],
                 device=opened.device,
-                latents=instantiate(config["latents"], key="latents"),
+                latents=latents,
                 cache_dir=cache_dir(),
                 facts=_facts(opened, config),
                 processes=processes,

@@ -1,6 +1,7 @@
 """The same score on disjoint ranges of seeds: mean, spread and minimum."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,15 +30,12 @@ class Summary:
     @property
     def mean(self) -> float:
         """Mean over the ranges."""
-        return math.fsum(self.values) / len(self.values)
+        return statistics.fmean(self.values)
 
     @property
     def spread(self) -> float:
         """Standard deviation over the ranges (n - 1 in the denominator); nan for one range."""
-        if len(self.values) < 2:
-            return math.nan
-        squares = math.fsum((value - self.mean) ** 2 for value in self.values)
-        return math.sqrt(squares / (len(self.values) - 1))
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
     @property
     def minimum(self) -> float:

@@ -49,12 +49,21 @@ class StepControl:
         atol: Absolute tolerance, > 0.
         per_sample: Whether each row has its own steps; else the norm runs over the whole batch.
         max_steps: Attempts allowed.
+
+    Raises:
+        ValueError: A tolerance or max_steps is not positive.
     """
 
     rtol: float
     atol: float
     per_sample: bool
     max_steps: int
+
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0.0 and self.atol > 0.0):
+            raise ValueError(f"need rtol > 0 and atol > 0, got rtol={self.rtol}, atol={self.atol}")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps is {self.max_steps}; expected at least 1")
 
     def norm(self, value: Tensor) -> Tensor:
         """Root mean square: (b,) per row, or (1,) over the batch; float64."""

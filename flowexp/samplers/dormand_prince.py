@@ -47,10 +47,6 @@ class DormandPrince(Sampler):
         max_steps: int = 1000,
         double: bool = True,
     ) -> None:
-        if not (rtol > 0.0 and atol > 0.0):
-            raise ValueError(f"need rtol > 0 and atol > 0, got rtol={rtol}, atol={atol}")
-        if max_steps < 1:
-            raise ValueError(f"max_steps is {max_steps}; expected at least 1")
         self.control = StepControl(float(rtol), float(atol), per_sample, max_steps)
         self.denoise_at_end = denoise_at_end
         self.dtype = torch.float64 if double else torch.float32

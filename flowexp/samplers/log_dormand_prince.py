@@ -57,10 +57,6 @@ class LogDormandPrince(Sampler):
             raise ValueError(
                 f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
             )
-        if not (rtol > 0.0 and atol > 0.0):
-            raise ValueError(f"need rtol > 0 and atol > 0, got rtol={rtol}, atol={atol}")
-        if max_steps < 1:
-            raise ValueError(f"max_steps is {max_steps}; expected at least 1")
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self.control = StepControl(float(rtol), float(atol), per_sample, max_steps)
