@@ -1,6 +1,8 @@
 """The face that samplers, guidance, objectives and metrics see: one prediction per network call."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,22 @@ from flowexp.broadcast import expand_as
 from flowexp.parameterizations import Parameterization
 from flowexp.paths import Path, Prediction
 
-__all__ = ["FlowModel", "Model"]
+__all__ = ["FlowModel", "Model", "Origin"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which trained weights a model has, and what was measured on them beside.
+
+    Attributes:
+        weights_sha256: Of the checkpoint file.
+        weights: Name of the average, or ``raw``.
+        calibrations: Folder in which samplers find what was calibrated for this run.
+    """
+
+    weights_sha256: str
+    weights: str
+    calibrations: FilePath
 
 
 class Model(ABC):
@@ -22,11 +39,13 @@ class Model(ABC):
         time_range: Times (low, high) at which samplers may ask for a velocity; below ``low`` only
             the data end, t = 0, remains, which is reached by a step that asks at ``low`` or above.
         evaluations_per_call: Network evaluations per sample that one :meth:`predict` costs.
+        origin: The trained weights behind it, or None (a closed form, a network in training).
     """
 
     path: Path
     time_range: tuple[float, float]
     evaluations_per_call: int = 1
+    origin: Origin | None = None
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from flowexp.data import Dataset
     from flowexp.guidance import Guidance
-    from flowexp.models import FlowModel
+    from flowexp.models import FlowModel, Origin
     from flowexp.samplers import Sampler
     from flowexp.tasks import Task
 
@@ -39,12 +39,14 @@ class ModelParts:
     task: "Task"
 
 
-def assemble(config: Config, *, device: str) -> ModelParts:
+def assemble(config: Config, *, device: str, origin: "Origin | None" = None) -> ModelParts:
     """Build dataset description, model, sampler, guidance and task; no data is read.
 
     Args:
         config: Plain, resolved config.
         device: Where the network's weights are allocated; ``meta`` allocates nothing.
+        origin: The trained weights that the network is about to receive, if any; samplers look
+            there for their calibrations.
 
     Raises:
         UsageError: A part refused its values, or two parts do not fit.
@@ -63,6 +65,7 @@ def assemble(config: Config, *, device: str) -> ModelParts:
         network = instantiate(config["network"], key="network")
     try:
         model = FlowModel(path, network=network, parameterization=parameterization)
+        model.origin = origin
         sampler.check(guidance.wrap(model))
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error

@@ -34,15 +34,18 @@ def open_run(config: Mapping[str, Any]) -> Opened:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
     """
     from flowexp.apps.assemble import assemble, resolve_device
+    from flowexp.apps.trained import first_average
     from flowexp.checkpoints import RunDirectory, load_weights
+    from flowexp.checkpoints.checkpoint_file import file_sha256
     from flowexp.config.instantiate import instantiate
+    from flowexp.models import Origin
 
     run = RunDirectory.open(Path(config["run"]))
     device = resolve_device(config["device"])
-    parts = assemble(config, device="cpu")
-    name = config["weights"]
-    if name is None:
-        name = next(iter(run.config().get("ema") or {}), None)
+    name = config["weights"] or first_average(run.config())
+    digest = file_sha256(run.checkpoint(config["checkpoint"]))
+    origin = Origin(digest, name, run.calibrations)
+    parts = assemble(config, device="cpu", origin=origin)
     ema = None if name == "raw" else name
     weights = load_weights(run, parts.network, ema=ema, checkpoint=config["checkpoint"])
     transform = instantiate(config["weight_transform"], key="weight_transform")(parts.network)

@@ -35,6 +35,7 @@ def train(job: "Job") -> float:
 
     from flowexp.apps.assemble import assemble, describe, training_parts
     from flowexp.apps.terminal import logging_to, shown, table
+    from flowexp.apps.trained import parents_in, start_from
     from flowexp.checkpoints import RunDirectory, describe_run, is_first_process
     from flowexp.config.instantiate import instantiate
     from flowexp.seeding import derive_seed
@@ -46,6 +47,8 @@ def train(job: "Job") -> float:
     torch.manual_seed(derive_seed(seed, "init"))
     parts = assemble(config, device="cpu")
     parts.dataset.locate()
+    if config["init"]:
+        start_from(parts.network, run=config["init"], weights=config["init_weights"])
     rest = training_parts(config, parts)
     for name in ("optimizer", "lr_schedule"):
         rest[name] = instantiate(config[name], key=name)
@@ -61,6 +64,7 @@ def train(job: "Job") -> float:
         manifest={
             **describe_run(seed=seed, dataset_fingerprint=fingerprint),
             "choices": job.choices,
+            "parents": parents_in(config),
         },
     )
     with logging_to(run.log_file):

@@ -70,6 +70,11 @@ class RunDirectory:
         """Folder of sample grids."""
         return self.path / "samples"
 
+    @property
+    def calibrations(self) -> Path:
+        """What samplers measured on this run's model."""
+        return self.path / "calibrations"
+
     @classmethod
     def start(
         cls,

@@ -36,6 +36,11 @@ class TrainConfig(_Model):
     """What ``flowexp train`` (and ``flowexp check``) is told."""
 
     seed: int = 0
+    teacher: str | None = None
+    teacher_weights: str | None = None
+    init: str | None = None
+    init_weights: str = "raw"
+    pairs: Any = None
     augmentation: Any = MISSING
     coupling: Any = MISSING
     timestep: Any = MISSING

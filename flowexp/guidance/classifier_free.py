@@ -51,6 +51,7 @@ class _ClassifierFreeModel(Model):
         self.path = model.path
         self.time_range = model.time_range
         self.evaluations_per_call = 2 * model.evaluations_per_call
+        self.origin = model.origin
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One call of the model with the batch, and once more without labels.

@@ -46,6 +46,7 @@ class CountedModel(Model):
         self.path = model.path
         self.time_range = model.time_range
         self.evaluations_per_call = model.evaluations_per_call
+        self.origin = model.origin
         self.calls = 0
 
     @property

@@ -1,0 +1,145 @@
+"""Models of finished runs as parts of other configs: a teacher, a refiner, a start of training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.checkpoints import LoadedWeights, RunDirectory, load_weights
+from flowexp.config.instantiate import instantiate
+from flowexp.errors import UsageError
+from flowexp.models import FlowModel, Model, Origin
+from flowexp.paths import Path as ProbabilityPath
+from flowexp.paths import Prediction
+
+__all__ = ["TrainedModel", "first_average", "parents_in", "start_from"]
+
+_RAW = "raw"
+
+
+class TrainedModel(Model):
+    """The frozen model of a run, to be named as a ``_target_`` wherever a part needs a model.
+
+    The network is built from the run's own ``config.yaml``, is in evaluation mode, has no trainable
+    parameter, and follows the device of the state it is given. It belongs to no module tree, so
+    that it enters neither the checkpoints nor the optimizer of the run that uses it.
+
+    Args:
+        run: Directory of the run.
+        weights: Name of an average, ``raw``, or None for the run's first average.
+        checkpoint: ``last``, a step number, or a file name.
+        key: Config key to name in messages.
+
+    Raises:
+        UsageError: There is no such run, checkpoint or average.
+    """
+
+    def __init__(
+        self,
+        run: str | None,
+        *,
+        weights: str | None = None,
+        checkpoint: str = "last",
+        key: str = "teacher",
+    ) -> None:
+        if run is None:
+            raise UsageError(
+                f"this configuration needs a trained model, but {key} is not given.",
+                key=key,
+                remedy=f"Name the directory of a run: {key}=outputs/...",
+            )
+        self.run = RunDirectory.open(Path(run), key=key)
+        config = self.run.config()
+        ema = first_average(config) if weights is None else weights
+        self.network: nn.Module = instantiate(config["network"], key=f"{key}: network")
+        self.flow_model = FlowModel(
+            instantiate(config["path"], key=f"{key}: path"),
+            network=self.network,
+            parameterization=instantiate(
+                config["parameterization"], key=f"{key}: parameterization"
+            ),
+        )
+        self.loaded = load_weights(
+            self.run, self.network, ema=None if ema == _RAW else ema, checkpoint=checkpoint
+        )
+        self.network.eval().requires_grad_(False)
+        self.path: ProbabilityPath = self.flow_model.path
+        self.time_range = self.flow_model.time_range
+        self.origin = Origin(self.loaded.sha256, ema or _RAW, self.run.calibrations)
+        self.flow_model.origin = self.origin
+        self._device = torch.device("cpu")
+
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        """One call of the run's network, on the device of ``x_t``."""
+        if x_t.device != self._device:
+            self.network.to(x_t.device)
+            self._device = x_t.device
+        return self.flow_model.predict(x_t, t, **conditions)
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        """The times the run's network knows."""
+        return self.flow_model.nearest_time(t)
+
+
+def first_average(config: Mapping[str, Any]) -> str:
+    """The average that is used where none is named: the run's first, or the raw weights."""
+    return next((name for name, law in (config.get("ema") or {}).items() if law), _RAW)
+
+
+def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
+    """Give a network the weights of a finished run, from which its training is to start.
+
+    Args:
+        network: What receives them.
+        run: Directory of the run.
+        weights: Name of an average, or ``raw``: the weights without averaging, from which the
+            authors of rectified flow and SlimFlow start.
+
+    Raises:
+        UsageError: There is no such run or average, or its network is another one.
+    """
+    source = RunDirectory.open(Path(run), key="init")
+    try:
+        return load_weights(source, network, ema=None if weights == _RAW else weights)
+    except UsageError as error:
+        raise UsageError(
+            f"the network cannot start from {run}: {error.problem}",
+            key="init",
+            remedy="The architectures must agree; leave init out to start from random weights.",
+        ) from error
+
+
+def parents_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs a config refers to, by the key of each, with what identifies their weights.
+
+    Every node that builds a :class:`TrainedModel` counts, wherever it stands, and ``init``.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    _collect(config, "", found)
+    if config.get("init"):
+        found["init"] = _identity(str(config["init"]), config.get("init_weights"))
+    return found
+
+
+def _collect(node: object, key: str, found: dict[str, dict[str, Any]]) -> None:
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target == f"{TrainedModel.__module__}.{TrainedModel.__qualname__}" and node.get("run"):
+            found[key] = _identity(
+                str(node["run"]), node.get("weights"), str(node.get("checkpoint", "last"))
+            )
+            return
+        for name, value in node.items():
+            _collect(value, f"{key}.{name}" if key else str(name), found)
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            _collect(value, f"{key}.{number}", found)
+
+
+def _identity(run: str, weights: object, checkpoint: str = "last") -> dict[str, Any]:
+    from flowexp.checkpoints.checkpoint_file import file_sha256
+
+    file = RunDirectory.open(Path(run)).checkpoint(checkpoint)
+    return {"run": run, "weights": weights, "checkpoint": file.name, "sha256": file_sha256(file)}
