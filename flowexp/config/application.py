@@ -182,13 +182,15 @@ def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
     trainer = config.get("trainer") or {}
     strategy = str(trainer.get("strategy", "auto"))
     devices = trainer.get("devices", 1)
-    started_outside = "RANK" in os.environ or "SLURM_PROCID" in os.environ
+    tasks = (config.get("launcher") or {}).get("tasks", 1)
+    started_outside = "RANK" in os.environ or "SLURM_PROCID" in os.environ or tasks == devices
     several = (isinstance(devices, int) and devices > 1) or "ddp" in strategy
     if several and not started_outside:
         raise UsageError(
             f"{devices} devices in a sweep would start processes that rerun the whole sweep.",
             key="trainer.devices",
-            remedy="Start the sweep under torchrun or SLURM, or sweep over single-device runs.",
+            remedy=f"Use launcher=slurm launcher.gpus={devices} launcher.tasks={devices}, start "
+            "the sweep under torchrun, or sweep over single-device runs.",
         )
 
 

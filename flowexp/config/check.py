@@ -171,8 +171,18 @@ def _composition_problem(error: Exception) -> Problem:
         parent, part = group.groups()
         text = f"the chosen {parent} has no {part} to choose."
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
+    plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
+    if plugin is not None:
+        return _missing_launcher(plugin.group(1))
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
     detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
     remedy = "flowexp VERB --cfg job shows what stands there."
     return Problem(str(key or "command line"), f"{detail.rstrip('.')}.", remedy)
+
+
+def _missing_launcher(plugin: str) -> Problem:
+    """A launcher whose Hydra plugin is not installed here."""
+    extra = {"submitit_local": "slurm", "submitit_slurm": "slurm"}.get(plugin, plugin)
+    text = f"Hydra's launcher {plugin} is not installed."
+    return Problem("launcher", text, f"pip install 'flowexp[{extra}]', or use launcher=local.")

@@ -28,6 +28,7 @@ class _Model:
     sampler: Any = MISSING
     guidance: Any = MISSING
     task: Any = MISSING
+    launcher: Any = MISSING
     dirs: Any = MISSING
 
 
