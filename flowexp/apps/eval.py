@@ -75,7 +75,8 @@ def evaluate(job: "Job") -> float | None:
             )
             results.append(result)
             if processes.is_first:
-                append_results(opened.run.results_file, result, **_circumstances(opened, job))
+                for file in (opened.run.results_file, job.directory / "results.json"):
+                    append_results(file, result, **_circumstances(opened, job))
     if not processes.is_first:
         return None
     grid = job.directory / "grid.png"
@@ -157,14 +158,17 @@ def _drawn(latents: Mapping[str, Any]) -> str:
 
 
 def _numbers(result: "ScoreResult") -> list[tuple[str, str]]:
-    """Every number under its full protocol name, with its floor."""
+    """Every number under its full protocol name, with its floor and what belongs beside it."""
     rows = []
     for record in result.records:
-        rows.append((record.title, f"{record.value:.4g}"))
-        floor = record.extra.get("floor")
+        beside = dict(record.extra)
+        error, floor = beside.pop("standard_error", None), beside.pop("floor", None)
+        count = beside.pop("floor_count", None)
+        spread = "" if error is None else f" +- {error:.2g} (standard error)"
+        rows.append((record.title, f"{record.value:.4g}{spread}"))
         if floor is not None:
-            count = record.extra.get("floor_count")
             rows.append(("  floor: held-out against train", f"{floor:.4g} ({count} images)"))
+        rows += [(f"  {name.replace('_', ' ')}", f"{value:.4g}") for name, value in beside.items()]
         if record.protocol.notice:
             rows.append(("  note", record.protocol.notice))
     return rows

@@ -1,10 +1,10 @@
-"""Metrics of generated samples, each number with its whole protocol."""
+"""Metrics of generated samples and of models, each number with its whole protocol."""
 
 import datetime
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from flowexp.checkpoints.atomic import write_json
-from flowexp.data import ImageArrays, quantize
+from flowexp.checkpoints.locks import locked
+from flowexp.data import ImageArrays
+from flowexp.diagnostics import ModelMetric, Setting, in_turn
 from flowexp.errors import UsageError
-from flowexp.evaluation.generate import GeneratedBatch, generate
+from flowexp.evaluation.generate import GeneratedBatch, generate, starts
 from flowexp.evaluation.latents import Latents
 from flowexp.evaluation.processes import Processes
+from flowexp.evaluation.sample_metrics import SampleMetrics
 from flowexp.evaluation.seeds import seeds_text
 from flowexp.guidance import Guidance
-from flowexp.metrics.base import Accumulator, Metric
+from flowexp.metrics.base import Metric
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.models import Model
 from flowexp.samplers import Sampler
@@ -36,7 +39,8 @@ class ScoreResult:
         records: The numbers, each with its protocol; empty on all processes but the first.
         count: Samples generated over all processes.
         nfe: Mean number of network evaluations per sample.
-        seconds: Wall time of generating and scoring, without the reference statistics.
+        seconds: Wall time of generating and scoring samples, without the reference statistics and
+            without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
     """
 
@@ -50,7 +54,7 @@ class ScoreResult:
 def score(
     model: Model,
     *,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metric | ModelMetric],
     reference: ImageArrays,
     sampler: Sampler,
     seeds: Sequence[int],
@@ -70,7 +74,7 @@ def score(
 
     Args:
         model: What predicts; see :func:`flowexp.evaluation.generate`.
-        metrics: Name -> metric; checked and prepared here.
+        metrics: Name -> metric, of samples or of the model; checked and prepared here.
         reference: Real samples to compare with.
         sampler: How a source draw becomes a sample.
         seeds: One per sample.
@@ -87,108 +91,76 @@ def score(
         on_batch: Told of every batch of this process, for progress or pictures.
 
     Raises:
-        UsageError: Weights that a metric needs are missing.
+        UsageError: Weights that a metric needs are missing, or a metric is not defined for the
+            model, the task or the data.
     """
     processes = processes or Processes()
-    for metric in metrics.values():
-        metric.check()
-    _prepare(
-        metrics,
-        reference,
-        heldout,
-        processes,
-        cache_dir=cache_dir,
-        device=device,
+    guided = model if guidance is None else guidance.wrap(model)
+    setting = Setting(
+        seeds=seeds,
+        start=starts(guided, shape=shape, task=task, latents=latents, device=device),
+        sampler=sampler,
+        task=task,
+        reference=reference,
+        heldout=heldout,
         batch_size=batch_size,
+        device=device,
+        processes=processes,
+        nfe=torch.zeros(0, dtype=torch.int64),
     )
-    accumulators = {name: metric.accumulator() for name, metric in metrics.items()}
-    count, evaluations, start = 0, 0, time.perf_counter()
+    of_model = {name: m for name, m in metrics.items() if isinstance(m, ModelMetric)}
+    samples = SampleMetrics(
+        {name: m for name, m in metrics.items() if not isinstance(m, ModelMetric)}, processes
+    )
+    for metric in of_model.values():
+        metric.check()
+        metric.check_setting(guided, setting=setting)
+    samples.check(task, seeds=seeds)
+    samples.prepare(reference, heldout, cache_dir=cache_dir, device=device, batch_size=batch_size)
+    own, began = [setting.nfe], time.perf_counter()
     for batch in generate(
-        model,
+        guided,
         sampler=sampler,
         seeds=seeds,
         shape=shape,
-        guidance=guidance,
         task=task,
         batch_size=batch_size,
         device=device,
         latents=latents,
         processes=processes,
     ):
-        images = quantize(batch.x) if batch.x.ndim == 4 else batch.x
-        with torch.inference_mode():
-            for accumulator in accumulators.values():
-                accumulator.update(images)
-        count += len(batch.seeds)
-        evaluations += int(batch.nfe.sum())
+        samples.update(batch)
+        own.append(batch.nfe)
         if on_batch is not None:
             on_batch(batch)
-    gathered = processes.gather((count, evaluations, _states(accumulators, count)))
-    seconds = time.perf_counter() - start
-    if gathered is None:
-        return ScoreResult((), count, evaluations / max(1, count), seconds, count / seconds)
-    total = sum(part[0] for part in gathered)
-    nfe = sum(part[1] for part in gathered) / max(1, total)
-    run = {"seeds": seeds_text(seeds), "nfe": nfe, "device": str(torch.device(device).type)}
-    records = [
-        record.with_run(**run, **(facts or {}))
-        for name, metric in metrics.items()
-        for record in _merged(metric, [part[2] for part in gathered], name).compute()
-    ]
-    return ScoreResult(tuple(records), total, nfe, seconds, total / seconds)
+    found = samples.records()
+    gathered = processes.gather(own[1:])
+    seconds = time.perf_counter() - began
+    nfe = torch.cat(own if gathered is None else in_turn(gathered))
+    setting = replace(setting, nfe=setting.nfe if gathered is None else nfe)
+    found |= {name: metric.measure(guided, setting=setting) for name, metric in of_model.items()}
+    records = [record for name in metrics for record in found[name]]
+    run = {"seeds": seeds_text(seeds), "device": torch.device(device).type, **(facts or {})}
+    return _result(records, nfe=nfe, seconds=seconds, run=run)
 
 
-def _prepare(
-    metrics: Mapping[str, Metric],
-    reference: ImageArrays,
-    heldout: ImageArrays | None,
-    processes: Processes,
-    *,
-    cache_dir: Path | None,
-    device: torch.device | str,
-    batch_size: int,
-) -> None:
-    """Reference statistics; the first process fills the cache, then the others read it."""
-    for turn in (True, False):
-        if processes.is_first is turn:
-            for metric in metrics.values():
-                metric.prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
-                if heldout is not None and processes.is_first:
-                    metric.floor(heldout)
-        processes.barrier()
+def _result(
+    records: Sequence[MetricRecord], *, nfe: Tensor, seconds: float, run: Mapping[str, Any]
+) -> ScoreResult:
+    """The records, completed with the facts of the evaluation, and what it cost."""
+    mean = float(nfe.sum()) / max(1, len(nfe))
+    completed = tuple(_completed(record, {"nfe": mean, **run}) for record in records)
+    return ScoreResult(completed, len(nfe), mean, seconds, len(nfe) / seconds)
 
 
-def _states(accumulators: Mapping[str, Accumulator], count: int) -> dict[str, dict[str, Tensor]]:
-    """States to send; nothing from a process that had no batch."""
-    if count == 0:
-        return {}
-    return {
-        name: {key: tensor.cpu() for key, tensor in accumulator.state().items()}
-        for name, accumulator in accumulators.items()
-    }
-
-
-def _merged(
-    metric: Metric, states: Sequence[Mapping[str, dict[str, Tensor]]], name: str
-) -> Accumulator:
-    """One accumulator from the states of all processes, in the order of their ranks."""
-    merged: Accumulator | None = None
-    for state in states:
-        if name not in state:
-            continue
-        accumulator = metric.accumulator()
-        accumulator.load(state[name])
-        if merged is None:
-            merged = accumulator
-        else:
-            merged.merge(accumulator)
-    if merged is None:
-        raise UsageError("no sample was generated.", key="seeds", remedy="Name some seeds.")
-    return merged
+def _completed(record: MetricRecord, run: Mapping[str, Any]) -> MetricRecord:
+    """The record with the evaluation's facts, where the metric has not its own."""
+    stated = {name for name in run if getattr(record.protocol, name, None) is not None}
+    return record.with_run(**{name: v for name, v in run.items() if name not in stated})
 
 
 def append_results(path: Path, result: ScoreResult, **facts: Any) -> Path:  # noqa: ANN401
-    """Add an evaluation to ``results.json``; earlier ones stay.
+    """Add an evaluation to ``results.json``; earlier ones and those of other processes stay.
 
     Args:
         path: The file; made if missing.
@@ -198,14 +170,6 @@ def append_results(path: Path, result: ScoreResult, **facts: Any) -> Path:  # no
     Raises:
         UsageError: The file is there, but holds something else.
     """
-    history: list[Any] = []
-    if path.exists():
-        try:
-            history = json.loads(path.read_text())["evaluations"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path} holds no results.", key="run", remedy="Move the file away."
-            ) from error
     entry = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **facts,
@@ -215,4 +179,18 @@ def append_results(path: Path, result: ScoreResult, **facts: Any) -> Path:  # no
         "images_per_second": result.images_per_second,
         "records": [{"key": record.key, **record.to_dict()} for record in result.records],
     }
-    return write_json(path, {"evaluations": [*history, entry]})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(".results.lock")):
+        return write_json(path, {"evaluations": [*_history(path), entry]})
+
+
+def _history(path: Path) -> list[Any]:
+    """The evaluations stored so far."""
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text())["evaluations"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} holds no results.", key="run", remedy="Move the file away."
+        ) from error

@@ -91,9 +91,32 @@ class Accumulator(Protocol):
         """The values so far, each with its protocol; run fields are left to the caller."""
 
 
+class PairedAccumulator(Protocol):
+    """The running state of a metric that compares each sample with a target of its own."""
+
+    def update(self, images: Tensor, targets: Tensor) -> None:
+        """Add a batch of samples and their targets, both (B, C, H, W) uint8."""
+
+    def merge(self, other: Self) -> None:
+        """Add what another rank has seen."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The state as plain tensors, to be sent between ranks or stored."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Replace the state by one that ``state`` returned."""
+
+    def compute(self) -> tuple[MetricRecord, ...]:
+        """The values so far, each with its protocol; run fields are left to the caller."""
+
+
 @runtime_checkable
 class Metric(Protocol):
-    """A named protocol that turns samples into numbers."""
+    """A named protocol that turns samples into numbers.
+
+    A metric whose attribute ``paired`` is True hands out a :class:`PairedAccumulator` instead; one
+    without that attribute is not paired.
+    """
 
     @property
     def name(self) -> str:

@@ -16,8 +16,10 @@ from flowexp.errors import UsageError
 from flowexp.metrics.base import Extractor, SampleSet
 from flowexp.metrics.frechet import FrechetReference
 from flowexp.metrics.moments import Moments
-from flowexp.metrics.protocol import INCEPTION_NAME, MetricRecord, Protocol
+from flowexp.metrics.protocol import MetricRecord, Protocol, refuse_borrowed_name
+from flowexp.metrics.reference_statistics import ReferenceStatistics
 from flowexp.metrics.statistics_cache import cached_moments
+from flowexp.metrics.weight_files import check_with_key
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,18 +49,45 @@ class FrechetDistance:
         extractor: Feature extractor; loaded in ``prepare``.
         name: Stem of the metric's key. A name with ``fid`` in it is refused for any other features
             than Inception's.
+        reference_statistics: Published statistics that take the place of the reference set: an npz
+            file with ``mu`` (d,) and ``sigma`` (d, d), as EDM's.
+        reference_extractor: Full name of the features that file was made of.
+        reference_resize: Resize that file was made with; statistics of one resize group against
+            features of another are no FID at all.
+
+    Attributes:
+        minimum_samples: Fewest generated samples that have a value.
+        paired: Whether samples are compared with targets of their own: no.
 
     Raises:
         ValueError: If ``name`` claims FID wrongly.
     """
 
-    def __init__(self, extractor: Extractor, *, name: str) -> None:
-        if "fid" in name.lower() and extractor.name != INCEPTION_NAME:
-            raise ValueError(
-                f"name={name!r}: a Frechet distance on {extractor.name} must not be called FID"
-            )
+    minimum_samples = 2
+    paired = False
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        *,
+        name: str,
+        reference_statistics: Path | str | None = None,
+        reference_extractor: str | None = None,
+        reference_resize: str | None = None,
+    ) -> None:
+        refuse_borrowed_name(name, extractor=extractor.name)
         self.name = name
         self.extractor = extractor
+        self.statistics = (
+            None
+            if reference_statistics is None
+            else ReferenceStatistics(
+                Path(reference_statistics).expanduser(),
+                extractor=reference_extractor,
+                resize=reference_resize,
+                key=f"metric.{name}",
+            )
+        )
         self._reference: FrechetReference | None = None
         self._protocol: Protocol | None = None
         self._floor: dict[str, float] = {}
@@ -66,8 +95,10 @@ class FrechetDistance:
         self._batch_size = 256
 
     def check(self) -> None:
-        """Raise ``UsageError`` when weights are missing; to be called before sampling."""
-        self.extractor.check()
+        """Raise ``UsageError`` when weights or statistics are missing or do not fit."""
+        if self.statistics is not None:
+            self.statistics.check(self.extractor)
+        check_with_key(self.extractor.check, key=f"metric.{self.name}.extractor.weights")
 
     def prepare(
         self,
@@ -77,7 +108,7 @@ class FrechetDistance:
         device: torch.device | str = "cpu",
         batch_size: int = 256,
     ) -> None:
-        """Compute the reference statistics, or read them from the cache.
+        """Compute the reference statistics, or read them from the cache or the published file.
 
         Args:
             reference: The real samples.
@@ -86,25 +117,34 @@ class FrechetDistance:
             batch_size: Samples per call of the extractor.
 
         Raises:
-            UsageError: If weights are missing or a cache file is of another protocol.
+            UsageError: If weights are missing, a cache file is of another protocol, or published
+                statistics do not fit.
         """
         self.extractor.load(device=device)
         self._cache_dir, self._batch_size, self._floor = cache_dir, batch_size, {}
-        moments = self._moments(reference)
-        self._reference = _reference_of(moments)
-        name, _, part = reference.name.partition("/")
-        self._protocol = Protocol(
+        protocol = Protocol(
             metric="FD",
             extractor=self.extractor.name,
             weights_sha256=self.extractor.weights_sha256,
             resize=self.extractor.resize,
             quantization=self.extractor.quantization,
-            reference=name,
+            reference=reference.name.partition("/")[0],
             reference_fingerprint=reference.fingerprint,
-            reference_split=part or None,
-            n_ref=moments.count,
+            reference_split=reference.name.partition("/")[2] or None,
+            n_ref=len(reference.images),
             n_gen=0,
             notice=reference.notice or None,
+        )
+        if self.statistics is None:
+            self._reference, self._protocol = _reference_of(self._moments(reference)), protocol
+            return
+        self._reference = self.statistics.read(self.extractor)
+        self._protocol = replace(
+            protocol,
+            reference=self.statistics.file.name,
+            reference_fingerprint=f"sha256 {self.statistics.sha256}",
+            reference_split=None,
+            n_ref=None,
         )
 
     def floor(self, heldout: SampleSet) -> float:
@@ -198,10 +238,14 @@ class FrechetAccumulator:
         """The distance so far; nan when a sample was not finite.
 
         Raises:
-            ValueError: With fewer than 2 samples.
+            UsageError: With fewer than 2 samples.
         """
-        if self.moments.count < 2:
-            raise ValueError(f"a distance needs at least 2 samples, got {self.moments.count}")
+        if self.moments.count < self._metric.minimum_samples:
+            raise UsageError(
+                f"a distance needs at least 2 samples, got {self.moments.count}.",
+                key=f"metric.{self._metric.name}",
+                remedy="Generate more samples.",
+            )
         protocol = replace(self._metric.protocol, n_gen=self.moments.count)
         if self.moments.mean.isfinite().all():
             value = _distance(self._metric.reference, self.moments)

@@ -1,14 +1,15 @@
-"""Pool3 features of the TensorFlow 2015-12-05 Inception, the ones FID is defined by.
+"""Features of the TensorFlow 2015-12-05 Inception: pool3 (FID's), logits (IS's), spatial (sFID's).
 
 The network is torch-fidelity's; its weights are a file of their own that is never downloaded from
 here.
 
-Source: Szegedy et al. 2015, arXiv 1512.00567; FID: Heusel et al. 2017, arXiv 1706.08500.
+Source: Szegedy et al. 2015, arXiv 1512.00567; FID: Heusel et al. 2017, arXiv 1706.08500; sFID:
+Nash et al. 2021, arXiv 2103.03841.
 """
 
 import logging
-import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,18 @@ from torch import Tensor, nn
 from flowexp.errors import UsageError
 from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb, sha256_of
 from flowexp.metrics.protocol import (
+    INCEPTION_LOGITS,
     INCEPTION_NAME,
     INCEPTION_RESIZE,
     INCEPTION_SHA256_PREFIX,
+    INCEPTION_SPATIAL,
     UINT8,
 )
+from flowexp.metrics.weight_files import candidates, found_file
 
 _FILE = "weights-inception-2015-12-05-6726825d.pth"
 _KEY = "metric.fid.extractor.weights"
+_SPATIAL_CHANNELS = 7
 _LOG = logging.getLogger(__name__)
 
 
@@ -37,17 +42,7 @@ def inception_candidates(weights: Path | str | None = None) -> list[Path]:
         ``weights``, else ``$FLOWEXP_WEIGHTS/<file>``, ``$TORCH_HOME/hub/checkpoints/<file>`` and
         ``~/.cache/torch/hub/checkpoints/<file>``.
     """
-    if weights is not None:
-        given = Path(weights).expanduser()
-        return [given / _FILE if given.is_dir() else given]
-    folders = []
-    if own := os.environ.get("FLOWEXP_WEIGHTS"):
-        folders.append(Path(own))
-    if torch_home := os.environ.get("TORCH_HOME"):
-        folders.append(Path(torch_home) / "hub" / "checkpoints")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folders.append(cache / "torch" / "hub" / "checkpoints")
-    return [folder.expanduser() / _FILE for folder in folders]
+    return candidates(_FILE, given=weights)
 
 
 class InceptionV3(PretrainedExtractor):
@@ -63,6 +58,7 @@ class InceptionV3(PretrainedExtractor):
     resize = INCEPTION_RESIZE
     quantization = UINT8
     cpu_chunk = 16
+    layer = "2048"
 
     def __init__(self, *, weights: Path | str | None = None) -> None:
         super().__init__()
@@ -83,21 +79,18 @@ class InceptionV3(PretrainedExtractor):
 
     def network_with(self, file: Path) -> nn.Module:
         """The network with these weights."""
-        return _network_with(file)
+        return _network_with(file, layer=self.layer)
 
     def checked_file(self) -> Path:
         """The weights file, after a check of its hash."""
-        candidates = inception_candidates(self.weights)
-        file = next((c for c in candidates if c.is_file()), None)
-        if file is None:
-            looked = ", ".join(str(c) for c in candidates)
-            raise UsageError(
-                f"FID needs the Inception weights {_FILE}, which were not found (looked for "
-                f"{looked}).",
-                key=_KEY,
-                remedy="Get the file from torch-fidelity's release v0.2.0 and put it there or name "
-                "it with this key; metric=fd_efflite0 works without it.",
-            )
+        file = found_file(
+            _FILE,
+            given=self.weights,
+            what="Inception",
+            key=_KEY,
+            remedy="Get the file from torch-fidelity's release v0.2.0 and put it there or name "
+            "it with this key; metric=fd_efflite0 works without it.",
+        )
         sha256 = sha256_of(file)
         if not sha256.startswith(INCEPTION_SHA256_PREFIX):
             raise UsageError(
@@ -110,13 +103,54 @@ class InceptionV3(PretrainedExtractor):
         return file
 
 
-def _network_with(file: Path) -> nn.Module:
+class InceptionLogits(InceptionV3):
+    """The 1008 logits without the bias of the last layer, behind the Inception score.
+
+    Args:
+        weights: As :class:`InceptionV3`.
+    """
+
+    name = INCEPTION_LOGITS
+    dim = 1008
+    layer = "logits_unbiased"
+
+
+class InceptionSpatial(InceptionV3):
+    """The first 7 channels of ``mixed_6/conv``, 17 x 17 x 7 = 2023 numbers, behind sFID.
+
+    The layer is the first 1x1 branch of the sixth mixed block, with its normalisation and ReLU;
+    numbers are in the order row, column, channel, as in the reference's statistics files.
+
+    Args:
+        weights: As :class:`InceptionV3`.
+
+    Source: Nash et al. 2021, arXiv 2103.03841; layer and channels as in guided-diffusion's
+    evaluations.
+    """
+
+    name = INCEPTION_SPATIAL
+    dim = 17 * 17 * _SPATIAL_CHANNELS
+    layer = "768"
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features of a few images."""
+        network: Any = self.network
+        seen: list[Tensor] = []
+        hook = network.Mixed_6d.branch1x1.register_forward_hook(lambda *call: seen.append(call[2]))
+        try:
+            network(as_rgb(images.to(self.device)))
+        finally:
+            hook.remove()
+        return seen[0][:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+
+
+def _network_with(file: Path, *, layer: str) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     # torch-fidelity unpickles without restriction, so the restricted loader has to accept it first
     torch.load(file, map_location="cpu", weights_only=True)
     network: nn.Module = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
+        "inception-v3-compat", [layer], feature_extractor_weights_path=str(file)
     )
     _LOG.info("Inception features from %s", file)
     return network.to(memory_format=torch.channels_last)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.metrics.distances import squared_distances
+
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -51,8 +53,7 @@ class GaussianKernel:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Kernel matrix, (n, d) and (m, d) -> (n, m)."""
-        squared = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
-        return torch.exp(-squared / (2 * self.sigma**2))
+        return torch.exp(-squared_distances(a, b) / (2 * self.sigma**2))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class KernelDistance:
 
 
 def mmd2_unbiased(
-    a: Tensor, b: Tensor, *, kernel: Kernel | None = None, chunk: int = 4096
+    a: Tensor, b: Tensor, *, kernel: Kernel | None = None, chunk: int = 1024
 ) -> float:
     """Unbiased MMD^2 of two sets of features: U-statistics within, all pairs across.
 
@@ -82,13 +83,38 @@ def mmd2_unbiased(
         chunk: Rows of the kernel matrix held at a time.
     """
     kernel = kernel or PolynomialKernel()
+    a, b = _two_sets(a, b)
+    within = _within(a, kernel, chunk) + _within(b, kernel, chunk)
+    return within - 2 * _mean(a, b, kernel, chunk)
+
+
+def mmd2_biased(a: Tensor, b: Tensor, *, kernel: Kernel | None = None, chunk: int = 1024) -> float:
+    """MMD^2 with all pairs within as well, the samples with themselves included; >= 0.
+
+    Args:
+        a: (n, d), n >= 2.
+        b: (m, d), m >= 2.
+        kernel: Kernel; None is KID's cubic one.
+        chunk: Rows of the kernel matrix held at a time.
+
+    Source: Gretton et al. 2012, "A kernel two-sample test", eq. 5.
+    """
+    kernel = kernel or PolynomialKernel()
+    a, b = _two_sets(a, b)
+    within = _mean(a, a, kernel, chunk) + _mean(b, b, kernel, chunk)
+    return within - 2 * _mean(a, b, kernel, chunk)
+
+
+def _two_sets(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"a and b must be (>= 2, d), got {tuple(a.shape)} and {tuple(b.shape)}")
-    a, b = a.double(), b.double()
+    return a.double(), b.double()
+
+
+def _mean(a: Tensor, b: Tensor, kernel: Kernel, chunk: int) -> float:
     starts = range(0, len(a), chunk)
-    cross = math.fsum(float(kernel(a[start : start + chunk], b).sum()) for start in starts)
-    within = _within(a, kernel, chunk) + _within(b, kernel, chunk)
-    return within - 2 * cross / (len(a) * len(b))
+    total = math.fsum(float(kernel(a[start : start + chunk], b).sum()) for start in starts)
+    return total / (len(a) * len(b))
 
 
 def _within(x: Tensor, kernel: Kernel, chunk: int) -> float:

@@ -7,13 +7,12 @@ Source: Kynkaanniemi et al. 2019, arXiv 1904.06991 (balls closed, k = 3, as in t
 Naeem et al. 2020, arXiv 2002.09797 (balls open, k = 5, as in prdc).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_CHUNK = 2048
+from flowexp.metrics.distances import distance_rows
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ def improved_precision_recall(generated: Tensor, real: Tensor, *, k: int = 3) ->
     """
     generated, real = generated.double(), real.double()
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)
-    inside_real = [(d <= real_radii).any(1) for _, d in _rows(generated, real)]
-    inside_generated = [(d <= generated_radii).any(1) for _, d in _rows(real, generated)]
+    inside_real = [(d <= real_radii).any(1) for _, d in distance_rows(generated, real)]
+    inside_generated = [(d <= generated_radii).any(1) for _, d in distance_rows(real, generated)]
     return PrecisionRecall(precision=_share(inside_real), recall=_share(inside_generated))
 
 
@@ -73,9 +72,9 @@ def density_coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> DensityC
     """
     generated, real = generated.double(), real.double()
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)
-    balls = torch.cat([(d < real_radii).sum(1) for _, d in _rows(generated, real)])
+    balls = torch.cat([(d < real_radii).sum(1) for _, d in distance_rows(generated, real)])
     recalled, covered = [], []
-    for start, d in _rows(real, generated):
+    for start, d in distance_rows(real, generated):
         recalled.append((d < generated_radii).any(1))
         covered.append(d.amin(1) < real_radii[start : start + len(d)])
     return DensityCoverage(
@@ -86,20 +85,10 @@ def density_coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> DensityC
     )
 
 
-def _rows(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """First row and distances of each chunk of a to all of b.
-
-    Without the matrix product form of the distance, which cancels for near neighbours.
-    """
-    for start in range(0, len(a), _CHUNK):
-        rows = a[start : start + _CHUNK]
-        yield start, torch.cdist(rows, b, compute_mode="donot_use_mm_for_euclid_dist")
-
-
 def _radii(x: Tensor, k: int) -> Tensor:
     if not 1 <= k < len(x):
         raise ValueError(f"k must be in 1..{len(x) - 1}, got {k}")
-    return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in _rows(x, x)])
+    return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in distance_rows(x, x)])
 
 
 def _share(flags: list[Tensor]) -> float:

@@ -9,9 +9,26 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 INCEPTION_NAME = "Inception-v3 2015-12-05"
+INCEPTION_LOGITS = f"{INCEPTION_NAME}, unbiased logits"
+INCEPTION_SPATIAL = f"{INCEPTION_NAME}, mixed_6/conv"
 INCEPTION_SHA256_PREFIX = "6726825d"
 INCEPTION_RESIZE = "TF1 bilinear to 299"
 UINT8 = "uint8, trunc(127.5 x + 128)"
+PIXELS = "pixels"
+
+# what is measured, on which features -> the name the literature knows that number by
+_PUBLISHED = {
+    ("FD", INCEPTION_NAME): "FID",
+    ("FD", INCEPTION_SPATIAL): "sFID",
+    ("KID", INCEPTION_NAME): "KID",
+    ("IS", INCEPTION_LOGITS): "IS",
+}
+_RESERVED = {
+    "fid": INCEPTION_NAME,
+    "sfid": INCEPTION_SPATIAL,
+    "kid": INCEPTION_NAME,
+    "inception_score": INCEPTION_LOGITS,
+}
 
 _CIRCUMSTANCES = frozenset({"seeds", "sampler", "nfe", "device", "notice"})
 
@@ -32,6 +49,28 @@ def metric_key(name: str, n_gen: int) -> str:
     return f"eval/{name}{separator}{count_label(n_gen)}"
 
 
+def refuse_borrowed_name(name: str, *, extractor: str) -> None:
+    """Refuse names that stand for a published protocol on any other features.
+
+    ``fid`` may not occur anywhere in a foreign name; ``kid`` and ``inception_score`` may be
+    qualified (``kid_efflite0``), since the full title then names the features.
+
+    Args:
+        name: The metric's name.
+        extractor: Full name of its features.
+
+    Raises:
+        ValueError: If the name claims Inception's protocol wrongly.
+    """
+    lowered = name.lower()
+    claimed = next((word for word in ("sfid", "fid") if word in lowered), lowered)
+    if _RESERVED.get(claimed, extractor) != extractor:
+        called = claimed.upper().replace("SFID", "sFID")
+        raise ValueError(
+            f"name={name!r}: a number measured on {extractor} must not be called {called}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Everything that decides whether two values of a metric are comparable.
@@ -39,7 +78,7 @@ class Protocol:
     None means "not stated", which is a difference from any stated value.
 
     Args:
-        metric: What is computed: ``FD``, ``KID``, ``IS`` ...
+        metric: What is computed: ``FD``, ``KID``, ``IS (10 splits)`` ...
         extractor: Full name of the feature extractor.
         weights_sha256: SHA-256 of the extractor's weights; None where there are none.
         resize: How samples are brought to the extractor's size.
@@ -49,6 +88,7 @@ class Protocol:
         reference_split: Which part of the data set, for example ``train``.
         n_ref: Number of reference samples.
         n_gen: Number of generated samples.
+        settings: The numbers inside the metric, for example ``100 subsets of 1000``.
         precision: Floating-point format the samples were generated in.
         ema: Which weights generated them, for example ``power 0.9999`` or ``raw``.
         seeds: Seed range of the samples, for example ``0-4999``.
@@ -68,6 +108,7 @@ class Protocol:
     reference_split: str | None
     n_ref: int | None
     n_gen: int
+    settings: str | None = None
     precision: str | None = None
     ema: str | None = None
     seeds: str | None = None
@@ -77,23 +118,28 @@ class Protocol:
     notice: str | None = None
 
     @property
+    def published_name(self) -> str | None:
+        """What the literature calls this number, None unless it is on the official Inception."""
+        kind, note, rest = self.metric.partition(" (")
+        name = _PUBLISHED.get((kind, self.extractor))
+        official = (self.weights_sha256 or "").startswith(INCEPTION_SHA256_PREFIX)
+        if name is None or not official or self.resize != INCEPTION_RESIZE:
+            return None
+        return name + note + rest
+
+    @property
     def is_fid(self) -> bool:
         """Whether this is the Inception protocol, the only one that may be called FID."""
-        return (
-            self.metric == "FD"
-            and self.extractor == INCEPTION_NAME
-            and self.resize == INCEPTION_RESIZE
-            and (self.weights_sha256 or "").startswith(INCEPTION_SHA256_PREFIX)
-        )
+        return self.published_name == "FID"
 
     @property
     def title(self) -> str:
         """Full display name: ``FD[EfficientNet-Lite0 b4, 64px] 5k on fashion10k``."""
-        head = "FID" if self.is_fid else f"{self.metric}[{self.extractor}]"
+        head = self.metric if self.extractor == PIXELS else f"{self.metric}[{self.extractor}]"
         where = self.reference
         if self.reference_split not in (None, "train"):
             where += f"/{self.reference_split}"
-        return f"{head} {count_label(self.n_gen)} on {where}"
+        return f"{self.published_name or head} {count_label(self.n_gen)} on {where}"
 
     def differences(self, other: "Protocol", *, strict: bool = False) -> list[str]:
         """The parts in which two protocols differ, one readable phrase each; empty if comparable.

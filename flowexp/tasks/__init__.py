@@ -1,6 +1,7 @@
 """Tasks: what is asked of a model at evaluation."""
 
 from flowexp.tasks.base import Task
+from flowexp.tasks.captions import Captions, Tokenizer, WordTokenizer
 from flowexp.tasks.generation import Generation
 
-__all__ = ["Generation", "Task"]
+__all__ = ["Captions", "Generation", "Task", "Tokenizer", "WordTokenizer"]

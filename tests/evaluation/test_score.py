@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from flowexp.data import quantize
+from flowexp.diagnostics import BitsPerDim, NetworkEvaluations, Straightness
 from flowexp.errors import UsageError
 from flowexp.evaluation import ScoreResult, append_results, generate, score
+from flowexp.guidance import ClassifierFree
 from flowexp.metrics import MetricRecord
 from tests.evaluation.tiny import SHAPE, heun, metric, reference, task, tiny_model
 
@@ -71,6 +73,37 @@ def test_what_a_metric_lacks_is_found_before_sampling() -> None:
 
     with pytest.raises(UsageError, match="no weights"):
         evaluate(metrics={"fd": Lacking(metric().extractor, name="fd_raw")}, on_batch=forbidden)
+
+
+def test_metrics_of_the_model_stand_beside_those_of_samples() -> None:
+    """In the order they were asked for, with their own solver and the evaluation's own cost."""
+    straight, cost = Straightness(steps=5), NetworkEvaluations()
+    metrics = {"straight": straight, "fd": metric(), "cost": cost}
+    result = evaluate(metrics=metrics, facts={"ema": "main", "sampler": "Heun(3)"})
+    assert [record.name for record in result.records] == ["straightness", "fd_raw", "nfe"]
+    first, second, third = (record.protocol for record in result.records)
+    assert (first.nfe, first.sampler) == (5.0, "Euler, 5 steps, uniform in linear-path time")
+    assert (second.nfe, second.sampler) == (third.nfe, third.sampler) == (result.nfe, "Heun(3)")
+    assert result.records[2].value == result.nfe
+    assert {p.ema for p in (first, second, third)} == {"main"}
+    assert {p.n_gen for p in (first, second, third)} == {50}
+    assert second == evaluate(facts={"ema": "main", "sampler": "Heun(3)"}).records[0].protocol
+
+
+def test_guidance_reaches_the_metrics_of_the_model() -> None:
+    metrics = {"straight": Straightness(steps=5)}
+    plain = evaluate(metrics=metrics).records[0]
+    guided = evaluate(metrics=metrics, guidance=ClassifierFree(scale=3.0)).records[0]
+    assert guided.value != plain.value
+    assert guided.protocol.nfe == 10.0
+
+
+def test_what_a_metric_of_the_model_refuses_is_found_before_sampling() -> None:
+    def forbidden(*_: object) -> None:
+        raise AssertionError("sampled")
+
+    with pytest.raises(UsageError, match="no held-out split"):
+        evaluate(metrics={"bits": BitsPerDim()}, on_batch=forbidden)
 
 
 @pytest.mark.slow

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from flowexp.errors import UsageError
 from flowexp.metrics import Metric
+from tests.metrics.sets import Samples
 
 GROUP = Path(__file__).parents[2] / "conf" / "metric"
 
@@ -15,13 +19,61 @@ def entries(option):
     return OmegaConf.load(GROUP / f"{option}.yaml")
 
 
-@pytest.mark.parametrize("option", ["fid", "fd_efflite0", "fd_raw"])
+SAMPLES = [
+    "clip_mmd",
+    "fd_dinov2",
+    "fd_efflite0",
+    "fd_raw",
+    "fid",
+    "inception_score",
+    "kid",
+    "kid_efflite0",
+    "nearest_neighbours",
+    "precision_recall",
+    "precision_recall_efflite0",
+    "sfid",
+]
+PAIRED = ["lpips", "perceptual_efflite0", "psnr", "ssim"]
+
+
+@pytest.mark.parametrize("option", [*SAMPLES, *PAIRED])
 def test_each_file_is_one_entry_of_its_own_name(option):
     content = entries(option)
     assert list(content) == [option]
     metric = instantiate(content[option])
     assert isinstance(metric, Metric)
     assert metric.name == option
+    assert metric.paired is (option in PAIRED)
+
+
+@pytest.mark.parametrize("option", ["fid", "sfid", "kid", "inception_score", "precision_recall"])
+def test_what_needs_inceptions_weights_refuses_to_start_without(monkeypatch, tmp_path, option):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FLOWEXP_WEIGHTS", raising=False)
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    with pytest.raises(UsageError, match="Inception weights") as caught:
+        instantiate(entries(option)[option]).check()
+    assert caught.value.key == f"metric.{option}.extractor.weights"
+
+
+@pytest.mark.parametrize("option", ["kid_efflite0", "precision_recall_efflite0"])
+def test_offline_options_run_from_the_installed_weights(option):
+    metric = instantiate(entries(option)[option], **SMALL.get(option, {}))
+    metric.check()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 1, 28, 28), dtype=np.uint8)
+    metric.prepare(Samples(images, "f"))
+    accumulator = metric.accumulator()
+    accumulator.update(torch.from_numpy(images[:12]))
+    accumulator.update(torch.from_numpy(images[12:]))
+    for record in accumulator.compute():
+        assert record.name.endswith("efflite0")
+        assert "EfficientNet-Lite0 b4, 64px" in record.title
+        assert record.value == pytest.approx({"precision": 1, "recall": 1}.get(
+            record.name.partition("_")[0], record.value))  # fmt: skip
+
+
+SMALL = {"kid_efflite0": {"subsets": 2, "subset_size": 20}}
 
 
 def test_several_can_be_selected_together():

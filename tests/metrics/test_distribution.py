@@ -10,6 +10,7 @@ from flowexp.errors import UsageError
 from flowexp.metrics import (
     EfficientNetLite0,
     FrechetDistance,
+    InceptionSpatial,
     InceptionV3,
     Metric,
     RawValues,
@@ -38,6 +39,18 @@ def test_the_value_is_the_distance_of_the_features():
     assert isinstance(metric, Metric)
     exact = frechet_distance(torch.from_numpy(generated.images), torch.from_numpy(reference.images))
     assert value_of(metric, generated.images) == pytest.approx(exact, rel=1e-10)
+
+
+@pytest.mark.parametrize("dim", [5, 40])
+def test_equals_torch_fidelity_on_the_same_features(dim):
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    reference, generated = points(500, dim=dim), points(300, dim=dim, seed=1, shift=0.3)
+    metric, _ = prepared(reference)
+    sets = [torch.from_numpy(s.images) for s in (generated, reference)]
+    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(x) for x in sets), verbose=False)
+    ours = value_of(metric, generated.images)
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 
 @pytest.mark.parametrize(("n_ref", "n_gen"), [(20, 15), (20, 500), (500, 15)])
@@ -171,7 +184,12 @@ def test_only_inception_may_be_called_fid():
         FrechetDistance(EfficientNetLite0(), name="fid")
     with pytest.raises(ValueError, match="must not be called FID"):
         FrechetDistance(RawValues(), name="my_FID")
+    with pytest.raises(ValueError, match="must not be called sFID"):
+        FrechetDistance(InceptionV3(), name="sfid")
+    with pytest.raises(ValueError, match="must not be called FID"):
+        FrechetDistance(InceptionSpatial(), name="fid")
     assert FrechetDistance(InceptionV3(), name="fid").name == "fid"
+    assert FrechetDistance(InceptionSpatial(), name="sfid").name == "sfid"
 
 
 def test_wrong_use_is_named():
@@ -179,8 +197,9 @@ def test_wrong_use_is_named():
     with pytest.raises(RuntimeError, match="prepare"):
         metric.accumulator()
     metric, _ = prepared()
-    with pytest.raises(ValueError, match="at least 2 samples, got 0"):
+    with pytest.raises(UsageError, match="at least 2 samples, got 0") as caught:
         metric.accumulator().compute()
+    assert caught.value.key == "metric.fd_raw"
     with pytest.raises(ValueError, match="batch_size"):
         prepared(batch_size=0)
 

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from flowexp.errors import UsageError
-from flowexp.metrics import Extractor, InceptionV3, inception_candidates
+from flowexp.metrics import (
+    Extractor,
+    InceptionLogits,
+    InceptionSpatial,
+    InceptionV3,
+    inception_candidates,
+)
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 OFFICIAL = "6726825d" + "0" * 56
@@ -84,23 +90,42 @@ def test_a_weights_file_with_code_in_it_is_not_run(monkeypatch, nowhere):
         InceptionV3(weights=nowhere).load()
 
 
-@pytest.mark.slow
-def test_features_equal_torch_fidelity_with_random_weights(monkeypatch, nowhere):
+@pytest.fixture(scope="module")
+def random_inception(tmp_path_factory):
+    """torch-fidelity's network with random weights, all outputs, and the file that holds them."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    monkeypatch.setattr("flowexp.metrics.inception.sha256_of", lambda file: OFFICIAL)
-    monkeypatch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
-    blank = nowhere / "blank.pth"
-    torch.save({}, blank)
-    torch.manual_seed(0)
-    theirs = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(blank))
-    torch.save(theirs.state_dict(), nowhere / FILE)
-    monkeypatch.undo()
-    monkeypatch.setattr("flowexp.metrics.inception.sha256_of", lambda file: OFFICIAL)
+    place = tmp_path_factory.mktemp("inception")
+    torch.save({}, place / "blank.pth")
+    layers = ["2048", "logits_unbiased"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        torch.manual_seed(0)
+        network = FeatureExtractorInceptionV3(
+            "x", layers, feature_extractor_weights_path=str(place / "blank.pth")
+        )
+    torch.save(network.state_dict(), place / FILE)
+    return network, place
 
+
+@pytest.mark.slow
+def test_features_equal_torch_fidelity_with_random_weights(monkeypatch, random_inception):
+    network, place = random_inception
+    monkeypatch.setattr("flowexp.metrics.inception.sha256_of", lambda file: OFFICIAL)
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (3, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    ours = InceptionV3(weights=nowhere)(images)
-    wanted = theirs(images.repeat(1, 3, 1, 1))[0]
-    assert ours.shape == (3, 2048)
-    assert float((ours - wanted).norm() / wanted.norm()) < 1e-5
+    seen = []
+    network.Mixed_6c.register_forward_hook(lambda *call: seen.append(call[2]))
+    pool3, logits = network(images.repeat(1, 3, 1, 1))
+    block = network.Mixed_6d.branch1x1
+    spatial = torch.relu(block.bn(block.conv(seen[0])))
+    # numbers are in the order row, column, channel
+    wanted = {
+        InceptionV3: pool3,
+        InceptionLogits: logits,
+        InceptionSpatial: spatial[:, :7].permute(0, 2, 3, 1).reshape(3, 2023),
+    }
+    for kind, features in wanted.items():
+        ours = kind(weights=place)(images)
+        assert ours.shape == (3, kind.dim)
+        assert float((ours - features).norm() / features.norm()) < 1e-5

@@ -6,6 +6,7 @@ from flowexp.metrics import (
     GaussianKernel,
     PolynomialKernel,
     kernel_distance,
+    mmd2_biased,
     mmd2_unbiased,
     subset_draws,
 )
@@ -68,3 +69,13 @@ def test_whole_sets_as_subsets_are_the_full_statistic():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match="a and b"):
         mmd2_unbiased(torch.zeros(3, 2), torch.zeros(3, 4))
+
+
+def test_biased_estimator_is_the_mean_over_all_pairs():
+    kernel = GaussianKernel(sigma=2.0)
+    a, b = normal(11, 4, seed=0), normal(7, 4, seed=1, shift=0.3)
+    wanted = kernel(a, a).mean() + kernel(b, b).mean() - 2 * kernel(a, b).mean()
+    for chunk in (1, 3, 100):
+        value = mmd2_biased(a, b, kernel=kernel, chunk=chunk)
+        assert value == pytest.approx(float(wanted), rel=1e-11)
+    assert mmd2_biased(a, a, kernel=kernel) == pytest.approx(0, abs=1e-14)

@@ -46,7 +46,7 @@ def test_balls_by_hand():
 def test_chunks_do_not_matter(monkeypatch):
     a, b = normal(50, 3, seed=0), normal(45, 3, seed=1)
     whole = improved_precision_recall(a, b), density_coverage(a, b)
-    monkeypatch.setattr("flowexp.metrics.precision_recall._CHUNK", 7)
+    monkeypatch.setattr("flowexp.metrics.distances._BLOCK", 7 * 50)
     assert (improved_precision_recall(a, b), density_coverage(a, b)) == whole
 
 

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from flowexp.metrics import MetricRecord, Protocol, count_label, metric_key
-from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE, UINT8
+from flowexp.metrics.protocol import (
+    INCEPTION_LOGITS,
+    INCEPTION_NAME,
+    INCEPTION_RESIZE,
+    INCEPTION_SPATIAL,
+    PIXELS,
+    UINT8,
+)
 
 EFFLITE = Protocol(
     metric="FD",
@@ -71,6 +78,40 @@ def test_only_the_inception_protocol_is_called_fid(change):
     assert FID.is_fid
     assert not other.is_fid
     assert "FID" not in other.title
+
+
+@pytest.mark.parametrize(
+    ("metric", "extractor", "title"),
+    [
+        ("FD", INCEPTION_SPATIAL, "sFID 50k on cifar10"),
+        ("KID", INCEPTION_NAME, "KID 50k on cifar10"),
+        ("IS (10 splits)", INCEPTION_LOGITS, "IS (10 splits) 50k on cifar10"),
+        ("KID", "EfficientNet-Lite0 b4, 64px", "KID[EfficientNet-Lite0 b4, 64px] 50k on cifar10"),
+        ("IS (10 splits)", "raw values", "IS (10 splits)[raw values] 50k on cifar10"),
+        ("precision (k=3)", INCEPTION_NAME, f"precision (k=3)[{INCEPTION_NAME}] 50k on cifar10"),
+        ("PSNR (per image)", PIXELS, "PSNR (per image) 50k on cifar10"),
+    ],
+)
+def test_published_names_are_for_the_official_network_alone(metric, extractor, title):
+    protocol = replace(FID, metric=metric, extractor=extractor)
+    assert protocol.title == title
+    other = replace(protocol, weights_sha256="1" * 64)
+    assert other.published_name is None
+    if extractor != PIXELS:
+        assert f"[{extractor}]" in other.title
+
+
+def test_settings_make_values_incomparable():
+    first = replace(FID, metric="KID", settings="100 subsets of 1000, seed 2020")
+    second = replace(first, settings="100 subsets of 100, seed 2020")
+    assert len(first.differences(second)) == 1
+    assert first.differences(second)[0].startswith("settings: 100 subsets of 1000")
+
+
+def test_records_written_before_settings_existed_are_read():
+    content = MetricRecord(name="fid", value=1.0, protocol=FID).to_dict()
+    del content["protocol"]["settings"]
+    assert MetricRecord.from_dict(content).protocol == FID
 
 
 def test_differences_name_the_part_and_both_values():

@@ -1,0 +1,28 @@
+"""Diagnostics: metrics that ask the model itself, not only its samples."""
+
+from flowexp.diagnostics.base import ModelMetric, Setting, Sharing, Start, in_turn
+from flowexp.diagnostics.bits_per_dim import BitsPerDim, dequantized
+from flowexp.diagnostics.curvature import Curvature
+from flowexp.diagnostics.first_order import FirstOrderDefect
+from flowexp.diagnostics.nfe import NetworkEvaluations
+from flowexp.diagnostics.straightness import Straightness, straightness
+from flowexp.diagnostics.trajectory import Station, TrajectoryMetric, linear_clock, walk
+
+__all__ = [
+    "ModelMetric",
+    "Setting",
+    "Sharing",
+    "Start",
+    "in_turn",
+    "TrajectoryMetric",
+    "Station",
+    "linear_clock",
+    "walk",
+    "Straightness",
+    "straightness",
+    "Curvature",
+    "FirstOrderDefect",
+    "BitsPerDim",
+    "dequantized",
+    "NetworkEvaluations",
+]

@@ -1,0 +1,150 @@
+"""Finely simulated trajectories in the coordinates of the linear path, which all paths share.
+
+With ``tau = sigma / (alpha + sigma)`` and ``z = x_t / (alpha + sigma)`` every path becomes
+``z = (1 - tau) x + tau e``, and the velocity there is ``dz/dtau = e - x``: the predicted noise
+minus the predicted data. On the linear path nothing changes; on VE, tau = sigma/(1 + sigma). How
+straight a model's trajectories are is then a property of the model, not of the schedule it is
+written in.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.diagnostics.base import ModelMetric, Setting, record_of
+from flowexp.metrics.protocol import MetricRecord
+from flowexp.models import Model
+from flowexp.samplers.base import known_times
+
+__all__ = ["Station", "TrajectoryMetric", "linear_clock", "walk"]
+
+
+@dataclass(frozen=True, eq=False)
+class Station:
+    """Where a simulated trajectory stands before a step.
+
+    Attributes:
+        tau: Time of the linear path.
+        share: Length of the step as a share of the whole range; the shares sum to 1.
+        velocity: ``dz/dtau``, (B, ...), float64.
+        noise: Predicted noise e, (B, ...), float64.
+    """
+
+    tau: float
+    share: float
+    velocity: Tensor
+    noise: Tensor
+
+
+def linear_clock(model: Model, *, steps: int) -> tuple[Tensor, Tensor]:
+    """Times of a grid that is uniform in tau, from the top of the model's range to the data.
+
+    Where the last step would begin below the model's range, it begins at its lower end; times are
+    moved to the nearest ones that the model knows.
+
+    Args:
+        model: Gives path and range.
+        steps: Number of steps, >= 1.
+
+    Returns:
+        The path's times t and the linear path's times tau, (steps + 1,) each, float64, decreasing.
+    """
+    schedule, (low, high) = model.path.schedule, model.time_range
+    ends = torch.tensor([high, low, 0.0], dtype=torch.float64)
+    start, lowest, end = _tau(model, ends).tolist()
+    tau = torch.linspace(start, end, steps + 1, dtype=torch.float64)
+    if float(tau[-2]) < lowest:
+        tau = torch.cat([torch.linspace(start, lowest, steps, dtype=torch.float64), tau[-1:]])
+    times = schedule.time_at_nsr(tau / (1.0 - tau)).clamp(low, high)
+    times[0], times[-1] = high, 0.0
+    times = known_times(model, times)
+    return times, _tau(model, times)
+
+
+def _tau(model: Model, t: Tensor) -> Tensor:
+    c = model.path.schedule.coefficients(t)
+    return c.sigma / (c.alpha + c.sigma)
+
+
+def walk(
+    model: Model, e: Tensor, *, steps: int, conditions: Mapping[str, Tensor | None]
+) -> Iterator[Station]:
+    """Euler's method in tau, in float64, from source draws to the data.
+
+    Args:
+        model: What predicts.
+        e: Source draws, (B, ...).
+        steps: Number of steps, >= 1; one model call each.
+        conditions: (B, ...) tensors handed to the model.
+    """
+    times, tau = linear_clock(model, steps=steps)
+    c = model.path.schedule.coefficients(times)
+    scale, clock = (c.alpha + c.sigma).tolist(), tau.tolist()
+    z = model.path.start(e.to(torch.float64), times[0]) / scale[0]
+    for i, evaluate in enumerate(model.at(times[:-1].to(z.device))):
+        length = clock[i] - clock[i + 1]
+        if length == 0.0:
+            continue
+        prediction = evaluate(z * scale[i], **conditions)
+        velocity = prediction.noise - prediction.data
+        yield Station(clock[i], length / (clock[0] - clock[-1]), velocity, prediction.noise)
+        z = z - length * velocity
+
+
+class TrajectoryMetric(ModelMetric):
+    """A metric of finely simulated trajectories, the mean over one trajectory per seed.
+
+    Args:
+        steps: Euler steps, uniform in the linear path's time, >= 2.
+
+    Attributes:
+        quantity: What is computed, with its unit, as it is printed.
+
+    Raises:
+        ValueError: steps < 2.
+    """
+
+    quantity: str
+
+    def __init__(self, *, steps: int = 100) -> None:
+        if steps < 2:
+            raise ValueError(f"steps is {steps}; allowed: integers >= 2")
+        self.steps = steps
+
+    @abstractmethod
+    def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
+        """Per-sample values, (B,): ``value`` and what belongs beside it.
+
+        Args:
+            stations: The trajectories; can be passed through once.
+            e: What they start from, (B, ...), float64.
+        """
+
+    def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
+        """Simulate from the evaluation's own source draws; see :meth:`ModelMetric.measure`."""
+
+        def values(seeds: list[int]) -> dict[str, Tensor]:
+            with torch.inference_mode():
+                start = setting.start(seeds)
+                stations = walk(model, start.e, steps=self.steps, conditions=start.conditions)
+                return self.along(stations, start.e.to(torch.float64))
+
+        found = setting.per_item(list(setting.seeds), values)
+        if found is None:
+            return ()
+        value = found.pop("value")
+        record = record_of(
+            self.name,
+            value,
+            metric=self.quantity,
+            how=f"{self.steps} Euler steps in linear-path time",
+            data=setting.reference,
+            count=len(value),
+            extra={name: float(v.mean()) for name, v in found.items()},
+            sampler=f"Euler, {self.steps} steps, uniform in linear-path time",
+            nfe=float(self.steps * model.evaluations_per_call),
+        )
+        return (record,)

@@ -1,0 +1,150 @@
+"""The metrics of generated samples within an evaluation: prepared, fed and merged."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from flowexp.data import ImageArrays, quantize
+from flowexp.errors import UsageError
+from flowexp.evaluation.generate import GeneratedBatch
+from flowexp.evaluation.processes import Processes
+from flowexp.metrics.base import Accumulator, Metric, PairedAccumulator
+from flowexp.metrics.protocol import MetricRecord
+from flowexp.tasks import Task
+
+__all__ = ["SampleMetrics"]
+
+
+class SampleMetrics:
+    """Metrics that look at samples, and the states of them that this process has gathered.
+
+    Args:
+        metrics: Name -> metric. One with ``paired = True`` compares each sample with what it should
+            be.
+        processes: Who shares the work.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], processes: Processes) -> None:
+        self.metrics = dict(metrics)
+        self.processes = processes
+        self._accumulators: dict[str, Accumulator] = {}
+        self._count = 0
+
+    def check(self, task: Task | None, *, seeds: Sequence[int]) -> None:
+        """Refuse what cannot be measured, before sampling.
+
+        Args:
+            task: What is asked of the model, or None.
+            seeds: The evaluation's.
+
+        Raises:
+            UsageError: A metric's weights are missing, it needs more samples, or it compares with
+                targets and the task has none.
+        """
+        for name, metric in self.metrics.items():
+            metric.check()
+            least = getattr(metric, "minimum_samples", 1)
+            if len(seeds) < least:
+                raise UsageError(
+                    f"{name} needs at least {least} samples, but {len(seeds)} are asked for.",
+                    key="num_samples",
+                    remedy=f"Set num_samples={least} or more, or take another metric.",
+                )
+            if _paired(metric) and (task is None or task.targets(seeds[:1]) is None):
+                asked = "no task" if task is None else type(task).__name__
+                raise UsageError(
+                    f"{name} compares each sample with the picture it should be, which {asked} "
+                    f"does not have.",
+                    key=f"metric.{name}",
+                    remedy="Take a task with targets (a restoration task), or another metric.",
+                )
+
+    def prepare(
+        self,
+        reference: ImageArrays,
+        heldout: ImageArrays | None,
+        *,
+        cache_dir: Path | None,
+        device: torch.device | str,
+        batch_size: int,
+    ) -> None:
+        """Reference statistics; the first process fills the cache, then the others read it.
+
+        Args:
+            reference: Real samples to compare with.
+            heldout: Real samples whose own score is each number's floor, or None.
+            cache_dir: Folder of cached statistics, or None.
+            device: Where extractors run.
+            batch_size: Samples per call of an extractor.
+        """
+        for turn in (True, False):
+            if self.processes.is_first is turn:
+                for metric in self.metrics.values():
+                    metric.prepare(
+                        reference, cache_dir=cache_dir, device=device, batch_size=batch_size
+                    )
+                    if heldout is not None and turn and not _paired(metric):
+                        metric.floor(heldout)
+            self.processes.barrier()
+        self._accumulators = {name: m.accumulator() for name, m in self.metrics.items()}
+
+    def update(self, batch: GeneratedBatch) -> None:
+        """Show every metric a batch of samples, and paired ones the targets as well."""
+        self._count += len(batch.seeds)
+        with torch.inference_mode():
+            images = _levels(batch.x)
+            targets = None if batch.targets is None else _levels(batch.targets)
+            for name, accumulator in self._accumulators.items():
+                if targets is not None and _paired(self.metrics[name]):
+                    cast(PairedAccumulator, accumulator).update(images, targets)
+                else:
+                    accumulator.update(images)
+
+    def records(self) -> dict[str, tuple[MetricRecord, ...]]:
+        """The numbers of every metric on the first process, () each elsewhere.
+
+        Every process must call this.
+
+        Raises:
+            UsageError: No process had any sample.
+        """
+        gathered = self.processes.gather(self._states())
+        if gathered is None:
+            return dict.fromkeys(self.metrics, ())
+        return {
+            name: _merged(metric, [state[name] for state in gathered if name in state]).compute()
+            for name, metric in self.metrics.items()
+        }
+
+    def _states(self) -> dict[str, dict[str, Tensor]]:
+        """States to send; nothing from a process that had no batch."""
+        if self._count == 0:
+            return {}
+        return {
+            name: {key: tensor.cpu() for key, tensor in accumulator.state().items()}
+            for name, accumulator in self._accumulators.items()
+        }
+
+
+def _paired(metric: Metric) -> bool:
+    return bool(getattr(metric, "paired", False))
+
+
+def _levels(x: Tensor) -> Tensor:
+    """Pictures as 8-bit levels; points as they are."""
+    return quantize(x) if x.ndim == 4 and x.is_floating_point() else x
+
+
+def _merged(metric: Metric, states: Sequence[dict[str, Tensor]]) -> Accumulator:
+    """One accumulator from the states of all processes, in the order of their ranks."""
+    if not states:
+        raise UsageError("no sample was generated.", key="seeds", remedy="Name some seeds.")
+    merged, *others = [metric.accumulator() for _ in states]
+    for accumulator, state in zip([merged, *others], states, strict=True):
+        accumulator.load(state)
+    for other in others:
+        merged.merge(other)
+    return merged

@@ -1,0 +1,58 @@
+"""Euclidean distances between many feature vectors, by matrix products in float64.
+
+The product form |a|^2 + |b|^2 - 2 a.b cancels for near neighbours, in float64 to about 1e-7 of the
+vectors' length. What is below 1e-6 of it counts as 0: float32 features of the same image differ by
+that much, and rounding must not decide whether a sample is a copy.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_NOISE = 1e-12
+_BLOCK = 1 << 24
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """|a_i - b_j|^2 of all pairs.
+
+    Args:
+        a: (n, d), any float dtype.
+        b: (m, d), on the same device.
+
+    Returns:
+        (n, m) float64, >= 0.
+    """
+    a, b = a.double(), b.double()
+    lengths = a.square().sum(1)[:, None] + b.square().sum(1)
+    squared = torch.addmm(lengths, a, b.T, alpha=-2)
+    return squared.masked_fill_(squared <= _NOISE * lengths, 0)
+
+
+def distance_rows(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """First row and distances of each chunk of a to all of b, (rows, m) float64.
+
+    Chunks hold at most 2^24 distances (128 MiB).
+
+    Args:
+        a: (n, d).
+        b: (m, d).
+    """
+    rows = max(1, _BLOCK // max(1, len(b)))
+    for start in range(0, len(a), rows):
+        yield start, squared_distances(a[start : start + rows], b).sqrt()
+
+
+def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to and index of the nearest row of b, for each row of a.
+
+    Args:
+        a: (n, d).
+        b: (m, d), m >= 1.
+
+    Returns:
+        (n,) float64 and (n,) int64.
+    """
+    found = [d.min(1) for _, d in distance_rows(a, b)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])

@@ -1,0 +1,119 @@
+"""How near samples come to single training images: a look for memorisation.
+
+The distance of each sample to its nearest reference image means something only beside the same
+distance of real images that were not in the reference. A model that generalises is about as far
+away as they are; one that copies is nearer.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowexp.metrics.base import Extractor, SampleSet
+from flowexp.metrics.distances import nearest
+from flowexp.metrics.feature_metric import FeatureMetric, Measured
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest reference image of each sample, in the order of the samples.
+
+    Args:
+        distances: (n,) float64.
+        indices: Positions in the reference, (n,) int64.
+    """
+
+    distances: Tensor
+    indices: Tensor
+
+    def closest(self, count: int) -> Tensor:
+        """Positions of the samples that are nearest to a reference image, nearest first.
+
+        Args:
+            count: How many, at most.
+        """
+        return self.distances.argsort(stable=True)[:count]
+
+
+class NearestNeighbours(FeatureMetric):
+    """Mean distance to the nearest reference image, over that of held-out images.
+
+    1 = as far as unseen real images, 0 = copies. Without a held-out set the value is nan. Beside it
+    stand ``extra["distance"]`` and ``extra["heldout_distance"]`` (the two means) and
+    ``extra["share_below"]``, the share of samples nearer than the ``percentile``-th percentile of
+    the held-out distances, which is ``percentile`` / 100 for a perfect model.
+
+    Args:
+        extractor: Space the distance is taken in: features, or :class:`RawValues` for pixels.
+        name: Stem of the metric's key.
+        percentile: Of the held-out distances, in (0, 100).
+
+    Raises:
+        ValueError: If ``percentile`` is outside its range.
+    """
+
+    def __init__(self, extractor: Extractor, *, name: str, percentile: float = 1.0) -> None:
+        super().__init__(extractor, name=name)
+        if not 0 < percentile < 100:
+            raise ValueError(f"percentile must be in (0, 100), got {percentile}")
+        self.percentile = percentile
+        self.found: Neighbours | None = None
+        self._heldout: Tensor | None = None
+
+    @property
+    def settings(self) -> str:
+        """For example ``share below percentile 1``."""
+        return f"share below percentile {self.percentile:g}"
+
+    @property
+    def minimum_samples(self) -> int:
+        """One has a neighbour."""
+        return 1
+
+    def prepare(
+        self,
+        reference: SampleSet,
+        *,
+        cache_dir: Path | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 256,
+    ) -> None:
+        """As of every metric; forgets the held-out distances of another reference."""
+        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+        self._heldout = self.found = None
+
+    def rows(self, images: Tensor) -> Tensor:
+        """Distance and index of each sample's nearest neighbour, (B, 2) float64."""
+        return self._neighbours(self.extractor(images).float())
+
+    def floor(self, heldout: SampleSet) -> float:
+        """Take the distances of held-out images as the measure; their own ratio is 1.
+
+        Args:
+            heldout: Real samples that are not in the reference.
+        """
+        _ = self.protocol
+        self._heldout = self._neighbours(self._features(heldout).to(self.device))[:, 0]
+        return 1.0
+
+    def measure(self, rows: Tensor) -> tuple[Measured, ...]:
+        """The ratio; the neighbours themselves are kept in ``found``."""
+        rows = rows.cpu()
+        self.found = Neighbours(rows[:, 0], rows[:, 1].nan_to_num().long())
+        distance = float(rows[:, 0].mean())
+        ratio, extra = math.nan, {"distance": distance}
+        if self._heldout is not None:
+            heldout = float(self._heldout.mean())
+            limit = self._heldout.quantile(self.percentile / 100)
+            extra["heldout_distance"] = heldout
+            extra["share_below"] = float((rows[:, 0] < limit).double().mean())
+            ratio = distance / heldout if heldout > 0 else math.nan
+        metric = "nearest-neighbour distance ratio"
+        return (Measured(name=self.name, metric=metric, value=ratio, extra=extra),)
+
+    def _neighbours(self, features: Tensor) -> Tensor:
+        distances, indices = nearest(features, self.reference.to(features.device))
+        return torch.stack([distances, indices.double()], 1).cpu()

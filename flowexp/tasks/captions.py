@@ -1,0 +1,141 @@
+"""Generation from captions: class names as text, or a text of the user's."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flowexp.errors import UsageError
+from flowexp.tasks.generation import Generation
+
+__all__ = ["Captions", "Tokenizer", "WordTokenizer"]
+
+_NO_LABEL = -1
+
+
+class Tokenizer(Protocol):
+    """What turns texts into the numbers that a text encoder knows."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Tokens of texts, (N, L), int64, >= 0."""
+
+
+class _Named(Protocol):
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...] | None
+
+
+class WordTokenizer:
+    """Words by a checksum: no vocabulary to store, any text is allowed, the same everywhere.
+
+    Two words share a number by chance, once in ``vocabulary`` pairs.
+
+    Args:
+        vocabulary: Number of token ids, >= 2; id 0 is padding.
+        length: L, words that are looked at, >= 1.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(self, *, vocabulary: int = 4096, length: int = 12) -> None:
+        for name, value, least in (("vocabulary", vocabulary, 2), ("length", length, 1)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; expected at least {least}")
+        self.vocabulary = vocabulary
+        self.length = length
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Lower-case words as ids from 1 on, padded with 0."""
+        rows = torch.zeros(len(texts), self.length, dtype=torch.int64, device="cpu")
+        for row, text in zip(rows, texts, strict=True):
+            words = re.findall(r"\w+", text.lower())[: self.length]
+            ids = [1 + zlib.crc32(word.encode()) % (self.vocabulary - 1) for word in words]
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        return rows
+
+
+class Captions(Generation):
+    """Samples for captions: ``template`` with the name of a class, or one text for all.
+
+    In training the classes of the data become captions by the same template. Labels are carried
+    along, so that pairs and records keep them; the network sees tokens alone.
+
+    Args:
+        dataset: Whose class names captions are made of.
+        tokenizer: Turns texts into tokens.
+        template: Text with ``{}`` for the name.
+        num_classes: Number of classes the network knows; the data set's.
+        label: The class of every sample, -1 for "no caption", or None to draw one per sample.
+        text: The caption of every sample, instead of a class.
+
+    Raises:
+        UsageError: No tokenizer is given, or the data set's classes have no names.
+        ValueError: There is no such class, template has no place for a name, or both label and text
+            are given.
+    """
+
+    gives_tokens = True
+
+    def __init__(
+        self,
+        *,
+        dataset: _Named,
+        tokenizer: Tokenizer | None,
+        template: str = "a photo of a {}",
+        num_classes: int = 0,
+        label: int | None = None,
+        text: str | None = None,
+    ) -> None:
+        super().__init__(num_classes=num_classes, label=label)
+        if tokenizer is None:
+            raise UsageError(
+                "captions need a tokenizer, but none is given.",
+                key="task.tokenizer",
+                remedy="Use task/tokenizer=words, or give a _target_ that maps texts to integers "
+                "(N, L), the one your encoder was trained with.",
+            )
+        names = dataset.class_names
+        if names is None or len(names) != num_classes:
+            raise UsageError(
+                f"the {num_classes} classes of {dataset.name} have no names to make captions of.",
+                key="task",
+                remedy="Use a data set with class_names, or task=generation with labels.",
+            )
+        if "{}" not in template:
+            raise ValueError(f"task.template is {template!r}; expected a text with {{}} in it")
+        if label is not None and text is not None:
+            raise ValueError(f"task.label is {label} and task.text {text!r}; give one of them")
+        self.captions = [template.format(name) for name in names]
+        found = tokenizer(self.captions)
+        # The last row is found by label -1.
+        self._tokens = torch.cat([found, torch.full_like(found[:1], _NO_LABEL)])
+        self._text = None if text is None else tokenizer([text])
+
+    def conditions(
+        self,
+        seeds: Sequence[int],
+        *,
+        labels: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> dict[str, Tensor | None]:
+        """``labels`` (B,) as of :class:`Generation`, and ``tokens`` (B, L) of their captions."""
+        if self._text is not None:
+            none = torch.full((len(seeds),), _NO_LABEL, device=device)
+            return {"labels": none, "tokens": self._text.expand(len(seeds), -1).to(device)}
+        drawn = super().conditions(seeds, labels=labels, device=device)
+        return self.conditions_of(drawn["labels"])
+
+    def conditions_of(self, labels: Tensor | None) -> dict[str, Tensor | None]:
+        """``labels`` and the ``tokens`` of their captions.
+
+        Raises:
+            ValueError: The data have no labels, or label vectors.
+        """
+        if labels is None or labels.ndim != 1:
+            raise ValueError("captions are made of class numbers, which these data do not have")
+        return {"labels": labels, "tokens": self._tokens.to(labels.device)[labels]}
