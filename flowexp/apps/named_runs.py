@@ -1,0 +1,148 @@
+"""Verbs that look at several runs: ``a b``, ``run=a run=b`` and ``runs=[a,b]`` mean the same.
+
+Of two overrides of one key Hydra keeps the last, so runs are gathered before Hydra sees them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowexp.report.run_record import RunRecord
+
+__all__ = ["named_paths", "open_runs", "with_runs", "write_output"]
+
+_DEPTH = 4
+
+
+def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
+    """The arguments with all named runs in one override ``runs=[...]``.
+
+    Args:
+        arguments: Command-line arguments after the verb.
+        verb: Name of the verb.
+
+    Raises:
+        UsageError: Runs are named in two ways, or a sweep is asked for.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    from flowexp.config.published import override
+    from flowexp.errors import UsageError
+
+    args = get_args_parser().parse_intermixed_args(list(arguments))
+    if args.multirun:
+        raise UsageError(f"{verb} looks at all its runs at once.", remedy="Leave out -m.")
+    named = [text for text in args.overrides if _names_run(text)]
+    if not named:
+        return list(arguments)
+    if any(text.startswith("runs=") for text in args.overrides):
+        raise UsageError(
+            "runs are named in two ways.", key="runs", remedy="Write either runs=[a,b] or run=a."
+        )
+    runs = [run for text in named for run in _runs_in(text)]
+    rest = list(arguments)
+    for text in named:
+        rest.remove(text)
+    return [*rest, override("runs", runs)]
+
+
+def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config holds
+    """The runs and files that ``runs`` names; a folder of runs stands for those in it.
+
+    Args:
+        value: A path or several.
+
+    Raises:
+        UsageError: Nothing is named.
+    """
+    from flowexp.errors import UsageError
+
+    given = [value] if isinstance(value, str) else list(value or [])
+    if not given:
+        raise UsageError("no run is named.", key="runs", remedy="Name run directories.")
+    return [path for text in given for path in _runs_below(Path(str(text)))]
+
+
+def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
+    """Read run directories, each with the size of its network where that can be built.
+
+    Args:
+        paths: Run directories.
+
+    Raises:
+        UsageError: One is no run directory, or is named twice.
+    """
+    from flowexp.report.run_record import distinct_names, read_run
+
+    names = distinct_names(paths)
+    records = [read_run(path, name=name) for path, name in zip(paths, names, strict=True)]
+    return [_with_size(record) for record in records]
+
+
+def write_output(path: Path, text: str) -> Path:
+    """Write a verb's file, complete or not at all.
+
+    Args:
+        path: Where to.
+        text: Its content.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
+    from flowexp.checkpoints import write_text
+    from flowexp.errors import UsageError
+
+    try:
+        return write_text(path, text)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror or error}).",
+            key="out",
+            remedy="Choose another file with out=FILE.",
+        ) from error
+
+
+def _names_run(text: str) -> bool:
+    return text.startswith("run=") or ("=" not in text and text[:1] not in "~+-")
+
+
+def _runs_in(text: str) -> list[str]:
+    """The runs of one argument: a bare path as it stands, ``run=a,b`` as Hydra reads it."""
+    from flowexp.config.overrides import parse, sweep_values
+    from flowexp.config.problems import ConfigError
+
+    if not text.startswith("run="):
+        return [text]
+    (parsed, problems) = parse([text])
+    if problems:
+        raise ConfigError(problems)
+    if parsed[0].is_sweep_override():
+        return [value.strip("'\"") for value in sweep_values(parsed[0])]
+    value = parsed[0].value()
+    # A name such as 2024-01-01/7 reads as text, a bare 7 as a number.
+    return [str(item).strip("'\"") for item in (value if isinstance(value, list) else [value])]
+
+
+def _runs_below(path: Path) -> list[Path]:
+    if not path.is_dir() or (path / "config.yaml").is_file():
+        return [path]
+    for depth in range(1, _DEPTH + 1):
+        found = sorted(file.parent for file in path.glob("*/" * depth + "config.yaml"))
+        if found:
+            return found
+    return [path]
+
+
+def _with_size(record: "RunRecord") -> "RunRecord":
+    from dataclasses import replace
+
+    from flowexp.apps.assemble import assemble
+    from flowexp.errors import UsageError
+
+    try:
+        network = assemble(record.config, device="meta").network
+    except UsageError:
+        # A part of the user's own that is not at hand, or an option that has been renamed since.
+        return record
+    return replace(record, parameters=sum(p.numel() for p in network.parameters()))

@@ -1,0 +1,48 @@
+"""``flowexp report``: one self-contained HTML file of runs, tables and claims."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the report.
+
+    Args:
+        arguments: Run directories, folders of them, JSON files of ``flowexp table``; ``out=FILE``.
+    """
+    from flowexp.apps.named_runs import with_runs
+    from flowexp.config.application import examine
+
+    given = with_runs(arguments, verb="report")
+    examine("report", _report, given, config_name="report")
+
+
+def _report(config: dict[str, Any]) -> None:
+    from flowexp.apps.named_runs import named_paths, open_runs, write_output
+    from flowexp.apps.terminal import shown, table
+    from flowexp.errors import UsageError
+    from flowexp.report.document import document, read_results
+
+    if config["grids"] < 1:
+        raise UsageError(f"grids={config['grids']} is below 1.", key="grids")
+    paths = named_paths(config["runs"])
+    files = [path for path in paths if path.is_file()]
+    folders = [path for path in paths if path not in files]
+    results = [result for file in files for result in read_results(file)]
+    text = document(open_runs(folders), results=results, grids=config["grids"])
+    out = _beside(paths) if config["out"] is None else Path(config["out"])
+    write_output(out, text)
+    print(table([("report", shown(out)), ("size", f"{len(text.encode()) / 1e6:.2g} MB")]))
+
+
+def _beside(paths: Sequence[Path]) -> Path:
+    """In the run, beside the file, or in the folder that holds all of them."""
+    import os
+
+    if len(paths) == 1:
+        only = paths[0]
+        return only.with_suffix(".report.html") if only.is_file() else only / "report.html"
+    return Path(os.path.commonpath([path.resolve().parent for path in paths])) / "report.html"

@@ -1,0 +1,191 @@
+"""Runs side by side: what their configs, costs and scores differ in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flowexp.metrics.protocol import Protocol
+from flowexp.report.evaluations import Evaluation
+from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
+from flowexp.report.run_record import RunRecord
+from flowexp.tables.render.notes import Notes
+from flowexp.tables.render.sheet import Column, Line, Sheet
+
+__all__ = ["compare", "config_differences"]
+
+_PLACES = ("dirs", "launcher")
+"""Groups that say where a run writes and who starts it, not what it does."""
+
+_ABSENT = "-"
+
+
+def compare(runs: Sequence[RunRecord]) -> list[Sheet]:
+    """Sheets of differing config values, comparable scores, and costs.
+
+    Args:
+        runs: At least two, with distinct names.
+    """
+    return [_config_sheet(runs), _scores_sheet(runs), _training_sheet(runs)]
+
+
+def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dotted keys whose values differ, each with its text in every config.
+
+    Args:
+        configs: Resolved configurations.
+    """
+    flat = [_flat(config) for config in configs]
+    keys = dict.fromkeys(key for own in flat for key in own)
+    texts = {key: [_text(own[key]) if key in own else _ABSENT for own in flat] for key in keys}
+    return {key: own for key, own in texts.items() if len(set(own)) > 1}
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        full = f"{prefix}{key}"
+        if full in _PLACES:
+            continue
+        if isinstance(value, Mapping) and value:
+            found.update(_flat(value, f"{full}."))
+        else:
+            found[full] = value
+    return found
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 -- any value of a config
+    return "null" if value is None else str(value)
+
+
+def _columns(
+    first: str, runs: Sequence[RunRecord], *, scores: bool = False, notes: bool = False
+) -> tuple[Column, ...]:
+    own = tuple(Column(title=run.name, numeric=scores) for run in runs)
+    return (Column(title=first), *own, *([Column(title="notes")] if notes else []))
+
+
+def _record(section: str, key: str, runs: Sequence[RunRecord], cells: Sequence[Any]) -> Any:  # noqa: ANN401
+    names = [run.name for run in runs]
+    return {"section": section, "key": key, **dict(zip(names, cells, strict=True))}
+
+
+def _config_sheet(runs: Sequence[RunRecord]) -> Sheet:
+    found = config_differences([run.config for run in runs])
+    return Sheet(
+        name="config",
+        title="Configuration",
+        intro=("Only keys that differ.",) if found else ("The configurations are the same.",),
+        columns=_columns("key", runs),
+        lines=tuple(Line(cells=(key, *own)) for key, own in found.items()),
+        records=tuple(_record("config", key, runs, own) for key, own in found.items()),
+    )
+
+
+def _training_sheet(runs: Sequence[RunRecord]) -> Sheet:
+    facts = [training_facts(run) for run in runs]
+    if losses_differ_in(runs):
+        facts = [{key: text for key, text in own.items() if key != LAST_LOSS} for own in facts]
+    keys = dict.fromkeys(key for own in facts for key in own)
+    rows = [(key, [own.get(key, _ABSENT) for own in facts]) for key in keys]
+    return Sheet(
+        name="training",
+        title="Training",
+        columns=_columns("fact", runs),
+        lines=tuple(Line(cells=(key, *cells)) for key, cells in rows),
+        records=tuple(_record("training", key, runs, cells) for key, cells in rows),
+    )
+
+
+def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
+    """Two numbers share a line only if they can be compared."""
+    notes, lines, records = Notes(), [], []
+    groups = _groups(runs)
+    for number, group in enumerate(groups):
+        for line in _by_sampler(group):
+            own = [line.evaluations.get(run.name) for run in runs]
+            cells = [_ABSENT if one is None else score_text(one) for one in own]
+            texts = _unlike_others(groups[:number], group) + _circumstances(line.evaluations)
+            lines.append(Line(cells=(line.title, *cells, notes.refer(texts))))
+            for part in ("mean", "spread"):
+                values = [None if one is None else getattr(one, part) for one in own]
+                records.append(_record("scores", f"{line.title}, {part}", runs, values))
+    noted = bool(notes.texts)
+    if not noted:
+        lines = [replace(line, cells=line.cells[:-1]) for line in lines]
+    return Sheet(
+        name="scores",
+        title="Scores",
+        intro=("The latest evaluation of each run under each protocol and sampler.",)
+        if lines
+        else ("No run has been evaluated.",),
+        columns=_columns("metric", runs, scores=True, notes=noted),
+        lines=tuple(lines),
+        notes=notes.texts,
+        records=tuple(records),
+    )
+
+
+@dataclass(frozen=True)
+class _Comparable:
+    """Evaluations that can be compared, by the name of their run."""
+
+    title: str
+    evaluations: Mapping[str, Evaluation]
+
+
+def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, Evaluation]]]:
+    """Evaluations with the names of their runs, those of one metric and protocol together."""
+    groups: list[list[tuple[str, Evaluation]]] = []
+    for run in runs:
+        for evaluation in run.evaluations:
+            for group in groups:
+                if _comparable(group[0][1], evaluation):
+                    group.append((run.name, evaluation))
+                    break
+            else:
+                groups.append([(run.name, evaluation)])
+    return groups
+
+
+def _comparable(a: Evaluation, b: Evaluation) -> bool:
+    return a.name == b.name and not a.protocol.differences(b.protocol)
+
+
+def _by_sampler(group: Sequence[tuple[str, Evaluation]]) -> list[_Comparable]:
+    """A line for each sampler that several runs share, and one for the samplers of their own."""
+    samplers: dict[str | None, dict[str, Evaluation]] = {}
+    for name, evaluation in group:
+        samplers.setdefault(evaluation.protocol.sampler, {})[name] = evaluation
+    title = group[0][1].title
+    lines = [
+        _Comparable(f"{title}, {sampler}", own) for sampler, own in samplers.items() if len(own) > 1
+    ]
+    alone = {name: one for own in samplers.values() if len(own) == 1 for name, one in own.items()}
+    return [*lines, _Comparable(title, alone)] if alone else lines
+
+
+def _unlike_others(
+    earlier: Sequence[Sequence[tuple[str, Evaluation]]], group: Sequence[tuple[str, Evaluation]]
+) -> list[str]:
+    """Why a number stands on another line than those of the same metric."""
+    one = group[0][1]
+    others = [found[0][1] for found in earlier if found[0][1].name == one.name]
+    return [
+        f"not comparable with {other.title}: " + "; ".join(other.protocol.differences(one.protocol))
+        for other in others
+    ]
+
+
+def _circumstances(group: Mapping[str, Evaluation]) -> list[str]:
+    """What differs between comparable numbers: usually what one wants to compare across."""
+    protocols: dict[str, Protocol] = {name: one.protocol for name, one in group.items()}
+    first = next(iter(protocols.values()))
+    parts = {
+        text.partition(":")[0]
+        for other in protocols.values()
+        for text in first.differences(other, strict=True)
+    }
+    return [
+        f"{part}: " + ", ".join(f"{name} {getattr(own, part)}" for name, own in protocols.items())
+        for part in sorted(parts)
+    ]

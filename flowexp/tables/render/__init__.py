@@ -1,0 +1,62 @@
+"""Tables and claims as text: terminal, Markdown, LaTeX, CSV, HTML.
+
+A result becomes a :class:`Sheet`, which knows what may stand in one column; a form draws sheets and
+knows nothing of results. A new form is one class and one entry of ``FORMS``.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from flowexp.tables.render.claim_sheet import claims_sheet
+from flowexp.tables.render.csv_ import Csv
+from flowexp.tables.render.html import Html
+from flowexp.tables.render.latex import Latex
+from flowexp.tables.render.markdown import Markdown
+from flowexp.tables.render.sheet import Form, Sheet
+from flowexp.tables.render.table_sheet import table_sheet
+from flowexp.tables.render.terminal import Terminal
+from flowexp.tables.results import ClaimResult, TableResult
+
+__all__ = ["FORMS", "Form", "Sheet", "draw", "render", "sheet_of"]
+
+FORMS: Mapping[str, Form] = {
+    "terminal": Terminal(),
+    "markdown": Markdown(),
+    "latex": Latex(),
+    "csv": Csv(),
+    "html": Html(),
+}
+
+
+def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str) -> str:
+    """A table or claims as text.
+
+    Args:
+        result: What was measured.
+        form: One of ``FORMS``.
+
+    Raises:
+        ValueError: There is no such form.
+    """
+    return draw([sheet_of(result)], form)
+
+
+def draw(sheets: Sequence[Sheet], form: str) -> str:
+    """Sheets as text.
+
+    Args:
+        sheets: What to draw.
+        form: One of ``FORMS``.
+
+    Raises:
+        ValueError: There is no such form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form={form!r}; allowed: {', '.join(FORMS)}")
+    return FORMS[form].draw(sheets)
+
+
+def sheet_of(result: TableResult | ClaimResult | Sequence[ClaimResult]) -> Sheet:
+    """The sheet of a table, a claim or several claims."""
+    if isinstance(result, TableResult):
+        return table_sheet(result)
+    return claims_sheet([result] if isinstance(result, ClaimResult) else list(result))

@@ -1,0 +1,86 @@
+"""Sheets as LaTeX tables in the style of booktabs; any engine, UTF-8."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from flowexp.tables.render.sheet import Sheet
+
+__all__ = ["Latex"]
+
+_ESCAPES: Mapping[str, str] = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "→": r"$\rightarrow$",
+    "\u00d7": r"$\times$",
+    "\u03b1": r"$\alpha$",
+    "\u03c3": r"$\sigma$",
+    "∞": r"$\infty$",
+    "\u2013": "--",
+}
+_SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
+
+
+class Latex:
+    r"""One ``table`` environment a sheet; needs ``\usepackage{booktabs}``."""
+
+    suffix = ".tex"
+
+    def draw(self, sheets: Sequence[Sheet]) -> str:
+        """The sheets, one after another."""
+        return "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}\n" + "\n".join(
+            _sheet(sheet) for sheet in sheets
+        )
+
+
+def _sheet(sheet: Sheet) -> str:
+    caption = ". ".join(text.rstrip(".") for text in (sheet.title, *sheet.intro)) + "."
+    label = re.sub(r"[^a-z0-9]+", "-", sheet.name.lower()).strip("-")
+    spec = "".join("r" if column.numeric else "l" for column in sheet.columns)
+    lines = [
+        r"\begin{table}",
+        r"  \centering\small",
+        rf"  \caption{{{_escaped(caption)}}}",
+        rf"  \label{{tab:{label}}}",
+        rf"  \begin{{tabular}}{{{spec}}}",
+        r"    \toprule",
+        f"    {_row(tuple(column.title for column in sheet.columns))}",
+        r"    \midrule",
+    ]
+    for number, line in enumerate(sheet.lines):
+        if line.starts_group and number:
+            lines.append(r"    \midrule")
+        lines.append(f"    {_row(line.cells)}")
+    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    numbered = [f"[{number}] {text}" for number, text in enumerate(sheet.notes, start=1)]
+    lines += [
+        rf"  \par\smallskip\footnotesize {_escaped(text)}" for text in [*numbered, *sheet.remarks]
+    ]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return " & ".join(_protected(_escaped(cell)) for cell in cells) + r" \\"
+
+
+def _protected(cell: str) -> str:
+    r"""A cell that starts with ``[`` would be read as an argument of ``\\`` or ``\midrule``."""
+    return f"{{{cell}}}" if cell.startswith(("[", "*")) else cell
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], " ".join(text.split()))

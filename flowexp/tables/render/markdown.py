@@ -1,0 +1,48 @@
+"""Sheets as Markdown with pipe tables."""
+
+import re
+from collections.abc import Sequence
+
+from flowexp.tables.render.sheet import Sheet
+
+__all__ = ["Markdown"]
+
+_SPECIAL = re.compile(r"([\\`*|<>\[\]]|(?<!\w)_|_(?!\w))")
+"""What would be read as markup; an underscore within a word is none."""
+
+
+class Markdown:
+    """GitHub's Markdown."""
+
+    suffix = ".md"
+
+    def draw(self, sheets: Sequence[Sheet]) -> str:
+        """The sheets, each under a heading of its own."""
+        return "\n\n".join(_sheet(sheet) for sheet in sheets) + "\n"
+
+
+def _sheet(sheet: Sheet) -> str:
+    parts = [f"# {_escaped(sheet.title)}"]
+    parts += [_escaped(text) for text in sheet.intro]
+    head = [
+        _row(tuple(column.title for column in sheet.columns)),
+        _rule([column.numeric for column in sheet.columns]),
+    ]
+    parts.append("\n".join(head + [_row(line.cells) for line in sheet.lines]))
+    if sheet.notes:
+        numbered = enumerate(sheet.notes, start=1)
+        parts.append("\n".join(f"- \\[{number}\\] {_escaped(text)}" for number, text in numbered))
+    parts += [_escaped(text) for text in sheet.remarks]
+    return "\n\n".join(parts)
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+
+
+def _rule(numeric: Sequence[bool]) -> str:
+    return "| " + " | ".join("---:" if right else "---" for right in numeric) + " |"
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

@@ -1,0 +1,78 @@
+"""Numbers as a reader wants them: no digit below the spread, costs in sensible units."""
+
+import math
+
+__all__ = ["cost_text", "count_text", "mean_text", "number_text"]
+
+_HOUR = 3600.0
+_ORDINARY = (1e-4, 1e6)
+"""Magnitudes that are written without an exponent."""
+
+
+def number_text(value: float | None, *, digits: int = 4) -> str:
+    """A number with ``digits`` significant digits; a dash for None, ``not finite`` for nan."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return "not finite"
+    return _plain_notation(f"{value:.{digits}g}")
+
+
+def mean_text(mean: float, *, spread: float, count: int, of: str = "seed") -> str:
+    """Mean and spread of several values: ``12.53 ± 0.48 (3 seeds)``.
+
+    Digits of the mean far below the spread would be noise and are left out.
+
+    Args:
+        mean: Mean.
+        spread: Standard deviation; nan with one value, which is then said.
+        count: Number of values.
+        of: What each value belongs to, in the singular.
+    """
+    if not math.isfinite(mean):
+        return "not finite"
+    if count < 2 or not math.isfinite(spread):
+        return f"{number_text(mean)} ({count} {of}{'' if count == 1 else 's'})"
+    return f"{_to_spread(mean, spread)} ± {_two_digits(spread)} ({count} {of}s)"
+
+
+def count_text(value: float) -> str:
+    """A count: an integer where it is one, else one decimal (mean evaluations of a solver)."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+
+
+def cost_text(seconds: float, *, device: str) -> str:
+    """Wall time and the device it was spent on: ``61 s, cpu``; hours beside large ones."""
+    if not math.isfinite(seconds):
+        return device
+    shown = f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    hours = f" ({seconds / _HOUR:.1f} h)" if seconds >= _HOUR else ""
+    return f"{shown}{hours}, {device}"
+
+
+def _to_spread(mean: float, spread: float) -> str:
+    """The mean to the second digit of the spread, but with at least three of its own."""
+    if spread <= 0 or mean == 0 or not _ORDINARY[0] <= abs(mean) < _ORDINARY[1]:
+        return number_text(mean)
+    return f"{mean:.{max(0, 1 - _power(spread), 2 - _power(mean))}f}"
+
+
+def _two_digits(spread: float) -> str:
+    if not _ORDINARY[0] <= spread < _ORDINARY[1]:
+        return number_text(spread, digits=2)
+    return f"{spread:.{max(0, 1 - _power(spread))}f}"
+
+
+def _power(value: float) -> int:
+    """The power of ten of the first digit."""
+    return math.floor(math.log10(abs(value)))
+
+
+def _plain_notation(text: str) -> str:
+    """1.234e+05 -> 123400: tables of scores rarely need exponents below a million."""
+    if "e" not in text:
+        return text
+    value = float(text)
+    return f"{value:.0f}" if 1 <= abs(value) < 1e6 else text

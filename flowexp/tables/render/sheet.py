@@ -1,0 +1,84 @@
+"""What every form draws: a table of texts with its notes, and the same numbers unrounded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+__all__ = ["Column", "Form", "Line", "Sheet"]
+
+Tone = Literal["plain", "good", "bad", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a sheet.
+
+    Attributes:
+        title: Its heading.
+        numeric: Whether its cells are numbers, to be aligned at the right.
+    """
+
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a sheet.
+
+    Attributes:
+        cells: One text per column.
+        tone: ``bad`` for what failed, ``good`` for what holds, ``open`` for what is missing or
+            undecided; forms without colours say it in the text alone, which is complete.
+        starts_group: Whether a rule stands above it.
+    """
+
+    cells: tuple[str, ...]
+    tone: Tone = "plain"
+    starts_group: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table ready to be drawn.
+
+    Attributes:
+        name: Short name, for labels and anchors.
+        title: Heading.
+        intro: Sentences above the table.
+        columns: At least one.
+        lines: Each with as many cells as there are columns.
+        notes: Numbered below the table; cells refer to them as ``[1]``.
+        remarks: Below the notes, unnumbered: what the marks mean, the hardware.
+        records: The same content with every number on its own, for CSV.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    intro: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    records: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        for line in self.lines:
+            if len(line.cells) != len(self.columns):
+                raise ValueError(
+                    f"sheet {self.name}: {len(line.cells)} cells in {len(self.columns)} columns"
+                )
+
+
+class Form(Protocol):
+    """A way of writing sheets.
+
+    Attributes:
+        suffix: Suffix of files in this form, with its dot.
+    """
+
+    suffix: str
+
+    def draw(self, sheets: Sequence[Sheet]) -> str:
+        """The sheets as one text that ends with a newline."""
+        ...

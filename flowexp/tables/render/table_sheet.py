@@ -1,0 +1,141 @@
+"""A paper's table as a sheet; numbers that cannot be compared never share a column."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowexp.tables.render.cells import (
+    cost_cell,
+    measured_cell,
+    measured_record,
+    nfe_cell,
+    row_notes,
+    samples_cell,
+    titles,
+)
+from flowexp.tables.render.notes import Notes
+from flowexp.tables.render.numbers import number_text
+from flowexp.tables.render.sheet import Column, Line, Sheet, Tone
+from flowexp.tables.results import RowResult, TableResult
+
+__all__ = ["table_sheet"]
+
+_RECALLED = "†"
+_NOT_COMPARABLE = "‡"
+_TONES: Mapping[str, Tone] = {"done": "plain", "missing": "open", "failed": "bad"}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a measured number may be compared with; numbers of two kinds never share a column."""
+
+    title: str
+    prefix: str
+    comparable: bool
+
+
+def table_sheet(table: TableResult) -> Sheet:
+    """A table as a sheet.
+
+    Args:
+        table: What was measured.
+    """
+    kinds = list(dict.fromkeys(_kind(row, table.budget) for row in table.rows))
+    kinds.sort(key=lambda kind: not kind.comparable)
+    several_metrics = len(titles(table.rows)) > 1
+    minimum = table.protocol.get("reported") == "minimum"
+    notes = Notes()
+    lines = []
+    for row in table.rows:
+        mine = _kind(row, table.budget)
+        mark = "" if mine.comparable else f" {_NOT_COMPARABLE}"
+        value = measured_cell(row, minimum=minimum) + (mark if row.measured else "")
+        cells = [row.label, _published(row) + mark, row.published_source or ""]
+        cells += [value if kind == mine else "" for kind in kinds]
+        if several_metrics:
+            cells.append(row.measured.title if row.measured else "")
+        cells += [samples_cell(row.measured), nfe_cell(row), cost_cell(row.measured)]
+        cells.append(notes.refer(row_notes(row)))
+        lines.append(Line(cells=tuple(cells), tone=_TONES[row.status]))
+    return Sheet(
+        name=table.name,
+        title=table.title,
+        intro=_intro(table),
+        columns=_columns(kinds, several_metrics=several_metrics),
+        lines=tuple(lines),
+        notes=notes.texts,
+        remarks=_remarks(table, kinds),
+        records=tuple(_record(row, table.budget) for row in table.rows),
+    )
+
+
+def _kind(row: RowResult, budget: str) -> _Kind:
+    if row.scaled:
+        return _Kind(f"measured, budget {budget}", f"budget_{budget}", False)
+    if row.mismatch:
+        return _Kind("measured, other protocol", "other_protocol", False)
+    return _Kind("measured", "measured", True)
+
+
+def _columns(kinds: list[_Kind], *, several_metrics: bool) -> tuple[Column, ...]:
+    columns = [Column(title="row"), Column(title="published", numeric=True)]
+    columns.append(Column(title="source"))
+    columns += [Column(title=kind.title, numeric=True) for kind in kinds]
+    columns += [Column(title="metric")] if several_metrics else []
+    columns += [Column(title=name, numeric=True) for name in ("samples", "NFE", "cost")]
+    return (*columns, Column(title="notes"))
+
+
+def _published(row: RowResult) -> str:
+    if row.published is None:
+        return "-"
+    return number_text(row.published, digits=6) + ("" if row.verified else f" {_RECALLED}")
+
+
+def _intro(table: TableResult) -> tuple[str, ...]:
+    stated = [f"{key} {value}" for key, value in table.protocol.items() if value is not None]
+    lines = [f"Source: {table.source}.", f"Published: {', '.join([table.metric, *stated])}."]
+    measured = titles(table.rows)
+    if len(measured) == 1:
+        lines.append(f"Measured: {measured[0]}.")
+    return tuple(lines)
+
+
+def _remarks(table: TableResult, kinds: list[_Kind]) -> tuple[str, ...]:
+    remarks = []
+    if any(row.published is not None and not row.verified for row in table.rows):
+        remarks.append(f"{_RECALLED} recalled, not checked against the publication.")
+    if any(row.scaled for row in table.rows):
+        remarks.append(
+            f"{_NOT_COMPARABLE} not comparable: the row was scaled down by budget {table.budget}, "
+            "so its number says nothing about the published one."
+        )
+    if any(kind.title == "measured, other protocol" for kind in kinds):
+        remarks.append(f"{_NOT_COMPARABLE} not comparable: measured with another protocol.")
+    if any(row.measured is not None for row in table.rows):
+        remarks.append("± is the standard deviation over training seeds; cost is over all seeds.")
+    if table.protocol.get("reported") == "minimum":
+        remarks.append(
+            "The publication reports a minimum: the value of a training seed is the minimum of its "
+            "evaluations, and minimum is the smallest over the training seeds."
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in table.versions.items())
+    remarks.append(f"{table.hardware}; {versions}." if versions else f"{table.hardware}.")
+    return tuple(remarks)
+
+
+def _record(row: RowResult, budget: str) -> dict[str, Any]:
+    kind = _kind(row, budget)
+    return {
+        "row": row.label,
+        "published": row.published,
+        "published_source": row.published_source,
+        "published_nfe": row.published_nfe,
+        "published_verified": row.verified,
+        "status": row.status,
+        "comparable": kind.comparable,
+        **measured_record(row.measured, prefix=kind.prefix),
+        "protocol_mismatch": "; ".join(row.mismatch),
+        "log": row.log,
+        "runs": " ".join(row.runs),
+    }
