@@ -1,5 +1,6 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from flowexp.training import FitResult
 
 __all__ = ["main"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,6 +37,7 @@ def train(job: "Job") -> float:
     import torch
 
     from flowexp.apps.assemble import assemble, describe, training_parts
+    from flowexp.apps.pair_stores import open_pairs
     from flowexp.apps.terminal import logging_to, shown, table
     from flowexp.apps.trained import parents_in, start_from
     from flowexp.checkpoints import RunDirectory, describe_run, is_first_process
@@ -56,18 +60,21 @@ def train(job: "Job") -> float:
     rows = [*describe(parts, config), ("run", shown(job.directory))]
     if is_first_process():
         print(table(rows), flush=True)
-    fingerprint = parts.dataset.train().fingerprint
+    pairs = open_pairs(config, parts, check=is_first_process())
+    arrays = parts.dataset.train() if pairs is None else pairs.arrays
     run = RunDirectory.start(
         job.directory,
         config=config,
         overrides=job.overrides,
         manifest={
-            **describe_run(seed=seed, dataset_fingerprint=fingerprint),
+            **describe_run(seed=seed, dataset_fingerprint=arrays.fingerprint),
             "choices": job.choices,
-            "parents": parents_in(config),
+            "parents": {**parents_in(config), **(pairs.parents if pairs else {})},
         },
     )
     with logging_to(run.log_file):
+        for remark in pairs.remarks if pairs else ():
+            _LOG.warning(remark)
         result = fit(
             model=parts.model,
             dataset=parts.dataset,
@@ -81,6 +88,7 @@ def train(job: "Job") -> float:
             run=run,
             seed=seed,
             config=dict(config),
+            arrays=arrays,
             **rest,
         )
     if is_first_process():

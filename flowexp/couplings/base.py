@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.paths import Path
+
 __all__ = ["Coupling", "Pairs"]
 
 
@@ -18,20 +20,52 @@ class Pairs:
         e: Source, (B, ...).
         conditions: What belongs to x and moved with it: ``labels`` (B,) and the like.
         weight: Loss weight of each pair, (B,), or None for 1.
+        t: Times that belong to the pairs, (B,), float64, where the coupling decides them; None =
+            the timestep law draws them.
     """
 
     x: Tensor
     e: Tensor
     conditions: dict[str, Tensor | None]
     weight: Tensor | None = None
+    t: Tensor | None = None
 
 
 class Coupling(ABC):
-    """The joint law of (x, e) within a batch."""
+    """The joint law of (x, e) within a batch.
+
+    Attributes:
+        needs_partner: Whether it couples x to the source draw stored with it, so that the data must
+            be pairs.
+        needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only.
+        gives_times: Whether it has pictures and times of its own, so that it uses neither those of
+            the data nor the timestep law's.
+    """
+
+    needs_partner: bool = False
+    needs_gaussian: bool = False
+    gives_times: bool = False
+
+    def check_path(self, path: Path) -> None:  # noqa: B027 - most couplings suit every path
+        """Refuse a path on which its pairs mean something else; called once, before training.
+
+        Args:
+            path: The path of training.
+
+        Raises:
+            ValueError: The pairs belong to another path.
+        """
 
     @abstractmethod
     def pair(
-        self, x: Tensor, e: Tensor, conditions: dict[str, Tensor | None], *, rng: torch.Generator
+        self,
+        x: Tensor,
+        e: Tensor,
+        conditions: dict[str, Tensor | None],
+        *,
+        rng: torch.Generator,
+        partner: Tensor | None = None,
+        images_seen: int = 0,
     ) -> Pairs:
         """Couple data x (B, ...) and independent source draws e (B, ...).
 
@@ -40,4 +74,6 @@ class Coupling(ABC):
             e: Independent source draws, (B, ...).
             conditions: Tensors that belong to the rows of x (labels ...), carried along.
             rng: Generator for couplings that draw.
+            partner: The source draw stored with each row of x, (B, ...), or None.
+            images_seen: Images that training has seen before this batch, over all devices.
         """

@@ -12,7 +12,14 @@ class Independent(Coupling):
     """Each x with an e of its own: the batch as it comes."""
 
     def pair(
-        self, x: Tensor, e: Tensor, conditions: dict[str, Tensor | None], *, rng: torch.Generator
+        self,
+        x: Tensor,
+        e: Tensor,
+        conditions: dict[str, Tensor | None],
+        *,
+        rng: torch.Generator,
+        partner: Tensor | None = None,
+        images_seen: int = 0,
     ) -> Pairs:
         """The batch unchanged."""
         return Pairs(x=x, e=e, conditions=conditions)

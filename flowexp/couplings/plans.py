@@ -26,7 +26,14 @@ class PlanCoupling(Coupling):
         """Indices (i, j), (B,) each: source row i goes with data row j."""
 
     def pair(
-        self, x: Tensor, e: Tensor, conditions: dict[str, Tensor | None], *, rng: torch.Generator
+        self,
+        x: Tensor,
+        e: Tensor,
+        conditions: dict[str, Tensor | None],
+        *,
+        rng: torch.Generator,
+        partner: Tensor | None = None,
+        images_seen: int = 0,
     ) -> Pairs:
         """Rows of x and of all conditions gathered by the same index, rows of e by theirs.
 

@@ -7,6 +7,8 @@ the device; :mod:`flowexp.data.quantization` is the one place where they become 
 """
 
 from flowexp.data.base import Dataset, ImageArrays, fingerprint
+from flowexp.data.paired import DatasetSource
+from flowexp.data.partners import Partners
 from flowexp.data.quantization import as_data, quantize, to_unit_range
 from flowexp.data.stream import Batch, BatchStream, gather_batch
 
@@ -14,7 +16,9 @@ __all__ = [
     "Batch",
     "BatchStream",
     "Dataset",
+    "DatasetSource",
     "ImageArrays",
+    "Partners",
     "as_data",
     "fingerprint",
     "gather_batch",

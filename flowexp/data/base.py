@@ -1,6 +1,5 @@
 """What a data set is: declared facts first, arrays when asked, and an identity of the content."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowexp.data.digests import array_digest, combine_digests, digest_header, fingerprint
+from flowexp.data.partners import Partners
 from flowexp.errors import UsageError
 
 __all__ = [
@@ -22,32 +23,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-
-_CHUNK_BYTES = 1 << 24
-
-
-def digest_header(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
-    """What an array's digest starts with, so that equal bytes of unequal arrays differ."""
-    return f"{dtype.str}{tuple(int(n) for n in shape)}".encode()
-
-
-def array_digest(array: Array) -> str:
-    """sha256 (hex) over dtype, shape and raw bytes in C order; memory maps are read in pieces."""
-    digest = hashlib.sha256(digest_header(array.dtype, array.shape))
-    rows = max(1, _CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))
-    for start in range(0, len(array), rows):
-        digest.update(np.ascontiguousarray(array[start : start + rows]).data)
-    return digest.hexdigest()
-
-
-def combine_digests(images: str, labels: str | None) -> str:
-    """Fingerprint of a data set from the digests of its images and of its labels."""
-    return hashlib.sha256(f"images {images}\nlabels {labels or 'none'}\n".encode()).hexdigest()
-
-
-def fingerprint(images: Array, labels: Array | None) -> str:
-    """Identity of the content, whatever file format it came from: sha256 over images and labels."""
-    return combine_digests(array_digest(images), None if labels is None else array_digest(labels))
 
 
 def evenly_spaced(labels: Array, *, per_class: int) -> Array:
@@ -76,12 +51,14 @@ class ImageArrays:
     """A split of a data set in memory or memory-mapped.
 
     Attributes:
-        images: Pictures (N, C, H, W), uint8; or points (N, D), float32.
+        images: Pictures (N, C, H, W), uint8, or float32 in [-1, 1] where a model made them and its
+            values matter; or points (N, D), float32.
         labels: Classes (N,), int64; or label vectors (N, num_classes), float32; or None.
         num_classes: Number of classes or length of the label vectors; 0 = no labels.
         fingerprint: sha256 (hex) of the content, see :func:`fingerprint`.
         name: Name of data set and split, for records and messages.
         notice: What has to be said beside every figure measured on this data, or None.
+        partners: The source draw that belongs to each item, or None.
     """
 
     images: Array
@@ -90,14 +67,21 @@ class ImageArrays:
     fingerprint: str
     name: str
     notice: str | None = None
+    partners: Partners | None = None
 
     def __post_init__(self) -> None:
         kind = (self.images.dtype, self.images.ndim)
-        if kind not in ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)):
+        if kind not in (
+            (np.dtype(np.uint8), 4),
+            (np.dtype(np.float32), 4),
+            (np.dtype(np.float32), 2),
+        ):
             raise ValueError(
-                f"images must be uint8 (N, C, H, W) or float32 (N, D), but are "
+                f"images must be uint8 or float32 (N, C, H, W), or float32 (N, D), but are "
                 f"{self.images.dtype} {self.images.shape}"
             )
+        if self.partners is not None and len(self.partners) != len(self.images):
+            raise ValueError(f"{len(self.partners)} partners for {len(self.images)} images")
         if self.labels is None:
             return
         kind = (self.labels.dtype, self.labels.ndim)
@@ -121,9 +105,13 @@ class ImageArrays:
         num_classes: int,
         name: str,
         notice: str | None = None,
+        partners: Partners | None = None,
     ) -> "ImageArrays":
         """The arrays together with the fingerprint of their content."""
-        return cls(images, labels, num_classes, fingerprint(images, labels), name, notice)
+        identity = fingerprint(images, labels)
+        if partners is not None:
+            identity = combine_digests(identity, partners.fingerprint)
+        return cls(images, labels, num_classes, identity, name, notice, partners)
 
     def select(self, indices: Array, *, name: str | None = None) -> "ImageArrays":
         """The items at these positions (or under this boolean mask), copied, in this order."""
@@ -133,6 +121,7 @@ class ImageArrays:
             num_classes=self.num_classes,
             name=self.name if name is None else name,
             notice=self.notice,
+            partners=None if self.partners is None else self.partners.select(indices),
         )
 
 
@@ -148,9 +137,11 @@ class Dataset(ABC):
         hflip: Whether training may show mirrored pictures.
         class_names: Names of the classes, if known.
         notice: What has to be said beside every figure measured on this data, or None.
+        has_partners: Whether every picture comes with a source draw of its own.
     """
 
     class_names: tuple[str, ...] | None = None
+    has_partners: bool = False
 
     def __init__(
         self,

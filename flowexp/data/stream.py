@@ -28,14 +28,16 @@ class Batch:
     """Items of a data set.
 
     Attributes:
-        images: Pictures (B, C, H, W), uint8, for ``as_data``; or points (B, D), float32.
+        images: Pictures (B, C, H, W), uint8, for ``as_data``; or data as they are, float32.
         labels: Classes (B,), int64; or label vectors (B, num_classes), float32; or None.
         index: Where the items are in the data set, (B,), int64.
+        partner: The source draws that belong to the items, (B, ...), float32, or None.
     """
 
     images: Tensor
     labels: Tensor | None
     index: Tensor
+    partner: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,6 +48,16 @@ class Batch:
             self.images.to(device, non_blocking=non_blocking),
             None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),
             self.index.to(device, non_blocking=non_blocking),
+            None if self.partner is None else self.partner.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in memory from which an accelerator copies while it computes."""
+        return Batch(
+            self.images.pin_memory(),
+            None if self.labels is None else self.labels.pin_memory(),
+            self.index,
+            None if self.partner is None else self.partner.pin_memory(),
         )
 
 
@@ -60,7 +72,8 @@ def gather_batch(
     Args:
         arrays: Where from; a memory map is read only where it is asked for.
         index: Positions, (B,), int64.
-        mirrored: Which of the pictures are flipped left to right, (B,), or None for none.
+        mirrored: Which of the pictures are flipped left to right, (B,), or None for none; their
+            partners are flipped with them, because a flipped pair is a pair of a flipped flow.
     """
     images = np.take(np.asarray(arrays.images), index, axis=0)
     if mirrored is not None:
@@ -68,7 +81,13 @@ def gather_batch(
     labels = (
         None if arrays.labels is None else torch.from_numpy(np.take(arrays.labels, index, axis=0))
     )
-    return Batch(torch.from_numpy(images), labels, torch.from_numpy(index))
+    partner = None
+    if arrays.partners is not None:
+        drawn = arrays.partners.take(index)
+        if mirrored is not None:
+            drawn[mirrored] = drawn[mirrored][..., ::-1]
+        partner = torch.from_numpy(drawn)
+    return Batch(torch.from_numpy(images), labels, torch.from_numpy(index), partner)
 
 
 class BatchStream:

@@ -8,6 +8,7 @@ from flowexp.couplings import Coupling, Pairs
 from flowexp.data import Batch, as_data
 from flowexp.paths import Path
 from flowexp.seeding import generator
+from flowexp.tasks import Task
 from flowexp.timesteps import TimestepLaw
 
 __all__ = ["Draws", "seed_global"]
@@ -37,9 +38,14 @@ class Draws:
         timestep: Law of t.
         augmentation: Change of the pictures that the network is told of; None = none.
         conditional: Whether the network takes labels; otherwise those of the data are dropped.
+        task: Says what a conditional network is told of the labels; None = the labels.
         seed: The run's seed.
         rank: This process.
         world_size: Number of processes.
+
+    Raises:
+        ValueError: An augmentation would change pictures, but not the noise that is theirs; or the
+            coupling adds draws of a source that is not Gaussian.
     """
 
     def __init__(
@@ -50,15 +56,32 @@ class Draws:
         timestep: TimestepLaw,
         conditional: bool,
         augmentation: Augmentation | None = None,
+        task: Task | None = None,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        augments = augmentation is not None and augmentation.changes_pictures
+        if coupling.needs_partner and augments:
+            raise ValueError(
+                f"{type(augmentation).__name__} changes pictures, but not the noise that "
+                f"{type(coupling).__name__} couples them to; use augmentation=none"
+            )
+        if coupling.gives_times and augments:
+            raise ValueError(
+                f"{type(augmentation).__name__} changes pictures that {type(coupling).__name__} "
+                f"does not use; use augmentation=none"
+            )
+        if coupling.needs_gaussian and not path.source.is_gaussian:
+            raise ValueError(
+                f"{type(coupling).__name__} adds Gaussian draws, but the source is {path.source!r}"
+            )
         self.path = path
         self.coupling = coupling
         self.timestep = timestep
         self.conditional = conditional
         self.augmentation = augmentation
+        self.task = task
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -77,6 +100,8 @@ class Draws:
             rng=self._generator("time", step, device=x.device),
         )
         conditions: dict[str, Tensor | None] = {"labels": batch.labels} if self.conditional else {}
+        if self.conditional and self.task is not None:
+            conditions = self.task.conditions_of(batch.labels)
         if self.augmentation is not None and self.augmentation.augment_dim > 0:
             # On the CPU whatever the device: the padding depends on these draws.
             x, conditions["augment_labels"] = self.augmentation(
@@ -86,7 +111,15 @@ class Draws:
                 world_size=self.world_size,
             )
         coupling_rng = self._generator("coupling", step, self.rank, device=x.device)
-        return self.coupling.pair(x, e[rows], conditions, rng=coupling_rng), t[rows]
+        pairs = self.coupling.pair(
+            x,
+            e[rows],
+            conditions,
+            rng=coupling_rng,
+            partner=batch.partner,
+            images_seen=step * total,
+        )
+        return pairs, t[rows] if pairs.t is None else pairs.t
 
     def _generator(self, stream: str, *index: int, device: torch.device) -> torch.Generator:
         return generator(self.seed, stream, *index, device=device)

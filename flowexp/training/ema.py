@@ -111,10 +111,13 @@ class ConstantEMA:
 
     Args:
         decay: beta, in [0, 1).
-        warmup: Whether ``beta = min(decay, (1 + n) / (10 + n))`` in step n, as in many DDPM codes.
+        warmup: Whether ``beta = min(decay, (1 + n) / (10 + n))`` in step n = 1, 2, ..
 
     Raises:
         ValueError: decay is out of range.
+
+    Source: Song et al., 2021, arXiv 2011.13456, and Liu et al., 2022, arXiv 2209.03003, both in
+    their models/ema.py, which counts an update before it computes beta.
     """
 
     def __init__(self, *, decay: float, warmup: bool = False) -> None:
@@ -127,7 +130,7 @@ class ConstantEMA:
         """See :meth:`EMA.beta`."""
         if not self.warmup:
             return self.decay
-        n = images_seen_before / batch_size
+        n = images_seen_before / batch_size + 1.0
         return min(self.decay, (1.0 + n) / (10.0 + n))
 
 

@@ -84,5 +84,4 @@ def _offer(
 def _pinned(batch: Batch) -> Batch:
     if not torch.cuda.is_available():
         return batch
-    labels = None if batch.labels is None else batch.labels.pin_memory()
-    return Batch(batch.images.pin_memory(), labels, batch.index)
+    return batch.pin_memory()

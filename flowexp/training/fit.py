@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from flowexp.augmentations import Augmentation
 from flowexp.checkpoints import RunDirectory
 from flowexp.couplings import Coupling
-from flowexp.data import Dataset
+from flowexp.data import Dataset, ImageArrays
 from flowexp.guidance import Guidance
 from flowexp.models import FlowModel
 from flowexp.objectives import Objective
@@ -74,6 +74,7 @@ def fit(
     sampler: Sampler | None = None,
     guidance: Guidance | None = None,
     task: Task | None = None,
+    arrays: ImageArrays | None = None,
 ) -> FitResult:
     """Train a model, or continue its training from the run's latest checkpoint.
 
@@ -101,6 +102,8 @@ def fit(
         sampler: For callbacks that sample.
         guidance: Wraps the model for callbacks that sample.
         task: What is asked of the model when it samples.
+        arrays: What to train on instead of the dataset's training split, for example noise-data
+            pairs; the dataset still says what a sample is.
 
     Raises:
         UsageError: Missing data, or a checkpoint that cannot be read.
@@ -130,21 +133,22 @@ def fit(
     failed = True
     try:
         with matmul_precision(settings.precision):
-            _train(session)
+            _train(session, arrays)
         failed = False
     finally:
         session.close(failed=failed)
     return _result(session)
 
 
-def _train(session: Session) -> None:
+def _train(session: Session, arrays: ImageArrays | None) -> None:
     """Run Lightning's loop over the remaining steps, with all that it does beside switched off."""
     from pytorch_lightning import Trainer
 
     from flowexp.training.module import FlowModule
 
     settings = session.settings
-    module = FlowModule(session, arrays=session.parts.dataset.train())
+    arrays = session.parts.dataset.train() if arrays is None else arrays
+    module = FlowModule(session, arrays=arrays)
     with _quiet_lightning():
         trainer = Trainer(
             accelerator=settings.accelerator,

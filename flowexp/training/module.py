@@ -66,6 +66,7 @@ class FlowModule(LightningModule):
             timestep=parts.timestep,
             augmentation=parts.augmentation,
             conditional=getattr(self.network, "label_dim", 0) > 0,
+            task=parts.task,
             seed=session.seed,
             rank=session.rank,
             world_size=session.world_size,

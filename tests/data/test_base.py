@@ -51,7 +51,7 @@ def test_digest_does_not_depend_on_memory_order_or_pieces(monkeypatch, tmp_path)
     whole = array_digest(images)
     assert array_digest(np.asfortranarray(images)) == whole
     np.save(tmp_path / "x.npy", images)
-    monkeypatch.setattr("flowexp.data.base._CHUNK_BYTES", 100)
+    monkeypatch.setattr("flowexp.data.digests._CHUNK_BYTES", 100)
     assert array_digest(images) == whole
     assert array_digest(np.load(tmp_path / "x.npy", mmap_mode="r")) == whole
 

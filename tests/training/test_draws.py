@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from flowexp.couplings import Independent
+from flowexp.augmentations import EDMAugmentation
+from flowexp.couplings import AnnealedPairs, Independent, LinearAnnealing, StoredPairs
 from flowexp.data import Batch, BatchStream
 from flowexp.paths import VE, Linear, Path
 from flowexp.timesteps import Stratified, Uniform
@@ -102,3 +103,40 @@ def test_a_feed_that_is_left_ends_its_thread() -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+class Recorder(Independent):
+    """Remembers what it was told."""
+
+    needs_partner = True
+
+    def pair(self, x, e, conditions, *, rng, partner=None, images_seen=0):
+        self.told = partner, images_seen
+        return super().pair(x, e, conditions, rng=rng)
+
+
+def test_a_coupling_is_told_partners_and_images_seen() -> None:
+    coupling = Recorder()
+    of_step = Draws(
+        Path(Linear()), coupling=coupling, timestep=Uniform(), conditional=False, seed=0,
+        rank=1, world_size=2,
+    )  # fmt: skip
+    batch = stream().batch(7, rank=1, world_size=2)
+    partner = torch.randn(batch.images.shape)
+    of_step(Batch(batch.images, None, batch.index, partner), 7)
+    assert coupling.told[0] is partner
+    assert coupling.told[1] == 56
+
+
+def test_partners_cannot_follow_an_augmentation_nor_another_law() -> None:
+    parts = {"timestep": Uniform(), "conditional": False, "seed": 0}
+    with pytest.raises(ValueError, match="use augmentation=none"):
+        Draws(
+            Path(Linear()),
+            coupling=StoredPairs(),
+            augmentation=EDMAugmentation(p=0.1, xflip=1.0),
+            **parts,
+        )
+    annealed = AnnealedPairs(LinearAnnealing(1.0))
+    with pytest.raises(ValueError, match="StudentT"):
+        Draws(Path(Linear(), D=4.0), coupling=annealed, **parts)

@@ -55,8 +55,8 @@ def test_width_and_exponent_of_the_power_profile(std: float, gamma: float) -> No
 def test_constant_and_its_warmup() -> None:
     assert ConstantEMA(decay=0.999).beta(0, 64) == 0.999
     law = ConstantEMA(decay=0.999, warmup=True)
-    assert law.beta(0, 64) == pytest.approx(0.1)
-    assert law.beta(64 * 90, 64) == pytest.approx(0.91)
+    assert law.beta(0, 64) == pytest.approx(2 / 11)
+    assert law.beta(64 * 89, 64) == pytest.approx(0.91)
     assert law.beta(64 * 10**6, 64) == 0.999
 
 

@@ -25,6 +25,7 @@ class WandbLogger:
         entity: W&B user or team, or None for the default one.
         group: Name that gathers runs, for example those of a sweep.
         name: Display name; None = the run directory's.
+        job_type: Name that gathers runs within a group, for example the rows of a table.
 
     Raises:
         ValueError: Unknown mode.
@@ -38,6 +39,7 @@ class WandbLogger:
         entity: str | None = None,
         group: str | None = None,
         name: str | None = None,
+        job_type: str | None = None,
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode is {mode!r}; allowed: {', '.join(get_args(Mode))}")
@@ -46,6 +48,7 @@ class WandbLogger:
         self.entity = entity
         self.group = group
         self.name = name
+        self.job_type = job_type
         self._run: Any = None
 
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
@@ -59,6 +62,7 @@ class WandbLogger:
             project=self.project,
             entity=self.entity,
             group=self.group,
+            job_type=self.job_type,
             name=self.name or run.path.name,
             id=id_file.read_text().strip(),
             # Offline runs have no server to ask; wandb sync joins the parts by their id.

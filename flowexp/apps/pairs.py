@@ -1,0 +1,237 @@
+"""``flowexp pairs``: noise-data pairs of a run, in a store that any number of starts can finish."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowexp.apps.from_run import Opened
+    from flowexp.config.application import Job
+    from flowexp.data.pair_manifest import PairManifest
+    from flowexp.pairs import PairMaker, Teacher
+
+__all__ = ["main", "teacher_of"]
+
+_LOG = logging.getLogger(__name__)
+_SUGAR = "from="
+_LINE_SECONDS = 10.0
+
+# what determines a pair, besides the manifest
+_STORED = (
+    "run", "weights", "checkpoint", "weight_transform", "dataset", "path", "network",
+    "parameterization", "sampler", "guidance", "task", "latents", "start",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make pairs.
+
+    Args:
+        arguments: Overrides (``run=DIR num=100000 sampler=dopri5``) and Hydra's options;
+            ``from=data`` is short for ``start=data``.
+    """
+    from flowexp.config.application import launch
+
+    launch("pairs", pairs, [_full(argument) for argument in arguments])
+
+
+def _full(argument: str) -> str:
+    """The group cannot be called ``from``, a keyword of Python, in which its schema is written."""
+    if argument.startswith(_SUGAR):
+        return f"start={argument.removeprefix(_SUGAR)}"
+    return argument
+
+
+def pairs(job: "Job") -> None:
+    """Make what is missing of a store, and say how it is used.
+
+    Args:
+        job: The checked config and the output directory.
+    """
+    from flowexp.apps.from_run import open_run
+    from flowexp.apps.terminal import logging_to, table
+    from flowexp.config.instantiate import instantiate
+    from flowexp.errors import UsageError
+    from flowexp.evaluation import Processes
+    from flowexp.pairs import write_store
+
+    config = job.config
+    maker = instantiate(config["start"], key="start")
+    opened = open_run(config)
+    teacher = teacher_of(opened, config, maker)
+    try:
+        maker.check(teacher)
+    except ValueError as error:
+        raise UsageError(f"{error}.", key="start") from error
+    manifest = _manifest(opened, config, maker=maker, teacher=teacher)
+    with logging_to(opened.run.log_file), Processes.start() as processes:
+        write_store(
+            job.directory,
+            manifest=manifest,
+            config={key: config[key] for key in _STORED},
+            make=lambda members: maker.make(teacher, members),
+            processes=processes,
+            on_shard=_Progress(len(manifest), share=processes.world_size)
+            if processes.is_first
+            else None,
+        )
+        if processes.is_first:
+            print("\n" + table(_outcome(job.directory, manifest, opened)))
+
+
+def teacher_of(opened: "Opened", config: Mapping[str, Any], maker: "PairMaker") -> "Teacher":
+    """A run as the teacher of pairs.
+
+    Args:
+        opened: The run with its weights on the device.
+        config: Plain config with ``latents`` and ``batch_size``.
+        maker: Says whether the data set is read.
+    """
+    from flowexp.config.instantiate import instantiate
+    from flowexp.pairs import Teacher
+
+    parts = opened.parts
+    data = None
+    if maker.needs_data:
+        parts.dataset.locate()
+        data = parts.dataset.train()
+    return Teacher(
+        model=parts.model,
+        sampler=parts.sampler,
+        shape=parts.dataset.shape,
+        guidance=parts.guidance,
+        task=parts.task,
+        latents=instantiate(config["latents"], key="latents"),
+        data=data,
+        batch_size=config["batch_size"],
+        device=opened.device,
+    )
+
+
+def _manifest(
+    opened: "Opened", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Teacher"
+) -> "PairManifest":
+    from flowexp.data.pair_manifest import PairManifest
+
+    weights = opened.weights
+    images, noise = maker.formats(teacher)
+    return PairManifest(
+        teacher={
+            "run": str(opened.run.path),
+            "checkpoint": weights.path.stem,
+            "sha256": weights.sha256,
+            "weights": weights.ema or "raw",
+            "transform": opened.transform,
+        },
+        start=_in_words(config["start"]),
+        sampler=_in_words(config["sampler"]),
+        guidance=_in_words(config["guidance"]),
+        labels=maker.labels_law(teacher),
+        source=repr(teacher.model.path.source),
+        shape=teacher.shape,
+        num_classes=teacher.task.num_classes,
+        images=images,
+        noise=noise,
+        identity=maker.identity,
+        ranges=_ranges(_members(config, maker, teacher)),
+        shard_size=config["shard_size"],
+        batch_size=config["batch_size"],
+    )
+
+
+def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Teacher") -> Sequence[int]:
+    """The seeds or positions asked for."""
+    from flowexp.errors import UsageError
+    from flowexp.evaluation import parse_seeds
+
+    most = None if maker.identity == "seeds" else len(teacher.required_data())
+    if config["seeds"] is None:
+        count = config["num"] if most is None else min(config["num"], most)
+        return range(maker.first, maker.first + count)
+    members = parse_seeds(config["seeds"])
+    if most is not None and max(members) >= most:
+        raise UsageError(
+            f"there is no picture {max(members)} among the {most} of the training split.",
+            key="seeds",
+            remedy=f"With from=data, seeds are positions: 0-{most - 1}.",
+        )
+    return members
+
+
+def _ranges(members: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Inclusive ranges of consecutive numbers."""
+    if isinstance(members, range):
+        return ((members[0], members[-1]),)
+    found: list[list[int]] = []
+    for member in members:
+        if found and member == found[-1][1] + 1:
+            found[-1][1] = member
+        else:
+            found.append([member, member])
+    return tuple((first, last) for first, last in found)
+
+
+def _in_words(node: Mapping[str, Any]) -> str:
+    """Class and plain arguments of a config node, for people: ``ClassifierFree(scale=1.5)``."""
+    name = str(node["_target_"]).rpartition(".")[2]
+    shown = [
+        f"{key}={_in_words(value) if isinstance(value, Mapping) else value}"
+        for key, value in node.items()
+        if not key.startswith("_") and (not isinstance(value, Mapping) or "_target_" in value)
+    ]
+    return f"{name}({', '.join(shown)})"
+
+
+class _Progress:
+    """A line now and then: how many pairs, how fast, how long still.
+
+    Args:
+        total: Pairs of the whole store.
+        share: Processes that make them at the same speed.
+    """
+
+    def __init__(self, total: int, *, share: int) -> None:
+        self.total = total
+        self.share = share
+        self.done = 0
+        self.made = 0
+        self.started = time.monotonic()
+        self._due = self.started + _LINE_SECONDS
+
+    def __call__(self, count: int, made: bool) -> None:
+        self.done += count * self.share
+        self.made += count * self.share if made else 0
+        now = time.monotonic()
+        if now < self._due or not self.made:
+            return
+        self._due = now + _LINE_SECONDS
+        done, speed = min(self.done, self.total), self.made / (now - self.started)
+        _LOG.info(
+            "%d of %d pairs, %.1f a second, %.0f min to go",
+            done,
+            self.total,
+            speed,
+            (self.total - done) / speed / 60.0,
+        )
+
+
+def _outcome(folder: Path, manifest: "PairManifest", opened: "Opened") -> list[tuple[str, str]]:
+    """What was made, and the command that uses it."""
+    from flowexp.apps.terminal import shown
+    from flowexp.data.pair_store import PairStore
+
+    store = PairStore.open(folder, key="dirs.run")
+    size = sum(file.stat().st_size for file in folder.glob("shard_*.npz"))
+    weights = opened.weights
+    return [
+        ("pairs", f"{len(store)} at {store.column('nfe').mean():.4g} NFE, {size / 1e6:.1f} MB"),
+        ("made from", manifest.start),
+        ("teacher", f"{weights.ema or 'raw'} at {weights.kimg:g} kimg, {manifest.guidance}"),
+        ("store", shown(folder)),
+        (
+            "next",
+            f"flowexp train coupling=pairs pairs={shown(folder)} init={shown(opened.run.path)}",
+        ),
+    ]

@@ -1,0 +1,177 @@
+"""From the independent coupling to stored pairs, gradually, while training runs."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.stored_pairs import require_partner
+
+__all__ = [
+    "AnnealedPairs",
+    "Annealing",
+    "ConstantAnnealing",
+    "CosineAnnealing",
+    "ExponentialAnnealing",
+    "LinearAnnealing",
+    "annealed",
+]
+
+_IMAGES = 1000.0
+
+
+class Annealing(ABC):
+    """The share beta of fresh noise as a function of how much has been trained."""
+
+    @abstractmethod
+    def __call__(self, images_seen: int) -> float:
+        """Beta in [0, 1] before a batch; 1 = independent coupling, 0 = the stored pairs.
+
+        Args:
+            images_seen: Images that training has seen so far, over all devices, >= 0.
+        """
+
+
+class LinearAnnealing(Annealing):
+    """``beta = 1 - min(1, k / K)``.
+
+    Args:
+        kimg: K, thousands of images after which only the stored pairs are left, > 0.
+
+    Raises:
+        ValueError: kimg is not positive.
+
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, table 4 (the best of its schedules).
+    """
+
+    def __init__(self, kimg: float) -> None:
+        self.kimg = _positive(kimg)
+
+    def __call__(self, images_seen: int) -> float:
+        """See :meth:`Annealing.__call__`."""
+        return 1.0 - min(1.0, images_seen / (_IMAGES * self.kimg))
+
+
+class CosineAnnealing(Annealing):
+    """``beta = (1 + cos(pi min(1, k / K))) / 2``.
+
+    Args:
+        kimg: K, thousands of images after which only the stored pairs are left, > 0.
+
+    Raises:
+        ValueError: kimg is not positive.
+
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' code.
+    """
+
+    def __init__(self, kimg: float) -> None:
+        self.kimg = _positive(kimg)
+
+    def __call__(self, images_seen: int) -> float:
+        """See :meth:`Annealing.__call__`."""
+        return (1.0 + math.cos(math.pi * min(1.0, images_seen / (_IMAGES * self.kimg)))) / 2.0
+
+
+class ExponentialAnnealing(Annealing):
+    """``beta = exp(-k / K)``, which never reaches 0.
+
+    Args:
+        kimg: K, thousands of images in which beta falls by a factor e, > 0.
+
+    Raises:
+        ValueError: kimg is not positive.
+
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' code.
+    """
+
+    def __init__(self, kimg: float) -> None:
+        self.kimg = _positive(kimg)
+
+    def __call__(self, images_seen: int) -> float:
+        """See :meth:`Annealing.__call__`."""
+        return math.exp(-images_seen / (_IMAGES * self.kimg))
+
+
+class ConstantAnnealing(Annealing):
+    """The same beta all the time.
+
+    Args:
+        beta: Share of fresh noise, in [0, 1].
+
+    Raises:
+        ValueError: beta is outside [0, 1].
+
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, the "beta = 0" row of table 4.
+    """
+
+    def __init__(self, beta: float) -> None:
+        if not 0.0 <= beta <= 1.0:
+            raise ValueError(f"beta is {beta}; expected a number in [0, 1]")
+        self.beta = float(beta)
+
+    def __call__(self, images_seen: int) -> float:
+        """See :meth:`Annealing.__call__`."""
+        return self.beta
+
+
+class AnnealedPairs(Coupling):
+    """Each x with ``e_beta = sqrt(1 - beta^2) e + beta e'``, e stored beside it and e' fresh.
+
+    e_beta is normal whenever e and e' are, so the marginals stay and only their joint law moves:
+    from the independent coupling (beta = 1) to the stored pairs (beta = 0, bit for bit). A network
+    that cannot start from the teacher's weights thus learns an ordinary flow first.
+
+    Args:
+        annealing: Beta as a function of the images seen.
+
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.1 (annealing reflow). Its count
+    is iterations of 128 images; here it is images.
+    """
+
+    needs_partner = True
+    needs_gaussian = True
+
+    def __init__(self, annealing: Annealing) -> None:
+        self.annealing = annealing
+
+    def pair(
+        self,
+        x: Tensor,
+        e: Tensor,
+        conditions: dict[str, Tensor | None],
+        *,
+        rng: torch.Generator,
+        partner: Tensor | None = None,
+        images_seen: int = 0,
+    ) -> Pairs:
+        """Pairs of x and the interpolation of its partner with the independent draw e.
+
+        Raises:
+            ValueError: There are no partners, or they have another shape than x.
+        """
+        beta = self.annealing(images_seen)
+        return Pairs(
+            x=x, e=annealed(require_partner(x, partner), e, beta=beta), conditions=conditions
+        )
+
+
+def annealed(e: Tensor, fresh: Tensor, *, beta: float) -> Tensor:
+    """``sqrt(1 - beta^2) e + beta fresh``; exactly e at beta = 0 and exactly fresh at beta = 1.
+
+    Args:
+        e: Stored draws, (B, ...).
+        fresh: Independent draws, (B, ...).
+        beta: In [0, 1].
+    """
+    if beta == 0.0:
+        return e
+    # (1 - beta)(1 + beta) keeps its digits where beta is near 1.
+    return math.sqrt((1.0 - beta) * (1.0 + beta)) * e + beta * fresh
+
+
+def _positive(kimg: float) -> float:
+    if not kimg > 0.0:
+        raise ValueError(f"kimg is {kimg}; expected a positive number")
+    return float(kimg)

@@ -1,0 +1,133 @@
+"""The coupling of data, source and time along chords of a trained model's trajectories."""
+
+import json
+from functools import cached_property
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowexp.couplings.base import Coupling, Pairs
+from flowexp.errors import UsageError
+from flowexp.paths import Path
+
+__all__ = ["CHORDS", "Chords"]
+
+CHORDS = "chords"
+"""Folder of chords below a run's calibrations."""
+
+_MAKE = "flowexp calibrate run=DIR for=chords sampler=boss sampler.steps=K"
+
+
+class Chords(Coupling):
+    """Pairs (x, e) that pass through stored states with stored chord velocities, at stored times.
+
+    A row is a trajectory and an interval, both uniform. Of the batch it is given, only the size and
+    the shape matter. Velocity regression on these pairs makes a model's velocity at the K times of
+    a grid the mean velocity over the interval that follows. All chords are held in memory.
+
+    Args:
+        run: Directory of the run whose trajectories they are, the teacher.
+        name: Name of the stored chords; None = the only ones of that run.
+
+    Raises:
+        UsageError: There are none, none of this name, or several and none is named.
+
+    Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414, section 3.3.
+    """
+
+    gives_times = True
+
+    def __init__(self, *, run: str | None, name: str | None = None) -> None:
+        if run is None:
+            raise UsageError(
+                "there are chords of a trained model only, but no run is given.",
+                key="coupling.run",
+                remedy="Name the directory of the teacher: coupling.run=DIR, or init=DIR.",
+            )
+        self.file = _stored(FilePath(run) / "calibrations" / CHORDS, name)
+
+    def check_path(self, path: Path) -> None:
+        """Chords are pairs of the path they were made on.
+
+        Raises:
+            ValueError: It is another path.
+        """
+        manifest = json.loads(self.file.with_suffix(".json").read_text(encoding="utf-8"))
+        theirs = manifest["identity"]["path"]
+        if theirs != repr(path):
+            raise ValueError(f"the chords in {self.file} are of {theirs}, but the path is {path!r}")
+
+    @cached_property
+    def _arrays(self) -> dict[str, Tensor]:
+        with np.load(self.file) as stored:
+            return {key: torch.from_numpy(stored[key]) for key in stored.files}
+
+    def pair(
+        self,
+        x: Tensor,
+        e: Tensor,
+        conditions: dict[str, Tensor | None],
+        *,
+        rng: torch.Generator,
+        partner: Tensor | None = None,
+        images_seen: int = 0,
+    ) -> Pairs:
+        """As many stored chords as ``x`` has rows, drawn by ``rng``.
+
+        Raises:
+            UsageError: The chords have another shape than the data, or no labels where some are
+                asked for.
+        """
+        stored = self._arrays
+        trajectories, intervals = stored["x"].shape[:2]
+        if stored["x"].shape[2:] != x.shape[1:]:
+            raise _refusal(
+                f"the chords in {self.file} have shape {tuple(stored['x'].shape[2:])}, the data "
+                f"{tuple(x.shape[1:])}",
+                "Train on the data of the run that made them.",
+            )
+        i = torch.randint(trajectories, (len(x),), generator=rng, device=rng.device).cpu()
+        m = torch.randint(intervals, (len(x),), generator=rng, device=rng.device).cpu()
+        moved = dict(conditions)
+        if moved.get("labels") is not None:
+            if "labels" not in stored:
+                raise _refusal(
+                    f"the network wants labels, but the chords in {self.file} have none",
+                    "Set network.label_dim=0, or take chords of a class-conditional run.",
+                )
+            moved["labels"] = stored["labels"][i].to(x.device)
+        return Pairs(
+            x=stored["x"][i, m].to(x),
+            e=stored["e"][i, m].to(e),
+            conditions=moved,
+            t=stored["t"][m].to(x.device),
+        )
+
+
+def _stored(folder: FilePath, name: str | None) -> FilePath:
+    """The chords of this name; those without a manifest, which is written last, do not count."""
+    there = {file.stem: file.with_suffix(".npz") for file in sorted(folder.glob("[!.]*.json"))}
+    if not there:
+        raise UsageError(
+            f"there are no chords in {folder}.", key="coupling.run", remedy=f"Make them: {_MAKE}."
+        )
+    listed = ", ".join(there)
+    if name is None and len(there) > 1:
+        raise UsageError(
+            f"there are several chords in {folder}.",
+            key="coupling.name",
+            remedy=f"Choose one with coupling.name=NAME: {listed}.",
+        )
+    if name is not None and name not in there:
+        raise UsageError(
+            f"there are no chords {name!r} in {folder}.",
+            key="coupling.name",
+            remedy=f"It has: {listed}.",
+        )
+    return there[name or listed]
+
+
+def _refusal(problem: str, remedy: str) -> UsageError:
+    return UsageError(f"{problem}.", key="coupling", remedy=remedy)

@@ -1,0 +1,55 @@
+"""The coupling that a trained flow has made: each sample with the draw it came from."""
+
+import torch
+from torch import Tensor
+
+from flowexp.couplings.base import Coupling, Pairs
+
+__all__ = ["StoredPairs", "require_partner"]
+
+
+class StoredPairs(Coupling):
+    """Each x with the e that is stored beside it: the pairs of reflow, or of two data sets.
+
+    ``(x', e)`` with ``x'`` the end of a teacher's ODE that starts at e is a deterministic coupling
+    with the data's marginals (up to the teacher's error) and a transport cost no larger than that
+    of the coupling the teacher learned. Repeating it gives k-rectified flows. The pairs stay as
+    they are: re-pairing one side would give the independent coupling back.
+
+    Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, section 2.2.
+    """
+
+    needs_partner = True
+
+    def pair(
+        self,
+        x: Tensor,
+        e: Tensor,
+        conditions: dict[str, Tensor | None],
+        *,
+        rng: torch.Generator,
+        partner: Tensor | None = None,
+        images_seen: int = 0,
+    ) -> Pairs:
+        """Pairs of x and its partner; the independent draws e are not used.
+
+        Raises:
+            ValueError: There are no partners, or they have another shape than x.
+        """
+        return Pairs(x=x, e=require_partner(x, partner), conditions=conditions)
+
+
+def require_partner(x: Tensor, partner: Tensor | None) -> Tensor:
+    """The partner in the dtype of x.
+
+    Raises:
+        ValueError: There is none, or it has another shape than x.
+    """
+    if partner is None:
+        raise ValueError("this coupling needs the source draws stored with the data; set pairs=DIR")
+    if partner.shape != x.shape:
+        raise ValueError(
+            f"partners have shape {tuple(partner.shape)}, but data {tuple(x.shape)}; expected the "
+            f"same"
+        )
+    return partner.to(x.dtype)

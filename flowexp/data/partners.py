@@ -1,0 +1,151 @@
+"""The source draw that belongs to each item of a data set: stored, or drawn again from its seed."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from flowexp.data.digests import array_digest
+from flowexp.data.quantization import as_data
+from flowexp.paths import Source
+from flowexp.seeding import generator
+
+__all__ = ["JoinedPartners", "Partners", "SeededPartners", "StoredPartners"]
+
+
+class Partners(ABC):
+    """One source draw e per item, in the order of the items.
+
+    Attributes:
+        fingerprint: sha256 (hex) of what the draws are made from.
+    """
+
+    fingerprint: str
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of items."""
+
+    @abstractmethod
+    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The draws of the items at ``index`` (B,), as a new array (B, ...)."""
+
+    def select(self, index: npt.NDArray[Any]) -> "ChosenPartners":
+        """The draws of the items at these positions (or under this mask), in this order."""
+        return ChosenPartners(self, index)
+
+
+class StoredPartners(Partners):
+    """Draws kept as an array.
+
+    Args:
+        arrays: (N, ...), float32; or pictures (N, C, H, W), uint8, which become data in [-1, 1].
+
+    Raises:
+        ValueError: The array is of another dtype.
+    """
+
+    def __init__(self, arrays: npt.NDArray[Any]) -> None:
+        if arrays.dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
+            raise ValueError(f"partners must be float32 or uint8, but are {arrays.dtype}")
+        self.arrays = arrays
+        self.fingerprint = array_digest(arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The stored rows."""
+        rows = np.take(np.asarray(self.arrays), index, axis=0)
+        drawn: npt.NDArray[np.float32] = as_data(torch.from_numpy(rows)).numpy()
+        return drawn
+
+
+class SeededPartners(Partners):
+    """Draws made again whenever they are wanted: ``source.prior`` from (seed, "latents").
+
+    That is what sampling starts from (:class:`flowexp.evaluation.FlowexpLatents`), on the CPU, so
+    the draw is the one that a teacher was given, bit for bit, at 8 bytes an item.
+
+    Args:
+        seeds: One per item, (N,), int64.
+        source: Law of the draws.
+        shape: Shape of one draw.
+    """
+
+    def __init__(
+        self, seeds: npt.NDArray[np.int64], *, source: Source, shape: Sequence[int]
+    ) -> None:
+        self.seeds = np.asarray(seeds, dtype=np.int64)
+        self.source = source
+        self.shape = tuple(shape)
+        law = f"{source!r} {self.shape} {array_digest(self.seeds)}"
+        self.fingerprint = hashlib.sha256(law.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The draws of these items' seeds."""
+        drawn = np.empty((len(index), *self.shape), dtype=np.float32)
+        for row, seed in enumerate(self.seeds[index].tolist()):
+            drawn[row] = self.source.prior((1, *self.shape), rng=generator(seed, "latents"))[0]
+        return drawn
+
+
+class JoinedPartners(Partners):
+    """The items of several sets, one set after the other.
+
+    Args:
+        parts: At least one set.
+    """
+
+    def __init__(self, parts: Sequence[Partners]) -> None:
+        self.parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in self.parts])
+        prints = " ".join(part.fingerprint for part in self.parts)
+        self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The draws of these items, each from its own set."""
+        which = np.searchsorted(self._ends, index, side="right")
+        drawn: npt.NDArray[np.float32] | None = None
+        for number in np.unique(which):
+            rows = np.flatnonzero(which == number)
+            part = self.parts[number]
+            found = part.take(index[rows] - (self._ends[number] - len(part)))
+            if drawn is None:
+                drawn = np.empty((len(index), *found.shape[1:]), dtype=np.float32)
+            drawn[rows] = found
+        if drawn is None:
+            raise ValueError("index is empty: there is nothing to take")
+        return drawn
+
+
+class ChosenPartners(Partners):
+    """Some items of a set, by their positions.
+
+    Args:
+        whole: The set.
+        index: Positions, (N,), or a boolean mask.
+    """
+
+    def __init__(self, whole: Partners, index: npt.NDArray[Any]) -> None:
+        self.whole = whole
+        self.index = np.arange(len(whole))[index]
+        text = f"{whole.fingerprint} {array_digest(self.index)}"
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The draws of these items."""
+        return self.whole.take(self.index[index])

@@ -1,0 +1,147 @@
+"""Writing a store: shard by shard, by any number of processes, over any number of starts."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from flowexp.checkpoints.atomic import write_json, write_npz, write_text
+from flowexp.checkpoints.resume_rules import plain
+from flowexp.data.pair_manifest import PairManifest
+from flowexp.data.pair_store import read_digests
+from flowexp.errors import UsageError
+from flowexp.evaluation import Processes
+
+__all__ = ["write_store"]
+
+Array = npt.NDArray[Any]
+Make = Callable[[npt.NDArray[np.int64]], Mapping[str, Array]]
+
+# where a run lies and what its checkpoint file is called do not change what is in it
+_FREE = ("manifest.ranges", "manifest.teacher.run", "manifest.teacher.checkpoint",
+         "config.run", "config.checkpoint")  # fmt: skip
+
+
+def write_store(
+    folder: Path,
+    *,
+    manifest: PairManifest,
+    config: Mapping[str, Any],
+    make: Make,
+    processes: Processes | None = None,
+    on_shard: Callable[[int, bool], None] | None = None,
+) -> None:
+    """Make what is missing of a store; every process must call this.
+
+    Shards are files that are complete or absent and depend on nothing but manifest and config, so
+    that a store is the same, byte for byte, however often and wherever its making was killed, and
+    however many processes shared it. A store may be continued with more pairs of the same kind.
+
+    Args:
+        folder: Where to; made if missing.
+        manifest: What the store is to hold.
+        config: The parts that make the pairs, in plain builtins.
+        make: Columns of the pairs with the given seeds or positions.
+        processes: Who shares the shards; None = this process alone.
+        on_shard: Told (pairs, whether they were made now) after each of this process's shards.
+
+    Raises:
+        UsageError: The folder holds pairs of another kind.
+    """
+    processes = processes or Processes()
+    if processes.is_first:
+        _begin(folder, manifest, plain(config))
+    processes.barrier()
+    recorded = read_digests(folder)
+    own = {}
+    for name, members in processes.share(list(manifest.shards().items())):
+        digest = _digest_if_done(folder / name, members, manifest.identity, recorded.get(name))
+        made = digest is None
+        if digest is None:
+            write_npz(folder / name, make(members))
+            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        own[name] = digest
+        if on_shard is not None:
+            on_shard(len(members), made)
+    gathered = processes.gather(own)
+    if gathered is not None:
+        digests = {name: digest for part in gathered for name, digest in part.items()}
+        write_json(folder / "digests.json", dict(sorted(digests.items())))
+    processes.barrier()
+
+
+def _begin(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> None:
+    """Start the folder, or make sure that it is this store's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(".*.*"):
+        if unfinished.suffix in (".npz", ".json", ".yaml"):
+            unfinished.unlink()
+    if (folder / "manifest.json").exists():
+        _refuse_another_kind(folder, manifest, config)
+    else:
+        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_json(folder / "manifest.json", manifest.to_dict())
+
+
+def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> None:
+    import json
+
+    try:
+        before = PairManifest.from_dict(json.loads((folder / "manifest.json").read_text()))
+        stored = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"{folder} holds a damaged store of pairs ({error}).",
+            key="dirs.run",
+            remedy="Choose another folder with dirs.run=...",
+        ) from error
+    old = {"manifest": plain(before.to_dict()), "config": stored}
+    new = {"manifest": plain(manifest.to_dict()), "config": config}
+    for changing in (old["manifest"], new["manifest"]):
+        changing.pop("num")
+    differences = list(_differences(old, new))
+    if differences:
+        raise UsageError(
+            f"{folder} holds pairs of another kind ({'; '.join(differences[:4])}).",
+            key="dirs.run",
+            remedy="Choose another folder with dirs.run=...; one store is one teacher, one sampler "
+            "and one guidance.",
+        )
+    members = before.members()
+    if not np.array_equal(manifest.members()[: len(members)], members):
+        raise UsageError(
+            f"{folder} holds {manifest.identity} {before.members_text()}, which are not the first "
+            f"of {manifest.members_text()}.",
+            key="seeds",
+            remedy="Ask for those and more, or choose another folder with dirs.run=...; a training "
+            "takes several: pairs=[A,B].",
+        )
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
+    if prefix in _FREE:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{prefix}.{key}" if prefix else key
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif old != new:
+        yield f"{prefix.partition('.')[2]}: {old} -> {new}"
+
+
+def _digest_if_done(
+    file: Path, members: npt.NDArray[np.int64], identity: str, recorded: str | None
+) -> str | None:
+    """sha256 of a shard that is there and right, else None."""
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        with np.load(file, allow_pickle=False) as columns:
+            same = np.array_equal(columns[identity], members)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return digest if same and recorded in (None, digest) else None
