@@ -2,16 +2,25 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as FilePath
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.broadcast import expand_as
 from flowexp.parameterizations import Parameterization
-from flowexp.paths import Path, Prediction
+from flowexp.paths import Conversion, Path, Prediction
 
-__all__ = ["FlowModel", "Model", "Origin"]
+__all__ = ["Evaluation", "FlowModel", "Model", "Origin"]
+
+
+class Evaluation(Protocol):
+    """A model at one time."""
+
+    def __call__(self, x_t: Tensor, **conditions: Tensor | None) -> Prediction:
+        """:meth:`Model.predict` at that time."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,19 @@ class Model(ABC):
             conditions: What the model is conditioned on, e.g. ``labels`` (B,) int64, -1 = none.
         """
 
+    def at(self, times: Tensor) -> list[Evaluation]:
+        """The model at each of some times, for samplers that know theirs in advance.
+
+        ``model.at(times)[i](x_t, **conditions)`` is ``model.predict(x_t, times[i], **conditions)``
+        to rounding. A model may prepare here, for all times together, what depends on time only; a
+        subclass that overrides :meth:`predict` alone is asked through it.
+
+        Args:
+            times: (K,), or (K, B) where the samples have their own; float64, on the device of the
+                states.
+        """
+        return [partial(self.predict, t=t) for t in times.unbind()]
+
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times nearest to float64 ``t``, of its shape, that the model was trained at.
 
@@ -66,6 +88,13 @@ class Model(ABC):
         Source: Karras et al., EDM, 2022, arXiv 2206.00364: ``round_sigma`` in their code.
         """
         return t
+
+    def alongside(self, other: "Model") -> "Model":
+        """A model that is to be asked beside this one, guided as this one is: itself here.
+
+        Wrappers wrap the other in the same way.
+        """
+        return other
 
     def velocity(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
         """``dx_t/dt``; see :meth:`predict`."""
@@ -113,8 +142,43 @@ class FlowModel(Model):
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
         scaled = (expand_as(inputs.c_in, x_t) * x_t).to(torch.float32)
         c_noise = inputs.c_noise.to(torch.float32).expand(x_t.shape[0])
-        output = self.network(scaled, c_noise, **conditions).to(x_t.dtype)
+        output = self.parameterization.evaluate(self.network, scaled, c_noise, conditions)
+        output = output.to(x_t.dtype)
         return Prediction(self.path, x_t, output, c, self.parameterization.conversion(c))
+
+    def at(self, times: Tensor) -> list[Evaluation]:
+        """The model at each time; all that depends on time only is computed here, at once."""
+        if type(self).predict is not FlowModel.predict:
+            return super().at(times)
+        t = times.to(device="cpu", dtype=torch.float64)
+        c = self.path.schedule.coefficients(t)
+        inputs = self.parameterization.inputs(self.path.schedule, t, c)
+        # The scalars that predictions carry are wanted where the states are.
+        conversions = self.parameterization.conversion(c.to(times.device)).rows()
+        c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
+        c_in = inputs.c_in.to(times.device)
+        # Numbers where they are scalars, on which tensor arithmetic is slow.
+        factors = c_in.unbind() if t.ndim > 1 else c_in.tolist()
+        rows = zip(factors, c_noise.unbind(), conversions, strict=True)
+        return [partial(self._evaluate, *row) for row in rows]
+
+    def _evaluate(
+        self,
+        c_in: Tensor | float,
+        c_noise: Tensor,
+        conversion: Conversion,
+        /,
+        x_t: Tensor,
+        **conditions: Tensor | None,
+    ) -> Prediction:
+        if isinstance(c_in, Tensor):
+            scaled = expand_as(c_in, x_t) * x_t
+        else:
+            scaled = x_t if c_in == 1.0 else x_t * c_in
+        scaled = scaled.to(torch.float32)
+        times = c_noise.expand(x_t.shape[0])
+        output = self.parameterization.evaluate(self.network, scaled, times, conditions)
+        return Prediction(self.path, x_t, output.to(x_t.dtype), conversion.c, conversion)
 
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times the parameterization knows."""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from flowexp.models import Model
 
-__all__ = ["Guidance"]
+__all__ = ["Guidance", "guided"]
 
 
 class Guidance(ABC):
@@ -17,3 +17,13 @@ class Guidance(ABC):
     @abstractmethod
     def wrap(self, model: Model) -> Model:
         """The guided model."""
+
+
+def guided(model: Model, *, guidance: Guidance) -> Model:
+    """A guided model, to be named as a ``_target_`` where a part needs a model, as a teacher.
+
+    Args:
+        model: What is guided.
+        guidance: How.
+    """
+    return guidance.wrap(model)

@@ -1,18 +1,21 @@
 """Classifier-free guidance."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from flowexp.guidance.base import Guidance
-from flowexp.models import Model
+from flowexp.models import Evaluation, Model
+from flowexp.networks.base import without_condition
 from flowexp.paths import Coefficients, Prediction
 
 __all__ = ["ClassifierFree"]
 
-_NO_LABEL = -1
+_DROPPED = ("labels", "tokens")
 
 
 class ClassifierFree(Guidance):
@@ -20,66 +23,111 @@ class ClassifierFree(Guidance):
 
     Data and noise are combined likewise, since all of them are affine in the network's output with
     the same coefficients. Both are evaluated as one doubled batch, which costs two evaluations per
-    sample. scale = 1 is the conditional model, at the cost of one; 0 is the unconditional one.
+    sample. scale = 1 is the conditional model, at the cost of one; 0 is the unconditional one, and in
+    between the two are interpolated (InstaFlow's code has the conditional model up to 1).
 
     Args:
         scale: 1 = conditional, above 1 = guided.
+        channels: How many of the first output channels are guided; the others stay conditional.
+            None = all. DiT, SiT and FlowTurbo guide the first 3 of their 4 latent channels.
 
     Raises:
-        ValueError: scale is not finite.
+        ValueError: scale is not finite, or channels is not positive.
 
     Source: Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv 2207.12598, eq. 6; their
-    w is scale - 1.
+    w is scale - 1. ``channels=3`` is what the code of DiT (Peebles & Xie, 2022, arXiv 2212.09748)
+    does "for exact reproducibility".
     """
 
-    def __init__(self, *, scale: float) -> None:
+    def __init__(self, *, scale: float, channels: int | None = None) -> None:
         if not math.isfinite(scale):
             raise ValueError(f"scale is {scale}; expected a finite number")
+        if channels is not None and channels < 1:
+            raise ValueError(f"channels is {channels}; expected a positive number or null")
         self.scale = float(scale)
+        self.channels = channels
 
     def wrap(self, model: Model) -> Model:
         """The guided model; the model itself for scale = 1."""
-        return model if self.scale == 1.0 else _ClassifierFreeModel(model, scale=self.scale)
+        if self.scale == 1.0:
+            return model
+        return _ClassifierFreeModel(model, scale=self.scale, channels=self.channels)
 
 
 class _ClassifierFreeModel(Model):
     """The model of :class:`ClassifierFree`."""
 
-    def __init__(self, model: Model, *, scale: float) -> None:
+    def __init__(self, model: Model, *, scale: float, channels: int | None) -> None:
         self.model = model
         self.scale = scale
+        self.channels = channels
         self.path = model.path
         self.time_range = model.time_range
         self.evaluations_per_call = 2 * model.evaluations_per_call
         self.origin = model.origin
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
-        """One call of the model with the batch, and once more without labels.
+        """One call of the model with the batch, and once more without labels and captions.
 
         Raises:
-            ValueError: No labels are given.
+            ValueError: No labels and no captions are given.
         """
-        labels = conditions.get("labels")
-        if labels is None:
-            raise ValueError(
-                "classifier-free guidance needs labels, but the model is asked without them; use "
-                "guidance=none for an unconditional model"
-            )
-        doubled = {name: None if c is None else torch.cat([c, c]) for name, c in conditions.items()}
-        doubled["labels"] = torch.cat([labels, torch.full_like(labels, _NO_LABEL)])
         times = t if t.ndim == 0 else torch.cat([t, t])
-        both = self.model.predict(torch.cat([x_t, x_t]), times, **doubled)
-        conditional, unconditional = both.output.chunk(2)
-        output = torch.lerp(unconditional, conditional, self.scale)
-        c, conversion = both.coefficients, both.conversion
-        if t.ndim == 1:
-            c = _first_half(c)
-            conversion = conversion.at(c)
-        return Prediction(self.path, x_t, output, c, conversion)
+        both = self.model.predict(torch.cat([x_t, x_t]), times, **_doubled(conditions))
+        if t.ndim == 0:
+            return self._guided(x_t, both)
+        half = _first_half(both.coefficients)
+        output = self._combined(both.output)
+        return Prediction(self.path, x_t, output, half, both.conversion.at(half))
+
+    def at(self, times: Tensor) -> list[Evaluation]:
+        """The guided model at each time."""
+        if times.ndim > 1:
+            return super().at(times)
+        return [partial(self._evaluate, evaluate) for evaluate in self.model.at(times)]
+
+    def _evaluate(
+        self, evaluate: Evaluation, /, x_t: Tensor, **conditions: Tensor | None
+    ) -> Prediction:
+        return self._guided(x_t, evaluate(torch.cat([x_t, x_t]), **_doubled(conditions)))
+
+    def _guided(self, x_t: Tensor, both: Prediction) -> Prediction:
+        output = self._combined(both.output)
+        return Prediction(self.path, x_t, output, both.coefficients, both.conversion)
+
+    def _combined(self, output: Tensor) -> Tensor:
+        conditional, unconditional = output.chunk(2)
+        guided = torch.lerp(unconditional, conditional, self.scale)
+        if self.channels is None:
+            return guided
+        return torch.cat([guided[:, : self.channels], conditional[:, self.channels :]], dim=1)
+
+    def alongside(self, other: Model) -> Model:
+        """The other model under the same guidance."""
+        inner = self.model.alongside(other)
+        return _ClassifierFreeModel(inner, scale=self.scale, channels=self.channels)
 
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times the guided model knows."""
         return self.model.nearest_time(t)
+
+
+def _doubled(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """Every condition twice, the second time without labels and captions.
+
+    Raises:
+        ValueError: No labels and no captions are given.
+    """
+    if all(conditions.get(name) is None for name in _DROPPED):
+        raise ValueError(
+            "classifier-free guidance needs labels or tokens, but the model is asked without them; "
+            "use guidance=none for an unconditional model"
+        )
+    doubled: dict[str, Tensor | None] = {}
+    for name, c in conditions.items():
+        second = without_condition(c) if c is not None and name in _DROPPED else c
+        doubled[name] = None if c is None or second is None else torch.cat([c, second])
+    return doubled
 
 
 def _first_half(c: Coefficients) -> Coefficients:

@@ -2,18 +2,22 @@
 
 from flowexp.networks.adm import DhariwalUNet
 from flowexp.networks.base import ImageNetwork, Network, label_vectors
+from flowexp.networks.caption import CaptionedNetwork, TextEncoder, WordEncoder
 from flowexp.networks.dit import DiT
 from flowexp.networks.mlp import MLP
 from flowexp.networks.songunet import SongUNet
 from flowexp.networks.unet import UNet
 
 __all__ = [
+    "CaptionedNetwork",
     "MLP",
     "DiT",
     "DhariwalUNet",
     "ImageNetwork",
     "Network",
     "SongUNet",
+    "TextEncoder",
     "UNet",
+    "WordEncoder",
     "label_vectors",
 ]

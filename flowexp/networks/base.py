@@ -14,9 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ImageNetwork", "Network", "crop", "label_vectors", "pad_to_multiple"]
+__all__ = [
+    "ImageNetwork",
+    "Network",
+    "crop",
+    "label_vectors",
+    "pad_to_multiple",
+    "without_condition",
+]
 
 NO_LABEL = -1
+
+
+def without_condition(value: Tensor) -> Tensor:
+    """What says "no label" or "no caption" in place of a condition: -1, or zeros for vectors."""
+    return torch.full_like(value, 0 if value.is_floating_point() else NO_LABEL)
 
 
 def label_vectors(
@@ -120,9 +132,14 @@ class Network(nn.Module, ABC):
             the network is in training mode.
         augment_dim: Length of the augmentation vectors (EDM's non-leaky augmentation); 0 = none.
 
+    Attributes:
+        takes_tokens: Whether it is told captions, under ``tokens``.
+
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    takes_tokens: bool = False
 
     def __init__(
         self,

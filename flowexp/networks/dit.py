@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.networks.attention_features import AttentionValues
 from flowexp.networks.base import ImageNetwork
 from flowexp.networks.embedding import PositionalEmbedding
 
@@ -225,13 +226,14 @@ class _Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.values = AttentionValues()
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, length, _ = tokens.shape
         qkv: Tensor = self.qkv(tokens).reshape(batch, length, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        h = F.scaled_dot_product_attention(q, k, v)
+        h = F.scaled_dot_product_attention(q, k, self.values(v))
         out: Tensor = self.proj(h.transpose(1, 2).flatten(2))
         return out
 

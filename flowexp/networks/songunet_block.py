@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.networks.attention_features import AttentionValues
 from flowexp.networks.songunet_layers import Conv2d, GroupNorm, Init, Linear
 
 __all__ = ["UNetBlock", "UNetBlockStyle"]
@@ -106,6 +107,7 @@ class UNetBlock(nn.Module):
         if self.heads:
             self.norm2 = GroupNorm(out_channels, eps=style.eps)
             self.qkv = Conv2d(out_channels, out_channels * 3, kernel=1, init=style.init_attn)
+            self.values = AttentionValues()
             self.proj = Conv2d(out_channels, out_channels, kernel=1, init=style.init_zero)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -129,5 +131,5 @@ class UNetBlock(nn.Module):
         split = qkv.reshape(batch, self.heads, channels // (3 * self.heads), 3, height * width)
         q, k, v = (part.transpose(-1, -2) for part in split.unbind(3))
         # The kernels behind this call keep the softmax in float32 for half-precision inputs too.
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, self.values(v))
         return out.transpose(-1, -2).reshape(batch, channels // 3, height, width)

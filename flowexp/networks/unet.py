@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.networks.attention_features import AttentionValues
 from flowexp.networks.base import ImageNetwork
 from flowexp.networks.embedding import ConditionEmbedding
 
@@ -230,13 +231,14 @@ class _Attention(nn.Module):
         self.heads = channels // head_dim
         self.norm = _norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.values = AttentionValues()
         self.proj = _zero_conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, -1, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(1)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
+        h = F.scaled_dot_product_attention(q, k, self.values(v)).transpose(-1, -2)
         out: Tensor = self.proj(h.reshape(batch, channels, height, width))
         return out
 

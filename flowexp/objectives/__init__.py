@@ -4,10 +4,21 @@ from flowexp.objectives import premetrics, weightings
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.bridge_matching import BridgeMatching
 from flowexp.objectives.finite_set import finite_set_mean
+from flowexp.objectives.flow_guided import FlowGuided
+from flowexp.objectives.perceptual_regression import PerceptualDistance, PerceptualRegression
+from flowexp.objectives.phased import PhasedRectification, segment_between
 from flowexp.objectives.poisson_field import FieldPoints, PoissonField, field_points
-from flowexp.objectives.premetrics import Premetric, PseudoHuber, SquaredL2
+from flowexp.objectives.premetrics import (
+    L2,
+    ElementwisePseudoHuber,
+    Premetric,
+    PseudoHuber,
+    SquaredL2,
+)
 from flowexp.objectives.regression import PredictionKind, Regression
 from flowexp.objectives.stable_target import StableTarget
+from flowexp.objectives.velocity_refinement import VelocityRefinement
+from flowexp.objectives.weighted_sum import WeightedSum
 from flowexp.objectives.weightings import Weighting
 
 __all__ = [
@@ -15,10 +26,19 @@ __all__ = [
     "Objective",
     "BridgeMatching",
     "FieldPoints",
+    "FlowGuided",
+    "PerceptualDistance",
+    "PerceptualRegression",
+    "PhasedRectification",
     "PoissonField",
     "StableTarget",
+    "VelocityRefinement",
+    "WeightedSum",
     "field_points",
     "finite_set_mean",
+    "segment_between",
+    "L2",
+    "ElementwisePseudoHuber",
     "Premetric",
     "PseudoHuber",
     "SquaredL2",

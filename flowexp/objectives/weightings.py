@@ -14,10 +14,12 @@ from torch import Tensor
 from flowexp.paths import Coefficients
 
 __all__ = [
+    "Alpha",
     "EDM",
     "SNR",
     "LikelihoodOfNoise",
     "MinSNR",
+    "ShiftedSNR",
     "Uniform",
     "VelocityOfNoise",
     "Weighting",
@@ -25,7 +27,13 @@ __all__ = [
 
 
 class Weighting(ABC):
-    """The loss weight at a time."""
+    """The loss weight at a time.
+
+    Attributes:
+        needs_signal: Whether it is infinite where alpha is 0, at pure source.
+    """
+
+    needs_signal: bool = False
 
     @abstractmethod
     def __call__(self, c: Coefficients) -> Tensor:
@@ -38,6 +46,17 @@ class Uniform(Weighting):
     def __call__(self, c: Coefficients) -> Tensor:
         """1 at all times."""
         return torch.ones_like(c.alpha)
+
+
+class Alpha(Weighting):
+    """``alpha``, which is 1 - t on the linear path: deviations near the data count most.
+
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320: weight of LPIPS-Huber's pseudo-Huber part.
+    """
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The coefficient of the data."""
+        return c.alpha
 
 
 class EDM(Weighting):
@@ -99,11 +118,38 @@ class MinSNR(Weighting):
         return _snr(c).clamp(max=self.gamma)
 
 
+class ShiftedSNR(Weighting):
+    """``plus + (alpha / (sigma + offset))^2``, for the velocity target; finite at both ends.
+
+    Args:
+        plus: Least weight, >= 0; 1 is "snr+1" of the authors' code, 4 its "karras".
+        offset: Keeps the weight finite where sigma is 0, > 0.
+
+    Raises:
+        ValueError: plus is negative or offset not positive.
+
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' losses.py, whose
+    published runs have weight 1.
+    """
+
+    def __init__(self, *, plus: float = 1.0, offset: float = 1e-3) -> None:
+        if not (plus >= 0.0 and offset > 0.0):
+            raise ValueError(f"need plus >= 0 and offset > 0, got plus={plus}, offset={offset}")
+        self.plus = float(plus)
+        self.offset = float(offset)
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        """The weight."""
+        return self.plus + (c.alpha / (c.sigma + self.offset)) ** 2
+
+
 class VelocityOfNoise(Weighting):
     """``(W / alpha)^2``, for the noise target: the velocity loss of the converted prediction.
 
     Source: Ma et al., SiT, 2024, arXiv 2401.08740 (weight "velocity").
     """
+
+    needs_signal = True
 
     def __call__(self, c: Coefficients) -> Tensor:
         """The weight; infinite where alpha is 0."""
@@ -116,6 +162,8 @@ class LikelihoodOfNoise(Weighting):
     Source: Ma et al., SiT, 2024, arXiv 2401.08740 (weight "likelihood"); Song et al., Maximum
     Likelihood Training of Score-Based Diffusion Models, 2021, arXiv 2101.09258.
     """
+
+    needs_signal = True
 
     def __call__(self, c: Coefficients) -> Tensor:
         """The weight; infinite at both ends."""

@@ -10,6 +10,7 @@ from flowexp.parameterizations.poisson_field import (
     normalized_field,
 )
 from flowexp.parameterizations.ve_preconditioning import VEPreconditioning
+from flowexp.parameterizations.velocity_increment import VelocityIncrement
 from flowexp.parameterizations.vp_preconditioning import VPPreconditioning
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "VEPreconditioning",
     "IDDPMPreconditioning",
     "VelocityPrediction",
+    "VelocityIncrement",
     "NoisePrediction",
     "DataPrediction",
     "FieldConversion",

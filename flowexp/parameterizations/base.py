@@ -1,10 +1,11 @@
 """What a parameterization answers: how the raw network becomes a prediction."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowexp.paths import Coefficients, Conversion, Schedule
 
@@ -25,7 +26,13 @@ class NetworkInputs:
 
 
 class Parameterization(ABC):
-    """The rule that turns the raw network F into a prediction on any path."""
+    """The rule that turns the raw network F into a prediction on any path.
+
+    Attributes:
+        needs_signal: Whether the network cannot be asked where alpha is 0, at pure source.
+    """
+
+    needs_signal: bool = False
 
     @abstractmethod
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
@@ -34,6 +41,24 @@ class Parameterization(ABC):
     @abstractmethod
     def conversion(self, c: Coefficients) -> Conversion:
         """How F becomes data, noise and velocity."""
+
+    def evaluate(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        c_noise: Tensor,
+        conditions: Mapping[str, Tensor | None],
+    ) -> Tensor:
+        """The raw output F; a network that sees more than the state is given it here.
+
+        Args:
+            network: The network.
+            x: Scaled state, (B, ...), float32.
+            c_noise: Time condition, (B,), float32.
+            conditions: What the model was asked with.
+        """
+        output: Tensor = network(x, c_noise, **conditions)
+        return output
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """The times (low, high) at which samplers may ask for a velocity.

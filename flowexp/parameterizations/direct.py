@@ -56,6 +56,8 @@ class NoisePrediction(_Direct):
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
     """
 
+    needs_signal = True
+
     def __init__(self, *, time_scale: float = 1.0, min_alpha: float = 1e-3) -> None:
         super().__init__(time_scale=time_scale)
         if not 0.0 < min_alpha < 1.0:

@@ -27,6 +27,8 @@ class EDMPreconditioning(Parameterization):
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column "Ours".
     """
 
+    needs_signal = True
+
     def __init__(
         self, *, sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0
     ) -> None:

@@ -36,6 +36,8 @@ class IDDPMPreconditioning(Parameterization):
     to 5e-4; here they are float64.
     """
 
+    needs_signal = True
+
     # Twice as many output channels as the data have are allowed.
     doubles_channels = True
 

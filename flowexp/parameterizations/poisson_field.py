@@ -6,7 +6,8 @@ noise: ``e = (x - D)/s = v_x / v_s``.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -51,6 +52,11 @@ class _AlongNoise(Affine):
         along_x, along_level = self.conversion.field(output, like=x_t)
         ratio = along_x / expand_as(self.conversion.replaced(along_x, along_level), along_x)
         return super().__call__(x_t, ratio)
+
+    def rows(self) -> list[Self]:
+        """One per time, each with the noise of that time."""
+        single = zip(super().rows(), self.conversion.c.rows(), strict=True)
+        return [replace(row, conversion=replace(self.conversion, c=c)) for row, c in single]
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,8 @@ class PoissonFieldPrediction(Parameterization):
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178; Newbeeer/Poisson_flow, models/ncsnpp.py (mean
     of a further channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).
     """
+
+    needs_signal = True
 
     # One output channel more than the data have is allowed.
     extra_channels = 1

@@ -30,6 +30,8 @@ class VEPreconditioning(Parameterization):
     2011.13456 (NCSN++).
     """
 
+    needs_signal = True
+
     def __init__(self, *, sigma_min: float = 0.02, sigma_max: float = 100.0) -> None:
         if not 0.0 < sigma_min < sigma_max:
             raise ValueError(

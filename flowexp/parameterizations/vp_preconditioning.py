@@ -30,6 +30,8 @@ class VPPreconditioning(Parameterization):
     2011.13456.
     """
 
+    needs_signal = True
+
     def __init__(
         self,
         *,

@@ -11,6 +11,7 @@ from flowexp.paths.bridge import (
 from flowexp.paths.clipped_sources import ClippedStudentT, RadiusClippedStudentT, beta_radius
 from flowexp.paths.conversions import Affine, Conversion, Prediction
 from flowexp.paths.cosine import Cosine
+from flowexp.paths.discrete_vp import DiscreteVP
 from flowexp.paths.linear import Linear
 from flowexp.paths.path import Path, PathPoint
 from flowexp.paths.polynomial import Polynomial
@@ -30,6 +31,7 @@ __all__ = [
     "VE",
     "VP",
     "LinearVP",
+    "DiscreteVP",
     "Cosine",
     "Trigonometric",
     "Affine",

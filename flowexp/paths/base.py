@@ -35,6 +35,16 @@ class Coefficients:
     d_sigma: Tensor
     wronskian: Tensor
 
+    def rows(self) -> list["Coefficients"]:
+        """One set per row of fields (K,) or (K, B)."""
+        columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
+        return [Coefficients(*row) for row in zip(*(c.unbind() for c in columns), strict=True)]
+
+    def to(self, device: torch.device) -> "Coefficients":
+        """The same on a device."""
+        columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
+        return Coefficients(*(c.to(device) for c in columns))
+
 
 class Schedule(ABC):
     """The pair (alpha, sigma) as functions of time, with derivatives and inverse.
@@ -48,12 +58,14 @@ class Schedule(ABC):
 
     Attributes:
         grid_floor: The last time above 0 on the natural grid; 0 = none.
+        ends_in_source: Whether alpha is 0 at t = 1.
 
     Raises:
         ValueError: Not 0 <= t_min < t_max.
     """
 
     grid_floor: float = 0.0
+    ends_in_source: bool = False
 
     def __init__(self, t_min: float, t_max: float) -> None:
         if not 0.0 <= t_min < t_max or not math.isfinite(t_max):

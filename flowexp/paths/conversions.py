@@ -17,6 +17,7 @@ The score ``-e / sigma`` is derived from the noise, and only for a Gaussian sour
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -44,14 +45,36 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Affine:
-    """``state * x_t + output * F``; coefficients of the shape of t, float64."""
+    """``state * x_t + output * F``.
 
-    state: Tensor
-    output: Tensor
+    Attributes:
+        state: Coefficient of x_t: float64 of the shape of t, or a number for one time.
+        output: Coefficient of F, likewise.
+    """
+
+    state: Tensor | float
+    output: Tensor | float
 
     def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
         """The combination, in the dtype of ``x_t``."""
-        return expand_as(self.state, x_t) * x_t + expand_as(self.output, x_t) * output
+        if isinstance(self.state, float) and isinstance(self.output, float):
+            return torch.add(x_t * self.state, output, alpha=self.output)
+        state, factor = torch.as_tensor(self.state), torch.as_tensor(self.output)
+        return expand_as(state, x_t) * x_t + expand_as(factor, x_t) * output
+
+    def rows(self) -> list[Self]:
+        """One affine per row of coefficients (K,) or (K, B): of numbers, or of tensors (B,)."""
+        states, outputs = torch.as_tensor(self.state), torch.as_tensor(self.output)
+        pairs = zip(_listed(states), _listed(outputs), strict=True)
+        return [replace(self, state=a, output=b) for a, b in pairs]
+
+
+def _listed(values: Tensor) -> Sequence[Tensor | float]:
+    """The rows of a tensor; numbers where they are scalars, on which tensor arithmetic is slow."""
+    if values.ndim > 1:
+        return values.unbind()
+    numbers: list[Tensor | float] = values.tolist()
+    return numbers
 
 
 class _Identity(Affine):
@@ -106,13 +129,64 @@ class Conversion(ABC):
     def velocity(self) -> Affine:
         """F to velocity."""
 
-    def at(self, c: Coefficients) -> Self:
+    def at(self, c: Coefficients) -> "Conversion":
         """The same rule at other coefficients."""
         return replace(self, c=c)
+
+    def rows(self) -> list["Conversion"]:
+        """One conversion per row of coefficients (K,) or (K, B).
+
+        Their coefficients are computed for all times at once, when the first of them is asked:
+        beside a small network, tensor arithmetic on single numbers is what costs.
+        """
+        table = _Table(self)
+        return [_Row(c, table, i) for i, c in enumerate(self.c.rows())]
 
     @property
     def _identity(self) -> Affine:
         return _Identity(torch.zeros_like(self.c.alpha), torch.ones_like(self.c.alpha))
+
+
+class _Table:
+    """The affines of a conversion at many times, one per time."""
+
+    def __init__(self, conversion: Conversion) -> None:
+        self.conversion = conversion
+
+    @cached_property
+    def data(self) -> list[Affine]:
+        return self.conversion.data.rows()
+
+    @cached_property
+    def noise(self) -> list[Affine]:
+        return self.conversion.noise.rows()
+
+    @cached_property
+    def velocity(self) -> list[Affine]:
+        return self.conversion.velocity.rows()
+
+
+@dataclass(frozen=True)
+class _Row(Conversion):
+    """A conversion at one time of a table."""
+
+    table: _Table
+    index: int
+
+    @property
+    def data(self) -> Affine:
+        return self.table.data[self.index]
+
+    @property
+    def noise(self) -> Affine:
+        return self.table.noise[self.index]
+
+    @property
+    def velocity(self) -> Affine:
+        return self.table.velocity[self.index]
+
+    def at(self, c: Coefficients) -> Conversion:
+        return self.table.conversion.at(c)
 
 
 class FromVelocity(Conversion):
@@ -281,7 +355,7 @@ class FromPreconditioned(Conversion):
 class Prediction:
     """What a model says about x_t, in every linear form, from one network call.
 
-    Each property is computed when it is first asked for, in the dtype of ``x_t``.
+    Each property is computed when it is asked for, in the dtype of ``x_t``.
 
     Args:
         path: The path that x_t lies on.
@@ -315,22 +389,22 @@ class Prediction:
         c = path.schedule.coefficients(t.to(torch.float64))
         return cls(path, x_t, noise, c, FromNoise(c))
 
-    @cached_property
+    @property
     def data(self) -> Tensor:
         """Denoised state: E[x | x_t] for an ideal model."""
         return self.conversion.data(self.x_t, self.output)
 
-    @cached_property
+    @property
     def noise(self) -> Tensor:
         """E[e | x_t] for an ideal model."""
         return self.conversion.noise(self.x_t, self.output)
 
-    @cached_property
+    @property
     def velocity(self) -> Tensor:
         """dx_t/dt = E[alpha' x + sigma' e | x_t] for an ideal model."""
         return self.conversion.velocity(self.x_t, self.output)
 
-    @cached_property
+    @property
     def score(self) -> Tensor:
         """``grad log p_t(x_t) = -e / sigma``.
 

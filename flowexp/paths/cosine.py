@@ -24,6 +24,8 @@ class Cosine(Schedule):
     Source: Nichol & Dhariwal, Improved DDPM, 2021, arXiv 2102.09672, eq. 17.
     """
 
+    ends_in_source = True
+
     grid_floor = 1e-3
 
     def __init__(self, *, s: float = 0.008, t_min: float = 1e-5, t_max: float = 0.999) -> None:

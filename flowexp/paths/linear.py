@@ -23,6 +23,8 @@ class Linear(Schedule):
     Matching for Generative Modeling, 2022, arXiv 2210.02747, eq. 20 (with t reversed).
     """
 
+    ends_in_source = True
+
     def __init__(self, *, sigma_min: float = 0.0, t_min: float = 0.0, t_max: float = 1.0) -> None:
         super().__init__(t_min, t_max)
         if not 0.0 <= sigma_min < 1.0:

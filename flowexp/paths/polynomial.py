@@ -20,6 +20,8 @@ class Polynomial(Schedule):
     Source: Lipman et al., Flow Matching Guide and Code, 2024, arXiv 2412.06264, section 4.
     """
 
+    ends_in_source = True
+
     def __init__(self, *, n: float = 2.0, t_min: float = 0.0, t_max: float = 0.999) -> None:
         super().__init__(t_min, t_max)
         if not n > 0:

@@ -23,6 +23,8 @@ class Trigonometric(Schedule):
     (GVP).
     """
 
+    ends_in_source = True
+
     def __init__(self, *, t_min: float = 0.0, t_max: float = 1.0) -> None:
         super().__init__(t_min, t_max)
 

@@ -74,6 +74,8 @@ class LinearVP(Schedule):
     Source: Lipman et al., Flow Matching Guide and Code, 2024, arXiv 2412.06264 ("linear VP").
     """
 
+    ends_in_source = True
+
     grid_floor = _SAMPLING_FLOOR
 
     def __init__(self, *, t_min: float = 1e-5, t_max: float = 1.0) -> None:

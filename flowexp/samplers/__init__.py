@@ -3,15 +3,32 @@
 from flowexp.samplers.adams_bashforth import AdamsBashforth
 from flowexp.samplers.adaptive import IntegrationError
 from flowexp.samplers.base import CountedModel, Sampler, Samples, StepObserver, TimeGrid
+from flowexp.samplers.bellman import BellmanGrid
 from flowexp.samplers.ddim import DDIM
 from flowexp.samplers.dormand_prince import DormandPrince
 from flowexp.samplers.dpm2 import DPM2
+from flowexp.samplers.dpm_solver import DPMSolver
+from flowexp.samplers.dpm_solver_singlestep import SinglestepDPMSolver
+from flowexp.samplers.dpm_solver_v3 import DPMSolverV3
+from flowexp.samplers.editing import Edited, Editing
 from flowexp.samplers.edm_heun import EDMHeun
 from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.inversion import Inversion
+from flowexp.samplers.lagged_euler import LaggedEuler
 from flowexp.samplers.log_dormand_prince import LogDormandPrince
+from flowexp.samplers.model_statistics import (
+    ConstantStatistics,
+    ModelStatistics,
+    ReferenceStatistics,
+    Statistics,
+    StoredStatistics,
+)
+from flowexp.samplers.multistep import MultistepSampler
 from flowexp.samplers.noise_grids import EDMGrid, IDDPMGrid, LogSNR, VPGrid
 from flowexp.samplers.perturbations import Churn, Perturbation, StateNoise
+from flowexp.samplers.power_grid import PowerGrid
+from flowexp.samplers.reinterpolation import Reinterpolation
 from flowexp.samplers.runge_kutta import (
     RK4,
     Euler,
@@ -24,9 +41,20 @@ from flowexp.samplers.runge_kutta import (
     Tableau,
     ThreeEighths,
 )
+from flowexp.samplers.second_order_taylor import FireFlow, RFSolver
 from flowexp.samplers.stacked_generators import StackedGenerators
-from flowexp.samplers.time_grids import Given, Natural, Quadratic, Shifted, Uniform
+from flowexp.samplers.time_grids import (
+    Given,
+    InsetUniform,
+    Natural,
+    Quadratic,
+    Shifted,
+    TokenShifted,
+    Uniform,
+)
+from flowexp.samplers.unipc import UniPC
 from flowexp.samplers.variables import NoiseToSignal, Time, Variable
+from flowexp.samplers.velocity_blocks import VelocityBlocks
 
 __all__ = [
     "CountedModel",
@@ -47,23 +75,45 @@ __all__ = [
     "Heun3",
     "RK4",
     "ThreeEighths",
+    "RFSolver",
+    "FireFlow",
     "EDMHeun",
     "DDIM",
     "DPM2",
     "AdamsBashforth",
+    "MultistepSampler",
+    "DPMSolver",
+    "SinglestepDPMSolver",
+    "UniPC",
+    "DPMSolverV3",
+    "Statistics",
+    "ModelStatistics",
+    "StoredStatistics",
+    "ReferenceStatistics",
+    "ConstantStatistics",
     "DormandPrince",
     "LogDormandPrince",
+    "LaggedEuler",
+    "VelocityBlocks",
+    "Reinterpolation",
     "IntegrationError",
+    "Inversion",
+    "Editing",
+    "Edited",
     "TimeGrid",
+    "BellmanGrid",
     "Natural",
     "Uniform",
+    "InsetUniform",
     "Quadratic",
     "Shifted",
+    "TokenShifted",
     "Given",
     "EDMGrid",
     "LogSNR",
     "VPGrid",
     "IDDPMGrid",
+    "PowerGrid",
     "Variable",
     "Time",
     "NoiseToSignal",

@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from flowexp.models import Model
+from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
 from flowexp.seeding import Noise
 
@@ -58,6 +59,20 @@ class CountedModel(Model):
         """One counted call."""
         self.calls += 1
         return self.model.predict(x_t, t, **conditions)
+
+    def at(self, times: Tensor) -> list[Evaluation]:
+        """The model at each time; its calls are counted."""
+        return [partial(self._counted, evaluate) for evaluate in self.model.at(times)]
+
+    def _counted(
+        self, evaluate: Evaluation, /, x_t: Tensor, **conditions: Tensor | None
+    ) -> Prediction:
+        self.calls += 1
+        return evaluate(x_t, **conditions)
+
+    def alongside(self, other: Model) -> Model:
+        """As the counted model would have it; not counted."""
+        return self.model.alongside(other)
 
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times the counted model knows; not counted."""

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
@@ -46,18 +45,19 @@ class DDIM(FixedStepSampler):
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
         """The states at the ends of the intervals."""
-        times = [intervals[0].start.time, *(interval.end.time for interval in intervals)]
-        c = field.schedule.coefficients(torch.tensor(times, dtype=torch.float64))
-        alphas, sigmas = c.alpha.tolist(), c.sigma.tolist()
-        for i, interval in enumerate(intervals):
+        levels = field.levels([intervals[0].start, *(interval.end for interval in intervals)])
+        for interval, before, (alpha, sigma) in zip(intervals, levels, levels[1:], strict=False):
             prediction = field.predict(z, interval.start)
-            alpha, sigma = alphas[i + 1], sigmas[i + 1]
-            # n'/n without a division by alpha, which is 0 at the start of some paths.
-            ratio = (sigma * alphas[i]) / (alpha * sigmas[i])
-            fresh = self.eta * math.sqrt(max(0.0, 1.0 - ratio**2))
+            fresh = self.eta and self.eta * _fresh_share(*before, alpha, sigma)
             z = prediction.data * alpha
             if sigma > 0.0:
                 z.add_(prediction.noise, alpha=sigma * math.sqrt(1.0 - fresh**2))
             if sigma * fresh > 0.0 and noise is not None:
                 z.add_(noise(interval.index, z), alpha=sigma * fresh)
             yield z
+
+
+def _fresh_share(alpha: float, sigma: float, alpha_next: float, sigma_next: float) -> float:
+    """``sqrt(1 - (n'/n)^2)`` without a division by alpha, which is 0 where some paths start."""
+    ratio = (sigma_next * alpha) / (alpha_next * sigma)
+    return math.sqrt(max(0.0, 1.0 - ratio**2))

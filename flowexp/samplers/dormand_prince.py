@@ -5,11 +5,11 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
-from flowexp.samplers.adaptive import StepControl, integrate
+from flowexp.samplers.adaptive import Slope, StepControl, integrate
 from flowexp.samplers.base import Sampler, Samples, StepObserver
 from flowexp.seeding import Noise
 
-__all__ = ["DormandPrince"]
+__all__ = ["DormandPrince", "velocity_of"]
 
 
 class DormandPrince(Sampler):
@@ -28,13 +28,17 @@ class DormandPrince(Sampler):
             the flattened batch and all samples share the steps, as in scipy, torchdiffeq and the
             published numbers.
         denoise_at_end: Take the last step to t = 0 when the model's range ends above it.
+        start_time: Where the integration starts, with the state that belongs to the path's last
+            time; null = the last time at which the model may be asked, with the state there.
         max_steps: Attempts allowed per sample.
         double: Keep the state in float64, else float32.
 
     Raises:
-        ValueError: A tolerance or max_steps is not positive.
+        ValueError: A tolerance, start_time or max_steps is not positive.
 
-    Source: Dormand & Prince, 1980; control and initial step of scipy.integrate.RK45.
+    Source: Dormand & Prince, 1980; control and initial step of scipy.integrate.RK45. Rectified
+    flow's code (Liu et al., 2022, arXiv 2209.03003) has rtol = atol = 1e-5, per_sample = false and
+    start_time = 0.999: it puts e itself there.
     """
 
     def __init__(
@@ -44,11 +48,15 @@ class DormandPrince(Sampler):
         atol: float = 1e-5,
         per_sample: bool = True,
         denoise_at_end: bool = True,
+        start_time: float | None = None,
         max_steps: int = 1000,
         double: bool = True,
     ) -> None:
+        if start_time is not None and not start_time > 0.0:
+            raise ValueError(f"start_time is {start_time}; expected a positive time or null")
         self.control = StepControl(float(rtol), float(atol), per_sample, max_steps)
         self.denoise_at_end = denoise_at_end
+        self.start_time = None if start_time is None else float(start_time)
         self.dtype = torch.float64 if double else torch.float32
 
     @torch.inference_mode()
@@ -61,7 +69,7 @@ class DormandPrince(Sampler):
         on_step: StepObserver | None = None,
         **conditions: Tensor | None,
     ) -> Samples:
-        """Integrate from ``sigma(t_max) e``; ``noise`` is not used.
+        """Integrate from the scaled source draws; ``noise`` is not used.
 
         Args:
             model: What predicts; conditions are handed through to it.
@@ -72,26 +80,66 @@ class DormandPrince(Sampler):
             conditions: (B, ...) tensors such as ``labels``.
 
         Raises:
+            ValueError: start_time is not within the model's range.
             IntegrationError: A sample needed more than max_steps attempts, its step size fell below
                 the spacing of float64 times, or its state is not finite.
         """
-        low, high = model.time_range
-        batch = e.shape[0]
-
-        def slope(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            if x.shape[0] == batch:
-                return model.velocity(x, t, **conditions)
-            here = {name: None if c is None else c[rows] for name, c in conditions.items()}
-            return model.velocity(x, t, **here)
-
-        start = torch.full((), high, dtype=torch.float64, device=e.device)
-        x = model.path.start(e.to(self.dtype), start)
-        x, nfe = integrate(slope, x, start=high, end=low, control=self.control, observe=on_step)
+        low, start = model.time_range[0], self.start_of(model)
+        slope = velocity_of(model, conditions, batch=e.shape[0])
+        scaled_at = torch.full((), self.scale_time(model), dtype=torch.float64, device=e.device)
+        x = model.path.start(e.to(self.dtype), scaled_at)
+        x, nfe = integrate(slope, x, start=start, end=low, control=self.control, observe=on_step)
         if low > 0.0 and self.denoise_at_end:
             x, nfe = _denoised(model, x, low, conditions), nfe + 1
             if on_step is not None:
-                on_step(torch.zeros_like(start), x)
+                on_step(torch.zeros_like(scaled_at), x)
         return Samples(x.to(e.dtype), nfe * model.evaluations_per_call)
+
+    def check(self, model: Model) -> None:
+        """Refuse a model on which the start is not defined.
+
+        Raises:
+            ValueError: start_time is not within the model's range.
+        """
+        self.check_source(model)
+        self.start_of(model)
+
+    def start_of(self, model: Model) -> float:
+        """The time at which the integration starts.
+
+        Raises:
+            ValueError: start_time is not within the model's range.
+        """
+        low, high = model.time_range
+        if self.start_time is None:
+            return high
+        if not low < self.start_time <= high:
+            raise ValueError(
+                f"start_time is {self.start_time}, but the model is defined on [{low}, {high}]"
+            )
+        return self.start_time
+
+    def scale_time(self, model: Model) -> float:
+        """The time whose sigma the source draws are multiplied by at the start."""
+        return model.time_range[1] if self.start_time is None else model.path.schedule.t_max
+
+
+def velocity_of(model: Model, conditions: dict[str, Tensor | None], *, batch: int) -> Slope:
+    """A model's velocity as the slope of an adaptive walk, which may drop rows of the batch.
+
+    Args:
+        model: What predicts.
+        conditions: (B, ...) tensors such as ``labels``.
+        batch: B.
+    """
+
+    def slope(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        if x.shape[0] == batch:
+            return model.velocity(x, t, **conditions)
+        here = {name: None if c is None else c[rows] for name, c in conditions.items()}
+        return model.velocity(x, t, **here)
+
+    return slope
 
 
 def _denoised(model: Model, x: Tensor, low: float, conditions: dict[str, Tensor | None]) -> Tensor:

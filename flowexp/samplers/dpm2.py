@@ -1,6 +1,7 @@
 """DPM-2 of k-diffusion."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -35,11 +36,15 @@ class DPM2(FixedStepSampler):
     def __init__(self, *, steps: int, time_grid: TimeGrid, double: bool = True) -> None:
         super().__init__(steps=steps, time_grid=time_grid, variable=NoiseToSignal(), double=double)
 
-    def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
-        """One step of two evaluations, or Euler's to the data end."""
-        slope = field.slope(z, interval.start)
-        if interval.end.u > 0.0:
-            middle = field.node(math.sqrt(interval.start.u * interval.end.u))
-            z_middle = torch.add(z, slope, alpha=middle.u - interval.start.u)
-            slope = field.slope(z_middle, middle)
-        return torch.add(z, slope, alpha=interval.length)
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        """The states at the ends of the intervals."""
+        middles = field.nodes_of([math.sqrt(i.start.u * i.end.u) for i in intervals])
+        for interval, middle in zip(intervals, middles, strict=True):
+            slope = field.slope(z, interval.start)
+            if interval.end.u > 0.0:
+                z_middle = torch.add(z, slope, alpha=middle.u - interval.start.u)
+                slope = field.slope(z_middle, middle)
+            z = torch.add(z, slope, alpha=interval.length)
+            yield z

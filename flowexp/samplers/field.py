@@ -1,13 +1,13 @@
 """The vector field of one sampling call: model, conditions and variable, evaluated at nodes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowexp.models import Model
+from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
 from flowexp.samplers.variables import Variable
 
@@ -23,12 +23,14 @@ class Node:
         time: The path's time there.
         t: The same as a float64 scalar tensor on the state's device, for the model.
         scale: ``x_t = scale z``.
+        evaluate: The model there; of no use where it is not defined.
     """
 
     u: float
     time: float
     t: Tensor
     scale: float
+    evaluate: Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Field:
     def predict(self, z: Tensor, node: Node) -> Prediction:
         """The model's prediction at state ``z``."""
         x = z if node.scale == 1.0 else z * node.scale
-        return self.model.predict(x, node.t, **self.conditions)
+        return node.evaluate(x, **self.conditions)
 
     def slope(self, z: Tensor, node: Node) -> Tensor:
         """``dz/du`` at state ``z``."""
@@ -107,16 +109,14 @@ class Field:
             ValueError: The variable is infinite at one of the times.
         """
         values = self.variable.value(self.schedule, times).tolist()
-        scales = self.variable.scale(self.schedule, times).tolist()
+        scales = self.variable.scale(self.schedule, times)
         for u, time in zip(values, times.tolist(), strict=True):
             if not math.isfinite(u):
                 raise ValueError(
                     f"the variable {type(self.variable).__name__} is {u} at t={time} of "
                     f"{self.schedule!r}; start the time grid below it (time_grid=edm does)"
                 )
-        on_device = times.to(self.device).unbind()
-        rows = zip(values, times.tolist(), on_device, scales, strict=True)
-        return [Node(u, time, t, scale) for u, time, t, scale in rows]
+        return self._rows(values, times, scales)
 
     def node_at(self, time: float) -> Node:
         """The node at one time."""
@@ -124,18 +124,37 @@ class Field:
 
     def between(self, interval: Interval, c: float) -> Node:
         """The node at the fraction ``c`` of an interval, counted from its start."""
+        return self.all_between([interval], c)[0]
+
+    def all_between(self, intervals: Sequence[Interval], c: float) -> list[Node]:
+        """The nodes at the fraction ``c`` of each interval, counted from its start."""
         if c == 0.0:
-            return interval.start
+            return [interval.start for interval in intervals]
         if c == 1.0:
-            return interval.end
-        return self.node(interval.start.u + c * interval.length)
+            return [interval.end for interval in intervals]
+        return self.nodes_of([i.start.u + c * i.length for i in intervals])
 
     def node(self, u: float) -> Node:
         """The node at one value of the variable."""
-        value = torch.tensor(u, dtype=torch.float64)
-        t = self.variable.time(self.schedule, value)
-        scale = float(self.variable.scale(self.schedule, t))
-        return Node(u, float(t), t.to(self.device), scale)
+        return self.nodes_of([u])[0]
+
+    def nodes_of(self, values: Sequence[float]) -> list[Node]:
+        """The nodes at values of the variable."""
+        u = torch.tensor(values, dtype=torch.float64)
+        times = self.variable.time(self.schedule, u)
+        return self._rows(values, times, self.variable.scale(self.schedule, times))
+
+    def _rows(self, values: Sequence[float], times: Tensor, scales: Tensor) -> list[Node]:
+        on_device = times.to(self.device)
+        rows = zip(
+            values,
+            times.tolist(),
+            on_device.unbind(),
+            scales.tolist(),
+            self.model.at(on_device),
+            strict=True,
+        )
+        return [Node(*row) for row in rows]
 
     def enter(self, x: Tensor, node: Node) -> Tensor:
         """``z = x_t / scale``."""
@@ -145,7 +164,8 @@ class Field:
         """``x_t = scale z``."""
         return z if node.scale == 1.0 else z * node.scale
 
-    def levels(self, node: Node) -> tuple[float, float]:
-        """``(alpha, sigma)`` at a node."""
-        c = self.schedule.coefficients(torch.tensor(node.time, dtype=torch.float64))
-        return float(c.alpha), float(c.sigma)
+    def levels(self, nodes: Sequence[Node]) -> list[tuple[float, float]]:
+        """``(alpha, sigma)`` at each node."""
+        times = torch.tensor([node.time for node in nodes], dtype=torch.float64)
+        c = self.schedule.coefficients(times)
+        return list(zip(c.alpha.tolist(), c.sigma.tolist(), strict=True))

@@ -41,9 +41,15 @@ class FixedStepSampler(Sampler):
         double: Keep the state in float64 between steps, which keeps rounding out of the comparison
             of solvers and costs little beside a network; else float32.
 
+    Attributes:
+        invertible: Whether the steps can be walked in the other direction; a method that uses the
+            source draw again after its start says no.
+
     Raises:
         ValueError: steps < 1.
     """
+
+    invertible: bool = True
 
     def __init__(
         self,
@@ -100,7 +106,7 @@ class FixedStepSampler(Sampler):
             raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
         counted = CountedModel(model)
         field = Field(counted, variable=self.variable, conditions=conditions, device=e.device)
-        nodes = field.nodes(self._times(model))
+        nodes = field.nodes(self.times(model))
         x = model.path.start(e.to(self.dtype), nodes[0].t)
         if on_step is not None:
             on_step(nodes[0].t, x)
@@ -124,12 +130,15 @@ class FixedStepSampler(Sampler):
         field = Field(
             CountedModel(model), variable=self.variable, conditions={}, device=torch.device("cpu")
         )
-        field.nodes(self._times(model))
+        field.nodes(self.times(model))
 
-    def _times(self, model: Model) -> Tensor:
+    def times(self, model: Model) -> Tensor:
         """The grid's times as the model knows them, after a check that it can be asked there.
 
         The last time is exempt from the check. Neighbours may be equal: see :func:`known_times`.
+
+        Raises:
+            ValueError: The time grid leaves the model's range.
         """
         times = self.time_grid.times(model, self.steps)
         listed = times.tolist()

@@ -3,16 +3,40 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Interval, Node
 from flowexp.seeding import Noise
 
-__all__ = ["Churn", "Perturbation", "StateNoise"]
+__all__ = ["Churn", "Move", "Perturbation", "StateNoise"]
 
 _LARGEST_RAISE = math.sqrt(2.0) - 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What is done to the state before one step: ``z' = keep z + amount eps``.
+
+    Attributes:
+        interval: The step to come, from where the state then lies.
+        keep: Factor of the state.
+        amount: Factor of normal noise.
+    """
+
+    interval: Interval
+    keep: float = 1.0
+    amount: float = 0.0
+
+    def apply(self, z: Tensor, noise: Noise) -> Tensor:
+        """The moved state, in the solver's variable."""
+        if self.amount == 0.0:
+            return z if self.keep == 1.0 else z * self.keep
+        kept = z if self.keep == 1.0 else z * self.keep
+        return torch.add(kept, noise(self.interval.index, z), alpha=self.amount)
 
 
 class Perturbation(ABC):
@@ -25,16 +49,12 @@ class Perturbation(ABC):
     needs_gaussian: bool
 
     @abstractmethod
-    def apply(
-        self, field: Field, z: Tensor, interval: Interval, noise: Noise
-    ) -> tuple[Tensor, Interval]:
-        """The changed state, and the interval that starts where it now lies.
+    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
+        """One move for each step of a walk; they do not depend on the states.
 
         Args:
             field: The field with the solver's variable.
-            z: State at the interval's start, in that variable.
-            interval: The step to come.
-            noise: Normal noise, by the number of the step.
+            intervals: The steps of the walk.
         """
 
 
@@ -74,25 +94,42 @@ class Churn(Perturbation):
         self.S_noise = float(S_noise)
         self.needs_gaussian = self.S_churn > 0.0
 
-    def apply(
-        self, field: Field, z: Tensor, interval: Interval, noise: Noise
-    ) -> tuple[Tensor, Interval]:
-        """The state at the raised level, or unchanged outside [S_min, S_max]."""
-        start = interval.start
-        alpha, sigma = field.levels(start)
-        n = sigma / alpha if alpha > 0.0 else math.inf
-        gamma = min(self.S_churn / interval.count, _LARGEST_RAISE)
-        if gamma == 0.0 or not self.S_min <= n <= self.S_max or math.isinf(n):
-            return z, interval
-        raised = torch.tensor(n * (1.0 + gamma), dtype=torch.float64)
-        node = field.node_at(float(field.model.nearest_time(field.schedule.time_at_nsr(raised))))
-        alpha_hat, sigma_hat = field.levels(node)
+    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
+        """To the raised levels; none outside [S_min, S_max]."""
+        levels = [
+            sigma / alpha if alpha > 0.0 else math.inf
+            for alpha, sigma in field.levels([i.start for i in intervals])
+        ]
+        gammas = [min(self.S_churn / i.count, _LARGEST_RAISE) for i in intervals]
+        raised = [
+            i
+            for i, (n, gamma) in enumerate(zip(levels, gammas, strict=True))
+            if gamma > 0.0 and self.S_min <= n <= self.S_max and math.isfinite(n)
+        ]
+        moves = [Move(interval) for interval in intervals]
+        if not raised:
+            return moves
+        targets = [levels[i] * (1.0 + gammas[i]) for i in raised]
+        times = field.schedule.time_at_nsr(torch.tensor(targets, dtype=torch.float64))
+        nodes = field.nodes(field.model.nearest_time(times))
+        starts = field.levels([intervals[i].start for i in raised])
+        for i, start, node, end in zip(raised, starts, nodes, field.levels(nodes), strict=True):
+            moves[i] = self._move(intervals[i], start, node, end)
+        return moves
+
+    def _move(
+        self,
+        interval: Interval,
+        levels: tuple[float, float],
+        node: Node,
+        raised: tuple[float, float],
+    ) -> Move:
+        (alpha, sigma), (alpha_hat, sigma_hat) = levels, raised
         # Of a level that was moved back to n, rounding may leave a negative difference.
-        added = math.sqrt(max(0.0, (sigma_hat / alpha_hat) ** 2 - n**2))
+        added = math.sqrt(max(0.0, (sigma_hat / alpha_hat) ** 2 - (sigma / alpha) ** 2))
+        keep = (interval.start.scale / alpha) * (alpha_hat / node.scale)
         amount = added * self.S_noise * alpha_hat / node.scale
-        keep = (start.scale / alpha) * (alpha_hat / node.scale)
-        moved = dataclasses.replace(interval, start=node)
-        return torch.add(z * keep, noise(interval.index, z), alpha=amount), moved
+        return Move(dataclasses.replace(interval, start=node), keep, amount)
 
 
 class StateNoise(Perturbation):
@@ -113,10 +150,10 @@ class StateNoise(Perturbation):
             raise ValueError(f"scale is {scale}; expected a number >= 0")
         self.scale = float(scale)
 
-    def apply(
-        self, field: Field, z: Tensor, interval: Interval, noise: Noise
-    ) -> tuple[Tensor, Interval]:
-        """The disturbed state at the same node."""
-        start = interval.start
-        amount = self.scale * field.levels(start)[1] / start.scale
-        return torch.add(z, noise(interval.index, z), alpha=amount), interval
+    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
+        """Noise on the state, at unchanged nodes."""
+        starts = [interval.start for interval in intervals]
+        return [
+            Move(interval, amount=self.scale * sigma / interval.start.scale)
+            for interval, (_, sigma) in zip(intervals, field.levels(starts), strict=True)
+        ]

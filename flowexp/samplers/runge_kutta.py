@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.perturbations import Perturbation
 from flowexp.samplers.variables import Variable
@@ -125,31 +125,38 @@ class RungeKutta(FixedStepSampler):
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
         """The states at the ends of the intervals, each step after its perturbation."""
-        if self.perturbation is None:
-            yield from super().walk(field, z, intervals, noise)
-            return
-        if noise is None:
-            raise ValueError(f"{type(self.perturbation).__name__} needs noise, but noise is None")
-        for interval in intervals:
-            z, moved = self.perturbation.apply(field, z, interval, noise)
-            z = self.step(field, z, moved, noise)
+        moves = None
+        if self.perturbation is not None:
+            if noise is None:
+                name = type(self.perturbation).__name__
+                raise ValueError(f"{name} needs noise, but noise is None")
+            moves = self.perturbation.moves(field, intervals)
+            intervals = [move.interval for move in moves]
+        stages = [field.all_between(intervals, c) for c, _ in self._stages]
+        for i, interval in enumerate(intervals):
+            if moves is not None and noise is not None:
+                z = moves[i].apply(z, noise)
+            z = self._step(field, z, interval, [nodes[i] for nodes in stages])
             yield z
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
         """One step of the method, or of Euler's at the data end."""
+        nodes = [field.between(interval, c) for c, _ in self._stages]
+        return self._step(field, z, interval, nodes)
+
+    def _step(self, field: Field, z: Tensor, interval: Interval, nodes: list[Node]) -> Tensor:
         h = interval.length
         slopes = [field.slope(z, interval.start)]
-        if self._stages and interval.reaches_data and self._ends_in_euler(field, interval):
+        if nodes and interval.reaches_data and self._ends_in_euler(field, nodes):
             return torch.add(z, slopes[0], alpha=h)
-        for c, row in self._stages:
-            node = field.between(interval, c)
+        for node, (_, row) in zip(nodes, self._stages, strict=True):
             slopes.append(field.slope(_advance(z, slopes, row, h), node))
         return _advance(z, slopes, self._weights, h)
 
-    def _ends_in_euler(self, field: Field, interval: Interval) -> bool:
+    def _ends_in_euler(self, field: Field, nodes: list[Node]) -> bool:
         if self.final_euler:
             return True
-        defined = all(field.defined_at(field.between(interval, c)) for c, _ in self._stages)
+        defined = all(field.defined_at(node) for node in nodes)
         if self.final_euler is False and not defined:
             raise ValueError(
                 f"final_euler is False, but a full step of {type(self).__name__} to t=0 asks the "

@@ -8,13 +8,16 @@ Source: Ma et al., SiT, 2024, arXiv 2401.08740, eq. 4 and section 3; w is that o
 of the paper's.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from flowexp.models import Model
+from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
 from flowexp.samplers.base import (
     CountedModel,
@@ -28,7 +31,33 @@ from flowexp.samplers.base import (
 from flowexp.samplers.diffusions import Diffusion
 from flowexp.seeding import Noise
 
-__all__ = ["SDE", "EulerLast", "EulerMaruyama", "LastStep", "MeanLast", "SDEHeun", "TweedieLast"]
+__all__ = [
+    "SDE",
+    "EulerLast",
+    "EulerMaruyama",
+    "LastStep",
+    "Level",
+    "MeanLast",
+    "SDEHeun",
+    "TweedieLast",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A time of the grid and what is known there.
+
+    Attributes:
+        time: The path's time.
+        w: The diffusion coefficient.
+        evaluate: The model there.
+        is_defined: Whether the model may be asked.
+    """
+
+    time: float
+    w: float
+    evaluate: Evaluation
+    is_defined: bool
 
 
 class LastStep(ABC):
@@ -103,15 +132,9 @@ class SDE(Sampler):
 
     @abstractmethod
     def step(
-        self,
-        model: Model,
-        x: Tensor,
-        t: Tensor,
-        t_next: Tensor,
-        n: Tensor,
-        **conditions: Tensor | None,
+        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        """The state at ``t_next`` from the state ``x`` at ``t``, with standard normal ``n``."""
+        """The state at ``end`` from the state ``x`` at ``start``, with standard normal ``n``."""
 
     @torch.inference_mode()
     def sample(
@@ -136,9 +159,10 @@ class SDE(Sampler):
         times = self._times(model).to(e.device)
         x = model.path.start(e.to(self.dtype), times[0])
         _observe(on_step, times[0], x)
-        for i, (t, t_next) in enumerate(pairwise(times)):
-            x = self.step(counted, x, t, t_next, noise(i, x), **conditions)
-            _observe(on_step, t_next, x)
+        levels = self._levels(counted, times)
+        for i, (start, end) in enumerate(pairwise(levels)):
+            x = self.step(x, start, end, noise(i, x), **conditions)
+            _observe(on_step, times[i + 1], x)
         if self.last_step is not None:
             t = times[-1]
             w = self.diffusion(model.path.schedule, t)
@@ -146,9 +170,18 @@ class SDE(Sampler):
             _observe(on_step, torch.zeros_like(t), x)
         return Samples(x.to(e.dtype), evaluations_of(e.shape[0], counted))
 
-    def drift(self, prediction: Prediction, w: Tensor) -> Tensor:
-        """``-v + w s``: the drift towards the data."""
-        return w * prediction.score - prediction.velocity
+    def drift(self, x: Tensor, level: Level, conditions: Mapping[str, Tensor | None]) -> Tensor:
+        """``-v + w s``: the drift towards the data, one evaluation."""
+        prediction = level.evaluate(x, **conditions)
+        return (level.w * prediction.score).sub_(prediction.velocity)
+
+    def _levels(self, model: Model, times: Tensor) -> list[Level]:
+        listed = times.tolist()
+        w = self.diffusion(model.path.schedule, times.cpu()).tolist()
+        low, _ = model.time_range
+        defined = [t > 0.0 and t >= low for t in listed]
+        rows = zip(listed, w, model.at(times), defined, strict=True)
+        return [Level(*row) for row in rows]
 
     def _times(self, model: Model) -> Tensor:
         within = self.steps if self.last_step is None else self.steps - 1
@@ -176,18 +209,12 @@ class EulerMaruyama(SDE):
     """The Euler-Maruyama method; one evaluation per step."""
 
     def step(
-        self,
-        model: Model,
-        x: Tensor,
-        t: Tensor,
-        t_next: Tensor,
-        n: Tensor,
-        **conditions: Tensor | None,
+        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         """``x + h (-v + w s) + sqrt(2 w h) n``."""
-        w, h = self.diffusion(model.path.schedule, t), t - t_next
-        prediction = model.predict(x, t, **conditions)
-        return x + h * self.drift(prediction, w) + torch.sqrt(2.0 * w * h) * n
+        h = start.time - end.time
+        x = torch.add(x, self.drift(x, start, conditions), alpha=h)
+        return x.add_(n, alpha=math.sqrt(2.0 * start.w * h))
 
 
 class SDEHeun(SDE):
@@ -197,24 +224,17 @@ class SDEHeun(SDE):
     """
 
     def step(
-        self,
-        model: Model,
-        x: Tensor,
-        t: Tensor,
-        t_next: Tensor,
-        n: Tensor,
-        **conditions: Tensor | None,
+        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         """The average of the drifts at both ends, from the disturbed state."""
-        schedule, h = model.path.schedule, t - t_next
-        w = self.diffusion(schedule, t)
-        x = x + torch.sqrt(2.0 * w * h) * n
-        first = self.drift(model.predict(x, t, **conditions), w)
-        if t_next <= 0.0 or t_next < model.time_range[0]:
-            return x + h * first
-        w_next = self.diffusion(schedule, t_next)
-        second = self.drift(model.predict(x + h * first, t_next, **conditions), w_next)
-        return x + 0.5 * h * (first + second)
+        h = start.time - end.time
+        x = torch.add(x, n, alpha=math.sqrt(2.0 * start.w * h))
+        first = self.drift(x, start, conditions)
+        ahead = torch.add(x, first, alpha=h)
+        if not end.is_defined:
+            return ahead
+        second = self.drift(ahead, end, conditions)
+        return x.add_(first, alpha=0.5 * h).add_(second, alpha=0.5 * h)
 
 
 def _observe(on_step: StepObserver | None, t: Tensor, x: Tensor) -> None:

@@ -1,5 +1,6 @@
-"""Time grids that are shaped in t: natural, uniform, quadratic, shifted, given."""
+"""Time grids that are shaped in t: natural, uniform, inset, quadratic, shifted, given."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +11,7 @@ from torch import Tensor
 from flowexp.models import Model
 from flowexp.samplers.base import TimeGrid
 
-__all__ = ["Given", "Natural", "Quadratic", "Shifted", "Uniform"]
+__all__ = ["Given", "InsetUniform", "Natural", "Quadratic", "Shifted", "TokenShifted", "Uniform"]
 
 
 class Natural(TimeGrid):
@@ -51,7 +52,10 @@ class _Shaped(TimeGrid):
 
     def times(self, model: Model, steps: int) -> Tensor:
         """``steps + 1`` times from the top of the model's range."""
-        low, high = _range(model, self.t_end)
+        return self.spaced(*_range(model, self.t_end), steps)
+
+    def spaced(self, low: float, high: float, steps: int) -> Tensor:
+        """``steps + 1`` times from ``high``; no step begins below ``low``."""
         u = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
         grid = self.t_end + (high - self.t_end) * self.shape(u)
         if float(grid[-2]) < low:
@@ -77,6 +81,40 @@ class Uniform(_Shaped):
 
     def __repr__(self) -> str:
         return f"Uniform(t_end={self.t_end})"
+
+
+class InsetUniform(Uniform):
+    """Equal steps in t over the whole path, except that the first time is moved inside it.
+
+    On the linear path ``1 - margin, 1 - 1/N, 1 - 2/N, .., 0``. Where the model's range ends before
+    ``t_max - margin``, the equal steps begin ``margin`` above its end.
+
+    Args:
+        margin: Distance of the first time from the end of the path, >= 0; less than one step.
+        t_end: Where sampling ends, >= 0.
+
+    Raises:
+        ValueError: margin is negative.
+
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320, and their generate.py.
+    """
+
+    def __init__(self, *, margin: float = 1e-5, t_end: float = 0.0) -> None:
+        super().__init__(t_end=t_end)
+        if not margin >= 0.0:
+            raise ValueError(f"margin is {margin}; expected a number >= 0")
+        self.margin = float(margin)
+
+    def times(self, model: Model, steps: int) -> Tensor:
+        """``steps + 1`` times."""
+        low, high = _range(model, self.t_end)
+        top = min(model.path.schedule.t_max, high + self.margin)
+        grid = self.spaced(low, top, steps)
+        grid[0] = top - self.margin
+        return grid
+
+    def __repr__(self) -> str:
+        return f"InsetUniform(margin={self.margin}, t_end={self.t_end})"
 
 
 class Quadratic(_Shaped):
@@ -123,6 +161,56 @@ class Shifted(_Shaped):
 
     def __repr__(self) -> str:
         return f"Shifted(shift={self.shift}, t_end={self.t_end})"
+
+
+class TokenShifted(_Shaped):
+    """:class:`Shifted` with a shift that grows with the size of the image: ``s = exp(mu(L))``.
+
+    ``mu`` is linear in the number of tokens L: ``mu_low`` at ``tokens_low``, ``mu_high`` at
+    ``tokens_high``, and beyond them too.
+
+    Args:
+        tokens: L, what the network's attention runs over, >= 1.
+        tokens_low: A number of tokens.
+        mu_low: mu there.
+        tokens_high: Another, larger number of tokens.
+        mu_high: mu there.
+        t_end: Where sampling ends, >= 0.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Source: Black Forest Labs' FLUX.1, sampling.py (get_schedule); RF-Solver, 2024, arXiv
+    2411.04746, samples and inverts on it.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        tokens_low: int = 256,
+        mu_low: float = 0.5,
+        tokens_high: int = 4096,
+        mu_high: float = 1.15,
+        t_end: float = 0.0,
+    ) -> None:
+        super().__init__(t_end=t_end)
+        if tokens < 1 or not 0 < tokens_low < tokens_high:
+            raise ValueError(
+                f"need tokens >= 1 and 0 < tokens_low < tokens_high, got tokens={tokens}, "
+                f"tokens_low={tokens_low}, tokens_high={tokens_high}"
+            )
+        self.tokens = int(tokens)
+        slope = (mu_high - mu_low) / (tokens_high - tokens_low)
+        self.mu = mu_low + slope * (tokens - tokens_low)
+        self.shifted = Shifted(shift=math.exp(self.mu))
+
+    def shape(self, u: Tensor) -> Tensor:
+        """The shift."""
+        return self.shifted.shape(u)
+
+    def __repr__(self) -> str:
+        return f"TokenShifted(tokens={self.tokens}, mu={self.mu:g}, t_end={self.t_end})"
 
 
 class Given(TimeGrid):

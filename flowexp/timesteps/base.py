@@ -17,9 +17,11 @@ class TimestepLaw(ABC):
     Attributes:
         in_nsr: Whether the law is one of the noise-to-signal ratio ``sigma / alpha`` (then it suits
             every path) instead of the time t.
+        includes_end: Whether the upper end of the support is itself drawn.
     """
 
     in_nsr: bool = False
+    includes_end: bool = False
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from flowexp.parameterizations import (
 )
 from flowexp.paths import VE, Linear, Path
 from flowexp.samplers import EDMGrid, EDMHeun, Euler, Natural
+from flowexp.samplers.base import CountedModel
 
 HEADS = [VelocityPrediction(), NoisePrediction(), DataPrediction(), EDMPreconditioning()]
 LABELS = torch.tensor([2, 0, 1])
@@ -96,3 +97,76 @@ def test_labels_are_needed():
 def test_scale_must_be_finite():
     with pytest.raises(ValueError, match="scale is nan"):
         ClassifierFree(scale=float("nan"))
+
+
+@pytest.mark.parametrize("given", ["labels", "tokens", "both"])
+def test_labels_and_captions_are_dropped_alike(given):
+    """-1 for indices and tokens, zeros for vectors; other conditions stay."""
+    asked = []
+
+    class Told(LabelledNetwork):
+        def forward(self, x, c_noise, **conditions):
+            asked.append(conditions)
+            return x
+
+    model = FlowModel(Path(Linear()), network=Told(), parameterization=VelocityPrediction())
+    conditions = {
+        "labels": {"labels": torch.eye(3), "shift": torch.ones(3, 4)},
+        "tokens": {"tokens": torch.arange(6).reshape(3, 2)},
+        "both": {"labels": LABELS, "tokens": torch.arange(6).reshape(3, 2)},
+    }[given]
+    guided = ClassifierFree(scale=2.0).wrap(model)
+    guided.velocity(state(), torch.tensor(0.5, dtype=torch.float64), **conditions)
+    for name, value in conditions.items():
+        first, second = asked[0][name].chunk(2)
+        assert torch.equal(first, value)
+        if name == "shift":
+            assert torch.equal(second, value)
+        else:
+            nothing = 0 if value.is_floating_point() else -1
+            assert torch.equal(second, torch.full_like(value, nothing))
+
+
+@pytest.mark.parametrize("t", [0.4, [0.2, 0.5, 0.7]], ids=["scalar", "per_sample"])
+@pytest.mark.parametrize("head", [VelocityPrediction(), NoisePrediction()], ids=type)
+def test_only_the_first_channels_are_guided(head, t):
+    model, everywhere, _ = models(head, Linear(), 3.0)
+    first = ClassifierFree(scale=3.0, channels=3).wrap(model)
+    t, x = torch.tensor(t, dtype=torch.float64), state()
+    found = first.velocity(x, t, labels=LABELS)
+    guided, plain = (m.velocity(x, t, labels=LABELS) for m in (everywhere, model))
+    torch.testing.assert_close(found[:, :3], guided[:, :3], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[:, 3:], plain[:, 3:], rtol=1e-6, atol=1e-6)
+    assert float((guided[:, 3:] - plain[:, 3:]).abs().max()) > 1e-3
+    all_four = ClassifierFree(scale=3.0, channels=4).wrap(model)
+    assert torch.equal(all_four.velocity(x, t, labels=LABELS), guided)
+
+
+def test_times_known_beforehand_give_the_same_with_some_channels():
+    model, _, _ = models(VelocityPrediction(), Linear(), 3.0)
+    first = ClassifierFree(scale=3.0, channels=2).wrap(model)
+    times = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    for t, evaluate in zip(times, first.at(times), strict=True):
+        expected = first.velocity(state(), t, labels=LABELS)
+        found = evaluate(state(), labels=LABELS).velocity
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_channels_must_be_positive():
+    with pytest.raises(ValueError, match="channels is 0"):
+        ClassifierFree(scale=2.0, channels=0)
+
+
+def test_a_model_beside_a_guided_one_is_guided_the_same():
+    model, _, _ = models(VelocityPrediction(), Linear(), 3.0)
+    other, _, _ = models(NoisePrediction(), Linear(), 3.0)
+    guidance = ClassifierFree(scale=3.0, channels=2)
+    t, x = torch.tensor(0.4, dtype=torch.float64), state()
+    expected = guidance.wrap(other).velocity(x, t, labels=LABELS)
+    counted = CountedModel(guidance.wrap(model))
+    found = counted.alongside(other).velocity(x, t, labels=LABELS)
+    assert torch.equal(found, expected)
+    assert counted.calls == 0
+    assert CountedModel(model).alongside(other) is other
+    twice = ClassifierFree(scale=2.0).wrap(guidance.wrap(model))
+    assert twice.alongside(other).evaluations_per_call == 4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowexp.objectives import PseudoHuber, SquaredL2
+from flowexp.objectives import L2, PseudoHuber, SquaredL2
 
 
 def difference(scale=1.0):
@@ -18,6 +18,14 @@ def norm(d):
 def test_squared_l2_is_the_mean_square():
     d = difference()
     torch.testing.assert_close(SquaredL2()(d), norm(d) ** 2 / 48)
+
+
+def test_l2_is_the_root_of_the_mean_square_and_flat_at_zero():
+    d = difference()
+    torch.testing.assert_close(L2()(d), SquaredL2()(d).sqrt())
+    zero = torch.zeros(2, 3, requires_grad=True)
+    L2()(zero).sum().backward()
+    assert torch.equal(zero.grad, torch.zeros(2, 3))
 
 
 def test_pseudo_huber_rule_is_per_dimension():

@@ -2,7 +2,17 @@
 
 import torch
 
-from flowexp.paths import VE, VP, Cosine, Linear, LinearVP, Polynomial, Schedule, Trigonometric
+from flowexp.paths import (
+    VE,
+    VP,
+    Cosine,
+    DiscreteVP,
+    Linear,
+    LinearVP,
+    Polynomial,
+    Schedule,
+    Trigonometric,
+)
 
 SCHEDULES: dict[str, Schedule] = {
     "linear": Linear(),
@@ -12,6 +22,8 @@ SCHEDULES: dict[str, Schedule] = {
     "ve": VE(),
     "vp": VP(),
     "linear_vp": LinearVP(),
+    "discrete_vp": DiscreteVP(),
+    "discrete_vp_linear": DiscreteVP(p=1.0, time_steps=40, beta_start=0.01, beta_end=0.3),
     "cosine": Cosine(),
     "trigonometric": Trigonometric(),
 }

@@ -75,7 +75,7 @@ def test_ends_are_exact(schedule):
     assert schedule.time_at_nsr(torch.tensor([0.0, torch.inf], dtype=F64)).tolist() == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("name", ["vp", "linear_vp", "cosine", "trigonometric"])
+@pytest.mark.parametrize("name", ["vp", "linear_vp", "discrete_vp", "cosine", "trigonometric"])
 def test_variance_preserving_paths_preserve_variance_near_the_data(name):
     t = torch.tensor([1e-5, 1e-3, 0.3, 0.9], dtype=F64)
     c = SCHEDULES[name].coefficients(t)

@@ -4,7 +4,7 @@ import torch
 from flowexp.models import FlowModel
 from flowexp.parameterizations import DataPrediction, EDMPreconditioning
 from flowexp.paths import VE, VP, Linear, Path, edm_sigmas
-from flowexp.samplers import Given, Natural, Quadratic, Shifted, Uniform
+from flowexp.samplers import Given, InsetUniform, Natural, Quadratic, Shifted, Uniform
 from tests.samplers.closed_forms import DenoiserModel
 
 UNIT = [Natural, Uniform, Quadratic, Shifted]
@@ -53,6 +53,19 @@ def test_values():
     torch.testing.assert_close(Shifted(shift=1.0).times(model, 4), u)
     edm = edm_sigmas(6, sigma_min=0.002, sigma_max=80.0, rho=7.0)
     torch.testing.assert_close(Natural().times(on(VE()), 6), edm, rtol=0, atol=0)
+
+
+def test_inset_grid_is_uniform_but_for_its_first_time():
+    """RF++: 1 - 1e-5, 1 - i/N, 0, on the range of a network that is defined up to 1 - 1e-5."""
+    u = torch.linspace(1, 0, 5, dtype=torch.float64)
+    u[0] = 1.0 - 1e-5
+    for model in (on(Linear()), on(Linear(), 1e-5, 1.0 - 1e-5)):
+        torch.testing.assert_close(InsetUniform().times(model, 4), u, rtol=0, atol=1e-15)
+    narrow = InsetUniform(margin=0.01).times(on(Linear(), 1e-3, 0.9), 2)
+    assert narrow.tolist() == pytest.approx([0.9, 0.455, 0.0])
+    assert InsetUniform().times(on(Linear(), 0.3, 1.0), 4)[-2] == pytest.approx(0.3)
+    with pytest.raises(ValueError, match="margin is -1"):
+        InsetUniform(margin=-1)
 
 
 def test_shift_multiplies_the_noise_to_signal_ratio():

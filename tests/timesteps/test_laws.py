@@ -21,6 +21,7 @@ from flowexp.timesteps import (
     Mode,
     Stratified,
     Uniform,
+    UShaped,
     VPUniform,
 )
 
@@ -39,6 +40,8 @@ LAWS = {
     "cosmap": CosMap(),
     "beta": Beta(a=2.0, b=3.5),
     "beta_ends": Beta(a=0.7, b=0.5),
+    "u_shaped": UShaped(),
+    "u_shaped_wide": UShaped(a=0.5, margin=0.1),
     "stratified": Stratified(LogitNormal()),
     "log_uniform": LogUniform(),
     "vp_uniform": VPUniform(),

@@ -1,0 +1,203 @@
+"""Chords of a model's trajectories between given times: the data of BOSS's straightening."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
+from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times, first_states
+from flowexp.calibration.parts import Parts, short_digest
+from flowexp.checkpoints.atomic import write_json, write_npz
+from flowexp.couplings.chords import CHORDS
+from flowexp.paths import Path as ProbabilityPath
+from flowexp.samplers import FixedStepSampler, Time, TimeGrid
+
+__all__ = ["ChordCalibration", "endpoints", "refined_times"]
+
+_PLAIN = re.compile(r"[\w-]+")
+_ROUNDING = 1e-9
+
+
+def endpoints(
+    path: ProbabilityPath, x_t: Tensor, velocity: Tensor, t: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The pair (x, e) whose conditional path has this state and this velocity at time t.
+
+    ``x = (sigma' x_t - sigma v) / W``, ``e = (alpha v - alpha' x_t) / W`` with
+    ``W = alpha sigma' - alpha' sigma``: on the linear path ``x_t - t v`` and ``x_t + (1 - t) v``.
+
+    Args:
+        path: The path.
+        x_t: States, (B, ...), float64.
+        velocity: Velocities, (B, ...), float64.
+        t: Times, (B,), float64.
+    """
+    c = path.schedule.coefficients(t)
+    alpha, sigma, d_alpha, d_sigma, wronskian = (
+        expand_as(value, x_t) for value in (c.alpha, c.sigma, c.d_alpha, c.d_sigma, c.wronskian)
+    )
+    x = (d_sigma * x_t - sigma * velocity) / wronskian
+    e = (alpha * velocity - d_alpha * x_t) / wronskian
+    return x, e
+
+
+def refined_times(times: Tensor, fine: Tensor) -> tuple[Tensor, list[int]]:
+    """A fine grid to which ``times`` are added.
+
+    Args:
+        times: Decreasing, (K + 1,), float64.
+        fine: The fine grid, decreasing, float64; what lies outside of ``times`` is left out.
+
+    Returns:
+        The grid of both, and the positions of ``times`` in it.
+    """
+    between = fine[(fine < times[0]) & (fine > times[-1])]
+    # Times that differ by rounding only are the same.
+    gaps = (between[:, None] - times[None, :]).abs()
+    apart = (gaps > _ROUNDING * torch.maximum(between[:, None], times[None, :])).all(dim=1)
+    joined = torch.cat([times, between[apart]]).sort(descending=True).values
+    return joined, [int((joined == time).nonzero()) for time in times]
+
+
+class ChordCalibration(Calibration):
+    """Chords of fine trajectories over the steps of the chosen sampler's grid.
+
+    Between the grid's times tau_m and tau_{m+1} a trajectory has the chord
+    ``v_m = (x_{tau_{m+1}} - x_{tau_m}) / (tau_{m+1} - tau_m)``. Each is stored as the pair (x, e)
+    whose conditional path passes through x_{tau_m} with velocity v_m, so that plain velocity
+    regression on these pairs at t = tau_m straightens a model at exactly these times.
+
+    Args:
+        num: Number of trajectories.
+        fine_steps: Euler steps of a trajectory, to whose times those of the sampler are added.
+        time_grid: The fine grid.
+        label: Name to store the chords under; None = number of steps and trajectories, and a digest
+            of all that they depend on.
+
+    Raises:
+        ValueError: A count is not positive, or the label is no plain name.
+
+    Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414: 5,000 trajectories of 100 Euler steps; the
+    same on an even grid is their baseline.
+    """
+
+    method = CHORDS
+
+    def __init__(
+        self,
+        *,
+        time_grid: TimeGrid,
+        num: int = 5000,
+        fine_steps: int = 100,
+        label: str | None = None,
+    ) -> None:
+        for name, value in (("num", num), ("fine_steps", fine_steps)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        if label is not None and not _PLAIN.fullmatch(label):
+            raise ValueError(f"label is {label!r}; expected letters, digits, _ and -")
+        self.num, self.fine_steps, self.time_grid, self.label = num, fine_steps, time_grid, label
+
+    def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
+        """See :meth:`Calibration.calibrate`."""
+        times = _distinct_times(subject)
+        settings = {
+            "num": self.num,
+            "fine_steps": self.fine_steps,
+            "time_grid": repr(self.time_grid),
+            "times": times.tolist(),
+            "batch_size": subject.batch_size,
+            "asked": subject.asked,
+        }
+        manifest = manifest_of(subject, method=self.method, settings=settings)
+        steps = len(times) - 1
+        name = self.label or f"{steps}_steps_{self.num}_{short_digest(manifest)}"
+        file = directory / f"{name}.npz"
+        if not file.with_suffix(".json").is_file():
+            self._measure(subject, times, file, manifest, progress)
+        elif _stored_digest(file) != short_digest(manifest):
+            raise ValueError(
+                f"label {name!r} stands for chords that were made in another way; remove {file} "
+                f"and {file.with_suffix('.json')}, or choose another label"
+            )
+        grid = " ".join(f"{time:.3g}" for time in times.tolist())
+        summary = [("chords", f"{self.num} trajectories, {steps} steps at {grid}")]
+        use = ("coupling=chords", f"coupling.name={name}")
+        return Calibrated(file, summary, use, begin="train init")
+
+    def _measure(
+        self,
+        subject: Subject,
+        times: Tensor,
+        file: Path,
+        manifest: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        seeds = list(range(self.num))
+        size = subject.batch_size
+        batches = [seeds[i : i + size] for i in range(0, self.num, size)]
+        model = subject.guidance.wrap(subject.model)
+        fine, places = refined_times(times, fine_times(self.time_grid, model, self.fine_steps))
+        folder = file.with_name(f"{file.stem}_{short_digest(manifest)}")
+        parts = Parts(folder, subject.processes, progress)
+
+        def measured(i: int) -> dict[str, Tensor]:
+            return _chords(subject, batches[i], fine, places)
+
+        found = parts.run("trajectories", len(batches), measured)
+        if subject.processes.is_first:
+            arrays = {key: torch.cat([part[key] for part in found]).numpy() for key in found[0]}
+            write_npz(file, {"t": times[:-1].numpy(), **arrays})
+            write_json(file.with_suffix(".json"), dict(manifest))
+        parts.close()
+
+
+def _distinct_times(subject: Subject) -> Tensor:
+    """The times of the chosen sampler, as it asks the model there.
+
+    Raises:
+        ValueError: It has none that are known beforehand, they leave the model's range, or are
+            finer than the times that the model knows.
+    """
+    if not isinstance(subject.sampler, FixedStepSampler):
+        name = type(subject.sampler).__name__
+        raise ValueError(f"{name} has no times that are known beforehand; use sampler=boss")
+    times = subject.sampler.times(subject.guidance.wrap(subject.model))
+    if not bool((times[:-1] > times[1:]).all()):
+        raise ValueError(
+            f"{subject.sampler.steps} steps are finer than the times the model knows; use fewer"
+        )
+    return times
+
+
+def _stored_digest(file: Path) -> str:
+    return short_digest(json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
+
+
+def _chords(
+    subject: Subject, seeds: list[int], fine: Tensor, places: list[int]
+) -> dict[str, Tensor]:
+    """``x`` and ``e`` (B, K, ...), float32, and the labels (B,), if there are any."""
+    draws, conditions = first_states(subject, seeds)
+    trajectory = FineTrajectory.simulate(
+        subject.guidance.wrap(subject.model), draws, fine, variable=Time(), conditions=conditions
+    )
+    states = trajectory.states[places]
+    times = fine[places]
+    pairs = []
+    for m in range(len(places) - 1):
+        velocity = (states[m + 1] - states[m]) / float(times[m + 1] - times[m])
+        t = times[m].to(draws.device).expand(len(seeds))
+        pairs.append(endpoints(subject.model.path, states[m], velocity, t))
+    stored = {
+        "x": torch.stack([x for x, _ in pairs], dim=1).to(torch.float32),
+        "e": torch.stack([e for _, e in pairs], dim=1).to(torch.float32),
+    }
+    labels = conditions.get("labels")
+    return stored if labels is None else {**stored, "labels": labels}

@@ -1,0 +1,117 @@
+"""Trajectories of a model in many small steps, kept whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from flowexp.calibration.base import Subject
+from flowexp.models import Model
+from flowexp.paths import Prediction
+from flowexp.samplers import Field, Node, TimeGrid, Variable
+
+__all__ = ["FineTrajectory", "fine_times", "first_states"]
+
+Conditions = Mapping[str, Tensor | None]
+
+
+def fine_times(grid: TimeGrid, model: Model, steps: int) -> Tensor:
+    """The times of a grid, checked against the model's range.
+
+    Raises:
+        ValueError: The grid asks the model where it is not defined.
+    """
+    times = grid.times(model, steps)
+    low, high = model.time_range
+    if float(times[0]) > high * (1 + 1e-12) or float(times[-2]) < low * (1 - 1e-12):
+        raise ValueError(f"{grid!r} leaves the range of the model, {low} to {high}")
+    return times
+
+
+def first_states(subject: Subject, seeds: Sequence[int]) -> tuple[Tensor, Conditions]:
+    """Source draws and conditions of some seeds, as sampling would use them."""
+    draws = subject.latents.draw(
+        seeds,
+        shape=subject.dataset.shape,
+        source=subject.model.path.source,
+        num_classes=subject.task.num_classes,
+        device=subject.device,
+    )
+    conditions = subject.task.conditions(seeds, labels=draws.labels, device=subject.device)
+    return draws.e, conditions
+
+
+@dataclass(frozen=True, eq=False)
+class FineTrajectory:
+    """Euler states of a batch at all times of a grid, and the velocities that led to them.
+
+    Attributes:
+        field: Model, variable and conditions.
+        nodes: The grid, P points from the source end to the data end.
+        states: (P, B, ...), float64, in the variable's scaling.
+        predictions: The model's answers at all points but the last.
+    """
+
+    field: Field
+    nodes: Sequence[Node]
+    states: Tensor
+    predictions: Sequence[Prediction]
+
+    @classmethod
+    @torch.inference_mode()
+    def simulate(
+        cls,
+        model: Model,
+        e: Tensor,
+        times: Tensor,
+        *,
+        variable: Variable,
+        conditions: Conditions,
+    ) -> "FineTrajectory":
+        """Walk the grid from ``sigma(t_0) e`` with Euler's method.
+
+        Args:
+            model: What predicts.
+            e: Source draws, (B, ...).
+            times: The grid, (P,), float64, decreasing.
+            variable: The variable in which steps are taken.
+            conditions: Handed to the model.
+        """
+        field = Field(model, variable=variable, conditions=conditions, device=e.device)
+        nodes = field.nodes(times)
+        z = field.enter(model.path.start(e.to(torch.float64), nodes[0].t), nodes[0])
+        states, predictions = [z], []
+        for a, b in pairwise(nodes):
+            predictions.append(field.predict(z, a))
+            z = torch.add(z, variable.slope(predictions[-1]), alpha=b.u - a.u)
+            states.append(z)
+        return cls(field, nodes, torch.stack(states), predictions)
+
+    def field_at(self, j: int) -> Field:
+        """A field that knows the model's answer at state j, so that a step from there saves it."""
+        return _Remembering(self.field, self.nodes[j], self.predictions[j])
+
+
+class _Remembering(Field):
+    """A field with one answer at hand.
+
+    Args:
+        field: The field.
+        node: Where the answer was given.
+        prediction: The answer.
+    """
+
+    def __init__(self, field: Field, node: Node, prediction: Prediction) -> None:
+        super().__init__(
+            field.model,
+            variable=field.variable,
+            conditions=field.conditions,
+            device=field.device,
+        )
+        self._node, self._prediction = node, prediction
+
+    def predict(self, z: Tensor, node: Node) -> Prediction:
+        """The answer at hand where it was given; a step asks there first, at the same state."""
+        return self._prediction if node is self._node else super().predict(z, node)

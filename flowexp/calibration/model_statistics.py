@@ -1,0 +1,274 @@
+"""The calibration of DPM-Solver-v3: empirical statistics of the model."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
+from flowexp.calibration.moments import Moments
+from flowexp.calibration.statistics_pass import (
+    GridPoint,
+    StatisticsDraws,
+    grid_points,
+    mean_sensitivity,
+    slope_moments,
+    slopes,
+)
+from flowexp.checkpoints.atomic import write_json, write_npz
+from flowexp.data import as_data, gather_batch
+from flowexp.evaluation import Processes
+from flowexp.samplers import ModelStatistics
+from flowexp.samplers.model_statistics import METHOD, lambda_grid
+from flowexp.seeding import generator
+
+__all__ = ["ModelStatisticsCalibration", "write_reference"]
+
+_REPORTS = 10
+_MOST_EXACT = 4096
+_MOMENTS = ("f", "d", "ff", "fd", "size")
+
+
+class ModelStatisticsCalibration(Calibration):
+    """DPM-Solver-v3's l, s and b on a uniform grid of half log-SNR, over noised data.
+
+    Two passes: first l at every point of the grid, then, with l and its slope, the moments from
+    which s and b follow. A point of a pass is one file, so a stopped calibration continues, and
+    several processes share the points. The model is taken without guidance.
+
+    Args:
+        N: Intervals of the grid; 120 (10 evaluations and more) to 1200 (fewer) as published.
+        K: Data over which is averaged, 1024 to 4096 as published; where there are fewer, they come
+            again with other noise.
+        sigma_max: sigma/alpha of the first point, at most the model's.
+        sigma_min: sigma/alpha of the last point, at least the model's.
+        probes: Rademacher probes per datum for the diagonal of the Jacobian (1 as published);
+            None = exactly, by one Jacobian-vector product per component.
+        fixed_l: Take this number for l everywhere and skip the first pass; 1 is data prediction.
+        reference_layout: Also write the authors' files, ``<name>/l.npz`` and ``<name>/sb.npz``.
+        double: States in float64, else float32; networks compute in float32 in any case.
+
+    Raises:
+        ValueError: A count is not positive, or not 0 < sigma_min < sigma_max.
+
+    Source: Zheng et al., DPM-Solver-v3, 2023, arXiv 2310.13268, section 3.1 and appendix C.1, D.
+    """
+
+    method = METHOD
+
+    def __init__(
+        self,
+        *,
+        N: int = 120,
+        K: int = 1024,
+        sigma_max: float = 200.0,
+        sigma_min: float = 0.002,
+        probes: int | None = 1,
+        fixed_l: float | None = None,
+        reference_layout: bool = False,
+        double: bool = True,
+    ) -> None:
+        for name, value in (("N", N), ("K", K), ("probes", 1 if probes is None else probes)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        if not 0.0 < sigma_min < sigma_max:
+            raise ValueError(
+                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
+            )
+        self.N, self.K = N, K
+        self.sigma_max, self.sigma_min = float(sigma_max), float(sigma_min)
+        self.probes = probes
+        self.fixed_l = None if fixed_l is None else float(fixed_l)
+        self.reference_layout = reference_layout
+        self.double = double
+
+    def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
+        """See :meth:`Calibration.calibrate`."""
+        model = subject.model
+        t_start, t_end = self._range(subject)
+        lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=self.N)
+        data = subject.dataset.train()
+        settings = {
+            "N": self.N,
+            "K": self.K,
+            "t_start": t_start,
+            "t_end": t_end,
+            "lam": [float(lam[0]), float(lam[-1])],
+            "probes": self.probes,
+            "fixed_l": self.fixed_l,
+            "double": self.double,
+            "data": data.fingerprint,
+        }
+        manifest = manifest_of(subject, method=self.method, settings=settings)
+        span = f"{t_end:.4g}-{t_start:.4g}"
+        name = f"N{self.N}_K{self.K}_{span}_{_short_digest(manifest)}"
+        file = directory / f"{name}.npz"
+        if not file.with_suffix(".json").is_file():
+            draws = self._draws(subject, data)
+            parts = directory / f".{name}_batch{subject.batch_size}"
+            statistics = self._measured(subject, lam, draws, parts, progress)
+            # The parts are removed when nobody reads them any more.
+            subject.processes.barrier()
+            if subject.processes.is_first:
+                self._store(file, statistics, manifest)
+                shutil.rmtree(parts)
+            subject.processes.barrier()
+        return self._described(file, settings)
+
+    def _range(self, subject: Subject) -> tuple[float, float]:
+        """Times of the first and the last point, within the model's range."""
+        schedule, (low, high) = subject.model.path.schedule, subject.model.time_range
+        wanted = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64)
+        start, end = schedule.time_at_nsr(wanted).clamp(min=low, max=high).tolist()
+        return start, end
+
+    def _draws(self, subject: Subject, data: Any) -> StatisticsDraws:  # noqa: ANN401
+        """Data, without repetition as far as they go, source draws and probes, from the seed."""
+        seed, shape = subject.seed, subject.dataset.shape
+        if self.probes is None and int(np.prod(shape)) > _MOST_EXACT:
+            raise ValueError(
+                f"probes is null, but exact diagonals of {int(np.prod(shape))} components need as "
+                f"many products per datum; use probes=1"
+            )
+        rounds = range(-(-self.K // len(data)))
+        orders = [
+            torch.randperm(len(data), generator=generator(seed, "calibration/data", i))
+            for i in rounds
+        ]
+        index = torch.cat(orders)[: self.K]
+        batch = gather_batch(data, index.numpy())
+        e = subject.model.path.source.sample(
+            (self.K, *shape), rng=generator(seed, "calibration/source")
+        )
+        probes = None
+        if self.probes is not None:
+            rng = generator(seed, "calibration/probes")
+            signs = torch.randint(2, (self.probes, self.K, *shape), generator=rng)
+            probes = (2 * signs - 1).to(torch.int8)
+        return StatisticsDraws(
+            x=as_data(batch.images),
+            e=e,
+            probes=probes,
+            conditions=subject.task.conditions(index.tolist(), labels=batch.labels),
+            batch_size=subject.batch_size,
+            device=subject.device,
+            dtype=torch.float64 if self.double else torch.float32,
+        )
+
+    def _measured(
+        self,
+        subject: Subject,
+        lam: Tensor,
+        draws: StatisticsDraws,
+        parts: Path,
+        progress: Progress,
+    ) -> ModelStatistics:
+        """The two passes; every process ends up with the whole."""
+        model, processes = subject.model, subject.processes
+        points = grid_points(model, lam, device=subject.device)
+
+        def sensitivity(i: int, point: GridPoint) -> dict[str, Tensor]:
+            return {"l": mean_sensitivity(model, point, draws)}
+
+        if self.fixed_l is None:
+            passed = _Pass(parts, "l", processes, progress).run(points, sensitivity)
+            l = torch.stack([part["l"] for part in passed])  # noqa: E741 - the paper's name
+        else:
+            full = (len(lam), *subject.dataset.shape)
+            l = torch.full(full, self.fixed_l, dtype=torch.float64)  # noqa: E741
+        rates = slopes(l, lam)
+
+        def moments(i: int, point: GridPoint) -> dict[str, Tensor]:
+            found = slope_moments(model, point, draws, l=l[i], dl=rates[i])
+            return {"count": torch.tensor(found.count)} | {
+                name: getattr(found, name) for name in _MOMENTS
+            }
+
+        passed = _Pass(parts, "sb", processes, progress).run(points, moments)
+        lines = [Moments(int(p["count"]), *(p[name] for name in _MOMENTS)).line() for p in passed]
+        s, b = (torch.stack(values) for values in zip(*lines, strict=True))
+        return ModelStatistics(lam, l, s, b)
+
+    def _store(self, file: Path, statistics: ModelStatistics, manifest: Mapping[str, Any]) -> None:
+        """The manifest last: without it, the numbers do not count as stored."""
+        write_npz(file, {key: value.numpy() for key, value in vars(statistics).items()})
+        if self.reference_layout:
+            write_reference(file.with_suffix(""), statistics)
+        write_json(file.with_suffix(".json"), manifest)
+
+    def _described(self, file: Path, settings: Mapping[str, Any]) -> Calibrated:
+        span = f"t = {settings['t_start']:.4g} to {settings['t_end']:.4g}"
+        summary = [
+            ("statistics", f"l, s, b at {self.N + 1} noise levels, {span}"),
+            ("averaged over", f"{self.K} data"),
+        ]
+        return Calibrated(file, summary, ("sampler=dpm_solver_v3", "sampler.steps=10"))
+
+
+class _Pass:
+    """One pass over the grid: a file per point, shared by the processes.
+
+    Args:
+        folder: Where the files are.
+        name: Of the pass.
+        processes: Who shares the points.
+        progress: Told now and then how far it is.
+    """
+
+    def __init__(self, folder: Path, name: str, processes: Processes, progress: Progress) -> None:
+        self.folder = folder
+        self.name = name
+        self.processes = processes
+        self.progress = progress
+
+    def run(
+        self,
+        points: Sequence[GridPoint],
+        measure: Callable[[int, GridPoint], dict[str, Tensor]],
+    ) -> list[dict[str, Tensor]]:
+        """The tensors of all points, measured or read back."""
+        missing = [i for i in range(len(points)) if not self._file(i).is_file()]
+        if 0 < len(missing) < len(points):
+            self.progress(
+                f"{self.name}: {len(points) - len(missing)} noise levels are there already"
+            )
+        # Every process sees the same files before the first new one is written.
+        self.processes.barrier()
+        own = self.processes.share(missing)
+        for done, i in enumerate(own, start=1):
+            found = measure(i, points[i])
+            write_npz(self._file(i), {key: value.numpy() for key, value in found.items()})
+            if done * _REPORTS // len(own) > (done - 1) * _REPORTS // len(own):
+                self.progress(f"{self.name}: {done} of {len(own)} noise levels")
+        self.processes.barrier()
+        return [self._read(i) for i in range(len(points))]
+
+    def _file(self, i: int) -> Path:
+        return self.folder / f"{self.name}_{i:05d}.npz"
+
+    def _read(self, i: int) -> dict[str, Tensor]:
+        with np.load(self._file(i)) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def write_reference(directory: Path, statistics: ModelStatistics) -> None:
+    """The authors' layout, which :class:`flowexp.samplers.ReferenceStatistics` reads.
+
+    Args:
+        directory: Where ``l.npz`` and ``sb.npz`` go; it is made.
+        statistics: What to write; the grid itself has no place in that layout.
+    """
+    write_npz(directory / "l.npz", {"l": statistics.l.numpy()})
+    write_npz(directory / "sb.npz", {"s": statistics.s.numpy(), "b": statistics.b.numpy()})
+
+
+def _short_digest(manifest: Mapping[str, Any]) -> str:
+    """Eight hex digits over what the numbers depend on."""
+    text = json.dumps([manifest["identity"], manifest["settings"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,197 @@
+"""The calibration of BOSS: what one step between any two times of a fine trajectory costs."""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
+from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times, first_states
+from flowexp.calibration.parts import Parts, short_digest
+from flowexp.checkpoints.atomic import write_json, write_npz
+from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
+from flowexp.samplers.bellman import METHOD, least_cost_path
+
+__all__ = ["Distance", "SquaredDistance", "StepCostCalibration", "step_costs"]
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Of samples (B, ...) and (B, ...), per sample (B,)."""
+
+
+class SquaredDistance:
+    """``|a - b|^2``, the sum over all dimensions of a sample."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Per sample, (B,)."""
+        return (a - b).flatten(1).square().sum(dim=1)
+
+    def __repr__(self) -> str:
+        return "squared L2"
+
+
+@torch.inference_mode()
+def step_costs(trajectory: FineTrajectory, *, rule: FixedStepSampler, distance: Distance) -> Tensor:
+    """``cost[j, k] = sum_i d(step(x_j -> t_k), x_k)`` over the samples of a fine trajectory.
+
+    Args:
+        trajectory: The states x_j at all times of the fine grid.
+        rule: The solver whose step is judged, started on the fine trajectory.
+        distance: Between the step's end and the trajectory.
+
+    Returns:
+        (P, P), float64, 0 on and below the diagonal.
+    """
+    nodes, states = trajectory.nodes, trajectory.states
+    count = len(nodes)
+    cost = torch.zeros(count, count, dtype=torch.float64)
+    for j in range(count - 1):
+        field = trajectory.field_at(j)
+        for k in range(j + 1, count):
+            interval = Interval(nodes[j], nodes[k], j, count - 1)
+            end = field.leave(rule.step(field, states[j], interval, None), nodes[k])
+            cost[j, k] = distance(end, field.leave(states[k], nodes[k])).sum()
+    return cost
+
+
+class StepCostCalibration(Calibration):
+    """Costs of single steps between the times of a fine grid, for the best K steps of any K.
+
+    The fine trajectory is Euler's with ``fine_steps`` steps; the cost of a step from t_j to t_k is
+    the mean distance between where the rule lands from x_j and x_k. Guidance and conditions are
+    those the model is sampled with. Batches are files of their own, so a stopped calibration
+    continues, and several processes share them.
+
+    Args:
+        num: Number of source draws.
+        fine_steps: Steps of the fine grid, K_max.
+        time_grid: The fine grid.
+        rule: The solver whose steps are to be placed; Euler's cost no evaluations of their own.
+        distance: Between samples; None = squared L2 over all dimensions. A perceptual distance is
+            given images clipped to [-1, 1].
+
+    Raises:
+        ValueError: A count is too small.
+
+    Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414: 100 draws, 100 steps, Euler, squared L2.
+    """
+
+    method = METHOD
+
+    def __init__(
+        self,
+        *,
+        rule: FixedStepSampler,
+        time_grid: TimeGrid,
+        num: int = 100,
+        fine_steps: int = 100,
+        distance: Distance | None = None,
+    ) -> None:
+        for name, value, least in (("num", num, 1), ("fine_steps", fine_steps, 2)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; expected at least {least}")
+        disturbed = rule.needs_gaussian or getattr(rule, "perturbation", None) is not None
+        if type(rule).step is FixedStepSampler.step or disturbed:
+            raise ValueError(
+                f"rule is {type(rule).__name__}, whose steps depend on more than where they begin; "
+                f"choose a one-step method without noise, such as euler or heun"
+            )
+        self.num, self.fine_steps = num, fine_steps
+        self.time_grid, self.rule = time_grid, rule
+        self.distance: Distance = SquaredDistance() if distance is None else _Clipped(distance)
+
+    def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
+        """See :meth:`Calibration.calibrate`."""
+        model = subject.guidance.wrap(subject.model)
+        times = fine_times(self.time_grid, model, self.fine_steps)
+        settings = {
+            "num": self.num,
+            "fine_steps": self.fine_steps,
+            "time_grid": repr(self.time_grid),
+            "rule": type(self.rule).__name__,
+            "variable": type(self.rule.variable).__name__,
+            "distance": repr(self.distance),
+            "evaluations_per_call": model.evaluations_per_call,
+            "batch_size": subject.batch_size,
+            "asked": subject.asked,
+        }
+        manifest = manifest_of(subject, method=self.method, settings=settings)
+        rule = settings["rule"]
+        file = directory / f"{rule}_{self.fine_steps}_{self.num}_{short_digest(manifest)}.npz"
+        if not file.with_suffix(".json").is_file():
+            self._measure(subject, times, file, manifest, progress)
+        return self._described(subject, file)
+
+    def _measure(
+        self,
+        subject: Subject,
+        times: Tensor,
+        file: Path,
+        manifest: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        seeds = list(range(self.num))
+        size = subject.batch_size
+        batches = [seeds[i : i + size] for i in range(0, self.num, size)]
+        parts = Parts(file.with_suffix(""), subject.processes, progress)
+
+        def measured(i: int) -> dict[str, Tensor]:
+            draws, conditions = first_states(subject, batches[i])
+            trajectory = FineTrajectory.simulate(
+                subject.guidance.wrap(subject.model),
+                draws,
+                times,
+                variable=self.rule.variable,
+                conditions=conditions,
+            )
+            return {"cost": step_costs(trajectory, rule=self.rule, distance=self.distance)}
+
+        found = parts.run("costs", len(batches), measured)
+        if subject.processes.is_first:
+            cost = torch.stack([part["cost"] for part in found]).sum(0) / self.num
+            write_npz(file, {"times": times.numpy(), "cost": cost.numpy()})
+            write_json(file.with_suffix(".json"), dict(manifest))
+        parts.close()
+
+    def _described(self, subject: Subject, file: Path) -> Calibrated:
+        with np.load(file) as arrays:
+            times, cost = arrays["times"], torch.from_numpy(arrays["cost"])
+        rule = type(self.rule).__name__
+        told = f"{self.fine_steps} Euler steps, {self.num} draws, steps of {rule} between them"
+        summary = [("fine grid", told)]
+        steps = getattr(subject.sampler, "steps", None)
+        # sampler=boss is Euler's method; another rule takes its own sampler on the same grid.
+        others = [f"sampler={rule.lower()}", "sampler/time_grid=bellman"]
+        use = ["sampler=boss"] if rule == "Euler" else others
+        if isinstance(steps, int) and steps < len(times):
+            path, total = least_cost_path(cost, steps)
+            listed = " ".join(f"{float(times[i]):.3g}" for i in path)
+            even = [round(i * (len(times) - 1) / steps) for i in range(steps + 1)]
+            of_even = sum(float(cost[a, b]) for a, b in pairwise(even))
+            summary.append((f"{steps} steps at", listed))
+            summary.append(
+                ("sum of costs", f"{total:.4g}, evenly spread over the grid {of_even:.4g}")
+            )
+            use.append(f"sampler.steps={steps}")
+        return Calibrated(file, summary, use)
+
+
+class _Clipped:
+    """A distance between images whose values are clipped to [-1, 1] first.
+
+    Args:
+        distance: The distance.
+    """
+
+    def __init__(self, distance: Distance) -> None:
+        self.distance = distance
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Per sample, (B,)."""
+        return self.distance(a.float().clamp(-1.0, 1.0), b.float().clamp(-1.0, 1.0))
+
+    def __repr__(self) -> str:
+        return type(self.distance).__name__

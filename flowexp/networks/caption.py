@@ -1,0 +1,199 @@
+"""Networks that are told a caption: tokens, a frozen text encoder, and any network of images.
+
+Captions travel as the condition ``tokens``: int64 (B, L), where a row of -1 means "no caption", as
+-1 does for labels. What the numbers mean is between the tokenizer (a part of the task) and the
+encoder, both of which the user may bring.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.errors import UsageError
+from flowexp.networks.base import NO_LABEL, Network
+
+__all__ = ["CaptionedNetwork", "TextEncoder", "WordEncoder"]
+
+
+class TextEncoder(Protocol):
+    """A text encoder; one that is an ``nn.Module`` is frozen and follows the pictures' device."""
+
+    def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor] | Tensor:
+        """Features (B, L, width) and a mask (B, L), True where a token is one, of tokens (B, L).
+
+        Features alone count as a mask of all True.
+        """
+
+
+class WordEncoder(nn.Module):
+    """A fixed random vector per word: the smallest encoder that tells captions apart.
+
+    It knows no language; it makes captions usable where no pretrained encoder is at hand, and is
+    the same everywhere, so that runs need not store it.
+
+    Args:
+        vocabulary: Number of token ids, >= 2; id 0 is padding.
+        width: Length of the features, >= 1.
+        seed: Which random vectors.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    table: Tensor
+
+    def __init__(self, *, vocabulary: int = 4096, width: int = 64, seed: int = 0) -> None:
+        super().__init__()
+        for name, value, least in (("vocabulary", vocabulary, 2), ("width", width, 1)):
+            if value < least:
+                raise ValueError(f"{name}={value}; allowed: integers >= {least}")
+        rng = torch.Generator(device="cpu").manual_seed(seed)
+        drawn = torch.randn(vocabulary, width, generator=rng, device="cpu")
+        self.register_buffer("table", drawn)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The words' vectors and which positions are words."""
+        return self.table[tokens], tokens > 0
+
+
+class CaptionedNetwork(Network):
+    """A network of images that is told a vector made of a caption's features.
+
+    The features are pooled over the caption's tokens by attention with learned queries, and
+    ``LayerNorm(W pooled) / sqrt(label_dim)``, of length 1 like a one-hot label, goes in where the
+    inner network takes label vectors. "No caption" is the zero vector, its "no label". Captions are
+    dropped in training as labels are, so that guidance works the same way.
+
+    Args:
+        network: The inner network; its ``label_dim`` is the length of the vector, and it drops no
+            labels itself.
+        encoder: The frozen text encoder. It is part of neither the weights nor the checkpoints.
+        width: Length of the encoder's features.
+        heads: Number of learned queries.
+        label_dim: Number of classes that captions are made of; 0 = the data have no classes.
+        label_dropout: Probability of dropping a caption in training.
+
+    Raises:
+        UsageError: No encoder is given.
+        ValueError: A number is out of range, or the inner network takes no label vectors.
+    """
+
+    takes_tokens = True
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        encoder: TextEncoder | None,
+        width: int,
+        heads: int = 4,
+        label_dim: int = 0,
+        label_dropout: float = 0.0,
+    ) -> None:
+        if encoder is None:
+            raise UsageError(
+                "captions need a text encoder, but none is given.",
+                key="network.encoder",
+                remedy="Use network/encoder=words, or give a _target_ that maps tokens (B, L) to "
+                "features (B, L, width).",
+            )
+        super().__init__(
+            in_channels=network.in_channels,
+            out_channels=network.out_channels,
+            label_dim=label_dim,
+            label_dropout=label_dropout,
+            augment_dim=network.augment_dim,
+        )
+        if network.label_dim < 1 or network.label_dropout > 0.0:
+            raise ValueError(
+                f"the inner network has label_dim={network.label_dim} and label_dropout="
+                f"{network.label_dropout}; allowed: a positive label_dim, and no dropout of its own"
+            )
+        for name, value in (("width", width), ("heads", heads)):
+            if value < 1:
+                raise ValueError(f"{name}={value}; allowed: integers >= 1")
+        self.network = network
+        self.width = width
+        self.queries = nn.Parameter(torch.randn(heads, width) / math.sqrt(width))
+        self.project = nn.Linear(heads * width, network.label_dim)
+        if isinstance(encoder, nn.Module):
+            encoder.eval().requires_grad_(False)
+        # In a list, so that it enters neither the state dict nor the optimizer.
+        self._encoder: Sequence[TextEncoder] = [encoder]
+        self._device = torch.device("cpu")
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        *,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
+        """Evaluate F; see :meth:`Network.forward`.
+
+        Args:
+            x: Input already scaled by c_in, (B, in_channels, H, W), float32.
+            c_noise: Noise condition, (B,).
+            labels: The classes that the captions were made of; not looked at.
+            augment_labels: Float (B, augment_dim), or None.
+            tokens: int64 (B, L), rows of -1 for "no caption"; None = no caption anywhere.
+        """
+        vectors = None if tokens is None else self.caption_vectors(tokens, x)
+        return self.evaluate(x, c_noise, vectors, augment_labels)
+
+    def evaluate(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+    ) -> Tensor:
+        """The inner network on caption vectors."""
+        output: Tensor = self.network(x, c_noise, label, augment)
+        return output
+
+    def caption_vectors(self, tokens: Tensor, x: Tensor) -> Tensor:
+        """Vectors (B, network.label_dim) of captions, zeros for "no caption".
+
+        Raises:
+            ValueError: The tokens are not int64 (B, L), or the features not of this width.
+        """
+        if tokens.ndim != 2 or len(tokens) not in (1, len(x)) or tokens.is_floating_point():
+            raise ValueError(
+                f"tokens has shape {tuple(tokens.shape)} and dtype {tokens.dtype}; allowed: "
+                f"integer ({len(x)}, L), rows of -1 for no caption"
+            )
+        tokens = tokens.to(x.device).expand(len(x), -1)
+        features, mask = self._encoded(tokens.clamp(min=0))
+        mask = mask & (tokens != NO_LABEL).any(dim=1, keepdim=True)
+        known = mask.any(dim=1, keepdim=True)
+        if self.training and self.label_dropout > 0.0:
+            known = known & (torch.rand(len(x), 1, device=x.device) >= self.label_dropout)
+        scores = features @ self.queries.T / math.sqrt(self.width)
+        # Rows without a word would be all -inf.
+        hidden = ~mask & mask.any(dim=1, keepdim=True)
+        shares = torch.softmax(scores.masked_fill(hidden[..., None], -math.inf), dim=1)
+        pooled = torch.einsum("blh,blw->bhw", shares, features).flatten(1)
+        vectors = nn.functional.layer_norm(self.project(pooled), (self.network_width,))
+        return vectors / math.sqrt(self.network_width) * known
+
+    @property
+    def network_width(self) -> int:
+        """Length of the caption vectors."""
+        return int(self.network.label_dim)
+
+    @torch.no_grad()
+    def _encoded(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        encoder = self._encoder[0]
+        if isinstance(encoder, nn.Module) and tokens.device != self._device:
+            encoder.to(tokens.device)
+            self._device = tokens.device
+        found = encoder(tokens)
+        features, mask = found if isinstance(found, tuple) else (found, torch.ones_like(tokens))
+        if features.shape != (*tokens.shape, self.width):
+            raise ValueError(
+                f"the encoder gives features of shape {tuple(features.shape)}; expected "
+                f"{(*tokens.shape, self.width)} (network.width)"
+            )
+        return features.to(torch.float32), mask.to(torch.bool)

@@ -1,0 +1,93 @@
+"""Regression of one prediction together with a perceptual distance of the predicted data."""
+
+from typing import Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from flowexp.couplings import Pairs
+from flowexp.models import Model
+from flowexp.objectives.base import Loss, Objective
+from flowexp.objectives.premetrics import Premetric
+from flowexp.objectives.regression import PredictionKind, weighted
+from flowexp.objectives.weightings import Weighting
+from flowexp.paths import Path
+
+__all__ = ["PerceptualDistance", "PerceptualRegression"]
+
+
+class PerceptualDistance(Protocol):
+    """A distance of pictures, differentiable in its first argument.
+
+    One that reads a file may have a method ``check()`` that refuses if the file is missing.
+    """
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distances, (B,), of pictures (B, C, H, W), float32 in [-1, 1]."""
+
+
+class PerceptualRegression(Objective):
+    """``weight(t) premetric(prediction - truth) + perceptual(D, x)``, the last perhaps over sigma.
+
+    D is the model's data prediction. With the velocity target, weight ``alpha = 1 - t`` and the
+    pseudo-Huber premetric this is RF++'s LPIPS-Huber loss, with ``inverse_time`` its
+    LPIPS-Huber-1/t. At t = 1 without a premetric it is the one-step distillation of rectified flow
+    under LPIPS. On pairs made by a deterministic map the optimum is a point, which every premetric
+    shares.
+
+    States, predictions and errors are formed in float64; the perceptual distance is given float32.
+
+    Args:
+        target: Which prediction is compared by the premetric: ``velocity``, ``data`` or ``noise``.
+        weighting: Weight of the premetric as a function of time.
+        premetric: How a deviation is counted; None = the perceptual distance alone.
+        perceptual: Distance of the data prediction from the data.
+        inverse_time: Divide the perceptual distance by sigma(t), which is t on the linear path;
+            the timestep law must stay away from sigma = 0.
+
+    Raises:
+        ValueError: target is none of the three.
+
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320, section 4.2 and their train.py.
+    """
+
+    def __init__(
+        self,
+        target: PredictionKind,
+        *,
+        weighting: Weighting,
+        premetric: Premetric | None,
+        perceptual: PerceptualDistance,
+        inverse_time: bool = False,
+    ) -> None:
+        if target not in get_args(PredictionKind):
+            raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
+        self.target = target
+        self.weighting = weighting
+        self.premetric = premetric
+        self.perceptual = perceptual
+        self.inverse_time = inverse_time
+
+    def check_path(self, path: Path) -> None:
+        """Accept every path; weights that the distance misses are named now, not while training."""
+        check = getattr(self.perceptual, "check", None)
+        if callable(check):
+            check()
+
+    def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
+        """One network call; draws nothing of its own."""
+        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
+        point = model.path.point(x, e, t.to(x.device))
+        prediction = model.predict(point.x_t, point.t, **pairs.conditions)
+        c = model.path.schedule.coefficients(point.t)
+        data = prediction.data.to(torch.float32)
+        perceptual = self.perceptual(data, x.to(torch.float32)).to(torch.float64)
+        total = perceptual / c.sigma if self.inverse_time else perceptual
+        metrics = {"perceptual": perceptual.detach().mean()}
+        if self.premetric is not None:
+            difference = getattr(prediction, self.target) - getattr(point, self.target)
+            deviation = self.premetric(difference)
+            metrics["premetric"] = deviation.detach().mean()
+            total = total + self.weighting(c) * deviation
+        weight = torch.ones_like(c.sigma)
+        return Loss(weighted(total, weight=weight, pairs=pairs), metrics)

@@ -1,0 +1,57 @@
+"""Several losses of one batch, added."""
+
+from collections.abc import Mapping
+
+import torch
+
+from flowexp.couplings import Pairs
+from flowexp.models import Model
+from flowexp.objectives.base import Loss, Objective
+from flowexp.paths import Path
+
+__all__ = ["WeightedSum"]
+
+
+class WeightedSum(Objective):
+    """``sum_i w_i L_i`` of objectives on the same pairs, times and model.
+
+    SlimFlow's distillation is the sum of a regression onto stored pairs and of
+    :class:`FlowGuided`. Each part's mean is logged under its name, with its own metrics behind it.
+
+    Args:
+        parts: The objectives by name; those that draw share the generator, in this order.
+        weights: Factor of each, by the same names; None = 1 for all.
+
+    Raises:
+        ValueError: There are no parts, or weights of other names.
+    """
+
+    def __init__(
+        self, *, parts: Mapping[str, Objective], weights: Mapping[str, float] | None = None
+    ) -> None:
+        if not parts:
+            raise ValueError("parts is empty; expected at least one objective")
+        if weights is not None and set(weights) != set(parts):
+            raise ValueError(f"weights has {sorted(weights)}; expected {sorted(parts)}")
+        self.parts = dict(parts)
+        self.weights = {name: 1.0 if weights is None else float(weights[name]) for name in parts}
+
+    def check_path(self, path: Path) -> None:
+        """Refuse a path on which one of the parts is not defined.
+
+        Raises:
+            ValueError: See the part.
+        """
+        for part in self.parts.values():
+            part.check_path(path)
+
+    def loss(self, model: Model, pairs: Pairs, t: torch.Tensor, *, rng: torch.Generator) -> Loss:
+        """The calls of all parts."""
+        total = torch.zeros(len(t), dtype=torch.float32, device=pairs.x.device)
+        metrics: dict[str, torch.Tensor] = {}
+        for name, part in self.parts.items():
+            found = part.loss(model, pairs, t, rng=rng)
+            total = total + self.weights[name] * found.per_sample
+            metrics[name] = found.per_sample.detach().mean()
+            metrics |= {f"{name}_{key}": value for key, value in found.metrics.items()}
+        return Loss(total, metrics)

@@ -1,0 +1,50 @@
+"""Networks that correct a velocity they are given: FlowTurbo's refiner."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.parameterizations.direct import VelocityPrediction
+
+__all__ = ["VelocityIncrement"]
+
+
+class VelocityIncrement(VelocityPrediction):
+    """``v(x_t, t) = c + F([x_t, c], t)``: F is the change of an earlier velocity c.
+
+    The model is asked with the condition ``velocity`` = c, of the shape of x_t, and the network has
+    twice the channels of the data at its input. A network whose output starts at zero predicts
+    ``v = c`` at first: a velocity that does not change along the trajectory.
+
+    Args:
+        time_scale: Factor of the unit time in c_noise.
+
+    Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3.2. The authors' code has the
+    opposite time and sign; F here is an increment of flowexp's velocity.
+    """
+
+    doubles_input = True
+
+    def evaluate(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        c_noise: Tensor,
+        conditions: Mapping[str, Tensor | None],
+    ) -> Tensor:
+        """The velocity, from a network that sees state and earlier velocity side by side.
+
+        Raises:
+            ValueError: No earlier velocity is given.
+        """
+        rest = dict(conditions)
+        velocity = rest.pop("velocity", None)
+        if velocity is None:
+            raise ValueError(
+                "VelocityIncrement corrects a velocity, but is asked without one; it is a refiner "
+                "of another model (sampler.refiner), not a model to sample from"
+            )
+        earlier = velocity.to(x.dtype)
+        output: Tensor = network(torch.cat([x, earlier], dim=1), c_noise, **rest)
+        return earlier + output

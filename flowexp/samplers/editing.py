@@ -1,0 +1,192 @@
+"""Editing: invert a sample under one condition, and sample it again under another."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from flowexp.models import Model
+from flowexp.networks.attention_features import SharedValues
+from flowexp.paths import Prediction
+from flowexp.samplers.base import ROUNDING
+from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.inversion import Inversion
+
+__all__ = ["Edited", "Editing", "FeatureKey"]
+
+Conditions = Mapping[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """Which call of a walk recorded values belong to, the same in both directions.
+
+    Attributes:
+        upper: The later (noisier) time of the interval in which the call is made.
+        stage: Number of the call within its interval, from 0.
+    """
+
+    upper: float
+    stage: int
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What an edit returns.
+
+    Attributes:
+        x: The edited samples, (B, ...).
+        e: The source draws that the inversion found, (B, ...).
+        nfe: Network evaluations per sample, (B,), int64, of inversion and sampling together.
+        shared: The calls whose attention values were shared, in the order of sampling.
+    """
+
+    x: Tensor
+    e: Tensor
+    nfe: Tensor
+    shared: tuple[FeatureKey, ...]
+
+
+class Editing:
+    """RF-Edit: inversion, then sampling whose first steps receive its attention values.
+
+    The first ``inject`` steps of sampling, at the noisy end, take the values V of the network's
+    attention layers from the same calls (interval and stage) of the inversion, where the data are
+    described by the source conditions. The longer values are shared, the more of the structure of
+    the data is kept. A call that the inversion did not make receives nothing.
+
+    Args:
+        sampler: A deterministic sampler of fixed steps, walked both ways on the same times.
+        inject: Number of sampling steps that receive values, 0 to the sampler's steps.
+        first_layer: Number of the first attention layer that shares.
+        store: Device on which values wait, ``cpu`` for the host; None = where they arise.
+
+    Raises:
+        ValueError: inject or first_layer is out of range, or the sampler cannot be inverted.
+
+    Source: Wang et al., Taming Rectified Flow for Inversion and Editing, 2024, arXiv 2411.04746,
+    section 3.3. The published settings share 2 to 8 steps, in the later half of the layers, and
+    sample with stronger guidance than they invert with.
+    """
+
+    def __init__(
+        self,
+        sampler: FixedStepSampler,
+        *,
+        inject: int,
+        first_layer: int = 0,
+        store: str | None = None,
+    ) -> None:
+        if not 0 <= inject <= sampler.steps:
+            raise ValueError(f"inject is {inject}; expected 0 to the sampler's {sampler.steps}")
+        if first_layer < 0:
+            raise ValueError(f"first_layer is {first_layer}; expected a number >= 0")
+        self.sampler = sampler
+        self.inject = inject
+        self.first_layer = first_layer
+        self.store = store
+        self.inversion = Inversion(sampler)
+
+    def edit(
+        self,
+        source: Model,
+        target: Model,
+        x: Tensor,
+        *,
+        network: nn.Module,
+        source_conditions: Conditions,
+        target_conditions: Conditions,
+    ) -> Edited:
+        """Edited samples.
+
+        Args:
+            source: The model that inverts, usually without guidance.
+            target: The model that samples, usually guided; it has the same network.
+            x: Data, (B, ...).
+            network: The network behind both models, whose attention layers share.
+            source_conditions: What the data are, e.g. their labels.
+            target_conditions: What they shall become.
+
+        Raises:
+            ValueError: The network has no attention layer to share, or the models do not fit the
+                sampler.
+        """
+        shared = None
+        if self.inject:
+            shared = SharedValues(network, first_layer=self.first_layer, device=self.store)
+        uppers = self._uppers(source)
+        rising = _Walk(source, tuple(reversed(uppers)))
+        with rising.sharing(shared, steps=uppers[: self.inject], record=True):
+            inverted = self.inversion.invert(
+                rising, x, noise=None, on_step=rising.entered, **source_conditions
+            )
+        falling = _Walk(target, uppers)
+        with falling.sharing(shared, steps=uppers[: self.inject], record=False):
+            sampled = self.sampler.sample(
+                falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
+            )
+        nfe = inverted.nfe + sampled.nfe
+        return Edited(sampled.x, inverted.x, nfe, tuple(falling.shared))
+
+    def _uppers(self, model: Model) -> tuple[float, ...]:
+        """The later times of the intervals of the inversion, decreasing."""
+        low, _ = model.time_range
+        times: list[float] = self.sampler.times(model).tolist()
+        return tuple(t for t in times[:-1] if t > low * (1.0 + ROUNDING))
+
+
+class _Walk(Model):
+    """A model that knows in which interval of a walk, and in which stage, it is asked.
+
+    The walk tells it of every step it enters; the calls of a step follow.
+    """
+
+    def __init__(self, model: Model, uppers: tuple[float, ...]) -> None:
+        self.model = model
+        self.path = model.path
+        self.time_range = model.time_range
+        self.evaluations_per_call = model.evaluations_per_call
+        self.origin = model.origin
+        self.shared: list[FeatureKey] = []
+        self._uppers = uppers
+        self._entered = -1
+        self._stage = 0
+        self._values: SharedValues | None = None
+        self._steps: frozenset[float] = frozenset()
+        self._record = False
+
+    def entered(self, t: Tensor, x: Tensor) -> None:
+        """A step begins (after the last one, none)."""
+        self._entered += 1
+        self._stage = 0
+
+    @contextmanager
+    def sharing(
+        self, values: SharedValues | None, *, steps: tuple[float, ...], record: bool
+    ) -> Iterator[None]:
+        """Share values in the steps with these upper times while it lasts."""
+        self._values, self._steps, self._record = values, frozenset(steps), record
+        try:
+            yield
+        finally:
+            self._values = None
+
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        """One call, with its attention values recorded or replaced where they are shared."""
+        # Below the inversion's first time there is a step of sampling only, which shares nothing.
+        known = self._entered < len(self._uppers)
+        key = FeatureKey(self._uppers[self._entered], self._stage) if known else None
+        self._stage += 1
+        values = self._values
+        if values is None or key is None or key.upper not in self._steps:
+            return self.model.predict(x_t, t, **conditions)
+        if not self._record and key not in values.keys:
+            return self.model.predict(x_t, t, **conditions)
+        self.shared.append(key)
+        with values.recorded(key) if self._record else values.replaced(key):
+            return self.model.predict(x_t, t, **conditions)
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        """The times the model knows."""
+        return self.model.nearest_time(t)

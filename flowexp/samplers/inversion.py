@@ -1,0 +1,219 @@
+"""The way back: from data to the source draws that a sampler would turn into them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.models import Model
+from flowexp.samplers.adaptive import integrate
+from flowexp.samplers.base import (
+    ROUNDING,
+    CountedModel,
+    Samples,
+    StepObserver,
+    evaluations_of,
+    known_times,
+)
+from flowexp.samplers.dormand_prince import DormandPrince, velocity_of
+from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.seeding import Noise
+
+__all__ = ["Inversion"]
+
+
+class Inversion:
+    """The ODE of a sampler, walked from the data end to the source end.
+
+    The state starts at ``alpha(t_s) x + noise_scale sigma(t_s) eps`` and follows dx/dt = v over the
+    sampler's own time grid in reverse (an adaptive sampler: with its own tolerances) up to the time
+    t_0 at which the sampler starts. The source draw is then ``e = x_{t_0} / sigma(t_0)``, so that
+    sampling from e leads back to x up to the errors of both walks.
+
+    Args:
+        sampler: A deterministic sampler: its rule, its time grid, its variable.
+        start_time: t_s, where the data are put; None = the smallest time at which the model may be
+            asked (0 on paths and networks that are defined there). Grid times below it are dropped.
+        noise_scale: Amount of fresh noise at the start, >= 0: 0 = none, 1 = a draw of the path.
+        final_euler: Whether the step that reaches the source is Euler's, which does not ask the
+            model at its end; samplers of fixed steps only.
+
+    Raises:
+        ValueError: The sampler is not deterministic or not invertible, start_time or noise_scale is
+            negative, or final_euler is asked of an adaptive sampler.
+
+    Source: Song et al., DDIM, 2020, arXiv 2010.02502, section 5.4; Lee et al., RF++, 2024, arXiv
+    2405.20320, whose code has start_time = 1e-3, noise_scale = 1, and final_euler with Heun's
+    method.
+    """
+
+    def __init__(
+        self,
+        sampler: FixedStepSampler | DormandPrince,
+        *,
+        start_time: float | None = None,
+        noise_scale: float = 0.0,
+        final_euler: bool = False,
+    ) -> None:
+        _require_invertible(sampler)
+        if start_time is not None and not start_time >= 0.0:
+            raise ValueError(f"start_time is {start_time}; expected a time >= 0 or null")
+        if not noise_scale >= 0.0:
+            raise ValueError(f"noise_scale is {noise_scale}; expected a number >= 0")
+        if final_euler and isinstance(sampler, DormandPrince):
+            raise ValueError("final_euler is true, but DormandPrince chooses its steps itself")
+        self.sampler = sampler
+        self.start_time = None if start_time is None else float(start_time)
+        self.noise_scale = float(noise_scale)
+        self.final_euler = final_euler
+
+    def check(self, model: Model) -> None:
+        """Refuse a model on which the sampler or the start is not defined.
+
+        Raises:
+            ValueError: One sentence that names both.
+        """
+        self.sampler.check(model)
+        start = self._start_time(model)
+        if isinstance(self.sampler, FixedStepSampler):
+            _Walk.of(self.sampler, model, start, {}, torch.device("cpu"))
+
+    @torch.inference_mode()
+    def invert(
+        self,
+        model: Model,
+        x: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: StepObserver | None = None,
+        **conditions: Tensor | None,
+    ) -> Samples:
+        """The source draws of data.
+
+        Args:
+            model: What predicts; conditions are handed through to it.
+            x: Data, (B, ...).
+            noise: Normal noise; step 0 is used at the start if ``noise_scale`` is not 0.
+            on_step: Told (t, x_t) at the start and after every step; see the sampler.
+            conditions: (B, ...) tensors such as ``labels``.
+
+        Returns:
+            Samples whose ``x`` is the source draws e, in the dtype of the data.
+
+        Raises:
+            ValueError: start_time lies outside the model's range, the sampler does not fit the
+                model, or noise is missing.
+            IntegrationError: An adaptive sampler did not reach the source.
+        """
+        start = torch.full((), self._start_time(model), dtype=torch.float64, device=x.device)
+        state = self._start_state(model, x.to(self.sampler.dtype), start, noise)
+        if isinstance(self.sampler, DormandPrince):
+            slope = velocity_of(model, conditions, batch=x.shape[0])
+            state, nfe = integrate(
+                slope,
+                state,
+                start=float(start),
+                end=self.sampler.start_of(model),
+                control=self.sampler.control,
+                observe=on_step,
+            )
+            nfe = nfe * model.evaluations_per_call
+            last = self.sampler.scale_time(model)
+        else:
+            walk = _Walk.of(self.sampler, model, float(start), conditions, x.device)
+            states = walk.states(state, final_euler=self.final_euler)
+            for node, state in zip(walk.nodes, states, strict=True):
+                if on_step is not None:
+                    on_step(node.t, state)
+            nfe = evaluations_of(x.shape[0], walk.model)
+            last = walk.nodes[-1].time
+        end = torch.full((), last, dtype=torch.float64, device=x.device)
+        sigma = model.path.schedule.coefficients(end).sigma
+        return Samples((state / expand_as(sigma, state)).to(x.dtype), nfe)
+
+    def _start_time(self, model: Model) -> float:
+        low, high = model.time_range
+        if self.start_time is None:
+            return low
+        if not low * (1.0 - ROUNDING) <= self.start_time < high:
+            raise ValueError(
+                f"start_time is {self.start_time}, but the model is defined on [{low}, {high}]"
+            )
+        return self.start_time
+
+    def _start_state(self, model: Model, x: Tensor, t: Tensor, noise: Noise | None) -> Tensor:
+        """``alpha x + noise_scale sigma eps``."""
+        c = model.path.schedule.coefficients(t)
+        state = expand_as(c.alpha, x) * x
+        if self.noise_scale == 0.0:
+            return state
+        if noise is None:
+            raise ValueError(f"noise_scale is {self.noise_scale}, but noise is None")
+        return state + expand_as(self.noise_scale * c.sigma, x) * noise(0, x)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """A sampler of fixed steps in the other direction."""
+
+    sampler: FixedStepSampler
+    model: CountedModel
+    field: Field
+    nodes: list[Node]
+
+    @classmethod
+    def of(
+        cls,
+        sampler: FixedStepSampler,
+        model: Model,
+        start: float,
+        conditions: Mapping[str, Tensor | None],
+        device: torch.device,
+    ) -> "_Walk":
+        """The walk over the sampler's times in reverse, from ``start`` on."""
+        times = sampler.times(model)
+        upper = times[times > start * (1.0 + ROUNDING)].flip(0)
+        if upper.numel() == 0:
+            raise ValueError(f"start_time is {start}, at or above every time of the sampler's grid")
+        first = known_times(model, upper.new_full((1,), start))
+        counted = CountedModel(model)
+        field = Field(counted, variable=sampler.variable, conditions=conditions, device=device)
+        return cls(sampler, counted, field, field.nodes(torch.cat([first, upper])))
+
+    def states(self, x: Tensor, *, final_euler: bool) -> Iterator[Tensor]:
+        """The states at the nodes, from the given one on."""
+        yield x
+        count = len(self.nodes) - 1
+        steps = [Interval(a, b, i, count) for i, (a, b) in enumerate(pairwise(self.nodes))]
+        z = self.field.enter(x, self.nodes[0])
+        whole = steps[:-1] if final_euler else steps
+        if whole:
+            walk = self.sampler.walk(self.field, z, whole, None)
+            for step, z in zip(whole, walk, strict=True):
+                yield self.field.leave(z, step.end)
+        if final_euler:
+            slope = self.field.slope(z, steps[-1].start)
+            z = torch.add(z, slope, alpha=steps[-1].length)
+            yield self.field.leave(z, steps[-1].end)
+
+
+def _require_invertible(sampler: object) -> None:
+    if not isinstance(sampler, FixedStepSampler | DormandPrince):
+        raise ValueError(
+            f"sampler is {type(sampler).__name__}, which cannot be walked the other way; use one "
+            f"of fixed steps, or dopri5"
+        )
+    if sampler.needs_gaussian or getattr(sampler, "perturbation", None) is not None:
+        raise ValueError(
+            f"sampler {type(sampler).__name__} adds noise between its steps; only a deterministic "
+            f"sampler can be walked the other way"
+        )
+    if isinstance(sampler, FixedStepSampler) and not sampler.invertible:
+        raise ValueError(
+            f"sampler {type(sampler).__name__} uses the source draw after its start and cannot be "
+            f"walked the other way"
+        )

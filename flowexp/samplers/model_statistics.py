@@ -1,0 +1,235 @@
+"""Empirical statistics of a model over the noise level: DPM-Solver-v3's l, s and b."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowexp.models import Model
+from flowexp.samplers.stored_calibrations import StoredCalibration, find_calibration
+
+__all__ = [
+    "METHOD",
+    "ConstantStatistics",
+    "ModelStatistics",
+    "ReferenceStatistics",
+    "Statistics",
+    "StoredStatistics",
+    "lambda_grid",
+    "read_reference",
+]
+
+METHOD = "dpm_solver_v3"
+"""Folder of these statistics below a run's calibrations."""
+
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class ModelStatistics:
+    """``l``, ``s`` and ``b`` on a uniform grid of ``lambda = log(alpha / sigma)``.
+
+    With ``N = sigma e(x, lambda) - l x`` and ``f = N / alpha``: l makes N least sensitive to x, and
+    ``s f + b`` is the best guess of f's derivative along the ODE. ``l = 1, s = b = 0`` is data
+    prediction, ``l = 0, s = -1, b = 0`` noise prediction.
+
+    Attributes:
+        lam: (N + 1,), float64, increasing: the noise end first.
+        l: (N + 1, *shape), where shape is that of a sample or broadcasts to it.
+        s: Likewise.
+        b: Likewise.
+
+    Raises:
+        ValueError: The grid is not uniform, or the shapes differ.
+    """
+
+    lam: Tensor
+    l: Tensor  # noqa: E741 - the paper's name
+    s: Tensor
+    b: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(t.shape) for t in (self.l, self.s, self.b)}
+        if len(shapes) != 1 or next(iter(shapes))[0] != len(self.lam) or len(self.lam) < 2:
+            raise ValueError(
+                f"l, s and b are {sorted(shapes)} on a grid of {len(self.lam)} points; they must "
+                f"have one shape that starts with the number of points"
+            )
+        gaps = self.lam.diff()
+        if not bool((gaps > 0).all()) or float(gaps.max() - gaps.min()) > _SLACK * float(gaps[0]):
+            raise ValueError("lam must increase in equal steps")
+
+    @property
+    def count(self) -> int:
+        """N, the number of intervals."""
+        return len(self.lam) - 1
+
+    def covers(self, low: float, high: float) -> bool:
+        """Whether lambda from ``low`` to ``high`` lies on the grid, up to rounding."""
+        first, last = float(self.lam[0]), float(self.lam[-1])
+        slack = _SLACK * (last - first)
+        return first - slack <= low and high <= last + slack
+
+    def indices(self, lam: Tensor) -> Tensor:
+        """Numbers of the nearest grid points, int64; half-way goes to the even one."""
+        first, last = self.lam[0], self.lam[-1]
+        return torch.round(self.count * (lam - first) / (last - first)).to(torch.int64)
+
+
+class Statistics(ABC):
+    """Where a sampler's statistics come from."""
+
+    @abstractmethod
+    def of(self, model: Model, low: float, high: float) -> ModelStatistics:
+        """The statistics of a model over at least this range of lambda.
+
+        Raises:
+            ValueError: There are none that belong to the model and cover the range.
+        """
+
+
+class StoredStatistics(Statistics):
+    """What ``flowexp calibrate`` stored with the run.
+
+    Args:
+        name: File name without suffix in ``RUN/calibrations/dpm_solver_v3``, or its beginning, for
+            example ``N1200_K1024``; None = the only one that belongs to the weights and the path in
+            hand and covers the sampler's time grid.
+    """
+
+    def __init__(self, *, name: str | None = None) -> None:
+        self.name = name
+        self._last: tuple[FilePath, ModelStatistics] | None = None
+
+    def of(self, model: Model, low: float, high: float) -> ModelStatistics:
+        """See :meth:`Statistics.of`; the file is read once."""
+
+        def misfit(stored: StoredCalibration) -> str | None:
+            first, last = (float(v) for v in stored.settings["lam"])
+            slack = _SLACK * (last - first)
+            if first - slack <= low and high <= last + slack:
+                return None
+            return (
+                f"covers lambda from {first:.4f} to {last:.4f}, but the time grid goes from "
+                f"{low:.4f} to {high:.4f}"
+            )
+
+        stored = find_calibration(
+            model, method=METHOD, name=self.name, key="sampler.statistics.name", misfit=misfit
+        )
+        if self._last is None or self._last[0] != stored.file:
+            with np.load(stored.file) as arrays:
+                tensors = {key: torch.from_numpy(arrays[key]) for key in ("lam", "l", "s", "b")}
+            self._last = (stored.file, ModelStatistics(**tensors))
+        return self._last[1]
+
+
+class ReferenceStatistics(Statistics):
+    """The authors' files: ``l.npz`` (key l) and ``sb.npz`` (keys s, b) in one folder.
+
+    The files do not say for which model, path and range they were made; give the range.
+
+    Args:
+        directory: The folder.
+        t_start: Time of the first grid point; None = the largest of the model.
+        t_end: Time of the last; None = the smallest of the model.
+
+    Source: thu-ml/DPM-Solver-v3, folders ``<t_end>_<N>_<K>`` and ``<t_end>_<t_start>_<N>_<K>``.
+    """
+
+    def __init__(
+        self, *, directory: str, t_start: float | None = None, t_end: float | None = None
+    ) -> None:
+        self.directory = FilePath(directory)
+        self.t_start = t_start
+        self.t_end = t_end
+        self._last: tuple[str, ModelStatistics] | None = None
+
+    def of(self, model: Model, low: float, high: float) -> ModelStatistics:
+        """See :meth:`Statistics.of`."""
+        bottom, top = model.time_range
+        start = top if self.t_start is None else self.t_start
+        end = bottom if self.t_end is None else self.t_end
+        if self._last is None or self._last[0] != repr(model.path):
+            statistics = read_reference(self.directory, model, t_start=start, t_end=end)
+            self._last = (repr(model.path), statistics)
+        return _covering(self._last[1], low, high)
+
+
+class ConstantStatistics(Statistics):
+    """The same l, s and b at every level and pixel: 1, 0, 0 is data prediction ("degenerate").
+
+    Args:
+        l: Weight of the state.
+        s: Rate.
+        b: Drift.
+        N: Intervals of the grid, which spans the time grid.
+    """
+
+    def __init__(
+        self,
+        *,
+        l: float = 1.0,  # noqa: E741 - the paper's name
+        s: float = 0.0,
+        b: float = 0.0,
+        N: int = 1200,
+    ) -> None:
+        if N < 1:
+            raise ValueError(f"N is {N}; expected at least 1")
+        self.values = (float(l), float(s), float(b))
+        self.N = N
+        self._last: ModelStatistics | None = None
+
+    def of(self, model: Model, low: float, high: float) -> ModelStatistics:
+        """The constants on a grid from ``low`` to ``high``."""
+        last = self._last
+        if last is None or (float(last.lam[0]), float(last.lam[-1])) != (low, high):
+            lam = torch.linspace(low, high, self.N + 1, dtype=torch.float64)
+            l, s, b = (torch.full((self.N + 1, 1), v, dtype=torch.float64) for v in self.values)  # noqa: E741
+            self._last = last = ModelStatistics(lam, l, s, b)
+        return last
+
+
+def lambda_grid(model: Model, *, t_start: float, t_end: float, N: int) -> Tensor:
+    """``N + 1`` equal steps of lambda from ``t_start`` to ``t_end``, float64.
+
+    Raises:
+        ValueError: lambda is infinite at one of them, or they are in the wrong order.
+    """
+    times = torch.tensor([t_start, t_end], dtype=torch.float64)
+    first, last = torch.log(model.path.schedule.nsr(times)).neg().tolist()
+    if not (np.isfinite(first) and np.isfinite(last) and first < last):
+        raise ValueError(
+            f"lambda goes from {first} at t={t_start} to {last} at t={t_end}; both must be finite "
+            f"and the second larger, so start below t_max and end above 0"
+        )
+    return torch.linspace(first, last, N + 1, dtype=torch.float64)
+
+
+def read_reference(
+    directory: FilePath, model: Model, *, t_start: float, t_end: float
+) -> ModelStatistics:
+    """Statistics from ``l.npz`` and ``sb.npz``; see :class:`ReferenceStatistics`.
+
+    Raises:
+        ValueError: A file is missing, or the range is not finite.
+    """
+    for name in ("l.npz", "sb.npz"):
+        if not (directory / name).is_file():
+            raise ValueError(f"sampler.statistics.directory is {directory}, which has no {name}")
+    with np.load(directory / "l.npz") as first, np.load(directory / "sb.npz") as second:
+        arrays = {"l": first["l"], "s": second["s"], "b": second["b"]}
+    lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=len(arrays["l"]) - 1)
+    return ModelStatistics(lam, **{key: torch.from_numpy(a) for key, a in arrays.items()})
+
+
+def _covering(statistics: ModelStatistics, low: float, high: float) -> ModelStatistics:
+    if not statistics.covers(low, high):
+        raise ValueError(
+            f"the statistics cover lambda from {float(statistics.lam[0]):.4f} to "
+            f"{float(statistics.lam[-1]):.4f}, but the time grid goes from {low:.4f} to {high:.4f}"
+        )
+    return statistics

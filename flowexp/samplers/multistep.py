@@ -1,0 +1,273 @@
+"""Methods that remember what the model said at earlier noise levels.
+
+They take steps in half the log-SNR, ``lambda = log(alpha / sigma)``, which grows from the source to
+the data and in which the linear part of the ODE is solved exactly. A step is linear in the state
+and in the remembered outputs, so that a walk is planned in advance (all weights, from the levels
+alone) and then executed.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from flowexp.paths import Prediction
+from flowexp.samplers.base import ROUNDING, TimeGrid
+from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.seeding import Noise
+
+__all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order"]
+
+Update = Callable[[Tensor, Sequence[Tensor]], Tensor]
+"""``(x at the step's start, remembered outputs, newest first)`` to x at its end, a new tensor."""
+
+Remember = Callable[[Prediction, Tensor], Tensor]
+"""``(prediction at x, x)`` to what is remembered of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A noise level.
+
+    Attributes:
+        time: The path's time.
+        alpha: Coefficient of the data.
+        sigma: Coefficient of the source.
+        lam: ``log(alpha / sigma)``; infinite where one of them is 0, which rounding may miss.
+    """
+
+    time: float
+    alpha: float
+    sigma: float
+    lam: float
+
+    @classmethod
+    def of(cls, time: float, alpha: float, sigma: float) -> "Level":
+        """The level with these coefficients."""
+        if alpha <= ROUNDING * sigma:
+            return cls(time, 0.0, sigma, -math.inf)
+        if sigma <= ROUNDING * alpha:
+            return cls(time, alpha, 0.0, math.inf)
+        return cls(time, alpha, sigma, math.log(alpha / sigma))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether both data and noise are present."""
+        return math.isfinite(self.lam)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The update ``x' = state x + sum_i outputs_i m_i``.
+
+    Attributes:
+        state: Weight of x.
+        outputs: Weights of the newest outputs.
+    """
+
+    state: float
+    outputs: tuple[float, ...]
+
+    def __call__(self, x: Tensor, memory: Sequence[Tensor]) -> Tensor:
+        """The new state; outputs beyond the last weight are not used."""
+        z = x * self.state
+        for weight, output in zip(self.outputs, memory, strict=False):
+            z.add_(output, alpha=weight)
+        return z
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One planned step.
+
+    Attributes:
+        remember: What is kept of the prediction at the step's start.
+        predict: The state at the end.
+        correct: The state at the end once the output there is known as well (it is then the newest
+            in memory); None = as predicted.
+    """
+
+    remember: Remember
+    predict: Update
+    correct: Update | None = None
+
+
+class Rule(ABC):
+    """A multistep method: what it remembers, and how it steps between finite levels."""
+
+    @abstractmethod
+    def remember(self, level: Level) -> Remember:
+        """What is kept of the prediction at a finite level."""
+
+    @abstractmethod
+    def updates(
+        self, nodes: Sequence[Level], end: Level, *, last: bool
+    ) -> tuple[Update, Update | None]:
+        """Predictor and corrector of a step.
+
+        Args:
+            nodes: Levels of the remembered outputs to use, newest first; the step starts at the
+                first, and their number is the order.
+            end: Where the step ends; finite.
+            last: Whether no evaluation follows, so that nothing can be corrected.
+        """
+
+    @abstractmethod
+    def leave(self, start: Level, end: Level) -> Update:
+        """The step of first order from a finite level to one where lambda is infinite."""
+
+
+def first_order(start: Level, end: Level, *, predicts_data: bool) -> Weights:
+    """DDIM's step ``x' = alpha' D + sigma' e`` in terms of x and one of D and e.
+
+    Args:
+        start: Where it starts; sigma must not be 0 for data, alpha not for noise.
+        end: Where it ends, anywhere.
+        predicts_data: Whether the output is D; else e.
+    """
+    h = end.lam - start.lam
+    finite = math.isfinite(h)
+    if predicts_data:
+        ratio = end.sigma / start.sigma
+        weight = -end.alpha * math.expm1(-h) if finite else end.alpha - start.alpha * ratio
+        return Weights(ratio, (weight,))
+    ratio = end.alpha / start.alpha
+    weight = -end.sigma * math.expm1(h) if finite else end.sigma - start.sigma * ratio
+    return Weights(ratio, (weight,))
+
+
+def _data(prediction: Prediction, x: Tensor) -> Tensor:
+    return prediction.data
+
+
+def _noise(prediction: Prediction, x: Tensor) -> Tensor:
+    return prediction.noise
+
+
+class LinearRule(Rule):
+    """A rule that remembers predicted data, or predicted noise, and weighs them with numbers.
+
+    Args:
+        predicts_data: Whether data are remembered; else noise.
+    """
+
+    def __init__(self, *, predicts_data: bool) -> None:
+        self.predicts_data = predicts_data
+
+    def remember(self, level: Level) -> Remember:
+        """The prediction itself."""
+        return _data if self.predicts_data else _noise
+
+    def leave(self, start: Level, end: Level) -> Weights:
+        """DDIM's step."""
+        return first_order(start, end, predicts_data=self.predicts_data)
+
+
+class MultistepSampler(FixedStepSampler):
+    """A sampler with a memory, in half the log-SNR; one evaluation per step.
+
+    The order grows with the memory, 1, 2, ...: the first step is of first order. A step that begins
+    or ends where lambda is infinite (t = 1 of the linear path, t = 0 where no noise is left) is
+    DDIM's, which is exact there in the linear part: the last step to t = 0 is then the data
+    prediction at the state ("denoise to zero"), and counts as one evaluation. To stop before it,
+    let the time grid end above 0.
+
+    The model is asked at the predicted state; a corrector then replaces the state, not the output.
+
+    Args:
+        steps: Number of steps, >= 1.
+        time_grid: Where the steps begin and end.
+        order: Highest order, 1 to 3.
+        lower_order_final: Let the order fall to 1 towards the end: the last step is of first order,
+            the one before of second.
+        double: Keep the state in float64 between steps, else float32.
+
+    Raises:
+        ValueError: steps < 1, or order is not in 1 .. 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid,
+        order: int,
+        lower_order_final: bool,
+        double: bool,
+    ) -> None:
+        super().__init__(steps=steps, time_grid=time_grid, double=double)
+        if order not in (1, 2, 3):
+            raise ValueError(f"order is {order}; expected 1, 2 or 3")
+        self.order = order
+        self.lower_order_final = lower_order_final
+        self._planned: tuple[object, list[Step]] | None = None
+
+    def rule(self, field: Field) -> Rule:
+        """The method, on one model."""
+        raise NotImplementedError(f"{type(self).__name__} has no rule")
+
+    def depends_on(self, field: Field) -> object:
+        """What the steps depend on besides the levels; compared with ``==``."""
+        return None
+
+    def plan(self, field: Field, nodes: Sequence[Node]) -> list[Step]:
+        """The steps between neighbouring nodes; the latest are kept, as batches share them."""
+        coefficients = field.levels(nodes)
+        levels = [Level.of(n.time, *c) for n, c in zip(nodes, coefficients, strict=True)]
+        key = (levels, self.depends_on(field))
+        if self._planned is None or self._planned[0] != key:
+            self._planned = (key, self._steps(self.rule(field), levels))
+        return self._planned[1]
+
+    def _steps(self, rule: Rule, levels: Sequence[Level]) -> list[Step]:
+        count = len(levels) - 1
+        known: list[Level] = []
+        steps = []
+        for left, (start, end) in zip(range(count, 0, -1), pairwise(levels), strict=True):
+            if not start.is_finite:
+                steps.append(_enter(start, end))
+                continue
+            known = [start, *known][: self.order]
+            remember = rule.remember(start)
+            if not end.is_finite:
+                steps.append(Step(remember, rule.leave(start, end)))
+                continue
+            order = min(len(known), left) if self.lower_order_final else len(known)
+            steps.append(Step(remember, *rule.updates(known[:order], end, last=left == 1)))
+        return steps
+
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        """The states at the ends of the intervals, corrected where there is a corrector."""
+        moving = [interval for interval in intervals if not interval.is_empty]
+        steps = self.plan(field, [i.start for i in moving[:1]] + [i.end for i in moving])
+        memory: deque[Tensor] = deque(maxlen=self.order + 1)
+        upcoming = iter(steps)
+        step = next(upcoming, None)
+        if step is not None:
+            memory.appendleft(step.remember(field.predict(z, moving[0].start), z))
+        for interval in intervals:
+            if interval.is_empty or step is None:
+                yield z
+                continue
+            before, z = z, step.predict(z, memory)
+            following = next(upcoming, None)
+            if following is not None:
+                memory.appendleft(following.remember(field.predict(z, interval.end), z))
+                if step.correct is not None:
+                    z = step.correct(before, memory)
+            step = following
+            yield z
+
+
+def _enter(start: Level, end: Level) -> Step:
+    """The first step from where only noise, or only data, is present: DDIM's."""
+    predicts_data = start.alpha == 0.0
+    remember = _data if predicts_data else _noise
+    return Step(remember, first_order(start, end, predicts_data=predicts_data))

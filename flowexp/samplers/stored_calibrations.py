@@ -1,0 +1,125 @@
+"""Calibrations that lie beside a run's weights, and whether one belongs to the model in hand."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from flowexp.models import Model
+
+__all__ = ["StoredCalibration", "find_calibration", "identity_of"]
+
+Misfit = Callable[["StoredCalibration"], str | None]
+"""Why a stored calibration of the right model does not serve, or None if it does."""
+
+
+@dataclass(frozen=True)
+class StoredCalibration:
+    """A file of numbers and its manifest.
+
+    Attributes:
+        file: The numbers, ``<name>.npz``.
+        identity: Weights and path they were measured on, see :func:`identity_of`.
+        settings: Everything else they depend on.
+    """
+
+    file: FilePath
+    identity: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The file's name without suffix."""
+        return self.file.stem
+
+
+def identity_of(model: Model) -> dict[str, str | None]:
+    """Weights and path of a model: what its calibrations belong to."""
+    origin = model.origin
+    return {
+        "weights_sha256": None if origin is None else origin.weights_sha256,
+        "weights": None if origin is None else origin.weights,
+        "path": repr(model.path),
+    }
+
+
+def find_calibration(
+    model: Model,
+    *,
+    method: str,
+    name: str | None = None,
+    key: str = "sampler.calibration",
+    misfit: Misfit = lambda stored: None,
+    elsewhere: FilePath | None = None,
+) -> StoredCalibration:
+    """The stored calibration that belongs to a model and fits.
+
+    Args:
+        model: The model in hand.
+        method: Folder below the run's calibrations.
+        name: A file's name without suffix, or its beginning; None = the only one that fits.
+        key: Config key that chooses one by name, for messages.
+        misfit: Says what else speaks against one.
+        elsewhere: Calibrations of another run to look in; its path must be the model's, its weights
+            need not be.
+
+    Raises:
+        ValueError: The model has no run, there is none, the named one was made of other weights or
+            another path or does not fit, or several fit and none is named.
+    """
+    if elsewhere is None and model.origin is None:
+        raise ValueError(
+            f"{method} needs numbers that were measured on trained weights, but this model does "
+            f"not come from a run; evaluate a run: flowexp eval run=DIR"
+        )
+    own = None if model.origin is None else model.origin.calibrations
+    folder = (elsewhere or own or FilePath()) / method
+    there = _stored_in(folder)
+    if not there:
+        raise ValueError(
+            f"nothing was calibrated for {method} in {folder}; do it once with "
+            f"flowexp calibrate run={folder.parents[1]} for={method}"
+        )
+    candidates = {key: stored for key, stored in there.items() if _is_called(key, name)}
+    if not candidates:
+        raise ValueError(f"there is no calibration {name!r} in {folder}; it has {sorted(there)}")
+    compared = ["path"] if elsewhere else list(identity_of(model))
+    reasons = {
+        n: _foreign(model, stored, compared) or misfit(stored) for n, stored in candidates.items()
+    }
+    fitting = [candidates[n] for n, reason in reasons.items() if reason is None]
+    if not fitting:
+        told = "; ".join(f"{n} {reason}" for n, reason in reasons.items())
+        raise ValueError(f"no calibration in {folder} serves: {told}")
+    if len(fitting) > 1:
+        names = ", ".join(stored.name for stored in fitting)
+        raise ValueError(
+            f"several calibrations in {folder} serve ({names}); choose one with {key}=NAME"
+        )
+    return fitting[0]
+
+
+def _is_called(key: str, name: str | None) -> bool:
+    """Whether a file may be chosen by this name; its parts are set apart by ``_`` and ``-``."""
+    return name is None or key == name or key.startswith((f"{name}_", f"{name}-"))
+
+
+def _stored_in(folder: FilePath) -> dict[str, StoredCalibration]:
+    """Complete calibrations: those whose manifest, which is written last, is there."""
+    found = {}
+    for manifest in sorted(folder.glob("[!.]*.json")):
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        file = manifest.with_suffix(".npz")
+        found[file.stem] = StoredCalibration(file, content["identity"], content["settings"])
+    return found
+
+
+def _foreign(model: Model, stored: StoredCalibration, compared: Sequence[str]) -> str | None:
+    """What of the model differs from the one that was measured."""
+    mine = identity_of(model)
+    different = [key for key in compared if stored.identity.get(key) != mine[key]]
+    if not different:
+        return None
+    told = ", ".join(f"{key} {stored.identity.get(key)}, not {mine[key]}" for key in different)
+    return f"was made on {told}"

@@ -1,0 +1,259 @@
+"""Heun steps that reuse a velocity, and steps in which a small network corrects it."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from flowexp.models import Evaluation, Model
+from flowexp.samplers.base import CountedModel, TimeGrid
+from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.seeding import Noise
+
+__all__ = ["VelocityBlocks", "parse_blocks"]
+
+Velocity = Callable[[Tensor], Tensor]
+Refined = Callable[[Tensor, Tensor], Tensor]
+Block = Callable[[Tensor, Tensor | None, "_Step"], tuple[Tensor, Tensor]]
+
+_LETTERS = "HPR"
+
+
+def parse_blocks(text: str) -> str:
+    """One letter per step: ``H1P2R1`` is ``HPPR``; the letters may come in any order, repeatedly.
+
+    Raises:
+        ValueError: The text is no such sequence, or has no step.
+    """
+    pieces = re.findall(rf"([{_LETTERS}])(\d+)", text)
+    letters = "".join(letter * int(count) for letter, count in pieces)
+    if "".join(letter + count for letter, count in pieces) != text or not letters:
+        raise ValueError(
+            f"blocks is {text!r}; expected letters H, P, R with numbers of steps, such as H1P5R3"
+        )
+    return letters
+
+
+class _Step(NamedTuple):
+    """Velocities at the ends of a step (the model's, the refiner's) and the step's length."""
+
+    start: Velocity
+    end: Velocity
+    refined_start: Refined | None
+    refined_end: Refined | None
+    h: float | Tensor
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """Blocks compiled for one model and refiner, which they hold."""
+
+    model: Model
+    refiner: Model | None
+    blocks: dict[str, Callable[..., tuple[Tensor, Tensor]]]
+
+
+class VelocityBlocks(FixedStepSampler):
+    """Heun steps (H), pseudo-corrector steps (P) and refiner steps (R), in any order.
+
+    Each block passes on the state and a velocity c:
+
+    - H, two model calls: ``d = v(x, t)``, ``d' = v(x + h d, t')``, ``x + h (d + d')/2``, c = d'.
+    - P, one call: as H with ``d = c`` (a call where there is no c yet).
+    - R, no model call, two of the refiner r: ``d = c + r(x, c, t)``, ``y = x + h d``,
+      ``d' = d + r(y, d, t')``, ``x + h (d + d')/2``, c = d'. With ``stale_refinement`` the second
+      call is given c instead of d, and d is passed on.
+
+    A step that reaches t = 0 with a model that is not defined there is Euler's, with the first
+    velocity of its block.
+
+    Args:
+        blocks: Kinds and numbers of steps, such as ``H1P5R3``; their sum is the number of steps.
+        time_grid: Where the steps begin and end.
+        refiner: Model whose :meth:`~flowexp.models.Model.predict` takes the condition ``velocity``
+            and predicts the corrected one; needed for R.
+        stale_refinement: The authors' assembled sampler instead of the paper's form.
+        compile_backend: torch.compile backend (``inductor``) of each kind of block, network and
+            update in one graph, so that numbers and order of blocks stay free; None = not compiled.
+        double: Keep the state in float64 between steps, else float32.
+
+    Raises:
+        ValueError: The blocks cannot be read, or R is asked for without a refiner.
+
+    Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3 and appendix B. The paper's
+    refiner step is read as above, the newest velocity in and out; their repository has two readings
+    of it, of which ``models_assemble.py``, used for the published numbers, is
+    ``stale_refinement``.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: str,
+        time_grid: TimeGrid,
+        refiner: Model | None = None,
+        stale_refinement: bool = False,
+        compile_backend: str | None = None,
+        double: bool = True,
+    ) -> None:
+        self.kinds = parse_blocks(blocks)
+        super().__init__(steps=len(self.kinds), time_grid=time_grid, double=double)
+        if "R" in self.kinds and refiner is None:
+            raise ValueError(f"blocks={blocks} has refiner steps, but refiner is null")
+        self.refiner = refiner if "R" in self.kinds else None
+        self.stale_refinement = stale_refinement
+        self.compile_backend = compile_backend
+        self._graphs: _Graphs | None = None
+
+    def check(self, model: Model) -> None:
+        """Refuse what :meth:`FixedStepSampler.check` does, and a refiner of another path.
+
+        Raises:
+            ValueError: The model does not fit.
+        """
+        super().check(model)
+        if self.refiner is not None and repr(self.refiner.path) != repr(model.path):
+            raise ValueError(
+                f"the refiner was trained on {self.refiner.path!r}, but the model's path is "
+                f"{model.path!r}"
+            )
+
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        """The states after each block."""
+        counted = field.model
+        refiner = None if self.refiner is None else counted.alongside(self.refiner)
+        velocity: Tensor | None = None
+        steps = self._steps(field, intervals, refiner)
+        compiled = self._compiled(field, refiner)
+        for kind, interval, step in zip(self.kinds, intervals, steps, strict=True):
+            if interval.reaches_data and not field.defined_at(interval.end):
+                z = z + interval.length * self._first_velocity(kind, z, velocity, step)
+            elif compiled is None:
+                z, velocity = self._block(kind)(z, velocity, step)
+            else:
+                z, velocity = compiled(kind, z, velocity, interval)
+            yield z
+
+    def _steps(
+        self, field: Field, intervals: Sequence[Interval], refiner: Model | None
+    ) -> list[_Step]:
+        conditions = field.conditions
+        refined: list[Refined | None] = [None] * (len(intervals) + 1)
+        nodes = [intervals[0].start, *(interval.end for interval in intervals)]
+        if refiner is not None:
+            times = torch.stack([node.t for node in nodes])
+            refined = [_refined(at, conditions) for at in refiner.at(times)]
+        slopes = [_slope(field, node) for node in nodes]
+        return [
+            _Step(slopes[i], slopes[i + 1], refined[i], refined[i + 1], interval.length)
+            for i, interval in enumerate(intervals)
+        ]
+
+    def _block(self, kind: str) -> Block:
+        blocks: dict[str, Block] = {"H": _heun, "P": _pseudo_corrector, "R": self._refiner_block}
+        return blocks[kind]
+
+    def _first_velocity(self, kind: str, z: Tensor, velocity: Tensor | None, step: _Step) -> Tensor:
+        if kind == "H" or velocity is None:
+            return step.start(z)
+        if kind == "P" or step.refined_start is None:
+            return velocity
+        return step.refined_start(z, velocity)
+
+    def _refiner_block(self, x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+        if step.refined_start is None or step.refined_end is None:
+            raise ValueError("a refiner block was asked for without a refiner")
+        if c is None:
+            c = step.start(x)
+        d = step.refined_start(x, c)
+        y = x + step.h * d
+        if self.stale_refinement:
+            second = d - c + step.refined_end(y, c)
+        else:
+            second = step.refined_end(y, d)
+        return x + step.h * (0.5 * (d + second)), d if self.stale_refinement else second
+
+    def _compiled(
+        self, field: Field, refiner: Model | None
+    ) -> Callable[[str, Tensor, Tensor | None, Interval], tuple[Tensor, Tensor]] | None:
+        """One graph per kind of block, asked with times as tensors so that it serves every step."""
+        if self.compile_backend is None:
+            return None
+        counted = field.model
+        model = counted.model if isinstance(counted, CountedModel) else counted
+        conditions = field.conditions
+        graphs = self._graphs
+        if graphs is None or graphs.model is not model or graphs.refiner is not self.refiner:
+            graphs = _Graphs(model, self.refiner, {})
+            self._graphs = graphs
+
+        def run(
+            kind: str, x: Tensor, c: Tensor | None, interval: Interval
+        ) -> tuple[Tensor, Tensor]:
+            if kind not in graphs.blocks:
+                graphs.blocks[kind] = torch.compile(
+                    self._graph(kind, model, refiner), backend=str(self.compile_backend)
+                )
+            if isinstance(counted, CountedModel):
+                counted.calls += {"H": 2, "P": 1, "R": 0}[kind] + (c is None and kind != "H")
+            h = torch.tensor(interval.length, dtype=x.dtype, device=x.device)
+            times = interval.start.t, interval.end.t
+            return graphs.blocks[kind](x, c, *times, h, dict(conditions))
+
+        return run
+
+    def _graph(
+        self, kind: str, model: Model, refiner: Model | None
+    ) -> Callable[..., tuple[Tensor, Tensor]]:
+        block = self._block(kind)
+
+        def graph(
+            x: Tensor,
+            c: Tensor | None,
+            start: Tensor,
+            end: Tensor,
+            h: Tensor,
+            conditions: dict[str, Tensor | None],
+        ) -> tuple[Tensor, Tensor]:
+            ends = [_asked(model, t, conditions) for t in (start, end)]
+            if refiner is None:
+                return block(x, c, _Step(ends[0], ends[1], None, None, h))
+            refined = [_asked_with_velocity(refiner, t, conditions) for t in (start, end)]
+            return block(x, c, _Step(ends[0], ends[1], refined[0], refined[1], h))
+
+        return graph
+
+
+# Closures of a graph are made here: annotations inside a compiled function would break it.
+def _asked(model: Model, t: Tensor, conditions: Mapping[str, Tensor | None]) -> Velocity:
+    return lambda x: model.velocity(x, t, **conditions)
+
+
+def _asked_with_velocity(
+    refiner: Model, t: Tensor, conditions: Mapping[str, Tensor | None]
+) -> Refined:
+    return lambda x, v: refiner.velocity(x, t, velocity=v, **conditions)
+
+
+def _slope(field: Field, node: Node) -> Velocity:
+    return lambda z: field.slope(z, node)
+
+
+def _refined(evaluate: Evaluation, conditions: Mapping[str, Tensor | None]) -> Refined:
+    return lambda z, v: evaluate(z, velocity=v, **conditions).velocity
+
+
+def _heun(x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+    return _pseudo_corrector(x, step.start(x), step)
+
+
+def _pseudo_corrector(x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+    first = step.start(x) if c is None else c
+    second = step.end(x + step.h * first)
+    return x + step.h * (0.5 * (first + second)), second
