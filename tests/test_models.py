@@ -4,14 +4,21 @@ import pytest
 import torch
 from torch import nn
 
+from flowexp.guidance import ClassifierFree
 from flowexp.models import FlowModel
 from flowexp.parameterizations import (
     DataPrediction,
     EDMPreconditioning,
+    IDDPMPreconditioning,
     NoisePrediction,
+    PoissonFieldPrediction,
     VelocityPrediction,
+    VEPreconditioning,
+    VPPreconditioning,
 )
-from flowexp.paths import VE, VP, Linear, Path
+from flowexp.parameterizations.reversed_velocity import ReversedVelocityPrediction
+from flowexp.paths import VE, VP, Cosine, Linear, Path
+from flowexp.samplers import CountedModel
 
 
 class Recorder(nn.Module):
@@ -89,3 +96,109 @@ def test_disjoint_time_ranges_are_refused():
     narrow = EDMPreconditioning(sigma_min=0.002, sigma_max=0.01)
     with pytest.raises(ValueError, match=r"EDMPreconditioning.*VE"):
         FlowModel(Path(VE(t_min=0.02)), network=Recorder(), parameterization=narrow)
+
+
+EVERY_PARAMETERIZATION = [
+    VelocityPrediction(),
+    ReversedVelocityPrediction(),
+    NoisePrediction(),
+    DataPrediction(),
+    EDMPreconditioning(),
+    IDDPMPreconditioning(),
+    VEPreconditioning(),
+    VPPreconditioning(),
+    PoissonFieldPrediction(),
+]
+
+
+class Wave(nn.Module):
+    """A network that depends on all it is given; twice as many channels if asked."""
+
+    def __init__(self, copies=1):
+        super().__init__()
+        self.copies = copies
+
+    def forward(self, x, c_noise, labels=None):
+        level = torch.tanh(c_noise)[:, None]
+        shift = 0.0 if labels is None else 0.1 * labels[:, None]
+        out = torch.sin(x + level + shift)
+        return torch.cat([out] * self.copies, dim=1)
+
+
+@pytest.mark.parametrize("rule", EVERY_PARAMETERIZATION, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize(
+    "schedule", [VE(), VP(), Linear(), Cosine()], ids=lambda s: type(s).__name__
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_model_at_times_is_the_model(rule, schedule, dtype):
+    """What is prepared for a whole grid gives the predictions of single calls to rounding."""
+    copies = 2 if isinstance(rule, IDDPMPreconditioning) else 1
+    model = FlowModel(Path(schedule), network=Wave(copies), parameterization=rule)
+    low, high = model.time_range
+    times = torch.linspace(high, max(low, 1e-3), 7, dtype=torch.float64)
+    # A field's length stays below the one of its normalisation.
+    x = state(dtype) * (0.1 if isinstance(rule, PoissonFieldPrediction) else 1.0)
+    tolerance = 1e-11 if dtype == torch.float64 else 2e-5
+    for t, evaluate in zip(times, model.at(times), strict=True):
+        single, prepared = model.predict(x, t), evaluate(x)
+        for kind in ("velocity", "data", "noise", "score"):
+            a, b = getattr(single, kind), getattr(prepared, kind)
+            assert b.dtype == dtype
+            torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance * float(a.abs().max()))
+        assert float(prepared.coefficients.sigma) == pytest.approx(float(single.coefficients.sigma))
+
+
+@pytest.mark.parametrize("rule", EVERY_PARAMETERIZATION, ids=lambda r: type(r).__name__)
+def test_the_model_at_times_of_its_own_for_each_sample(rule):
+    copies = 2 if isinstance(rule, IDDPMPreconditioning) else 1
+    model = FlowModel(Path(VP()), network=Wave(copies), parameterization=rule)
+    low, high = model.time_range
+    times = torch.linspace(max(low, 0.1), 0.9 * high, 8, dtype=torch.float64).reshape(2, 4)
+    x = state() * (0.1 if isinstance(rule, PoissonFieldPrediction) else 1.0)
+    for t, evaluate in zip(times, model.at(times), strict=True):
+        single, prepared = model.predict(x, t), evaluate(x)
+        for kind in ("velocity", "data", "noise", "score"):
+            torch.testing.assert_close(getattr(prepared, kind), getattr(single, kind))
+    labels = torch.arange(4)
+    if isinstance(rule, VelocityPrediction):
+        guided = ClassifierFree(scale=2.0).wrap(model)
+        prepared = guided.at(times)[1](x, labels=labels)
+        torch.testing.assert_close(
+            prepared.velocity, guided.predict(x, times[1], labels=labels).velocity
+        )
+
+
+def test_wrappers_hand_the_prepared_times_on():
+    """Counting and guidance see the same calls as without preparation."""
+    network = Recorder()
+    model = FlowModel(Path(Linear()), network=network, parameterization=VelocityPrediction())
+    counted = CountedModel(ClassifierFree(scale=2.5).wrap(model))
+    times = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    labels = torch.arange(4)
+    for t, evaluate in zip(times, counted.at(times), strict=True):
+        prepared = evaluate(state(), labels=labels)
+        single = counted.predict(state(), t, labels=labels)
+        torch.testing.assert_close(prepared.velocity, single.velocity, rtol=0, atol=1e-14)
+    assert counted.calls == 4
+    assert counted.evaluations == 8
+    assert all(len(x) == 8 for x, _, _ in network.calls)
+    assert network.calls[0][2]["labels"].tolist() == [0, 1, 2, 3, -1, -1, -1, -1]
+
+
+def test_a_subclass_that_overrides_predict_is_asked_through_it():
+    class Doubled(FlowModel):
+        def predict(self, x_t, t, **conditions):
+            return super().predict(2.0 * x_t, t, **conditions)
+
+    model = Doubled(Path(Linear()), network=Recorder(), parameterization=VelocityPrediction())
+    evaluate = model.at(torch.tensor([0.5], dtype=torch.float64))[0]
+    torch.testing.assert_close(evaluate(state()).velocity, 2.0 * state().float().double())
+
+
+def test_at_carries_gradients():
+    model = FlowModel(Path(VP()), network=Wave(), parameterization=EDMPreconditioning())
+    x = state().requires_grad_()
+    t = torch.tensor([0.4], dtype=torch.float64)
+    prepared = torch.autograd.grad(model.at(t)[0](x).data.sum(), x)[0]
+    single = torch.autograd.grad(model.predict(x, t[0]).data.sum(), x)[0]
+    torch.testing.assert_close(prepared, single)

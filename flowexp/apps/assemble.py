@@ -84,7 +84,7 @@ def training_parts(config: Config, parts: ModelParts) -> dict[str, Any]:
 
     Raises:
         UsageError: The augmentation's labels are not the network's, the law draws times outside the
-            path's range, or the objective is not defined on this path.
+            path's range, or the coupling or the objective is not defined on this path.
     """
     from flowexp.timesteps import check_compatible
 
@@ -93,6 +93,7 @@ def training_parts(config: Config, parts: ModelParts) -> dict[str, Any]:
     path, augment_dim = parts.model.path, getattr(parts.network, "augment_dim", 0)
     checks: dict[str, Callable[[], None]] = {
         "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
+        "coupling": lambda: built["coupling"].check_path(path),
         "timestep": lambda: check_compatible(built["timestep"], path.schedule),
         "objective": lambda: built["objective"].check_path(path),
     }

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.checkpoints import LoadedWeights, RunDirectory, load_weights
+from flowexp.checkpoints.weights import stored_weights
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel, Model, Origin
+from flowexp.networks.low_rank import LowRank
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.paths import Prediction
 
@@ -101,8 +103,13 @@ def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
         UsageError: There is no such run or average, or its network is another one.
     """
     source = RunDirectory.open(Path(run), key="init")
+    ema = None if weights == _RAW else weights
     try:
-        return load_weights(source, network, ema=None if weights == _RAW else weights)
+        if not isinstance(network, LowRank):
+            return load_weights(source, network, ema=ema)
+        state, loaded = stored_weights(source, ema=ema)
+        network.load_base(state)
+        return loaded
     except UsageError as error:
         raise UsageError(
             f"the network cannot start from {run}: {error.problem}",

@@ -16,9 +16,11 @@ class Augmentation(ABC):
 
     Attributes:
         augment_dim: Number of label columns, equal to the network's ``augment_dim``; 0 = no labels.
+        changes_pictures: Whether pictures may come back changed.
     """
 
     augment_dim: int
+    changes_pictures: bool = True
 
     @abstractmethod
     def __call__(

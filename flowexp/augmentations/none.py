@@ -9,12 +9,25 @@ __all__ = ["NoAugmentation"]
 
 
 class NoAugmentation(Augmentation):
-    """The pictures as they are, and labels without columns."""
+    """The pictures as they are, and labels of zeros, which say so.
 
-    augment_dim = 0
+    Args:
+        augment_dim: Number of label columns: that of a network which was trained with an
+            augmentation and goes on without one; else 0.
+
+    Raises:
+        ValueError: augment_dim is negative.
+    """
+
+    changes_pictures = False
+
+    def __init__(self, *, augment_dim: int = 0) -> None:
+        if augment_dim < 0:
+            raise ValueError(f"augment_dim is {augment_dim}; expected at least 0")
+        self.augment_dim = augment_dim
 
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """The pictures themselves and an empty (B, 0); draws nothing."""
-        return images, images.new_zeros(len(images), 0)
+        """The pictures themselves and zeros (B, augment_dim); draws nothing."""
+        return images, images.new_zeros(len(images), self.augment_dim)

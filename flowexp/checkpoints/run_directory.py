@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -9,12 +10,16 @@ from typing import Any, Self
 import yaml
 
 from flowexp.checkpoints.atomic import write_json, write_text
+from flowexp.checkpoints.locks import FileLock
 from flowexp.checkpoints.resume_rules import changed_keys, plain
 from flowexp.errors import UsageError
 
 __all__ = ["RunDirectory"]
 
 _SHOWN_CHANGES = 8
+
+# One lock per folder and process, shared by all that have the folder started and freed with them.
+_LOCKS: weakref.WeakValueDictionary[Path, FileLock] = weakref.WeakValueDictionary()
 
 
 class RunDirectory:
@@ -29,6 +34,7 @@ class RunDirectory:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._lock: FileLock | None = None
 
     @property
     def config_file(self) -> Path:
@@ -86,7 +92,8 @@ class RunDirectory:
     ) -> Self:
         """Make the folder of a new run, or reopen that of the same run to continue it.
 
-        Only the first process of a run writes; the others get the folder as it is.
+        Only the first process of a run writes; the others get the folder as it is. While the object
+        lives, no other run can start in the folder.
 
         Args:
             path: The folder.
@@ -95,7 +102,8 @@ class RunDirectory:
             manifest: See :func:`flowexp.checkpoints.describe_run`; kept from the first start.
 
         Raises:
-            UsageError: The folder belongs to a run of another configuration, or cannot be written.
+            UsageError: The folder belongs to a run of another configuration, cannot be written, or
+                is in use by another process.
         """
         run = cls(path)
         if not is_first_process():
@@ -117,12 +125,32 @@ class RunDirectory:
             self._refuse_another_config(config)
         for folder in (self.path, self.checkpoints, self.samples):
             folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
         for unfinished in self.checkpoints.glob(".*.ckpt"):
             unfinished.unlink()
         write_text(self.config_file, yaml.safe_dump(config, sort_keys=False))
         write_text(self.overrides_file, yaml.safe_dump(overrides))
         if not self.manifest_file.exists():
             write_json(self.manifest_file, manifest)
+
+    def _locked(self) -> FileLock:
+        """The lock of the folder.
+
+        Raises:
+            UsageError: Another process holds it.
+        """
+        folder = self.path.resolve()
+        lock = _LOCKS.get(folder)
+        if lock is None:
+            lock = FileLock(folder)
+            if not lock.acquire(wait=False):
+                raise UsageError(
+                    f"another process is training in {self.path}.",
+                    key="dirs.run",
+                    remedy="Wait until it has ended, or choose another directory.",
+                )
+            _LOCKS[folder] = lock
+        return lock
 
     def _refuse_another_config(self, config: dict[str, Any]) -> None:
         changed = changed_keys(self.config(), config)

@@ -9,7 +9,7 @@ from flowexp.checkpoints.checkpoint_file import file_sha256, read_checkpoint
 from flowexp.checkpoints.run_directory import RunDirectory
 from flowexp.errors import UsageError
 
-__all__ = ["LoadedWeights", "load_weights"]
+__all__ = ["LoadedWeights", "load_weights", "stored_weights"]
 
 _SHOWN_KEYS = 3
 
@@ -47,6 +47,25 @@ def load_weights(
     Raises:
         UsageError: Unknown checkpoint or average, unreadable file, or another architecture.
     """
+    state, loaded = stored_weights(run, ema=ema, checkpoint=checkpoint)
+    _refuse_another_network(network, state, loaded.path)
+    network.load_state_dict(state)
+    return loaded
+
+
+def stored_weights(
+    run: RunDirectory, *, ema: str | None, checkpoint: str = "last"
+) -> tuple[dict[str, Tensor], LoadedWeights]:
+    """The state dict of a run's network, and which weights it holds.
+
+    Args:
+        run: The run.
+        ema: Name of the average, or None for the raw weights.
+        checkpoint: ``last``, a step number, or a file name; see :meth:`RunDirectory.checkpoint`.
+
+    Raises:
+        UsageError: Unknown checkpoint or average, or unreadable file.
+    """
     path = run.checkpoint(checkpoint)
     content = read_checkpoint(path, mmap=True)
     state: dict[str, Tensor] = dict(content["network"])
@@ -59,9 +78,7 @@ def load_weights(
                 remedy=f"It has: {there}; null gives the raw weights.",
             )
         state |= content["ema"][ema]
-    _refuse_another_network(network, state, path)
-    network.load_state_dict(state)
-    return LoadedWeights(
+    return state, LoadedWeights(
         step=content["step"],
         kimg=content["images"] / 1000.0,
         ema=ema,

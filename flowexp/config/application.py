@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from flowexp.config.check import check
+from flowexp.config.check import check, own_choices
 from flowexp.config.compose import search_path
 from flowexp.config.problems import ConfigError
 from flowexp.config.run_source import RunAwareLoader
@@ -61,7 +61,7 @@ class _Task:
             config=plain,  # type: ignore[arg-type]  # the root of a config is a mapping
             directory=Path(hydra.runtime.output_dir),
             overrides=list(hydra.overrides.task),
-            choices=_own_choices(hydra.runtime.choices),
+            choices=own_choices(hydra.runtime.choices),
             number=int(hydra.job.num) if self.multirun else None,
         )
         if self.multirun:
@@ -77,11 +77,6 @@ class _Task:
             # Hydra would print the overrides before raising; the caller says what is needed.
             self.failure = error
             return None
-
-
-def _own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
-    """The chosen option of every group that is not Hydra's own."""
-    return {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra/")}
 
 
 _DEPTH = 3

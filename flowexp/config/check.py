@@ -7,7 +7,7 @@ against the constructors' annotations (read from source, not imported), combinat
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from flowexp.config.run_source import run_in
 from flowexp.config.schema import starts_from_run
 from flowexp.config.targets import check_targets
 
-__all__ = ["Checked", "check", "check_job"]
+__all__ = ["Checked", "check", "check_job", "own_choices"]
 
 _MOST_JOBS = 64
 
@@ -40,10 +40,12 @@ class Checked:
     Attributes:
         problems: Everything that is wrong; empty means sound.
         config: The plain, resolved config of the (first) job, if it could be composed.
+        choices: The chosen option of every group of that job.
     """
 
     problems: list[Problem] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
 
 
 def check(
@@ -78,6 +80,7 @@ def check(
         single = check_job(config_name, job, path=path)
         result.problems += [p for p in single.problems if p not in result.problems]
         result.config = result.config or single.config
+        result.choices = result.choices or single.choices
     return result
 
 
@@ -96,7 +99,12 @@ def check_job(
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
     problems += check_rules(resolved.values)
-    return Checked(problems, resolved.values)
+    return Checked(problems, resolved.values, own_choices(composed.hydra.runtime.choices))
+
+
+def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
+    """The chosen option of every group that is not Hydra's own."""
+    return {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra/")}
 
 
 def _needs_multirun(override: Override) -> Problem:

@@ -50,6 +50,10 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("num_samples", lambda v: v >= 2, "at least 2"),
     ("batch_size", lambda v: v >= 1, "at least 1"),
     ("repeats", lambda v: v >= 1, "at least 1"),
+    ("num", lambda v: v >= 1, "at least 1"),
+    ("shard_size", lambda v: v >= 1, "at least 1"),
+    ("group", lambda v: v >= 1, "at least 1"),
+    ("queue_size", lambda v: v >= 1, "at least 1"),
     ("network.dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
     ("network.label_dropout", lambda v: 0 <= v < 1, "in [0, 1)"),
 )
@@ -72,6 +76,14 @@ def _gaussian_only(config: Config) -> Iterator[Problem]:
     if isinstance(target, str) and _declares(target, "needs_gaussian"):
         text = f"{_name(config, 'sampler')} assumes Gaussian noise, which {source} is not."
         yield Problem("sampler", text, "Take a deterministic sampler, or path.D=inf.")
+    coupling = _select(config, "coupling._target_")
+    if isinstance(coupling, str) and _declares(coupling, "needs_gaussian"):
+        text = f"{_name(config, 'coupling')} adds two Gaussian draws, which {source} does not give."
+        yield Problem("coupling", text, "Use coupling=pairs, or path.D=inf.")
+    for name, node in (config.get("metric") or {}).items():
+        if _declares(str(node.get("_target_", "")), "needs_gaussian"):
+            text = f"{name} is defined for Gaussian noise, which {source} is not."
+            yield Problem(f"metric.{name}", text, "Leave it out, or take path.D=inf.")
     for key in ("sampler.S_churn", "sampler.eta"):
         amount = _number(_select(config, key))
         if amount is not None and amount > 0:
@@ -82,23 +94,73 @@ def _gaussian_only(config: Config) -> Iterator[Problem]:
             yield Problem(key, text, f"Set {key}=0, or path.D=inf.")
 
 
+def _stored_pairs(config: Config) -> Iterator[Problem]:
+    """Couplings to stored draws need data with draws, which only they use."""
+    coupling, pairs = _select(config, "coupling._target_"), _select(config, "pairs")
+    if not isinstance(coupling, str):
+        return
+    name, dataset = _name(config, "coupling"), str(_select(config, "dataset._target_"))
+    changes = _select(config, "augmentation._target_") != "flowexp.augmentations.NoAugmentation"
+    if _declares(coupling, "gives_times") and _select(config, "coupling.run") is None:
+        text = f"{name} are those of a trained model, but no run is given."
+        yield Problem("init", text, "Name the directory of the teacher: init=outputs/...")
+    if _declares(coupling, "gives_times") and changes:
+        text = f"it changes pictures that {name} does not use."
+        yield Problem("augmentation", text, "Use augmentation=none.")
+    if not _declares(coupling, "needs_partner"):
+        if pairs is not None:
+            text = f"the noise stored there is not used by {name}."
+            yield Problem("pairs", text, "Set coupling=pairs, or leave pairs out.")
+        return
+    if pairs is None and not _declares(dataset, "has_partners"):
+        text = f"{name} needs noise-data pairs, but none are given."
+        yield Problem(
+            "pairs", text, "Make some with flowexp pairs run=DIR, then set pairs=DIR/pairs."
+        )
+    if changes:
+        text = f"it changes pictures, but not the noise that {name} couples them to."
+        yield Problem("augmentation", text, "Use augmentation=none; dataset.hflip flips both.")
+
+
 def _unit_time(config: Config) -> Iterator[Problem]:
     """Laws of t in (0, 1) and objectives on bridges need a path whose time runs from 0 to 1."""
     t_max = _number(_select(config, "path.schedule.t_max"))
     if t_max is None or t_max <= 1.0:
         return
     schedule = f"the {_name(config, 'path.schedule')} path, where time is the noise level"
-    law = _select(config, "timestep")
-    while isinstance(law, Mapping) and isinstance(law.get("law"), Mapping):
-        law = law["law"]
-    target = law.get("_target_") if isinstance(law, Mapping) else None
-    if isinstance(target, str) and "low" not in law and not _declares(target, "in_nsr"):
+    law = _time_law(config)
+    target = law.get("_target_")
+    on_any_time = "low" in law or "value" in law
+    if isinstance(target, str) and not on_any_time and not _declares(target, "in_nsr"):
         text = f"{target.rpartition('.')[2]} draws t in (0, 1), which does not suit {schedule}."
         yield Problem("timestep", text, "Use timestep=lognormal, or a path with time in [0, 1].")
     objective = _select(config, "objective._target_")
     if isinstance(objective, str) and _declares(objective, "needs_unit_time"):
         text = f"{_name(config, 'objective')} needs t in [0, 1], which does not suit {schedule}."
         yield Problem("objective", text, "Use another objective, or a path with time in [0, 1].")
+
+
+def _time_law(config: Config) -> Config:
+    """The innermost timestep law."""
+    law = _select(config, "timestep")
+    while isinstance(law, Mapping) and isinstance(law.get("law"), Mapping):
+        law = law["law"]
+    return law if isinstance(law, Mapping) else {}
+
+
+def _source_end(config: Config) -> Iterator[Problem]:
+    """Laws that draw the source end itself, where some parts are not defined."""
+    law, schedule = _time_law(config), str(_select(config, "path.schedule._target_"))
+    last = _number(law.get("value", law.get("high")))
+    drawn = last is not None and last >= 1.0 and _declares(str(law.get("_target_")), "includes_end")
+    if not (drawn and _declares(schedule, "ends_in_source")):
+        return
+    for key in ("parameterization", "objective.weighting"):
+        if _declares(str(_select(config, f"{key}._target_")), "needs_signal"):
+            text = f"it draws t=1, pure noise, where {_name(config, key)} is not defined."
+            setting = "timestep.value" if "value" in law else "timestep.high"
+            remedy = f"Set {setting}=0.99999, or take another {key.partition('.')[2] or key}."
+            yield Problem("timestep", text, remedy)
 
 
 def _declares(target: str, attribute: str) -> bool:
@@ -126,6 +188,18 @@ def _labels(config: Config) -> Iterator[Problem]:
         yield Problem("task.label", text, "Give a class index, or null for random classes.")
 
 
+def _captions(config: Config) -> Iterator[Problem]:
+    """A network that is told captions, and a task that makes them, need each other."""
+    network, task = (str(_select(config, f"{key}._target_")) for key in ("network", "task"))
+    takes, gives = _declares(network, "takes_tokens"), _declares(task, "gives_tokens")
+    if takes and not gives:
+        text = f"{_name(config, 'network')} is told captions, which {_name(config, 'task')} lacks."
+        yield Problem("task", text, "Use task=captions.")
+    elif gives and not takes:
+        text = f"{_name(config, 'task')} makes captions, which {_name(config, 'network')} ignores."
+        yield Problem("network", text, "Use network=captioned, or task=generation.")
+
+
 def _guidance(config: Config) -> Iterator[Problem]:
     """Classifier-free guidance needs a network that knows labels."""
     scale = _number(_select(config, "guidance.scale"))
@@ -147,11 +221,20 @@ def _channels(config: Config) -> Iterator[Problem]:
         a, b = _number(_select(config, mine)), _number(_select(config, theirs))
         if a is None or b is None:
             continue
-        allowed = _output_channels(config, b) if mine.endswith("out_channels") else [b]
+        allowed = [b]
+        if mine.endswith("out_channels"):
+            allowed = _output_channels(config, b)
+        elif mine.endswith("in_channels") and _doubles_input(config):
+            allowed = [2 * b]
         if a not in allowed:
             text = f"{a:g} does not fit {dataset}, whose {theirs.partition('.')[2]} is {b:g}."
             values = " or ".join(f"{value:g}" for value in allowed)
             yield Problem(mine, text, f"Leave it out, or set {mine}={values}.")
+
+
+def _doubles_input(config: Config) -> bool:
+    """Whether the network sees a second image beside the state."""
+    return _declares(str(_select(config, "parameterization._target_")), "doubles_input")
 
 
 def _output_channels(config: Config, channels: float) -> list[float]:
@@ -174,14 +257,24 @@ def _micro_batch(config: Config) -> Iterator[Problem]:
 
 
 def _image_metric_on_points(config: Config) -> Iterator[Problem]:
-    """Image features of 2-D points do not exist."""
+    """Image features of 2-D points do not exist; metrics of the model say what they measure."""
     if _select(config, "dataset.dim") is None:
         return
     for name, node in (config.get("metric") or {}).items():
-        extractor = str(_select(node, "extractor._target_") or node.get("_target_", ""))
-        if not extractor.endswith(("RawValues", "AutoFrechetDistance")):
+        target = str(node.get("_target_", ""))
+        extractor = str(_select(node, "extractor._target_") or target)
+        known = extractor.endswith(("RawValues", "AutoFrechetDistance"))
+        if not known and not _declares(target, "on_points"):
             text = f"{name} looks at images, but {_name(config, 'dataset')} holds points."
             yield Problem(f"metric.{name}", text, "Use metric=fd_raw.")
+
+
+def _perceptual_loss_on_points(config: Config) -> Iterator[Problem]:
+    """Networks of images say nothing about 2-D points."""
+    if _select(config, "dataset.dim") is not None and _select(config, "objective.perceptual"):
+        distance, dataset = _name(config, "objective.perceptual"), _name(config, "dataset")
+        text = f"{distance} looks at images, but {dataset} holds points."
+        yield Problem("objective", text, "Use an objective without a perceptual distance.")
 
 
 _TRAINED_MODEL = "flowexp.apps.trained.TrainedModel"
@@ -211,11 +304,15 @@ def _nodes(node: object, key: str) -> Iterator[tuple[str, Config]]:
 _RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _ranges,
     _gaussian_only,
+    _stored_pairs,
     _unit_time,
+    _source_end,
     _labels,
+    _captions,
     _guidance,
     _channels,
     _micro_batch,
     _image_metric_on_points,
+    _perceptual_loss_on_points,
     _trained_models,
 )

@@ -3,7 +3,9 @@
 Every verb that starts from a run has the option ``run`` in its groups: ``sampler: run`` is the
 sampler of that run's stored config, so ``eval run=DIR sampler.steps=10`` changes one number of it
 and ``eval run=DIR sampler=dopri5`` replaces it. The options come from the run directory's own
-files, not from today's yaml files.
+files, not from today's yaml files. ``recipe=DIR`` takes them from another folder with the same two
+files, while ``run`` still names the weights: one training serves recipes that differ in what is
+asked of it.
 """
 
 import copy
@@ -114,10 +116,9 @@ SourcesRegistry.instance().register(RunSource)
 
 
 def run_in(overrides: list[str]) -> str | None:
-    """The value of ``run=...`` in a list of overrides; of a sweep over runs, the first."""
-    for text in overrides:
-        if not text.startswith("run="):
-            continue
+    """Where the options ``run`` come from: ``recipe=``, else ``run=``; of a sweep, the first."""
+    recipes = [text for text in overrides if text.startswith("recipe=")]
+    for text in recipes or [text for text in overrides if text.startswith("run=")]:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:

@@ -7,10 +7,16 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 __all__ = [
+    "CalibrateConfig",
+    "CompareConfig",
     "EvalConfig",
     "ExportConfig",
     "ImportConfig",
+    "PairsConfig",
+    "ReportConfig",
     "SampleConfig",
+    "StreamConfig",
+    "TableConfig",
     "TrainConfig",
     "register",
     "starts_from_run",
@@ -70,6 +76,7 @@ class _FromRun(_Model):
     """What every verb that starts from a run is told."""
 
     run: str = MISSING
+    recipe: str | None = None
     weights: str | None = None
     weight_transform: Any = MISSING
     checkpoint: str = "last"
@@ -97,18 +104,105 @@ class SampleConfig(_FromRun):
 
 
 @dataclass
+class StreamConfig(_FromRun):
+    """What ``flowexp stream`` is told."""
+
+    frames: Any = MISSING
+    residual_guidance: Any = MISSING
+    similarity: Any = None
+    times: list[float] = MISSING
+    c_skip: list[float] | None = None
+    c_out: list[float] | None = None
+    add_noise: bool = True
+    label: int | None = None
+    seed: int = 0
+    group: int = 1
+    queue_size: int = 8
+    png: bool = True
+
+
+@dataclass
+class PairsConfig(_FromRun):
+    """What ``flowexp pairs`` is told."""
+
+    start: Any = MISSING
+    num: int = 100000
+    shard_size: int = 2048
+
+
+@dataclass
+class CalibrateConfig(_FromRun):
+    """What ``flowexp calibrate`` is told."""
+
+    calibration: Any = MISSING
+    seed: int = 0
+
+
+@dataclass
 class ExportConfig(_FromRun):
     """What ``flowexp export`` is told."""
 
     format: str = "safetensors"
 
 
+@dataclass
+class CompareConfig:
+    """What ``flowexp compare`` is told."""
+
+    runs: Any = MISSING
+    format: str = "terminal"
+    out: str | None = None
+
+
+@dataclass
+class ReportConfig:
+    """What ``flowexp report`` is told."""
+
+    runs: Any = MISSING
+    out: str | None = None
+    grids: int = 12
+
+
+@dataclass
+class _Extra:
+    """Overrides of every job of one verb."""
+
+    overrides: list[str] = field(default_factory=list)
+
+
+@dataclass
+class TableConfig:
+    """What ``flowexp table`` is told."""
+
+    name: str | None = None
+    kind: str = "table"
+    budget: Any = MISSING
+    launcher: Any = MISSING
+    dirs: Any = MISSING
+    seeds: Any = None
+    only: str | None = None
+    dry: bool = False
+    jobs: str = "outputs/jobs"
+    out: str = "outputs/tables"
+    train: _Extra = field(default_factory=_Extra)
+    pairs: _Extra = field(default_factory=_Extra)
+    calibrate: _Extra = field(default_factory=_Extra)
+    eval: _Extra = field(default_factory=_Extra)
+    job: str | None = None
+
+
 _SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "eval": EvalConfig,
     "sample": SampleConfig,
+    "stream": StreamConfig,
+    "pairs": PairsConfig,
     "import": ImportConfig,
     "export": ExportConfig,
+    "calibrate": CalibrateConfig,
+    "table_run": TableConfig,
+    "compare": CompareConfig,
+    "report": ReportConfig,
 }
 
 

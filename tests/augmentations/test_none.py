@@ -21,3 +21,14 @@ def test_a_network_with_columns_is_refused():
     NoAugmentation().check_network(0)
     with pytest.raises(ValueError, match=r"expects 9.*network\.augment_dim=0"):
         NoAugmentation().check_network(9)
+
+
+def test_zeros_for_a_network_that_was_trained_with_columns():
+    images = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
+    augmentation = NoAugmentation(augment_dim=9)
+    augmentation.check_network(9)
+    changed, labels = augmentation(images, rng=generator(0, "augment"))
+    assert changed is images
+    assert torch.equal(labels, torch.zeros(2, 9))
+    with pytest.raises(ValueError, match="augment_dim is -1"):
+        NoAugmentation(augment_dim=-1)

@@ -30,12 +30,28 @@ COMPANIONS = {
     "dataset/swiss_roll": ["network=mlp", "metric=fd_raw"],
     "dataset/image_folder": ["dataset.archive=somewhere", "dataset.resolution=32"],
     "network/mlp": ["dataset=toy2d", "metric=fd_raw"],
+    "coupling/pairs": ["pairs=somewhere"],
+    "coupling/annealed_pairs": ["pairs=somewhere"],
+    "coupling/annealing": ["coupling=annealed_pairs", "pairs=somewhere"],
     "sampler/diffusion": ["sampler=sde"],
     "sampler/last_step": ["sampler=sde"],
+    "sampler/statistics": ["sampler=dpm_solver_v3"],
+    "sampler/statistics/reference": ["sampler.statistics.directory=somewhere"],
     "sampler/perturbation/churn": ["sampler.perturbation.S_churn=1"],
     "sampler/perturbation/state_noise": ["sampler.perturbation.scale=0.1"],
+    "objective/perceptual": ["objective=lpips_huber"],
+    "timestep/fixed": ["parameterization=velocity"],
+    "timestep/uniform_grid": ["parameterization=velocity"],
     "sampler/time_grid/given": ["sampler.time_grid.values=[1.0,0.5,0.0]", "sampler.steps=2"],
 }
+# trained on stored pairs, which only the user can name
+REFLOWS = [
+    *(f"cifar10/rfpp_{letter}" for letter in "abcdefg"),
+    *(f"cifar10/{name}" for name in ("reflow", "reflow_distill", "reflow_distill_k")),
+    *(f"fashion10k/{name}" for name in ("reflow", "rfpp", "reflow_distill")),
+    *(f"{dataset}/rfpp" for dataset in ("afhqv2_64", "ffhq64", "imagenet64")),
+]
+COMPANIONS |= {f"experiment/{name}": ["pairs=somewhere"] for name in REFLOWS}
 
 
 def option(file: Path) -> str:
@@ -44,7 +60,9 @@ def option(file: Path) -> str:
 
 def of_train(name: str) -> bool:
     """Whether the option is one of train's; the others need a run."""
-    others = ("weight_transform/", "latents/", "dirs/eval", "dirs/sample", "dirs/export")
+    others = ("weight_transform/", "latents/", "start/", "calibration/", "frames/",
+              "residual_guidance/", "similarity/", "dirs/stream", "dirs/eval", "dirs/sample",
+              "dirs/export", "dirs/pairs", "dirs/calibrate")  # fmt: skip
     return not name.startswith(others)
 
 
@@ -106,7 +124,7 @@ NOT_SELECTED_BY_NAME = {"networks.LeveledUNet", "samplers.RungeKutta"}
 
 _ABSTRACT = {"ABC", "Protocol"}
 _PARTS = {"Schedule", "Coupling", "TimestepLaw", "Network", "Parameterization", "Objective",
-          "Sampler", "FixedStepSampler", "TimeGrid", "Guidance", "Task", "Weighting",
+          "Sampler", "FixedStepSampler", "MultistepSampler", "Statistics", "TimeGrid", "Guidance", "Task", "Weighting",
           "Premetric", "ImageNetwork"}  # fmt: skip
 
 

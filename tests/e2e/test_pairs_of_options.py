@@ -23,14 +23,23 @@ from flowexp.training.draws import Draws
 # Data that the repository or its packages carry; other data sets share their reader's code.
 DATASETS = ["toy2d", "moons", "checkerboard", "digits", "fashion10k"]
 POINTS = {"toy2d", "moons", "checkerboard"}
-UNIT_TIME_LAWS = {"logit_normal", "mode", "cosmap", "beta"}
+UNIT_TIME_LAWS = {"logit_normal", "mode", "cosmap", "beta", "u_shaped"}
+# laws that draw the source end itself, and what is not defined there on the linear path
+LAWS_WITH_END = {"fixed", "uniform_grid"}
+NEEDS_SIGNAL = {"edm", "noise", "vp_precond", "ve_precond", "iddpm_precond", "poisson_field"}
+INFINITE_AT_END = {"velocity_of_noise", "likelihood_of_noise"}
+PERCEPTUAL = {"lpips", "lpips_huber", "lpips_huber_divt"}
+# they step in sigma/alpha, which is infinite at the end of paths that reach pure noise
+IN_NOISE_TO_SIGNAL = {"dpm2", "edm_heun"}
+# the default distance needs a file that is not here
+OFFLINE = ["objective/perceptual=efficientnet", "objective.perceptual.resize=32"]
 PATHS = {name: check_job("train", [f"path={name}"]).config["path"] for name in options("path")}
 VE_PATHS = {name for name, path in PATHS.items() if path["schedule"]["t_max"] > 1}
 T_SOURCES = {name for name, path in PATHS.items() if math.isfinite(path["D"] or math.inf)}
 BRIDGES = {"bridge_matching", "smoothed_flow_matching"}
 SDES = {"sde", "sde_heun"}
 # an SDE's last step begins above 0, and these grids end at 0
-GRIDS_TO_ZERO = {"edm", "vp", "iddpm", "log_snr", "given"}
+GRIDS_TO_ZERO = {"edm", "vp", "iddpm", "log_snr", "half_log_snr", "given"}
 
 TINY = {
     "network=unet": ["network.model_channels=8", "network.pixel_unshuffle=1"],
@@ -52,18 +61,37 @@ TINY = {
     "network=dit": ["network.hidden_size=16", "network.depth=1", "network.num_heads=2"],
     "network=mlp": ["network.hidden=16", "network.depth=1"],
     "sampler/time_grid=given": ["sampler.time_grid.values=[0.8,0.4,0.0]"],
+    **{f"objective={name}": OFFLINE for name in PERCEPTUAL},
 }
+# What asks a finished run (a teacher, stored pairs, a calibration) has tests of its own.
+NEEDS_A_RUN = {
+    "dpm_solver_v3",
+    "dpm_solver_v3_5",
+    "dpm_solver_v3_guided",
+    "dpm_solver_v3_latent",
+    "annealed_pairs",
+    "pairs",
+    "velocity_increment",
+    "velocity_refinement",
+}
+
+
+def free(group: str) -> list[str]:
+    """The options of a group that need no finished run."""
+    return [name for name in options(group) if name not in NEEDS_A_RUN]
+
+
 GROUPS = {
     "dataset": DATASETS,
     "path": options("path"),
-    "coupling": options("coupling"),
-    "timestep": options("timestep"),
-    "network": options("network"),
-    "parameterization": options("parameterization"),
-    "objective": options("objective"),
+    "coupling": free("coupling"),
+    "timestep": free("timestep"),
+    "network": free("network"),
+    "parameterization": free("parameterization"),
+    "objective": free("objective"),
     "objective/weighting": options("objective/weighting"),
     "objective/premetric": options("objective/premetric"),
-    "sampler": options("sampler"),
+    "sampler": free("sampler"),
     "sampler/time_grid": options("sampler/time_grid"),
     "guidance": options("guidance"),
     "optimizer": options("optimizer"),
@@ -78,6 +106,16 @@ def refused(a: tuple[str, str], b: tuple[str, str]) -> str | None:
         return "dataset"
     if pair.get("timestep") in UNIT_TIME_LAWS and pair.get("path") in VE_PATHS:
         return "timestep"
+    if pair.get("timestep") in LAWS_WITH_END and (
+        pair.get("parameterization") in NEEDS_SIGNAL
+        or pair.get("objective/weighting") in INFINITE_AT_END
+    ):
+        return "timestep"
+    if pair.get("objective") in PERCEPTUAL and dataset in POINTS:
+        return "objective"
+    if pair.get("objective") in PERCEPTUAL and network == "mlp":
+        # mlp is for points, which have no pictures to compare
+        return "dataset"
     if pair.get("objective") in BRIDGES and pair.get("path") in VE_PATHS:
         return "objective"
     if pair.get("sampler") in SDES and pair.get("path") in T_SOURCES:
@@ -131,6 +169,8 @@ def overrides_of(row: dict[str, str]) -> list[str]:
         extra = [o for o in extra if not o.startswith("sampler.time_grid")]
     else:
         extra.append("sampler.steps=2")
+    if row["sampler"] in IN_NOISE_TO_SIGNAL and PATHS[row["path"]]["schedule"]["t_max"] == 1:
+        extra.append("path.schedule.t_max=0.99")
     metric = "fd_raw" if row["dataset"] in POINTS else "none"
     return [*chosen, *extra, f"metric={metric}"]
 

@@ -1,0 +1,85 @@
+"""``flowexp calibrate``: measure on a run what a sampler needs to know of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowexp.config.application import Job
+
+__all__ = ["main"]
+
+_SUGAR = "for="
+_ASKED = ("calibration", "guidance", "task", "latents", "weight_transform")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Calibrate a sampler on a run.
+
+    Args:
+        arguments: Overrides (``run=DIR for=dpm_solver_v3``) and Hydra's options; ``for=NAME`` is
+            short for ``calibration=NAME``.
+    """
+    from flowexp.config.application import launch
+
+    launch("calibrate", calibrate, [_full(argument) for argument in arguments])
+
+
+def _full(argument: str) -> str:
+    """The group is named by its noun; a person says what the calibration is for."""
+    if argument.startswith(_SUGAR):
+        return f"calibration={argument.removeprefix(_SUGAR)}"
+    return argument
+
+
+def calibrate(job: "Job") -> None:
+    """Calibrate, and say what was made and how it is used.
+
+    Args:
+        job: The checked config and the output directory.
+    """
+    from flowexp.apps.from_run import open_run
+    from flowexp.apps.terminal import logging_to, shown, table
+    from flowexp.calibration import Subject
+    from flowexp.config.instantiate import instantiate
+    from flowexp.errors import UsageError
+    from flowexp.evaluation import Processes
+
+    config = job.config
+    calibration = instantiate(config["calibration"], key="calibration")
+    opened = open_run(config)
+    opened.parts.dataset.locate()
+    with logging_to(opened.run.log_file), Processes.start() as processes:
+        subject = Subject(
+            model=opened.parts.model,
+            guidance=opened.parts.guidance,
+            sampler=opened.parts.sampler,
+            task=opened.parts.task,
+            dataset=opened.parts.dataset,
+            latents=instantiate(config["latents"], key="latents"),
+            device=opened.device,
+            batch_size=config["batch_size"],
+            seed=config["seed"],
+            processes=processes,
+            asked={key: config[key] for key in _ASKED},
+        )
+        directory = opened.run.calibrations / calibration.method
+        try:
+            made = calibration.calibrate(subject, directory=directory, progress=_report)
+        except ValueError as error:
+            raise UsageError(f"{error}.", key="calibration") from error
+    if not processes.is_first:
+        return
+    use = " ".join(made.use)
+    rows = [
+        *made.summary,
+        ("stored", shown(made.file)),
+        ("next", f"flowexp {made.begin}={shown(opened.run.path)} {use}"),
+    ]
+    print("\n" + table(rows))
+
+
+def _report(line: str) -> None:
+    """Progress goes where all messages of flowexp go: the terminal and the run's log."""
+    import logging
+
+    logging.getLogger("flowexp.calibration").info(line)

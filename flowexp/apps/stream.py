@@ -1,0 +1,125 @@
+"""``flowexp stream``: frames one after the other through a run's model."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowexp.apps.from_run import Opened
+    from flowexp.config.application import Job
+    from flowexp.streaming import StreamBatch, StreamReport
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Stream frames through a run's model.
+
+    Args:
+        arguments: Overrides (``run=DIR frames=folder frames.root=DIR``) and Hydra's options.
+    """
+    from flowexp.config.application import launch
+
+    launch("stream", stream, arguments)
+
+
+def stream(job: "Job") -> None:
+    """Send all frames through and write pictures and report into the job's directory.
+
+    Args:
+        job: The checked config and the output directory.
+    """
+    from flowexp.apps.from_run import open_run
+    from flowexp.apps.terminal import shown, table
+    from flowexp.checkpoints.atomic import write_json
+    from flowexp.config.instantiate import instantiate
+    from flowexp.evaluation import save_images
+    from flowexp.streaming import StreamOutput, run_stream
+
+    config, folder = job.config, job.directory
+    source = instantiate(config["frames"], key="frames")
+    opened = open_run(config)
+    batch = _batch(config, opened)
+    frames = source.frames(opened.parts.dataset)
+    sources: list[int] = []
+
+    def emit(output: StreamOutput) -> None:
+        sources.append(output.source)
+        if config["png"]:
+            save_images(folder, output.x[None], [output.index])
+
+    report = run_stream(
+        frames,
+        batch,
+        emit=emit,
+        similarity=instantiate(config["similarity"], key="similarity"),
+        seed=config["seed"],
+        queue_size=config["queue_size"],
+    )
+    write_json(folder / "stream.json", _record(report, sources, batch, opened))
+    rows = [
+        ("frames", f"{report.frames}, {report.skipped} skipped"),
+        ("throughput", f"{report.fps:.4g} frames/s"),
+        ("latency", f"mean {report.latency_mean * 1e3:.4g} ms, max {report.latency_max * 1e3:.4g}"),
+        ("evaluations", f"{report.evaluations} of the network, {batch.stages} stages a frame"),
+        ("weights", f"{opened.weights.ema or 'raw'} at {opened.weights.kimg:g} kimg"),
+        ("report", shown(folder / "stream.json")),
+    ]
+    print(table([*rows, ("pictures", shown(folder / "*.png"))] if config["png"] else rows))
+
+
+def _batch(config: dict[str, Any], opened: "Opened") -> "StreamBatch":
+    """The stages on the run's model.
+
+    Raises:
+        UsageError: The times or scalings do not fit the model, or the label its network.
+    """
+    import torch
+
+    from flowexp.config.instantiate import instantiate
+    from flowexp.errors import UsageError
+    from flowexp.streaming import StreamBatch
+
+    model, label = opened.parts.model, config["label"]
+    classes = int(getattr(opened.parts.network, "label_dim", 0))
+    if label is not None and not 0 <= label < classes:
+        raise UsageError(
+            f"label is {label}, but the network knows {classes} classes.",
+            key="label",
+            remedy=f"Take 0 to {classes - 1}." if classes else "Leave label=null.",
+        )
+    labels = torch.tensor([-1 if label is None else label], device=opened.device)
+    try:
+        return StreamBatch(
+            opened.parts.guidance.wrap(model),
+            times=config["times"],
+            frame_shape=opened.parts.dataset.shape,
+            guidance=instantiate(config["residual_guidance"], key="residual_guidance"),
+            seed=config["seed"],
+            group=config["group"],
+            c_skip=config["c_skip"],
+            c_out=config["c_out"],
+            add_noise=config["add_noise"],
+            conditions={"labels": labels} if classes else None,
+            device=opened.device,
+        )
+    except ValueError as error:
+        raise UsageError(f"{error}.", key="times") from error
+
+
+def _record(
+    report: "StreamReport", sources: list[int], batch: "StreamBatch", opened: "Opened"
+) -> dict[str, Any]:
+    """What stream.json holds: the figures, and for every frame the one it was made from."""
+    from dataclasses import asdict
+
+    return {
+        **asdict(report),
+        "fps": report.fps,
+        "times": batch.times,
+        "guidance": type(batch.guidance).__name__,
+        "group": batch.group,
+        "device": opened.device,
+        "weights": opened.weights.ema or "raw",
+        "weights_sha256": opened.weights.sha256,
+        "sources": sources,
+    }

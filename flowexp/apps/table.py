@@ -1,0 +1,204 @@
+"""``flowexp table``: a paper's table or a claim, from its file to figures side by side."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from flowexp.errors import UsageError
+
+if TYPE_CHECKING:
+    from flowexp.config.application import Job as Command
+    from flowexp.tables.jobs import Job
+    from flowexp.tables.plan import Plan
+    from flowexp.tables.results import ClaimResult, TableResult
+
+__all__ = ["main"]
+
+_VERBS = ("train", "pairs", "calibrate", "eval")
+_SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make a table, check claims, or list both.
+
+    Args:
+        arguments: ``list``, ``NAME``, ``claims`` or ``claim=NAME``, then overrides and Hydra's
+            options; ``VERB:KEY=VALUE`` is an override of all jobs of that verb.
+
+    Raises:
+        SystemExit: Something failed (code 1); what failed has been named.
+    """
+    from flowexp.config.application import launch
+
+    if list(arguments) == ["list"]:
+        _list()
+        return
+    unfinished: list[str] = []
+    launch(
+        "table", lambda job: unfinished.extend(make(job)), _full(arguments), config_name="table_run"
+    )
+    if unfinished:
+        print(f"flowexp: {len(unfinished)} jobs failed:", *unfinished, sep="\n  ", file=sys.stderr)
+        print("The same command runs what is missing.", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _full(arguments: Sequence[str]) -> list[str]:
+    """The arguments as overrides: the first word is a name, ``VERB:`` collects."""
+    from flowexp.tables.jobs import override
+
+    given = list(arguments)
+    result: list[str] = []
+    extra: dict[str, list[str]] = {verb: [] for verb in _VERBS}
+    if given and "=" not in given[0] and not given[0].startswith("-"):
+        name = given.pop(0)
+        result += ["kind=claims"] if name == "claims" else [override("name", name)]
+    for text in given:
+        verb, colon, rest = text.partition(":")
+        if colon and verb in extra:
+            extra[verb].append(rest)
+        elif text.startswith(("table=", "claim=")):
+            kind, _, name = text.partition("=")
+            result += [f"kind={kind}", override("name", name)]
+        else:
+            result.append(text)
+    for verb, texts in extra.items():
+        if texts:
+            result.append(f"{verb}.overrides=[{','.join(_quoted(t) for t in texts)}]")
+    return result
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _list() -> None:
+    """Every table and claim with its title."""
+    from flowexp.tables.table_files import names, read_claim, read_table
+
+    tables = {name: read_table(name) for name in names("table")}
+    claims = {name: read_claim(name) for name in names("claim")}
+    width = max(map(len, [*tables, *claims, ""]))
+    print("tables: flowexp table NAME budget=cpu|small|gpu_hour|full")
+    for name, table in tables.items():
+        print(f"  {name:<{width}}  {table.title} ({len(table.rows)} rows; {table.metric})")
+    print("\nclaims: flowexp table claim=NAME, or flowexp table claims for all")
+    for name, claim in claims.items():
+        print(f"  {name:<{width}}  {claim.title}")
+
+
+def make(command: "Command") -> list[str]:
+    """Plan, run what is missing, collect and render.
+
+    Args:
+        command: The checked config.
+
+    Returns:
+        A line for each job that failed.
+    """
+    from flowexp.config.launching import ChosenLauncher, given_config_dir
+    from flowexp.tables.execute import JobTask, execute
+    from flowexp.tables.graph import all_jobs
+    from flowexp.tables.progress import state_of, watching
+
+    config, budget = command.config, _budget(command)
+    plans = _plans(config, budget, given_config_dir())
+    wanted = [row for plan in plans for row in plan.wanted]
+    jobs = all_jobs(wanted)
+    if config["dry"]:
+        _show(jobs)
+        return []
+    launcher = ChosenLauncher(JobTask({job.identity: job for job in jobs}, folder=Path.cwd()))
+    signal.signal(signal.SIGTERM, _interrupt)
+    missing = [job for job in jobs if not job.is_done()]
+    targets = [target for row in wanted for target in row.targets]
+    if missing:
+        with watching(jobs, name=f"{_name(config)}, budget {budget}"):
+            execute(jobs, launcher.launch, targets=targets)
+    results = [plan.result(budget=budget) for plan in plans]
+    _write(results, name=_name(config), budget=budget, folder=Path(config["out"]))
+    failed = [job for job in missing if state_of(job).status == "failed"]
+    lines = [f"{job.title}; see {job.log_file}" for job in failed]
+    if not lines and not all(target.is_done() for target in targets):
+        lines = ["a job ended without a word; see the launcher's own log"]
+    return lines
+
+
+def _budget(command: "Command") -> str:
+    """Name of the budget; one that was changed by hand is not shown under the name of its file."""
+    own = [text for text in command.overrides if text.startswith("budget.")]
+    return command.choices["budget"] + ("_changed" if own else "")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _name(config: dict[str, Any]) -> str:
+    """What the written files are called; a table and a claim may have the same name."""
+    kind, name = config["kind"], str(config["name"])
+    return {"claims": "claims", "claim": f"claim_{name}"}.get(kind, name)
+
+
+def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list[Plan]":
+    """The table, the claim, or all claims."""
+    from flowexp.tables.plan import Circumstances, plan_claim, plan_table
+    from flowexp.tables.table_files import names, read_claim, read_table
+
+    given = Circumstances(
+        budget=budget,
+        root=Path(config["jobs"]),
+        seeds=config["seeds"],
+        extra={verb: config[verb]["overrides"] for verb in _VERBS},
+        config_dir=config_dir,
+    )
+    kind, name = config["kind"], config["name"]
+    if kind == "claims":
+        every = names("claim", config_dir=config_dir)
+        return [plan_claim(read_claim(one, config_dir=config_dir), given) for one in every]
+    if name is None:
+        raise UsageError("which table?", key="name", remedy="flowexp table list shows them all.")
+    if kind == "claim":
+        return [plan_claim(read_claim(name, config_dir=config_dir), given)]
+    if kind == "table":
+        table = read_table(name, config_dir=config_dir)
+        return [plan_table(table, given, node=config["budget"], only=config["only"])]
+    raise UsageError(f"{kind!r} is no kind.", key="kind", remedy="Use table, claim or claims.")
+
+
+def _show(jobs: "Sequence[Job]") -> None:
+    """What would be run, and what is there."""
+    from flowexp.tables.progress import state_of
+
+    for job in jobs:
+        status = "done" if job.is_done() else "to run"
+        if state_of(job).status == "failed":
+            status = "failed"
+        print(f"{status:<7} {job.directory}  {job.title}")
+        print(f"        flowexp {' '.join(job.arguments())}")
+    done = sum(job.is_done() for job in jobs)
+    print(f"{len(jobs)} jobs, {done} done. Nothing was run (dry=true).")
+
+
+def _write(
+    results: "Sequence[TableResult | ClaimResult]", *, name: str, budget: str, folder: Path
+) -> None:
+    """Write every form and print the one for the terminal."""
+    from flowexp.apps.terminal import shown
+    from flowexp.checkpoints.atomic import write_json, write_text
+    from flowexp.tables.render import render
+    from flowexp.tables.results import ClaimResult
+
+    claims = [result for result in results if isinstance(result, ClaimResult)]
+    result = claims if len(results) != 1 else results[0]
+    stem = f"{name.replace('/', '_')}_{budget}"
+    content = [r.to_dict() for r in results] if len(results) != 1 else results[0].to_dict()
+    written = [write_json(folder / f"{stem}.json", content)]
+    for form, suffix in _SUFFIXES.items():
+        written.append(write_text(folder / f"{stem}.{suffix}", render(result, form)))
+    print("\n" + render(result, "terminal"))
+    print(f"\nwritten: {', '.join(shown(path) for path in written)}")

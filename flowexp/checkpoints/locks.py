@@ -1,0 +1,95 @@
+"""Locks by which processes keep out of each other's way; the system frees them when one dies.
+
+The lock belongs to the open file, as ``flock`` has it: a child process that inherits the file keeps
+it locked after its parent was killed, and a killed process leaves nothing to clean up.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["FileLock", "locked"]
+
+
+class FileLock:
+    """An exclusive lock of a file or folder, held until released or until nobody has it open.
+
+    Args:
+        path: A folder that exists, or a file, made if missing; its content is not touched.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock.
+
+        Args:
+            wait: Whether to wait for it; otherwise give up at once.
+
+        Returns:
+            Whether it is held now.
+        """
+        flags = os.O_RDONLY if self.path.is_dir() else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(self.path, flags, 0o666)
+        if not _flock(descriptor, wait=wait):
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, to be passed to a child that shall hold the lock as well.
+
+        Raises:
+            RuntimeError: The lock is not held.
+        """
+        if self._descriptor is None:
+            raise RuntimeError(f"the lock of {self.path} is not held")
+        return self._descriptor
+
+    def release(self) -> None:
+        """Give the lock back; without it, nothing happens."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[FileLock]:
+    """Wait for the lock of ``path`` and hold it while the context lasts."""
+    with FileLock(path) as lock:
+        lock.acquire(wait=True)
+        yield lock
+
+
+def _flock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        # Without POSIX there are no such locks; the caller takes care of itself.
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

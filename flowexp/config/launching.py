@@ -1,0 +1,60 @@
+"""The launcher that was chosen on the command line, for jobs that a verb makes itself."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, RunMode
+
+from flowexp.config.compose import search_path
+from flowexp.config.run_source import RunAwareLoader
+
+__all__ = ["ChosenLauncher", "given_config_dir"]
+
+_COMMAND_LINE = "command-line"
+
+
+def given_config_dir() -> str | None:
+    """The folder of further groups that the running verb was given, or None."""
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == _COMMAND_LINE:
+            return str(source.path)
+    return None
+
+
+class ChosenLauncher:
+    """Hydra's launcher of the running verb, with other jobs than a sweep's.
+
+    To be made within a job of that verb.
+
+    Args:
+        task: Called for each job with the verb's config and the job's overrides on top; must be
+            picklable, and must not raise.
+    """
+
+    def __init__(self, task: Callable[[Any], Any]) -> None:
+        from hydra._internal.callbacks import Callbacks
+
+        running = HydraConfig.get()
+        own = [o for o in running.overrides.hydra if not o.startswith("hydra.mode=")]
+        # Jobs have directories of their own; Hydra's would be empty.
+        here = [*own, "hydra.mode=MULTIRUN", "hydra.sweep.subdir=."]
+        self._overrides = list(running.overrides.task)
+        loader = RunAwareLoader(search_path(given_config_dir()))
+        config = loader.load_configuration(
+            str(running.job.config_name), [*self._overrides, *here], RunMode.MULTIRUN
+        )
+        context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=config
+        )
+        self._started = 0
+
+    def launch(self, jobs: Sequence[Sequence[str]]) -> list[JobReturn]:
+        """Run one job for each list of overrides; returns when all have ended."""
+        complete = [[*self._overrides, *overrides] for overrides in jobs]
+        done = self._launcher.launch(complete, initial_job_idx=self._started)
+        self._started += len(complete)
+        return list(done)

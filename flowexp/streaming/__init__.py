@@ -1,0 +1,31 @@
+"""Streams of frames through a few-step model: batched stages, residual guidance, a filter."""
+
+from flowexp.streaming.batch import StreamBatch, lcm_scalings
+from flowexp.streaming.frames import FolderFrames, FrameSource, SyntheticFrames
+from flowexp.streaming.pipeline import StreamOutput, StreamReport, run_stream
+from flowexp.streaming.residual_guidance import (
+    FullNegative,
+    NoNegative,
+    OneTimeNegative,
+    ResidualGuidance,
+    SelfNegative,
+)
+from flowexp.streaming.similarity import SimilarityFilter, skip_probability
+
+__all__ = [
+    "FolderFrames",
+    "FrameSource",
+    "FullNegative",
+    "NoNegative",
+    "OneTimeNegative",
+    "ResidualGuidance",
+    "SelfNegative",
+    "SimilarityFilter",
+    "StreamBatch",
+    "StreamOutput",
+    "StreamReport",
+    "SyntheticFrames",
+    "lcm_scalings",
+    "run_stream",
+    "skip_probability",
+]

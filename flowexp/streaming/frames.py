@@ -1,0 +1,135 @@
+"""Where the frames of a stream come from."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flowexp.data import Dataset, to_unit_range
+from flowexp.errors import UsageError
+
+__all__ = ["FolderFrames", "FrameSource", "SyntheticFrames"]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_MODES = {1: "L", 3: "RGB"}
+
+
+class FrameSource(ABC):
+    """A camera, or what stands for one: frames one after the other."""
+
+    @abstractmethod
+    def frames(self, dataset: Dataset) -> Iterator[Tensor]:
+        """Frames (C, H, W), float32 in [-1, 1], of the shape of the data set's pictures.
+
+        The iterator may take its time between two frames; it is asked from a thread of its own.
+
+        Args:
+            dataset: What the model was trained on.
+
+        Raises:
+            UsageError: There are no frames, or the data set holds no pictures.
+        """
+
+
+class FolderFrames(FrameSource):
+    """The pictures of a folder in the order of their names, cut to a square and resized.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        UsageError: There is no such folder, or no picture in it.
+    """
+
+    def __init__(self, *, root: str) -> None:
+        self.root = Path(root).expanduser()
+
+    def frames(self, dataset: Dataset) -> Iterator[Tensor]:
+        """One frame per picture."""
+        channels, height, width = _picture_shape(dataset)
+        if not self.root.is_dir():
+            raise UsageError(
+                f"{self.root} is not a folder.",
+                key="frames.root",
+                remedy="Name a folder of pictures, e.g. frames.root=~/frames.",
+            )
+        files = sorted(p for p in self.root.iterdir() if p.suffix.lower() in _SUFFIXES)
+        if not files:
+            raise UsageError(
+                f"{self.root} holds no picture ({', '.join(_SUFFIXES)}).",
+                key="frames.root",
+                remedy="Name a folder of pictures, e.g. frames.root=~/frames.",
+            )
+        return (_read(file, _MODES[channels], (width, height)) for file in files)
+
+
+class SyntheticFrames(FrameSource):
+    """Moving pictures made of a data set's held-out ones: one after the other, sliding in a circle.
+
+    Args:
+        count: Number of frames, >= 1.
+        hold: Frames for which one picture is shown, >= 1.
+        radius: Radius of the circle in pixels, >= 0; 0 = stills.
+        fps: Frames per second, as of a camera; None = as fast as they are taken.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(
+        self, *, count: int = 64, hold: int = 16, radius: float = 2.0, fps: float | None = None
+    ) -> None:
+        if count < 1 or hold < 1 or not radius >= 0.0:
+            raise ValueError(
+                f"need count >= 1, hold >= 1, radius >= 0, got count={count}, hold={hold}, "
+                f"radius={radius}"
+            )
+        if fps is not None and not fps > 0.0:
+            raise ValueError(f"fps is {fps}; expected a positive number or null")
+        self.count = count
+        self.hold = hold
+        self.radius = float(radius)
+        self.fps = fps
+
+    def frames(self, dataset: Dataset) -> Iterator[Tensor]:
+        """``count`` frames."""
+        _picture_shape(dataset)
+        return self._moving((dataset.heldout() or dataset.train()).images)
+
+    def _moving(self, images: npt.NDArray[Any]) -> Iterator[Tensor]:
+        due = time.monotonic()
+        for k in range(self.count):
+            if self.fps is not None:
+                time.sleep(max(0.0, due - time.monotonic()))
+                due += 1.0 / self.fps
+            picture = torch.from_numpy(np.array(images[(k // self.hold) % len(images)]))
+            angle = 2.0 * math.pi * k / self.hold
+            shift = round(self.radius * math.sin(angle)), round(self.radius * math.cos(angle))
+            yield torch.roll(to_unit_range(picture), shift, dims=(-2, -1))
+
+
+def _picture_shape(dataset: Dataset) -> tuple[int, int, int]:
+    shape = dataset.shape
+    if len(shape) != 3 or shape[0] not in _MODES:
+        raise UsageError(
+            f"a stream needs pictures of 1 or 3 channels, but the data have the shape {shape}.",
+            key="run",
+            remedy="Use a run that was trained on pictures.",
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def _read(file: Path, mode: str, size: tuple[int, int]) -> Tensor:
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as picture:
+        cut = ImageOps.fit(picture.convert(mode), size, method=Image.Resampling.LANCZOS)
+    levels = torch.from_numpy(np.array(cut, dtype=np.uint8))
+    return to_unit_range(levels[None] if levels.ndim == 2 else levels.movedim(-1, 0).contiguous())

@@ -1,0 +1,221 @@
+"""The pipeline around a stream's batch: frames come in and results go out in threads."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.seeding import generator
+from flowexp.streaming.batch import StreamBatch
+from flowexp.streaming.similarity import SimilarityFilter
+from flowexp.streaming.threads import Channel, Worker
+
+__all__ = ["StreamOutput", "StreamReport", "run_stream"]
+
+
+@dataclass(frozen=True)
+class StreamOutput:
+    """What becomes of one frame.
+
+    Attributes:
+        index: Number of the frame in the stream.
+        source: Number of the frame that was processed for it: its own, or, if it was skipped, that
+            of the last frame before it that was not.
+        x: Result, (C, H, W).
+        latency: Seconds between the frame's arrival and its result.
+    """
+
+    index: int
+    source: int
+    x: Tensor
+    latency: float
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether the frame was skipped."""
+        return self.source != self.index
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What a stream took.
+
+    Attributes:
+        frames: Frames that came in; as many results went out.
+        skipped: Frames that were not processed.
+        seconds: From the first frame to the last result.
+        latency_mean: Mean seconds from a frame's arrival to its result.
+        latency_max: The longest.
+        evaluations: Network evaluations in all, those for empty places of the batch included.
+    """
+
+    frames: int
+    skipped: int
+    seconds: float
+    latency_mean: float
+    latency_max: float
+    evaluations: int
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.frames / self.seconds if self.seconds > 0.0 else float("inf")
+
+
+def run_stream(
+    frames: Iterable[Tensor],
+    batch: StreamBatch,
+    *,
+    emit: Callable[[StreamOutput], None],
+    similarity: SimilarityFilter | None = None,
+    seed: int = 0,
+    queue_size: int = 8,
+) -> StreamReport:
+    """Send all frames through the batch; one result per frame, in the order of the frames.
+
+    Frames are taken in one thread and results are given away in another, each behind a bounded
+    queue: a slow camera or a slow disk does not hold up the network, and a fast camera waits. A
+    skipped frame has the result of the last processed one. After the last frame the batch is
+    flushed. The results do not depend on how the threads take turns.
+
+    Args:
+        frames: (C, H, W) each, float32 in [-1, 1].
+        batch: The stages; it is reset first.
+        emit: Told every result, on the CPU, in a thread of its own.
+        similarity: What skips repeated frames; None = nothing does. It is reset first.
+        seed: Decides the filter's draws: that of frame k is drawn from (seed, "similarity", k).
+        queue_size: Frames and results that may wait, >= 1.
+
+    Raises:
+        ValueError: queue_size < 1.
+        Exception: What the frames' iterator or ``emit`` raised.
+    """
+    if queue_size < 1:
+        raise ValueError(f"queue_size is {queue_size}; expected at least 1")
+    batch.reset()
+    if similarity is not None:
+        similarity.reset()
+    before = batch.evaluations
+    stop = threading.Event()
+    incoming: Channel[_Frame] = Channel(queue_size, stop)
+    outgoing: Channel[_Result] = Channel(queue_size, stop)
+    latencies: list[float] = []
+    results = _Results(outgoing)
+    start = time.perf_counter()
+    with (
+        Worker(lambda: _take(frames, incoming), stop),
+        Worker(lambda: _give(outgoing, emit, latencies), stop),
+    ):
+        for frame in incoming:
+            u = _uniform(seed, frame.index)
+            skips = similarity is not None and similarity.skips(frame.x, u=u)
+            results.expect(frame, skipped=skips)
+            if not skips:
+                results.settle(batch, frame.x)
+        results.finish(batch)
+        outgoing.close()
+    return StreamReport(
+        frames=len(latencies),
+        skipped=results.skipped,
+        seconds=time.perf_counter() - start,
+        latency_mean=sum(latencies) / max(1, len(latencies)),
+        latency_max=max(latencies, default=0.0),
+        evaluations=batch.evaluations - before,
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame, its number, and when it came."""
+
+    index: int
+    x: Tensor
+    moment: float
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a frame becomes, and the number of the frame that was processed for it."""
+
+    frame: _Frame
+    source: int
+    x: Tensor
+
+
+class _Results:
+    """Pairs what leaves the batch with the frames, skipped ones included, in their order."""
+
+    def __init__(self, outgoing: Channel[_Result]) -> None:
+        self.skipped = 0
+        self._outgoing = outgoing
+        self._group: list[Tensor] = []
+        self._expected: deque[tuple[_Frame, int]] = deque()
+        self._processed: deque[int] = deque()
+        self._source = -1
+        self._last: tuple[int, Tensor] | None = None
+
+    def expect(self, frame: _Frame, *, skipped: bool) -> None:
+        """A frame that came in; a skipped one has the result of the last processed one."""
+        if skipped:
+            self.skipped += 1
+        else:
+            self._source = frame.index
+            self._processed.append(frame.index)
+        self._expected.append((frame, self._source))
+        self._give()
+
+    def settle(self, batch: StreamBatch, x: Tensor) -> None:
+        """A frame that is processed; when there are enough for a call, the call is made."""
+        self._group.append(x)
+        if len(self._group) == batch.group:
+            self._pair(batch.push(torch.stack(self._group)))
+            self._group.clear()
+
+    def finish(self, batch: StreamBatch) -> None:
+        """The stream has ended: everything under way is finished."""
+        if self._group:
+            # Places that no frame is left for repeat the last one; nobody waits for their results.
+            missing = batch.group - len(self._group)
+            padded = self._group + [self._group[-1]] * missing
+            self._pair(batch.push(torch.stack(padded)))
+        for rows in batch.flush():
+            self._pair(rows)
+
+    def _pair(self, rows: Tensor | None) -> None:
+        for x in () if rows is None else rows:
+            if self._processed:
+                self._last = self._processed.popleft(), x
+                self._give()
+
+    def _give(self) -> None:
+        while self._expected and self._last is not None:
+            (frame, source), (settled, x) = self._expected[0], self._last
+            if source != settled:
+                return
+            self._expected.popleft()
+            self._outgoing.put(_Result(frame, source, x))
+
+
+def _take(frames: Iterable[Tensor], incoming: Channel[_Frame]) -> None:
+    for index, x in enumerate(frames):
+        incoming.put(_Frame(index, x, time.perf_counter()))
+    incoming.close()
+
+
+def _give(
+    outgoing: Channel[_Result], emit: Callable[[StreamOutput], None], latencies: list[float]
+) -> None:
+    for result in outgoing:
+        # The copy waits for the device, so that the moment after it is the true one.
+        x = result.x.cpu()
+        latencies.append(time.perf_counter() - result.frame.moment)
+        emit(StreamOutput(result.frame.index, result.source, x, latencies[-1]))
+
+
+def _uniform(seed: int, index: int) -> float:
+    rng = generator(seed, "similarity", index)
+    return float(torch.rand((), dtype=torch.float64, generator=rng))

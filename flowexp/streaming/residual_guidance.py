@@ -1,0 +1,106 @@
+"""What guidance a stream has, and what its negative side costs.
+
+With the conditional noise prediction e_c and a negative one, ``e = e_neg + w (e_c - e_neg)``. The
+residual forms take for e_neg the virtual noise s: the noise that leads from the state straight back
+to the frame, ``s = (x - alpha x_frame) / sigma``, which no network has to be asked for.
+
+Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.2.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+__all__ = ["FullNegative", "NoNegative", "OneTimeNegative", "ResidualGuidance", "SelfNegative"]
+
+
+class ResidualGuidance(ABC):
+    """The negative side of a stream's guidance.
+
+    Args:
+        scale: w; up to 1 the guidance is off, and the prediction is the conditional one.
+        delta: Factor of the virtual noise; smaller values soften.
+
+    Attributes:
+        uses_virtual_noise: Whether e_neg is ``delta s``; else it is the network's.
+
+    Raises:
+        ValueError: scale or delta is not finite.
+    """
+
+    uses_virtual_noise: bool
+
+    def __init__(self, *, scale: float, delta: float = 1.0) -> None:
+        for name, value in (("scale", scale), ("delta", delta)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; expected a finite number")
+        self.scale = float(scale)
+        self.delta = float(delta)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to guide by."""
+        return self.scale > 1.0
+
+    @abstractmethod
+    def negative_stages(self, stages: int) -> int:
+        """For how many of the stages, from the first on, the network is asked once more."""
+
+
+class NoNegative(ResidualGuidance):
+    """No guidance: n evaluations a frame."""
+
+    uses_virtual_noise = False
+
+    def __init__(self) -> None:
+        super().__init__(scale=1.0)
+
+    def negative_stages(self, stages: int) -> int:
+        """None."""
+        return 0
+
+
+class FullNegative(ResidualGuidance):
+    """Classifier-free guidance with a negative prediction at every stage: 2n evaluations a frame.
+
+    Args:
+        scale: w; up to 1 the guidance is off.
+    """
+
+    uses_virtual_noise = False
+
+    def __init__(self, *, scale: float) -> None:
+        super().__init__(scale=scale)
+
+    def negative_stages(self, stages: int) -> int:
+        """All, if the guidance is on."""
+        return stages if self.is_on else 0
+
+
+class SelfNegative(ResidualGuidance):
+    """The virtual noise towards the frame itself: n evaluations a frame.
+
+    Args:
+        scale: w; up to 1 the guidance is off.
+        delta: Factor of the virtual noise.
+    """
+
+    uses_virtual_noise = True
+
+    def negative_stages(self, stages: int) -> int:
+        """None."""
+        return 0
+
+
+class OneTimeNegative(ResidualGuidance):
+    """The virtual noise towards the negative prediction at the first stage: n + 1 evaluations.
+
+    Args:
+        scale: w; up to 1 the guidance is off.
+        delta: Factor of the virtual noise.
+    """
+
+    uses_virtual_noise = True
+
+    def negative_stages(self, stages: int) -> int:
+        """The first, if the guidance is on."""
+        return 1 if self.is_on else 0

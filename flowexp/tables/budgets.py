@@ -1,0 +1,150 @@
+"""What a budget makes of a recipe: the same choices with less data, network and time."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowexp.errors import UsageError
+
+__all__ = ["Budget", "selected_group"]
+
+# Kept by a budget: the length itself is changed on its own, and is what the others are scaled by.
+_LENGTH = "trainer.max_kimg"
+_CHECKPOINTS = "trainer.checkpoint_kimg"
+_BETWEEN_CHECKPOINTS = 0.1
+# As EDM's ramp-up has it: an average reaches back over a twentieth of what was seen.
+_HALF_LIFE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How recipes are made affordable, written once for all tables; see ``conf/budget``.
+
+    Args:
+        name: Option of the group ``budget``.
+        seeds: Training seeds; every training runs once for each.
+        kimg_factor: Share of a training's own length.
+        max_kimg: Most thousands of images of a training; None = no limit. Everything else that is
+            measured in kimg keeps its share of the length; half-lives of averages are at most a
+            twentieth of it.
+        num_samples: Samples of an evaluation; None = as published.
+        repeats: Disjoint ranges of seeds an evaluation takes; None = as published.
+        max_pairs: Most pairs of a pair set; None = no limit.
+        metric: Metric of the publication -> what is measured in its place.
+        train: Overrides of every training.
+        eval: Overrides of every evaluation.
+        when: ``group=option|option`` -> overrides of trainings that chose one of the options;
+            taken in order, so that later entries see what earlier ones chose.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+
+    name: str
+    seeds: tuple[int, ...] = (0,)
+    kimg_factor: float = 1.0
+    max_kimg: float | None = None
+    num_samples: int | None = None
+    repeats: int | None = None
+    max_pairs: int | None = None
+    metric: Mapping[str, str] = field(default_factory=dict)
+    train: tuple[str, ...] = ()
+    eval: tuple[str, ...] = ()
+    when: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise UsageError("there is no seed.", key="budget.seeds", remedy="Give one: [0].")
+        for name in ("kimg_factor", "max_kimg", "num_samples", "repeats", "max_pairs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(
+                    f"{value} is not positive.", key=f"budget.{name}", remedy="Or give null."
+                )
+
+    @classmethod
+    def of(
+        cls, name: str, node: Mapping[str, Any], *, seeds: Sequence[int] | None = None
+    ) -> "Budget":
+        """The budget that a config describes.
+
+        Args:
+            name: Option of the group.
+            node: The group's node, plain.
+            seeds: In place of the budget's own; None = those.
+        """
+        given = dict(node)
+        given["seeds"] = tuple(given["seeds"] if seeds is None else seeds)
+        for key in ("train", "eval"):
+            given[key] = tuple(given[key])
+        return cls(name=name, **given)
+
+    def of_training(self, choices: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Overrides that make a training affordable; they come after its own.
+
+        Args:
+            choices: Chosen option of every group of the training as published.
+            config: Its plain, resolved config.
+        """
+        chosen = dict(choices)
+        overrides = list(self.train)
+        self._note(self.train, chosen)
+        for condition, wanted in self.when.items():
+            group, _, options = condition.partition("=")
+            if chosen.get(group) in options.split("|"):
+                overrides += wanted
+                self._note(wanted, chosen)
+        return (*overrides, *self._lengths(config))
+
+    def pairs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Overrides that make a pair set affordable.
+
+        Args:
+            config: Plain config of the command as published.
+        """
+        num = config.get("num")
+        if self.max_pairs is None or not isinstance(num, int) or num <= self.max_pairs:
+            return ()
+        return (f"num={self.max_pairs}",)
+
+    @staticmethod
+    def _note(overrides: Sequence[str], chosen: dict[str, str]) -> None:
+        for text in overrides:
+            group = selected_group(text)
+            if group in chosen:
+                chosen[group] = text.partition("=")[2]
+
+    def _lengths(self, config: Mapping[str, Any]) -> Iterator[str]:
+        """The length, and with it everything else that is counted in kimg."""
+        length = float((config.get("trainer") or {}).get("max_kimg") or 0.0)
+        wanted = min(length * self.kimg_factor, self.max_kimg or math.inf)
+        if length <= 0.0 or wanted >= length:
+            return
+        yield f"{_LENGTH}={wanted!r}"
+        for key, value in _numbers(config):
+            if key.endswith("_kimg") and key != _LENGTH:
+                yield f"{key}={_shortened(key, value, length=length, wanted=wanted)!r}"
+
+
+def _shortened(key: str, value: float, *, length: float, wanted: float) -> float:
+    """A span of a training of ``length`` kimg in one of ``wanted`` kimg."""
+    if key.endswith("half_life_kimg"):
+        # In proportion, averages of short trainings would be shorter than a batch.
+        return min(value, _HALF_LIFE * wanted)
+    if key == _CHECKPOINTS:
+        return min(value, _BETWEEN_CHECKPOINTS * wanted)
+    return value * wanted / length
+
+
+def selected_group(override: str) -> str:
+    """What stands before the first ``=``: the group, if the override selects one."""
+    return override.partition("=")[0].strip()
+
+
+def _numbers(node: object, prefix: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(node, int | float) and not isinstance(node, bool):
+        yield prefix, float(node)

@@ -1,0 +1,75 @@
+"""Whether a claim holds: a stated test on numbers that were measured with the same seeds."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["LEVEL", "Verdict", "verdict"]
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of the test.
+
+    Attributes:
+        word: ``holds``, ``does not hold`` or ``undecided``.
+        statistic: Student's t of the paired differences, positive in the claimed direction; of
+            several comparisons, that of the weakest.
+        p_value: Probability of such a t or a larger one if there were no effect.
+    """
+
+    word: Literal["holds", "does not hold", "undecided"]
+    statistic: float
+    p_value: float
+
+
+def verdict(arms: Sequence[Sequence[float]], *, direction: Literal["lower", "higher"]) -> Verdict:
+    """Whether the last arm is better than every other one.
+
+    The paired t test, one-sided at 5 %, on d_s = (other - last) in seed s (the sign turned where
+    higher is better): t = mean(d) / (std(d) / sqrt(n)), n - 1 degrees of freedom. Significant in
+    the claimed direction against every other arm: holds. Significant in the opposite direction
+    against any: does not hold. Else undecided. Holding against every arm needs no correction for
+    several tests: all of them must be significant at the level of one.
+
+    Args:
+        arms: Numbers by arm, then by seed; the same seeds in every arm.
+        direction: Which numbers are better.
+
+    Raises:
+        ValueError: Fewer than two arms, or arms of different lengths.
+    """
+    if len(arms) < 2 or len({len(arm) for arm in arms}) != 1:
+        raise ValueError(
+            f"arms of lengths {[len(arm) for arm in arms]}; allowed: two or more alike"
+        )
+    *others, last = arms
+    sign = 1.0 if direction == "lower" else -1.0
+    tests = [
+        _paired([sign * (a - b) for a, b in zip(other, last, strict=True)]) for other in others
+    ]
+    weakest = max(tests, key=lambda found: found[1])
+    if weakest[1] < LEVEL:
+        return Verdict("holds", *weakest)
+    if 1.0 - weakest[1] < LEVEL:
+        return Verdict("does not hold", *weakest)
+    return Verdict("undecided", *weakest)
+
+
+def _paired(differences: Sequence[float]) -> tuple[float, float]:
+    """Student's t and its upper tail."""
+    from scipy.stats import t as student
+
+    count = len(differences)
+    if count < 2 or not all(map(math.isfinite, differences)):
+        return math.nan, 0.5
+    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+    if spread == 0.0:
+        # Seeds that agree to the last bit leave no doubt, except where nothing differs at all.
+        return (math.nan, 0.5) if mean == 0.0 else (math.copysign(math.inf, mean), float(mean < 0))
+    value = mean / (spread / math.sqrt(count))
+    return value, float(student.sf(value, count - 1))

@@ -1,0 +1,224 @@
+"""What finished jobs measured, put into the rows of a table or the arms of a claim."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowexp.tables.graph import Evaluations, PlannedRow
+from flowexp.tables.jobs import Job
+from flowexp.tables.progress import state_of
+from flowexp.tables.results import ClaimResult, Measured, RowResult, TableResult
+from flowexp.tables.table_files import ClaimFile, TableFile
+
+if TYPE_CHECKING:
+    from flowexp.metrics.protocol import MetricRecord
+
+__all__ = ["claim_result", "table_result"]
+
+_FID = "fid"
+_TRAINING_SET = "training set"
+
+
+@dataclass(frozen=True)
+class _Score:
+    """What one evaluation job measured: a record for each range of seeds, and its cost."""
+
+    records: "tuple[MetricRecord, ...]"
+    nfe: float
+
+    def value(self, *, minimum: bool) -> float:
+        """The job's number: the minimum where the publication reports minima, else the mean."""
+        values = [record.value for record in self.records]
+        return min(values) if minimum else statistics.fmean(values)
+
+
+def table_result(
+    table: TableFile, rows: Sequence[PlannedRow], *, evaluations: Evaluations, budget: str
+) -> TableResult:
+    """The table as far as it is measured.
+
+    Args:
+        table: The file.
+        rows: Its planned rows.
+        evaluations: How they were scored.
+        budget: Name of the budget.
+    """
+    found = tuple(_row(row, table, evaluations) for row in rows)
+    return TableResult(
+        name=table.name,
+        title=table.title,
+        source=table.source,
+        metric=table.metric,
+        protocol=table.protocol,
+        budget=budget,
+        rows=found,
+        hardware=_hardware(rows),
+        versions=_versions(rows),
+    )
+
+
+def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -> ClaimResult:
+    """The claim with its verdict, as far as it is measured.
+
+    Args:
+        claim: The file.
+        rows: Its planned arms.
+        budget: Name of the budget.
+    """
+    from flowexp.tables.claims import verdict
+
+    arms = tuple(_row(row, None, None) for row in rows)
+    measured = [arm.measured.values for arm in arms if arm.measured is not None]
+    word: Literal["holds", "does not hold", "undecided", "missing"] = "missing"
+    statistic = p_value = math.nan
+    if rows and len(measured) == len(rows):
+        found = verdict(measured, direction=claim.direction)
+        word, statistic, p_value = found.word, found.statistic, found.p_value
+    return ClaimResult(
+        name=claim.name,
+        title=claim.title,
+        source=claim.source,
+        published=claim.published,
+        arms=arms,
+        direction=claim.direction,
+        verdict=word,
+        test=claim.test,
+        statistic=statistic,
+        p_value=p_value,
+        budget=budget,
+        hardware=_hardware(rows),
+    )
+
+
+def _row(row: PlannedRow, table: TableFile | None, evaluations: Evaluations | None) -> RowResult:
+    spec, measured = row.spec, None
+    mismatch: tuple[str, ...] = ()
+    failed = [job for target in row.targets for job in target.ancestry() if _failed(job)]
+    status: Literal["done", "missing", "failed"] = "failed" if failed else "missing"
+    if all(job.is_done() for job in row.targets):
+        protocol = {} if table is None else table.protocol
+        minimum = protocol.get("reported") == "minimum"
+        scores = [_score(job) for job in row.evaluations]
+        measured = _measured(row, scores, minimum=minimum)
+        status = "done"
+        if table is not None and evaluations is not None and spec.published is not None:
+            mismatch = tuple(_mismatches(row, table, evaluations, scores[0].records[0]))
+    return RowResult(
+        label=spec.label,
+        published=spec.published,
+        published_source=spec.source,
+        published_nfe=spec.nfe,
+        verified=spec.verified,
+        measured=measured,
+        status=status,
+        log=str(failed[0].log_file) if status == "failed" else None,
+        scaled=row.scaled,
+        mismatch=mismatch,
+        runs=tuple(str(job.run.directory) for job in row.evaluations if job.run is not None),
+    )
+
+
+def _failed(job: Job) -> bool:
+    return state_of(job).status == "failed"
+
+
+def _score(job: Job) -> _Score:
+    from flowexp.metrics.protocol import MetricRecord
+
+    content = json.loads((job.directory / "results.json").read_text())["evaluations"]
+    records = tuple(MetricRecord.from_dict(_record(e["records"][0])) for e in content)
+    return _Score(records, statistics.fmean(float(e["nfe"]) for e in content))
+
+
+def _record(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != "key"}
+
+
+def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measured:
+    values = [score.value(minimum=minimum) for score in scores]
+    first = scores[0].records[0]
+    title, floor = first.title, first.extra.get("floor")
+    if row.baselines:
+        bases = [_score(job).value(minimum=minimum) for job in row.baselines]
+        values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
+        base = ", ".join(row.spec.relative_to or ()) or "the sampler as it is"
+        title, floor = f"{title}, relative to {base}", None
+    return Measured(
+        values=tuple(values),
+        mean=statistics.fmean(values),
+        spread=statistics.stdev(values) if len(values) > 1 else math.nan,
+        minimum=min(values),
+        seeds=row.seeds,
+        title=title,
+        protocol=first.to_dict()["protocol"],
+        n_gen=first.protocol.n_gen,
+        nfe=statistics.fmean(score.nfe for score in scores),
+        seconds=sum(_facts(job).get("seconds", 0.0) for job in _ancestry(row.targets)),
+        device=first.protocol.device or "",
+        floor=floor,
+        notice=first.protocol.notice,
+    )
+
+
+def _mismatches(
+    row: PlannedRow, table: TableFile, evaluations: Evaluations, record: "MetricRecord"
+) -> list[str]:
+    """What the publication states and the measurement does not keep, one phrase each."""
+    published = replace(record.protocol, **_stated(row, table, record))
+    found = published.differences(record.protocol)
+    if record.name != table.metric:
+        found.insert(0, f"metric: {table.metric} and {record.name}")
+    repetitions = table.protocol.get("repetitions")
+    if repetitions not in (None, evaluations.repeats):
+        reported = table.protocol.get("reported") or "value"
+        found.append(f"repetitions: {reported} of {repetitions} and {evaluations.repeats}")
+    return found
+
+
+def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[str, Any]:
+    """Fields of the protocol that the table states; what it leaves open is no difference."""
+    from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE
+
+    protocol, stated = table.protocol, {}
+    if table.metric == _FID:
+        stated = {"metric": "FD", "extractor": INCEPTION_NAME, "resize": INCEPTION_RESIZE}
+    if protocol.get("num_samples") is not None:
+        stated["n_gen"] = protocol["num_samples"]
+    if protocol.get("reference") == _TRAINING_SET:
+        stated["reference_split"] = "train"
+    run = row.evaluations[0].run
+    if run is not None and run.choices.get("dataset") != row.dataset:
+        stated["reference"] = row.dataset
+    weights = protocol.get("weights")
+    # What an evaluation does to the weights is the row's own subject.
+    if weights is not None and (record.protocol.ema or "").partition(",")[0] != weights:
+        stated["ema"] = weights
+    return stated
+
+
+def _ancestry(targets: Iterable[Job]) -> list[Job]:
+    found = {job.identity: job for target in targets for job in target.ancestry()}
+    return list(found.values())
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    """What the marker of a finished job says, or nothing."""
+    return dict(json.loads(Path(job.done_file).read_text())) if job.is_done() else {}
+
+
+def _hardware(rows: Sequence[PlannedRow]) -> str:
+    jobs = _ancestry(target for row in rows for target in row.targets)
+    return "; ".join(dict.fromkeys(str(_facts(j)["hardware"]) for j in jobs if j.is_done()))
+
+
+def _versions(rows: Sequence[PlannedRow]) -> dict[str, str]:
+    """Package versions of the finished jobs; several of one package stand side by side."""
+    found: dict[str, dict[str, None]] = {}
+    for job in _ancestry(target for row in rows for target in row.targets):
+        for package, version in _facts(job).get("versions", {}).items():
+            found.setdefault(package, {})[version] = None
+    return {package: ", ".join(versions) for package, versions in found.items()}

@@ -1,0 +1,206 @@
+"""Jobs are run in waves, each once however many tables want it, and found again when they are done.
+
+A job holds the lock of its directory while it runs. Its command inherits the lock: if the table is
+killed, a command that survives keeps it, and the next table waits for that command instead of
+starting a second one in the same directory.
+"""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowexp.tables.jobs import Job, rewritten, token
+
+__all__ = ["JobTask", "execute", "hardware", "run_job"]
+
+Launch = Callable[[Sequence[Sequence[str]]], object]
+
+_PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
+# A job that is alone in its allocation starts its own ranks; these would make it wait for others.
+_ALONE = "1"
+_SLURM_COUNT = "SLURM_NTASKS"
+
+
+def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> None:
+    """Run what is missing, wave by wave; a failed job stops only those that need it.
+
+    Args:
+        jobs: All jobs.
+        launch: Runs one job for each list of overrides ``[job=<identity>]``; returns when all have
+            ended, however they did.
+        targets: Those whose results are wanted.
+    """
+    waiting = _missing(jobs, targets)
+    while True:
+        ready = [job for job in waiting if all(parent.is_done() for parent in job.needs)]
+        if not ready:
+            return
+        launch([[f"job={job.identity}"] for job in ready])
+        waiting = [job for job in waiting if job not in ready]
+
+
+def _missing(jobs: Sequence[Job], targets: Iterable[Job]) -> list[Job]:
+    """Jobs that a wanted result still needs."""
+    wanted: set[str] = set()
+
+    def want(job: Job) -> None:
+        if job.identity not in wanted and not job.is_done():
+            wanted.add(job.identity)
+            for parent in job.needs:
+                want(parent)
+
+    for target in targets:
+        want(target)
+    return [job for job in jobs if job.identity in wanted]
+
+
+class JobTask:
+    """What a launcher calls for each job, here or on another computer; it can be pickled.
+
+    Args:
+        jobs: Jobs by identity.
+        folder: Where relative directories start.
+    """
+
+    def __init__(self, jobs: Mapping[str, Job], *, folder: Path) -> None:
+        self.jobs = dict(jobs)
+        self.folder = folder
+
+    def __call__(self, config: Mapping[str, Any]) -> bool:
+        """Run the job that ``config["job"]`` names; whether it is done."""
+        job = self.jobs[config["job"]]
+        try:
+            os.chdir(self.folder)
+            return run_job(job)
+        except Exception as error:
+            # Launchers differ in what they make of an exception; the others are to go on.
+            print(f"flowexp: {job.title}: {error}", file=sys.stderr, flush=True)
+            return False
+
+
+def run_job(job: Job) -> bool:
+    """Run a job unless it is done; wait if another process is at it.
+
+    Returns:
+        Whether it is done now.
+    """
+    from flowexp.checkpoints.locks import locked
+
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with locked(job.directory / "job.lock") as lock:
+        if job.is_done():
+            return True
+        _prepare(job)
+        started = time.time()
+        code = _command(job, lock.descriptor)
+        if code == 0:
+            _mark_done(job, seconds=time.time() - started)
+        else:
+            _note(job, status="failed", code=code)
+        return code == 0
+
+
+def _prepare(job: Job) -> None:
+    """The recipe the command starts from, and nothing left of an attempt that did not end."""
+    from flowexp.checkpoints.atomic import write_json, write_text
+
+    if job.verb == "eval":
+        (job.directory / "results.json").unlink(missing_ok=True)
+    run = job.run
+    if job.recipe is not None and run is not None:
+        places = {token(one): str(one.directory) for one in run.needs}
+        config = rewritten(run.config, lambda text: places.get(text, text))
+        write_text(job.recipe / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write_json(job.recipe / "manifest.json", {"choices": dict(run.choices)})
+    _note(job, status="running")
+
+
+def _command(job: Job, lock: int) -> int:
+    """Run the command, with its words in the log; the exit code."""
+    command = [sys.executable, "-m", "flowexp", *job.arguments()]
+    environment = dict(os.environ)
+    if environment.get(_SLURM_COUNT) == _ALONE:
+        del environment[_SLURM_COUNT]
+    with job.log_file.open("ab") as log:
+        log.write(f"{_now()} {' '.join(command)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(lock,),
+        )
+        try:
+            return process.wait()
+        except BaseException:
+            # A training that is asked to stop writes a checkpoint first.
+            process.terminate()
+            process.wait()
+            _note(job, status="stopped")
+            raise
+
+
+def _mark_done(job: Job, *, seconds: float) -> None:
+    from flowexp.checkpoints.atomic import write_json
+
+    content = {
+        "identity": job.identity,
+        "title": job.title,
+        "command": ["flowexp", *job.arguments()],
+        "created": _now(),
+        "seconds": seconds,
+        "hardware": hardware(job),
+        "versions": _versions(),
+        "parents": {key: [one.identity for one in several] for key, several in job.parents.items()},
+        "after": [one.identity for one in job.after],
+    }
+    write_json(job.done_file, content)
+    job.status_file.unlink(missing_ok=True)
+
+
+def _note(job: Job, *, status: str, code: int | None = None) -> None:
+    from flowexp.checkpoints.atomic import write_json
+
+    content = {"status": status, "since": time.time(), "process": os.getpid(), "code": code}
+    write_json(job.status_file, content)
+
+
+def hardware(job: Job) -> str:
+    """The processor here, and the accelerators that the training of the job found."""
+    import json
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = next(iter(models), name)
+    manifest = (job.run or job).directory / "manifest.json"
+    found = json.loads(manifest.read_text()).get("devices", []) if manifest.is_file() else []
+    accelerators = [str(device) for device in found[1:]]
+    return ", ".join([name, f"{os.cpu_count()} cores", *accelerators])
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,191 @@
+"""A job: one command of one verb, and the identity by which tables find its result again.
+
+The identity is the hash of everything that determines the result: the verb, the resolved config
+without what changes where or how fast it runs, and the identities of the jobs it starts from. It
+does not depend on the order of overrides, on directories, loggers or devices.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FORMAT", "Job", "identity_of", "override", "rewritten", "significant", "token"]
+
+FORMAT = 1
+"""Version of what jobs leave behind; to be raised when old results no longer mean the same."""
+
+_EVERYWHERE = (
+    "dirs", "logger", "callbacks", "launcher", "device", "hydra", "batch_size", "debug", "local",
+    "recipe", "experiment", "shard_size", "dataset.root", "dataset.in_memory",
+    "dataset.download",
+)  # fmt: skip
+_PLAIN_VALUE = re.compile(r"[\w./+-]+")
+_DIRECTORY_LETTERS = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One command of one verb.
+
+    Attributes:
+        title: What it is for, as a person is told.
+        verb: ``train``, ``pairs``, ``calibrate`` or ``eval``.
+        overrides: Without directories.
+        parents: Override key -> jobs whose directories are its value.
+        after: Jobs that must be done before, though the command does not name them.
+        config: Its plain config with every parent's directory replaced by its :func:`token`.
+        choices: Chosen option of every group.
+        identity: See the module.
+        root: Folder of all jobs.
+        config_dir: Folder with further groups, or None.
+    """
+
+    title: str
+    verb: str
+    overrides: tuple[str, ...]
+    parents: Mapping[str, tuple["Job", ...]]
+    after: tuple["Job", ...]
+    config: Mapping[str, Any] = field(repr=False)
+    choices: Mapping[str, str] = field(repr=False)
+    identity: str
+    root: Path
+    config_dir: str | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where it leaves what it makes."""
+        return self.root / self.verb / self.identity[:_DIRECTORY_LETTERS]
+
+    @property
+    def log_file(self) -> Path:
+        """What it said, of all attempts."""
+        return self.directory / "job.log"
+
+    @property
+    def done_file(self) -> Path:
+        """The marker of a finished job, written last."""
+        return self.directory / "job.json"
+
+    @property
+    def status_file(self) -> Path:
+        """What is known of an attempt that is not finished."""
+        return self.directory / "status.json"
+
+    @property
+    def recipe(self) -> Path | None:
+        """Folder with the config a command starts from, of verbs that start from a run."""
+        return self.directory / "recipe" if "run" in self.parents else None
+
+    @property
+    def needs(self) -> tuple["Job", ...]:
+        """All jobs that must be done before."""
+        return (*(job for several in self.parents.values() for job in several), *self.after)
+
+    @property
+    def run(self) -> "Job | None":
+        """The training it starts from."""
+        return next(iter(self.parents.get("run", ())), None)
+
+    def ancestry(self) -> Iterator["Job"]:
+        """Itself and everything it needs, each once, needed ones first."""
+        seen: dict[str, Job] = {}
+        for job in self.needs:
+            seen.update((one.identity, one) for one in job.ancestry())
+        yield from seen.values()
+        yield self
+
+    def is_done(self) -> bool:
+        """Whether its result is there."""
+        try:
+            return bool(json.loads(self.done_file.read_text())["identity"] == self.identity)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def arguments(self) -> list[str]:
+        """The command line after ``flowexp``."""
+        folders = [] if self.config_dir is None else ["--config-dir", self.config_dir]
+        given = [*self.overrides]
+        for key, jobs in self.parents.items():
+            given.append(override(key, *(str(job.directory) for job in jobs)))
+        if self.recipe is not None:
+            given.append(override("recipe", str(self.recipe)))
+        # A calibration belongs beside the weights it was measured on, where samplers look for it.
+        if self.verb != "calibrate":
+            given.append(override("dirs.run", str(self.directory)))
+        return [self.verb, *folders, *given]
+
+
+def token(job: Job) -> str:
+    """What stands for a job's directory in configs that are not to depend on it."""
+    return f"job:{job.identity}"
+
+
+def override(key: str, *values: str) -> str:
+    """``key=value`` or ``key=[...]`` with quotes where Hydra needs them."""
+    quoted = [v if _PLAIN_VALUE.fullmatch(v) else '"' + _escaped(v) + '"' for v in values]
+    return f"{key}={quoted[0]}" if len(quoted) == 1 else f"{key}=[{','.join(quoted)}]"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def rewritten(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - any config value
+    """A config value with ``change`` applied to every text in it."""
+    if isinstance(value, Mapping):
+        return {str(key): rewritten(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rewritten(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def identity_of(
+    verb: str,
+    config: Mapping[str, Any],
+    *,
+    parents: Mapping[str, tuple[Job, ...]] | None = None,
+    after: tuple[Job, ...] = (),
+) -> str:
+    """sha256 (hex) of everything that determines a job's result.
+
+    Args:
+        verb: The verb.
+        config: Plain config in which tokens stand for the parents' directories.
+        parents: See :class:`Job`.
+        after: See :class:`Job`.
+    """
+    content = {
+        "format": FORMAT,
+        "verb": verb,
+        "config": significant(config, verb=verb),
+        "parents": {k: [job.identity for job in jobs] for k, jobs in (parents or {}).items()},
+        "after": sorted(job.identity for job in after),
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
+    """The part of a config that determines the result, numbers in one spelling.
+
+    A training is free to change what may change when it is resumed: weights depend neither on what
+    is sampled from them later nor on the devices (but for floating-point reordering).
+    """
+    from flowexp.checkpoints.resume_rules import FREE_KEYS
+
+    free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
+    kept = _without(config, free, "")
+    return dict(kept) if isinstance(kept, Mapping) else {}
+
+
+def _without(value: Any, free: set[str], prefix: str) -> Any:  # noqa: ANN401 - any config value
+    if isinstance(value, Mapping):
+        keys = {str(k): f"{prefix}.{k}" if prefix else str(k) for k in value}
+        return {k: _without(value[k], free, key) for k, key in keys.items() if key not in free}
+    if isinstance(value, list | tuple):
+        return [_without(item, free, f"{prefix}[]") for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

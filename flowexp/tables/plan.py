@@ -1,0 +1,143 @@
+"""A whole table or claim, planned: its rows with their jobs, and how they are scored."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowexp.errors import UsageError
+from flowexp.tables.budgets import Budget
+from flowexp.tables.graph import Evaluations, PlannedRow, Planner
+from flowexp.tables.results import ClaimResult, TableResult
+from flowexp.tables.table_files import ClaimFile, TableFile
+
+__all__ = ["Circumstances", "Plan", "plan_claim", "plan_table"]
+
+# From the cheapest on; a claim says which one pays for it.
+_BUDGETS = ("cpu", "small", "gpu_hour", "full")
+_DEFAULT_SAMPLES = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What a user says besides the name of a table.
+
+    Attributes:
+        budget: Name of the budget.
+        root: Folder of all jobs.
+        seeds: Training seeds in place of the budget's or claim's; None = those.
+        extra: Verb -> overrides of all its jobs.
+        config_dir: Folder with further groups, or None.
+    """
+
+    budget: str
+    root: Path
+    seeds: Sequence[int] | None = None
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    config_dir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A table or claim with its planned rows; no rows if the budget does not pay for it.
+
+    Attributes:
+        file: What the file says.
+        rows: All its rows.
+        evaluations: How they are scored.
+        only: Text in the labels of the wanted rows, or a pattern with ``*``; None = all rows.
+    """
+
+    file: TableFile | ClaimFile
+    rows: tuple[PlannedRow, ...]
+    evaluations: Evaluations
+    only: str | None = None
+
+    @property
+    def wanted(self) -> tuple[PlannedRow, ...]:
+        """The rows whose jobs are to be run; the others are shown as they are."""
+        return self.rows if self.only is None else _matching(self.rows, self.only)
+
+    def result(self, *, budget: str) -> TableResult | ClaimResult:
+        """What is measured so far.
+
+        Args:
+            budget: Name of the budget.
+        """
+        from flowexp.tables.collect import claim_result, table_result
+
+        if isinstance(self.file, ClaimFile):
+            return claim_result(self.file, self.rows, budget=budget)
+        return table_result(self.file, self.rows, evaluations=self.evaluations, budget=budget)
+
+
+def plan_table(
+    table: TableFile, given: Circumstances, *, node: Mapping[str, Any], only: str | None = None
+) -> Plan:
+    """Plan a table and check all its commands.
+
+    Args:
+        table: The file.
+        given: What the user says.
+        node: The chosen option of the group ``budget``, plain.
+        only: See :class:`Plan`.
+
+    Raises:
+        UsageError: No row is wanted, or a command is not sound; each is named with its row.
+    """
+    budget = Budget.of(given.budget, node, seeds=given.seeds)
+    published = table.protocol.get("num_samples") or _DEFAULT_SAMPLES
+    repetitions = table.protocol.get("repetitions") or 1
+    metric = budget.metric.get(table.metric, table.metric)
+    samples, repeats = budget.num_samples or published, budget.repeats or repetitions
+    evaluations = Evaluations(
+        metric=metric,
+        num_samples=samples,
+        repeats=repeats,
+        scaled=(metric, samples, repeats) != (table.metric, published, repetitions),
+    )
+    planner = _planner(table.name, budget, given)
+    rows = planner.rows(table.rows, table.jobs, evaluations=evaluations, seeds=budget.seeds)
+    return Plan(file=table, rows=rows, evaluations=evaluations, only=only)
+
+
+def plan_claim(claim: ClaimFile, given: Circumstances) -> Plan:
+    """Plan a claim and check all its commands.
+
+    Its experiments have the size that shows the effect; a budget only says whether it pays.
+
+    Args:
+        claim: The file.
+        given: What the user says.
+
+    Raises:
+        UsageError: A command is not sound; each is named with its arm.
+    """
+    evaluations = Evaluations(metric=claim.metric, num_samples=claim.num_samples)
+    if _too_dear(claim.budget, given.budget):
+        return Plan(file=claim, rows=(), evaluations=evaluations)
+    seeds = tuple(given.seeds or claim.seeds)
+    planner = _planner(claim.name, Budget(name=given.budget, seeds=seeds), given)
+    rows = planner.rows(claim.rows, claim.jobs, evaluations=evaluations, seeds=seeds)
+    return Plan(file=claim, rows=rows, evaluations=evaluations)
+
+
+def _planner(name: str, budget: Budget, given: Circumstances) -> Planner:
+    return Planner(
+        name=name, root=given.root, budget=budget, extra=given.extra, config_dir=given.config_dir
+    )
+
+
+def _too_dear(needed: str, given: str) -> bool:
+    known = needed in _BUDGETS and given in _BUDGETS
+    return known and _BUDGETS.index(needed) > _BUDGETS.index(given)
+
+
+def _matching(rows: Sequence[PlannedRow], only: str) -> tuple[PlannedRow, ...]:
+    pattern = only if "*" in only else f"*{only}*"
+    found = [row for row in rows if fnmatch.fnmatch(row.spec.label.lower(), pattern.lower())]
+    if not found:
+        labels = "; ".join(row.spec.label for row in rows)
+        raise UsageError(f"no row is called {only!r}.", key="only", remedy=f"Rows: {labels}.")
+    return tuple(found)

@@ -1,0 +1,147 @@
+"""Recipes of rectified flow and RF++: networks of the published sizes, the published numbers."""
+
+from functools import cache
+
+import pytest
+import yaml
+
+from flowexp.config.check import check, check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.config.locations import conf_dir
+
+PARAMETERS = {
+    "cifar10/rectified_flow": 61_804_419,
+    "cifar10/reflow": 61_804_419,
+    "cifar10/reflow_distill": 61_804_419,
+    "cifar10/rfpp_a": 61_804_419,
+    "cifar10/rfpp_b": 56_397_827,
+    "cifar10/rfpp_f": 56_397_827,
+    "cifar10/rfpp_g": 56_397_827,
+    "afhqv2_64/rfpp": 62_761_091,
+    "ffhq64/rfpp": 62_761_091,
+    "imagenet64/rfpp": 295_899_267,
+}
+# iterations, batch, warm-up steps, learning rate, dropout, precision
+RECIPES = {
+    "cifar10/rfpp_b": (800_000, 512, 5000, 2e-4, 0.13, "32-true"),
+    "cifar10/rfpp_f": (800_000, 512, 5000, 2e-4, 0.13, "32-true"),
+    "cifar10/rfpp_g": (5000, 512, 0, 2e-4, 0.13, "32-true"),
+    "afhqv2_64/rfpp": (1_000_000, 256, 5000, 2e-4, 0.25, "32-true"),
+    "ffhq64/rfpp": (1_000_000, 256, 5000, 2e-4, 0.25, "32-true"),
+    "imagenet64/rfpp": (700_000, 2048, 2500, 1e-4, 0.10, "16-mixed"),
+}
+# law of t, premetric, whether with LPIPS, whether that is divided by t
+CONFIGURATIONS = {
+    "b": ("Uniform", "SquaredL2", False, False),
+    "c": ("UShaped", "SquaredL2", False, False),
+    "d": ("UShaped", "PseudoHuber", False, False),
+    "e": ("UShaped", "PseudoHuber", True, False),
+    "f": ("UShaped", "PseudoHuber", True, True),
+    "g": ("UShaped", "PseudoHuber", True, True),
+}
+TABLES = sorted((conf_dir() / "table" / "rfpp").glob("*.yaml")) + sorted(
+    (conf_dir() / "table" / "rectified_flow").glob("*.yaml")
+)
+
+
+@cache
+def composed(name, *overrides):
+    reflows = ("reflow" in name) or ("rfpp" in name)
+    pairs = ["pairs=somewhere"] if reflows else []
+    checked = check_job("train", [f"experiment={name}", *pairs, *overrides])
+    assert [str(problem) for problem in checked.problems] == []
+    return checked.config
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_have_the_published_sizes(name):
+    import torch
+
+    config = composed(name)
+    with torch.device("meta"):
+        network = instantiate(config["network"], key="network")
+    assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
+    augmentation = instantiate(config["augmentation"], key="augmentation")
+    augmentation.check_network(config["network"]["augment_dim"])
+    assert not augmentation.changes_pictures
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_hold_the_published_numbers(name):
+    config = composed(name)
+    trainer = config["trainer"]
+    batch = trainer["batch_size"]
+    found = (
+        trainer["max_kimg"] * 1000 / batch,
+        batch,
+        config["lr_schedule"]["ramp_up_kimg"] * 1000 / batch,
+        config["optimizer"]["lr"],
+        config["network"]["dropout"],
+        trainer["precision"],
+    )
+    assert found == RECIPES[name]
+    assert trainer["grad_clip"] is None
+    assert config["dataset"]["hflip"] is False
+    assert config["ema"]["main"] == {
+        "_target_": "flowexp.training.ConstantEMA",
+        "decay": 0.9999,
+        "warmup": False,
+    }
+
+
+@pytest.mark.parametrize("letter", CONFIGURATIONS)
+def test_configurations_of_rfpp_differ_in_law_and_loss_alone(letter):
+    config = composed(f"cifar10/rfpp_{letter}")
+    objective = config["objective"]
+    last = {key: str(config[key]["_target_"]).rpartition(".")[2] for key in ("timestep", "path")}
+    found = (
+        last["timestep"],
+        objective["premetric"]["_target_"].rpartition(".")[2],
+        "perceptual" in objective,
+        bool(objective.get("inverse_time")),
+    )
+    assert found == CONFIGURATIONS[letter]
+    assert objective["target"] == "velocity"
+    for key in ("network", "parameterization", "sampler", "optimizer", "ema", "coupling"):
+        assert config[key] == composed("cifar10/rfpp_b")[key]
+
+
+def test_reflow_keeps_the_network_and_the_pairs_as_they_are():
+    first, second = composed("cifar10/rectified_flow"), composed("cifar10/reflow")
+    for key in ("network", "parameterization", "path", "objective", "timestep", "optimizer"):
+        assert first[key] == second[key]
+    assert first["dataset"]["hflip"] is True
+    assert second["dataset"]["hflip"] is False
+
+
+def test_laws_that_draw_the_end_refuse_parts_that_are_not_defined_there():
+    told = ["timestep=fixed", "parameterization=edm", "objective=flow_matching"]
+    problems = [str(p) for p in check("train", told).problems]
+    assert len(problems) == 1
+    assert "pure noise" in problems[0]
+    assert "timestep.value=0.99999" in problems[0]
+    for mended in (["timestep.value=0.99999"], ["path=vp"], ["parameterization=velocity"]):
+        assert check("train", [*told, *mended]).problems == []
+
+
+def test_a_perceptual_loss_of_points_is_refused():
+    points = ["dataset=moons", "network=mlp", "metric=fd_raw"]
+    problems = [str(p) for p in check("train", [*points, "objective=lpips_huber"]).problems]
+    assert len(problems) == 1
+    assert "LPIPS looks at images" in problems[0]
+
+
+@pytest.mark.parametrize("file", TABLES, ids=[f.stem for f in TABLES])
+def test_every_row_of_the_tables_is_a_sound_training(file):
+    table = yaml.safe_load(file.read_text())
+    jobs = table.get("jobs", {})
+    assert len({row["label"] for row in table["rows"]}) == len(table["rows"])
+    for row in table["rows"]:
+        assert {"label", "published", "nfe", "source", "verified"} <= row.keys()
+        job = row if "experiment" in row else jobs[row["job"]]
+        if job.get("verb", "train") == "train":
+            composed(job["experiment"], *job.get("overrides", []))
+    for job in jobs.values():
+        assert set(job.get("parents", {}).values()) <= set(jobs)
+        if job["verb"] == "train":
+            composed(job["experiment"], *job.get("overrides", []))

@@ -1,0 +1,45 @@
+"""Planning a table written for a test."""
+
+from pathlib import Path
+
+from flowexp.config.check import check
+from flowexp.tables.graph import all_jobs
+from flowexp.tables.plan import Circumstances, Plan, plan_claim, plan_table
+from flowexp.tables.table_files import read_claim, read_table
+from tests.tables.files import write
+
+
+def budget_node(name: str, *overrides: str):
+    """The node of a budget, as the command line gives it."""
+    checked = check("table_run", [f"budget={name}", *overrides])
+    assert checked.problems == []
+    return checked.config["budget"]
+
+
+def plan(folder: Path, content, *, budget="full", changes=(), only=None, **given) -> Plan:
+    """The plan of a table with this content."""
+    config_dir = str(write(folder, "mine/one", content))
+    circumstances = Circumstances(
+        budget=budget, root=folder / "jobs", config_dir=config_dir, **given
+    )
+    table = read_table("mine/one", config_dir=config_dir)
+    return plan_table(table, circumstances, node=budget_node(budget, *changes), only=only)
+
+
+def planned_claim(folder: Path, content, **given) -> Plan:
+    """The plan of a claim with this content."""
+    config_dir = str(write(folder, "mine/one", content, kind="claim"))
+    circumstances = Circumstances(
+        budget="cpu", root=folder / "jobs", config_dir=config_dir, **given
+    )
+    return plan_claim(read_claim("mine/one", config_dir=config_dir), circumstances)
+
+
+def by_title(one: Plan):
+    """Every job by its title."""
+    return {job.title: job for job in all_jobs(one.rows)}
+
+
+def identities(one: Plan) -> list[str]:
+    """The identities of the rows' evaluations, in order."""
+    return [job.identity for row in one.rows for job in row.evaluations]

@@ -1,0 +1,163 @@
+"""Jobs run once, wait for each other, and go on where they were stopped; commands are played."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from flowexp.tables import execute
+from flowexp.tables.collect import table_result
+from flowexp.tables.execute import run_job
+from flowexp.tables.graph import all_jobs
+from flowexp.tables.progress import plain_lines, state_of
+from tests.tables.files import job, table
+from tests.tables.planned import plan
+
+JOBS = {
+    "teacher": job(),
+    "child": job(parents={"init": "teacher"}),
+    "other": job("optimizer.lr=1e-3"),
+}
+ROWS = [{"label": "a", "job": "child"}, {"label": "b", "job": "other"}]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    return plan(tmp_path_factory.mktemp("planned"), table(ROWS, jobs=JOBS))
+
+
+@pytest.fixture
+def started(monkeypatch, planned, tmp_path):
+    """The titles of the commands that were started; those in ``failing`` fail."""
+
+    class Started(list):
+        failing = ()
+
+    titles = Started()
+    monkeypatch.chdir(tmp_path)
+
+    def command(job, lock):
+        assert state_of(job).status == "running"
+        titles.append(job.title)
+        if job.verb == "train":
+            (job.directory / "metrics.jsonl").write_text('{"step": 1, "kimg": 0.5}\n{"step"')
+        return 1 if job.title in titles.failing else 0
+
+    monkeypatch.setattr(execute, "_command", command)
+    yield titles
+    for one in all_jobs(planned.rows):
+        for file in (one.done_file, one.status_file):
+            file.unlink(missing_ok=True)
+
+
+def run_all(planned):
+    jobs = {job.identity: job for job in all_jobs(planned.rows)}
+    waves = []
+
+    def launch(overrides):
+        waves.append(len(overrides))
+        task = execute.JobTask(jobs, folder=Path.cwd())
+        for (text,) in overrides:
+            task({"job": text.removeprefix("job=")})
+
+    targets = [target for row in planned.rows for target in row.targets]
+    execute.execute(list(jobs.values()), launch, targets=targets)
+    return waves
+
+
+def test_waves_go_from_parents_to_children_and_nothing_is_done_twice(planned, started):
+    assert run_all(planned) == [2, 2, 1]
+    assert len(started) == len(set(started)) == 5
+    assert started.index("a (teacher): train, seed 0") < started.index("a (child): train, seed 0")
+    assert run_all(planned) == []
+    assert len(started) == 5
+
+
+def test_a_failing_job_stops_only_what_needs_it(planned, started):
+    started.failing = ("a (teacher): train, seed 0",)
+    run_all(planned)
+    assert sorted(started) == sorted(
+        ["a (teacher): train, seed 0", "b (other): train, seed 0", "b: eval, seed 0"]
+    )
+    teacher = next(j for j in all_jobs(planned.rows) if j.title.startswith("a (teacher)"))
+    assert state_of(teacher).status == "failed"
+    started.failing = ()
+    started.clear()
+    run_all(planned)
+    assert started == ["a (teacher): train, seed 0", "a (child): train, seed 0", "a: eval, seed 0"]
+
+
+def test_failed_and_missing_rows_are_named(planned, started):
+    started.failing = ("b (other): train, seed 0",)
+    run_all(planned)
+    for row in planned.rows:
+        for job_ in row.evaluations:
+            job_.done_file.unlink(missing_ok=True)
+    found = table_result(
+        planned.file, planned.rows, evaluations=planned.evaluations, budget="full"
+    ).rows
+    assert [row.status for row in found] == ["missing", "failed"]
+    assert found[1].log.endswith("job.log")
+    assert found[0].log is None
+    assert found[0].measured is found[1].measured is None
+
+
+def test_the_marker_tells_how_the_job_came_about(planned, started):
+    run_all(planned)
+    evaluation = planned.rows[0].evaluations[0]
+    content = json.loads(evaluation.done_file.read_text())
+    assert content["identity"] == evaluation.identity
+    assert content["parents"] == {"run": [evaluation.run.identity]}
+    assert content["command"][:2] == ["flowexp", "eval"]
+    assert content["versions"]["flowexp"]
+    recipe = evaluation.recipe / "config.yaml"
+    teacher = evaluation.run.parents["init"][0]
+    assert f"init: {teacher.directory}" in recipe.read_text()
+
+
+def test_a_marker_of_another_identity_is_none(planned, started):
+    evaluation = planned.rows[0].evaluations[0]
+    evaluation.directory.mkdir(parents=True, exist_ok=True)
+    for content in ('{"identity": "other"}', "{", "[]"):
+        evaluation.done_file.write_text(content)
+        assert not evaluation.is_done()
+
+
+def test_what_an_earlier_table_noted_is_not_running_now(planned, started):
+    training = planned.rows[1].evaluations[0].run
+    training.directory.mkdir(parents=True, exist_ok=True)
+    execute._note(training, status="running")
+    (training.directory / "metrics.jsonl").write_text('{"step": 1, "kimg": 0.5}\n{"step"')
+    state = state_of(training, since=time.time() - 60)
+    assert (state.status, state.progress()) == ("running", "0.5/0.64 kimg")
+    assert state_of(training, since=time.time() + 60).status == "waiting"
+    assert list(plain_lines([training], ["waiting"], [state])) == [
+        "[0/1] running b (other): train, seed 0"
+    ]
+    assert list(plain_lines([training], ["running"], [state])) == []
+
+
+def _run_slowly(job, counter):
+    def command(job, lock):
+        with counter.get_lock():
+            counter.value += 1
+        time.sleep(0.5)
+        return 0
+
+    execute._command = command
+    run_job(job)
+
+
+def test_two_processes_run_a_job_once(planned, started):
+    training = planned.rows[1].evaluations[0].run
+    context = multiprocessing.get_context("fork")
+    counter = context.Value("i", 0)
+    processes = [context.Process(target=_run_slowly, args=(training, counter)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=30)
+    assert counter.value == 1
+    assert training.is_done()

@@ -1,0 +1,138 @@
+"""From rows to jobs: what is shared, what comes first, what is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from flowexp.config.problems import ConfigError
+from flowexp.errors import UsageError
+from flowexp.tables.graph import all_jobs
+from tests.tables.files import claim, job, table
+from tests.tables.planned import by_title, plan, planned_claim
+
+
+def test_rows_share_their_trainings(tmp_path):
+    jobs = {"teacher": job(), "child": job("seed=3", parents={"init": "teacher"})}
+    rows = [
+        {"label": "teacher, 1 step", "job": "teacher", "eval": ["sampler.steps=1"]},
+        {"label": "teacher, 2 steps", "job": "teacher", "eval": ["sampler.steps=2"]},
+        {"label": "child", "job": "child"},
+        {"label": "child again", "job": "child"},
+    ]
+    one = plan(tmp_path, table(rows, jobs=jobs))
+    found = all_jobs(one.rows)
+    assert [job.verb for job in found].count("train") == 2
+    assert [job.verb for job in found].count("eval") == 3
+    places = {job.identity: number for number, job in enumerate(found)}
+    for each in found:
+        assert all(places[need.identity] < places[each.identity] for need in each.needs)
+
+
+def test_parents_are_of_the_same_seed_and_named_on_the_command_line(tmp_path):
+    jobs = {"teacher": job(), "child": job(parents={"init": "teacher"})}
+    one = plan(tmp_path, table([{"label": "a", "job": "child"}], jobs=jobs), seeds=[4, 5])
+    found = by_title(one)
+    for seed in (4, 5):
+        teacher = found[f"a (teacher): train, seed {seed}"]
+        child = found[f"a (child): train, seed {seed}"]
+        assert f"seed={seed}" in teacher.arguments()
+        assert f"init={teacher.directory}" in child.arguments()
+        evaluation = found[f"a: eval, seed {seed}"]
+        assert f"run={child.directory}" in evaluation.arguments()
+        assert f"dirs.run={evaluation.directory}" in evaluation.arguments()
+
+
+def test_two_recipes_of_one_training_are_scored_each_with_its_own_sampler(tmp_path):
+    rows = [
+        {"label": "euler", **job("sampler=euler")},
+        {"label": "heun", **job("sampler=heun")},
+    ]
+    one = plan(tmp_path, table(rows))
+    euler, heun = (row.evaluations[0] for row in one.rows)
+    assert euler.run.identity == heun.run.identity
+    assert len(all_jobs(one.rows)) == 3
+    assert euler.config["sampler"]["_target_"] != heun.config["sampler"]["_target_"]
+
+
+def test_a_calibration_comes_before_the_evaluation(tmp_path):
+    row = {"label": "a", **job("sampler=heun"), "calibrate": ["for=dpm_solver_v3"]}
+    one = plan(tmp_path, table([row, {"label": "b", **job("sampler=heun")}]))
+    evaluation, other = (row.evaluations[0] for row in one.rows)
+    (calibration,) = evaluation.after
+    assert calibration.verb == "calibrate"
+    assert "calibration=dpm_solver_v3" in calibration.arguments()
+    assert calibration.run is evaluation.run is other.run
+    # beside the weights, where samplers look for it
+    assert not any(text.startswith("dirs.run=") for text in calibration.arguments())
+    assert evaluation.identity != other.identity
+
+
+def test_pairs_are_a_job(tmp_path):
+    jobs = {
+        "teacher": job(),
+        "pairs": {"verb": "pairs", "parents": {"run": "teacher"}, "overrides": ["num=5000"]},
+        "child": job("coupling=pairs", parents={"pairs": "pairs"}),
+    }
+    content = table([{"label": "a", "job": "child"}], jobs=jobs)
+    one = by_title(plan(tmp_path, content))
+    pairs = one["a (pairs): pairs, seed 0"]
+    assert "num=5000" in pairs.arguments()
+    assert f"pairs={pairs.directory}" in one["a (child): train, seed 0"].arguments()
+    cheap = plan(tmp_path, content, budget="cpu", changes=["budget.max_pairs=70"])
+    assert by_title(cheap)["a (pairs): pairs, seed 0"].config["num"] == 70
+
+
+def test_every_problem_is_reported_with_its_row(tmp_path):
+    rows = [
+        {"label": "misspelt", **job("optimizer.lrr=1")},
+        {"label": "good", **job()},
+        {"label": "impossible", **job("path=edm", "timestep=logit_normal")},
+        {"label": "bad eval", **job(), "eval": ["sampler.stps=3"]},
+        {"label": "no such recipe", "experiment": "toy2d/rectified_flw"},
+    ]
+    with pytest.raises(ConfigError) as found:
+        plan(tmp_path, table(rows))
+    text = str(found.value)
+    for words in (
+        *("misspelt: train", "optimizer.lr", "impossible: train", "timestep"),
+        *("bad eval: eval", "sampler.steps", "no such recipe", "rectified_flow"),
+    ):
+        assert words in text, words
+    assert "good" not in text
+
+
+def test_the_table_is_the_group_of_loggers_that_know_groups(tmp_path):
+    row = {"label": "D=64, one", **job()}
+    one = plan(tmp_path, table([row]), extra={"train": ["logger=wandb"]})
+    training = one.rows[0].evaluations[0].run
+    assert "logger.wandb.group=mine/one" in training.arguments()
+    assert 'logger.wandb.job_type="D=64, one"' in training.arguments()
+    plain = plan(tmp_path, table([row])).rows[0].evaluations[0].run
+    assert training.identity == plain.identity
+
+
+def test_only_some_rows_are_wanted(tmp_path):
+    rows = [{"label": "D=64", **job()}, {"label": "D=inf", **job(), "eval": ["weights=raw"]}]
+    one = plan(tmp_path, table(rows))
+    wanted = {only: replace(one, only=only) for only in ("INF", "D=*", "nothing")}
+    assert [row.spec.label for row in wanted["INF"].wanted] == ["D=inf"]
+    assert len(wanted["D=*"].wanted) == len(one.wanted) == 2
+    with pytest.raises(UsageError, match="D=64; D=inf"):
+        _ = wanted["nothing"].wanted
+
+
+def test_arms_relative_to_another_evaluation(tmp_path):
+    jobs = {"a": job(), "b": job("optimizer.lr=1e-3")}
+    noisy = ["sampler/perturbation=state_noise", "sampler.perturbation.scale=0.1"]
+    arms = [{"label": n, "job": n, "eval": noisy, "relative_to": []} for n in jobs]
+    one = planned_claim(tmp_path, claim(arms, jobs=jobs), seeds=[7])
+    assert [(len(row.evaluations), len(row.baselines)) for row in one.rows] == [(1, 1), (1, 1)]
+    assert not any(row.scaled for row in one.rows)
+
+
+def test_a_claim_that_the_budget_does_not_pay_for_is_left_out(tmp_path):
+    jobs = {"a": job(), "b": job("optimizer.lr=1e-3")}
+    arms = [{"label": name, "job": name} for name in jobs]
+    one = planned_claim(tmp_path, claim(arms, jobs=jobs, budget="gpu_hour"))
+    assert one.rows == ()
+    assert one.result(budget="cpu").verdict == "missing"
