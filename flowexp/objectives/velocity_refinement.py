@@ -45,6 +45,7 @@ class VelocityRefinement(Objective):
     """
 
     needs_unit_time = True
+    trains_refiner = True
 
     def __init__(
         self,

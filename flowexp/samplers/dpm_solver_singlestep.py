@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
@@ -89,8 +90,6 @@ class SinglestepDPMSolver(FixedStepSampler):
         self, field: Field, starts: Sequence[Level], ends: Sequence[Level]
     ) -> list[tuple[Node, Level]]:
         """The inner nodes of the steps between finite levels."""
-        import torch
-
         lams = [
             a.lam + self.r * (b.lam - a.lam)
             for a, b in zip(starts, ends, strict=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowexp.tables.graph import Evaluations, PlannedRow
 from flowexp.tables.jobs import Job
+from flowexp.tables.planned_rows import Evaluations, PlannedRow
 from flowexp.tables.progress import state_of
 from flowexp.tables.results import ClaimResult, Measured, RowResult, TableResult
-from flowexp.tables.table_files import ClaimFile, TableFile
+from flowexp.tables.specs import ClaimFile, TableFile
 
 if TYPE_CHECKING:
     from flowexp.metrics.protocol import MetricRecord

@@ -15,60 +15,10 @@ from flowexp.config.compose import search_path
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.tables.budgets import Budget
 from flowexp.tables.jobs import Job, identity_of, override, rewritten, significant, token
-from flowexp.tables.table_files import JobSpec, RowSpec
+from flowexp.tables.planned_rows import Evaluations, PlannedRow
+from flowexp.tables.specs import JobSpec, RowSpec
 
-__all__ = ["Evaluations", "PlannedRow", "Planner", "all_jobs"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluations:
-    """How rows are scored.
-
-    Attributes:
-        metric: Option of the group ``metric``.
-        num_samples: Samples of an evaluation.
-        repeats: Disjoint ranges of seeds.
-        scaled: Whether these are not the published ones.
-    """
-
-    metric: str
-    num_samples: int
-    repeats: int = 1
-    scaled: bool = False
-
-    def overrides(self) -> tuple[str, ...]:
-        """For ``flowexp eval``."""
-        return (
-            f"metric={self.metric}",
-            f"num_samples={self.num_samples}",
-            f"repeats={self.repeats}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedRow:
-    """A row with its jobs.
-
-    Attributes:
-        spec: The row.
-        seeds: Training seeds.
-        evaluations: One per seed.
-        baselines: One per seed if the row's number is relative to another evaluation, else none.
-        scaled: Whether the budget changed anything that determines the number.
-        dataset: Option of the group ``dataset`` as published.
-    """
-
-    spec: RowSpec
-    seeds: tuple[int, ...]
-    evaluations: tuple[Job, ...]
-    baselines: tuple[Job, ...]
-    scaled: bool
-    dataset: str
-
-    @property
-    def targets(self) -> tuple[Job, ...]:
-        """The jobs whose results make the row."""
-        return (*self.evaluations, *self.baselines)
+__all__ = ["Planner"]
 
 
 @dataclass(frozen=True)
@@ -150,8 +100,13 @@ class Planner:
             after = self._calibration(spec, training.job, seed)
             if after is None:
                 return None
+            beside = self._beside(spec, jobs, seed)
+            if beside is None:
+                return None
             title = f"{spec.label}: eval, seed {seed}"
-            scored.append(self._evaluation(spec.eval, training.job, after, evaluations, title))
+            scored.append(
+                self._evaluation(spec.eval, training.job, after, evaluations, title, beside)
+            )
             if spec.relative_to is not None:
                 title = f"{spec.label}: eval of what it is relative to, seed {seed}"
                 bases.append(
@@ -193,6 +148,11 @@ class Planner:
                 return None
             parents[key] = tuple(parent.job for parent in known)
             scaled = scaled or any(parent.scaled for parent in known)
+        before = [self._training(name, jobs, seed, label=label) for name in spec.after]
+        after = tuple(one.job for one in before if one is not None)
+        if len(after) < len(before):
+            return None
+        scaled = scaled or any(one.scaled for one in before if one is not None)
         own = tuple(_translated(spec.verb, spec.overrides))
         if spec.experiment is not None:
             own = (f"experiment={spec.experiment}", *own)
@@ -205,7 +165,7 @@ class Planner:
             return None
         affordable = self._affordable(spec.verb, published)
         overrides = (*own, *affordable, *self._extra(spec.verb), *of_seed)
-        job = self._job(spec.verb, overrides, parents, title=title)
+        job = self._job(spec.verb, overrides, parents, title=title, after=after)
         if job is None:
             return None
         scaled = scaled or _differ(published.config, job.config, verb=spec.verb)
@@ -227,6 +187,19 @@ class Planner:
         job = self._job("calibrate", overrides, {"run": (training,)}, title=title)
         return None if job is None else (job,)
 
+    def _beside(
+        self, spec: RowSpec, jobs: Mapping[str, JobSpec], seed: int
+    ) -> dict[str, tuple[Job, ...]] | None:
+        """The further trainings an evaluation names, or None if one of them cannot be planned."""
+        found: dict[str, tuple[Job, ...]] = {}
+        for key, several in spec.eval_parents.items():
+            planned = [self._training(name, jobs, seed, label=spec.label) for name in several]
+            known = tuple(one.job for one in planned if one is not None)
+            if len(known) < len(several):
+                return None
+            found[key] = known
+        return found
+
     def _evaluation(
         self,
         own: Sequence[str],
@@ -234,11 +207,13 @@ class Planner:
         after: tuple[Job, ...],
         evaluations: Evaluations,
         title: str,
+        beside: Mapping[str, tuple[Job, ...]] | None = None,
     ) -> Job | None:
         overrides = (
             *evaluations.overrides(), *self.budget.eval, *own, *self._extra("eval")
         )  # fmt: skip
-        return self._job("eval", overrides, {"run": (training,)}, title=title, after=after)
+        parents = {"run": (training,), **(beside or {})}
+        return self._job("eval", overrides, parents, title=title, after=after)
 
     def _job(
         self,
@@ -305,16 +280,6 @@ class Planner:
     def _report(self, what: str, problems: Iterable[Problem]) -> None:
         for problem in problems:
             self.problems.append(Problem(f"{what}: {problem.key}", problem.text, problem.remedy))
-
-
-def all_jobs(rows: Iterable[PlannedRow]) -> list[Job]:
-    """Every job of the rows once, needed ones first."""
-    found: dict[str, Job] = {}
-    for row in rows:
-        for target in row.targets:
-            for job in target.ancestry():
-                found.setdefault(job.identity, job)
-    return list(found.values())
 
 
 def _fingerprint(job: Job) -> str:

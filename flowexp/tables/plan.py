@@ -8,9 +8,10 @@ from typing import Any
 
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
-from flowexp.tables.graph import Evaluations, PlannedRow, Planner
+from flowexp.tables.graph import Planner
+from flowexp.tables.planned_rows import Evaluations, PlannedRow
 from flowexp.tables.results import ClaimResult, TableResult
-from flowexp.tables.table_files import ClaimFile, TableFile
+from flowexp.tables.specs import ClaimFile, TableFile
 
 __all__ = ["Circumstances", "Plan", "plan_claim", "plan_table"]
 

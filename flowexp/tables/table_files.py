@@ -1,7 +1,6 @@
 """The files of tables and claims: what they may say, and what is refused by name."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,131 +9,20 @@ import yaml
 from flowexp.config.locations import conf_dir
 from flowexp.config.nearest import did_you_mean
 from flowexp.errors import UsageError
+from flowexp.tables.specs import TEST, ClaimFile, JobSpec, RowSpec, TableFile
 
-__all__ = [
-    "TEST",
-    "ClaimFile",
-    "JobSpec",
-    "RowSpec",
-    "TableFile",
-    "names",
-    "read_claim",
-    "read_table",
-]
-
-TEST = "paired t, one-sided, 5 %"
-"""The test behind a verdict; see :mod:`flowexp.tables.claims`."""
+__all__ = ["names", "read_claim", "read_table"]
 
 VERBS = ("train", "pairs", "calibrate")
-_JOB_KEYS = ("verb", "experiment", "overrides", "parents")
-_ROW_KEYS = ("label", "job", "experiment", "overrides", "parents", "eval", "calibrate")
+_JOB_KEYS = ("verb", "experiment", "overrides", "parents", "after")
+_ROW_KEYS = ("label", "job", "experiment", "overrides", "parents", "after", "eval",
+             "eval_parents", "calibrate")  # fmt: skip
 _PUBLISHED_KEYS = ("published", "nfe", "source", "verified")
 _TABLE_KEYS = ("title", "source", "metric", "protocol", "jobs", "rows")
 _PROTOCOL_KEYS = ("num_samples", "reference", "weights", "repetitions", "reported", "notice")
 _CLAIM_KEYS = ("title", "source", "published", "jobs", "arms", "metric", "direction", "seeds",
                "num_samples", "test", "budget")  # fmt: skip
 _DIRECTIONS = ("lower", "higher")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobSpec:
-    """A job before it is planned.
-
-    Attributes:
-        verb: ``train``, ``pairs`` or ``calibrate``.
-        experiment: Recipe of a training, or None.
-        overrides: As on the command line.
-        parents: Override key -> names of the jobs whose directories are its value.
-    """
-
-    verb: str = "train"
-    experiment: str | None = None
-    overrides: tuple[str, ...] = ()
-    parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowSpec:
-    """A row of a table, or an arm of a claim.
-
-    Attributes:
-        label: Its name.
-        job: Name of the training that is scored.
-        eval: Overrides of the evaluation.
-        calibrate: Overrides of a calibration of that training before it; None = none.
-        relative_to: Overrides of another evaluation of the same training, by whose number this
-            one's is divided; None = the number as it is. Claims only.
-        published: The published number, or None.
-        nfe: Network evaluations the publication states, or None.
-        source: Where the number stands, or None.
-        verified: Whether the number was held against the publication; else it is recalled.
-    """
-
-    label: str
-    job: str
-    eval: tuple[str, ...] = ()
-    calibrate: tuple[str, ...] | None = None
-    relative_to: tuple[str, ...] | None = None
-    published: float | None = None
-    nfe: float | None = None
-    source: str | None = None
-    verified: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableFile:
-    """A table as its file states it; see the attributes of :class:`RowSpec` and :class:`JobSpec`.
-
-    Attributes:
-        name: ``<paper>/<table>``.
-        title: Its title.
-        source: The publication.
-        metric: Option of the group ``metric``.
-        protocol: What the publication says of its numbers.
-        jobs: Every training, pair set and calibration by name; those of rows by their labels.
-        rows: In the order of the publication.
-    """
-
-    name: str
-    title: str
-    source: str
-    metric: str
-    protocol: Mapping[str, Any]
-    jobs: Mapping[str, JobSpec]
-    rows: tuple[RowSpec, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimFile:
-    """A claim as its file states it.
-
-    Attributes:
-        name: ``<paper>/<claim>``.
-        title: The claimed effect, one sentence.
-        source: The publication.
-        published: The published figures, as text.
-        metric: Option of the group ``metric``.
-        direction: Whether ``lower`` or ``higher`` is better.
-        seeds: Training seeds.
-        num_samples: Samples of each evaluation.
-        test: Name of the test.
-        budget: The smallest budget that pays for it.
-        jobs: Every job by name.
-        rows: The arms; the last is claimed to be better than the others.
-    """
-
-    name: str
-    title: str
-    source: str
-    published: str
-    metric: str
-    direction: Literal["lower", "higher"]
-    seeds: tuple[int, ...]
-    num_samples: int
-    test: str
-    budget: str
-    jobs: Mapping[str, JobSpec]
-    rows: tuple[RowSpec, ...]
 
 
 def names(kind: Literal["table", "claim"], *, config_dir: str | None = None) -> list[str]:
@@ -284,17 +172,20 @@ class _Reader:
             self.refuse(f"{key} of {what} is {value!r}", f"Give a mapping: {key}: {{...}}.")
         return dict(value or {})
 
-    def job(self, node: Mapping[str, Any], what: str) -> JobSpec:
-        parents = {
-            str(key): tuple(map(str, name if isinstance(name, list) else [name]))
-            for key, name in self.mapping(node, "parents", what).items()
+    def parents(self, node: Mapping[str, Any], key: str, what: str) -> dict[str, tuple[str, ...]]:
+        return {
+            str(name): tuple(map(str, several if isinstance(several, list) else [several]))
+            for name, several in self.mapping(node, key, what).items()
         }
+
+    def job(self, node: Mapping[str, Any], what: str) -> JobSpec:
         experiment = node.get("experiment")
         return JobSpec(
             verb=self.one_of({"verb": "train", **node}, "verb", VERBS),
             experiment=None if experiment is None else str(experiment),
             overrides=self.texts(node, "overrides", what),
-            parents=parents,
+            parents=self.parents(node, "parents", what),
+            after=self.texts(node, "after", what),
         )
 
     def jobs_and_rows(
@@ -311,6 +202,11 @@ class _Reader:
         rows = [self._row(node, number, jobs, allowed) for number, node in enumerate(listed or [])]
         self._refuse_twice(row.label for row in rows)
         self._refuse_unknown_parents(jobs)
+        for row in rows:
+            for name in (name for several in row.eval_parents.values() for name in several):
+                if name not in jobs:
+                    text = f"row {row.label!r} asks {name!r}, which is no job of the file"
+                    self.refuse(text, did_you_mean(name, jobs))
         return jobs, tuple(rows)
 
     def _row(
@@ -325,7 +221,7 @@ class _Reader:
         name = label
         if "job" in node:
             name = str(node["job"])
-            inline = [key for key in ("experiment", "overrides", "parents") if key in node]
+            inline = [key for key in ("experiment", "overrides", "parents", "after") if key in node]
             if inline:
                 self.refuse(f"{what} names a job and has {inline[0]}", "Drop one of them.")
             if name not in jobs:
@@ -342,6 +238,7 @@ class _Reader:
             label=label,
             job=name,
             eval=self.texts(node, "eval", what),
+            eval_parents=self.parents(node, "eval_parents", what),
             published=self.number(node, "published", what),
             nfe=self.number(node, "nfe", what),
             source=None if source is None else str(source),
@@ -358,7 +255,7 @@ class _Reader:
 
     def _refuse_unknown_parents(self, jobs: Mapping[str, JobSpec]) -> None:
         for name, job in jobs.items():
-            for parent in (p for several in job.parents.values() for p in several):
+            for parent in job.needs:
                 if parent not in jobs:
                     text = f"job {name!r} has the parent {parent!r}, which is no job of the file"
                     self.refuse(text, did_you_mean(parent, jobs))
@@ -370,6 +267,6 @@ class _Reader:
         if name in above:
             circle = " <- ".join((*above[above.index(name) :], name))
             self.refuse(f"the jobs wait for each other: {circle}", "Break the circle.")
-        for parent in (p for several in jobs[name].parents.values() for p in several):
+        for parent in jobs[name].needs:
             if parent in jobs:
                 self._refuse_circles(parent, jobs, (*above, name))

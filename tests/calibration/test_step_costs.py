@@ -1,6 +1,7 @@
 """BOSS's costs: closed forms, calls, distances, and the calibration that stores them."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_bellman_steps_never_cost_more_than_even_ones(tmp_path, steps):
     cost = arrays(run(subject(tmp_path), boss()).file)["cost"]
     _, best = least_cost_path(cost, steps)
     even = [round(i * FINE / steps) for i in range(steps + 1)]
-    of_even = sum(float(cost[a, b]) for a, b in zip(even, even[1:], strict=False))
+    of_even = sum(float(cost[a, b]) for a, b in pairwise(even))
     assert best <= of_even
     assert steps < FINE or best == 0.0
 

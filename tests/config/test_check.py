@@ -54,6 +54,16 @@ def test_each_mistake_names_its_key_and_a_remedy(override, key, words):
         (["path=pfgmpp", "sampler=edm_heun", "sampler.S_churn=40"], "sampler.S_churn", ["path.D"]),
         (["path=linear", "path.D=64", "sampler=ddim", "sampler.eta=1"], "sampler.eta", ["path.D"]),
         (["network.label_dim=0", "guidance=cfg", "guidance.scale=2"], "guidance", ["label"]),
+        (
+            ["objective=velocity_refinement", "teacher=run"], "parameterization",
+            ["VelocityRefinement", "EDMPreconditioning", "velocity_increment"],
+        ),
+        (
+            ["parameterization=velocity_increment", "network.in_channels=2"], "objective",
+            ["VelocityIncrement", "Regression"],
+        ),
+        (["coupling=chords"], "init", ["Chords"]),
+        (["coupling=chords", "init=run", "augmentation=edm"], "augmentation", ["Chords"]),
         (["dataset=toy2d"], "network.img_resolution", ["dataset.resolution", "network"]),
     ],
 )

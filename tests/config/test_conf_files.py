@@ -14,8 +14,8 @@ from flowexp.config.locations import conf_dir
 CONF = conf_dir()
 FILES = sorted(CONF.rglob("*.yaml"))
 PRIMARY = [f for f in FILES if f.parent == CONF]
-# local/ is the user's own; table/ holds published figures, which are read, not composed
-DATA = {"local", "table"}
+# local/ is the user's own; table/ and claim/ hold published figures, which are read, not composed
+DATA = {"local", "table", "claim"}
 OPTIONS = [f for f in FILES if f.parent != CONF and f.relative_to(CONF).parts[0] not in DATA]
 EXPERIMENTS = [f for f in OPTIONS if f.relative_to(CONF).parts[0] == "experiment"]
 PACKAGES = ("paths", "couplings", "timesteps", "networks", "parameterizations", "objectives",
@@ -32,7 +32,15 @@ COMPANIONS = {
     "network/mlp": ["dataset=toy2d", "metric=fd_raw"],
     "coupling/pairs": ["pairs=somewhere"],
     "coupling/annealed_pairs": ["pairs=somewhere"],
+    "coupling/chords": ["init=somewhere"],
     "coupling/annealing": ["coupling=annealed_pairs", "pairs=somewhere"],
+    "objective/velocity_refinement": [
+        "teacher=somewhere", "parameterization=velocity_increment", "network.in_channels=2"
+    ],
+    "parameterization/velocity_increment": [
+        "teacher=somewhere", "objective=velocity_refinement", "network.in_channels=2"
+    ],
+    "sampler/refiner": ["sampler=flowturbo", "sampler.refiner.run=somewhere"],
     "sampler/diffusion": ["sampler=sde"],
     "sampler/last_step": ["sampler=sde"],
     "sampler/statistics": ["sampler=dpm_solver_v3"],
@@ -40,6 +48,15 @@ COMPANIONS = {
     "sampler/perturbation/churn": ["sampler.perturbation.S_churn=1"],
     "sampler/perturbation/state_noise": ["sampler.perturbation.scale=0.1"],
     "objective/perceptual": ["objective=lpips_huber"],
+    "objective/flow_guided": ["teacher=somewhere"],
+    "objective/flow_guided_paper": ["teacher=somewhere"],
+    "objective/phased": ["teacher=somewhere"],
+    "objective/slimflow": ["teacher=somewhere"],
+    "objective/slimflow_lpips": ["teacher=somewhere"],
+    "network/captioned": ["task=captions"],
+    "network/encoder": ["network=captioned", "task=captions"],
+    "task/captions": ["network=captioned"],
+    "task/tokenizer": ["network=captioned", "task=captions"],
     "timestep/fixed": ["parameterization=velocity"],
     "timestep/uniform_grid": ["parameterization=velocity"],
     "sampler/time_grid/given": ["sampler.time_grid.values=[1.0,0.5,0.0]", "sampler.steps=2"],
@@ -51,7 +68,32 @@ REFLOWS = [
     *(f"fashion10k/{name}" for name in ("reflow", "rfpp", "reflow_distill")),
     *(f"{dataset}/rfpp" for dataset in ("afhqv2_64", "ffhq64", "imagenet64")),
 ]
+SLIM = [
+    *(f"cifar10/slimflow_{size}" for size in ("28m", "15m", "7m", "3m")),
+    *(f"ffhq64/slimflow_{size}" for size in ("28m", "15m")),
+    *(f"imagenet64/slimflow_{size}" for size in ("81m", "45m")),
+]
+REFLOWS += [
+    *SLIM,
+    *(f"cifar10/instaflow_{stage}" for stage in ("reflow", "distill_l2", "distill")),
+    *(f"fashion10k/instaflow{stage}" for stage in ("", "_distill_l2", "_distill")),
+    *(f"fashion10k/slimflow_{kind}" for kind in ("reflow", "annealed", "distill")),
+    "cifar10/rectified_diffusion_vp",
+    "fashion10k/rectified_diffusion_reflow",
+]
 COMPANIONS |= {f"experiment/{name}": ["pairs=somewhere"] for name in REFLOWS}
+for _dataset in ("cifar10", "fashion10k"):
+    COMPANIONS |= {
+        f"experiment/{_dataset}/flowturbo_refiner": ["teacher=somewhere"],
+        f"experiment/{_dataset}/boss_straightened": ["init=somewhere"],
+        f"experiment/{_dataset}/boss_straightened_lora": ["init=somewhere"],
+    }
+GUIDED = [*(f"{name}_distill" for name in SLIM), "fashion10k/slimflow_distill_guided"]
+COMPANIONS |= {
+    f"experiment/{name}": ["pairs=somewhere", "init=somewhere", "teacher=somewhere"]
+    for name in GUIDED
+}
+COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
 
 
 def option(file: Path) -> str:
@@ -60,7 +102,8 @@ def option(file: Path) -> str:
 
 def of_train(name: str) -> bool:
     """Whether the option is one of train's; the others need a run."""
-    others = ("weight_transform/", "latents/", "start/", "calibration/", "frames/",
+    others = ("budget/", "dirs/table", "weight_transform/", "latents/", "start/", "calibration/",
+              "frames/",
               "residual_guidance/", "similarity/", "dirs/stream", "dirs/eval", "dirs/sample",
               "dirs/export", "dirs/pairs", "dirs/calibrate")  # fmt: skip
     return not name.startswith(others)

@@ -35,7 +35,9 @@ def test_boss_from_costs_to_a_straightened_model(teacher):
              "calibration.num=32", "calibration.fine_steps=20")  # fmt: skip
     calibrations = teacher / "calibrations" / "boss"
     killed = start(*costs, cwd=folder)
-    wait_for(lambda: len(list(calibrations.glob(".*/costs_*.npz"))) > 1 or killed.poll() is not None)
+    wait_for(
+        lambda: len(list(calibrations.glob(".*/costs_*.npz"))) > 1 or killed.poll() is not None
+    )
     assert killed.poll() is None, "the calibration ended before it could be killed"
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -47,18 +49,19 @@ def test_boss_from_costs_to_a_straightened_model(teacher):
     assert np.load(file)["cost"].shape == (21, 21)
 
     told = done("eval", f"run={teacher}", "sampler=boss", "sampler.steps=3", "num_samples=32",
+                "metric=fd_raw",
                 cwd=folder)  # fmt: skip
     assert "3 network evaluations" in told
 
     told = done("calibrate", f"run={teacher}", "for=chords", "sampler=boss", "sampler.steps=3",
                 "calibration.num=32", "calibration.fine_steps=20", "calibration.label=best_3",
                 cwd=folder)  # fmt: skip
-    assert f"flowexp train init={teacher} coupling=chords coupling.name=best_3" in told
+    assert "flowexp train init=run coupling=chords coupling.name=best_3" in told
 
-    done("train", *TINY, "network=lora", "network.network.model_channels=8",
+    rest = [one for one in TINY if not one.startswith("network.")]
+    done("train", *rest, "network=lora", "network.network.model_channels=8",
          "network.network.pixel_unshuffle=1", "coupling=chords", "coupling.name=best_3",
-         f"init={teacher}", "init_weights=main", "sampler=boss", f"sampler.time_grid.run={teacher}",
-         "dirs.run=straight", cwd=folder)  # fmt: skip
+         f"init={teacher}", "sampler=boss", "dirs.run=straight", cwd=folder)  # fmt: skip
     manifest = json.loads((folder / "straight" / "manifest.json").read_text())
     assert manifest["parents"]["init"]["run"] == str(teacher)
     done("sample", "run=straight", "seeds=0-3", "dirs.run=out", cwd=folder)
@@ -79,8 +82,10 @@ def test_costs_of_the_teacher_are_not_the_students(teacher):
 def test_flowturbo_with_a_trained_refiner(teacher):
     folder = teacher.parent
     done("train", *TINY, "parameterization=velocity_increment", "objective=velocity_refinement",
-         "network.in_channels=2", f"teacher={teacher}", "dirs.run=refiner", cwd=folder)  # fmt: skip
+         "network.in_channels=2", f"teacher={teacher}", "callbacks=progress", "dirs.run=refiner",
+         cwd=folder)  # fmt: skip
     told = done("eval", f"run={teacher}", "sampler=flowturbo", "sampler.blocks=H1P2R2",
                 "sampler/refiner=trained", "sampler.refiner.run=refiner", "num_samples=32",
+                "metric=fd_raw",
                 cwd=folder)  # fmt: skip
     assert "4 network evaluations" in told

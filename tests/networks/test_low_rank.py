@@ -56,7 +56,9 @@ def test_only_the_changes_are_trained():
 
 def test_a_change_has_the_rank_and_the_place_that_are_stated():
     network = LowRank(network=unet(), rank=3, label_dim=3)
-    layer = next(m for m in network.modules() if hasattr(m, "parametrizations") and m.weight.ndim == 4)
+    layer = next(
+        m for m in network.modules() if hasattr(m, "parametrizations") and m.weight.ndim == 4
+    )
     original = layer.parametrizations.weight.original
     change = layer.parametrizations.weight[0]
     nn.init.normal_(change.b)
@@ -105,7 +107,7 @@ def test_takes_the_weights_of_the_plain_network():
 
 def test_weights_of_another_network_are_refused():
     network = LowRank(network=unet(), rank=2, label_dim=3)
-    with pytest.raises(UsageError, match="another network; .* is only in one"):
+    with pytest.raises(UsageError, match=r"another network; .* is only in one"):
         network.load_base(MLP(in_channels=1, out_channels=1, hidden=8, depth=1).state_dict())
     with pytest.raises(UsageError, match=r"another network; .* is \(96,\), here it is \(64,\)"):
         network.load_base(unet(model_channels=24).state_dict())

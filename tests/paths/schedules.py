@@ -33,4 +33,6 @@ def inner_times(schedule: Schedule, n: int = 25) -> torch.Tensor:
     """Float64 times in [0.02, 0.98] of unit time, or over the noise levels of a VE path."""
     if schedule.t_max > 1.0:
         return torch.logspace(-2.0, 1.9, n, dtype=torch.float64)
-    return torch.linspace(0.02, 0.98, n, dtype=torch.float64)
+    t = torch.linspace(0.02, 0.98, n, dtype=torch.float64)
+    # between the levels of a table, where its slope jumps
+    return t + 0.37 / schedule.time_steps if isinstance(schedule, DiscreteVP) else t

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from flowexp.config.check import check
-from flowexp.tables.graph import all_jobs
 from flowexp.tables.plan import Circumstances, Plan, plan_claim, plan_table
+from flowexp.tables.planned_rows import all_jobs
 from flowexp.tables.table_files import read_claim, read_table
 from tests.tables.files import write
 

@@ -10,7 +10,7 @@ import pytest
 from flowexp.tables import execute
 from flowexp.tables.collect import table_result
 from flowexp.tables.execute import run_job
-from flowexp.tables.graph import all_jobs
+from flowexp.tables.planned_rows import all_jobs
 from flowexp.tables.progress import plain_lines, state_of
 from tests.tables.files import job, table
 from tests.tables.planned import plan

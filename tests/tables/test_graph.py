@@ -6,7 +6,7 @@ import pytest
 
 from flowexp.config.problems import ConfigError
 from flowexp.errors import UsageError
-from flowexp.tables.graph import all_jobs
+from flowexp.tables.planned_rows import all_jobs
 from tests.tables.files import claim, job, table
 from tests.tables.planned import by_title, plan, planned_claim
 
@@ -136,3 +136,20 @@ def test_a_claim_that_the_budget_does_not_pay_for_is_left_out(tmp_path):
     one = planned_claim(tmp_path, claim(arms, jobs=jobs, budget="gpu_hour"))
     assert one.rows == ()
     assert one.result(budget="cpu").verdict == "missing"
+
+
+def test_a_training_waits_for_the_calibrations_it_names(tmp_path):
+    jobs = {
+        "teacher": job("sampler=heun"),
+        "costs": {"verb": "calibrate", "overrides": ["for=boss"], "parents": {"run": "teacher"}},
+        "child": job(parents={"init": "teacher"}, after=["costs"]),
+        "sibling": job(parents={"init": "teacher"}),
+    }
+    rows = [{"label": "a", "job": "child"}, {"label": "b", "job": "sibling"}]
+    first, second = plan(tmp_path, table(rows, jobs=jobs)).rows
+    (costs,) = first.evaluations[0].run.after
+    assert costs.verb == "calibrate"
+    assert costs.run.identity == second.evaluations[0].run.needs[0].identity
+    assert not any("calibrate" in text for text in first.evaluations[0].run.arguments())
+    assert second.evaluations[0].run.after == ()
+    assert first.evaluations[0].run.identity != second.evaluations[0].run.identity

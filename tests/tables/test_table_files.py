@@ -63,6 +63,8 @@ JOBS = {"teacher": job()}
         (table([{**ROW, "published": "low"}], jobs=JOBS), ["published of row 'a'", "'low'"]),
         (table([ROW], jobs={"teacher": job(parents={"init": "nobody"})}), ["'nobody'"]),
         (table([ROW], jobs={"teacher": job(parents={"init": "teacher"})}), ["wait for each other"]),
+        (table([ROW], jobs={"teacher": job(after=["nobody"])}), ["'nobody'"]),
+        (table([ROW], jobs={"teacher": job(after=["teacher"])}), ["wait for each other"]),
         (table([ROW], jobs={"teacher": {**job(), "verb": "eval"}}), ["verb", "train"]),
         ("rows: [", ["is no YAML"]),
         ("just words", ["no mapping"]),

@@ -1,0 +1,123 @@
+"""SlimFlow, Rectified Diffusion, InstaFlow: networks of the published sizes, recipes, tables."""
+
+from functools import cache
+
+import pytest
+import yaml
+
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.config.locations import conf_dir
+
+PARAMETERS = {
+    "cifar10/slimflow_28m": 27_906_179,
+    "cifar10/slimflow_15m": 15_707_235,
+    "cifar10/slimflow_7m": 6_989_891,
+    "cifar10/slimflow_3m": 3_437_123,
+    "ffhq64/slimflow_28m": 27_906_179,
+    "ffhq64/slimflow_15m": 15_707_235,
+    "imagenet64/slimflow_81m": 80_685_315,
+    "imagenet64/slimflow_45m": 44_685_827,
+}
+NETWORKS = {
+    **PARAMETERS,
+    **{f"{name}_distill": count for name, count in PARAMETERS.items()},
+    "cifar10/rectified_flow": 61_804_419,
+}
+TABLES = sorted((conf_dir() / "table" / "slimflow").glob("*.yaml"))
+
+
+@cache
+def composed(name, *overrides):
+    given = [f"{key}=somewhere" for key in ("pairs", "teacher", "init") if needs(name, key)]
+    checked = check_job("train", [f"experiment={name}", *given, *overrides])
+    assert [str(problem) for problem in checked.problems] == []
+    return checked.config
+
+
+def needs(name, key):
+    recipe = name.partition("/")[2]
+    if key == "pairs":
+        return recipe.startswith(("slimflow", "reflow"))
+    return recipe.startswith("slimflow") and recipe.endswith("distill")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_have_the_published_sizes(name):
+    import torch
+
+    with torch.device("meta"):
+        network = instantiate(composed(name)["network"], key="network")
+    assert sum(p.numel() for p in network.parameters()) == NETWORKS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_recipes_hold_the_published_numbers(name):
+    reflow, distill = composed(name), composed(f"{name}_distill")
+    for config, iterations, warm_up in ((reflow, 800_000, 5000), (distill, 400_000, 0)):
+        trainer = config["trainer"]
+        batch = trainer["batch_size"]
+        assert batch == 128
+        assert trainer["max_kimg"] * 1000 / batch == iterations
+        assert config["lr_schedule"]["ramp_up_kimg"] * 1000 / batch == warm_up
+        assert (trainer["grad_clip"], trainer["nan_to_num"]) == (1.0, True)
+        assert config["optimizer"]["lr"] == 2e-4
+        assert config["ema"]["main"]["decay"] == 0.999999
+        assert config["ema"]["main"]["warmup"] is True
+        expected = 0.13 if name.startswith("imagenet64") else 0.15
+        assert config["network"]["dropout"] == expected
+    annealing = reflow["coupling"]["annealing"]
+    assert annealing["_target_"].endswith("LinearAnnealing")
+    assert annealing["kimg"] * 1000 / 128 == 300_000
+    assert distill["init_weights"] == "raw"
+    two_step = distill["objective"]["parts"]["two_step"]
+    assert (two_step["student_first"], two_step["low"], two_step["high"]) == (True, 0.2, 0.8)
+    assert two_step["teacher"]["weights"] is None
+    assert distill["objective"]["weights"] == {"distill": 1.0, "two_step": 1.0}
+
+
+def test_mirrored_pictures_are_the_teachers_symmetry():
+    assert composed("cifar10/slimflow_15m")["dataset"]["hflip"] is True
+
+
+def test_the_papers_and_the_codes_variant_are_options():
+    two = {}
+    for name in ("flow_guided", "flow_guided_paper"):
+        checked = check_job("train", [f"objective={name}", "path=linear", "teacher=somewhere"])
+        assert checked.problems == []
+        objective = checked.config["objective"]
+        two[name] = (objective["student_first"], objective["low"], objective["high"])
+    assert two == {"flow_guided": (True, 0.2, 0.8), "flow_guided_paper": (False, 0.0, 1.0)}
+
+
+def test_a_teacher_is_asked_for():
+    checked = check_job(
+        "train", ["experiment=fashion10k/slimflow_distill_guided", "pairs=x", "init=y"]
+    )
+    assert [problem.key for problem in checked.problems] == ["teacher"]
+
+
+def test_rectified_diffusion_changes_nothing_but_the_pairs():
+    first = check_job("train", ["experiment=cifar10/diffusion_vp"]).config
+    second = check_job(
+        "train", ["experiment=cifar10/rectified_diffusion_vp", "pairs=x", "init=y"]
+    ).config
+    for key in ("network", "parameterization", "path", "objective", "timestep", "optimizer"):
+        assert first[key] == second[key]
+    assert second["objective"]["target"] == "noise"
+    assert second["path"]["schedule"]["_target_"].endswith(".VP")
+    assert second["coupling"]["_target_"].endswith("StoredPairs")
+
+
+@pytest.mark.parametrize("file", TABLES, ids=[f.stem for f in TABLES])
+def test_every_row_of_the_tables_is_a_sound_training(file):
+    table = yaml.safe_load(file.read_text())
+    jobs = table["jobs"]
+    assert len({row["label"] for row in table["rows"]}) == len(table["rows"])
+    for row in table["rows"]:
+        assert {"label", "job", "published", "nfe", "source", "verified"} <= row.keys()
+        assert jobs[row["job"]]["verb"] == "train"
+    for job in jobs.values():
+        assert set(job.get("parents", {}).values()) <= set(jobs)
+        if job["verb"] == "train":
+            composed(job["experiment"], *job["overrides"])

@@ -1,0 +1,117 @@
+"""What finished jobs left behind becomes the numbers of rows; played results, known answers."""
+
+import math
+
+import pytest
+
+from flowexp.checkpoints.atomic import write_json
+from flowexp.metrics.protocol import MetricRecord, Protocol
+from flowexp.tables.planned_rows import all_jobs
+from tests.tables.files import claim, job, table
+from tests.tables.planned import plan, planned_claim
+
+PROTOCOL = Protocol(
+    metric="FD",
+    extractor="raw values",
+    weights_sha256=None,
+    resize="none",
+    quantization="points none",
+    reference="eight_gaussians",
+    reference_fingerprint="f",
+    reference_split="train",
+    n_ref=1000,
+    n_gen=64,
+    ema="main",
+    nfe=7.0,
+    device="cpu",
+    notice="played",
+)
+
+
+def play(evaluation, *values):
+    """Finish an evaluation and all it needs with these values."""
+    for one in evaluation.ancestry():
+        content = {"identity": one.identity, "seconds": 10.0, "hardware": "a computer"}
+        write_json(one.done_file, {**content, "versions": {"torch": "9"}})
+    records = [
+        MetricRecord(name="fd_raw", value=value, protocol=PROTOCOL, extra={"floor": 0.5})
+        for value in values
+    ]
+    entries = [{"nfe": 7.0, "records": [{"key": r.key, **r.to_dict()}]} for r in records]
+    write_json(evaluation.directory / "results.json", {"evaluations": entries})
+
+
+def content(**protocol):
+    rows = [{"label": "a", **job(), "published": 2.0, "nfe": 6, "source": "table 1"}]
+    return table(rows, protocol={"num_samples": 64, **protocol})
+
+
+def test_one_number_for_each_seed(tmp_path):
+    one = plan(tmp_path, content(), seeds=[0, 1, 2])
+    for evaluation, value in zip(one.rows[0].evaluations, (1.0, 2.0, 6.0), strict=True):
+        play(evaluation, value)
+    result = one.result(budget="full")
+    (row,) = result.rows
+    found = row.measured
+    assert (found.values, found.mean, found.minimum) == ((1.0, 2.0, 6.0), 3.0, 1.0)
+    assert found.spread == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+    # training and evaluation of three seeds
+    assert found.seconds == 60.0
+    assert (found.nfe, found.n_gen, found.floor, found.notice) == (7.0, 64, 0.5, "played")
+    assert (row.status, row.scaled, row.mismatch) == ("done", False, ())
+    assert (row.published, row.published_nfe, row.published_source) == (2.0, 6.0, "table 1")
+    assert (result.hardware, result.versions) == ("a computer", {"torch": "9"})
+    assert row.runs == tuple(str(e.run.directory) for e in one.rows[0].evaluations)
+
+
+@pytest.mark.parametrize(("reported", "value"), [("minimum", 1.0), ("mean", 2.0), (None, 2.0)])
+def test_ranges_of_seeds_are_reported_as_the_publication_does(tmp_path, reported, value):
+    one = plan(tmp_path, content(repetitions=3, reported=reported))
+    assert one.evaluations.repeats == 3
+    play(one.rows[0].evaluations[0], 3.0, 1.0, 2.0)
+    (row,) = one.result(budget="full").rows
+    assert row.measured.values == (value,)
+    assert math.isnan(row.measured.spread)
+
+
+def test_every_difference_from_the_published_protocol_is_named(tmp_path):
+    stated = {"reference": "training set", "weights": "other", "repetitions": 3}
+    changed = {**content(**stated, reported="minimum"), "metric": "fid"}
+    changed["protocol"]["num_samples"] = 50_000
+    one = plan(tmp_path, changed, changes=["budget.num_samples=64", "budget.repeats=1",
+                                           "+budget.metric.fid=fd_raw"])  # fmt: skip
+    play(one.rows[0].evaluations[0], 1.0)
+    (row,) = one.result(budget="full").rows
+    text = "; ".join(row.mismatch)
+    assert row.scaled
+    for words in ("metric: fid and fd_raw", "Inception-v3", "n_gen: 50000 and 64",
+                  "ema: other and main", "repetitions: minimum of 3 and 1"):  # fmt: skip
+        assert words in text, words
+    assert "reference_split" not in text
+
+
+def test_a_row_is_missing_until_every_seed_is_done(tmp_path):
+    one = plan(tmp_path, content(), seeds=[0, 1])
+    play(one.rows[0].evaluations[0], 1.0)
+    (row,) = one.result(budget="full").rows
+    assert (row.status, row.measured, row.log) == ("missing", None, None)
+
+
+def test_a_claim_on_relative_numbers(tmp_path):
+    jobs = {"a": job(), "b": job("optimizer.lr=1e-3")}
+    arms = [{"label": n, "job": n, "eval": ["weights=raw"], "relative_to": []} for n in jobs]
+    one = planned_claim(tmp_path, claim(arms, jobs=jobs))
+    assert one.result(budget="cpu").verdict == "missing"
+    first, last = one.rows
+    for number, (noisy, clean) in enumerate(zip(first.evaluations, first.baselines, strict=True)):
+        play(noisy, 6.0 + number)
+        play(clean, 2.0)
+    for number, (noisy, clean) in enumerate(zip(last.evaluations, last.baselines, strict=True)):
+        play(noisy, 4.0 + 2 * number)
+        play(clean, 4.0)
+    found = one.result(budget="cpu")
+    assert found.arms[0].measured.values == (3.0, 3.5, 4.0)
+    assert found.arms[1].measured.values == (1.0, 1.5, 2.0)
+    assert (found.verdict, found.p_value) == ("holds", 0.0)
+    assert "relative to" in found.arms[0].measured.title
+    assert len(all_jobs(one.rows)) == 18
