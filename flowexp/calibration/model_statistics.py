@@ -1,9 +1,6 @@
 """The calibration of DPM-Solver-v3: empirical statistics of the model."""
 
-import hashlib
-import json
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,8 @@ from torch import Tensor
 
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
 from flowexp.calibration.moments import Moments
+from flowexp.calibration.parts import Parts, short_digest
 from flowexp.calibration.statistics_pass import (
-    GridPoint,
     StatisticsDraws,
     grid_points,
     mean_sensitivity,
@@ -23,14 +20,12 @@ from flowexp.calibration.statistics_pass import (
 )
 from flowexp.checkpoints.atomic import write_json, write_npz
 from flowexp.data import as_data, gather_batch
-from flowexp.evaluation import Processes
 from flowexp.samplers import ModelStatistics
 from flowexp.samplers.model_statistics import METHOD, lambda_grid
 from flowexp.seeding import generator
 
 __all__ = ["ModelStatisticsCalibration", "write_reference"]
 
-_REPORTS = 10
 _MOST_EXACT = 4096
 _MOMENTS = ("f", "d", "ff", "fd", "size")
 
@@ -107,18 +102,16 @@ class ModelStatisticsCalibration(Calibration):
         }
         manifest = manifest_of(subject, method=self.method, settings=settings)
         span = f"{t_end:.4g}-{t_start:.4g}"
-        name = f"N{self.N}_K{self.K}_{span}_{_short_digest(manifest)}"
+        name = f"N{self.N}_K{self.K}_{span}_{short_digest(manifest)}"
         file = directory / f"{name}.npz"
         if not file.with_suffix(".json").is_file():
             draws = self._draws(subject, data)
-            parts = directory / f".{name}_batch{subject.batch_size}"
-            statistics = self._measured(subject, lam, draws, parts, progress)
-            # The parts are removed when nobody reads them any more.
-            subject.processes.barrier()
+            beside = directory / f"{name}_batch{subject.batch_size}"
+            parts = Parts(beside, subject.processes, progress)
+            statistics = self._measured(subject, lam, draws, parts)
             if subject.processes.is_first:
                 self._store(file, statistics, manifest)
-                shutil.rmtree(parts)
-            subject.processes.barrier()
+            parts.close()
         return self._described(file, settings)
 
     def _range(self, subject: Subject) -> tuple[float, float]:
@@ -166,31 +159,30 @@ class ModelStatisticsCalibration(Calibration):
         subject: Subject,
         lam: Tensor,
         draws: StatisticsDraws,
-        parts: Path,
-        progress: Progress,
+        parts: Parts,
     ) -> ModelStatistics:
         """The two passes; every process ends up with the whole."""
-        model, processes = subject.model, subject.processes
+        model = subject.model
         points = grid_points(model, lam, device=subject.device)
 
-        def sensitivity(i: int, point: GridPoint) -> dict[str, Tensor]:
-            return {"l": mean_sensitivity(model, point, draws)}
+        def sensitivity(i: int) -> dict[str, Tensor]:
+            return {"l": mean_sensitivity(model, points[i], draws)}
 
         if self.fixed_l is None:
-            passed = _Pass(parts, "l", processes, progress).run(points, sensitivity)
+            passed = parts.run("l", len(points), sensitivity)
             l = torch.stack([part["l"] for part in passed])  # noqa: E741 - the paper's name
         else:
             full = (len(lam), *subject.dataset.shape)
             l = torch.full(full, self.fixed_l, dtype=torch.float64)  # noqa: E741
         rates = slopes(l, lam)
 
-        def moments(i: int, point: GridPoint) -> dict[str, Tensor]:
-            found = slope_moments(model, point, draws, l=l[i], dl=rates[i])
+        def moments(i: int) -> dict[str, Tensor]:
+            found = slope_moments(model, points[i], draws, l=l[i], dl=rates[i])
             return {"count": torch.tensor(found.count)} | {
                 name: getattr(found, name) for name in _MOMENTS
             }
 
-        passed = _Pass(parts, "sb", processes, progress).run(points, moments)
+        passed = parts.run("sb", len(points), moments)
         lines = [Moments(int(p["count"]), *(p[name] for name in _MOMENTS)).line() for p in passed]
         s, b = (torch.stack(values) for values in zip(*lines, strict=True))
         return ModelStatistics(lam, l, s, b)
@@ -211,52 +203,6 @@ class ModelStatisticsCalibration(Calibration):
         return Calibrated(file, summary, ("sampler=dpm_solver_v3", "sampler.steps=10"))
 
 
-class _Pass:
-    """One pass over the grid: a file per point, shared by the processes.
-
-    Args:
-        folder: Where the files are.
-        name: Of the pass.
-        processes: Who shares the points.
-        progress: Told now and then how far it is.
-    """
-
-    def __init__(self, folder: Path, name: str, processes: Processes, progress: Progress) -> None:
-        self.folder = folder
-        self.name = name
-        self.processes = processes
-        self.progress = progress
-
-    def run(
-        self,
-        points: Sequence[GridPoint],
-        measure: Callable[[int, GridPoint], dict[str, Tensor]],
-    ) -> list[dict[str, Tensor]]:
-        """The tensors of all points, measured or read back."""
-        missing = [i for i in range(len(points)) if not self._file(i).is_file()]
-        if 0 < len(missing) < len(points):
-            self.progress(
-                f"{self.name}: {len(points) - len(missing)} noise levels are there already"
-            )
-        # Every process sees the same files before the first new one is written.
-        self.processes.barrier()
-        own = self.processes.share(missing)
-        for done, i in enumerate(own, start=1):
-            found = measure(i, points[i])
-            write_npz(self._file(i), {key: value.numpy() for key, value in found.items()})
-            if done * _REPORTS // len(own) > (done - 1) * _REPORTS // len(own):
-                self.progress(f"{self.name}: {done} of {len(own)} noise levels")
-        self.processes.barrier()
-        return [self._read(i) for i in range(len(points))]
-
-    def _file(self, i: int) -> Path:
-        return self.folder / f"{self.name}_{i:05d}.npz"
-
-    def _read(self, i: int) -> dict[str, Tensor]:
-        with np.load(self._file(i)) as arrays:
-            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-
-
 def write_reference(directory: Path, statistics: ModelStatistics) -> None:
     """The authors' layout, which :class:`flowexp.samplers.ReferenceStatistics` reads.
 
@@ -266,9 +212,3 @@ def write_reference(directory: Path, statistics: ModelStatistics) -> None:
     """
     write_npz(directory / "l.npz", {"l": statistics.l.numpy()})
     write_npz(directory / "sb.npz", {"s": statistics.s.numpy(), "b": statistics.b.numpy()})
-
-
-def _short_digest(manifest: Mapping[str, Any]) -> str:
-    """Eight hex digits over what the numbers depend on."""
-    text = json.dumps([manifest["identity"], manifest["settings"]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

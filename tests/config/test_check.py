@@ -55,11 +55,13 @@ def test_each_mistake_names_its_key_and_a_remedy(override, key, words):
         (["path=linear", "path.D=64", "sampler=ddim", "sampler.eta=1"], "sampler.eta", ["path.D"]),
         (["network.label_dim=0", "guidance=cfg", "guidance.scale=2"], "guidance", ["label"]),
         (
-            ["objective=velocity_refinement", "teacher=run"], "parameterization",
+            ["objective=velocity_refinement", "teacher=run"],
+            "parameterization",
             ["VelocityRefinement", "EDMPreconditioning", "velocity_increment"],
         ),
         (
-            ["parameterization=velocity_increment", "network.in_channels=2"], "objective",
+            ["parameterization=velocity_increment", "network.in_channels=2"],
+            "objective",
             ["VelocityIncrement", "Regression"],
         ),
         (["coupling=chords"], "init", ["Chords"]),

@@ -35,10 +35,14 @@ COMPANIONS = {
     "coupling/chords": ["init=somewhere"],
     "coupling/annealing": ["coupling=annealed_pairs", "pairs=somewhere"],
     "objective/velocity_refinement": [
-        "teacher=somewhere", "parameterization=velocity_increment", "network.in_channels=2"
+        "teacher=somewhere",
+        "parameterization=velocity_increment",
+        "network.in_channels=2",
     ],
     "parameterization/velocity_increment": [
-        "teacher=somewhere", "objective=velocity_refinement", "network.in_channels=2"
+        "teacher=somewhere",
+        "objective=velocity_refinement",
+        "network.in_channels=2",
     ],
     "sampler/refiner": ["sampler=flowturbo", "sampler.refiner.run=somewhere"],
     "sampler/diffusion": ["sampler=sde"],
@@ -167,8 +171,8 @@ NOT_SELECTED_BY_NAME = {"networks.LeveledUNet", "samplers.RungeKutta"}
 
 _ABSTRACT = {"ABC", "Protocol"}
 _PARTS = {"Schedule", "Coupling", "TimestepLaw", "Network", "Parameterization", "Objective",
-          "Sampler", "FixedStepSampler", "MultistepSampler", "Statistics", "TimeGrid", "Guidance", "Task", "Weighting",
-          "Premetric", "ImageNetwork"}  # fmt: skip
+          "Sampler", "FixedStepSampler", "MultistepSampler", "Statistics", "TimeGrid", "Guidance",
+           "Task", "Weighting", "Premetric", "ImageNetwork"}  # fmt: skip
 
 
 def _is_a_choice(node: ast.ClassDef) -> bool:
