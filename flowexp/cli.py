@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
-    from flowexp.errors import UsageError
+    from flowexp.errors import StoppedError, UsageError
 
     # A part of the user's own beside the place of work can be named as a _target_.
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -69,6 +69,9 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         return _refuse(error.paragraph())
+    except StoppedError as stop:
+        print(f"flowexp: {stop}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # The reader of a pipe (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,13 @@
-"""The one exception that means "used wrongly", as opposed to "went wrong"."""
+"""Exceptions that mean "used wrongly" or "asked to stop", as opposed to "went wrong"."""
+
+__all__ = ["StoppedError", "UsageError"]
+
+
+class StoppedError(RuntimeError):
+    """Somebody asked for an end, and what was done until then is kept.
+
+    The command line prints the message, which says how to go on, and returns exit code 1.
+    """
 
 
 class UsageError(ValueError):

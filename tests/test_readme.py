@@ -36,12 +36,14 @@ def test_the_overrides_of_the_table_are_sound():
     tables = [line.split("|") for line in README.splitlines() if line.startswith("| ")]
     checked = 0
     for cells in tables:
-        quoted = re.findall(r"`([^`]*=[^`]*)`", cells[2])
-        overrides = [override for text in quoted for override in text.split()]
-        if overrides:
+        for text in re.findall(r"`([^`]*=[^`]*)`", cells[2]):
+            overrides = text.split()
+            # What begins with another verb starts from a run, which is not there.
+            if overrides[0] in VERBS or "=" not in overrides[0]:
+                continue
             assert [str(p) for p in check("train", overrides).problems] == [], cells
             checked += 1
-    assert checked >= 5
+    assert checked >= 10
 
 
 def test_the_library_example_runs():

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flowexp.errors import UsageError
+from flowexp.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
     from flowexp.config.application import Job as Command
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _VERBS = ("train", "pairs", "calibrate", "eval")
-_SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
+_PRINTED = "terminal"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -99,6 +99,9 @@ def make(command: "Command") -> list[str]:
 
     Returns:
         A line for each job that failed.
+
+    Raises:
+        StoppedError: SIGINT or SIGTERM.
     """
     from flowexp.config.launching import ChosenLauncher, given_config_dir
     from flowexp.tables.execute import JobTask, execute
@@ -118,8 +121,11 @@ def make(command: "Command") -> list[str]:
     missing = [job for job in jobs if not job.is_done()]
     targets = [target for row in wanted for target in row.targets]
     if missing:
-        with watching(jobs, name=f"{_name(config)}, budget {budget}"):
-            execute(jobs, launcher.launch, targets=targets)
+        try:
+            with watching(jobs, name=f"{_name(config)}, budget {budget}"):
+                execute(jobs, launcher.launch, targets=targets)
+        except KeyboardInterrupt as interrupt:
+            raise _stopped(jobs) from interrupt
     results = [plan.result(budget=budget) for plan in plans]
     _write(results, name=_name(config), budget=budget, folder=Path(config["out"]))
     failed = [job for job in missing if state_of(job).status == "failed"]
@@ -137,6 +143,14 @@ def _budget(command: "Command") -> str:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _stopped(jobs: "Sequence[Job]") -> StoppedError:
+    done = sum(job.is_done() for job in jobs)
+    return StoppedError(
+        f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, and "
+        "trainings continue from their checkpoints. What a cluster's scheduler was given goes on."
+    )
 
 
 def _name(config: dict[str, Any]) -> str:
@@ -188,18 +202,23 @@ def _show(jobs: "Sequence[Job]") -> None:
 def _write(
     results: "Sequence[TableResult | ClaimResult]", *, name: str, budget: str, folder: Path
 ) -> None:
-    """Write every form and print the one for the terminal."""
+    """Write every form, a picture where there are curves, and print the form for the terminal."""
     from flowexp.apps.terminal import shown
     from flowexp.checkpoints.atomic import write_json, write_text
-    from flowexp.tables.render import render
-    from flowexp.tables.results import ClaimResult
+    from flowexp.tables.render import FORMS, render, table_picture
+    from flowexp.tables.results import ClaimResult, TableResult
 
     claims = [result for result in results if isinstance(result, ClaimResult)]
     result = claims if len(results) != 1 else results[0]
     stem = f"{name.replace('/', '_')}_{budget}"
     content = [r.to_dict() for r in results] if len(results) != 1 else results[0].to_dict()
     written = [write_json(folder / f"{stem}.json", content)]
-    for form, suffix in _SUFFIXES.items():
-        written.append(write_text(folder / f"{stem}.{suffix}", render(result, form)))
-    print("\n" + render(result, "terminal"))
+    for form, writer in FORMS.items():
+        if form != _PRINTED:
+            file = folder / f"{stem}{writer.suffix}"
+            written.append(write_text(file, render(result, form)))
+    picture = table_picture(result, standalone=True) if isinstance(result, TableResult) else ""
+    if picture:
+        written.append(write_text(folder / f"{stem}.svg", picture))
+    print("\n" + render(result, _PRINTED))
     print(f"\nwritten: {', '.join(shown(path) for path in written)}")

@@ -155,7 +155,7 @@ def _source_end(config: Config) -> Iterator[Problem]:
     drawn = last is not None and last >= 1.0 and _declares(str(law.get("_target_")), "includes_end")
     if not (drawn and _declares(schedule, "ends_in_source")):
         return
-    for key in ("parameterization", "objective.weighting"):
+    for key in ("parameterization", "objective", "objective.weighting"):
         if _declares(str(_select(config, f"{key}._target_")), "needs_signal"):
             text = f"it draws t=1, pure noise, where {_name(config, key)} is not defined."
             setting = "timestep.value" if "value" in law else "timestep.high"

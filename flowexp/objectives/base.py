@@ -27,7 +27,13 @@ class Loss:
 
 
 class Objective(ABC):
-    """A training loss as a function of the model, the coupled pairs and their times."""
+    """A training loss as a function of the model, the coupled pairs and their times.
+
+    Attributes:
+        needs_signal: Whether it is not defined where alpha is 0, at pure source.
+    """
+
+    needs_signal: bool = False
 
     def check_path(self, path: Path) -> None:  # noqa: B027 - accepting every path is the default
         """Refuse a path on which the objective is not defined; called once, before training.

@@ -42,6 +42,9 @@ class StableTarget(Objective):
     training/loss.py (``--stf``, ``--rbatch 4096``), which has no labels in the kernel.
     """
 
+    # The kernel compares x_t / alpha with the data.
+    needs_signal = True
+
     def __init__(
         self,
         target: PredictionKind,

@@ -28,6 +28,15 @@ _PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
 # A job that is alone in its allocation starts its own ranks; these would make it wait for others.
 _ALONE = "1"
 _SLURM_COUNT = "SLURM_NTASKS"
+# What the libraries that PyTorch and NumPy compute with read when they are loaded.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 
 
 def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> None:
@@ -66,6 +75,10 @@ def _missing(jobs: Sequence[Job], targets: Iterable[Job]) -> list[Job]:
 class JobTask:
     """What a launcher calls for each job, here or on another computer; it can be pickled.
 
+    A job is told as many threads as the process that made this object, and nothing where that was
+    told nothing: joblib and Ray would each choose another number, and with it another order of
+    sums.
+
     Args:
         jobs: Jobs by identity.
         folder: Where relative directories start.
@@ -74,17 +87,26 @@ class JobTask:
     def __init__(self, jobs: Mapping[str, Job], *, folder: Path) -> None:
         self.jobs = dict(jobs)
         self.folder = folder
+        self.threads = {name: os.environ.get(name) for name in _THREADS}
 
     def __call__(self, config: Mapping[str, Any]) -> bool:
         """Run the job that ``config["job"]`` names; whether it is done."""
         job = self.jobs[config["job"]]
         try:
             os.chdir(self.folder)
+            self._set_threads()
             return run_job(job)
         except Exception as error:
             # Launchers differ in what they make of an exception; the others are to go on.
             print(f"flowexp: {job.title}: {error}", file=sys.stderr, flush=True)
             return False
+
+    def _set_threads(self) -> None:
+        for name, value in self.threads.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def run_job(job: Job) -> bool:

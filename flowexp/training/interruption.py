@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from flowexp.errors import StoppedError
+
 __all__ = ["Interruption", "TrainingInterrupted"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class TrainingInterrupted(RuntimeError):  # noqa: N818 -- a request, not an error
+class TrainingInterrupted(StoppedError):  # noqa: N818 -- a request, not an error
     """A training was asked to stop; its state is in a checkpoint."""
 
 

@@ -122,6 +122,7 @@ def refused(a: tuple[str, str], b: tuple[str, str]) -> str | None:
     if pair.get("timestep") in LAWS_WITH_END and (
         pair.get("parameterization") in NEEDS_SIGNAL
         or pair.get("objective/weighting") in INFINITE_AT_END
+        or pair.get("objective") == "stable_denoising"
     ):
         return "timestep"
     if pair.get("objective") in PERCEPTUAL and dataset in POINTS:

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from flowexp.networks import Network
 
 FOLDER = Path(__file__).parents[2] / "conf" / "network"
-# captioned.yaml is composed of two others; tests/networks/test_caption.py builds it
-FILES = sorted(file for file in FOLDER.glob("*.yaml") if file.stem != "captioned")
+# composed of other networks; built in tests/networks/test_caption.py and test_low_rank.py
+COMPOSED = {"captioned", "lora"}
+FILES = sorted(file for file in FOLDER.glob("*.yaml") if file.stem not in COMPOSED)
 DATASETS = {
     "fashion": {"resolution": 28, "channels": 1, "num_classes": 10},
     "cifar10": {"resolution": 32, "channels": 3, "num_classes": 10},

@@ -11,12 +11,13 @@ from flowexp.tables.render.csv_ import Csv
 from flowexp.tables.render.html import Html
 from flowexp.tables.render.latex import Latex
 from flowexp.tables.render.markdown import Markdown
+from flowexp.tables.render.nfe_picture import table_picture
 from flowexp.tables.render.sheet import Form, Sheet
 from flowexp.tables.render.table_sheet import table_sheet
 from flowexp.tables.render.terminal import Terminal
 from flowexp.tables.results import ClaimResult, TableResult
 
-__all__ = ["FORMS", "Form", "Sheet", "draw", "render", "sheet_of"]
+__all__ = ["FORMS", "Form", "Sheet", "draw", "render", "sheet_of", "table_picture"]
 
 FORMS: Mapping[str, Form] = {
     "terminal": Terminal(),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowexp.tables.render.numbers import cost_text, count_text, mean_text, number_text
-from flowexp.tables.results import Measured, RowResult
+from flowexp.tables.results import Measured, RowResult, TableResult
 
 __all__ = [
     "cost_cell",
@@ -12,6 +12,7 @@ __all__ = [
     "nfe_cell",
     "row_notes",
     "samples_cell",
+    "stated_protocol",
     "titles",
 ]
 
@@ -65,6 +66,12 @@ def row_notes(row: RowResult) -> list[str]:
     if row.measured is not None and row.measured.notice:
         notes.append(row.measured.notice)
     return notes
+
+
+def stated_protocol(table: TableResult) -> str:
+    """The published protocol in words: ``fid, num_samples 50000, repetitions 3``."""
+    stated = [f"{key} {value}" for key, value in table.protocol.items() if value is not None]
+    return ", ".join([table.metric, *stated])
 
 
 def titles(rows: tuple[RowResult, ...]) -> list[str]:

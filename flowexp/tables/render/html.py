@@ -36,12 +36,13 @@ def sheet_html(sheet: Sheet, *, level: int = 2) -> str:
     intro = "".join(f"<p>{escape(text)}</p>\n" for text in sheet.intro)
     notes = "".join(f"<li>{escape(text)}</li>" for text in sheet.notes)
     remarks = "".join(f"<p>{escape(text)}</p>\n" for text in sheet.remarks)
+    picture = f"<figure>\n{sheet.picture}</figure>\n" if sheet.picture else ""
     below = (f"<ol>{notes}</ol>\n" if notes else "") + remarks
     return (
         f"<h{level}>{escape(sheet.title)}</h{level}>\n{intro}"
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(sheet.title)}">'
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
-        f'<div class="notes">{below}</div>\n'
+        f'<div class="notes">{below}</div>\n{picture}'
     )
 
 

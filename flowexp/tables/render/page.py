@@ -2,27 +2,14 @@
 
 from html import escape
 
+from flowexp.tables.render.style import COLOURS, SVG_RULES
+
 __all__ = ["page"]
 
 # The policy makes the browser refuse any request, should a page ever come to name one.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-_STYLE = """
-:root {
-  color-scheme: light dark;
-  --ground: #ffffff; --panel: #f6f7f9; --line: #dfe2e8; --ink: #1b1f27; --soft: #596173;
-  --link: #1b5fae; --good: #1a7f37; --bad: #c02a2a; --open: #8a5a00;
-  --s1: #2563b8; --s2: #c2410c; --s3: #0b7a5c; --s4: #8e3fb0;
-  --s5: #9a6b00; --s6: #b8336a; --s7: #4b5563; --s8: #0e7490;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #13161b; --panel: #1b1f26; --line: #343a46; --ink: #e6e8ec; --soft: #9ba3b3;
-    --link: #7db4f5; --good: #5cc97a; --bad: #ff8a80; --open: #e5b455;
-    --s1: #6aa5f2; --s2: #f2914f; --s3: #45c29b; --s4: #c58be0;
-    --s5: #dcb14a; --s6: #f07fae; --s7: #a3adbd; --s8: #4fc3d9;
-  }
-}
+_RULES = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
@@ -71,11 +58,6 @@ figcaption { font-size: 12.5px; margin-top: 4px; }
   border-radius: 4px; }
 .grids img.tiny { image-rendering: pixelated; }
 svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font: 11px system-ui, -apple-system, "Segoe UI", Arial, sans-serif; }
-svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .axis { stroke: var(--soft); stroke-width: 1; }
-svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-svg .raw { stroke-width: 1; opacity: .35; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; padding: 0; margin: 6px 0 0;
   list-style: none; font-size: 13px; }
 .legend i { display: inline-block; width: 18px; height: 3px; margin-right: 6px;
@@ -107,6 +89,6 @@ def page(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{COLOURS}{_RULES}{SVG_RULES}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )

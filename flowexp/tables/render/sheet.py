@@ -48,6 +48,7 @@ class Sheet:
         intro: Sentences above the table.
         columns: At least one.
         lines: Each with as many cells as there are columns.
+        picture: The same numbers as inline SVG, for forms that can show it; may be empty.
         notes: Numbered below the table; cells refer to them as ``[1]``.
         remarks: Below the notes, unnumbered: what the marks mean, the hardware.
         records: The same content with every number on its own, for CSV.
@@ -58,6 +59,7 @@ class Sheet:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     intro: tuple[str, ...] = ()
+    picture: str = ""
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()

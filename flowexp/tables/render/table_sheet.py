@@ -1,7 +1,6 @@
 """A paper's table as a sheet; numbers that cannot be compared never share a column."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flowexp.tables.render.cells import (
@@ -11,8 +10,11 @@ from flowexp.tables.render.cells import (
     nfe_cell,
     row_notes,
     samples_cell,
+    stated_protocol,
     titles,
 )
+from flowexp.tables.render.kind import Kind, kind_of
+from flowexp.tables.render.nfe_picture import table_picture
 from flowexp.tables.render.notes import Notes
 from flowexp.tables.render.numbers import number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet, Tone
@@ -25,29 +27,20 @@ _NOT_COMPARABLE = "‡"
 _TONES: Mapping[str, Tone] = {"done": "plain", "missing": "open", "failed": "bad"}
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What a measured number may be compared with; numbers of two kinds never share a column."""
-
-    title: str
-    prefix: str
-    comparable: bool
-
-
 def table_sheet(table: TableResult) -> Sheet:
     """A table as a sheet.
 
     Args:
         table: What was measured.
     """
-    kinds = list(dict.fromkeys(_kind(row, table.budget) for row in table.rows))
+    kinds = list(dict.fromkeys(kind_of(row, budget=table.budget) for row in table.rows))
     kinds.sort(key=lambda kind: not kind.comparable)
     several_metrics = len(titles(table.rows)) > 1
     minimum = table.protocol.get("reported") == "minimum"
     notes = Notes()
     lines = []
     for row in table.rows:
-        mine = _kind(row, table.budget)
+        mine = kind_of(row, budget=table.budget)
         mark = "" if mine.comparable else f" {_NOT_COMPARABLE}"
         value = measured_cell(row, minimum=minimum) + (mark if row.measured else "")
         cells = [row.label, _published(row) + mark, row.published_source or ""]
@@ -63,21 +56,14 @@ def table_sheet(table: TableResult) -> Sheet:
         intro=_intro(table),
         columns=_columns(kinds, several_metrics=several_metrics),
         lines=tuple(lines),
+        picture=table_picture(table),
         notes=notes.texts,
         remarks=_remarks(table, kinds),
         records=tuple(_record(row, table.budget) for row in table.rows),
     )
 
 
-def _kind(row: RowResult, budget: str) -> _Kind:
-    if row.scaled:
-        return _Kind(f"measured, budget {budget}", f"budget_{budget}", False)
-    if row.mismatch:
-        return _Kind("measured, other protocol", "other_protocol", False)
-    return _Kind("measured", "measured", True)
-
-
-def _columns(kinds: list[_Kind], *, several_metrics: bool) -> tuple[Column, ...]:
+def _columns(kinds: list[Kind], *, several_metrics: bool) -> tuple[Column, ...]:
     columns = [Column(title="row"), Column(title="published", numeric=True)]
     columns.append(Column(title="source"))
     columns += [Column(title=kind.title, numeric=True) for kind in kinds]
@@ -93,15 +79,14 @@ def _published(row: RowResult) -> str:
 
 
 def _intro(table: TableResult) -> tuple[str, ...]:
-    stated = [f"{key} {value}" for key, value in table.protocol.items() if value is not None]
-    lines = [f"Source: {table.source}.", f"Published: {', '.join([table.metric, *stated])}."]
+    lines = [f"Source: {table.source}.", f"Published: {stated_protocol(table)}."]
     measured = titles(table.rows)
     if len(measured) == 1:
         lines.append(f"Measured: {measured[0]}.")
     return tuple(lines)
 
 
-def _remarks(table: TableResult, kinds: list[_Kind]) -> tuple[str, ...]:
+def _remarks(table: TableResult, kinds: list[Kind]) -> tuple[str, ...]:
     remarks = []
     if any(row.published is not None and not row.verified for row in table.rows):
         remarks.append(f"{_RECALLED} recalled, not checked against the publication.")
@@ -125,7 +110,7 @@ def _remarks(table: TableResult, kinds: list[_Kind]) -> tuple[str, ...]:
 
 
 def _record(row: RowResult, budget: str) -> dict[str, Any]:
-    kind = _kind(row, budget)
+    kind = kind_of(row, budget=budget)
     return {
         "row": row.label,
         "published": row.published,

@@ -1,0 +1,36 @@
+"""What a measured number may be compared with."""
+
+from dataclasses import dataclass
+
+from flowexp.tables.results import RowResult
+
+__all__ = ["Kind", "kind_of"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a number may be compared with; two kinds never share a column or an axis.
+
+    Attributes:
+        title: Heading of the numbers.
+        prefix: Before the names of the numbers in CSV.
+        comparable: Whether they may stand beside published ones.
+    """
+
+    title: str
+    prefix: str
+    comparable: bool
+
+
+def kind_of(row: RowResult, *, budget: str) -> Kind:
+    """The kind of a row's measurement.
+
+    Args:
+        row: A row.
+        budget: Name of the budget it was measured with.
+    """
+    if row.scaled:
+        return Kind(f"measured, budget {budget}", f"budget_{budget}", False)
+    if row.mismatch:
+        return Kind("measured, other protocol", "other_protocol", False)
+    return Kind("measured", "measured", True)

@@ -1,0 +1,194 @@
+"""Curves over network evaluations: which rows make a curve, and which curves may share an axis.
+
+A method is a row's label without its number of evaluations; rows of one method make a curve.
+Published numbers, and what was measured with their protocol, stand on one pair of axes. What was
+scaled down or measured otherwise has axes of its own, one pair for each metric title.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flowexp.tables.render.cells import stated_protocol, titles
+from flowexp.tables.render.kind import Kind, kind_of
+from flowexp.tables.results import ClaimResult, RowResult, TableResult
+
+__all__ = ["Line", "Panel", "Point", "claim_panels", "is_drawn", "method_of", "table_panels"]
+
+_FEWEST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A number at some count of evaluations.
+
+    Attributes:
+        nfe: Network evaluations per sample.
+        value: The number; of a measurement the mean over seeds.
+        spread: Standard deviation over seeds; nan where there is none.
+        seeds: Number of seeds; 0 for a published number.
+    """
+
+    nfe: float
+    value: float
+    spread: float = math.nan
+    seeds: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A curve.
+
+    Attributes:
+        method: What was evaluated.
+        points: At least one, in the order of evaluations.
+        measured: Whether it was measured rather than published.
+    """
+
+    method: str
+    points: tuple[Point, ...]
+    measured: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A pair of axes.
+
+    Attributes:
+        title: What kind of numbers stand in it.
+        protocols: How they were obtained, one sentence each.
+        lines: Its curves, at least one.
+    """
+
+    title: str
+    protocols: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def method_of(row: RowResult) -> str:
+    """The label without the row's number of evaluations.
+
+    That is the last free-standing number in the label that equals the published NFE, or else the
+    measured one, with a comma before it: ``EDM, UniPC, 8`` is ``EDM, UniPC``, and ``8 even steps``
+    is ``even steps``. A label without that number, or with nothing else, is a method as it stands.
+
+    Args:
+        row: A row of a table or an arm of a claim.
+    """
+    counts = [row.published_nfe, row.measured.nfe if row.measured else None]
+    for count in counts:
+        if count is None:
+            continue
+        found = list(re.finditer(rf",?\s*(?<![\w.=+/-]){re.escape(f'{count:g}')}(?![\w%-]|\.\d)",
+                                 row.label))  # fmt: skip
+        if found:
+            rest = row.label[: found[-1].start()] + row.label[found[-1].end() :]
+            return rest.strip(" ,") or row.label
+    return row.label
+
+
+def table_panels(table: TableResult) -> tuple[Panel, ...]:
+    """The axes of a table: first that of the publication, then one for each other measurement.
+
+    Args:
+        table: What was published and measured.
+    """
+    lines = _lines(_published(table.rows), measured=False)
+    near = [row for row in table.rows if kind_of(row, budget=table.budget).comparable]
+    measured = _lines(_measured(near), measured=True)
+    panels = []
+    if lines or measured:
+        named = [("published", stated_protocol(table))] if lines else []
+        named += [("measured", title) for title in titles(tuple(near))]
+        panels.append(
+            Panel(
+                title=" and ".join(dict.fromkeys(name for name, _ in named)),
+                protocols=tuple(
+                    f"{name}: {text}" if len(named) > 1 else text for name, text in named
+                ),
+                lines=lines + measured,
+            )
+        )
+    other: dict[tuple[Kind, str], list[RowResult]] = {}
+    for row in table.rows:
+        kind = kind_of(row, budget=table.budget)
+        if row.measured is not None and not kind.comparable:
+            other.setdefault((kind, row.measured.title), []).append(row)
+    for (kind, title), rows in other.items():
+        panels += _panel(rows, title=kind.title, protocol=title)
+    return tuple(panels)
+
+
+def claim_panels(claims: Sequence[ClaimResult]) -> tuple[Panel, ...]:
+    """The axes of the arms of several claims: one for each budget and metric title.
+
+    An arm that several claims share is drawn once.
+
+    Args:
+        claims: What was measured.
+
+    Raises:
+        ValueError: Arms of one label were measured on different runs, so that no curve joins them,
+            or have different numbers at the same number of evaluations.
+    """
+    groups: dict[tuple[str, str], list[RowResult]] = {}
+    for claim in claims:
+        for arm in claim.arms:
+            if arm.measured is not None:
+                groups.setdefault((claim.budget, arm.measured.title), []).append(arm)
+    panels: list[Panel] = []
+    for (budget, title), arms in groups.items():
+        found = _panel(arms, title=f"measured, budget {budget}", protocol=title)
+        for line in (line for panel in found for line in panel.lines):
+            _check(line, [arm for arm in arms if method_of(arm) == line.method])
+        panels += found
+    return tuple(panels)
+
+
+def is_drawn(panels: Sequence[Panel]) -> bool:
+    """Whether some curve has three numbers of evaluations or more, so that a picture shows it."""
+    lines = (line for panel in panels for line in panel.lines)
+    return any(len({point.nfe for point in line.points}) >= _FEWEST for line in lines)
+
+
+def _panel(rows: Sequence[RowResult], *, title: str, protocol: str) -> list[Panel]:
+    lines = _lines(_measured(rows), measured=True)
+    return [Panel(title=title, protocols=(protocol,), lines=lines)] if lines else []
+
+
+def _published(rows: Sequence[RowResult]) -> Iterable[tuple[str, Point]]:
+    for row in rows:
+        if row.published is not None and row.published_nfe is not None:
+            yield method_of(row), Point(nfe=row.published_nfe, value=row.published)
+
+
+def _measured(rows: Sequence[RowResult]) -> Iterable[tuple[str, Point]]:
+    for row in rows:
+        if (cell := row.measured) is not None:
+            point = Point(nfe=cell.nfe, value=cell.mean, spread=cell.spread, seeds=len(cell.values))
+            yield method_of(row), point
+
+
+def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[Line, ...]:
+    """Curves of the points that are finite; a point that occurs twice is drawn once."""
+    found: dict[str, list[Point]] = {}
+    for method, point in points:
+        if math.isfinite(point.nfe) and math.isfinite(point.value):
+            mine = found.setdefault(method, [])
+            if not any((p.nfe, p.value) == (point.nfe, point.value) for p in mine):
+                mine.append(point)
+    return tuple(
+        Line(method=method, points=tuple(sorted(mine, key=lambda p: p.nfe)), measured=measured)
+        for method, mine in found.items()
+    )
+
+
+def _check(line: Line, arms: Sequence[RowResult]) -> None:
+    if len({arm.runs for arm in arms}) > 1:
+        raise ValueError(f"{line.method} was measured on different runs; no curve joins them")
+    counts = [point.nfe for point in line.points]
+    twice = sorted({count for count in counts if counts.count(count) > 1})
+    if twice:
+        values = [f"{point.value:g}" for point in line.points if point.nfe == twice[0]]
+        raise ValueError(f"{line.method} at NFE {twice[0]:g} has the numbers {', '.join(values)}")

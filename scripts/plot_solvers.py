@@ -1,0 +1,50 @@
+"""Draws what claims measured over network evaluations: one curve per arm, as SVG.
+
+The arms of claims that differ only in their number of evaluations become curves; arms measured with
+another budget or metric get axes of their own.
+
+    python scripts/plot_solvers.py outputs/tables/claim_dpm_solver_v3_*_cpu.json --out FILE.svg
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowexp.checkpoints.atomic import write_text
+from flowexp.errors import UsageError
+from flowexp.report.document import read_results
+from flowexp.tables.render.nfe_picture import picture
+from flowexp.tables.render.over_nfe import claim_panels
+from flowexp.tables.results import ClaimResult
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw; 2 if the files cannot be drawn.
+
+    Args:
+        arguments: Of the command line; None for those of this process.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("files", type=Path, nargs="+", help="JSON files of flowexp table claim=...")
+    parser.add_argument("--out", type=Path, default=Path("outputs/tables/solvers_over_nfe.svg"))
+    parser.add_argument("--title", default="Solvers over network evaluations")
+    given = parser.parse_args(arguments)
+    try:
+        results = [result for file in given.files for result in read_results(file)]
+        claims = [result for result in results if isinstance(result, ClaimResult)]
+        drawn = picture(
+            claim_panels(claims), name=given.out.stem, title=given.title, standalone=True
+        )
+    except (UsageError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not drawn:
+        print("no arm was measured at three numbers of evaluations", file=sys.stderr)
+        return 2
+    print(write_text(given.out, drawn))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

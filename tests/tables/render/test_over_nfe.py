@@ -1,0 +1,260 @@
+"""Curves over network evaluations: what joins, what never shares an axis, what the file holds."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from flowexp.apps.table import _write
+from flowexp.report.document import read_results
+from flowexp.tables.render import render, table_picture
+from flowexp.tables.render.nfe_picture import picture
+from flowexp.tables.render.over_nfe import claim_panels, is_drawn, method_of, table_panels
+from flowexp.tables.table_files import read_table
+from tests.tables.test_results import CLAIM, MEASURED, ROW, TABLE
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def row(label, nfe, *, published=None, measured=None, scaled=True, spread=0.1, **more):
+    cell = None
+    if measured is not None:
+        values = tuple(measured + delta * spread for delta in (-1.0, 0.0, 1.0))
+        cell = replace(
+            MEASURED, mean=measured, spread=spread, values=values, seeds=(0, 1, 2), nfe=float(nfe)
+        )
+    return replace(
+        ROW, label=label, published=published, published_nfe=float(nfe), measured=cell,
+        status="done" if cell else "missing", scaled=scaled, mismatch=(), **more,
+    )  # fmt: skip
+
+
+def table(*rows, **more):
+    return replace(TABLE, rows=rows, **more)
+
+
+UNIPC = [row(f"EDM, UniPC, {n}", n, published=100.0 / n, measured=7e4 / n) for n in (5, 8, 10)]
+HEUN = [row(f"EDM, Heun, {n}", n, published=900.0 / n, measured=9e4 / n) for n in (5, 8, 10)]
+SOLVERS = table(*UNIPC, *HEUN)
+
+
+@pytest.mark.parametrize(
+    ("label", "nfe", "method"),
+    [
+        ("EDM, UniPC, 8", 8, "EDM, UniPC"),
+        ("8 even steps", 8, "even steps"),
+        ("N=120, K=4096, 12", 12, "N=120, K=4096"),
+        ("DPM-Solver-v3-1, 5", 5, "DPM-Solver-v3-1"),
+        ("5 of 5, 5", 5, "5 of 5"),
+        ("Heun 127.5", 127.5, "Heun"),
+        # numbers that are part of something else, or not the count
+        ("BOSS-6", 6, "BOSS-6"),
+        ("K=12", 12, "K=12"),
+        ("5.5 M", 5, "5.5 M"),
+        ("1-RF, one step", 1, "1-RF, one step"),
+        ("D=64, 9 bits", 35, "D=64, 9 bits"),
+        ("8", 8, "8"),
+        ("", 8, ""),
+    ],
+)
+def test_a_method_is_the_label_without_the_number_of_evaluations(label, nfe, method):
+    assert method_of(row(label, nfe)) == method
+
+
+def test_the_stated_count_goes_before_the_measured_one():
+    stated = row("A 9, 5", 5, measured=1.0)
+    assert method_of(replace(stated, measured=replace(stated.measured, nfe=9.0))) == "A 9"
+    assert method_of(replace(stated, published_nfe=None)) == "A 9"
+
+
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("dpm_solver_v3/table1", 7),
+        ("dpm_solver_v3/table8", 4),
+        ("dpm_solver_v3/table9", 2),
+        ("dpm_solver_v3/table12", 1),
+        ("boss/table1", 2),
+    ],
+)
+def test_the_tables_over_evaluations_are_drawn_whole(name, methods):
+    given = read_table(name)
+    rows = [row(r.label, r.nfe, published=r.published) for r in given.rows]
+    (panel,) = table_panels(table(*rows))
+    assert len(panel.lines) == methods
+    assert sum(len(line.points) for line in panel.lines) == len(rows)
+    assert table_picture(table(*rows))
+
+
+@pytest.mark.parametrize("name", ["edm/table2", "pfgmpp/robustness", "rfpp/table1"])
+def test_tables_at_one_or_two_counts_are_not(name):
+    given = read_table(name)
+    assert not table_picture(table(*(row(r.label, r.nfe, published=2.0) for r in given.rows)))
+
+
+def test_scaled_numbers_never_share_an_axis_with_published_ones():
+    published, scaled = table_panels(SOLVERS)
+    assert published.title == "published"
+    assert scaled.title == "measured, budget cpu"
+    assert scaled.protocols == (MEASURED.title,)
+    assert not any(line.measured for line in published.lines)
+    assert all(line.measured for line in scaled.lines)
+    assert [line.method for line in scaled.lines] == ["EDM, UniPC", "EDM, Heun"]
+    assert [p.value for p in scaled.lines[0].points] == [14000.0, 8750.0, 7000.0]
+    assert [p.value for p in published.lines[0].points] == [20.0, 12.5, 10.0]
+
+
+def test_comparable_numbers_stand_with_the_published_ones_and_other_protocols_apart():
+    same = [replace(one, scaled=False) for one in UNIPC]
+    other = [replace(one, scaled=False, mismatch=("n_gen",)) for one in HEUN]
+    near, far = table_panels(table(*same, *other))
+    assert near.title == "published and measured"
+    assert near.protocols[-1] == f"measured: {MEASURED.title}"
+    assert [line.method for line in near.lines if line.measured] == ["EDM, UniPC"]
+    assert far.title == "measured, other protocol"
+    assert [line.method for line in far.lines] == ["EDM, Heun"]
+
+
+def test_two_metrics_have_two_panels():
+    renamed = [replace(r, measured=replace(r.measured, title="KID")) for r in HEUN]
+    assert [p.protocols for p in table_panels(table(*UNIPC, *renamed))][1:] == [
+        (MEASURED.title,),
+        ("KID",),
+    ]
+
+
+def test_what_was_not_measured_or_is_not_finite_leaves_a_gap():
+    rows = [
+        UNIPC[0],
+        replace(UNIPC[1], measured=None),
+        row("EDM, UniPC, 10", 10, measured=math.nan),
+    ]
+    (_, scaled) = table_panels(table(*rows))
+    assert [point.nfe for point in scaled.lines[0].points] == [5.0]
+
+
+@pytest.mark.parametrize("rows", [(), UNIPC[:2], [row(f"A, {n}", n) for n in (1, 2, 3)]])
+def test_nothing_to_draw(rows):
+    assert not is_drawn(table_panels(table(*rows)))
+    assert table_picture(table(*rows), standalone=True) == ""
+
+
+def places(svg, kind):
+    """Points of the polylines of a kind, without those of the legend."""
+    found = re.findall(rf'<polyline{kind} style="[^"]*" points="([^"]*)"', svg)
+    lines = [[tuple(map(float, p.split(","))) for p in line.split()] for line in found]
+    return [line for line in lines if len(line) > 2]
+
+
+def test_more_than_a_factor_of_eight_is_logarithmic():
+    counts = (1, 10, 100)
+    wide = table(*(row(f"A, {n}", n, published=float(n)) for n in counts))
+    ((a, b, c),) = places(table_picture(wide), ' class="published"')
+    assert b[0] - a[0] == pytest.approx(c[0] - b[0], abs=0.2)
+    assert a[1] - b[1] == pytest.approx(b[1] - c[1], abs=0.2)
+    narrow = table(*(row(f"A, {n}", n, published=float(n)) for n in (4, 5, 8)))
+    ((a, b, c),) = places(table_picture(narrow), ' class="published"')
+    assert (c[0] - b[0]) / (b[0] - a[0]) == pytest.approx(3.0, abs=0.02)
+    assert (b[1] - c[1]) / (a[1] - b[1]) == pytest.approx(3.0, abs=0.02)
+
+
+def test_bars_are_one_standard_deviation_up_and_down():
+    rows = [row(f"A, {n}", n, measured=float(n), spread=1.0) for n in (4, 5, 6)]
+    svg = table_picture(table(*rows))
+    ((_, (px, _), (_, top)),) = places(svg, "")
+    bars = re.findall(r'class="bar" style="[^"]*" d="M([\d.]+) ([\d.]+)V([\d.]+)', svg)
+    assert len(bars) == 3
+    x, low, high = map(float, bars[1])
+    assert x == px
+    # 5 + 1 is as high as the mean at 6
+    assert high == pytest.approx(top, abs=0.1)
+    assert low > high
+
+
+def test_a_bar_below_zero_ends_at_the_edge_of_a_logarithmic_axis():
+    rows = [row(f"A, {n}", n, measured=10.0**n, spread=20.0) for n in (1, 2, 3)]
+    assert "nan" not in table_picture(table(*rows)).lower()
+
+
+def test_the_file_is_sound_describes_itself_and_fetches_nothing():
+    hostile = [replace(r, label=r.label.replace("Heun", '<script>&"x"')) for r in HEUN]
+    svg = table_picture(table(*UNIPC, *hostile, title="a <b> & c"), standalone=True)
+    root = ElementTree.fromstring(svg)
+    assert root.tag == f"{SVG}svg"
+    ids = root.attrib["aria-labelledby"].split()
+    title, desc = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
+    assert [title.attrib["id"], desc.attrib["id"]] == ids
+    assert title.text == "a <b> & c, over network evaluations"
+    assert "EDM, UniPC (published): 20 at 5, 12.5 at 8, 10 at 10" in desc.text
+    assert f"measured, budget cpu ({MEASURED.title})" in desc.text
+    assert root.find(f".//{SVG}script") is None
+    assert "prefers-color-scheme: dark" in root.find(f"{SVG}style").text
+    without_name_space = svg.replace("http://www.w3.org/2000/svg", "", 1)
+    assert not re.search(r"https?:|href|url\(|@import|<image|src=", without_name_space)
+
+
+def test_everything_lies_within_the_picture():
+    root = ElementTree.fromstring(table_picture(SOLVERS, standalone=True))
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    texts = root.findall(f".//{SVG}text")
+    assert all(0 <= float(t.attrib["x"]) <= width for t in texts)
+    assert all(0 <= float(t.attrib["y"]) <= height for t in texts)
+    shown = [text.text for text in texts]
+    assert {"EDM, UniPC", "EDM, Heun", "published", "measured, budget cpu"} <= set(shown)
+
+
+def test_a_page_shows_the_picture_and_brings_its_colours():
+    text = render(SOLVERS, "html")
+    assert table_picture(SOLVERS) in text
+    assert "<style" not in table_picture(SOLVERS)
+    assert "<svg" not in render(TABLE, "html")
+
+
+def claim(count, *, runs=("a", "b"), value=None):
+    arms = [
+        row(name, count, measured=value or factor / count, scaled=False, runs=runs)
+        for name, factor in (("DPM-Solver++", 60.0), ("UniPC", 50.0))
+    ]
+    return replace(CLAIM, name=f"c{count}", arms=tuple(arms))
+
+
+def test_arms_of_several_claims_are_curves():
+    shared = replace(claim(8), arms=(claim(8).arms[1], row("v3", 8, measured=5.0, runs=("a", "b"))))
+    (panel,) = claim_panels([claim(10), claim(5), claim(8), shared])
+    assert {line.method: [p.nfe for p in line.points] for line in panel.lines} == {
+        "DPM-Solver++": [5, 8, 10],
+        "UniPC": [5, 8, 10],
+        "v3": [8],
+    }
+    assert ElementTree.fromstring(picture([panel], name="n", title="t", standalone=True))
+
+
+def test_claims_of_two_budgets_have_two_panels():
+    assert len(claim_panels([claim(5), replace(claim(5), budget="small")])) == 2
+    assert claim_panels([]) == ()
+
+
+def test_curves_join_no_different_runs_and_no_contradictions():
+    with pytest.raises(ValueError, match="different runs"):
+        claim_panels([claim(5), claim(8, runs=("c", "d"))])
+    with pytest.raises(ValueError, match="NFE 5 has the numbers 12, 3"):
+        claim_panels([claim(5), claim(5, value=3.0)])
+
+
+def test_the_verb_writes_the_picture_beside_the_other_forms(tmp_path, capsys):
+    _write([SOLVERS], name="a/b", budget="cpu", folder=tmp_path)
+    suffixes = {"json", "md", "tex", "csv", "html", "svg"}
+    assert {file.name for file in tmp_path.iterdir()} == {f"a_b_cpu.{s}" for s in suffixes}
+    assert (tmp_path / "a_b_cpu.svg").read_text() == table_picture(SOLVERS, standalone=True)
+    assert "a_b_cpu.svg" in capsys.readouterr().out
+    assert read_results(tmp_path / "a_b_cpu.json") == [SOLVERS]
+
+
+@pytest.mark.parametrize("results", [[TABLE], [CLAIM], [CLAIM, CLAIM]])
+def test_the_verb_writes_no_picture_without_curves(results, tmp_path):
+    _write(results, name="x", budget="cpu", folder=tmp_path)
+    assert not list(tmp_path.glob("*.svg"))
+    assert json.loads((tmp_path / "x_cpu.json").read_text())
