@@ -1,5 +1,6 @@
 """``flowexp table``: a paper's table or a claim, from its file to figures side by side."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,19 @@ def _list() -> None:
         print(f"  {name:<{width}}  {claim.title}")
 
 
+def _refuse_several_processes() -> None:
+    """A table is one process; its jobs would inherit torchrun's ranks and wait for each other."""
+    from flowexp.errors import UsageError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"{os.environ['WORLD_SIZE']} processes were started for one table.",
+            key="launcher",
+            remedy="Start flowexp table without torchrun; give trainings several devices with "
+            "train:trainer.devices=N train:trainer.strategy=ddp.",
+        )
+
+
 def make(command: "Command") -> list[str]:
     """Plan, run what is missing, collect and render.
 
@@ -108,6 +122,7 @@ def make(command: "Command") -> list[str]:
     from flowexp.tables.planned_rows import all_jobs
     from flowexp.tables.progress import state_of, watching
 
+    _refuse_several_processes()
     config, budget = command.config, _budget(command)
     print(f"{_name(config)}: checking every command, budget {budget}", flush=True)
     plans = _plans(config, budget, given_config_dir())

@@ -26,16 +26,16 @@ TWO_PROCESSES = ("devices=2", "accelerator=cpu", "strategy=ddp")
 def outcome(folder: Path):
     """What a table's JSON says but for wall times, weights and thread counts of its trainings."""
     content = json.loads((folder / "outputs/tables/mine_shared_full.json").read_text())
-    assert [row["status"] for row in content["rows"]] == ["done", "done"]
     for row in content["rows"]:
+        assert row["status"] == "done"
         del row["measured"]["seconds"]
     (run,) = (folder / "outputs/jobs/train").iterdir()
     weights = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["network"]
     return content, weights, json.loads((run / "manifest.json").read_text())["devices"]
 
 
-def make(folder: Path, *arguments):
-    write(folder / "mine", "mine/shared", table(ROWS, jobs={"teacher": job()}))
+def make(folder: Path, *arguments, rows=ROWS):
+    write(folder / "mine", "mine/shared", table(rows, jobs={"teacher": job()}))
     done = flowexp(*COMMAND, *arguments, cwd=folder)
     assert done.code == 0, done.err
     return outcome(folder)
@@ -61,15 +61,16 @@ def test_a_table_is_the_same_through_every_launcher(launcher, local, tmp_path, m
 
 
 def test_trainings_of_two_processes_give_the_numbers_of_one(local, tmp_path):
-    content, weights, _ = make(tmp_path, *(f"train:trainer.{one}" for one in TWO_PROCESSES))
+    two_processes = [f"train:trainer.{one}" for one in TWO_PROCESSES]
+    content, weights, _ = make(tmp_path, *two_processes, rows=ROWS[:1])
     logs = list(tmp_path.glob("outputs/jobs/train/*/job.log"))
     assert len(logs) == 1
     assert "MEMBER: 2/2" in logs[0].read_text()
     torch.testing.assert_close(weights, local[1], rtol=1e-4, atol=1e-6)
-    for two, one in zip(content["rows"], local[0]["rows"], strict=True):
-        # the same job: how many processes share it does not belong to its identity
-        assert two["runs"] == one["runs"]
-        assert two["measured"]["values"] == pytest.approx(one["measured"]["values"], rel=1e-5)
+    two, one = content["rows"][0], local[0]["rows"][0]
+    # the same job: how many processes share it does not belong to its identity
+    assert two["runs"] == one["runs"]
+    assert two["measured"]["values"] == pytest.approx(one["measured"]["values"], rel=1e-5)
 
 
 def test_ctrl_c_stops_the_jobs_and_the_same_command_continues(tmp_path):
@@ -84,7 +85,9 @@ def test_ctrl_c_stops_the_jobs_and_the_same_command_continues(tmp_path):
         env={**os.environ, "FLOWEXP_CACHE": str(tmp_path / ".cache")},
         start_new_session=True,
     )
-    wait_for(lambda: any(tmp_path.glob("outputs/jobs/train/*/metrics.jsonl")))
+    wait_for(
+        lambda: any(f.read_text() for f in tmp_path.glob("outputs/jobs/train/*/metrics.jsonl"))
+    )
     # A terminal sends it to the table and to its job.
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -87,6 +88,24 @@ def test_a_failing_job_stops_only_what_needs_it(planned, started):
     started.clear()
     run_all(planned)
     assert started == ["a (teacher): train, seed 0", "a (child): train, seed 0", "a: eval, seed 0"]
+
+
+@pytest.mark.parametrize("own", ["3", None])
+def test_a_job_is_told_the_threads_of_the_table_not_of_the_launcher(
+    own, planned, started, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(
+        execute, "_command", lambda job, lock: told.append(os.environ.get("OMP_NUM_THREADS")) or 0
+    )
+    training = planned.rows[1].evaluations[0].run
+    monkeypatch.setenv("OMP_NUM_THREADS", own or "")
+    if own is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    task = execute.JobTask({training.identity: training}, folder=Path.cwd())
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert task({"job": training.identity})
+    assert told == [own]
 
 
 def test_failed_and_missing_rows_are_named(planned, started):
