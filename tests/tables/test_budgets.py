@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from flowexp.apps.list import options
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
 from flowexp.tables.plan import Circumstances, plan_claim, plan_table
