@@ -72,12 +72,14 @@ def check(
         problems += _check_run(config_name, overrides)
     if not multirun:
         problems += [_needs_multirun(o) for o in parsed if o.is_sweep_override()]
-    problems = problems or _check_names(config_name, parsed, path)
     if problems:
         return Checked(problems)
     result = Checked()
     for job in _jobs(parsed):
         single = check_job(config_name, job, path=path)
+        if not single.config:
+            # Hydra says that it cannot compose; what was meant takes a second composition to name.
+            return Checked(_check_names(config_name, parsed, path) or single.problems)
         result.problems += [p for p in single.problems if p not in result.problems]
         result.config = result.config or single.config
         result.choices = result.choices or single.choices
@@ -87,7 +89,7 @@ def check(
 def check_job(
     config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
 ) -> Checked:
-    """Check one job whose group and key names are known to exist."""
+    """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
     try:
         composed = composing.compose(config_name, overrides, path=path)
     except HydraException as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -130,7 +131,26 @@ def run_in(overrides: list[str]) -> str | None:
     return None
 
 
-class RunAwareLoader(ConfigLoaderImpl):
+class _Repository(ConfigRepository):
+    """Hydra's repository, which Hydra copies before every composition and every group it lists.
+
+    What it may change on the copy is which sources there are, not the sources: a deep copy of all
+    registered schemas took most of the time of ``--help``.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Repository":
+        return copy.copy(self)
+
+
+class _Loader(ConfigLoaderImpl):
+    """Hydra's loader over such a repository."""
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = _Repository(config_search_path)
+
+
+class RunAwareLoader(_Loader):
     """Hydra's loader, with the run named in the overrides on its search path.
 
     It looks anew at every composition, so a sweep over ``run=a,b`` sees each run's own config.
@@ -147,7 +167,7 @@ class RunAwareLoader(ConfigLoaderImpl):
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
         # A verb that starts from a run can show its help before one is named.
         run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
-        loader = ConfigLoaderImpl(with_run(self.config_search_path, run))
+        loader = _Loader(with_run(self.config_search_path, run))
         return loader.load_configuration(
             config_name=config_name,
             overrides=overrides,

@@ -1,5 +1,6 @@
 """The typed top level of every verb's config; the groups keep the types of their own classes."""
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -211,6 +212,7 @@ def starts_from_run(config_name: str) -> bool:
     return issubclass(_SCHEMAS.get(config_name, object), _FromRun)
 
 
+@functools.cache
 def register() -> None:
     """Put the schemas where the primary configs find them (``base_train`` and so on)."""
     store = ConfigStore.instance()

@@ -4,6 +4,7 @@ Source: Alpaydin and Kaynak 1998, UCI "Optical Recognition of Handwritten Digits
 """
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -44,12 +45,19 @@ class Digits(Dataset):
 
     def locate(self) -> None:
         """Check that scikit-learn is installed."""
-        if find_spec("sklearn") is None:
+        if not self._file().is_file():
             raise UsageError(
                 "the digits are part of scikit-learn, which is not installed.",
                 key="dataset",
                 remedy="Run: pip install scikit-learn",
             )
+
+    @staticmethod
+    def _file() -> Path:
+        """Where scikit-learn keeps them; importing it to ask takes longer than a short job."""
+        package = find_spec("sklearn")
+        folder = package.submodule_search_locations if package is not None else None
+        return Path(folder[0] if folder else "sklearn", "datasets", "data", "digits.csv.gz")
 
     def _read(self) -> ImageArrays:
         return self._split(heldout=False)
@@ -58,11 +66,9 @@ class Digits(Dataset):
         return self._split(heldout=True)
 
     def _split(self, *, heldout: bool) -> ImageArrays:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        images = np.rint(bunch.images * (255.0 / 16.0)).astype(np.uint8)[:, None]
-        labels = bunch.target.astype(np.int64)
+        table = np.loadtxt(self._file(), delimiter=",")
+        images = np.rint(table[:, :-1] * (255.0 / 16.0)).astype(np.uint8).reshape(-1, *self.shape)
+        labels = table[:, -1].astype(np.int64)
         mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == heldout
         return ImageArrays.of(
             images[mask],

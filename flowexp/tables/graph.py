@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from flowexp.config.check import Checked, check, check_job
-from flowexp.config.compose import search_path
+from flowexp.config.check import Checked, check
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.tables.budgets import Budget
 from flowexp.tables.jobs import Job, identity_of, override, rewritten, significant, token
@@ -56,7 +55,6 @@ class Planner:
         self._jobs: dict[str, Job] = {}
         self._trainings: dict[tuple[str, int], _Training | None] = {}
         self._checked: dict[tuple[str, ...], Checked] = {}
-        self._path = search_path(self.config_dir)
 
     def rows(
         self,
@@ -258,12 +256,7 @@ class Planner:
             given.append(override(name, *(str(self._standin(job)) for job in jobs)))
         key = (verb, *given)
         if key not in self._checked:
-            found = check_job(verb, given, path=self._path)
-            if found.problems:
-                # The full check is twice as long and names what was meant.
-                named = check(verb, given, config_dir=self.config_dir).problems
-                found.problems = named or found.problems
-            self._checked[key] = found
+            self._checked[key] = check(verb, given, config_dir=self.config_dir)
         return self._checked[key]
 
     def _standin(self, job: Job) -> Path:

@@ -15,8 +15,8 @@ FAST = ("sampler=dpm_solver_v3", "num_samples=8", "metric=fd_raw")
 
 
 @pytest.fixture
-def run(trained_run, tmp_path):
-    return shutil.copytree(trained_run, tmp_path / "run")
+def run(trained_once, tmp_path):
+    return shutil.copytree(trained_once, tmp_path / "run")
 
 
 def made_in(run):
@@ -39,11 +39,11 @@ def test_calibrate_then_evaluate(run, tmp_path):
     assert "was made on weights main, not raw" in refused.err
 
 
-def test_a_killed_calibration_continues(run, trained_run, tmp_path):
+def test_a_killed_calibration_continues(run, trained_once, tmp_path):
     whole = flowexp("calibrate", "run=run", *SMALL, cwd=tmp_path)
     assert whole.code == 0, whole.err
     expected = np.load(made_in(run)[1])
-    shutil.copytree(trained_run, tmp_path / "other")
+    shutil.copytree(trained_once, tmp_path / "other")
     process = start("calibrate", "run=other", *SMALL, cwd=tmp_path)
     parts = tmp_path / "other/calibrations"
     wait_for(lambda: len(list(parts.rglob("l_*.npz"))) > 3)

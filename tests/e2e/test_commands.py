@@ -129,7 +129,7 @@ def test_two_devices_train_as_one(tmp_path):
     one = flowexp("train", *common, "dirs.run=one", cwd=tmp_path)
     assert one.code == 0, one.err
     ddp = ["trainer.devices=2", "trainer.strategy=ddp"]
-    two = flowexp("train", *common, *ddp, "dirs.run=two", cwd=tmp_path)
+    two = flowexp("train", *common, *ddp, "dirs.run=two", cwd=tmp_path, fresh=True)
     assert two.code == 0, two.err
     assert two.out.count("run directory") == 1
     losses = [

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def runs(trained_run, tmp_path_factory):
+def runs(trained_once, tmp_path_factory):
     """Two runs in a folder: one with a score of 40 samples, one with a score of 30."""
     folder = tmp_path_factory.mktemp("compared")
     for name, count in (("a", 40), ("b", 30)):
-        shutil.copytree(trained_run, folder / name)
+        shutil.copytree(trained_once, folder / name)
         scored = flowexp("eval", f"run={name}", "metric=fd_raw", f"num_samples={count}", cwd=folder)
         assert scored.code == 0, scored.err
     return folder

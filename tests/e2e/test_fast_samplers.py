@@ -16,10 +16,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
-def teacher(trained_run, tmp_path_factory):
+def teacher(trained_once, tmp_path_factory):
     """A run of its own, which these tests calibrate one after the other."""
     folder = tmp_path_factory.mktemp("fast")
-    shutil.copytree(trained_run, folder / "run")
+    shutil.copytree(trained_once, folder / "run")
     return folder / "run"
 
 

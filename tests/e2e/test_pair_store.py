@@ -25,10 +25,10 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def teacher(trained_run, tmp_path_factory):
+def teacher(trained_once, tmp_path_factory):
     """A run of its own with a small store of pairs; tests must not change it."""
     folder = tmp_path_factory.mktemp("teacher")
-    shutil.copytree(trained_run, folder / "run")
+    shutil.copytree(trained_once, folder / "run")
     done = flowexp("pairs", f"run={folder}/run", *SMALL, cwd=folder)
     assert done.code == 0, done.err
     assert "60 at 5 NFE" in done.out

@@ -72,7 +72,7 @@ def one_readable_paragraph(outcome):
 @pytest.mark.parametrize("name", WITHOUT_DATA)
 def test_mistakes_that_need_no_data(name, tmp_path):
     arguments, words = WITHOUT_DATA[name]
-    outcome = flowexp(*arguments, cwd=tmp_path)
+    outcome = flowexp(*arguments, cwd=tmp_path, fresh=True)
     one_readable_paragraph(outcome)
     for word in words:
         assert word in outcome.err
