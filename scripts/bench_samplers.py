@@ -14,8 +14,6 @@ Writes ``sampler_overhead.json`` and ``sampler_overhead.md``.
 import argparse
 import datetime
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
@@ -27,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.apps.list import options
+from flowexp.checkpoints.manifest import processor
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
@@ -276,14 +275,6 @@ def report(result: dict[str, Any], rows: Sequence[Row]) -> str:
         for c in result["cross_check"]
     ]
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    """Name of the processor and number of cores."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 
 def main() -> None:

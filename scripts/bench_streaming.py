@@ -13,8 +13,6 @@ Writes ``stream_batch.json`` and ``stream_batch.md``.
 import argparse
 import datetime
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowexp.checkpoints.manifest import processor
 from flowexp.models import FlowModel
 from flowexp.networks.unet import UNet
 from flowexp.parameterizations import VelocityPrediction
@@ -177,16 +176,6 @@ def report(result: dict[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def hardware(device: str) -> str:
-    """Name of the device."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -213,7 +202,7 @@ def main() -> None:
     result = {
         "command": "python scripts/bench_streaming.py",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "hardware": hardware(arguments.device),
+        "hardware": processor() if arguments.device == "cpu" else torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "threads": arguments.threads,
         "rounds": arguments.rounds,

@@ -13,8 +13,6 @@ Source of the claim: Xu et al., PFGM++, 2023, arXiv 2302.04265, section 5.2.
 import argparse
 import datetime
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -157,18 +155,15 @@ def summary(
 
 def hardware() -> str:
     """The processor, its cores, and the accelerator if there is one."""
-    names = [platform.processor() or platform.machine()]
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        names = [s.partition(":")[2].strip() for s in lines if s.startswith("model name")][
-            :1
-        ] or names
     import torch
+
+    from flowexp.checkpoints.manifest import processor
+
+    names = [processor()]
 
     if torch.cuda.is_available():
         names.append(torch.cuda.get_device_name())
-    return f"{', '.join(names)}, {os.cpu_count()} cores"
+    return ", ".join(names)
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_SUGAR = "for="
 _ASKED = ("calibration", "guidance", "task", "latents", "weight_transform")
 
 
@@ -20,15 +19,9 @@ def main(arguments: Sequence[str]) -> None:
             short for ``calibration=NAME``.
     """
     from flowexp.config.application import launch
+    from flowexp.config.overrides import in_full
 
-    launch("calibrate", calibrate, [_full(argument) for argument in arguments])
-
-
-def _full(argument: str) -> str:
-    """The group is named by its noun; a person says what the calibration is for."""
-    if argument.startswith(_SUGAR):
-        return f"calibration={argument.removeprefix(_SUGAR)}"
-    return argument
+    launch("calibrate", calibrate, in_full("calibrate", arguments))
 
 
 def calibrate(job: "Job") -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["main", "teacher_of"]
 
 _LOG = logging.getLogger(__name__)
-_SUGAR = "from="
 _LINE_SECONDS = 10.0
 
 # what determines a pair, besides the manifest
@@ -33,15 +32,9 @@ def main(arguments: Sequence[str]) -> None:
             ``from=data`` is short for ``start=data``.
     """
     from flowexp.config.application import launch
+    from flowexp.config.overrides import in_full
 
-    launch("pairs", pairs, [_full(argument) for argument in arguments])
-
-
-def _full(argument: str) -> str:
-    """The group cannot be called ``from``, a keyword of Python, in which its schema is written."""
-    if argument.startswith(_SUGAR):
-        return f"start={argument.removeprefix(_SUGAR)}"
-    return argument
+    launch("pairs", pairs, in_full("pairs", arguments))
 
 
 def pairs(job: "Job") -> None:

@@ -56,6 +56,16 @@ class Subject:
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; allowed: integers >= 1")
 
+    @property
+    def guided(self) -> Model:
+        """The model as it is sampled from."""
+        return self.guidance.wrap(self.model)
+
+    def batches(self, num: int) -> list[range]:
+        """The seeds 0 to num - 1, in the parts of the work."""
+        starts = range(0, num, self.batch_size)
+        return [range(start, min(start + self.batch_size, num)) for start in starts]
+
 
 @dataclass(frozen=True)
 class Calibrated:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
-from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times, first_states
+from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
 from flowexp.calibration.parts import Parts, short_digest
 from flowexp.checkpoints.atomic import write_json, write_npz
 from flowexp.couplings.chords import CHORDS
@@ -139,11 +139,9 @@ class ChordCalibration(Calibration):
         manifest: Mapping[str, Any],
         progress: Progress,
     ) -> None:
-        seeds = list(range(self.num))
-        size = subject.batch_size
-        batches = [seeds[i : i + size] for i in range(0, self.num, size)]
-        model = subject.guidance.wrap(subject.model)
-        fine, places = refined_times(times, fine_times(self.time_grid, model, self.fine_steps))
+        batches = subject.batches(self.num)
+        fine_grid = fine_times(self.time_grid, subject.guided, self.fine_steps)
+        fine, places = refined_times(times, fine_grid)
         folder = file.with_name(f"{file.stem}_{short_digest(manifest)}")
         parts = Parts(folder, subject.processes, progress)
 
@@ -168,7 +166,7 @@ def _distinct_times(subject: Subject) -> Tensor:
     if not isinstance(subject.sampler, FixedStepSampler):
         name = type(subject.sampler).__name__
         raise ValueError(f"{name} has no times that are known beforehand; use sampler=boss")
-    times = subject.sampler.times(subject.guidance.wrap(subject.model))
+    times = subject.sampler.times(subject.guided)
     if not bool((times[:-1] > times[1:]).all()):
         raise ValueError(
             f"{subject.sampler.steps} steps are finer than the times the model knows; use fewer"
@@ -181,23 +179,20 @@ def _stored_digest(file: Path) -> str:
 
 
 def _chords(
-    subject: Subject, seeds: list[int], fine: Tensor, places: list[int]
+    subject: Subject, seeds: Sequence[int], fine: Tensor, places: list[int]
 ) -> dict[str, Tensor]:
     """``x`` and ``e`` (B, K, ...), float32, and the labels (B,), if there are any."""
-    draws, conditions = first_states(subject, seeds)
-    trajectory = FineTrajectory.simulate(
-        subject.guidance.wrap(subject.model), draws, fine, variable=Time(), conditions=conditions
-    )
+    trajectory = FineTrajectory.of_seeds(subject, seeds, fine, variable=Time())
     states = trajectory.states[places]
     times = fine[places]
     pairs = []
     for m in range(len(places) - 1):
         velocity = (states[m + 1] - states[m]) / float(times[m + 1] - times[m])
-        t = times[m].to(draws.device).expand(len(seeds))
+        t = times[m].to(states.device).expand(len(seeds))
         pairs.append(endpoints(subject.model.path, states[m], velocity, t))
     stored = {
         "x": torch.stack([x for x, _ in pairs], dim=1).to(torch.float32),
         "e": torch.stack([e for _, e in pairs], dim=1).to(torch.float32),
     }
-    labels = conditions.get("labels")
+    labels = trajectory.field.conditions.get("labels")
     return stored if labels is None else {**stored, "labels": labels}

@@ -12,7 +12,7 @@ from flowexp.models import Model
 from flowexp.paths import Prediction
 from flowexp.samplers import Field, Node, TimeGrid, Variable
 
-__all__ = ["FineTrajectory", "fine_times", "first_states"]
+__all__ = ["FineTrajectory", "fine_times"]
 
 Conditions = Mapping[str, Tensor | None]
 
@@ -30,19 +30,6 @@ def fine_times(grid: TimeGrid, model: Model, steps: int) -> Tensor:
     return times
 
 
-def first_states(subject: Subject, seeds: Sequence[int]) -> tuple[Tensor, Conditions]:
-    """Source draws and conditions of some seeds, as sampling would use them."""
-    draws = subject.latents.draw(
-        seeds,
-        shape=subject.dataset.shape,
-        source=subject.model.path.source,
-        num_classes=subject.task.num_classes,
-        device=subject.device,
-    )
-    conditions = subject.task.conditions(seeds, labels=draws.labels, device=subject.device)
-    return draws.e, conditions
-
-
 @dataclass(frozen=True, eq=False)
 class FineTrajectory:
     """Euler states of a batch at all times of a grid, and the velocities that led to them.
@@ -58,6 +45,30 @@ class FineTrajectory:
     nodes: Sequence[Node]
     states: Tensor
     predictions: Sequence[Prediction]
+
+    @classmethod
+    def of_seeds(
+        cls, subject: Subject, seeds: Sequence[int], times: Tensor, *, variable: Variable
+    ) -> "FineTrajectory":
+        """What sampling with these seeds would walk along in small steps.
+
+        Args:
+            subject: The model, its guidance and its task.
+            seeds: Seeds of the source draws.
+            times: The grid, (P,), float64, decreasing.
+            variable: The variable in which steps are taken.
+        """
+        draws = subject.latents.draw(
+            seeds,
+            shape=subject.dataset.shape,
+            source=subject.model.path.source,
+            num_classes=subject.task.num_classes,
+            device=subject.device,
+        )
+        conditions = subject.task.conditions(seeds, labels=draws.labels, device=subject.device)
+        return cls.simulate(
+            subject.guided, draws.e, times, variable=variable, conditions=conditions
+        )
 
     @classmethod
     @torch.inference_mode()

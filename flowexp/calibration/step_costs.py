@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
-from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times, first_states
+from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
 from flowexp.calibration.parts import Parts, short_digest
 from flowexp.checkpoints.atomic import write_json, write_npz
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
@@ -105,7 +105,7 @@ class StepCostCalibration(Calibration):
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
         """See :meth:`Calibration.calibrate`."""
-        model = subject.guidance.wrap(subject.model)
+        model = subject.guided
         times = fine_times(self.time_grid, model, self.fine_steps)
         settings = {
             "num": self.num,
@@ -133,19 +133,12 @@ class StepCostCalibration(Calibration):
         manifest: Mapping[str, Any],
         progress: Progress,
     ) -> None:
-        seeds = list(range(self.num))
-        size = subject.batch_size
-        batches = [seeds[i : i + size] for i in range(0, self.num, size)]
+        batches = subject.batches(self.num)
         parts = Parts(file.with_suffix(""), subject.processes, progress)
 
         def measured(i: int) -> dict[str, Tensor]:
-            draws, conditions = first_states(subject, batches[i])
-            trajectory = FineTrajectory.simulate(
-                subject.guidance.wrap(subject.model),
-                draws,
-                times,
-                variable=self.rule.variable,
-                conditions=conditions,
+            trajectory = FineTrajectory.of_seeds(
+                subject, batches[i], times, variable=self.rule.variable
             )
             return {"cost": step_costs(trajectory, rule=self.rule, distance=self.distance)}
 

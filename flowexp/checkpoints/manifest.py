@@ -1,17 +1,18 @@
 """What a run was made with: enough to repeat it, and nothing that names a person or a machine."""
 
 import datetime
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from flowexp.checkpoints.checkpoint_file import file_sha256
 
-__all__ = ["code_revision", "describe_run", "parent"]
+__all__ = ["code_revision", "describe_run", "package_versions", "parent", "processor"]
 
 _PACKAGES = (
     "flowexp",
@@ -50,7 +51,7 @@ def describe_run(
         "code": code_revision(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": _versions(),
+        "packages": package_versions(_PACKAGES),
         "devices": _devices(),
         "dataset_fingerprint": dataset_fingerprint,
         "parents": list(parents),
@@ -92,14 +93,26 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _versions() -> dict[str, str]:
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of the packages that are installed."""
     found = {}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def processor() -> str:
+    """Name of this computer's processor, and how many cores it has."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = next(iter(models), name)
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _devices() -> list[str]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from flowexp.config import schema
 from flowexp.config.locations import conf_dir
 from flowexp.config.run_source import RunAwareLoader, with_run
+from flowexp.config.shipped_source import ShippedSource
 
 __all__ = ["compose", "repository", "search_path", "with_run"]
 
@@ -21,7 +22,7 @@ __all__ = ["compose", "repository", "search_path", "with_run"]
 def search_path(config_dir: str | None = None) -> ConfigSearchPath:
     """The groups of flowexp, preceded by an outside folder of groups if one is given."""
     schema.register()
-    path = create_config_search_path(f"file://{conf_dir()}")
+    path = create_config_search_path(f"{ShippedSource.scheme()}://{conf_dir()}")
     if config_dir is not None:
         path.prepend(
             provider="command-line",

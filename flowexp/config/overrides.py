@@ -1,6 +1,6 @@
 """Command-line overrides held against the groups, options and keys that exist."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra._internal.config_repository import ConfigRepository
@@ -13,9 +13,20 @@ from omegaconf import OmegaConf
 from flowexp.config.nearest import did_you_mean, nearest
 from flowexp.config.problems import Problem
 
-__all__ = ["check_key", "check_options", "is_group", "parse", "sweep_values"]
+__all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "sweep_values"]
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
+# How a person asks, where the group has another name: its noun, or what is no keyword of Python.
+_SHORT = {"calibrate": ("for=", "calibration="), "pairs": ("from=", "start=")}
+
+
+def in_full(verb: str, overrides: Iterable[str]) -> list[str]:
+    """Overrides of a verb with its short form written out: ``for=boss``, ``from=data``."""
+    short, full = _SHORT.get(verb, ("", ""))
+    return [
+        full + text.removeprefix(short) if short and text.startswith(short) else text
+        for text in overrides
+    ]
 
 
 def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:

@@ -122,18 +122,14 @@ class FrechetDistance:
         """
         self.extractor.load(device=device)
         self._cache_dir, self._batch_size, self._floor = cache_dir, batch_size, {}
-        protocol = Protocol(
+        protocol = Protocol.against(
+            reference,
             metric="FD",
             extractor=self.extractor.name,
             weights_sha256=self.extractor.weights_sha256,
             resize=self.extractor.resize,
             quantization=self.extractor.quantization,
-            reference=reference.name.partition("/")[0],
-            reference_fingerprint=reference.fingerprint,
-            reference_split=reference.name.partition("/")[2] or None,
             n_ref=len(reference.images),
-            n_gen=0,
-            notice=reference.notice or None,
         )
         if self.statistics is None:
             self._reference, self._protocol = _reference_of(self._moments(reference)), protocol

@@ -130,20 +130,15 @@ class FeatureMetric(ABC):
         self.device, self._batch_size = torch.device(device), batch_size
         self._cache_dir, self._floors = cache_dir, {}
         self._reference = self._features(reference) if self.needs_reference else None
-        name, _, part = reference.name.partition("/")
-        self._protocol = Protocol(
+        self._protocol = Protocol.against(
+            reference,
             metric="",
             extractor=self.extractor.name,
             weights_sha256=self.extractor.weights_sha256,
             resize=self.extractor.resize,
             quantization=self.extractor.quantization,
-            reference=name,
-            reference_fingerprint=reference.fingerprint,
-            reference_split=part or None,
             n_ref=len(reference.images),
-            n_gen=0,
             settings=self.settings,
-            notice=reference.notice or None,
         )
 
     def floor(self, heldout: SampleSet) -> float:

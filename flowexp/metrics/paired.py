@@ -79,20 +79,15 @@ class PairedMetric(ABC):
             device: Not used, values are computed where the images are.
             batch_size: Not used.
         """
-        name, _, part = reference.name.partition("/")
-        self._protocol = Protocol(
+        self._protocol = Protocol.against(
+            reference,
             metric=self.metric,
             extractor=self.extractor_name,
             weights_sha256=self.weights_sha256,
             resize=self.resize,
             quantization=UINT8,
-            reference=name,
-            reference_fingerprint=reference.fingerprint,
-            reference_split=part or None,
             n_ref=None,
-            n_gen=0,
             settings=self.settings,
-            notice=reference.notice or None,
         )
 
     def floor(self, heldout: SampleSet) -> float:

@@ -6,7 +6,10 @@ A metric value is never stored or printed alone: it is a record that carries its
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from flowexp.metrics.base import SampleSet
 
 INCEPTION_NAME = "Inception-v3 2015-12-05"
 INCEPTION_LOGITS = f"{INCEPTION_NAME}, unbiased logits"
@@ -116,6 +119,24 @@ class Protocol:
     nfe: float | None = None
     device: str | None = None
     notice: str | None = None
+
+    @classmethod
+    def against(cls, reference: "SampleSet", **measured: Any) -> Self:  # noqa: ANN401
+        """A metric's side of the protocol on a reference set, with ``n_gen`` 0.
+
+        Args:
+            reference: The real samples; named ``dataset/part``.
+            measured: What is computed on which features, and how: the other parts.
+        """
+        name, _, part = reference.name.partition("/")
+        return cls(
+            reference=name,
+            reference_fingerprint=reference.fingerprint,
+            reference_split=part or None,
+            n_gen=0,
+            notice=reference.notice or None,
+            **measured,
+        )
 
     @property
     def published_name(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The one place where velocity, data, noise and score become each other.
+"""The one place where velocity, data and noise become each other.
 
 With ``W = alpha sigma' - alpha' sigma`` (the Wronskian, positive), every prediction is affine in
 the state and the network's output F: ``prediction = a(t) x_t + b(t) F``. The coefficients are
@@ -12,25 +12,19 @@ velocity  (sigma' x_t - sigma F)/W   (alpha F - alpha' x_t)/W    F
 data      F                          (x_t - alpha F)/sigma       (sigma'/sigma) x_t - (W/sigma) F
 noise     (x_t - sigma F)/alpha      F                           (alpha'/alpha) x_t + (W/alpha) F
 ========  =========================  ==========================  ===============================
-
-The score ``-e / sigma`` is derived from the noise, and only for a Gaussian source.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from flowexp.broadcast import expand_as
+from flowexp.paths.affine import Affine, Identity, leading, negated
 from flowexp.paths.base import Coefficients
-from flowexp.paths.path import Path
 
 __all__ = [
-    "Affine",
     "Conversion",
     "FromData",
     "FromNegativeNoise",
@@ -39,66 +33,7 @@ __all__ = [
     "FromPreconditioned",
     "FromReversedVelocity",
     "FromVelocity",
-    "Prediction",
 ]
-
-
-@dataclass(frozen=True)
-class Affine:
-    """``state * x_t + output * F``.
-
-    Attributes:
-        state: Coefficient of x_t: float64 of the shape of t, or a number for one time.
-        output: Coefficient of F, likewise.
-    """
-
-    state: Tensor | float
-    output: Tensor | float
-
-    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        """The combination, in the dtype of ``x_t``."""
-        if isinstance(self.state, float) and isinstance(self.output, float):
-            return torch.add(x_t * self.state, output, alpha=self.output)
-        state, factor = torch.as_tensor(self.state), torch.as_tensor(self.output)
-        return expand_as(state, x_t) * x_t + expand_as(factor, x_t) * output
-
-    def rows(self) -> list[Self]:
-        """One affine per row of coefficients (K,) or (K, B): of numbers, or of tensors (B,)."""
-        states, outputs = torch.as_tensor(self.state), torch.as_tensor(self.output)
-        pairs = zip(_listed(states), _listed(outputs), strict=True)
-        return [replace(self, state=a, output=b) for a, b in pairs]
-
-
-def _listed(values: Tensor) -> Sequence[Tensor | float]:
-    """The rows of a tensor; numbers where they are scalars, on which tensor arithmetic is slow."""
-    if values.ndim > 1:
-        return values.unbind()
-    numbers: list[Tensor | float] = values.tolist()
-    return numbers
-
-
-class _Identity(Affine):
-    """F itself; skips the arithmetic of a zero and a one."""
-
-    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        return output
-
-
-class _LeadingChannels(Affine):
-    """Of F only the first channels, as many as the state has."""
-
-    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        return super().__call__(x_t, output[:, : x_t.shape[1]])
-
-
-def _negated(affine: Affine) -> Affine:
-    """The same of ``-F``."""
-    return Affine(affine.state, -affine.output)
-
-
-def _leading(affine: Affine) -> Affine:
-    """The same of the first channels of F."""
-    return _LeadingChannels(affine.state, affine.output)
 
 
 @dataclass(frozen=True)
@@ -144,7 +79,7 @@ class Conversion(ABC):
 
     @property
     def _identity(self) -> Affine:
-        return _Identity(torch.zeros_like(self.c.alpha), torch.ones_like(self.c.alpha))
+        return Identity(torch.zeros_like(self.c.alpha), torch.ones_like(self.c.alpha))
 
 
 class _Table:
@@ -216,12 +151,12 @@ class FromReversedVelocity(FromVelocity):
     @property
     def data(self) -> Affine:
         """``(sigma' x_t + sigma F) / W``."""
-        return _negated(super().data)
+        return negated(super().data)
 
     @property
     def noise(self) -> Affine:
         """``-(alpha F + alpha' x_t) / W``."""
-        return _negated(super().noise)
+        return negated(super().noise)
 
     @property
     def velocity(self) -> Affine:
@@ -275,17 +210,17 @@ class FromNegativeNoise(FromNoise):
     @property
     def data(self) -> Affine:
         """``(x_t + sigma F) / alpha``."""
-        return _negated(super().data)
+        return negated(super().data)
 
     @property
     def noise(self) -> Affine:
         """``-F``."""
-        return _negated(super().noise)
+        return negated(super().noise)
 
     @property
     def velocity(self) -> Affine:
         """``(alpha' / alpha) x_t - (W / alpha) F``."""
-        return _negated(super().velocity)
+        return negated(super().velocity)
 
 
 class FromNoiseAndVariance(FromNoise):
@@ -297,17 +232,17 @@ class FromNoiseAndVariance(FromNoise):
     @property
     def data(self) -> Affine:
         """``(x_t - sigma F) / alpha``."""
-        return _leading(super().data)
+        return leading(super().data)
 
     @property
     def noise(self) -> Affine:
         """The first channels of F."""
-        return _leading(super().noise)
+        return leading(super().noise)
 
     @property
     def velocity(self) -> Affine:
         """``(alpha' / alpha) x_t + (W / alpha) F``."""
-        return _leading(super().velocity)
+        return leading(super().velocity)
 
 
 @dataclass(frozen=True)
@@ -349,71 +284,3 @@ class FromPreconditioned(Conversion):
         c, q = self.c, self._variance
         drift = c.alpha * c.d_alpha * self.sigma_data**2 + c.sigma * c.d_sigma
         return Affine(drift / q, -c.wronskian * self.sigma_data * torch.rsqrt(q))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says about x_t, in every linear form, from one network call.
-
-    Each property is computed when it is asked for, in the dtype of ``x_t``.
-
-    Args:
-        path: The path that x_t lies on.
-        x_t: State, (B, ...).
-        output: The network's output F, (B, ...).
-        coefficients: The schedule at t.
-        conversion: How F becomes data, noise and velocity.
-    """
-
-    path: Path
-    x_t: Tensor
-    output: Tensor
-    coefficients: Coefficients
-    conversion: Conversion
-
-    @classmethod
-    def of_velocity(cls, path: Path, x_t: Tensor, t: Tensor, velocity: Tensor) -> Self:
-        """The prediction whose velocity is given; t is () or (B,)."""
-        c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, velocity, c, FromVelocity(c))
-
-    @classmethod
-    def of_data(cls, path: Path, x_t: Tensor, t: Tensor, data: Tensor) -> Self:
-        """The prediction whose data (denoised x_t) is given; t is () or (B,)."""
-        c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, data, c, FromData(c))
-
-    @classmethod
-    def of_noise(cls, path: Path, x_t: Tensor, t: Tensor, noise: Tensor) -> Self:
-        """The prediction whose noise is given; t is () or (B,)."""
-        c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, noise, c, FromNoise(c))
-
-    @property
-    def data(self) -> Tensor:
-        """Denoised state: E[x | x_t] for an ideal model."""
-        return self.conversion.data(self.x_t, self.output)
-
-    @property
-    def noise(self) -> Tensor:
-        """E[e | x_t] for an ideal model."""
-        return self.conversion.noise(self.x_t, self.output)
-
-    @property
-    def velocity(self) -> Tensor:
-        """dx_t/dt = E[alpha' x + sigma' e | x_t] for an ideal model."""
-        return self.conversion.velocity(self.x_t, self.output)
-
-    @property
-    def score(self) -> Tensor:
-        """``grad log p_t(x_t) = -e / sigma``.
-
-        Raises:
-            ValueError: The source is not Gaussian, so that this formula is not the score.
-        """
-        if not self.path.source.is_gaussian:
-            raise ValueError(
-                f"the score -e/sigma assumes Gaussian noise, but the path's source is "
-                f"{self.path.source!r}; use velocity, data or noise, or path.D=inf"
-            )
-        return -self.noise / expand_as(self.coefficients.sigma, self.noise)

@@ -7,12 +7,10 @@ starting a second one in the same directory.
 
 import datetime
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +173,7 @@ def _command(job: Job, lock: int) -> int:
 
 def _mark_done(job: Job, *, seconds: float) -> None:
     from flowexp.checkpoints.atomic import write_json
+    from flowexp.checkpoints.manifest import package_versions
 
     content = {
         "identity": job.identity,
@@ -183,7 +182,7 @@ def _mark_done(job: Job, *, seconds: float) -> None:
         "created": _now(),
         "seconds": seconds,
         "hardware": hardware(job),
-        "versions": _versions(),
+        "versions": package_versions(_PACKAGES),
         "parents": {key: [one.identity for one in several] for key, several in job.parents.items()},
         "after": [one.identity for one in job.after],
     }
@@ -202,26 +201,12 @@ def hardware(job: Job) -> str:
     """The processor here, and the accelerators that the training of the job found."""
     import json
 
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = next(iter(models), name)
+    from flowexp.checkpoints.manifest import processor
+
     manifest = (job.run or job).directory / "manifest.json"
     found = json.loads(manifest.read_text()).get("devices", []) if manifest.is_file() else []
     accelerators = [str(device) for device in found[1:]]
-    return ", ".join([name, f"{os.cpu_count()} cores", *accelerators])
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return ", ".join([processor(), *accelerators])
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from flowexp.config.check import Checked, check
+from flowexp.config.overrides import in_full
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.tables.budgets import Budget
 from flowexp.tables.jobs import Job, identity_of, override, rewritten, significant, token
@@ -151,7 +152,7 @@ class Planner:
         if len(after) < len(before):
             return None
         scaled = scaled or any(one.scaled for one in before if one is not None)
-        own = tuple(_translated(spec.verb, spec.overrides))
+        own = tuple(in_full(spec.verb, spec.overrides))
         if spec.experiment is not None:
             own = (f"experiment={spec.experiment}", *own)
         of_seed = (f"seed={seed}",) if spec.verb == "train" else ()
@@ -175,12 +176,12 @@ class Planner:
         return self.budget.pairs(published.config) if verb == "pairs" else ()
 
     def _extra(self, verb: str) -> tuple[str, ...]:
-        return tuple(_translated(verb, self.extra.get(verb, ())))
+        return tuple(in_full(verb, self.extra.get(verb, ())))
 
     def _calibration(self, spec: RowSpec, training: Job, seed: int) -> tuple[Job, ...] | None:
         if spec.calibrate is None:
             return ()
-        overrides = (*_translated("calibrate", spec.calibrate), *self._extra("calibrate"))
+        overrides = (*in_full("calibrate", spec.calibrate), *self._extra("calibrate"))
         title = f"{spec.label}: calibrate, seed {seed}"
         job = self._job("calibrate", overrides, {"run": (training,)}, title=title)
         return None if job is None else (job,)
@@ -281,16 +282,6 @@ def _fingerprint(job: Job) -> str:
     config = {key: value for key, value in job.config.items() if key != "dirs"}
     rest = json.dumps([config, job.choices], sort_keys=True, default=str)
     return hashlib.sha256(f"{job.identity} {rest}".encode()).hexdigest()
-
-
-_SHORT = {"calibrate": ("for=", "calibration="), "pairs": ("from=", "start=")}
-
-
-def _translated(verb: str, overrides: Iterable[str]) -> Iterable[str]:
-    """``for=METHOD`` and ``from=START`` are how a person asks; the groups have other names."""
-    short, full = _SHORT.get(verb, ("", ""))
-    for text in overrides:
-        yield full + text.removeprefix(short) if short and text.startswith(short) else text
 
 
 def _grouped(config: Mapping[str, Any], name: str, title: str) -> tuple[str, ...]:

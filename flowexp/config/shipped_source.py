@@ -1,0 +1,59 @@
+"""flowexp's own groups as a source of config options, read once per process.
+
+A table composes hundreds of command lines from the same files, and Hydra asks the file system, for
+every option of every one of them, where it is and what it says.
+"""
+
+import copy
+from functools import cache
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult
+
+__all__ = ["ShippedSource"]
+
+
+class ShippedSource(FileConfigSource):
+    """A folder of groups that nobody changes while the process lives: ``shipped://DIR``."""
+
+    @staticmethod
+    def scheme() -> str:
+        """The prefix of this source in the search path."""
+        return "shipped"
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder."""
+        return _is_group(self.path, config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        return _is_config(self.path, config_path)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """What the file says; a copy, since Hydra changes what it is given."""
+        found = copy.deepcopy(_loaded(self.path, config_path))
+        found.provider, found.path = self.provider, f"{self.scheme()}://{self.path}"
+        return found
+
+
+def _files(path: str) -> FileConfigSource:
+    return FileConfigSource("main", path)
+
+
+@cache
+def _is_group(path: str, config_path: str) -> bool:
+    return bool(_files(path).is_group(config_path))
+
+
+@cache
+def _is_config(path: str, config_path: str) -> bool:
+    return bool(_files(path).is_config(config_path))
+
+
+@cache
+def _loaded(path: str, config_path: str) -> ConfigResult:
+    return _files(path).load_config(config_path)
+
+
+SourcesRegistry.instance().register(ShippedSource)
