@@ -69,7 +69,9 @@ class VelocityBlocks(FixedStepSampler):
       call is given c instead of d, and d is passed on.
 
     A step that reaches t = 0 with a model that is not defined there is Euler's, with the first
-    velocity of its block.
+    velocity of its block; ``final_euler`` makes it so with every model. Asked at t = 0, where no
+    noise is left to be told from the data, a model of pictures says ``-x``, and the average of that
+    and the velocity before leaves half of the last step's noise in the picture.
 
     Args:
         blocks: Kinds and numbers of steps, such as ``H1P5R3``; their sum is the number of steps.
@@ -77,6 +79,7 @@ class VelocityBlocks(FixedStepSampler):
         refiner: Model whose :meth:`~flowexp.models.Model.predict` takes the condition ``velocity``
             and predicts the corrected one; needed for R.
         stale_refinement: The authors' assembled sampler instead of the paper's form.
+        final_euler: Whether the step that reaches t = 0 is Euler's; null = only where it has to be.
         compile_backend: torch.compile backend (``inductor``) of each kind of block, network and
             update in one graph, so that numbers and order of blocks stay free; None = not compiled.
         double: Keep the state in float64 between steps, else float32.
@@ -97,6 +100,7 @@ class VelocityBlocks(FixedStepSampler):
         time_grid: TimeGrid,
         refiner: Model | None = None,
         stale_refinement: bool = False,
+        final_euler: bool | None = None,
         compile_backend: str | None = None,
         double: bool = True,
     ) -> None:
@@ -106,6 +110,7 @@ class VelocityBlocks(FixedStepSampler):
             raise ValueError(f"blocks={blocks} has refiner steps, but refiner is null")
         self.refiner = refiner if "R" in self.kinds else None
         self.stale_refinement = stale_refinement
+        self.final_euler = final_euler
         self.compile_backend = compile_backend
         self._graphs: _Graphs | None = None
 
@@ -132,13 +137,27 @@ class VelocityBlocks(FixedStepSampler):
         steps = self._steps(field, intervals, refiner)
         compiled = self._compiled(field, refiner)
         for kind, interval, step in zip(self.kinds, intervals, steps, strict=True):
-            if interval.reaches_data and not field.defined_at(interval.end):
+            if interval.reaches_data and self._ends_with_euler(field, interval.end):
                 z = z + interval.length * self._first_velocity(kind, z, velocity, step)
             elif compiled is None:
                 z, velocity = self._block(kind)(z, velocity, step)
             else:
                 z, velocity = compiled(kind, z, velocity, interval)
             yield z
+
+    def _ends_with_euler(self, field: Field, end: Node) -> bool:
+        """Whether the step to t = 0 asks nothing there.
+
+        Raises:
+            ValueError: A whole block is asked for, but the model is not defined at t = 0.
+        """
+        defined = field.defined_at(end)
+        if self.final_euler is False and not defined:
+            raise ValueError(
+                f"final_euler is False, but a whole block to t=0 asks the model at t=0, which is "
+                f"defined from t={field.model.time_range[0]}; set final_euler to null or true"
+            )
+        return bool(self.final_euler) or not defined
 
     def _steps(
         self, field: Field, intervals: Sequence[Interval], refiner: Model | None

@@ -92,9 +92,12 @@ def test_a_constant_velocity_is_followed_exactly(text):
     )
 
 
-def test_heun_blocks_alone_are_heun():
-    ours = blocks("H7").sample(mixture(), latents())
-    theirs = Heun(steps=7, time_grid=Uniform(), final_euler=False).sample(mixture(), latents())
+@pytest.mark.parametrize("final_euler", [False, True])
+def test_heun_blocks_alone_are_heun(final_euler):
+    sampler = VelocityBlocks(blocks="H7", time_grid=Uniform(), final_euler=final_euler)
+    ours = sampler.sample(mixture(), latents())
+    heun = Heun(steps=7, time_grid=Uniform(), final_euler=final_euler)
+    theirs = heun.sample(mixture(), latents())
     torch.testing.assert_close(ours.x, theirs.x, rtol=0, atol=1e-14)
     assert torch.equal(ours.nfe, theirs.nfe)
 
@@ -217,6 +220,9 @@ def test_a_model_that_is_not_defined_at_the_data_end_gets_an_euler_step_there():
         )
     assert torch.isfinite(samples.x).all()
     assert samples.nfe.tolist() == [5] * 6
+    whole = VelocityBlocks(blocks="H2P2", time_grid=Uniform(), final_euler=False)
+    with pytest.raises(ValueError, match="final_euler is False"), torch.no_grad():
+        whole.sample(model, latents() * 0.9)
 
 
 def test_a_refiner_of_one_block_has_about_four_percent_of_its_teacher():
