@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import yaml
 
 from flowexp.checkpoints.atomic import write_json, write_npz, write_text
+from flowexp.checkpoints.locks import FileLock
 from flowexp.checkpoints.resume_rules import plain
 from flowexp.data.pair_manifest import PairManifest
 from flowexp.data.pair_store import read_digests
@@ -51,33 +53,40 @@ def write_store(
         on_shard: Told (pairs, whether they were made now) after each of this process's shards.
 
     Raises:
-        UsageError: The folder holds pairs of another kind.
+        UsageError: The folder holds pairs of another kind, or another process is writing there.
     """
     processes = processes or Processes()
-    if processes.is_first:
-        _begin(folder, manifest, plain(config))
-    processes.barrier()
-    recorded = read_digests(folder)
-    own = {}
-    for name, members in processes.share(list(manifest.shards().items())):
-        digest = _digest_if_done(folder / name, members, manifest.identity, recorded.get(name))
-        made = digest is None
-        if digest is None:
-            write_npz(folder / name, make(members))
-            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        own[name] = digest
-        if on_shard is not None:
-            on_shard(len(members), made)
-    gathered = processes.gather(own)
-    if gathered is not None:
-        digests = {name: digest for part in gathered for name, digest in part.items()}
-        write_json(folder / "digests.json", dict(sorted(digests.items())))
-    processes.barrier()
+    with _begin(folder, manifest, plain(config)) if processes.is_first else nullcontext():
+        processes.barrier()
+        recorded = read_digests(folder)
+        own = {}
+        for name, members in processes.share(list(manifest.shards().items())):
+            digest = _digest_if_done(folder / name, members, manifest.identity, recorded.get(name))
+            made = digest is None
+            if digest is None:
+                write_npz(folder / name, make(members))
+                digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            own[name] = digest
+            if on_shard is not None:
+                on_shard(len(members), made)
+        gathered = processes.gather(own)
+        if gathered is not None:
+            digests = {name: digest for part in gathered for name, digest in part.items()}
+            write_json(folder / "digests.json", dict(sorted(digests.items())))
+        processes.barrier()
 
 
-def _begin(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> None:
-    """Start the folder, or make sure that it is this store's."""
+def _begin(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> FileLock:
+    """Start the folder, or make sure that it is this store's; its lock, which is held."""
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder)
+    if not lock.acquire(wait=False):
+        raise UsageError(
+            f"another process is making pairs in {folder}.",
+            key="dirs.run",
+            remedy="Wait until it has ended, choose another folder, or share one start among "
+            "processes with torchrun.",
+        )
     for unfinished in folder.glob(".*.*"):
         if unfinished.suffix in (".npz", ".json", ".yaml"):
             unfinished.unlink()
@@ -86,6 +95,7 @@ def _begin(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> None
     else:
         write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(folder / "manifest.json", manifest.to_dict())
+    return lock
 
 
 def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> None:

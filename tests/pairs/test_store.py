@@ -251,3 +251,22 @@ def test_wrong_labels_are_noticed(tmp_path):
     of = teacher(data=data(), latents=FlowexpLatents())
     with pytest.raises(UsageError, match="labels"):
         verify(store, maker=FromNoise(labels_of_data=True), teacher=of, count=20)
+
+
+def test_two_jobs_do_not_write_one_store(tmp_path):
+    maker, of = FromNoise(), teacher()
+    arguments = {
+        "manifest": manifest(maker, of),
+        "config": {"sampler": {"steps": 3}, "run": "made"},
+    }
+
+    def make(members):
+        with pytest.raises(UsageError, match="another process is making pairs") as refused:
+            write_store(tmp_path / "store", make=make, **arguments)
+        assert refused.value.key == "dirs.run"
+        return maker.make(of, members)
+
+    write_store(tmp_path / "store", make=make, **arguments)
+    write_store(tmp_path / "store", make=make, **arguments)
+    written(tmp_path / "whole")
+    assert content(tmp_path / "store") == content(tmp_path / "whole")
