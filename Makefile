@@ -20,10 +20,10 @@ quickstart: install
 	$(BIN)/flowexp eval run=$(QUICKSTART) num_samples=2000
 
 test: lint type
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-fast: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not e2e"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not e2e"
 
 lint: install
 	$(BIN)/ruff check .
