@@ -202,7 +202,7 @@ def main() -> None:
     result = {
         "command": "python scripts/bench_streaming.py",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "hardware": processor() if arguments.device == "cpu" else torch.cuda.get_device_name(),
+        "hardware": torch.cuda.get_device_name() if arguments.device == "cuda" else processor(),
         "torch": torch.__version__,
         "threads": arguments.threads,
         "rounds": arguments.rounds,

@@ -160,7 +160,6 @@ def hardware() -> str:
     from flowexp.checkpoints.manifest import processor
 
     names = [processor()]
-
     if torch.cuda.is_available():
         names.append(torch.cuda.get_device_name())
     return ", ".join(names)

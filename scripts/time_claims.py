@@ -22,6 +22,7 @@ from flowexp.apps.from_run import open_run
 from flowexp.checkpoints.manifest import processor
 from flowexp.config.check import check
 from flowexp.config.instantiate import instantiate
+from flowexp.evaluation.generate import starts
 from flowexp.report.document import read_results
 from flowexp.tables.results import ClaimResult, RowResult
 
@@ -44,21 +45,21 @@ def sampling(arm: RowResult, *, batch_size: int) -> Sampling:
         raise ValueError(f"{arm.label}: {checked.problems[0]}")
     opened = open_run(checked.config)
     parts = opened.parts
-    latents = instantiate(checked.config["latents"], key="latents")
     model = parts.guidance.wrap(parts.model)
+    start_of = starts(
+        model,
+        shape=parts.dataset.shape,
+        task=parts.task,
+        latents=instantiate(checked.config["latents"], key="latents"),
+    )
 
     def seconds(count: int) -> float:
         taken = 0.0
         for first in range(0, count, batch_size):
-            seeds = range(first, min(first + batch_size, count))
-            draws = latents.draw(
-                seeds, shape=parts.dataset.shape, source=parts.model.path.source,
-                num_classes=parts.task.num_classes,
-            )  # fmt: skip
-            conditions = parts.task.conditions(seeds, labels=draws.labels, device="cpu")
-            start = time.perf_counter()
-            parts.sampler.sample(model, draws.e, noise=draws.noise, **conditions)
-            taken += time.perf_counter() - start
+            start = start_of(range(first, min(first + batch_size, count)))
+            before = time.perf_counter()
+            parts.sampler.sample(model, start.e, noise=start.noise, **start.conditions)
+            taken += time.perf_counter() - before
         return taken
 
     return seconds

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flowexp.calibration.base import Subject
+from flowexp.evaluation.generate import starts
 from flowexp.models import Model
 from flowexp.paths import Prediction
 from flowexp.samplers import Field, Node, TimeGrid, Variable
@@ -58,16 +59,15 @@ class FineTrajectory:
             times: The grid, (P,), float64, decreasing.
             variable: The variable in which steps are taken.
         """
-        draws = subject.latents.draw(
-            seeds,
+        start = starts(
+            subject.model,
             shape=subject.dataset.shape,
-            source=subject.model.path.source,
-            num_classes=subject.task.num_classes,
+            task=subject.task,
+            latents=subject.latents,
             device=subject.device,
-        )
-        conditions = subject.task.conditions(seeds, labels=draws.labels, device=subject.device)
+        )(seeds)
         return cls.simulate(
-            subject.guided, draws.e, times, variable=variable, conditions=conditions
+            subject.guided, start.e, times, variable=variable, conditions=start.conditions
         )
 
     @classmethod

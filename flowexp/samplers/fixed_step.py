@@ -17,7 +17,7 @@ from flowexp.samplers.base import (
     evaluations_of,
     known_times,
 )
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.variables import Time, Variable
 from flowexp.seeding import Noise
 
@@ -131,6 +131,28 @@ class FixedStepSampler(Sampler):
             CountedModel(model), variable=self.variable, conditions={}, device=torch.device("cpu")
         )
         field.nodes(self.times(model))
+
+    def ends_in_euler(self, field: Field, nodes: Sequence[Node], *, asked: bool | None) -> bool:
+        """Whether a step to t = 0 is Euler's, which asks nothing at its end.
+
+        Args:
+            field: The model.
+            nodes: Where a full step would ask it.
+            asked: True = yes, False = no, None = only where the model is not defined there.
+
+        Raises:
+            ValueError: ``asked`` is False, but the model is not defined there.
+        """
+        if asked:
+            return True
+        defined = all(field.defined_at(node) for node in nodes)
+        if asked is False and not defined:
+            raise ValueError(
+                f"final_euler is False, but a full step of {type(self).__name__} to t=0 asks the "
+                f"model below the smallest time at which it is defined, "
+                f"{field.model.time_range[0]}; set final_euler to null or true"
+            )
+        return not defined
 
     def times(self, model: Model) -> Tensor:
         """The grid's times as the model knows them, after a check that it can be asked there.

@@ -147,23 +147,15 @@ class RungeKutta(FixedStepSampler):
     def _step(self, field: Field, z: Tensor, interval: Interval, nodes: list[Node]) -> Tensor:
         h = interval.length
         slopes = [field.slope(z, interval.start)]
-        if nodes and interval.reaches_data and self._ends_in_euler(field, nodes):
+        if (
+            nodes
+            and interval.reaches_data
+            and self.ends_in_euler(field, nodes, asked=self.final_euler)
+        ):
             return torch.add(z, slopes[0], alpha=h)
         for node, (_, row) in zip(nodes, self._stages, strict=True):
             slopes.append(field.slope(_advance(z, slopes, row, h), node))
         return _advance(z, slopes, self._weights, h)
-
-    def _ends_in_euler(self, field: Field, nodes: list[Node]) -> bool:
-        if self.final_euler:
-            return True
-        defined = all(field.defined_at(node) for node in nodes)
-        if self.final_euler is False and not defined:
-            raise ValueError(
-                f"final_euler is False, but a full step of {type(self).__name__} to t=0 asks the "
-                f"model below the smallest time at which it is defined, "
-                f"{field.model.time_range[0]}; set final_euler to null or true"
-            )
-        return not defined
 
 
 def _nonzero(row: Sequence[float]) -> list[tuple[int, float]]:

@@ -137,27 +137,15 @@ class VelocityBlocks(FixedStepSampler):
         steps = self._steps(field, intervals, refiner)
         compiled = self._compiled(field, refiner)
         for kind, interval, step in zip(self.kinds, intervals, steps, strict=True):
-            if interval.reaches_data and self._ends_with_euler(field, interval.end):
+            if interval.reaches_data and self.ends_in_euler(
+                field, [interval.end], asked=self.final_euler
+            ):
                 z = z + interval.length * self._first_velocity(kind, z, velocity, step)
             elif compiled is None:
                 z, velocity = self._block(kind)(z, velocity, step)
             else:
                 z, velocity = compiled(kind, z, velocity, interval)
             yield z
-
-    def _ends_with_euler(self, field: Field, end: Node) -> bool:
-        """Whether the step to t = 0 asks nothing there.
-
-        Raises:
-            ValueError: A whole block is asked for, but the model is not defined at t = 0.
-        """
-        defined = field.defined_at(end)
-        if self.final_euler is False and not defined:
-            raise ValueError(
-                f"final_euler is False, but a whole block to t=0 asks the model at t=0, which is "
-                f"defined from t={field.model.time_range[0]}; set final_euler to null or true"
-            )
-        return bool(self.final_euler) or not defined
 
     def _steps(
         self, field: Field, intervals: Sequence[Interval], refiner: Model | None
