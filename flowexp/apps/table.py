@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         "table", lambda job: unfinished.extend(make(job)), _full(arguments), config_name="table_run"
     )
     if unfinished:
-        print(f"flowexp: {len(unfinished)} jobs failed:", *unfinished, sep="\n  ", file=sys.stderr)
+        print("flowexp: not everything could be done:", *unfinished, sep="\n  ", file=sys.stderr)
         print("The same command runs what is missing.", file=sys.stderr)
         raise SystemExit(1)
 
@@ -112,15 +112,15 @@ def make(command: "Command") -> list[str]:
         command: The checked config.
 
     Returns:
-        A line for each job that failed.
+        A line for each job that failed, or one for a launcher that did.
 
     Raises:
         StoppedError: SIGINT or SIGTERM.
     """
-    from flowexp.config.launching import ChosenLauncher, given_config_dir
+    from flowexp.config.launching import ChosenLauncher, LauncherError, given_config_dir
     from flowexp.tables.execute import JobTask, execute
     from flowexp.tables.planned_rows import all_jobs
-    from flowexp.tables.progress import state_of, watching
+    from flowexp.tables.progress import watching
 
     _refuse_several_processes()
     config, budget = command.config, _budget(command)
@@ -133,21 +133,21 @@ def make(command: "Command") -> list[str]:
         return []
     launcher = ChosenLauncher(JobTask({job.identity: job for job in jobs}, folder=Path.cwd()))
     signal.signal(signal.SIGTERM, _interrupt)
-    missing = [job for job in jobs if not job.is_done()]
     targets = [target for row in wanted for target in row.targets]
-    if missing:
+    unfinished: list[str] = []
+    if not all(job.is_done() for job in jobs):
         try:
             with watching(jobs, name=f"{_name(config)}, budget {budget}"):
-                execute(jobs, launcher.launch, targets=targets)
+                failed = execute(jobs, launcher.launch, targets=targets)
+            unfinished = [f"{job.title}; see {job.log_file}" for job in failed]
         except KeyboardInterrupt as interrupt:
             raise _stopped(jobs) from interrupt
+        except LauncherError as error:
+            # What it had begun may still be running and keeps its place; the rest is measured.
+            unfinished = [str(error)]
     results = [plan.result(budget=budget) for plan in plans]
     _write(results, name=_name(config), budget=budget, folder=Path(config["out"]))
-    failed = [job for job in missing if state_of(job).status == "failed"]
-    lines = [f"{job.title}; see {job.log_file}" for job in failed]
-    if not lines and not all(target.is_done() for target in targets):
-        lines = ["a job ended without a word; see the launcher's own log"]
-    return lines
+    return unfinished
 
 
 def _budget(command: "Command") -> str:

@@ -5,13 +5,13 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobStatus
 from hydra.types import HydraContext, RunMode
 
 from flowexp.config.compose import search_path
 from flowexp.config.run_source import RunAwareLoader
 
-__all__ = ["ChosenLauncher", "given_config_dir"]
+__all__ = ["ChosenLauncher", "LauncherError", "given_config_dir"]
 
 _COMMAND_LINE = "command-line"
 
@@ -24,6 +24,10 @@ def given_config_dir() -> str | None:
     return None
 
 
+class LauncherError(RuntimeError):
+    """The engine that runs jobs failed, rather than a job; what it says is the message."""
+
+
 class ChosenLauncher:
     """Hydra's launcher of the running verb, with other jobs than a sweep's.
 
@@ -31,10 +35,10 @@ class ChosenLauncher:
 
     Args:
         task: Called for each job with the verb's config and the job's overrides on top; must be
-            picklable, and must not raise.
+            picklable, must not raise, and tells whether the job is done.
     """
 
-    def __init__(self, task: Callable[[Any], Any]) -> None:
+    def __init__(self, task: Callable[[Any], bool]) -> None:
         from hydra._internal.callbacks import Callbacks
 
         running = HydraConfig.get()
@@ -52,9 +56,18 @@ class ChosenLauncher:
         )
         self._started = 0
 
-    def launch(self, jobs: Sequence[Sequence[str]]) -> list[JobReturn]:
-        """Run one job for each list of overrides; returns when all have ended."""
+    def launch(self, jobs: Sequence[Sequence[str]]) -> list[bool]:
+        """Run one job for each list of overrides; returns when all have ended, what each told.
+
+        Raises:
+            LauncherError: A worker was killed, or none could be had.
+        """
         complete = [[*self._overrides, *overrides] for overrides in jobs]
-        done = self._launcher.launch(complete, initial_job_idx=self._started)
+        try:
+            done = self._launcher.launch(complete, initial_job_idx=self._started)
+        except Exception as error:
+            # Each engine has exceptions of its own for a worker that was lost.
+            name = type(self._launcher).__name__
+            raise LauncherError(f"{name}: {type(error).__name__}: {error}") from error
         self._started += len(complete)
-        return list(done)
+        return [job.status == JobStatus.COMPLETED and bool(job.return_value) for job in done]

@@ -20,7 +20,7 @@ from flowexp.tables.jobs import Job, rewritten, token
 
 __all__ = ["JobTask", "execute", "hardware", "run_job"]
 
-Launch = Callable[[Sequence[Sequence[str]]], object]
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 
 _PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
 # A job that is alone in its allocation starts its own ranks; these would make it wait for others.
@@ -37,21 +37,26 @@ _THREADS = (
 )
 
 
-def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> None:
+def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> list[Job]:
     """Run what is missing, wave by wave; a failed job stops only those that need it.
 
     Args:
         jobs: All jobs.
         launch: Runs one job for each list of overrides ``[job=<identity>]``; returns when all have
-            ended, however they did.
+            ended, with whether each is done.
         targets: Those whose results are wanted.
+
+    Returns:
+        Those that failed here; their directories may tell of a later attempt of another table.
     """
     waiting = _missing(jobs, targets)
+    failed: list[Job] = []
     while True:
         ready = [job for job in waiting if all(parent.is_done() for parent in job.needs)]
         if not ready:
-            return
-        launch([[f"job={job.identity}"] for job in ready])
+            return failed
+        ended = launch([[f"job={job.identity}"] for job in ready])
+        failed += [job for job, done in zip(ready, ended, strict=True) if not done]
         waiting = [job for job in waiting if job not in ready]
 
 
@@ -108,17 +113,21 @@ class JobTask:
 
 
 def run_job(job: Job) -> bool:
-    """Run a job unless it is done; wait if another process is at it.
+    """Run a job unless it is done; wait if another process is at it, and take what came of it.
 
     Returns:
         Whether it is done now.
     """
     from flowexp.checkpoints.locks import locked
+    from flowexp.tables.progress import state_of
 
     job.directory.mkdir(parents=True, exist_ok=True)
+    asked = time.time()
     with locked(job.directory / "job.lock") as lock:
         if job.is_done():
             return True
+        if state_of(job, since=asked).status == "failed":
+            return False
         _prepare(job)
         started = time.time()
         code = _command(job, lock.descriptor)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flowexp.checkpoints.locks import FileLock, locked
 from flowexp.tables import execute
 from flowexp.tables.collect import table_result
 from flowexp.tables.execute import run_job
@@ -53,18 +54,19 @@ def started(monkeypatch, planned, tmp_path):
             file.unlink(missing_ok=True)
 
 
-def run_all(planned):
+def run_all(planned, failed=()):
+    """The sizes of the waves; ``failed`` are the titles that are to be told."""
     jobs = {job.identity: job for job in all_jobs(planned.rows)}
     waves = []
 
     def launch(overrides):
         waves.append(len(overrides))
         task = execute.JobTask(jobs, folder=Path.cwd())
-        for (text,) in overrides:
-            task({"job": text.removeprefix("job=")})
+        return [task({"job": text.removeprefix("job=")}) for (text,) in overrides]
 
     targets = [target for row in planned.rows for target in row.targets]
-    execute.execute(list(jobs.values()), launch, targets=targets)
+    told = execute.execute(list(jobs.values()), launch, targets=targets)
+    assert [job.title for job in told] == [*failed]
     return waves
 
 
@@ -78,7 +80,7 @@ def test_waves_go_from_parents_to_children_and_nothing_is_done_twice(planned, st
 
 def test_a_failing_job_stops_only_what_needs_it(planned, started):
     started.failing = ("a (teacher): train, seed 0",)
-    run_all(planned)
+    run_all(planned, failed=started.failing)
     assert sorted(started) == sorted(
         ["a (teacher): train, seed 0", "b (other): train, seed 0", "b: eval, seed 0"]
     )
@@ -110,7 +112,7 @@ def test_a_job_is_told_the_threads_of_the_table_not_of_the_launcher(
 
 def test_failed_and_missing_rows_are_named(planned, started):
     started.failing = ("b (other): train, seed 0",)
-    run_all(planned)
+    run_all(planned, failed=started.failing)
     for row in planned.rows:
         for job_ in row.evaluations:
             job_.done_file.unlink(missing_ok=True)
@@ -158,25 +160,52 @@ def test_what_an_earlier_table_noted_is_not_running_now(planned, started):
     assert list(plain_lines([training], ["running"], [state])) == []
 
 
-def _run_slowly(job, counter):
+def _run_announced(job, code, begin, waits, started, told):
+    acquire = FileLock.acquire
+    begin.wait(timeout=60)
+
+    def announced(lock, *, wait):
+        waits.release()
+        return acquire(lock, wait=wait)
+
     def command(job, lock):
-        with counter.get_lock():
-            counter.value += 1
-        time.sleep(0.5)
-        return 0
+        started.release()
+        return code
 
-    execute._command = command
-    run_job(job)
+    FileLock.acquire, execute._command = announced, command
+    told.put(run_job(job))
 
 
-def test_two_processes_run_a_job_once(planned, started):
+@pytest.mark.parametrize("code", [0, 1])
+def test_two_processes_run_a_job_once_and_tell_the_same_of_it(code, planned, started):
     training = planned.rows[1].evaluations[0].run
+    training.directory.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
-    counter = context.Value("i", 0)
-    processes = [context.Process(target=_run_slowly, args=(training, counter)) for _ in range(2)]
+    begin, waits, commands = context.Event(), context.Semaphore(0), context.Semaphore(0)
+    told = context.Queue()
+    processes = [
+        context.Process(target=_run_announced, args=(training, code, begin, waits, commands, told))
+        for _ in range(2)
+    ]
     for process in processes:
         process.start()
+    # taken only now: a forked process would hold the lock with us
+    with locked(training.directory / "job.lock"):
+        begin.set()
+        assert all(waits.acquire(timeout=60) for _ in processes)
+    assert [told.get(timeout=60) for _ in processes] == [code == 0] * 2
     for process in processes:
-        process.join(timeout=30)
-    assert counter.value == 1
-    assert training.is_done()
+        process.join(timeout=60)
+    assert commands.acquire(timeout=60)
+    assert not commands.acquire(block=False)
+    assert training.is_done() == (code == 0)
+
+
+def test_a_job_that_failed_before_is_tried_again(planned, started):
+    training = planned.rows[1].evaluations[0].run
+    started.failing = (training.title,)
+    assert not run_job(training)
+    assert not run_job(training)
+    started.failing = ()
+    assert run_job(training)
+    assert started == [training.title] * 3
