@@ -1,8 +1,9 @@
 """The one place where per-sample coefficients meet samples."""
 
+import torch
 from torch import Tensor
 
-__all__ = ["expand_as"]
+__all__ = ["expand_as", "factors", "scaled"]
 
 
 def expand_as(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -21,3 +22,30 @@ def expand_as(coefficient: Tensor, x: Tensor) -> Tensor:
     if c.ndim != 1 or c.shape[0] not in (1, x.shape[0]):
         raise ValueError(f"coefficient has shape {tuple(c.shape)}; expected () or ({x.shape[0]},)")
     return c.reshape(-1, *([1] * (x.ndim - 1)))
+
+
+def factors(coefficients: Tensor, *, device: torch.device | None = None) -> list[Tensor | float]:
+    """Coefficients at several times, (K,) or (K, B), one by one: numbers, or tensors (B,).
+
+    Beside a small network, tensor arithmetic on single numbers is what costs, and beside a large
+    batch every pass over it; rows of nothing but ones become the number 1 on the CPU, where asking
+    costs nothing.
+
+    Args:
+        coefficients: float64.
+        device: Where tensors are wanted; where they are by default.
+    """
+    numbers: list[Tensor | float]
+    if coefficients.ndim == 1:
+        numbers = coefficients.tolist()
+        return numbers
+    if coefficients.device.type == "cpu" and bool((coefficients == 1.0).all()):
+        return [1.0] * len(coefficients)
+    return list(coefficients.to(device).unbind())
+
+
+def scaled(x: Tensor, factor: Tensor | float) -> Tensor:
+    """``factor x``, in the dtype of ``x``; ``x`` itself where the factor is the number 1."""
+    if isinstance(factor, float):
+        return x if factor == 1.0 else x * factor
+    return expand_as(factor, x) * x

@@ -8,12 +8,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from flowexp.models import Model
-from flowexp.samplers.adaptive import StepControl, integrate
+from flowexp.models import Evaluation, Model
+from flowexp.samplers.adaptive import Slope, StepControl, integrate
 
 __all__ = ["Divergence", "ExactTrace", "Hutchinson", "Likelihood", "log_likelihood"]
 
@@ -129,21 +130,24 @@ def log_likelihood(
     low, high = model.time_range
     shape = x.shape[1:]
 
-    def slope(state: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+    def slopes(times: Tensor, rows: Tensor) -> list[Slope]:
         here = {name: None if c is None else c[rows] for name, c in conditions.items()}
 
-        def velocity(flat: Tensor) -> Tensor:
-            return model.velocity(flat.reshape(-1, *shape), t, **here).flatten(1)
+        def slope(evaluate: Evaluation, state: Tensor) -> Tensor:
+            def velocity(flat: Tensor) -> Tensor:
+                return evaluate(flat.reshape(-1, *shape), **here).velocity.flatten(1)
 
-        with torch.enable_grad():
-            v, div = divergence(velocity, state[:, :-1], rows)
-        return torch.cat([v, div[:, None]], dim=1)
+            with torch.enable_grad():
+                v, div = divergence(velocity, state[:, :-1], rows)
+            return torch.cat([v, div[:, None]], dim=1)
+
+        return [partial(slope, evaluate) for evaluate in model.at(times)]
 
     flat = x.to(torch.float64).flatten(1)
     state = torch.cat([flat, flat.new_zeros(flat.shape[0], 1)], dim=1)
     control = StepControl(rtol=rtol, atol=atol, per_sample=per_sample, max_steps=max_steps)
     with torch.no_grad():
-        state, calls = integrate(slope, state, start=low, end=high, control=control)
+        state, calls = integrate(slopes, state, start=low, end=high, control=control)
     end = torch.tensor(high, dtype=torch.float64)
     sigma = float(model.path.schedule.coefficients(end).sigma)
     latents = state[:, :-1] / sigma

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from flowexp.broadcast import expand_as
+from flowexp.broadcast import factors, scaled
 from flowexp.parameterizations import Parameterization
 from flowexp.paths import Conversion, Path, Prediction
 
@@ -140,11 +140,11 @@ class FlowModel(Model):
         t = t.to(device=x_t.device, dtype=torch.float64)
         c = self.path.schedule.coefficients(t)
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
-        scaled = (expand_as(inputs.c_in, x_t) * x_t).to(torch.float32)
+        x = scaled(x_t, inputs.c_in).to(torch.float32)
         c_noise = inputs.c_noise.to(torch.float32).expand(x_t.shape[0])
-        output = self.parameterization.evaluate(self.network, scaled, c_noise, conditions)
+        output = self.parameterization.evaluate(self.network, x, c_noise, conditions)
         output = output.to(x_t.dtype)
-        return Prediction(self.path, x_t, output, c, self.parameterization.conversion(c))
+        return Prediction(self.path, x_t, output, self.parameterization.conversion(c))
 
     def at(self, times: Tensor) -> list[Evaluation]:
         """The model at each time; all that depends on time only is computed here, at once."""
@@ -156,10 +156,8 @@ class FlowModel(Model):
         # The scalars that predictions carry are wanted where the states are.
         conversions = self.parameterization.conversion(c.to(times.device)).rows()
         c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
-        c_in = inputs.c_in.to(times.device)
-        # Numbers where they are scalars, on which tensor arithmetic is slow.
-        factors = c_in.unbind() if t.ndim > 1 else c_in.tolist()
-        rows = zip(factors, c_noise.unbind(), conversions, strict=True)
+        c_in = factors(inputs.c_in, device=times.device)
+        rows = zip(c_in, c_noise.unbind(), conversions, strict=True)
         return [partial(self._evaluate, *row) for row in rows]
 
     def _evaluate(
@@ -171,14 +169,10 @@ class FlowModel(Model):
         x_t: Tensor,
         **conditions: Tensor | None,
     ) -> Prediction:
-        if isinstance(c_in, Tensor):
-            scaled = expand_as(c_in, x_t) * x_t
-        else:
-            scaled = x_t if c_in == 1.0 else x_t * c_in
-        scaled = scaled.to(torch.float32)
+        inputs = scaled(x_t, c_in).to(torch.float32)
         times = c_noise.expand(x_t.shape[0])
-        output = self.parameterization.evaluate(self.network, scaled, times, conditions)
-        return Prediction(self.path, x_t, output.to(x_t.dtype), conversion.c, conversion)
+        output = self.parameterization.evaluate(self.network, inputs, times, conditions)
+        return Prediction(self.path, x_t, output.to(x_t.dtype), conversion)
 
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times the parameterization knows."""

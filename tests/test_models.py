@@ -145,6 +145,11 @@ def test_the_model_at_times_is_the_model(rule, schedule, dtype):
             a, b = getattr(single, kind), getattr(prepared, kind)
             assert b.dtype == dtype
             torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance * float(a.abs().max()))
+        e, v = 0.7 * single.noise, -1.3 * single.velocity
+        size = tolerance * float(e.abs().max() + v.abs().max())
+        for found in (single, prepared):
+            both = found.combined(noise=0.7, velocity=-1.3)
+            torch.testing.assert_close(both, e + v, rtol=tolerance, atol=size)
         assert float(prepared.coefficients.sigma) == pytest.approx(float(single.coefficients.sigma))
 
 

@@ -78,7 +78,7 @@ class _ClassifierFreeModel(Model):
             return self._guided(x_t, both)
         half = _first_half(both.coefficients)
         output = self._combined(both.output)
-        return Prediction(self.path, x_t, output, half, both.conversion.at(half))
+        return Prediction(self.path, x_t, output, both.conversion.at(half))
 
     def at(self, times: Tensor) -> list[Evaluation]:
         """The guided model at each time."""
@@ -93,7 +93,7 @@ class _ClassifierFreeModel(Model):
 
     def _guided(self, x_t: Tensor, both: Prediction) -> Prediction:
         output = self._combined(both.output)
-        return Prediction(self.path, x_t, output, both.coefficients, both.conversion)
+        return Prediction(self.path, x_t, output, both.conversion)
 
     def _combined(self, output: Tensor) -> Tensor:
         conditional, unconditional = output.chunk(2)

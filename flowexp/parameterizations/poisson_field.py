@@ -53,6 +53,10 @@ class _AlongNoise(Affine):
         ratio = along_x / expand_as(self.conversion.replaced(along_x, along_level), along_x)
         return super().__call__(x_t, ratio)
 
+    def of(self, state: Tensor | float, output: Tensor | float) -> Self:
+        """Another combination with the same noise."""
+        return replace(self, state=state, output=output)
+
     def rows(self) -> list[Self]:
         """One per time, each with the noise of that time."""
         single = zip(super().rows(), self.conversion.c.rows(), strict=True)

@@ -1,13 +1,12 @@
 """Affine combinations of a state and a network's output."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from flowexp.broadcast import expand_as
+from flowexp.broadcast import expand_as, factors
 
 __all__ = ["Affine", "Identity", "LeadingChannels", "leading", "negated"]
 
@@ -29,21 +28,24 @@ class Affine:
         if isinstance(self.state, float) and isinstance(self.output, float):
             return torch.add(x_t * self.state, output, alpha=self.output)
         state, factor = torch.as_tensor(self.state), torch.as_tensor(self.output)
-        return expand_as(state, x_t) * x_t + expand_as(factor, x_t) * output
+        return torch.addcmul(expand_as(state, x_t) * x_t, expand_as(factor, x_t), output)
+
+    def of(self, state: Tensor | float, output: Tensor | float) -> Self:
+        """The same kind of combination with other coefficients."""
+        return type(self)(state, output)
+
+    def combined(self, other: "Affine", own: float, others: float) -> "Affine":
+        """``own self + others other`` of one network's output, in one pass over the state."""
+        kinds = [affine for affine in (self, other) if not isinstance(affine, Identity)]
+        return (kinds or [Affine(0.0, 1.0)])[0].of(
+            own * self.state + others * other.state, own * self.output + others * other.output
+        )
 
     def rows(self) -> list[Self]:
         """One affine per row of coefficients (K,) or (K, B): of numbers, or of tensors (B,)."""
         states, outputs = torch.as_tensor(self.state), torch.as_tensor(self.output)
-        pairs = zip(_listed(states), _listed(outputs), strict=True)
-        return [replace(self, state=a, output=b) for a, b in pairs]
-
-
-def _listed(values: Tensor) -> Sequence[Tensor | float]:
-    """The rows of a tensor; numbers where they are scalars, on which tensor arithmetic is slow."""
-    if values.ndim > 1:
-        return values.unbind()
-    numbers: list[Tensor | float] = values.tolist()
-    return numbers
+        pairs = zip(factors(states), factors(outputs), strict=True)
+        return [self.of(a, b) for a, b in pairs]
 
 
 class Identity(Affine):

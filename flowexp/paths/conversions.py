@@ -75,7 +75,7 @@ class Conversion(ABC):
         beside a small network, tensor arithmetic on single numbers is what costs.
         """
         table = _Table(self)
-        return [_Row(c, table, i) for i, c in enumerate(self.c.rows())]
+        return [_Row(table, i) for i in range(len(self.c.alpha))]
 
     @property
     def _identity(self) -> Affine:
@@ -87,6 +87,10 @@ class _Table:
 
     def __init__(self, conversion: Conversion) -> None:
         self.conversion = conversion
+
+    @cached_property
+    def coefficients(self) -> list[Coefficients]:
+        return self.conversion.c.rows()
 
     @cached_property
     def data(self) -> list[Affine]:
@@ -101,12 +105,18 @@ class _Table:
         return self.conversion.velocity.rows()
 
 
-@dataclass(frozen=True)
 class _Row(Conversion):
-    """A conversion at one time of a table."""
+    """A conversion at one time of a table; what is not asked for is not computed."""
 
     table: _Table
     index: int
+
+    def __init__(self, table: _Table, index: int) -> None:
+        self.__dict__.update(table=table, index=index)
+
+    @property
+    def c(self) -> Coefficients:
+        return self.table.coefficients[self.index]
 
     @property
     def data(self) -> Affine:

@@ -24,33 +24,36 @@ class Prediction:
         path: The path that x_t lies on.
         x_t: State, (B, ...).
         output: The network's output F, (B, ...).
-        coefficients: The schedule at t.
         conversion: How F becomes data, noise and velocity.
     """
 
     path: Path
     x_t: Tensor
     output: Tensor
-    coefficients: Coefficients
     conversion: Conversion
 
     @classmethod
     def of_velocity(cls, path: Path, x_t: Tensor, t: Tensor, velocity: Tensor) -> Self:
         """The prediction whose velocity is given; t is () or (B,)."""
         c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, velocity, c, FromVelocity(c))
+        return cls(path, x_t, velocity, FromVelocity(c))
 
     @classmethod
     def of_data(cls, path: Path, x_t: Tensor, t: Tensor, data: Tensor) -> Self:
         """The prediction whose data (denoised x_t) is given; t is () or (B,)."""
         c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, data, c, FromData(c))
+        return cls(path, x_t, data, FromData(c))
 
     @classmethod
     def of_noise(cls, path: Path, x_t: Tensor, t: Tensor, noise: Tensor) -> Self:
         """The prediction whose noise is given; t is () or (B,)."""
         c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, noise, c, FromNoise(c))
+        return cls(path, x_t, noise, FromNoise(c))
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """The schedule at t."""
+        return self.conversion.c
 
     @property
     def data(self) -> Tensor:
@@ -80,3 +83,8 @@ class Prediction:
                 f"{self.path.source!r}; use velocity, data or noise, or path.D=inf"
             )
         return -self.noise / expand_as(self.coefficients.sigma, self.noise)
+
+    def combined(self, *, noise: float, velocity: float) -> Tensor:
+        """``noise e + velocity v``, in one pass over the state."""
+        affine = self.conversion.noise.combined(self.conversion.velocity, noise, velocity)
+        return affine(self.x_t, self.output)

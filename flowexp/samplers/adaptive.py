@@ -1,16 +1,26 @@
 """The adaptive Dormand-Prince 5(4) integrator, with a step size per row or one for the batch."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
 
-__all__ = ["IntegrationError", "Slope", "StepControl", "integrate"]
+__all__ = ["IntegrationError", "Slope", "SlopesAt", "StepControl", "integrate"]
 
-_NODES = (0.2, 0.3, 0.8, 8.0 / 9.0, 1.0)
+Clock = npt.NDArray[np.float64]
+"""One number per row, or one for all rows."""
+
+Mask = npt.NDArray[np.bool_]
+"""Whether, likewise."""
+
+
+_NODES = np.array([0.2, 0.3, 0.8, 8.0 / 9.0, 1.0, 1.0])[:, None]
 _ROWS = (
     (1.0 / 5.0,),
     (3.0 / 40.0, 9.0 / 40.0),
@@ -31,9 +41,14 @@ _ERROR = (
 _CALLS_AT_START, _CALLS_PER_ATTEMPT = 2, 6
 _SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 10.0
 _EXPONENT = -0.2
+_NO_ERROR = 1e-300
 
-Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``f(x, t, rows)``: slopes (b, ...) of states at times (b,); ``rows`` are their places."""
+Slope = Callable[[Tensor], Tensor]
+"""Slopes of states, (b, ...), at a time that is settled."""
+
+SlopesAt = Callable[[Tensor, Tensor], Sequence[Slope]]
+"""``f(times, rows)``: the slopes at each of some times, (K,), or (K, b) where the states have their
+own; ``rows`` are the places of the states in the batch. Both are on the device of the states."""
 
 
 class IntegrationError(RuntimeError):
@@ -65,37 +80,66 @@ class StepControl:
         if self.max_steps < 1:
             raise ValueError(f"max_steps is {self.max_steps}; expected at least 1")
 
-    def norm(self, value: Tensor) -> Tensor:
-        """Root mean square: (b,) per row, or (1,) over the batch; float64."""
-        dims = tuple(range(1, value.ndim)) if self.per_sample else tuple(range(value.ndim))
-        return value.to(torch.float64).square().mean(dims).sqrt().reshape(-1)
+    def norm(self, value: Tensor) -> Clock:
+        """Root mean square: (b,) per row, or (1,) over the batch."""
+        flat = value.flatten(1) if self.per_sample else value.reshape(1, -1)
+        total = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+        norms: Clock = total.cpu().numpy() / math.sqrt(flat.shape[1])
+        return norms
 
     def scale(self, *states: Tensor) -> Tensor:
         """``atol + rtol max |state|``."""
         size = states[0].abs()
         for other in states[1:]:
-            size = torch.maximum(size, other.abs())
+            torch.maximum(size, other.abs(), out=size)
         return size.mul_(self.rtol).add_(self.atol)
 
 
 @dataclass
 class _Walkers:
-    """The rows still under way: their places, states and slopes; the rest per row or one in all."""
+    """The rows still under way.
+
+    What is one number per row, or one for all of them, is kept where it is decided on: arithmetic
+    on a few numbers costs least there, and a device is asked for one norm an attempt.
+
+    Attributes:
+        rows: Their places in the batch.
+        x: Their states.
+        slope: The slopes there.
+        t: Their times.
+        size: The size of the next step.
+        rejected: Whether the last attempt was rejected.
+    """
 
     rows: Tensor
     x: Tensor
     slope: Tensor
-    t: Tensor
-    size: Tensor
-    rejected: Tensor
+    t: Clock
+    size: Clock
+    rejected: Mask
 
-    def select(self, keep: Tensor) -> "_Walkers":
+    def select(self, keep: Mask) -> "_Walkers":
         """The rows where ``keep`` is true."""
-        return _Walkers(**{name: value[keep] for name, value in vars(self).items()})
+        here = torch.from_numpy(keep).to(self.x.device)
+        clocks = (self.t[keep], self.size[keep], self.rejected[keep])
+        return _Walkers(self.rows[here], self.x[here], self.slope[here], *clocks)
+
+    def slopes_at(self, f: SlopesAt, times: Clock) -> Sequence[Slope]:
+        """The slopes at times (K, groups)."""
+        asked = torch.from_numpy(times).to(self.x.device)
+        return f(asked[:, 0] if times.shape[1] == 1 else asked, self.rows)
+
+    def moved(self, h: Clock, slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """``x + h sum_i weights_i slopes_i``."""
+        if len(h) == 1:
+            shares = [float(h[0]) * weight for weight in weights]
+            return _added(torch.add(self.x, slopes[0], alpha=shares[0]), slopes, shares)
+        wide = expand_as(torch.from_numpy(h), self.x)
+        return torch.addcmul(self.x, wide, _combine(slopes, weights))
 
 
 def integrate(
-    f: Slope,
+    f: SlopesAt,
     x: Tensor,
     *,
     start: float,
@@ -127,98 +171,116 @@ def integrate(
     at_end = x.clone()
     calls = torch.full((batch,), _CALLS_AT_START, dtype=torch.int64)
     walkers = _begin(f, x, start, end, control)
-    reached = walkers.t.clone()
+    reached = walkers.t.copy()
     if observe is not None:
-        observe(_shown(reached, control), x)
+        observe(_shown(reached, x, control), x)
     for attempt in range(1, control.max_steps + 1):
         accepted = _attempt(f, walkers, end, control)
-        moved, finished = torch.stack([accepted.any(), (walkers.t == end).any()]).tolist()
-        if observe is not None and moved:
+        finished = walkers.t == end
+        arriving = np.count_nonzero(finished)
+        if observe is not None and accepted.any():
             at_end[walkers.rows] = walkers.x
-            reached = reached.scatter(0, walkers.rows[: walkers.t.shape[0]], walkers.t)
-            observe(_shown(reached, control), at_end.clone())
-        if not finished:
+            reached[walkers.rows.cpu().numpy() if control.per_sample else slice(None)] = walkers.t
+            observe(_shown(reached, x, control), at_end.clone())
+        if not arriving:
             continue
-        done = (walkers.t == end).expand(walkers.rows.shape[0])
-        at_end[walkers.rows[done]] = walkers.x[done]
-        calls[walkers.rows[done].cpu()] += _CALLS_PER_ATTEMPT * attempt
-        if bool(done.all()):
+        # Walkers that share their steps arrive together.
+        arrived = walkers if arriving == len(finished) else walkers.select(finished)
+        at_end[arrived.rows] = arrived.x
+        calls[arrived.rows.cpu()] += _CALLS_PER_ATTEMPT * attempt
+        if arrived is walkers:
             return at_end, calls
-        walkers = walkers.select(~done)
+        walkers = walkers.select(~finished)
     raise IntegrationError(
         f"{walkers.rows.shape[0]} of {batch} samples did not reach t={end} in max_steps="
-        f"{control.max_steps} attempts (the first stands at t={float(walkers.t[0])}); raise "
+        f"{control.max_steps} attempts (the first stands at t={walkers.t[0]}); raise "
         f"max_steps or the tolerances"
     )
 
 
-def _shown(t: Tensor, control: StepControl) -> Tensor:
-    return t.clone() if control.per_sample else t[0].clone()
+def _shown(t: Clock, x: Tensor, control: StepControl) -> Tensor:
+    """The times as an observer is told them, a copy."""
+    told = torch.tensor(t, dtype=torch.float64, device=x.device)
+    return told if control.per_sample else told[0]
 
 
-def _begin(f: Slope, x: Tensor, start: float, end: float, control: StepControl) -> _Walkers:
+def _begin(f: SlopesAt, x: Tensor, start: float, end: float, control: StepControl) -> _Walkers:
     """The walkers at the start with scipy's initial step size."""
     batch = x.shape[0]
     groups = batch if control.per_sample else 1
+    t = np.full(groups, start)
+    span, sign = abs(end - start), math.copysign(1.0, end - start)
     rows = torch.arange(batch, device=x.device)
-    t = torch.full((groups,), start, dtype=torch.float64, device=x.device)
-    span, sign = abs(end - start), 1.0 if end > start else -1.0
-    slope = f(x, t.expand(batch), rows)
+    walkers = _Walkers(rows, x, x, t, t, np.zeros(groups, dtype=bool))
+    walkers.slope = slope = walkers.slopes_at(f, t[None])[0](x)
     scale = control.scale(x)
     d0, d1 = control.norm(x / scale), control.norm(slope / scale)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
-    h0 = torch.where(tiny, 1e-6, 0.01 * d0 / d1).clamp(max=span)
-    probe = x + expand_as(sign * h0, x) * slope
-    change = f(probe, (t + sign * h0).expand(batch), rows) - slope
-    d2 = control.norm(change / scale) / h0
-    largest = torch.maximum(d1, d2)
-    h1 = torch.where(largest <= 1e-15, (1e-3 * h0).clamp(min=1e-6), (0.01 / largest) ** 0.2)
-    size = torch.minimum(100.0 * h0, h1).clamp(max=span)
-    return _Walkers(rows, x, slope, t, size, torch.zeros_like(t, dtype=torch.bool))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h0 = np.minimum(np.where(tiny, 1e-6, 0.01 * d0 / d1), span)
+        probe = walkers.moved(sign * h0, [slope], [1.0])
+        change = walkers.slopes_at(f, (t + sign * h0)[None])[0](probe) - slope
+        d2 = control.norm(change / scale) / h0
+        largest = np.maximum(d1, d2)
+        small = np.maximum(1e-3 * h0, 1e-6)
+        h1 = np.where(largest <= 1e-15, small, (0.01 / largest) ** 0.2)
+    walkers.size = np.minimum(np.minimum(100.0 * h0, h1), span)
+    return walkers
 
 
-def _attempt(f: Slope, w: _Walkers, end: float, control: StepControl) -> Tensor:
+def _attempt(f: SlopesAt, w: _Walkers, end: float, control: StepControl) -> Mask:
     """One attempt of every walker; returns which were accepted, and moves those."""
-    sign = torch.sign(end - w.t)
-    smallest = 10.0 * (torch.nextafter(w.t, sign * torch.inf) - w.t).abs()
+    sign = math.copysign(1.0, end - float(w.t[0]))
+    smallest = 10.0 * np.abs(np.nextafter(w.t, sign * math.inf) - w.t)
     stuck = w.rejected & (w.size < smallest)
-    t_new = w.t + sign * torch.maximum(w.size, smallest)
-    t_new = torch.where(sign * (t_new - end) > 0.0, end, t_new)
+    t_new = w.t + sign * np.maximum(w.size, smallest)
+    t_new = np.where(sign * (t_new - end) > 0.0, end, t_new)
     h = t_new - w.t
     x_new, slope_new, deviation = _step(f, w, t_new, h)
-    error = control.norm(deviation.div_(control.scale(w.x, x_new)))
-    bad, lost = torch.stack([stuck.any(), ~torch.isfinite(error).all()]).tolist()
-    if bad or lost:
-        where = f"near t={float(w.t[torch.nonzero(stuck | ~torch.isfinite(error))[0, 0]])}"
-        reason = "the state is not finite" if lost else "the step size fell below float64's spacing"
+    error = np.abs(h) * control.norm(deviation.div_(control.scale(w.x, x_new)))
+    lost = ~np.isfinite(error)
+    if np.count_nonzero(stuck | lost):
+        where = f"near t={w.t[np.nonzero(stuck | lost)[0][0]]}"
+        reason = "the step size fell below float64's spacing"
+        if lost.any():
+            reason = "the state is not finite"
         raise IntegrationError(f"{reason} {where}; the model's velocity may be singular there")
-    accepted = error < 1.0
-    factor = (_SAFETY * error**_EXPONENT).clamp(_SMALLEST, _LARGEST)
-    factor = torch.where(accepted & w.rejected, factor.clamp(max=1.0), factor)
-    mask = accepted.reshape(-1, *([1] * (w.x.ndim - 1)))
-    w.x = torch.where(mask, x_new, w.x)
-    w.slope = torch.where(mask, slope_new, w.slope)
-    w.t = torch.where(accepted, t_new, w.t)
-    w.size = h.abs() * factor
+    accepted: Mask = error < 1.0
+    factor = _SAFETY * np.maximum(error, _NO_ERROR) ** _EXPONENT
+    factor = np.minimum(np.maximum(factor, _SMALLEST), _LARGEST)
+    factor = np.where(accepted & w.rejected, np.minimum(factor, 1.0), factor)
+    moved = np.count_nonzero(accepted)
+    if moved == len(accepted):
+        w.x, w.slope = x_new, slope_new
+    elif moved:
+        mask = torch.from_numpy(accepted).to(w.x.device).reshape(-1, *([1] * (w.x.ndim - 1)))
+        w.x, w.slope = torch.where(mask, x_new, w.x), torch.where(mask, slope_new, w.slope)
+    w.t = np.where(accepted, t_new, w.t)
+    w.size = np.abs(h) * factor
     w.rejected = ~accepted
     return accepted
 
 
-def _step(f: Slope, w: _Walkers, t_new: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """New states, their slopes, and the estimated error of the states."""
-    count = w.x.shape[0]
-    wide = expand_as(h, w.x)
+def _step(f: SlopesAt, w: _Walkers, t_new: Clock, h: Clock) -> tuple[Tensor, Tensor, Tensor]:
+    """New states, their slopes, and the estimated error of the states divided by h."""
+    times = w.t + _NODES * h
+    # Where the step ends to the last digit, so that the end of the range is not overstepped.
+    times[-1] = t_new
+    *inner, last = w.slopes_at(f, times)
     slopes = [w.slope]
-    for c, row in zip(_NODES, _ROWS, strict=True):
-        state = torch.addcmul(w.x, wide, _combine(slopes, row))
-        slopes.append(f(state, (w.t + c * h).expand(count), w.rows))
-    x_new = torch.addcmul(w.x, wide, _combine(slopes, _WEIGHTS))
-    slopes.append(f(x_new, t_new.expand(count), w.rows))
-    return x_new, slopes[-1], _combine(slopes, _ERROR).mul_(wide)
+    for slope, row in zip(inner, _ROWS, strict=True):
+        slopes.append(slope(w.moved(h, slopes, row)))
+    x_new = w.moved(h, slopes, _WEIGHTS)
+    slopes.append(last(x_new))
+    return x_new, slopes[-1], _combine(slopes, _ERROR)
 
 
-def _combine(slopes: list[Tensor], weights: tuple[float, ...]) -> Tensor:
-    out = slopes[0] * weights[0]
+def _combine(slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return _added(slopes[0] * weights[0], slopes, weights)
+
+
+def _added(out: Tensor, slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """``out`` and the slopes after the first, weighted."""
     for slope, weight in zip(slopes[1:], weights[1:], strict=True):
         if weight != 0.0:
             out.add_(slope, alpha=weight)

@@ -1,15 +1,18 @@
 """The adaptive Dormand-Prince 5(4) sampler."""
 
+from collections.abc import Mapping
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.models import Model
-from flowexp.samplers.adaptive import Slope, StepControl, integrate
+from flowexp.models import Evaluation, Model
+from flowexp.samplers.adaptive import Slope, SlopesAt, StepControl, integrate
 from flowexp.samplers.base import Sampler, Samples, StepObserver
 from flowexp.seeding import Noise
 
-__all__ = ["DormandPrince", "velocity_of"]
+__all__ = ["DormandPrince", "conditions_of", "velocity_of"]
 
 
 class DormandPrince(Sampler):
@@ -85,10 +88,10 @@ class DormandPrince(Sampler):
                 the spacing of float64 times, or its state is not finite.
         """
         low, start = model.time_range[0], self.start_of(model)
-        slope = velocity_of(model, conditions, batch=e.shape[0])
+        slopes = velocity_of(model, conditions, batch=e.shape[0])
         scaled_at = torch.full((), self.scale_time(model), dtype=torch.float64, device=e.device)
         x = model.path.start(e.to(self.dtype), scaled_at)
-        x, nfe = integrate(slope, x, start=start, end=low, control=self.control, observe=on_step)
+        x, nfe = integrate(slopes, x, start=start, end=low, control=self.control, observe=on_step)
         if low > 0.0 and self.denoise_at_end:
             x, nfe = _denoised(model, x, low, conditions), nfe + 1
             if on_step is not None:
@@ -124,7 +127,7 @@ class DormandPrince(Sampler):
         return model.time_range[1] if self.start_time is None else model.path.schedule.t_max
 
 
-def velocity_of(model: Model, conditions: dict[str, Tensor | None], *, batch: int) -> Slope:
+def velocity_of(model: Model, conditions: dict[str, Tensor | None], *, batch: int) -> SlopesAt:
     """A model's velocity as the slope of an adaptive walk, which may drop rows of the batch.
 
     Args:
@@ -133,13 +136,24 @@ def velocity_of(model: Model, conditions: dict[str, Tensor | None], *, batch: in
         batch: B.
     """
 
-    def slope(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        if x.shape[0] == batch:
-            return model.velocity(x, t, **conditions)
-        here = {name: None if c is None else c[rows] for name, c in conditions.items()}
-        return model.velocity(x, t, **here)
+    def slopes(times: Tensor, rows: Tensor) -> list[Slope]:
+        here = conditions_of(conditions, rows, batch=batch)
+        return [partial(_velocity, evaluate, here) for evaluate in model.at(times)]
 
-    return slope
+    return slopes
+
+
+def conditions_of(
+    conditions: Mapping[str, Tensor | None], rows: Tensor, *, batch: int
+) -> Mapping[str, Tensor | None]:
+    """The conditions of the rows of a batch that are still under way."""
+    if rows.shape[0] == batch:
+        return conditions
+    return {name: None if c is None else c[rows] for name, c in conditions.items()}
+
+
+def _velocity(evaluate: Evaluation, conditions: Mapping[str, Tensor | None], x: Tensor) -> Tensor:
+    return evaluate(x, **conditions).velocity
 
 
 def _denoised(model: Model, x: Tensor, low: float, conditions: dict[str, Tensor | None]) -> Tensor:

@@ -112,9 +112,8 @@ class Inversion:
         start = torch.full((), self._start_time(model), dtype=torch.float64, device=x.device)
         state = self._start_state(model, x.to(self.sampler.dtype), start, noise)
         if isinstance(self.sampler, DormandPrince):
-            slope = velocity_of(model, conditions, batch=x.shape[0])
             state, nfe = integrate(
-                slope,
+                velocity_of(model, conditions, batch=x.shape[0]),
                 state,
                 start=float(start),
                 end=self.sampler.start_of(model),

@@ -1,14 +1,16 @@
 """The adaptive Dormand-Prince 5(4) sampler in the logarithm of the noise level."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from flowexp.broadcast import expand_as
-from flowexp.models import Model
-from flowexp.samplers.adaptive import StepControl, integrate
+from flowexp.broadcast import factors, scaled
+from flowexp.models import Evaluation, Model
+from flowexp.samplers.adaptive import Slope, StepControl, integrate
 from flowexp.samplers.base import Sampler, Samples, StepObserver
+from flowexp.samplers.dormand_prince import conditions_of
 from flowexp.seeding import Noise
 
 __all__ = ["LogDormandPrince"]
@@ -90,15 +92,25 @@ class LogDormandPrince(Sampler):
         schedule, batch = model.path.schedule, e.shape[0]
         low, high = self._range(model)
 
-        def place(z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        def levels(u: Tensor) -> tuple[Tensor, Tensor]:
             t = schedule.time_at_nsr(torch.exp(u)).clamp(*model.time_range)
-            return expand_as(schedule.coefficients(t).alpha, z) * z, t
+            return schedule.coefficients(t).alpha, t
 
-        def slope(z: Tensor, u: Tensor, rows: Tensor) -> Tensor:
-            whole = z.shape[0] == batch
-            here = {k: c if whole or c is None else c[rows] for k, c in conditions.items()}
-            x, t = place(z, u)
-            return expand_as(torch.exp(u), z) * model.noise(x, t, **here)
+        def slopes(u: Tensor, rows: Tensor) -> list[Slope]:
+            here = conditions_of(conditions, rows, batch=batch)
+            alphas, times = levels(u)
+
+            def slope(
+                evaluate: Evaluation, alpha: Tensor | float, nsr: Tensor | float, z: Tensor
+            ) -> Tensor:
+                return scaled(evaluate(scaled(z, alpha), **here).noise, nsr)
+
+            levels_of = zip(model.at(times), factors(alphas), factors(torch.exp(u)), strict=True)
+            return [partial(slope, *level) for level in levels_of]
+
+        def place(z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+            alpha, t = levels(u)
+            return scaled(z, alpha), t
 
         def shown(u: Tensor, z: Tensor) -> None:
             if on_step is not None:
@@ -107,7 +119,7 @@ class LogDormandPrince(Sampler):
 
         z = math.exp(high) * e.to(self.dtype)
         z, nfe = integrate(
-            slope, z, start=high, end=low, control=self.control, observe=shown if on_step else None
+            slopes, z, start=high, end=low, control=self.control, observe=shown if on_step else None
         )
         x, t = place(z, torch.full((), low, dtype=torch.float64, device=e.device))
         if self.denoise_at_end:

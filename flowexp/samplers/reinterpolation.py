@@ -64,6 +64,7 @@ class Reinterpolation(FixedStepSampler):
 
 def _corrected(prediction: Prediction, ahead: Prediction) -> Prediction:
     """What the mean of two velocities says about the first one's state."""
-    c = prediction.coefficients
     velocity = 0.5 * (prediction.velocity + ahead.velocity)
-    return Prediction(prediction.path, prediction.x_t, velocity, c, FromVelocity(c))
+    return Prediction(
+        prediction.path, prediction.x_t, velocity, FromVelocity(prediction.coefficients)
+    )

@@ -50,12 +50,14 @@ class Level:
     Attributes:
         time: The path's time.
         w: The diffusion coefficient.
+        pull: ``w / sigma``: the score's part of the drift is ``-pull`` times the noise.
         evaluate: The model there.
         is_defined: Whether the model may be asked.
     """
 
     time: float
     w: float
+    pull: float
     evaluate: Evaluation
     is_defined: bool
 
@@ -172,15 +174,16 @@ class SDE(Sampler):
 
     def drift(self, x: Tensor, level: Level, conditions: Mapping[str, Tensor | None]) -> Tensor:
         """``-v + w s``: the drift towards the data, one evaluation."""
-        prediction = level.evaluate(x, **conditions)
-        return (level.w * prediction.score).sub_(prediction.velocity)
+        return level.evaluate(x, **conditions).combined(noise=-level.pull, velocity=-1.0)
 
     def _levels(self, model: Model, times: Tensor) -> list[Level]:
         listed = times.tolist()
-        w = self.diffusion(model.path.schedule, times.cpu()).tolist()
+        schedule, here = model.path.schedule, times.cpu()
+        w = self.diffusion(schedule, here)
+        pull = w / schedule.coefficients(here).sigma
         low, _ = model.time_range
         defined = [t > 0.0 and t >= low for t in listed]
-        rows = zip(listed, w, model.at(times), defined, strict=True)
+        rows = zip(listed, w.tolist(), pull.tolist(), model.at(times), defined, strict=True)
         return [Level(*row) for row in rows]
 
     def _times(self, model: Model) -> Tensor:

@@ -116,7 +116,7 @@ class KnownNoise(Model):
     def predict(self, x_t, t, **conditions):
         self.asked = x_t
         c = self.path.schedule.coefficients(t)
-        self.prediction = Prediction(self.path, x_t, self.noise.to(x_t.dtype), c, FromNoise(c))
+        self.prediction = Prediction(self.path, x_t, self.noise.to(x_t.dtype), FromNoise(c))
         return self.prediction
 
 
@@ -172,11 +172,11 @@ class Oracle(Model):
     def predict(self, x_t, t, **conditions):
         c = self.path.schedule.coefficients(t.to(torch.float64))
         if isinstance(self.head, NoisePrediction):
-            return Prediction(self.path, x_t, self.e, c, FromNoise(c))
+            return Prediction(self.path, x_t, self.e, FromNoise(c))
         a = {k: getattr(c, k).reshape(-1, *[1] * (x_t.ndim - 1)) for k in vars(c)}
         x = (x_t - a["sigma"] * self.e) / a["alpha"]
         velocity = a["d_alpha"] * x + a["d_sigma"] * self.e
-        return Prediction(self.path, x_t, velocity, c, self.head.conversion(c))
+        return Prediction(self.path, x_t, velocity, self.head.conversion(c))
 
 
 def check_first_order(case):

@@ -70,7 +70,7 @@ def test_velocity_is_accurate_in_float32_near_both_ends(name):
     root = (c.alpha**2 * sd**2 + c.sigma**2).sqrt()
     target = (column(c.sigma / sd) * x - column(c.alpha * sd) * e) / column(root)
     conversion = EDMPreconditioning(sigma_data=sd).conversion(c)
-    velocity = Prediction(path, point.x_t.float(), target.float(), c, conversion).velocity
+    velocity = Prediction(path, point.x_t.float(), target.float(), conversion).velocity
     scale = column((c.d_alpha**2 + c.d_sigma**2).sqrt().clamp(min=1.0))
     error = ((velocity.double() - point.velocity) / scale).abs().max()
     assert error < 2e-5

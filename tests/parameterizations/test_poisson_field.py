@@ -19,7 +19,7 @@ def prediction(path, x_t, t, displacement, *, z_exp=5.0, extra=True):
     wide = along_z.reshape(-1, 1, 1, 1).expand_as(along_x[:, :1])
     output = torch.cat([along_x, wide], dim=1) if extra else along_x
     conversion = PoissonFieldPrediction(z_exp=z_exp).conversion(c)
-    return Prediction(path, x_t, output, c, conversion)
+    return Prediction(path, x_t, output, conversion)
 
 
 @pytest.mark.parametrize("schedule", [VE(), Linear()])
@@ -67,7 +67,7 @@ def test_zero_output_has_finite_gradients():
     output = torch.zeros(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     c = path.schedule.coefficients(t)
     conversion = PoissonFieldPrediction().conversion(c)
-    found = Prediction(path, torch.ones(2, 1, 3, 3, dtype=torch.float64), output, c, conversion)
+    found = Prediction(path, torch.ones(2, 1, 3, 3, dtype=torch.float64), output, conversion)
     found.velocity.square().sum().backward()
     assert torch.isfinite(output.grad).all()
 

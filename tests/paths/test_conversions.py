@@ -57,7 +57,7 @@ def test_preconditioned_output_is_edm_at_the_rescaled_state(name):
     sd = 0.5
     c = path.schedule.coefficients(point.t)
     output = torch.randn(point.x_t.shape, generator=torch.Generator().manual_seed(3)).double()
-    prediction = Prediction(path, point.x_t, output, c, FromPreconditioned(c, sigma_data=sd))
+    prediction = Prediction(path, point.x_t, output, FromPreconditioned(c, sigma_data=sd))
     nsr = (c.sigma / c.alpha)[:, None, None]
     scaled = point.x_t / c.alpha[:, None, None]
     skip = sd**2 / (nsr**2 + sd**2)
