@@ -87,6 +87,7 @@ class Row:
         us_per_step: Time beside the network in the fastest round: what else the computer does can
             only add to it.
         median_us: Median over the rounds.
+        network_us: The U-Net's fastest call.
         allowed_us: 50 us and 2 % of the U-Net's time for the calls of a step.
     """
 
@@ -97,6 +98,7 @@ class Row:
     nfe: int
     us_per_step: float
     median_us: float
+    network_us: float
     allowed_us: float
 
 
@@ -126,7 +128,7 @@ class Contest:
     """A sampler against a bare loop of as many calls of the same network."""
 
     def __init__(self, name: str, path: str, network: nn.Module, batch: int) -> None:
-        self.network = network
+        self.name, self.path, self.network = name, path, network
         self.model = model_on(path, network)
         self.sampler = sampler_named(name, path)
         self.sampler.check(self.model)
@@ -153,17 +155,15 @@ class Contest:
                 self.network(self.e, c_noise)
             return time.process_time() - start
 
-    def overhead(self, rounds: int, repeats: int) -> list[float]:
-        """Microseconds per step beside the network, one number a round."""
-        found = []
-        for number in range(rounds):
-            order = (self.sampled, self.bare) if number % 2 else (self.bare, self.sampled)
-            taken = {turn.__name__: 0.0 for turn in order}
-            for _ in range(repeats):
-                for turn in order:
-                    taken[turn.__name__] += turn()
-            found.append((taken["sampled"] - taken["bare"]) / repeats / self.steps * 1e6)
-        return found
+    def overhead(self, *, sampled_first: bool, seconds: float) -> float:
+        """Microseconds per step beside the network, over about so many seconds."""
+        order = (self.sampled, self.bare) if sampled_first else (self.bare, self.sampled)
+        repeats = max(1, round(seconds / max(self.sampled(), 1e-6)))
+        taken = {turn.__name__: 0.0 for turn in order}
+        for _ in range(repeats):
+            for turn in order:
+                taken[turn.__name__] += turn()
+        return (taken["sampled"] - taken["bare"]) / repeats / self.steps * 1e6
 
 
 def unet() -> UNet:
@@ -173,53 +173,46 @@ def unet() -> UNet:
     return network.eval()
 
 
-def network_us(network: nn.Module, batch: int, rounds: int) -> float:
-    """Microseconds of one call in the fastest round."""
+def network_us(network: nn.Module, batch: int) -> float:
+    """Microseconds of one call, after another."""
     x, c_noise = torch.randn(batch, *SHAPE), torch.zeros(batch)
-    taken = []
     with torch.inference_mode():
-        for _ in range(rounds + 1):
-            start = time.process_time()
-            network(x, c_noise)
-            taken.append((time.process_time() - start) * 1e6)
-    return min(taken[1:])
+        network(x, c_noise)
+        start = time.process_time()
+        network(x, c_noise)
+        return (time.process_time() - start) * 1e6
 
 
-def measured(contest: Contest, name: str, path: str, *, rounds: int, call_us: float) -> Row:
-    """The row of one sampler."""
-    once = max(contest.sampled(), 1e-6)
-    repeats = max(1, round(SECONDS / rounds / once))
-    us = contest.overhead(rounds, repeats)
-    allowed = ALLOWED_US + ALLOWED_SHARE * call_us * contest.nfe / contest.steps
-    return Row(
-        name,
-        path,
-        len(contest.e),
-        contest.steps,
-        contest.nfe,
-        min(us),
-        statistics.median(us),
-        allowed,
-    )
-
-
-def all_rows(
-    rounds: int, calls: dict[int, float], names: Sequence[str]
-) -> tuple[list[Row], dict[str, str]]:
-    """The rows of every sampler on both paths, and why some have none."""
-    rows: list[Row] = []
+def contests(names: Sequence[str]) -> tuple[list[Contest], dict[str, str]]:
+    """Every sampler on both paths with both batch sizes, and why some are left out."""
+    found: list[Contest] = []
     left_out: dict[str, str] = {}
     for name in names:
         for path in ("linear", "edm"):
             try:
-                contests = [Contest(name, path, StandIn(), batch) for batch in BATCHES]
+                found += [Contest(name, path, StandIn(), batch) for batch in BATCHES]
             except (ValueError, UsageError) as error:
                 left_out[f"{name} on {path}"] = str(error).splitlines()[0]
-                continue
-            rows += [
-                measured(c, name, path, rounds=rounds, call_us=calls[len(c.e)]) for c in contests
-            ]
-    return rows, left_out
+    return found, left_out
+
+
+def measured(those: Sequence[Contest], rounds: int, network: nn.Module) -> list[Row]:
+    """The rows. A round goes through all of them, so that a busy moment spoils no row's rounds."""
+    us: list[list[float]] = [[] for _ in those]
+    calls: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+    for number in range(rounds):
+        for batch, taken in calls.items():
+            taken.append(network_us(network, batch))
+        for contest, found in zip(those, us, strict=True):
+            even = number % 2 == 0
+            found.append(contest.overhead(sampled_first=even, seconds=SECONDS / rounds))
+    rows = []
+    for contest, found in zip(those, us, strict=True):
+        call = min(calls[len(contest.e)])
+        allowed = ALLOWED_US + ALLOWED_SHARE * call * contest.nfe / contest.steps
+        facts = (contest.name, contest.path, len(contest.e), contest.steps, contest.nfe)
+        rows.append(Row(*facts, min(found), statistics.median(found), call, allowed))
+    return rows
 
 
 def noise_us(batch: int) -> float:
@@ -238,7 +231,7 @@ def cross_check(network: nn.Module, calls: dict[int, float]) -> list[dict[str, A
     found = []
     for name, batch, rounds in WITH_UNET:
         contest = Contest(name, "linear", network, batch)
-        us = contest.overhead(rounds, 1)
+        us = [contest.overhead(sampled_first=n % 2 == 0, seconds=0.0) for n in range(rounds)]
         step = calls[batch] * contest.nfe / contest.steps
         shares = [value / step for value in us]
         found.append(
@@ -302,15 +295,16 @@ def report(result: dict[str, Any], rows: Sequence[Row]) -> str:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--samplers", nargs="*", default=None, help="all by default")
     parser.add_argument("--no-unet", action="store_true", help="skip the cross-check")
     parser.add_argument("--out", type=Path, default=Path("outputs/tables"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     network = unet()
-    calls = {batch: network_us(network, batch, arguments.rounds) for batch in BATCHES}
-    rows, left_out = all_rows(arguments.rounds, calls, arguments.samplers or options("sampler"))
+    those, left_out = contests(arguments.samplers or options("sampler"))
+    rows = measured(those, arguments.rounds, network)
+    calls = {row.batch: row.network_us for row in rows}
     result = {
         "command": "python scripts/bench_samplers.py",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
