@@ -93,8 +93,7 @@ class StepCostCalibration(Calibration):
         for name, value, least in (("num", num, 1), ("fine_steps", fine_steps, 2)):
             if value < least:
                 raise ValueError(f"{name} is {value}; expected at least {least}")
-        disturbed = rule.needs_gaussian or getattr(rule, "perturbation", None) is not None
-        if type(rule).step is FixedStepSampler.step or disturbed:
+        if type(rule).step is FixedStepSampler.step or rule.adds_noise:
             raise ValueError(
                 f"rule is {type(rule).__name__}, whose steps depend on more than where they begin; "
                 f"choose a one-step method without noise, such as euler or heun"

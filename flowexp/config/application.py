@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
 from flowexp.config.compose import search_path
+from flowexp.config.loader import RunAwareLoader
 from flowexp.config.problems import ConfigError
-from flowexp.config.run_source import RunAwareLoader
 from flowexp.errors import UsageError
 
 __all__ = ["Job", "examine", "launch"]

@@ -12,8 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from flowexp.config import schema
+from flowexp.config.loader import RunAwareLoader, with_run
 from flowexp.config.locations import conf_dir
-from flowexp.config.run_source import RunAwareLoader, with_run
 from flowexp.config.shipped_source import ShippedSource
 
 __all__ = ["compose", "repository", "search_path", "with_run"]

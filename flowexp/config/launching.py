@@ -9,7 +9,7 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext, RunMode
 
 from flowexp.config.compose import search_path
-from flowexp.config.run_source import RunAwareLoader
+from flowexp.config.loader import RunAwareLoader
 
 __all__ = ["ChosenLauncher", "LauncherError", "given_config_dir"]
 

@@ -13,20 +13,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from flowexp.config.schema import starts_from_run
+__all__ = ["CONFIG", "MANIFEST", "RunSource", "run_in"]
 
-__all__ = ["RunAwareLoader", "RunSource", "run_in", "with_run"]
+CONFIG, MANIFEST = "config.yaml", "manifest.json"
+"""The files of a run directory that options come from."""
 
 _OPTION = "run"
 
@@ -46,7 +43,7 @@ class RunSource(ConfigSource):
 
     def available(self) -> bool:
         """Whether the directory is a run directory; without a directory, nothing is served."""
-        return not self.path or (Path(self.path) / "config.yaml").is_file()
+        return not self.path or (Path(self.path) / CONFIG).is_file()
 
     def is_group(self, config_path: str) -> bool:
         """Whether the stored config has this group or a group inside it."""
@@ -105,9 +102,9 @@ class RunSource(ConfigSource):
         if not self.path or not self.available():
             self._config = {}
             return
-        self._config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        self._config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         self._groups = {k for k, v in (self._config or {}).items() if isinstance(v, dict)}
-        manifest = folder / "manifest.json"
+        manifest = folder / MANIFEST
         if manifest.is_file():
             choices = json.loads(manifest.read_text(encoding="utf-8")).get("choices", {})
             self._groups |= {g for g in choices if "@" not in g and not g.startswith("hydra")}
@@ -129,60 +126,3 @@ def run_in(overrides: list[str]) -> str | None:
         value = override.value()
         return None if value is None else str(value).strip("'\"")
     return None
-
-
-class _Repository(ConfigRepository):
-    """Hydra's repository, which Hydra copies before every composition and every group it lists.
-
-    What it may change on the copy is which sources there are, not the sources: a deep copy of all
-    registered schemas took most of the time of ``--help``.
-    """
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Repository":
-        return copy.copy(self)
-
-
-class _Loader(ConfigLoaderImpl):
-    """Hydra's loader over such a repository."""
-
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
-        super().__init__(config_search_path)
-        self.repository = _Repository(config_search_path)
-
-
-class RunAwareLoader(_Loader):
-    """Hydra's loader, with the run named in the overrides on its search path.
-
-    It looks anew at every composition, so a sweep over ``run=a,b`` sees each run's own config.
-    """
-
-    def load_configuration(
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
-    ) -> DictConfig:
-        """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
-        # A verb that starts from a run can show its help before one is named.
-        run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
-        loader = _Loader(with_run(self.config_search_path, run))
-        return loader.load_configuration(
-            config_name=config_name,
-            overrides=overrides,
-            run_mode=run_mode,
-            from_shell=from_shell,
-            validate_sweep_overrides=validate_sweep_overrides,
-        )
-
-
-def with_run(search_path: ConfigSearchPath, run: str | None) -> ConfigSearchPath:
-    """A search path that also serves the options of a run directory."""
-    if run is None:
-        return search_path
-    extended = copy.deepcopy(search_path)
-    schema = extended.get_path().pop(-1)
-    extended.append(provider="run", path=f"run://{Path(run).resolve() if run else ''}")
-    extended.get_path().append(schema)
-    return extended

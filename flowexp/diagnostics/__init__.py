@@ -5,6 +5,7 @@ from flowexp.diagnostics.bits_per_dim import BitsPerDim, dequantized
 from flowexp.diagnostics.curvature import Curvature
 from flowexp.diagnostics.first_order import FirstOrderDefect
 from flowexp.diagnostics.nfe import NetworkEvaluations
+from flowexp.diagnostics.solver_error import SolverError
 from flowexp.diagnostics.straightness import Straightness, straightness
 from flowexp.diagnostics.trajectory import Station, TrajectoryMetric, linear_clock, walk
 
@@ -25,4 +26,5 @@ __all__ = [
     "BitsPerDim",
     "dequantized",
     "NetworkEvaluations",
+    "SolverError",
 ]

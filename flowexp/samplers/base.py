@@ -101,6 +101,11 @@ class Sampler(ABC):
 
     needs_gaussian: bool = False
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether a sample depends on more than its source draw."""
+        return self.needs_gaussian
+
     @abstractmethod
     def sample(
         self,

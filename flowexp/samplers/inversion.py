@@ -206,7 +206,7 @@ def _require_invertible(sampler: object) -> None:
             f"sampler is {type(sampler).__name__}, which cannot be walked the other way; use one "
             f"of fixed steps, or dopri5"
         )
-    if sampler.needs_gaussian or getattr(sampler, "perturbation", None) is not None:
+    if sampler.adds_noise:
         raise ValueError(
             f"sampler {type(sampler).__name__} adds noise between its steps; only a deterministic "
             f"sampler can be walked the other way"

@@ -121,6 +121,11 @@ class RungeKutta(FixedStepSampler):
         self._stages = [(node, _nonzero(row)) for node, row in zip(c[1:], a, strict=True)]
         self._weights = _nonzero(self.tableau.b)
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether there is a perturbation."""
+        return self.perturbation is not None
+
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:

@@ -44,6 +44,7 @@ COMPANIONS = {
         "objective=velocity_refinement",
         "network.in_channels=2",
     ],
+    "metric/solver_error_of_teacher": ["metric.solver_error.reference.run=somewhere"],
     "sampler/refiner": ["sampler=flowturbo", "sampler.refiner.run=somewhere"],
     "sampler/diffusion": ["sampler=sde"],
     "sampler/last_step": ["sampler=sde"],

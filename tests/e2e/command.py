@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -70,16 +71,19 @@ def flowexp(
     return Outcome(done.returncode, done.stdout, done.stderr, cpu)
 
 
-def start(*arguments, cwd: Path) -> subprocess.Popen:
-    """Start one command in its own process group, to be killed later."""
+def start(*arguments, cwd: Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen:
+    """Start one command in its own process group, to be interrupted or killed later."""
     environment = {**os.environ, "FLOWEXP_CACHE": str(cwd / ".cache")}
     return subprocess.Popen(
         [*FLOWEXP, *map(str, arguments)],
         cwd=cwd,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
         env=environment,
         start_new_session=True,
+        # A suite that was started in the background has inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.command import FLOWEXP, flowexp, wait_for
+from tests.e2e.command import flowexp, start, wait_for
 from tests.e2e.test_launchers import PLUGINS, installed
 from tests.tables.files import job, table, write
 
@@ -76,15 +76,7 @@ def test_trainings_of_two_processes_give_the_numbers_of_one(local, tmp_path):
 def test_ctrl_c_stops_the_jobs_and_the_same_command_continues(tmp_path):
     long = job("trainer.max_kimg=25.6", "trainer.checkpoint_kimg=25.6")
     write(tmp_path / "mine", "mine/shared", table(ROWS[:1], jobs={"teacher": long}))
-    process = subprocess.Popen(
-        [*FLOWEXP, *COMMAND],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "FLOWEXP_CACHE": str(tmp_path / ".cache")},
-        start_new_session=True,
-    )
+    process = start(*COMMAND, cwd=tmp_path, stderr=subprocess.PIPE)
     wait_for(
         lambda: any(f.read_text() for f in tmp_path.glob("outputs/jobs/train/*/metrics.jsonl"))
     )
