@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flowexp.models import Evaluation, Model
-from flowexp.samplers.adaptive import Slope, StepControl, integrate
+from flowexp.samplers.adaptive import Slope, StepControl, conditions_of, integrate
 
 __all__ = ["Divergence", "ExactTrace", "Hutchinson", "Likelihood", "log_likelihood"]
 
@@ -131,7 +131,7 @@ def log_likelihood(
     shape = x.shape[1:]
 
     def slopes(times: Tensor, rows: Tensor) -> list[Slope]:
-        here = {name: None if c is None else c[rows] for name, c in conditions.items()}
+        here = conditions_of(conditions, rows, batch=x.shape[0])
 
         def slope(evaluate: Evaluation, state: Tensor) -> Tensor:
             def velocity(flat: Tensor) -> Tensor:

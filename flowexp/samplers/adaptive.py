@@ -1,7 +1,7 @@
 """The adaptive Dormand-Prince 5(4) integrator, with a step size per row or one for the batch."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,14 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 
-__all__ = ["IntegrationError", "Slope", "SlopesAt", "StepControl", "integrate"]
+__all__ = [
+    "IntegrationError",
+    "Slope",
+    "SlopesAt",
+    "StepControl",
+    "conditions_of",
+    "integrate",
+]
 
 Clock = npt.NDArray[np.float64]
 """One number per row, or one for all rows."""
@@ -136,6 +143,21 @@ class _Walkers:
             return _added(torch.add(self.x, slopes[0], alpha=shares[0]), slopes, shares)
         wide = expand_as(torch.from_numpy(h), self.x)
         return torch.addcmul(self.x, wide, _combine(slopes, weights))
+
+
+def conditions_of(
+    conditions: Mapping[str, Tensor | None], rows: Tensor, *, batch: int
+) -> Mapping[str, Tensor | None]:
+    """The conditions of the states that are still under way.
+
+    Args:
+        conditions: (B, ...) tensors, or None.
+        rows: Places of the states in the batch.
+        batch: B.
+    """
+    if rows.shape[0] == batch:
+        return conditions
+    return {name: None if c is None else c[rows] for name, c in conditions.items()}
 
 
 def integrate(

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.models import Evaluation, Model
-from flowexp.samplers.adaptive import Slope, SlopesAt, StepControl, integrate
+from flowexp.samplers.adaptive import Slope, SlopesAt, StepControl, conditions_of, integrate
 from flowexp.samplers.base import Sampler, Samples, StepObserver
 from flowexp.seeding import Noise
 
-__all__ = ["DormandPrince", "conditions_of", "velocity_of"]
+__all__ = ["DormandPrince", "velocity_of"]
 
 
 class DormandPrince(Sampler):
@@ -141,15 +141,6 @@ def velocity_of(model: Model, conditions: dict[str, Tensor | None], *, batch: in
         return [partial(_velocity, evaluate, here) for evaluate in model.at(times)]
 
     return slopes
-
-
-def conditions_of(
-    conditions: Mapping[str, Tensor | None], rows: Tensor, *, batch: int
-) -> Mapping[str, Tensor | None]:
-    """The conditions of the rows of a batch that are still under way."""
-    if rows.shape[0] == batch:
-        return conditions
-    return {name: None if c is None else c[rows] for name, c in conditions.items()}
 
 
 def _velocity(evaluate: Evaluation, conditions: Mapping[str, Tensor | None], x: Tensor) -> Tensor:

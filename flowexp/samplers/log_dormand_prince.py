@@ -8,9 +8,8 @@ from torch import Tensor
 
 from flowexp.broadcast import factors, scaled
 from flowexp.models import Evaluation, Model
-from flowexp.samplers.adaptive import Slope, StepControl, integrate
+from flowexp.samplers.adaptive import Slope, StepControl, conditions_of, integrate
 from flowexp.samplers.base import Sampler, Samples, StepObserver
-from flowexp.samplers.dormand_prince import conditions_of
 from flowexp.seeding import Noise
 
 __all__ = ["LogDormandPrince"]
