@@ -94,14 +94,14 @@ def check_job(
         composed = composing.compose(config_name, overrides, path=path)
     except HydraException as error:
         return Checked([_composition_problem(error)])
-    with_hydra = composed.copy()
-    OmegaConf.set_struct(with_hydra, False)
-    del with_hydra["hydra"]
-    resolved = resolve(with_hydra)
+    choices = own_choices(composed.hydra.runtime.choices)
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    resolved = resolve(composed)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
     problems += check_rules(resolved.values)
-    return Checked(problems, resolved.values, own_choices(composed.hydra.runtime.choices))
+    return Checked(problems, resolved.values, choices)
 
 
 def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
