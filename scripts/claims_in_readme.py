@@ -7,16 +7,16 @@ A row is a claim: what was measured, its arms, and the verdict of the claim's ow
 
 import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from flowexp.checkpoints.atomic import write_text
 from flowexp.report.document import read_results
+from flowexp.tables.render.cells import measured_cell, titles
+from flowexp.tables.render.numbers import p_text
 from flowexp.tables.results import ClaimResult, RowResult
 
 FIRST, LAST = "<!-- claims -->", "<!-- /claims -->"
 _TABLE = re.compile(f"{FIRST}.*?{LAST}", re.DOTALL)
-_WHOLE_NUMBERS = 100.0
 
 
 def table(folder: Path) -> str:
@@ -34,29 +34,22 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _quantity(arms: Sequence[RowResult]) -> str:
+def _quantity(arms: tuple[RowResult, ...]) -> str:
     """What was measured on what, without the details of the protocol."""
-    measured = [arm.measured.title for arm in arms if arm.measured is not None]
-    if not measured:
-        return ""
-    short = re.sub(r"\[([^],]*)[^]]*\]", r"[\1]", measured[0])
+    measured = next(iter(titles(arms)), "")
+    short = re.sub(r"\[([^],]*)[^]]*\]", r"[\1]", measured)
     return re.sub(r", relative to .*", ", relative", short)
 
 
 def _arm(arm: RowResult) -> str:
-    if arm.measured is None:
-        return f"{arm.label}: missing"
-    mean, spread = arm.measured.mean, arm.measured.spread
-    if abs(mean) >= _WHOLE_NUMBERS:
-        return f"{arm.label}: {mean:,.0f} ± {spread:,.0f}"
-    return f"{arm.label}: {mean:.3g} ± {spread:.1g}"
+    return f"{arm.label}: {measured_cell(arm)}"
 
 
 def _verdict(claim: ClaimResult) -> str:
     if claim.verdict == "missing":
         return claim.verdict
-    p = claim.p_value
-    return f"{claim.verdict}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    p = p_text(claim.p_value)
+    return f"{claim.verdict}, p {p if p.startswith('<') else f'= {p}'}"
 
 
 def written(readme: str, folder: Path) -> str:

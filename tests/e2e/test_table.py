@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.command import FLOWEXP, flowexp, start, wait_for
+from tests.e2e.command import flowexp, start, wait_for
 from tests.tables.files import job, table, write
 
 pytestmark = pytest.mark.e2e
@@ -125,16 +125,11 @@ def test_two_tables_at_once_share_their_jobs_and_a_failing_one_is_named(tmp_path
     blocked.parent.mkdir(parents=True)
     blocked.write_text("not a folder")
 
-    processes = [
-        subprocess.Popen(
-            [*FLOWEXP, *command], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
-        for _ in range(2)
-    ]
+    processes = [start(*command, cwd=tmp_path, stderr=subprocess.PIPE) for _ in range(2)]
     for process in processes:
         _, err = process.communicate(timeout=240)
         assert process.returncode == 1
-        assert f"bad: train, seed 0; see {bad}/job.log" in err.decode()
+        assert f"bad: train, seed 0; see {bad}/job.log" in err
     good = [row for row in numbers(tmp_path, "mine_two_full")["rows"] if row["status"] == "done"]
     assert [row["label"] for row in good] == ["good"]
     tried = attempts(tmp_path)

@@ -14,7 +14,7 @@ from flowexp.tables.render.cells import (
     titles,
 )
 from flowexp.tables.render.notes import Notes
-from flowexp.tables.render.numbers import number_text
+from flowexp.tables.render.numbers import number_text, p_text
 from flowexp.tables.render.sheet import Column, Line, Sheet, Tone
 from flowexp.tables.results import ClaimResult, RowResult
 
@@ -70,7 +70,7 @@ def _lines(claim: ClaimResult, notes: Notes) -> list[Line]:
             claim.source,
             claim.published,
             claim.verdict,
-            _p_text(claim.p_value),
+            p_text(claim.p_value),
         )
         own = row_notes(arm) + ([_test(claim)] if first else [])
         cells = (
@@ -94,12 +94,6 @@ def _test(claim: ClaimResult) -> str:
     if not math.isnan(claim.statistic):
         text += f"; statistic {number_text(claim.statistic, digits=3)}"
     return text
-
-
-def _p_text(p_value: float) -> str:
-    if math.isnan(p_value):
-        return "-"
-    return "< 0.001" if p_value < 1e-3 else f"{p_value:.3f}"
 
 
 def _remarks(claims: Sequence[ClaimResult]) -> tuple[str, ...]:

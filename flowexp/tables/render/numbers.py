@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["cost_text", "count_text", "mean_text", "number_text"]
+__all__ = ["cost_text", "count_text", "mean_text", "number_text", "p_text"]
 
 _HOUR = 3600.0
 _ORDINARY = (1e-4, 1e6)
@@ -34,6 +34,13 @@ def mean_text(mean: float, *, spread: float, count: int, of: str = "seed") -> st
     if count < 2 or not math.isfinite(spread):
         return f"{number_text(mean)} ({count} {of}{'' if count == 1 else 's'})"
     return f"{_to_spread(mean, spread)} ± {_two_digits(spread)} ({count} {of}s)"
+
+
+def p_text(p_value: float) -> str:
+    """A p value: ``0.043``, ``< 0.001``, or a dash for nan."""
+    if math.isnan(p_value):
+        return "-"
+    return "< 0.001" if p_value < 1e-3 else f"{p_value:.3f}"
 
 
 def count_text(value: float) -> str:
