@@ -4,7 +4,7 @@ The seconds that a claim adds up are those of training, sampling and scoring on 
 free. Here the arms of several claims sample in turn, on the run of their first seed, so that what
 else the machine does falls on all of them.
 
-    python scripts/time_claims.py outputs/tables/claim_flowturbo_*_cpu.json
+    python scripts/time_claims.py outputs/tables/claim_flowturbo_beats_*_cpu.json
 """
 
 import argparse
