@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from flowexp.checkpoints import RunDirectory
 from flowexp.couplings import Independent
 from flowexp.data import BatchStream, as_data
 from flowexp.data.toy2d import EightGaussians
@@ -30,6 +29,7 @@ from flowexp.objectives.weightings import Uniform as UnitWeight
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.runs import RunDirectory
 from flowexp.timesteps import Uniform
 from flowexp.training import Constant, ConstantEMA, TrainerSettings, fit
 from flowexp.training.callbacks import Callback, Progress

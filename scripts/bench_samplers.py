@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.apps.list import options
-from flowexp.checkpoints.manifest import processor
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
@@ -36,6 +35,7 @@ from flowexp.networks.unet import UNet
 from flowexp.parameterizations import EDMPreconditioning, VelocityPrediction
 from flowexp.paths import VE, Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.runs.manifest import processor
 from flowexp.samplers import DPMSolverV3, Sampler, Samples
 from flowexp.samplers.model_statistics import ModelStatistics, Statistics
 from flowexp.seeding import SampleNoise

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.checkpoints.manifest import processor
 from flowexp.models import FlowModel
 from flowexp.networks.unet import UNet
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.runs.manifest import processor
 from flowexp.streaming import (
     FullNegative,
     NoNegative,

@@ -9,7 +9,7 @@ import argparse
 import re
 from pathlib import Path
 
-from flowexp.checkpoints.atomic import write_text
+from flowexp.files import write_text
 from flowexp.report.document import read_results
 from flowexp.tables.render.cells import measured_cell, titles
 from flowexp.tables.render.numbers import p_text

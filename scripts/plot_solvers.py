@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowexp.checkpoints.atomic import write_text
 from flowexp.errors import UsageError
+from flowexp.files import write_text
 from flowexp.report.document import read_results
 from flowexp.tables.render.nfe_picture import picture
 from flowexp.tables.render.over_nfe import claim_panels

@@ -157,7 +157,7 @@ def hardware() -> str:
     """The processor, its cores, and the accelerator if there is one."""
     import torch
 
-    from flowexp.checkpoints.manifest import processor
+    from flowexp.runs.manifest import processor
 
     names = [processor()]
     if torch.cuda.is_available():

@@ -18,12 +18,10 @@ from pathlib import Path
 
 import torch
 
-from flowexp.apps.from_run import open_run
-from flowexp.checkpoints.manifest import processor
 from flowexp.config.check import check
-from flowexp.config.instantiate import instantiate
-from flowexp.evaluation.generate import starts
 from flowexp.report.document import read_results
+from flowexp.runs.manifest import processor
+from flowexp.runs.opening import open_run
 from flowexp.tables.results import ClaimResult, RowResult
 
 Sampling = Callable[[int], float]
@@ -43,22 +41,14 @@ def sampling(arm: RowResult, *, batch_size: int) -> Sampling:
     checked = check("eval", [*told, "metric=fd_raw"])
     if checked.problems:
         raise ValueError(f"{arm.label}: {checked.problems[0]}")
-    opened = open_run(checked.config)
-    parts = opened.parts
-    model = parts.guidance.wrap(parts.model)
-    start_of = starts(
-        model,
-        shape=parts.dataset.shape,
-        task=parts.task,
-        latents=instantiate(checked.config["latents"], key="latents"),
-    )
+    pipeline = open_run(checked.config).pipeline
 
     def seconds(count: int) -> float:
         taken = 0.0
         for first in range(0, count, batch_size):
-            start = start_of(range(first, min(first + batch_size, count)))
+            start = pipeline.start(range(first, min(first + batch_size, count)))
             before = time.perf_counter()
-            parts.sampler.sample(model, start.e, noise=start.noise, **start.conditions)
+            pipeline.sampler.sample(pipeline.model, start.e, noise=start.noise, **start.conditions)
             taken += time.perf_counter() - before
         return taken
 

@@ -30,27 +30,21 @@ def calibrate(job: "Job") -> None:
     Args:
         job: The checked config and the output directory.
     """
-    from flowexp.apps.from_run import open_run
     from flowexp.apps.terminal import logging_to, shown, table
     from flowexp.calibration import Subject
     from flowexp.config.instantiate import instantiate
     from flowexp.errors import UsageError
-    from flowexp.evaluation import Processes
+    from flowexp.pipeline import Processes
+    from flowexp.runs.opening import open_run
 
     config = job.config
     calibration = instantiate(config["calibration"], key="calibration")
     opened = open_run(config)
-    opened.parts.dataset.locate()
+    opened.built.dataset.locate()
     with logging_to(opened.run.log_file), Processes.start() as processes:
         subject = Subject(
-            model=opened.parts.model,
-            guidance=opened.parts.guidance,
-            sampler=opened.parts.sampler,
-            task=opened.parts.task,
-            dataset=opened.parts.dataset,
-            latents=instantiate(config["latents"], key="latents"),
-            device=opened.device,
-            batch_size=config["batch_size"],
+            pipeline=opened.pipeline,
+            model=opened.built.model,
             seed=config["seed"],
             processes=processes,
             asked={key: config[key] for key in _ASKED},

@@ -18,10 +18,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _report(config: dict[str, Any]) -> None:
-    from flowexp.apps.assemble import assemble, describe, training_parts
     from flowexp.apps.terminal import table
+    from flowexp.runs.assemble import build, describe, training_parts
 
-    parts = assemble(config, device="meta")
+    parts = build(config, device="meta")
     training_parts(config, parts)
     print(table(describe(parts, config)))
     print("sound: every part can be built, and they fit together.")

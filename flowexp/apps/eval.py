@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowexp.apps.from_run import Opened
     from flowexp.config.application import Job
-    from flowexp.evaluation import GeneratedBatch, ScoreResult
+    from flowexp.evaluation import ScoreResult
+    from flowexp.pipeline import Batch
+    from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
 
@@ -34,12 +35,13 @@ def evaluate(job: "Job") -> float | None:
     Returns:
         The first metric's value, so that an optimising sweeper has something to minimise.
     """
-    from flowexp.apps.from_run import open_run
     from flowexp.apps.terminal import logging_to, table
     from flowexp.config.instantiate import instantiate
     from flowexp.data.locations import cache_dir
     from flowexp.errors import UsageError
-    from flowexp.evaluation import Processes, append_results, save_grid, score, summarize
+    from flowexp.evaluation import append_results, score, summarize
+    from flowexp.pipeline import Processes, save_grid
+    from flowexp.runs.opening import open_run
 
     config = job.config
     metrics = instantiate(config["metric"], key="metric")
@@ -47,27 +49,19 @@ def evaluate(job: "Job") -> float | None:
         raise UsageError("there is nothing to measure.", key="metric", remedy="Try metric=auto.")
     ranges = _ranges(config)
     opened = open_run(config)
-    dataset = opened.parts.dataset
+    dataset = opened.built.dataset
     dataset.locate()
     reference, heldout = dataset.train(), dataset.heldout()
-    latents = instantiate(config["latents"], key="latents")
     pictures = _FirstPictures()
     results = []
     with logging_to(opened.run.log_file), Processes.start() as processes:
         for seeds in ranges:
             result = score(
-                opened.parts.model,
+                opened.pipeline,
                 metrics=metrics,
+                seeds=seeds,
                 reference=reference,
                 heldout=heldout,
-                sampler=opened.parts.sampler,
-                guidance=opened.parts.guidance,
-                task=opened.parts.task,
-                seeds=seeds,
-                shape=dataset.shape,
-                batch_size=config["batch_size"],
-                device=opened.device,
-                latents=latents,
                 cache_dir=cache_dir(),
                 facts=_facts(opened, config),
                 processes=processes,
@@ -95,7 +89,7 @@ class _FirstPictures:
     def __init__(self) -> None:
         self._kept: list[Tensor] = []
 
-    def __call__(self, batch: "GeneratedBatch") -> None:
+    def __call__(self, batch: "Batch") -> None:
         wanted = _PICTURES - sum(map(len, self._kept))
         if wanted > 0:
             self._kept.append(batch.x[:wanted].cpu())
@@ -110,7 +104,8 @@ class _FirstPictures:
 def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     """The seeds of each evaluation: those given, or disjoint ranges from 0 on."""
     from flowexp.errors import UsageError
-    from flowexp.evaluation import parse_seeds, seed_ranges
+    from flowexp.evaluation import seed_ranges
+    from flowexp.pipeline import parse_seeds
 
     if config["seeds"] is None:
         return seed_ranges(config["num_samples"], repeats=config["repeats"])
@@ -123,7 +118,7 @@ def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     return [parse_seeds(config["seeds"])]
 
 
-def _circumstances(opened: "Opened", job: "Job") -> dict[str, Any]:
+def _circumstances(opened: "OpenedRun", job: "Job") -> dict[str, Any]:
     """What belongs beside a stored evaluation: command, checkpoint, directory."""
     weights = opened.weights
     return {
@@ -133,7 +128,7 @@ def _circumstances(opened: "Opened", job: "Job") -> dict[str, Any]:
     }
 
 
-def _facts(opened: "Opened", config: Mapping[str, Any]) -> dict[str, str]:
+def _facts(opened: "OpenedRun", config: Mapping[str, Any]) -> dict[str, str]:
     sampler = config["sampler"]
     name = str(sampler["_target_"]).rpartition(".")[2]
     steps = f"{sampler['steps']} steps" if "steps" in sampler else f"rtol {sampler.get('rtol')}"
@@ -190,7 +185,7 @@ def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:
 
 
 def _outcome(
-    results: "Sequence[ScoreResult]", opened: "Opened", grid: Path
+    results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path
 ) -> list[tuple[str, str]]:
     """What it cost, and where things are."""
     from flowexp.apps.terminal import shown

@@ -33,11 +33,11 @@ def export(job: "Job") -> None:
         UsageError: The format is not known, or the run has no such weights.
     """
     from flowexp import __version__
-    from flowexp.apps.from_run import open_run
     from flowexp.apps.terminal import shown, table
-    from flowexp.checkpoints import file_sha256
-    from flowexp.config.exported import load_exported, write_exported
     from flowexp.errors import UsageError
+    from flowexp.files import file_sha256
+    from flowexp.runs.exported import load_exported, write_exported
+    from flowexp.runs.opening import open_run
 
     config = job.config
     if config["format"] not in _FORMATS:
@@ -58,7 +58,7 @@ def export(job: "Job") -> None:
     }
     path: Path = write_exported(
         job.directory / f"{name}.safetensors",
-        opened.parts.network.state_dict(),
+        opened.built.network.state_dict(),
         config=config,
         facts=facts,
     )
@@ -67,6 +67,6 @@ def export(job: "Job") -> None:
         ("exported", f"{name} weights at {weights.kimg:g} kimg"),
         ("file", shown(path)),
         ("sha256", file_sha256(path)),
-        ("read it with", "flowexp.config.exported.load_exported(FILE)"),
+        ("read it with", "flowexp.runs.exported.load_exported(FILE)"),
     ]
     print(table(rows))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from flowexp.apps.assemble import ModelParts
-    from flowexp.checkpoints import RunDirectory
-    from flowexp.checkpoints.published import Published
     from flowexp.config.application import Job
+    from flowexp.published import Published
+    from flowexp.runs import RunDirectory
+    from flowexp.runs.assemble import Built
 
 __all__ = ["configure", "main"]
 
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> None:
         from flowexp.errors import UsageError
 
         raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
-    from flowexp.checkpoints.published import read_published
-    from flowexp.config.published import override, published_overrides
+    from flowexp.published import read_published
+    from flowexp.published.overrides import override, published_overrides
 
     named = [override("file", file)]
     if not any(argument.startswith("name=") for argument in rest):
@@ -61,7 +61,7 @@ def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str,
     """
     from flowexp.config.check import check
     from flowexp.config.problems import ConfigError
-    from flowexp.config.published import published_overrides
+    from flowexp.published.overrides import published_overrides
 
     checked = check("train", [*published_overrides(published, given=given), *given])
     if checked.problems:
@@ -79,24 +79,19 @@ def import_checkpoint(job: "Job") -> None:
         UsageError: The file does not fit the config, its network gives no finite values, or the
             directory holds a run already.
     """
-    from flowexp.apps.assemble import assemble
     from flowexp.apps.terminal import shown, table
-    from flowexp.checkpoints import (
-        RunDirectory,
-        describe_run,
-        load_weights,
-        parent,
-        write_checkpoint,
-    )
-    from flowexp.checkpoints.published import read_published
     from flowexp.errors import UsageError
+    from flowexp.published import read_published
+    from flowexp.runs import RunDirectory, describe_run, parent, write_checkpoint
+    from flowexp.runs.assemble import build
+    from flowexp.runs.weights import load_weights
 
     if not job.config["name"]:
         raise UsageError("a run needs a name.", key="name", remedy="Give it with name=...")
     file = Path(job.config["file"])
     config = {key: value for key, value in job.config.items() if key not in _OWN_KEYS}
     published = read_published(file)
-    parts = assemble(config, device="cpu")
+    parts = build(config)
     _refuse_existing(RunDirectory(job.directory))
     content = _checkpoint(published, parts)
     _refuse_nonfinite(parts)
@@ -163,7 +158,7 @@ def _refuse_existing(run: "RunDirectory") -> None:
         )
 
 
-def _checkpoint(published: "Published", parts: "ModelParts") -> dict[str, Any]:
+def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
     """The content of the run's checkpoint; the network is left with the published weights."""
     network = parts.network
     raw = _plain(published.weights)
@@ -202,7 +197,7 @@ def _load(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> No
         ) from error
 
 
-def _refuse_nonfinite(parts: "ModelParts") -> None:
+def _refuse_nonfinite(parts: "Built") -> None:
     """One evaluation on noise at a middling time."""
     import torch
 

@@ -27,8 +27,8 @@ def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
     """
     from hydra._internal.utils import get_args_parser
 
-    from flowexp.config.published import override
     from flowexp.errors import UsageError
+    from flowexp.published.overrides import override
 
     args = get_args_parser().parse_intermixed_args(list(arguments))
     if args.multirun:
@@ -90,8 +90,8 @@ def write_output(path: Path, text: str) -> Path:
     Raises:
         UsageError: It cannot be written there.
     """
-    from flowexp.checkpoints import write_text
     from flowexp.errors import UsageError
+    from flowexp.files import write_text
 
     try:
         return write_text(path, text)
@@ -137,11 +137,11 @@ def _runs_below(path: Path) -> list[Path]:
 def _with_size(record: "RunRecord") -> "RunRecord":
     from dataclasses import replace
 
-    from flowexp.apps.assemble import assemble
     from flowexp.errors import UsageError
+    from flowexp.runs.assemble import build
 
     try:
-        network = assemble(record.config, device="meta").network
+        network = build(record.config, device="meta").network
     except UsageError:
         # A part of the user's own that is not at hand, or an option that has been renamed since.
         return record

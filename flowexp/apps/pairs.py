@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowexp.apps.from_run import Opened
     from flowexp.config.application import Job
     from flowexp.data.pair_manifest import PairManifest
-    from flowexp.pairs import PairMaker, Teacher
+    from flowexp.pairs import PairMaker
+    from flowexp.pipeline import Pipeline
+    from flowexp.runs.opening import OpenedRun
 
-__all__ = ["main", "teacher_of"]
+__all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _LINE_SECONDS = 10.0
@@ -43,17 +44,19 @@ def pairs(job: "Job") -> None:
     Args:
         job: The checked config and the output directory.
     """
-    from flowexp.apps.from_run import open_run
     from flowexp.apps.terminal import logging_to, table
     from flowexp.config.instantiate import instantiate
     from flowexp.errors import UsageError
-    from flowexp.evaluation import Processes
     from flowexp.pairs import write_store
+    from flowexp.pipeline import Processes
+    from flowexp.runs.opening import open_run
 
     config = job.config
     maker = instantiate(config["start"], key="start")
     opened = open_run(config)
-    teacher = teacher_of(opened, config, maker)
+    teacher = opened.pipeline
+    if maker.needs_data:
+        opened.built.dataset.locate()
     try:
         maker.check(teacher)
     except ValueError as error:
@@ -74,37 +77,8 @@ def pairs(job: "Job") -> None:
             print("\n" + table(_outcome(job.directory, manifest, opened)))
 
 
-def teacher_of(opened: "Opened", config: Mapping[str, Any], maker: "PairMaker") -> "Teacher":
-    """A run as the teacher of pairs.
-
-    Args:
-        opened: The run with its weights on the device.
-        config: Plain config with ``latents`` and ``batch_size``.
-        maker: Says whether the data set is read.
-    """
-    from flowexp.config.instantiate import instantiate
-    from flowexp.pairs import Teacher
-
-    parts = opened.parts
-    data = None
-    if maker.needs_data:
-        parts.dataset.locate()
-        data = parts.dataset.train()
-    return Teacher(
-        model=parts.model,
-        sampler=parts.sampler,
-        shape=parts.dataset.shape,
-        guidance=parts.guidance,
-        task=parts.task,
-        latents=instantiate(config["latents"], key="latents"),
-        data=data,
-        batch_size=config["batch_size"],
-        device=opened.device,
-    )
-
-
 def _manifest(
-    opened: "Opened", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Teacher"
+    opened: "OpenedRun", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Pipeline"
 ) -> "PairManifest":
     from flowexp.data.pair_manifest import PairManifest
 
@@ -134,12 +108,12 @@ def _manifest(
     )
 
 
-def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Teacher") -> Sequence[int]:
+def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Pipeline") -> Sequence[int]:
     """The seeds or positions asked for."""
     from flowexp.errors import UsageError
-    from flowexp.evaluation import parse_seeds
+    from flowexp.pipeline import parse_seeds
 
-    most = None if maker.identity == "seeds" else len(teacher.required_data())
+    most = None if maker.identity == "seeds" else len(teacher.data())
     if config["seeds"] is None:
         count = config["num"] if most is None else min(config["num"], most)
         return range(maker.first, maker.first + count)
@@ -210,18 +184,17 @@ class _Progress:
         )
 
 
-def _outcome(folder: Path, manifest: "PairManifest", opened: "Opened") -> list[tuple[str, str]]:
+def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> list[tuple[str, str]]:
     """What was made, and the command that uses it."""
     from flowexp.apps.terminal import shown
     from flowexp.data.pair_store import PairStore
 
     store = PairStore.open(folder, key="dirs.run")
     size = sum(file.stat().st_size for file in folder.glob("shard_*.npz"))
-    weights = opened.weights
     return [
         ("pairs", f"{len(store)} at {store.column('nfe').mean():.4g} NFE, {size / 1e6:.1f} MB"),
         ("made from", manifest.start),
-        ("teacher", f"{weights.ema or 'raw'} at {weights.kimg:g} kimg, {manifest.guidance}"),
+        ("teacher", f"{opened.weights_in_words}, {manifest.guidance}"),
         ("store", shown(folder)),
         (
             "next",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowexp.apps.from_run import Opened
     from flowexp.config.application import Job
+    from flowexp.runs.opening import OpenedRun
     from flowexp.streaming import StreamBatch, StreamReport
 
 __all__ = ["main"]
@@ -28,18 +28,18 @@ def stream(job: "Job") -> None:
     Args:
         job: The checked config and the output directory.
     """
-    from flowexp.apps.from_run import open_run
     from flowexp.apps.terminal import shown, table
-    from flowexp.checkpoints.atomic import write_json
     from flowexp.config.instantiate import instantiate
-    from flowexp.evaluation import save_images
+    from flowexp.files import write_json
+    from flowexp.pipeline import save_images
+    from flowexp.runs.opening import open_run
     from flowexp.streaming import StreamOutput, run_stream
 
     config, folder = job.config, job.directory
     source = instantiate(config["frames"], key="frames")
     opened = open_run(config)
     batch = _batch(config, opened)
-    frames = source.frames(opened.parts.dataset)
+    frames = source.frames(opened.built.dataset)
     sources: list[int] = []
 
     def emit(output: StreamOutput) -> None:
@@ -61,13 +61,13 @@ def stream(job: "Job") -> None:
         ("throughput", f"{report.fps:.4g} frames/s"),
         ("latency", f"mean {report.latency_mean * 1e3:.4g} ms, max {report.latency_max * 1e3:.4g}"),
         ("evaluations", f"{report.evaluations} of the network, {batch.stages} stages a frame"),
-        ("weights", f"{opened.weights.ema or 'raw'} at {opened.weights.kimg:g} kimg"),
+        ("weights", opened.weights_in_words),
         ("report", shown(folder / "stream.json")),
     ]
     print(table([*rows, ("pictures", shown(folder / "*.png"))] if config["png"] else rows))
 
 
-def _batch(config: dict[str, Any], opened: "Opened") -> "StreamBatch":
+def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     """The stages on the run's model.
 
     Raises:
@@ -79,20 +79,20 @@ def _batch(config: dict[str, Any], opened: "Opened") -> "StreamBatch":
     from flowexp.errors import UsageError
     from flowexp.streaming import StreamBatch
 
-    model, label = opened.parts.model, config["label"]
-    classes = int(getattr(opened.parts.network, "label_dim", 0))
+    pipeline, label = opened.pipeline, config["label"]
+    classes = int(getattr(opened.built.network, "label_dim", 0))
     if label is not None and not 0 <= label < classes:
         raise UsageError(
             f"label is {label}, but the network knows {classes} classes.",
             key="label",
             remedy=f"Take 0 to {classes - 1}." if classes else "Leave label=null.",
         )
-    labels = torch.tensor([-1 if label is None else label], device=opened.device)
+    labels = torch.tensor([-1 if label is None else label], device=pipeline.device)
     try:
         return StreamBatch(
-            opened.parts.guidance.wrap(model),
+            pipeline.model,
             times=config["times"],
-            frame_shape=opened.parts.dataset.shape,
+            frame_shape=pipeline.shape,
             guidance=instantiate(config["residual_guidance"], key="residual_guidance"),
             seed=config["seed"],
             group=config["group"],
@@ -100,14 +100,14 @@ def _batch(config: dict[str, Any], opened: "Opened") -> "StreamBatch":
             c_out=config["c_out"],
             add_noise=config["add_noise"],
             conditions={"labels": labels} if classes else None,
-            device=opened.device,
+            device=pipeline.device,
         )
     except ValueError as error:
         raise UsageError(f"{error}.", key="times") from error
 
 
 def _record(
-    report: "StreamReport", sources: list[int], batch: "StreamBatch", opened: "Opened"
+    report: "StreamReport", sources: list[int], batch: "StreamBatch", opened: "OpenedRun"
 ) -> dict[str, Any]:
     """What stream.json holds: the figures, and for every frame the one it was made from."""
     from dataclasses import asdict
@@ -118,7 +118,7 @@ def _record(
         "times": batch.times,
         "guidance": type(batch.guidance).__name__,
         "group": batch.group,
-        "device": opened.device,
+        "device": str(opened.pipeline.device),
         "weights": opened.weights.ema or "raw",
         "weights_sha256": opened.weights.sha256,
         "sources": sources,

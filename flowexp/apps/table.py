@@ -219,7 +219,7 @@ def _write(
 ) -> None:
     """Write every form, a picture where there are curves, and print the form for the terminal."""
     from flowexp.apps.terminal import shown
-    from flowexp.checkpoints.atomic import write_json, write_text
+    from flowexp.files import write_json, write_text
     from flowexp.tables.render import FORMS, render, table_picture
     from flowexp.tables.results import ClaimResult, TableResult
 

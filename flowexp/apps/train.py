@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowexp.checkpoints import RunDirectory
     from flowexp.config.application import Job
+    from flowexp.runs import RunDirectory
     from flowexp.training import FitResult
 
 __all__ = ["main"]
@@ -36,12 +36,12 @@ def train(job: "Job") -> float:
     """
     import torch
 
-    from flowexp.apps.assemble import assemble, describe, training_parts
-    from flowexp.apps.pair_stores import open_pairs
     from flowexp.apps.terminal import logging_to, shown, table
-    from flowexp.apps.trained import parents_in, start_from
-    from flowexp.checkpoints import RunDirectory, describe_run, is_first_process
     from flowexp.config.instantiate import instantiate
+    from flowexp.runs import RunDirectory, describe_run, is_first_process
+    from flowexp.runs.assemble import build, describe, training_parts
+    from flowexp.runs.pair_stores import open_pairs
+    from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
     from flowexp.training import fit
 
@@ -49,7 +49,7 @@ def train(job: "Job") -> float:
     seed = int(config["seed"])
     settings = instantiate(config["trainer"], key="trainer")
     torch.manual_seed(derive_seed(seed, "init"))
-    parts = assemble(config, device="cpu")
+    parts = build(config)
     parts.dataset.locate()
     if config["init"]:
         start_from(parts.network, run=config["init"], weights=config["init_weights"])
@@ -82,9 +82,9 @@ def train(job: "Job") -> float:
             callbacks=several["callbacks"],
             loggers=several["logger"],
             settings=settings,
-            sampler=parts.sampler,
+            sampler=parts.pipeline.sampler,
             guidance=parts.guidance,
-            task=parts.task,
+            task=parts.pipeline.task,
             run=run,
             seed=seed,
             config=dict(config),

@@ -7,13 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowexp.data import Dataset
-from flowexp.evaluation import Latents, Processes
-from flowexp.guidance import Guidance
 from flowexp.models import Model
-from flowexp.samplers import Sampler
+from flowexp.pipeline import Pipeline, Processes
 from flowexp.samplers.stored_calibrations import identity_of
-from flowexp.tasks import Task
 
 __all__ = ["Calibrated", "Calibration", "Progress", "Subject", "manifest_of"]
 
@@ -23,48 +19,32 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A trained model, and all that an evaluation of it would use.
+    """A trained model and the pipeline that samples it.
 
     Attributes:
-        model: The model without guidance, in evaluation mode, on ``device``, with its origin.
-        guidance: Wraps the model when it samples.
-        sampler: The chosen sampler, with its steps and its time grid.
-        task: Gives the conditions of samples.
-        dataset: What it was trained on; read only when asked.
-        latents: How seeds become source draws.
-        device: Where to compute.
-        batch_size: Samples per network call, >= 1.
+        pipeline: What the model is sampled with; its dataset is read only when needed.
+        model: The model without guidance, with its origin.
         seed: Of every random choice.
-        processes: Who shares the work.
+        processes: The processes that share the work.
         asked: Plain config of the calibration and of what the model is sampled with, for manifests
             and for telling apart what was measured under another guidance or for another task.
     """
 
+    pipeline: Pipeline
     model: Model
-    guidance: Guidance
-    sampler: Sampler
-    task: Task
-    dataset: Dataset
-    latents: Latents
-    device: str
-    batch_size: int
     seed: int
     processes: Processes
     asked: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; allowed: integers >= 1")
-
     @property
     def guided(self) -> Model:
-        """The model as it is sampled from."""
-        return self.guidance.wrap(self.model)
+        """The model as it is sampled."""
+        return self.pipeline.model
 
     def batches(self, num: int) -> list[range]:
         """The seeds 0 to num - 1, in the parts of the work."""
-        starts = range(0, num, self.batch_size)
-        return [range(start, min(start + self.batch_size, num)) for start in starts]
+        size = self.pipeline.batch_size
+        return [range(start, min(start + size, num)) for start in range(0, num, size)]
 
 
 @dataclass(frozen=True)

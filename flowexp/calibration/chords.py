@@ -13,8 +13,8 @@ from flowexp.broadcast import expand_as
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
 from flowexp.calibration.parts import Parts, short_digest
-from flowexp.checkpoints.atomic import write_json, write_npz
 from flowexp.couplings.chords import CHORDS
+from flowexp.files import write_json, write_npz
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.samplers import FixedStepSampler, Time, TimeGrid
 
@@ -112,7 +112,7 @@ class ChordCalibration(Calibration):
             "fine_steps": self.fine_steps,
             "time_grid": repr(self.time_grid),
             "times": times.tolist(),
-            "batch_size": subject.batch_size,
+            "batch_size": subject.pipeline.batch_size,
             "asked": subject.asked,
         }
         manifest = manifest_of(subject, method=self.method, settings=settings)
@@ -163,13 +163,14 @@ def _distinct_times(subject: Subject) -> Tensor:
         ValueError: It has none that are known beforehand, they leave the model's range, or are
             finer than the times that the model knows.
     """
-    if not isinstance(subject.sampler, FixedStepSampler):
-        name = type(subject.sampler).__name__
+    if not isinstance(subject.pipeline.sampler, FixedStepSampler):
+        name = type(subject.pipeline.sampler).__name__
         raise ValueError(f"{name} has no times that are known beforehand; use sampler=boss")
-    times = subject.sampler.times(subject.guided)
+    times = subject.pipeline.sampler.times(subject.guided)
     if not bool((times[:-1] > times[1:]).all()):
         raise ValueError(
-            f"{subject.sampler.steps} steps are finer than the times the model knows; use fewer"
+            f"{subject.pipeline.sampler.steps} steps are finer than the times the model knows; "
+            f"use fewer"
         )
     return times
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from flowexp.calibration.base import Subject
-from flowexp.evaluation.generate import starts
 from flowexp.models import Model
 from flowexp.paths import Prediction
 from flowexp.samplers import Field, Node, TimeGrid, Variable
@@ -59,13 +58,7 @@ class FineTrajectory:
             times: The grid, (P,), float64, decreasing.
             variable: The variable in which steps are taken.
         """
-        start = starts(
-            subject.model,
-            shape=subject.dataset.shape,
-            task=subject.task,
-            latents=subject.latents,
-            device=subject.device,
-        )(seeds)
+        start = subject.pipeline.start(seeds)
         return cls.simulate(
             subject.guided, start.e, times, variable=variable, conditions=start.conditions
         )

@@ -18,8 +18,8 @@ from flowexp.calibration.statistics_pass import (
     slope_moments,
     slopes,
 )
-from flowexp.checkpoints.atomic import write_json, write_npz
 from flowexp.data import as_data, gather_batch
+from flowexp.files import write_json, write_npz
 from flowexp.samplers import ModelStatistics
 from flowexp.samplers.model_statistics import METHOD, lambda_grid
 from flowexp.seeding import generator
@@ -88,7 +88,7 @@ class ModelStatisticsCalibration(Calibration):
         model = subject.model
         t_start, t_end = self._range(subject)
         lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=self.N)
-        data = subject.dataset.train()
+        data = subject.pipeline.data()
         settings = {
             "N": self.N,
             "K": self.K,
@@ -106,7 +106,7 @@ class ModelStatisticsCalibration(Calibration):
         file = directory / f"{name}.npz"
         if not file.with_suffix(".json").is_file():
             draws = self._draws(subject, data)
-            beside = directory / f"{name}_batch{subject.batch_size}"
+            beside = directory / f"{name}_batch{subject.pipeline.batch_size}"
             parts = Parts(beside, subject.processes, progress)
             statistics = self._measured(subject, lam, draws, parts)
             if subject.processes.is_first:
@@ -123,7 +123,7 @@ class ModelStatisticsCalibration(Calibration):
 
     def _draws(self, subject: Subject, data: Any) -> StatisticsDraws:  # noqa: ANN401
         """Data, without repetition as far as they go, source draws and probes, from the seed."""
-        seed, shape = subject.seed, subject.dataset.shape
+        seed, shape = subject.seed, subject.pipeline.shape
         if self.probes is None and int(np.prod(shape)) > _MOST_EXACT:
             raise ValueError(
                 f"probes is null, but exact diagonals of {int(np.prod(shape))} components need as "
@@ -148,9 +148,9 @@ class ModelStatisticsCalibration(Calibration):
             x=as_data(batch.images),
             e=e,
             probes=probes,
-            conditions=subject.task.conditions(index.tolist(), labels=batch.labels),
-            batch_size=subject.batch_size,
-            device=subject.device,
+            conditions=subject.pipeline.task.conditions(index.tolist(), labels=batch.labels),
+            batch_size=subject.pipeline.batch_size,
+            device=subject.pipeline.device,
             dtype=torch.float64 if self.double else torch.float32,
         )
 
@@ -163,7 +163,7 @@ class ModelStatisticsCalibration(Calibration):
     ) -> ModelStatistics:
         """The two passes; every process ends up with the whole."""
         model = subject.model
-        points = grid_points(model, lam, device=subject.device)
+        points = grid_points(model, lam, device=subject.pipeline.device)
 
         def sensitivity(i: int) -> dict[str, Tensor]:
             return {"l": mean_sensitivity(model, points[i], draws)}
@@ -172,7 +172,7 @@ class ModelStatisticsCalibration(Calibration):
             passed = parts.run("l", len(points), sensitivity)
             l = torch.stack([part["l"] for part in passed])  # noqa: E741 - the paper's name
         else:
-            full = (len(lam), *subject.dataset.shape)
+            full = (len(lam), *subject.pipeline.shape)
             l = torch.full(full, self.fixed_l, dtype=torch.float64)  # noqa: E741
         rates = slopes(l, lam)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from flowexp.calibration.base import Progress
-from flowexp.checkpoints.atomic import write_npz
-from flowexp.evaluation import Processes
+from flowexp.files import write_npz
+from flowexp.pipeline import Processes
 
 __all__ = ["Parts", "short_digest"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
 from flowexp.calibration.parts import Parts, short_digest
-from flowexp.checkpoints.atomic import write_json, write_npz
+from flowexp.files import write_json, write_npz
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
 
@@ -114,7 +114,7 @@ class StepCostCalibration(Calibration):
             "variable": type(self.rule.variable).__name__,
             "distance": repr(self.distance),
             "evaluations_per_call": model.evaluations_per_call,
-            "batch_size": subject.batch_size,
+            "batch_size": subject.pipeline.batch_size,
             "asked": subject.asked,
         }
         manifest = manifest_of(subject, method=self.method, settings=settings)
@@ -154,7 +154,7 @@ class StepCostCalibration(Calibration):
         rule = type(self.rule).__name__
         told = f"{self.fine_steps} Euler steps, {self.num} draws, steps of {rule} between them"
         summary = [("fine grid", told)]
-        steps = getattr(subject.sampler, "steps", None)
+        steps = getattr(subject.pipeline.sampler, "steps", None)
         # sampler=boss is Euler's method; another rule takes its own sampler on the same grid.
         others = [f"sampler={rule.lower()}", "sampler/time_grid=bellman"]
         use = ["sampler=boss"] if rule == "Euler" else others

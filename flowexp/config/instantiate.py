@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from flowexp.config.renamed import present
 from flowexp.errors import UsageError
 
 __all__ = ["instantiate"]
@@ -25,7 +26,7 @@ def instantiate(node: object, *, key: str) -> Any:  # noqa: ANN401 - the config 
     if isinstance(node, Mapping) and "_target_" not in node:
         return {name: instantiate(value, key=f"{key}.{name}") for name, value in node.items()}
     try:
-        built = hydra.utils.instantiate(node, _convert_="all")
+        built = hydra.utils.instantiate(present(node), _convert_="all")
     except InstantiationException as error:
         raise _as_usage_error(error, key) from error
     # Hydra's partials are a private subclass that newer versions cannot pickle.

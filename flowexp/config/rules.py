@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flowexp.config.problems import Problem
+from flowexp.config.renamed import present
 from flowexp.config.signatures import class_attribute
+from flowexp.tree import nodes
 
 __all__ = ["check_rules"]
 
@@ -292,28 +294,17 @@ def _perceptual_loss_on_points(config: Config) -> Iterator[Problem]:
         yield Problem("objective", text, "Use an objective without a perceptual distance.")
 
 
-_TRAINED_MODEL = "flowexp.apps.trained.TrainedModel"
+_TRAINED_MODEL = "flowexp.runs.trained.TrainedModel"
 
 
 def _trained_models(config: Config) -> Iterator[Problem]:
     """Parts that ask a trained model need the directory of a run."""
-    for key, node in _nodes(config, ""):
-        if node.get("_target_") == _TRAINED_MODEL and node.get("run") is None:
+    for key, node in nodes(config):
+        if present(str(node.get("_target_"))) == _TRAINED_MODEL and node.get("run") is None:
             source = str(node.get("key", "teacher"))
             owner = key.rpartition(".")[0] or key
             text = f"{_name(config, owner)} asks a trained model, but {source} is not given."
             yield Problem(source, text, f"Name the directory of a run: {source}=outputs/...")
-
-
-def _nodes(node: object, key: str) -> Iterator[tuple[str, Config]]:
-    """Every mapping in a config with its dotted key."""
-    if isinstance(node, Mapping):
-        yield key, node
-        for name, value in node.items():
-            yield from _nodes(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for number, value in enumerate(node):
-            yield from _nodes(value, f"{key}.{number}")
 
 
 _RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (

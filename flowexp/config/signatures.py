@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowexp.config.renamed import present
+
 __all__ = ["Parameter", "Signature", "UnknownTargetError", "class_attribute", "signature_of"]
 
 
@@ -63,7 +65,7 @@ def signature_of(target: str) -> Signature | None:
     Raises:
         UnknownTargetError: The path names nothing.
     """
-    module, _, name = target.rpartition(".")
+    module, _, name = present(target).rpartition(".")
     if not module:
         raise UnknownTargetError(target, [])
     found = _find(module, name, depth=0)
@@ -77,7 +79,7 @@ def signature_of(target: str) -> Signature | None:
 
 def class_attribute(target: str, name: str) -> ast.expr | None:
     """The value a class (or a base of it) assigns to ``name`` in its body, as a syntax tree."""
-    module, _, cls = target.rpartition(".")
+    module, _, cls = present(target).rpartition(".")
     try:
         found = _find(module, cls, depth=0) if module else None
     except UnknownTargetError:

@@ -1,28 +1,17 @@
 """Every ``_target_`` of a plain config, held against its constructor's signature."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flowexp.config.annotations import fits
 from flowexp.config.nearest import did_you_mean, nearest
 from flowexp.config.problems import Problem
 from flowexp.config.signatures import Signature, UnknownTargetError, signature_of
+from flowexp.tree import nodes
 
-__all__ = ["check_targets", "targets"]
+__all__ = ["check_targets"]
 
 _RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
-
-
-def targets(node: object, *, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """All (key, node) with a ``_target_``, outermost first."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield key, node
-        for name, value in node.items():
-            yield from targets(value, key=f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            yield from targets(value, key=f"{key}[{i}]")
 
 
 def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Problem]:
@@ -33,7 +22,9 @@ def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Probl
         missing: Keys already reported as missing or unresolvable.
     """
     problems: list[Problem] = []
-    for key, node in targets(config):
+    for key, node in nodes(config):
+        if "_target_" not in node:
+            continue
         target = node["_target_"]
         if not isinstance(target, str):
             problems.append(Problem(f"{key}._target_", f"{target!r} is not a dotted path.", ""))

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol as Face
 from typing import TypeVar
 
 import torch
@@ -12,44 +11,11 @@ from torch import Tensor
 from flowexp.data import ImageArrays
 from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.models import Model
-from flowexp.samplers import Sampler
-from flowexp.seeding import Noise
-from flowexp.tasks import Task
+from flowexp.pipeline import Pipeline, Processes, in_turn
 
-__all__ = ["ModelMetric", "Setting", "Sharing", "Start", "in_turn", "record_of"]
+__all__ = ["ModelMetric", "Setting", "record_of"]
 
 _Item = TypeVar("_Item")
-
-
-class Sharing(Face):
-    """What a metric of the model needs of the processes that share an evaluation."""
-
-    def share(self, items: Sequence[_Item]) -> list[_Item]:
-        """This process's items: every n-th of n processes."""
-
-    def gather(self, item: _Item) -> list[_Item] | None:
-        """The items of all processes in the order of their ranks, on the first; None elsewhere."""
-
-
-def in_turn(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
-    """The items that n processes shared, every n-th to each, in their order again."""
-    count = sum(map(len, shares))
-    return [shares[i % len(shares)][i // len(shares)] for i in range(count)]
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """What the samples with some seeds start from.
-
-    Attributes:
-        e: Source draws, (B, ...).
-        noise: Noise per step, for samplers that inject it.
-        conditions: What the model is conditioned on, e.g. ``labels`` (B,).
-    """
-
-    e: Tensor
-    noise: Noise
-    conditions: dict[str, Tensor | None]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,28 +23,20 @@ class Setting:
     """The evaluation that a metric of the model is part of.
 
     Attributes:
+        pipeline: What is evaluated.
         seeds: One per generated sample.
-        start: What the samples with some seeds start from; row j depends on the j-th seed only.
-        sampler: The sampler that is being evaluated.
-        task: What is asked of the model, or None.
         reference: Real samples the model may have been trained on.
         heldout: Real samples it was not trained on, or None.
-        batch_size: Samples per batch.
-        device: Where to compute.
-        processes: Who shares the work.
+        processes: The processes that share the work.
         nfe: Network evaluations of each sample that was generated, (n,) int64 in the order of the
             seeds; empty before sampling, and on all processes but the first.
     """
 
+    pipeline: Pipeline
     seeds: Sequence[int]
-    start: Callable[[Sequence[int]], Start]
-    sampler: Sampler
-    task: Task | None
     reference: ImageArrays
     heldout: ImageArrays | None
-    batch_size: int
-    device: torch.device | str
-    processes: Sharing
+    processes: Processes
     nfe: Tensor
 
     def per_item(
@@ -96,7 +54,7 @@ class Setting:
         Returns:
             Each value as (n,), float64, on the first process; None elsewhere.
         """
-        size = self.batch_size
+        size = self.pipeline.batch_size
         batches = [list(items[i : i + size]) for i in range(0, len(items), size)]
         own = []
         for batch in self.processes.share(batches):
@@ -130,7 +88,7 @@ class ModelMetric(ABC):
         """Raise ``UsageError`` when it is not defined here; to be called before sampling.
 
         Args:
-            model: The model as it is evaluated, guidance included.
+            model: The pipeline's model, guidance included.
             setting: The evaluation.
         """
         return

@@ -93,7 +93,7 @@ class BitsPerDim(ModelMetric):
                 remedy="Take a model with path.D=inf, or leave bits_per_dim out.",
             )
         self._images(setting)
-        asked = setting.start(setting.seeds[:1]).conditions
+        asked = setting.pipeline.start(setting.seeds[:1]).conditions
         unknown = sorted(asked.keys() - {"labels"})
         if unknown:
             raise UsageError(
@@ -145,9 +145,9 @@ class BitsPerDim(ModelMetric):
         images = torch.from_numpy(np.array(arrays.images[rows]))
         if _are_pictures(arrays):
             images = dequantized(images, self._uniform(batch, images, seed=seed))
-        x = images.to(setting.device, torch.float64)
+        x = images.to(setting.pipeline.device, torch.float64)
         conditions: dict[str, Tensor | None] = {}
-        if setting.task is not None and setting.task.num_classes > 0 and arrays.labels is not None:
+        if setting.pipeline.task.num_classes > 0 and arrays.labels is not None:
             conditions["labels"] = torch.from_numpy(np.array(arrays.labels[rows])).to(x.device)
         result = log_likelihood(
             model,

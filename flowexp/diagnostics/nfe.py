@@ -27,7 +27,7 @@ class NetworkEvaluations(ModelMetric):
             self.name,
             counts,
             metric="NFE",
-            how=type(setting.sampler).__name__,
+            how=type(setting.pipeline.sampler).__name__,
             data=setting.reference,
             count=len(counts),
             extra={"minimum": float(counts.min()), "maximum": float(counts.max())},

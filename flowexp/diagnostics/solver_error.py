@@ -51,9 +51,10 @@ class SolverError(ModelMetric):
         Raises:
             UsageError: The sampler adds noise, or the reference lives on another path.
         """
-        if setting.sampler.adds_noise:
+        sampler = setting.pipeline.sampler
+        if sampler.adds_noise:
             raise UsageError(
-                f"{type(setting.sampler).__name__} adds noise between its steps, so that no sample "
+                f"{type(sampler).__name__} adds noise between its steps, so that no sample "
                 f"is the exact one of its source draw.",
                 key="metric",
                 remedy="Choose a deterministic sampler, or metric=fd_efflite0.",
@@ -71,9 +72,9 @@ class SolverError(ModelMetric):
         known = model if self.reference is None else model.alongside(self.reference)
 
         def values(seeds: list[int]) -> dict[str, Tensor]:
-            start = setting.start(seeds)
+            start = setting.pipeline.start(seeds)
             conditions: dict[str, Any] = start.conditions
-            found = setting.sampler.sample(model, start.e, noise=start.noise, **conditions)
+            found = setting.pipeline.sampler.sample(model, start.e, noise=start.noise, **conditions)
             exact = self.exact.sample(known, start.e, **conditions)
             return {"value": _size(found.x - exact.x), "size": _size(exact.x)}
 

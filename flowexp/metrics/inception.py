@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb, sha256_of
+from flowexp.files import file_sha256
+from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.protocol import (
     INCEPTION_LOGITS,
     INCEPTION_NAME,
@@ -91,7 +92,7 @@ class InceptionV3(PretrainedExtractor):
             remedy="Get the file from torch-fidelity's release v0.2.0 and put it there or name "
             "it with this key; metric=fd_efflite0 works without it.",
         )
-        sha256 = sha256_of(file)
+        sha256 = file_sha256(file)
         if not sha256.startswith(INCEPTION_SHA256_PREFIX):
             raise UsageError(
                 f"{file} is not the official Inception file (sha256 starts with {sha256[:8]}, "

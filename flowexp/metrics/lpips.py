@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
+from flowexp.files import file_sha256
 from flowexp.metrics.perceptual import PerceptualDistance, unit_vectors
-from flowexp.metrics.pretrained import sha256_of
 from flowexp.metrics.weight_files import fill, found_file, read_state
 
 _PREFIX = "features."
@@ -102,7 +102,7 @@ class LPIPS(PerceptualDistance):
         """What to say of files that are not the published ones, as far as they are there."""
         own = "" if self.heads is None else ", other heads"
         try:
-            published = sha256_of(self._found_weights()).startswith(self._backbone.sha256_prefix)
+            published = file_sha256(self._found_weights()).startswith(self._backbone.sha256_prefix)
         except UsageError:
             return own
         return own if published else f", other weights{own}"
@@ -111,7 +111,7 @@ class LPIPS(PerceptualDistance):
     def weights_sha256(self) -> str:
         """SHA-256 of the backbone's file, a plus, and that of the learned weights."""
         found = self._found_weights()
-        return f"{sha256_of(found)}+{sha256_of(self._heads_file())}"
+        return f"{file_sha256(found)}+{file_sha256(self._heads_file())}"
 
     def check(self) -> None:
         """Raise ``UsageError`` when a weights file is missing."""

@@ -1,6 +1,5 @@
 """What pretrained extractors share: loading, hashes, full-precision inference, checks."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,12 +8,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file's content as 64 hex digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

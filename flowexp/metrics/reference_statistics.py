@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
+from flowexp.files import file_sha256
 from flowexp.metrics.base import Extractor
 from flowexp.metrics.frechet import FrechetReference
-from flowexp.metrics.pretrained import sha256_of
 
 
 class ReferenceStatistics:
@@ -37,7 +37,7 @@ class ReferenceStatistics:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file."""
-        return sha256_of(self.file)
+        return file_sha256(self.file)
 
     def check(self, extractor: Extractor) -> None:
         """Raise ``UsageError`` unless the file is there and fits the extractor."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb, sha256_of
+from flowexp.files import file_sha256
+from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.protocol import UINT8
 from flowexp.metrics.resize import tf1_bilinear
 from flowexp.metrics.weight_files import fill, found_file, read_state
@@ -41,7 +42,7 @@ class VGG16(PretrainedExtractor):
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file found."""
-        return sha256_of(self.checked_file())
+        return file_sha256(self.checked_file())
 
     def checked_file(self) -> Path:
         """The weights file."""

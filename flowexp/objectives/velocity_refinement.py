@@ -8,6 +8,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
+from flowexp.networks.base import NO_LABEL
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import SquaredL2
 from flowexp.objectives.regression import weighted
@@ -15,7 +16,6 @@ from flowexp.paths import Path
 
 __all__ = ["VelocityRefinement"]
 
-_NO_LABEL = -1
 
 Conditions = Mapping[str, Tensor | None]
 
@@ -131,6 +131,6 @@ class VelocityRefinement(Objective):
             return conditions
         kept = torch.rand(len(labels), generator=rng, device=rng.device) >= self.label_dropout
         kept = kept.to(labels.device).reshape(-1, *([1] * (labels.ndim - 1)))
-        none = torch.full_like(labels, 0 if labels.is_floating_point() else _NO_LABEL)
+        none = torch.full_like(labels, 0 if labels.is_floating_point() else NO_LABEL)
         conditions["labels"] = torch.where(kept, labels, none)
         return conditions

@@ -1,9 +1,9 @@
 """Making noise-data pairs with a trained flow, in a store that survives kills and checks itself."""
 
-from flowexp.pairs.base import PairMaker, Teacher
+from flowexp.pairs.base import PairMaker
 from flowexp.pairs.from_data import FromData
 from flowexp.pairs.from_noise import FromNoise
 from flowexp.pairs.verification import verify
 from flowexp.pairs.writing import write_store
 
-__all__ = ["FromData", "FromNoise", "PairMaker", "Teacher", "verify", "write_store"]
+__all__ = ["FromData", "FromNoise", "PairMaker", "verify", "write_store"]

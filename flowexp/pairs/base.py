@@ -1,60 +1,16 @@
-"""What makes pairs: a teacher, and the end at which each pair begins."""
+"""The protocol of pair makers: where a pair begins, and how its other end is found."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from flowexp.data import ImageArrays
-from flowexp.evaluation import Latents
-from flowexp.guidance import Guidance
-from flowexp.models import Model
-from flowexp.samplers import Sampler
-from flowexp.tasks import Task
+from flowexp.pipeline import Pipeline
 
-__all__ = ["PairMaker", "Teacher"]
+__all__ = ["PairMaker"]
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Teacher:
-    """A trained flow and how it is asked.
-
-    Attributes:
-        model: What predicts, in evaluation mode on ``device``.
-        sampler: How it is integrated.
-        shape: Shape of a sample.
-        guidance: Wraps the model; it becomes part of the pairs.
-        task: Gives the conditions.
-        latents: How seeds become draws.
-        data: The data set's training split, for makers that need it.
-        batch_size: Pairs per call of the sampler.
-        device: Where to compute.
-    """
-
-    model: Model
-    sampler: Sampler
-    shape: tuple[int, ...]
-    guidance: Guidance
-    task: Task
-    latents: Latents
-    data: ImageArrays | None = None
-    batch_size: int = 256
-    device: torch.device | str = "cpu"
-
-    def required_data(self) -> ImageArrays:
-        """The data set's training split.
-
-        Raises:
-            ValueError: It was not given.
-        """
-        if self.data is None:
-            raise ValueError("these pairs begin at real data, but the teacher has no data set")
-        return self.data
 
 
 class PairMaker(ABC):
@@ -71,7 +27,7 @@ class PairMaker(ABC):
     first: int = 0
 
     @abstractmethod
-    def check(self, teacher: Teacher) -> None:
+    def check(self, teacher: Pipeline) -> None:
         """Refuse a teacher that this rule cannot ask, before anything is computed.
 
         Raises:
@@ -79,19 +35,19 @@ class PairMaker(ABC):
         """
 
     @abstractmethod
-    def formats(self, teacher: Teacher) -> tuple[str, str]:
+    def formats(self, teacher: Pipeline) -> tuple[str, str]:
         """How images (``uint8``, ``float32``) and noise (``seeds``, ``arrays``) are stored."""
 
     @abstractmethod
-    def labels_law(self, teacher: Teacher) -> str:
+    def labels_law(self, teacher: Pipeline) -> str:
         """The law of the labels in words; ``none`` without."""
 
     @abstractmethod
-    def make(self, teacher: Teacher, members: npt.NDArray[np.int64]) -> dict[str, Array]:
+    def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         """The columns of the pairs with these seeds or positions; a function of them alone.
 
         Args:
-            teacher: Who is asked.
+            teacher: The flow that is integrated.
             members: (n,), int64; batches are made in this order.
 
         Returns:

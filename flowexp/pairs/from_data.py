@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from flowexp.data import as_data, gather_batch
-from flowexp.pairs.base import Array, PairMaker, Teacher
+from flowexp.pairs.base import Array, PairMaker
+from flowexp.pipeline import Pipeline
 from flowexp.samplers import Inversion
 from flowexp.seeding import SampleNoise
 
@@ -41,25 +42,25 @@ class FromData(PairMaker):
         self.noise_scale = noise_scale
         self.final_euler = final_euler
 
-    def check(self, teacher: Teacher) -> None:
+    def check(self, teacher: Pipeline) -> None:
         """Refuse samplers that cannot be walked the other way.
 
         Raises:
             ValueError: The sampler or the start does not fit the model.
         """
-        self._inversion(teacher).check(teacher.guidance.wrap(teacher.model))
+        self._inversion(teacher).check(teacher.model)
 
-    def formats(self, teacher: Teacher) -> tuple[str, str]:
+    def formats(self, teacher: Pipeline) -> tuple[str, str]:
         """See :meth:`PairMaker.formats`."""
-        return str(teacher.required_data().images.dtype), "arrays"
+        return str(teacher.data().images.dtype), "arrays"
 
-    def labels_law(self, teacher: Teacher) -> str:
+    def labels_law(self, teacher: Pipeline) -> str:
         """See :meth:`PairMaker.labels_law`."""
         return "the data's own" if teacher.task.num_classes else "none"
 
-    def make(self, teacher: Teacher, members: npt.NDArray[np.int64]) -> dict[str, Array]:
+    def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         """See :meth:`PairMaker.make`."""
-        data = teacher.required_data()
+        data = teacher.data()
         noise, nfe = [], []
         for e, evaluations in self._inverted(teacher, members):
             noise.append(e.float().cpu().numpy())
@@ -75,11 +76,10 @@ class FromData(PairMaker):
         return columns
 
     def _inverted(
-        self, teacher: Teacher, members: npt.NDArray[np.int64]
+        self, teacher: Pipeline, members: npt.NDArray[np.int64]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Draws and evaluations, batch by batch."""
-        data, inversion = teacher.required_data(), self._inversion(teacher)
-        guided = teacher.guidance.wrap(teacher.model)
+        data, inversion = teacher.data(), self._inversion(teacher)
         for first in range(0, len(members), teacher.batch_size):
             index = members[first : first + teacher.batch_size]
             batch = gather_batch(data, index).to(teacher.device)
@@ -88,7 +88,7 @@ class FromData(PairMaker):
                 conditions["labels"] = batch.labels
             with torch.inference_mode():
                 found = inversion.invert(
-                    guided,
+                    teacher.model,
                     as_data(batch.images),
                     noise=SampleNoise(index.tolist(), stream="inversion"),
                     on_step=None,
@@ -96,7 +96,7 @@ class FromData(PairMaker):
                 )
             yield found.x, found.nfe
 
-    def _inversion(self, teacher: Teacher) -> Inversion:
+    def _inversion(self, teacher: Pipeline) -> Inversion:
         return Inversion(
             teacher.sampler,  # type: ignore[arg-type]  # its constructor refuses other samplers
             start_time=self.start_time,

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 
 from flowexp.data import quantize
-from flowexp.evaluation import FlowexpLatents, Latents, generate
-from flowexp.evaluation.latents import Draws
-from flowexp.pairs.base import Array, PairMaker, Teacher
+from flowexp.pairs.base import Array, PairMaker
 from flowexp.paths import Source
+from flowexp.pipeline import FlowexpLatents, Latents, Pipeline
+from flowexp.pipeline.latents import Draws
 from flowexp.seeding import generator
 
 __all__ = ["FromNoise"]
@@ -56,7 +56,7 @@ class FromNoise(PairMaker):
         self.needs_data = labels_of_data
         self.first = first_seed
 
-    def check(self, teacher: Teacher) -> None:
+    def check(self, teacher: Pipeline) -> None:
         """Seeds stand for flowexp's own draws only; labels of data need labels.
 
         Raises:
@@ -70,38 +70,29 @@ class FromNoise(PairMaker):
         if self.labels_of_data:
             self._data_labels(teacher)
 
-    def formats(self, teacher: Teacher) -> tuple[str, str]:
+    def formats(self, teacher: Pipeline) -> tuple[str, str]:
         """See :meth:`PairMaker.formats`."""
         return (self.images if len(teacher.shape) == 3 else "float32"), self.noise
 
-    def labels_law(self, teacher: Teacher) -> str:
+    def labels_law(self, teacher: Pipeline) -> str:
         """See :meth:`PairMaker.labels_law`."""
         if teacher.task.num_classes == 0:
             return "none"
         if self.labels_of_data:
-            return f"as frequent as in {teacher.required_data().name}"
+            return f"as frequent as in {teacher.data().name}"
         label = getattr(teacher.task, "label", None)
         return "uniform" if label is None else f"class {label}"
 
-    def make(self, teacher: Teacher, members: npt.NDArray[np.int64]) -> dict[str, Array]:
+    def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         """See :meth:`PairMaker.make`."""
         seeds = members.tolist()
-        latents = teacher.latents
+        sampled = teacher
         if self.labels_of_data:
-            latents = _LabelsOfData(latents, self._data_labels(teacher))
+            labels_of_data = _LabelsOfData(teacher.latents, self._data_labels(teacher))
+            sampled = teacher.replace(latents=labels_of_data)
         as_levels = self.formats(teacher)[0] == "uint8"
         images, labels, nfe = [], [], []
-        for batch in generate(
-            teacher.model,
-            sampler=teacher.sampler,
-            guidance=teacher.guidance,
-            task=teacher.task,
-            seeds=seeds,
-            shape=teacher.shape,
-            batch_size=teacher.batch_size,
-            device=teacher.device,
-            latents=latents,
-        ):
+        for batch in sampled.batches(seeds):
             images.append((quantize(batch.x) if as_levels else batch.x).cpu().numpy())
             nfe.append(batch.nfe.numpy())
             drawn = batch.conditions.get("labels")
@@ -118,7 +109,7 @@ class FromNoise(PairMaker):
             columns["noise"] = self._noise(teacher, seeds)
         return columns
 
-    def _noise(self, teacher: Teacher, seeds: list[int]) -> Array:
+    def _noise(self, teacher: Pipeline, seeds: list[int]) -> Array:
         rows = []
         for first in range(0, len(seeds), teacher.batch_size):
             draws = teacher.latents.draw(
@@ -131,13 +122,13 @@ class FromNoise(PairMaker):
             rows.append(draws.e.float().cpu().numpy())
         return np.concatenate(rows)
 
-    def _data_labels(self, teacher: Teacher) -> npt.NDArray[np.int64]:
+    def _data_labels(self, teacher: Pipeline) -> npt.NDArray[np.int64]:
         """The classes of the data.
 
         Raises:
             ValueError: There are none, or the teacher knows none.
         """
-        data = teacher.required_data()
+        data = teacher.data()
         if teacher.task.num_classes == 0 or data.labels is None or data.labels.ndim != 1:
             raise ValueError(
                 f"labels_of_data is true, but the teacher or {data.name} has no classes"

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from flowexp.data.pair_store import PairStore
 from flowexp.errors import UsageError
-from flowexp.pairs.base import PairMaker, Teacher
+from flowexp.pairs.base import PairMaker
+from flowexp.pipeline import Pipeline
 
 __all__ = ["verify"]
 
@@ -17,7 +18,7 @@ _LEVEL = 2.0 / 255.0
 _SHARE = 0.99
 
 
-def verify(store: PairStore, *, maker: PairMaker, teacher: Teacher, count: int = 4) -> None:
+def verify(store: PairStore, *, maker: PairMaker, teacher: Pipeline, count: int = 4) -> None:
     """Make some pairs of a store again; their labels must be equal and their values near.
 
     Near means: at least 99 % of the values within one of 256 levels.
@@ -25,7 +26,7 @@ def verify(store: PairStore, *, maker: PairMaker, teacher: Teacher, count: int =
     Args:
         store: The store.
         maker: The rule it was made by.
-        teacher: Who it says it was made by.
+        teacher: The flow it says it was made by.
         count: How many pairs, evenly spaced.
 
     Raises:

@@ -1,6 +1,5 @@
 """Writing a store: shard by shard, by any number of processes, over any number of starts."""
 
-import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -11,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from flowexp.checkpoints.atomic import write_json, write_npz, write_text
-from flowexp.checkpoints.locks import FileLock
-from flowexp.checkpoints.resume_rules import plain
 from flowexp.data.pair_manifest import PairManifest
 from flowexp.data.pair_store import read_digests
 from flowexp.errors import UsageError
-from flowexp.evaluation import Processes
+from flowexp.files import file_sha256, write_json, write_npz, write_text
+from flowexp.locks import FileLock
+from flowexp.pipeline import Processes
+from flowexp.tree import plain
 
 __all__ = ["write_store"]
 
@@ -65,7 +64,7 @@ def write_store(
             made = digest is None
             if digest is None:
                 write_npz(folder / name, make(members))
-                digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+                digest = file_sha256(folder / name)
             own[name] = digest
             if on_shard is not None:
                 on_shard(len(members), made)
@@ -149,7 +148,7 @@ def _digest_if_done(
 ) -> str | None:
     """sha256 of a shard that is there and right, else None."""
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = file_sha256(file)
         with np.load(file, allow_pickle=False) as columns:
             same = np.array_equal(columns[identity], members)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowexp.checkpoints import RunDirectory
 from flowexp.errors import UsageError
 from flowexp.report.evaluations import Evaluation, read_evaluations
+from flowexp.runs import RunDirectory
 from flowexp.training.metrics_file import read_rows
 
 __all__ = ["RunRecord", "TrainingGrid", "distinct_names", "read_run"]

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from flowexp.models import Evaluation, Model
+from flowexp.networks.base import NO_LABEL
 from flowexp.seeding import generator
 from flowexp.streaming.residual_guidance import NoNegative, ResidualGuidance
 
 __all__ = ["StreamBatch", "lcm_scalings"]
 
 Conditions = Mapping[str, Tensor | None]
-
-_NO_LABEL = -1
 
 
 def lcm_scalings(
@@ -307,5 +306,5 @@ def _without_labels(conditions: Conditions) -> dict[str, Tensor | None]:
     labels = negative.get("labels")
     if labels is not None:
         nothing = torch.zeros_like(labels)
-        negative["labels"] = nothing if labels.is_floating_point() else nothing + _NO_LABEL
+        negative["labels"] = nothing if labels.is_floating_point() else nothing + NO_LABEL
     return negative

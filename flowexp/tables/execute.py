@@ -118,7 +118,7 @@ def run_job(job: Job) -> bool:
     Returns:
         Whether it is done now.
     """
-    from flowexp.checkpoints.locks import locked
+    from flowexp.locks import locked
     from flowexp.tables.progress import state_of
 
     job.directory.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def run_job(job: Job) -> bool:
 
 def _prepare(job: Job) -> None:
     """The recipe the command starts from, and nothing left of an attempt that did not end."""
-    from flowexp.checkpoints.atomic import write_json, write_text
+    from flowexp.files import write_json, write_text
 
     if job.verb == "eval":
         (job.directory / "results.json").unlink(missing_ok=True)
@@ -181,8 +181,8 @@ def _command(job: Job, lock: int) -> int:
 
 
 def _mark_done(job: Job, *, seconds: float) -> None:
-    from flowexp.checkpoints.atomic import write_json
-    from flowexp.checkpoints.manifest import package_versions
+    from flowexp.files import write_json
+    from flowexp.runs.manifest import package_versions
 
     content = {
         "identity": job.identity,
@@ -200,7 +200,7 @@ def _mark_done(job: Job, *, seconds: float) -> None:
 
 
 def _note(job: Job, *, status: str, code: int | None = None) -> None:
-    from flowexp.checkpoints.atomic import write_json
+    from flowexp.files import write_json
 
     content = {"status": status, "since": time.time(), "process": os.getpid(), "code": code}
     write_json(job.status_file, content)
@@ -210,7 +210,7 @@ def hardware(job: Job) -> str:
     """The processor here, and the accelerators that the training of the job found."""
     import json
 
-    from flowexp.checkpoints.manifest import processor
+    from flowexp.runs.manifest import processor
 
     manifest = (job.run or job).directory / "manifest.json"
     found = json.loads(manifest.read_text()).get("devices", []) if manifest.is_file() else []

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowexp.config.renamed import original
+from flowexp.tree import mapped
+
 __all__ = ["FORMAT", "Job", "identity_of", "override", "rewritten", "significant", "token"]
 
 FORMAT = 1
@@ -136,11 +139,7 @@ def _escaped(value: str) -> str:
 
 def rewritten(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - any config value
     """A config value with ``change`` applied to every text in it."""
-    if isinstance(value, Mapping):
-        return {str(key): rewritten(item, change) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rewritten(item, change) for item in value]
-    return change(value) if isinstance(value, str) else value
+    return mapped(value, lambda leaf: change(leaf) if isinstance(leaf, str) else leaf)
 
 
 def identity_of(
@@ -175,7 +174,7 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
     A training is free to change what may change when it is resumed: weights depend neither on what
     is sampled from them later nor on the devices (but for floating-point reordering).
     """
-    from flowexp.checkpoints.resume_rules import FREE_KEYS
+    from flowexp.runs.resume_rules import FREE_KEYS
 
     free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
     kept = _without(config, free, "")
@@ -188,4 +187,6 @@ def _without(value: Any, free: set[str], prefix: str) -> Any:  # noqa: ANN401 - 
         return {k: _without(value[k], free, key) for k, key in keys.items() if key not in free}
     if isinstance(value, list | tuple):
         return [_without(item, free, f"{prefix}[]") for item in value]
+    if isinstance(value, str):
+        return original(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value

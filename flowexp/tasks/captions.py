@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
+from flowexp.networks.base import NO_LABEL
 from flowexp.tasks.generation import Generation
 
 __all__ = ["Captions", "Tokenizer", "WordTokenizer"]
-
-_NO_LABEL = -1
 
 
 class Tokenizer(Protocol):
@@ -113,7 +112,7 @@ class Captions(Generation):
         self.captions = [template.format(name) for name in names]
         found = tokenizer(self.captions)
         # The last row is found by label -1.
-        self._tokens = torch.cat([found, torch.full_like(found[:1], _NO_LABEL)])
+        self._tokens = torch.cat([found, torch.full_like(found[:1], NO_LABEL)])
         self._text = None if text is None else tokenizer([text])
 
     def conditions(
@@ -125,7 +124,7 @@ class Captions(Generation):
     ) -> dict[str, Tensor | None]:
         """``labels`` (B,) as of :class:`Generation`, and ``tokens`` (B, L) of their captions."""
         if self._text is not None:
-            none = torch.full((len(seeds),), _NO_LABEL, device=device)
+            none = torch.full((len(seeds),), NO_LABEL, device=device)
             return {"labels": none, "tokens": self._text.expand(len(seeds), -1).to(device)}
         drawn = super().conditions(seeds, labels=labels, device=device)
         return self.conditions_of(drawn["labels"])

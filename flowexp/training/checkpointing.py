@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowexp.checkpoints import RunDirectory
-from flowexp.checkpoints.atomic import write_with_link
+from flowexp.files import write_with_link
+from flowexp.runs import RunDirectory
 
 if TYPE_CHECKING:
     from flowexp.training.session import Session

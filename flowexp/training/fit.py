@@ -13,12 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flowexp.augmentations import Augmentation
-from flowexp.checkpoints import RunDirectory
 from flowexp.couplings import Coupling
 from flowexp.data import Dataset, ImageArrays
 from flowexp.guidance import Guidance
 from flowexp.models import FlowModel
 from flowexp.objectives import Objective
+from flowexp.runs import RunDirectory
 from flowexp.samplers import Sampler
 from flowexp.tasks import Task
 from flowexp.timesteps import TimestepLaw

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from flowexp.checkpoints.atomic import write_text
+from flowexp.files import write_text
 
 __all__ = ["MetricsFile", "read_rows"]
 

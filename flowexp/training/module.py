@@ -9,10 +9,10 @@ from pytorch_lightning.strategies import ParallelStrategy
 from torch import nn
 from torch.optim import Optimizer
 
-from flowexp.checkpoints import RunDirectory
-from flowexp.checkpoints.resume_rules import config_digest
 from flowexp.data import Batch, BatchStream, ImageArrays
 from flowexp.errors import UsageError
+from flowexp.runs import RunDirectory
+from flowexp.runs.resume_rules import config_digest
 from flowexp.seeding import derive_seed
 from flowexp.training.capture import skip_capture_check
 from flowexp.training.draws import Draws, seed_global

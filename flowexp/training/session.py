@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flowexp.augmentations import Augmentation
-from flowexp.checkpoints import RunDirectory, read_checkpoint, write_checkpoint
-from flowexp.checkpoints.resume_rules import plain
 from flowexp.couplings import Coupling
 from flowexp.data import Dataset
 from flowexp.errors import UsageError
 from flowexp.guidance import Guidance
 from flowexp.models import FlowModel
 from flowexp.objectives import Objective
+from flowexp.runs import RunDirectory, read_checkpoint, write_checkpoint
 from flowexp.samplers import Sampler
 from flowexp.tasks import Task
 from flowexp.timesteps import TimestepLaw
@@ -35,6 +34,7 @@ from flowexp.training.lr_schedules import LRSchedule
 from flowexp.training.metrics_file import MetricsFile, read_rows
 from flowexp.training.settings import TrainerSettings
 from flowexp.training.update import Update
+from flowexp.tree import plain
 
 __all__ = ["NonFiniteLossError", "Parts", "Session"]
 

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from flowexp.apps.import_ import configure
-from flowexp.checkpoints.published import Part, Published, Shape
 from flowexp.cli import main
-from flowexp.config.published import override, published_overrides
-from tests.checkpoints.published.persistence_files import (
+from flowexp.published import Part, Published, Shape
+from flowexp.published.overrides import override, published_overrides
+from tests.published.persistence_files import (
     network,
     stored_precond,
     write_snapshot,

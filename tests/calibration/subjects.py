@@ -7,12 +7,10 @@ import torch
 
 from flowexp.calibration import Subject
 from flowexp.data import Dataset, ImageArrays
-from flowexp.evaluation import FlowexpLatents, Processes
-from flowexp.guidance import NoGuidance
 from flowexp.models import Origin
 from flowexp.paths import Linear, Path
+from flowexp.pipeline import Pipeline, Processes
 from flowexp.samplers import Euler, Uniform
-from flowexp.tasks import Generation
 from tests.samplers.closed_forms import MixtureModel
 
 SHAPE = (1, 2, 2)
@@ -65,19 +63,23 @@ def subject(tmp_path, **changes):
     m = torch.tensor([[1.0, 0.5, -0.5, 0.2], [-1.0, 0.25, 0.75, -0.4]])
     model = Dying(Path(Linear()), [0.4, 0.6], m, 0.3)
     model.origin = Origin("abc", "main", tmp_path / "run" / "calibrations")
-    parts = {
+    own = {"seed": 0, "processes": Processes()}
+    sampled = {
         "model": model,
-        "guidance": NoGuidance(),
         "sampler": Euler(steps=4, time_grid=Uniform()),
-        "task": Generation(),
+        "shape": SHAPE,
         "dataset": Tiles(),
-        "latents": FlowexpLatents(),
-        "device": "cpu",
         "batch_size": 8,
-        "seed": 0,
-        "processes": Processes(),
     }
-    return Subject(**parts | changes)
+    for name, value in changes.items():
+        (own if name in (*own, "asked") else sampled)[name] = value
+    model = sampled["model"]
+    guidance = sampled.pop("guidance", None)
+    if guidance is not None:
+        sampled["model"] = guidance.wrap(model)
+    if "dataset" in changes:
+        sampled["shape"] = changes["dataset"].shape
+    return Subject(pipeline=Pipeline(**sampled), model=model, **own)
 
 
 def run(given, calibration):

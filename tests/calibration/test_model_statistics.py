@@ -12,10 +12,10 @@ import torch
 
 from flowexp.calibration import ModelStatisticsCalibration, Subject
 from flowexp.data import Dataset, ImageArrays
-from flowexp.evaluation import FlowexpLatents, Processes
 from flowexp.guidance import NoGuidance
 from flowexp.models import Origin
 from flowexp.paths import VE, Path
+from flowexp.pipeline import FlowexpLatents, Processes
 from flowexp.samplers import DPMSolverV3, Euler, LogSNR, Natural, StoredStatistics
 from flowexp.tasks import Generation
 from tests.samplers.closed_forms import MixtureModel

@@ -8,12 +8,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from flowexp.config.exported import load_exported, write_exported
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel
 from flowexp.networks import SongUNet
 from flowexp.parameterizations import EDMPreconditioning
 from flowexp.paths import VE, Path
+from flowexp.runs.exported import load_exported, write_exported
 
 CONFIG = {
     "path": {
@@ -74,7 +74,7 @@ def test_the_same_outputs_bit_for_bit(network, tmp_path):
     [
         "os.system",
         "builtins.eval",
-        "flowexp.checkpoints.manifest.subprocess.run",
+        "flowexp.runs.manifest.subprocess.run",
         "flowexp.networks.base.torch.load",
         "flowexp.networks.base.Tensor",
         "flowexp.networks.NoSuchThing",

@@ -6,8 +6,8 @@ import torch
 
 from flowexp.data import BatchStream, ImageArrays, gather_batch
 from flowexp.data.partners import JoinedPartners, SeededPartners, StoredPartners
-from flowexp.evaluation import FlowexpLatents
 from flowexp.paths import Gaussian, StudentT
+from flowexp.pipeline import FlowexpLatents
 
 SHAPE = (2, 3, 4)
 

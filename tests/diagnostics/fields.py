@@ -5,10 +5,9 @@ import torch
 
 from flowexp.data import ImageArrays
 from flowexp.diagnostics import Setting
-from flowexp.evaluation import Processes
-from flowexp.evaluation.generate import starts
 from flowexp.models import Model
 from flowexp.paths import Linear, Path, Prediction
+from flowexp.pipeline import Pipeline, Processes
 from flowexp.samplers import Euler, Uniform
 
 
@@ -69,16 +68,19 @@ def points(values, *, name="points/test", labels=None, num_classes=0) -> ImageAr
     return ImageArrays.of(array, labels, num_classes=num_classes, name=name)
 
 
-def setting(model, *, seeds=range(8), shape=(2,), task=None, **changes) -> Setting:
+def pipeline(model, *, shape=(2,), **changes) -> Pipeline:
+    given = {"sampler": Euler(steps=4, time_grid=Uniform()), "batch_size": 3}
+    return Pipeline(model=model, shape=shape, **(given | changes))
+
+
+def setting(model, *, seeds=range(8), **changes) -> Setting:
+    names = ("shape", "task", "sampler", "batch_size")
+    asked = {name: changes.pop(name) for name in names if changes.get(name) is not None}
     parts = {
+        "pipeline": pipeline(model, **asked),
         "seeds": seeds,
-        "start": starts(model, shape=shape, task=task),
-        "sampler": Euler(steps=4, time_grid=Uniform()),
-        "task": task,
         "reference": points(np.zeros((3, 2)), name="points/train"),
         "heldout": None,
-        "batch_size": 3,
-        "device": "cpu",
         "processes": Processes(),
         "nfe": torch.zeros(0, dtype=torch.int64),
     }
@@ -87,7 +89,7 @@ def setting(model, *, seeds=range(8), shape=(2,), task=None, **changes) -> Setti
 
 def draws(model, *, seeds=range(8), shape=(2,)) -> torch.Tensor:
     """The source draws of an evaluation, float64."""
-    return starts(model, shape=shape)(list(seeds)).e.double()
+    return pipeline(model, shape=shape).start(list(seeds)).e.double()
 
 
 def measure(metric, model, **changes):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from flowexp.diagnostics import NetworkEvaluations, Straightness, in_turn
-from flowexp.evaluation import Processes
+from flowexp.diagnostics import NetworkEvaluations, Straightness
 from flowexp.paths import Linear, Path
+from flowexp.pipeline import Processes, in_turn
 from tests.diagnostics.fields import measure, rank, setting
 from tests.samplers.closed_forms import MixtureModel
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from flowexp.diagnostics import Straightness, straightness
-from flowexp.evaluation.generate import starts
 from flowexp.models import Model
 from flowexp.paths import VE, VP, Cosine, Linear, Path, StudentT
 from flowexp.samplers import Euler, Uniform
@@ -135,7 +134,7 @@ class Crossing:
         k = torch.multinomial(model.w, n, replacement=True, generator=rng)
         noise = torch.randn(n, 2, generator=rng, dtype=torch.float64)
         self.x = model.m[k] + model.c[k] * noise
-        self.e = starts(model, shape=(2,))(range(n)).e.double()
+        self.e = draws(model, seeds=range(n))
         t = (torch.arange(n, dtype=torch.float64) + 0.5) / n
         self.t = t[torch.randperm(n, generator=rng)]
         x_t = (1.0 - self.t)[:, None] * self.x + self.t[:, None] * self.e

@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from flowexp.config.exported import load_exported
+from flowexp.runs.exported import load_exported
 from tests.e2e.command import flowexp
 
 pytestmark = pytest.mark.e2e

@@ -12,11 +12,11 @@ import random
 import pytest
 import torch
 
-from flowexp.apps.assemble import assemble, training_parts
 from flowexp.apps.list import options
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.data import gather_batch
+from flowexp.runs.assemble import build, training_parts
 from flowexp.seeding import SampleNoise, generator
 from flowexp.training.draws import Draws
 
@@ -221,7 +221,7 @@ def test_trains_and_samples(row):
     assert [str(p) for p in checked.problems] == []
     config = checked.config
     torch.manual_seed(0)
-    parts = assemble(config, device="cpu")
+    parts = build(config)
     loss = one_step(config, parts)
     assert math.isfinite(loss)
     x = two_samples(parts)
@@ -255,9 +255,10 @@ def one_step(config, parts) -> float:
 def two_samples(parts) -> torch.Tensor:
     parts.network.eval()
     e = parts.model.path.source.sample((2, *parts.dataset.shape), rng=generator(0, "latents", 0))
-    model = parts.guidance.wrap(parts.model)
-    conditions = parts.task.conditions([0, 1], device="cpu")
-    return parts.sampler.sample(model, e, noise=SampleNoise([0, 1]), **conditions).x
+    pipeline = parts.pipeline
+    conditions = pipeline.task.conditions([0, 1], device="cpu")
+    found = pipeline.sampler.sample(pipeline.model, e, noise=SampleNoise([0, 1]), **conditions)
+    return found.x
 
 
 def senseless_pairs():

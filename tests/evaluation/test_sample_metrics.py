@@ -5,10 +5,10 @@ import torch
 
 from flowexp.data import quantize, to_unit_range
 from flowexp.errors import UsageError
-from flowexp.evaluation import generate, score
+from flowexp.evaluation import score
 from flowexp.metrics import MetricRecord, Protocol
 from flowexp.tasks import Generation, Task
-from tests.evaluation.tiny import SHAPE, heun, metric, reference, tiny_model
+from tests.evaluation.tiny import SHAPE, metric, pipeline, reference
 
 
 class Difference:
@@ -77,17 +77,15 @@ class Constant(Task):
 
 
 def evaluate(task, metrics, **changes):
-    parts = {"reference": reference(), "sampler": heun(), "seeds": range(11), "shape": SHAPE}
-    return score(tiny_model(), metrics=metrics, task=task, batch_size=4, **(parts | changes))
+    parts = {"reference": reference(), "seeds": range(11)}
+    return score(pipeline(task=task, batch_size=4), metrics=metrics, **(parts | changes))
 
 
 @pytest.mark.parametrize("floating", [True, False])
 def test_each_sample_is_compared_with_its_own_target(floating):
     task = Constant(floating=floating)
     result = evaluate(task, {"d": Difference(), "fd": metric()}, heldout=reference(32, seed=1))
-    batches = generate(
-        tiny_model(), sampler=heun(), task=task, seeds=range(11), shape=SHAPE, batch_size=11
-    )
+    batches = pipeline(task=task, batch_size=11).batches(range(11))
     (batch,) = batches
     by_hand = (quantize(batch.x).float() - levels(range(11)).float()).abs().mean()
     assert result.records[0].value == pytest.approx(float(by_hand), rel=1e-5)
@@ -115,7 +113,5 @@ def test_too_few_samples_are_refused_before_sampling():
 
 
 def test_generation_has_no_targets():
-    (batch,) = generate(
-        tiny_model(), sampler=heun(), task=Generation(), seeds=[3], shape=SHAPE, batch_size=1
-    )
+    (batch,) = pipeline(task=Generation()).batches([3])
     assert batch.targets is None

@@ -11,32 +11,27 @@ import torch
 from flowexp.data import quantize
 from flowexp.diagnostics import BitsPerDim, NetworkEvaluations, Straightness
 from flowexp.errors import UsageError
-from flowexp.evaluation import ScoreResult, append_results, generate, score
+from flowexp.evaluation import ScoreResult, append_results, score
 from flowexp.guidance import ClassifierFree
 from flowexp.metrics import MetricRecord
-from tests.evaluation.tiny import SHAPE, heun, metric, reference, task, tiny_model
+from tests.evaluation.tiny import metric, pipeline, reference, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def evaluate(**changes) -> ScoreResult:
     parts = {
+        "pipeline": pipeline(batch_size=8),
         "metrics": {"fd": metric()},
         "reference": reference(),
-        "sampler": heun(),
-        "task": task(),
         "seeds": range(50),
-        "shape": SHAPE,
-        "batch_size": 8,
     }
-    return score(tiny_model(), **(parts | changes))
+    return score(**(parts | changes))
 
 
 def test_the_number_is_the_metric_of_the_quantised_samples() -> None:
     result = evaluate()
-    batches = generate(
-        tiny_model(), sampler=heun(), task=task(), seeds=range(50), shape=SHAPE, batch_size=8
-    )
+    batches = pipeline(batch_size=8).batches(range(50))
     by_hand = metric()
     by_hand.prepare(reference())
     accumulator = by_hand.accumulator()
@@ -92,8 +87,9 @@ def test_metrics_of_the_model_stand_beside_those_of_samples() -> None:
 
 def test_guidance_reaches_the_metrics_of_the_model() -> None:
     metrics = {"straight": Straightness(steps=5)}
+    steered = ClassifierFree(scale=3.0).wrap(tiny_model())
     plain = evaluate(metrics=metrics).records[0]
-    guided = evaluate(metrics=metrics, guidance=ClassifierFree(scale=3.0)).records[0]
+    guided = evaluate(metrics=metrics, pipeline=pipeline(model=steered)).records[0]
     assert guided.value != plain.value
     assert guided.protocol.nfe == 10.0
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.data import ImageArrays
-from flowexp.evaluation import Processes, score
+from flowexp.evaluation import score
 from flowexp.metrics import FrechetDistance, RawValues
 from flowexp.models import FlowModel
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.pipeline import Pipeline, Processes
 from flowexp.samplers import Heun
 from flowexp.samplers.time_grids import Natural
 from flowexp.tasks import Generation
@@ -49,6 +50,11 @@ def task() -> Generation:
     return Generation(num_classes=3)
 
 
+def pipeline(**changes) -> Pipeline:
+    given = {"model": tiny_model(), "sampler": heun(), "task": task(), "shape": SHAPE}
+    return Pipeline(**{**given, **changes})
+
+
 def reference(count: int = 64, *, seed: int = 0) -> ImageArrays:
     images = np.random.default_rng(seed).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
     return ImageArrays.of(images, None, num_classes=0, name="tiles/train")
@@ -64,14 +70,10 @@ def main(results: Path) -> None:
     with Processes.start() as processes:
         seen: list[int] = []
         result = score(
-            tiny_model(),
+            pipeline(batch_size=8),
             metrics={"fd": metric()},
             reference=reference(),
-            sampler=heun(),
-            task=task(),
             seeds=range(50),
-            shape=SHAPE,
-            batch_size=8,
             processes=processes,
             on_batch=lambda batch: seen.extend(batch.seeds),
         )

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.apps.assemble import assemble
 from flowexp.apps.import_ import configure
-from flowexp.checkpoints.published import Published, precond_state, read_published
 from flowexp.models import FlowModel
+from flowexp.published import Published, precond_state, read_published
+from flowexp.runs.assemble import build
 
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
 
 
 def imported_model(published: Published) -> FlowModel:
     """The model that ``flowexp import`` makes of a file, with its averaged weights."""
-    parts = assemble(configure(published), device="cpu")
+    parts = build(configure(published))
     state = published.weights if published.averaged is None else published.averaged
     parts.network.load_state_dict(state, strict=True)
     parts.network.eval()

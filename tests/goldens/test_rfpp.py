@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-from flowexp.checkpoints.published import precond_state, read_published
 from flowexp.couplings import Pairs
 from flowexp.data.stored_noise import noise_of_record
 from flowexp.diagnostics.straightness import straightness
@@ -23,6 +22,7 @@ from flowexp.objectives import (
 )
 from flowexp.parameterizations import EDMPreconditioning, VelocityPrediction
 from flowexp.paths import Linear, Path
+from flowexp.published import precond_state, read_published
 from flowexp.samplers import (
     Euler,
     Given,

@@ -5,13 +5,12 @@ from pathlib import Path as FilePath
 import numpy as np
 import torch
 
-from flowexp.data import ImageArrays
+from flowexp.data import Dataset, ImageArrays
 from flowexp.data.pair_manifest import PairManifest
 from flowexp.data.pair_store import PairStore
-from flowexp.evaluation import FlowexpLatents
-from flowexp.guidance import NoGuidance
-from flowexp.pairs import FromNoise, Teacher, write_store
+from flowexp.pairs import FromNoise, write_store
 from flowexp.paths import Linear, Path
+from flowexp.pipeline import Pipeline
 from flowexp.samplers import DormandPrince
 from flowexp.tasks import Generation
 from tests.samplers.closed_forms import MixtureModel
@@ -34,20 +33,33 @@ def data(n: int = 20) -> ImageArrays:
     return ImageArrays.of(images, np.arange(n) % 4 // 3, num_classes=2, name="made")
 
 
-def teacher(*, spread: float = SPREAD, num_classes: int = 2, **changes) -> Teacher:
+class Given(Dataset):
+    """A data set with these training items."""
+
+    def __init__(self, arrays: ImageArrays) -> None:
+        super().__init__(name="made", shape=SHAPE, num_classes=arrays.num_classes)
+        self.arrays = arrays
+
+    def locate(self) -> None:
+        pass
+
+    def _read(self) -> ImageArrays:
+        return self.arrays
+
+
+def teacher(*, spread: float = SPREAD, num_classes: int = 2, data=None, **changes) -> Pipeline:
     given = {
         "model": model(spread),
         "sampler": DormandPrince(rtol=1e-6, atol=1e-6),
         "shape": SHAPE,
-        "guidance": NoGuidance(),
         "task": Generation(num_classes=num_classes),
-        "latents": FlowexpLatents(),
+        "dataset": None if data is None else Given(data),
         "batch_size": 4,
     }
-    return Teacher(**{**given, **changes})
+    return Pipeline(**{**given, **changes})
 
 
-def manifest(maker, of: Teacher, *, ranges=((0, 19),), shard_size: int = 6, **changes):
+def manifest(maker, of: Pipeline, *, ranges=((0, 19),), shard_size: int = 6, **changes):
     images, noise = maker.formats(of)
     given = {
         "teacher": {"run": "made", "checkpoint": "last", "sha256": "0", "weights": "raw"},
@@ -68,7 +80,7 @@ def manifest(maker, of: Teacher, *, ranges=((0, 19),), shard_size: int = 6, **ch
     return PairManifest(**{**given, **changes})
 
 
-def written(folder: FilePath, *, maker=None, of: Teacher | None = None, **changes) -> PairStore:
+def written(folder: FilePath, *, maker=None, of: Pipeline | None = None, **changes) -> PairStore:
     maker, of = maker or FromNoise(), of or teacher()
     write_store(
         folder,

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from flowexp.data import gather_batch, quantize
-from flowexp.evaluation import FlowexpLatents, ReferenceLatents
 from flowexp.pairs import FromData, FromNoise
 from flowexp.paths import Gaussian
+from flowexp.pipeline import FlowexpLatents, ReferenceLatents
 from flowexp.samplers import Euler, Natural
 from flowexp.tasks import Generation
 from tests.pairs.gaussian import MEAN, SHAPE, SPREAD, data, image_of, teacher

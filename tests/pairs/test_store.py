@@ -11,9 +11,9 @@ from flowexp.data.joined_pairs import join_stores
 from flowexp.data.pair_manifest import PairManifest
 from flowexp.data.pair_store import PairStore
 from flowexp.errors import UsageError
-from flowexp.evaluation import FlowexpLatents, Processes
 from flowexp.pairs import FromData, FromNoise, verify, write_store
 from flowexp.paths import Gaussian, StudentT
+from flowexp.pipeline import FlowexpLatents, Processes
 from tests.pairs.gaussian import SHAPE, content, data, manifest, teacher, written
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from flowexp.checkpoints.atomic import write_json
+from flowexp.files import write_json
 from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.tables.planned_rows import all_jobs
 from tests.tables.files import claim, job, table

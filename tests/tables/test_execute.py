@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.checkpoints.locks import FileLock, locked
+from flowexp.locks import FileLock, locked
 from flowexp.tables import execute
 from flowexp.tables.collect import table_result
 from flowexp.tables.execute import run_job

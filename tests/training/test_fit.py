@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowexp.checkpoints import RunDirectory, read_checkpoint
 from flowexp.couplings import Independent, Pairs
 from flowexp.errors import UsageError
+from flowexp.runs import RunDirectory, read_checkpoint
 from flowexp.timesteps import Uniform
 from flowexp.training import Constant, NonFiniteLossError, TrainingInterrupted
 from flowexp.training.callbacks import Callback

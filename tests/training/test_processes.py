@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowexp.checkpoints import read_checkpoint
+from flowexp.runs import read_checkpoint
 from flowexp.training.callbacks import Callback
 from flowexp.training.session import Session
 from tests.training.test_fit import assert_same_state, rows

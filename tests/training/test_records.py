@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from flowexp.checkpoints import RunDirectory
+from flowexp.runs import RunDirectory
 from flowexp.training import CSVLogger, TensorBoardLogger, WandbLogger
 from flowexp.training.log_window import LogWindow
 from flowexp.training.metrics_file import MetricsFile, read_rows

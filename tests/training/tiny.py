@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowexp.checkpoints import RunDirectory
 from flowexp.couplings import Independent, Pairs
 from flowexp.data import Dataset, ImageArrays
 from flowexp.models import FlowModel, Model
@@ -17,6 +16,7 @@ from flowexp.objectives import Loss, Objective
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.runs import RunDirectory
 from flowexp.seeding import derive_seed
 from flowexp.timesteps import Uniform
 from flowexp.training import Constant, FitResult, HalfLifeEMA, PowerEMA, TrainerSettings, fit

@@ -82,7 +82,8 @@ class SampleGrid(Callback):
 
     def draw(self, session: "Session") -> None:
         """Sample and write one grid; weights, mode and global random state are put back."""
-        from flowexp.evaluation import generate, save_grid
+        from flowexp.pipeline import Pipeline, save_grid
+        from flowexp.tasks import Generation
 
         parts = session.parts
         if parts.sampler is None:
@@ -90,17 +91,15 @@ class SampleGrid(Callback):
         name = next(iter(parts.emas), None) if self.ema == "first" else self.ema
         with session.evaluating(name), torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "grid"))
-            batches = generate(
-                parts.model,
+            pipeline = Pipeline(
+                model=parts.model if parts.guidance is None else parts.guidance.wrap(parts.model),
                 sampler=parts.sampler,
-                guidance=parts.guidance,
-                task=parts.task,
-                seeds=range(self.seed, self.seed + self.num),
+                task=parts.task or Generation(),
                 shape=parts.dataset.shape,
                 batch_size=self.batch_size,
                 device=session.device,
             )
-            x = torch.cat([batch.x.cpu() for batch in batches])
+            x = pipeline.sample(range(self.seed, self.seed + self.num))
         path = session.run.samples / f"grid-{session.kimg:010.3f}.png"
         try:
             save_grid(path, x, columns=self.columns)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from flowexp.checkpoints import RunDirectory
+from flowexp.runs import RunDirectory
 
 __all__ = ["Logger"]
 

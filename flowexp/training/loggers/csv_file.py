@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from flowexp.checkpoints import RunDirectory
-from flowexp.checkpoints.atomic import write_text
+from flowexp.files import write_text
+from flowexp.runs import RunDirectory
 from flowexp.training.metrics_file import read_rows
 
 __all__ = ["CSVLogger"]

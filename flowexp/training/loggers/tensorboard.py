@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flowexp.checkpoints import RunDirectory
+from flowexp.runs import RunDirectory
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter

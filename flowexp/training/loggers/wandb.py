@@ -4,8 +4,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from flowexp.checkpoints import RunDirectory
-from flowexp.checkpoints.atomic import write_text
+from flowexp.files import write_text
+from flowexp.runs import RunDirectory
 
 __all__ = ["WandbLogger"]
 

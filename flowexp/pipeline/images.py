@@ -1,0 +1,142 @@
+"""Samples as picture files: single ones, grids, and scatter plots of points."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from flowexp.data import quantize
+from flowexp.files import write_atomically
+
+__all__ = ["Images", "grid_image", "save_grid", "save_images", "scatter_image"]
+
+_BACKGROUND = 255
+_SMALL_SIDE = 32
+_SHOWN_SIDE = 64
+_PLOT_SIDE = 512
+_PLOT_MARGIN = 0.08
+_POINT_RADIUS = 1.5
+_POINT_COLOUR = (31, 119, 180)
+
+
+class Images(Tensor):
+    """Samples as a tensor, (B, C, H, W) in [-1, 1] or points (B, 2), with ways to look at them."""
+
+    def uint8(self) -> Tensor:
+        """The 256 levels of a picture file, (B, C, H, W), uint8; the rounding of every metric."""
+        return quantize(self.as_subclass(Tensor))
+
+    def pil(self) -> list[Image.Image]:
+        """One PIL image per sample."""
+        return [_image(picture) for picture in _levels(self.as_subclass(Tensor))]
+
+    def save_grid(self, path: Path | str, *, columns: int | None = None) -> Path:
+        """Write all samples as one PNG; see :func:`save_grid`."""
+        return save_grid(Path(path), self.as_subclass(Tensor), columns=columns)
+
+
+def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
+    """Write one PNG per sample, named by its seed.
+
+    Args:
+        directory: Where to; made if missing.
+        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
+        seeds: One per sample.
+
+    Raises:
+        ValueError: The samples are no pictures, or there are not as many seeds.
+    """
+    if len(seeds) != len(x):
+        raise ValueError(f"there are {len(seeds)} seeds for {len(x)} samples")
+    paths = []
+    for picture, seed in zip(_levels(x), seeds, strict=True):
+        path = directory / f"{seed:06d}.png"
+        paths.append(_save(path, _image(picture)))
+    return paths
+
+
+def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
+    """Write samples as one PNG: pictures as a grid, points of the plane as a scatter plot.
+
+    Args:
+        path: Where to.
+        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1]; or points (B, 2).
+        columns: Pictures per row; None = as square as possible.
+    """
+    image = scatter_image(x) if x.ndim == 2 else grid_image(x, columns=columns)
+    return _save(path, image)
+
+
+def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
+    """Pictures side by side, one pixel apart; tiny ones are enlarged by whole pixels.
+
+    Args:
+        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
+        columns: Pictures per row; None = as square as possible.
+    """
+    levels = _levels(x)
+    count, channels, height, width = levels.shape
+    columns = min(count, columns or math.ceil(math.sqrt(count)))
+    rows = math.ceil(count / columns)
+    size = rows * (height + 1) + 1, columns * (width + 1) + 1
+    canvas = torch.full((channels, *size), _BACKGROUND, dtype=torch.uint8)
+    for number, picture in enumerate(levels):
+        top, left = (
+            n * (side + 1) + 1
+            for n, side in zip(divmod(number, columns), (height, width), strict=True)
+        )
+        canvas[:, top : top + height, left : left + width] = picture
+    image = _image(canvas)
+    factor = max(1, round(_SHOWN_SIDE / width)) if width < _SMALL_SIDE else 1
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def scatter_image(points: Tensor) -> Image.Image:
+    """Points of the plane as dots; the axes have the same scale and reach just beyond the points.
+
+    Args:
+        points: (B, 2); points that are not finite are left out.
+
+    Raises:
+        ValueError: The points have another dimension than 2.
+    """
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"points have shape {tuple(points.shape)}; expected (B, 2)")
+    image = Image.new("RGB", (_PLOT_SIDE, _PLOT_SIDE), "white")
+    shown = points.detach().double().cpu()
+    shown = shown[shown.isfinite().all(dim=1)]
+    if len(shown) == 0:
+        return image
+    low, high = shown.amin(dim=0), shown.amax(dim=0)
+    extent = float((high - low).max().clamp(min=1e-12)) * (1.0 + 2.0 * _PLOT_MARGIN)
+    unit = (shown - (low + high) / 2.0) / extent + 0.5
+    draw = ImageDraw.Draw(image)
+    for right, up in (unit * (_PLOT_SIDE - 1)).tolist():
+        down = _PLOT_SIDE - 1 - up
+        box = [
+            right - _POINT_RADIUS,
+            down - _POINT_RADIUS,
+            right + _POINT_RADIUS,
+            down + _POINT_RADIUS,
+        ]
+        draw.ellipse(box, fill=_POINT_COLOUR)
+    return image
+
+
+def _levels(x: Tensor) -> Tensor:
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"samples have shape {tuple(x.shape)}; expected (B, 1 or 3, H, W)")
+    return quantize(x.detach()).cpu()
+
+
+def _image(levels: Tensor) -> Image.Image:
+    """(C, H, W) uint8 as a picture."""
+    array = levels.numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0).copy())
+
+
+def _save(path: Path, image: Image.Image) -> Path:
+    return write_atomically(path, lambda beside: image.save(beside, format="PNG"))

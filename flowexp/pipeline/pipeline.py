@@ -1,0 +1,209 @@
+"""A model together with how it is sampled: what turns seeds into samples."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from flowexp.data import Dataset, ImageArrays
+from flowexp.models import Model
+from flowexp.pipeline.images import Images
+from flowexp.pipeline.latents import FlowexpLatents, Latents
+from flowexp.pipeline.processes import Processes, in_turn
+from flowexp.samplers import Sampler
+from flowexp.seeding import Noise
+from flowexp.tasks import Generation, Task
+
+__all__ = ["Batch", "Pipeline", "Start"]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a sampler starts from for some seeds.
+
+    Attributes:
+        e: Source draws, (B, ...).
+        noise: Noise per step, for samplers that inject it.
+        conditions: What the model is conditioned on, e.g. ``labels`` (B,).
+    """
+
+    e: Tensor
+    noise: Noise
+    conditions: dict[str, Tensor | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some samples.
+
+    Attributes:
+        seeds: One per sample.
+        x: Samples, (B, ...), float32, on the pipeline's device.
+        nfe: Network evaluations per sample, (B,), int64, on the CPU.
+        conditions: What they were conditioned on, e.g. ``labels`` (B,).
+        targets: What they should be, (B, C, H, W), uint8 or floating in [-1, 1]; None where the
+            task has no right answer.
+    """
+
+    seeds: list[int]
+    x: Tensor
+    nfe: Tensor
+    conditions: dict[str, Tensor | None]
+    targets: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pipeline:
+    """Everything that determines the sample of a seed, and where it is computed.
+
+    Latents, labels and noise belong to the seed of a sample: sample i is the same for every batch
+    size and number of processes.
+
+    Attributes:
+        model: The model that is sampled, guidance included; its network in evaluation mode and on
+            ``device``.
+        sampler: How a source draw becomes a sample.
+        shape: Shape of a sample, (C, H, W) or (D,).
+        task: Gives the conditions.
+        latents: How seeds become draws.
+        dataset: The data the model was trained on, for whatever compares with it; None = unknown.
+        batch_size: Samples per call of the sampler, >= 1.
+        device: Where to compute.
+
+    Raises:
+        ValueError: batch_size < 1, or the sampler does not fit the model.
+    """
+
+    model: Model
+    sampler: Sampler
+    shape: tuple[int, ...]
+    task: Task = field(default_factory=Generation)
+    latents: Latents = field(default_factory=FlowexpLatents)
+    dataset: Dataset | None = None
+    batch_size: int = 64
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; allowed: integers >= 1")
+        self.sampler.check(self.model)
+
+    def replace(self, **changes: Any) -> Self:  # noqa: ANN401 -- any field
+        """The same pipeline with some fields changed, e.g. ``replace(sampler=UniPC(steps=8))``."""
+        return replace(self, **changes)
+
+    def start(self, seeds: Sequence[int], *, labels: Tensor | None = None) -> Start:
+        """What the samples with these seeds start from; row j depends on ``seeds[j]`` only.
+
+        Args:
+            seeds: One per sample.
+            labels: Classes, (B,), int64, -1 = none; None leaves them to the latents or the task.
+        """
+        draws = self.latents.draw(
+            seeds,
+            shape=self.shape,
+            source=self.model.path.source,
+            num_classes=self.task.num_classes,
+            device=self.device,
+        )
+        if labels is not None:
+            conditions = self.task.conditions_of(labels.to(self.device))
+        else:
+            conditions = self.task.conditions(seeds, labels=draws.labels, device=self.device)
+        return Start(draws.e, draws.noise, conditions)
+
+    def batches(
+        self,
+        seeds: Sequence[int],
+        *,
+        labels: Tensor | None = None,
+        processes: Processes | None = None,
+    ) -> Iterator[Batch]:
+        """Samples in batches; with several processes, those of this process.
+
+        Batches hold the same seeds for every number of processes, so that sharing the work does not
+        even change the rounding.
+
+        Args:
+            seeds: One per sample.
+            labels: Their classes, (N,); see :meth:`start`.
+            processes: The processes that share the work; None = this process alone.
+        """
+        size = self.batch_size
+        parts = [slice(i, i + size) for i in range(0, len(seeds), size)]
+        for rows in (processes or Processes()).share(parts):
+            batch = list(seeds[rows])
+            with torch.inference_mode():
+                start = self.start(batch, labels=None if labels is None else labels[rows])
+                found = self.sampler.sample(
+                    self.model, start.e, noise=start.noise, on_step=None, **start.conditions
+                )
+                targets = self.task.targets(batch, device=self.device)
+            yield Batch(batch, found.x.float(), found.nfe.cpu(), start.conditions, targets)
+
+    def gathered(self, seeds: Sequence[int], *, processes: Processes) -> Batch | None:
+        """All samples in the order of their seeds, on the first process's CPU; None elsewhere.
+
+        Every process must call this.
+        """
+        own = [
+            (b.seeds, b.x.cpu(), b.nfe, b.conditions.get("labels"))
+            for b in self.batches(seeds, processes=processes)
+        ]
+        shares = processes.gather(own)
+        if shares is None:
+            return None
+        batches = in_turn(shares)
+        labels = [labels.cpu() for *_, labels in batches if labels is not None]
+        return Batch(
+            [seed for members, *_ in batches for seed in members],
+            torch.cat([x for _, x, *_ in batches]),
+            torch.cat([nfe for _, _, nfe, _ in batches]),
+            {"labels": torch.cat(labels)} if labels else {},
+        )
+
+    def sample(
+        self, seeds: Sequence[int], *, labels: int | Sequence[int] | Tensor | None = None
+    ) -> Images:
+        """One sample per seed.
+
+        Args:
+            seeds: One per sample, e.g. ``range(64)``.
+            labels: One class for all, or one per sample, -1 = no class; None leaves them to the
+                task, which draws them at random.
+
+        Returns:
+            (N, ...), float32, on the CPU; pictures in about [-1, 1].
+
+        Raises:
+            ValueError: The model has no such class, or the numbers of labels and seeds differ.
+        """
+        classes = None if labels is None else self._classes(labels, count=len(seeds))
+        batches = self.batches(seeds, labels=classes)
+        return torch.cat([batch.x.cpu() for batch in batches]).as_subclass(Images)
+
+    def data(self) -> ImageArrays:
+        """The training split of the data set.
+
+        Raises:
+            ValueError: The pipeline has no data set.
+        """
+        if self.dataset is None:
+            raise ValueError("this needs the training data, but the pipeline has no data set")
+        return self.dataset.train()
+
+    def _classes(self, labels: int | Sequence[int] | Tensor, *, count: int) -> Tensor:
+        classes = torch.as_tensor(labels, dtype=torch.int64)
+        classes = classes.expand(count) if classes.ndim == 0 else classes
+        if classes.shape != (count,):
+            raise ValueError(f"labels have shape {tuple(classes.shape)}; expected ({count},)")
+        known = self.task.num_classes
+        if known == 0:
+            raise ValueError("labels are given, but the model is unconditional")
+        if bool(((classes < -1) | (classes >= known)).any()):
+            raise ValueError(
+                f"labels are {sorted(set(classes.tolist()))}; allowed: -1 to {known - 1}"
+            )
+        return classes

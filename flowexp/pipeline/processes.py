@@ -1,0 +1,86 @@
+"""The processes that share an evaluation, as torchrun starts them."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Self, TypeVar
+
+import torch
+
+__all__ = ["Processes", "in_turn"]
+
+_Item = TypeVar("_Item")
+
+
+def in_turn(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
+    """The items that n processes shared, every n-th to each, in their order again."""
+    count = sum(map(len, shares))
+    return [shares[i % len(shares)][i // len(shares)] for i in range(count)]
+
+
+class Processes:
+    """This process's place among those that share the work; alone unless started otherwise.
+
+    What is exchanged are small states on the CPU, so the group is always gloo, whatever computes.
+
+    Args:
+        rank: This process, 0 = the one that writes and reports.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, *, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}; allowed: 0 to {world_size - 1}")
+        self.rank = rank
+        self.world_size = world_size
+        self._owns_group = False
+
+    @classmethod
+    def start(cls) -> Self:
+        """The processes that torchrun's environment variables name; joins their group."""
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        if "RANK" not in os.environ or world_size == 1:
+            return cls()
+        processes = cls(rank=int(os.environ["RANK"]), world_size=world_size)
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+            processes._owns_group = True
+        return processes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    @property
+    def local_rank(self) -> int:
+        """This process's number on its computer, which chooses its device."""
+        return int(os.environ.get("LOCAL_RANK", "0")) if self.world_size > 1 else 0
+
+    def share(self, items: Sequence[_Item]) -> list[_Item]:
+        """This process's items: every ``world_size``-th."""
+        return list(items[self.rank :: self.world_size])
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world_size > 1:
+            torch.distributed.barrier()
+
+    def gather(self, item: _Item) -> list[_Item] | None:
+        """The items of all processes in the order of their ranks, on the first; None elsewhere."""
+        if self.world_size == 1:
+            return [item]
+        gathered: list[Any] | None = [None] * self.world_size if self.is_first else None
+        torch.distributed.gather_object(item, gathered)
+        return gathered
+
+    def close(self) -> None:
+        """Leave the group, if :meth:`start` joined it."""
+        if self._owns_group:
+            torch.distributed.destroy_process_group()
+            self._owns_group = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,213 @@
+"""score_sde's DDPM++ as our SongUNet: architecture and weights from the state dict alone.
+
+The authors' network is one list, ``all_modules.0``, ``all_modules.1`` ..., whose order is that of
+the forward pass; EDM's SongUNet computes the same function with named levels. Only the variant
+that rectified flow uses on small images is mapped: positional embedding, BigGAN blocks without a
+second input or output branch.
+
+Source: Song et al., 2021, arXiv 2011.13456, appendix C and the authors' ``models/ncsnpp.py``.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.errors import UsageError
+from flowexp.networks import SongUNet
+from flowexp.published.edm_networks import network_part
+from flowexp.published.model import Part
+
+__all__ = ["ddpmpp_part", "ddpmpp_state"]
+
+_LIST = re.compile(r"all_modules\.(\d+)\.(.+)")
+_BLOCK = {
+    "GroupNorm_0": "norm0",
+    "Conv_0": "conv0",
+    "Dense_0": "affine",
+    "GroupNorm_1": "norm1",
+    "Conv_1": "conv1",
+    "Conv_2": "skip",
+}
+# Every published configuration of this family has attention at 16 x 16.
+_ATTENTION_RESOLUTION = 16
+
+
+@dataclass(frozen=True)
+class _Module:
+    """One entry of the authors' list: its kind and its tensors by name."""
+
+    kind: str
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def resamples(self) -> bool:
+        """Whether a block changes the resolution: it has a shortcut that its widths do not need."""
+        if self.kind != "block" or "Conv_2.weight" not in self.tensors:
+            return False
+        width: Tensor = self.tensors["Conv_0.weight"]
+        return width.shape[0] == width.shape[1]
+
+
+def ddpmpp_part(state: Mapping[str, Tensor]) -> Part:
+    """The network group for a state dict of the authors' DDPM++.
+
+    Raises:
+        UsageError: It is another architecture.
+    """
+    modules = _modules(state)
+    blocks = sum(module.kind == "block" for module in modules)
+    levels = sum(module.resamples for module in modules) // 2 + 1
+    per_level, rest = divmod(blocks - 3 * levels, 2 * levels)
+    if len(modules) < 8 or modules[2].kind != "conv" or rest or per_level < 1:
+        raise _another("its blocks do not form levels")
+    width, channels = modules[2].tensors["weight"].shape[:2]
+    mults: list[int] = []
+    attention: list[bool] = []
+    position = 3
+    for level in range(levels):
+        seen = 0
+        attention.append(modules[position + 1].kind == "attention")
+        while seen < per_level:
+            module = modules[position]
+            if module.kind == "block":
+                seen += 1
+                mults.append(int(module.tensors["Conv_0.weight"].shape[0]) // int(width))
+            position += 1
+        position += attention[-1] + (level < levels - 1)
+    mult = mults[per_level - 1 :: per_level]
+    if not any(attention):
+        raise _another("no level has attention, so its resolution cannot be told")
+    return network_part(
+        "SongUNet",
+        {
+            "img_resolution": _ATTENTION_RESOLUTION << attention.index(True),
+            "in_channels": int(channels),
+            "out_channels": int(channels),
+            "model_channels": int(width),
+            "channel_mult": mult,
+            "num_blocks": per_level,
+            "attn_resolutions": [_ATTENTION_RESOLUTION],
+            "dropout": 0.15,
+        },
+    )
+
+
+def ddpmpp_state(state: Mapping[str, Tensor], network: Part) -> dict[str, Tensor]:
+    """The authors' weights under our names.
+
+    Raises:
+        UsageError: They do not fit the network.
+    """
+    with torch.device("meta"):
+        wanted = SongUNet(**network.arguments).state_dict()
+    named = _renamed(iter(_modules(state)), network)
+    for name, value in wanted.items():
+        if name.endswith("resample_filter"):
+            named[name] = torch.full(value.shape, 1.0 / value.numel())
+    wrong = [n for n in wanted if n not in named or named[n].shape != wanted[n].shape]
+    if wrong or len(named) != len(wanted):
+        raise _another(f"{(wrong or sorted(named.keys() - wanted.keys()))[0]} does not fit")
+    return {name: named[name] for name in wanted}
+
+
+def _renamed(modules: Iterator[_Module], network: Part) -> dict[str, Tensor]:
+    values = network.arguments
+    mult, blocks = values["channel_mult"], values["num_blocks"]
+    sizes = [values["img_resolution"] >> level for level in range(len(mult))]
+    attends = [size in values["attn_resolutions"] for size in sizes]
+    named = _plain(modules, "linear", "map_layer0") | _plain(modules, "linear", "map_layer1")
+    for index, size in enumerate(sizes):
+        level = f"enc.{size}x{size}"
+        if index == 0:
+            named |= _plain(modules, "conv", f"{level}_conv")
+        else:
+            named |= _block(modules, f"{level}_down", attention=False)
+        for i in range(blocks):
+            named |= _block(modules, f"{level}_block{i}", attention=attends[index])
+    for index, size in reversed(list(enumerate(sizes))):
+        level = f"dec.{size}x{size}"
+        if index == len(sizes) - 1:
+            named |= _block(modules, f"{level}_in0", attention=True)
+            named |= _block(modules, f"{level}_in1", attention=False)
+        else:
+            named |= _block(modules, f"{level}_up", attention=False)
+        for i in range(blocks + 1):
+            named |= _block(modules, f"{level}_block{i}", attention=attends[index] and i == blocks)
+    named |= _plain(modules, "norm", f"{level}_aux_norm")
+    return named | _plain(modules, "conv", f"{level}_aux_conv")
+
+
+def _plain(modules: Iterator[_Module], kind: str, name: str) -> dict[str, Tensor]:
+    tensors = _next(modules, kind, name).tensors
+    return {f"{name}.{key}": value for key, value in tensors.items()}
+
+
+def _block(modules: Iterator[_Module], name: str, *, attention: bool) -> dict[str, Tensor]:
+    named = {}
+    for key, value in _next(modules, "block", name).tensors.items():
+        layer, _, leaf = key.partition(".")
+        if layer not in _BLOCK:
+            raise _another(f"a block has a layer {layer}")
+        shape = (*value.shape, 1, 1) if layer == "Conv_2" and value.ndim == 2 else value.shape
+        named[f"{name}.{_BLOCK[layer]}.{leaf}"] = value.reshape(shape)
+    if attention:
+        named |= _attention(_next(modules, "attention", name).tensors, name)
+    return named
+
+
+def _attention(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """One convolution for query, key and value, whose outputs are interleaved channel by channel.
+
+    The authors' 1x1 layers store (in, out); convolutions store (out, in, 1, 1).
+    """
+    three = ("NIN_0", "NIN_1", "NIN_2")
+    weight = torch.stack([tensors[f"{n}.W"].T for n in three], dim=1).flatten(0, 1)
+    bias = torch.stack([tensors[f"{n}.b"] for n in three], dim=1).flatten()
+    return {
+        f"{name}.norm2.weight": tensors["GroupNorm_0.weight"],
+        f"{name}.norm2.bias": tensors["GroupNorm_0.bias"],
+        f"{name}.qkv.weight": weight[:, :, None, None].contiguous(),
+        f"{name}.qkv.bias": bias,
+        f"{name}.proj.weight": tensors["NIN_3.W"].T[:, :, None, None].contiguous(),
+        f"{name}.proj.bias": tensors["NIN_3.b"],
+    }
+
+
+def _next(modules: Iterator[_Module], kind: str, name: str) -> _Module:
+    module = next(modules, None)
+    if module is None or module.kind != kind:
+        found = "nothing" if module is None else f"a layer of kind {module.kind}"
+        raise _another(f"{found} stands where {name} should be")
+    return module
+
+
+def _modules(state: Mapping[str, Tensor]) -> list[_Module]:
+    grouped: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        match = _LIST.fullmatch(name)
+        if match is not None:
+            grouped.setdefault(int(match[1]), {})[match[2]] = value
+        elif name != "sigmas":
+            raise _another(f"it has a tensor {name}")
+    return [_Module(_kind(tensors), tensors) for _, tensors in sorted(grouped.items())]
+
+
+def _kind(tensors: Mapping[str, Tensor]) -> str:
+    if {"Conv_0.weight", "Conv_1.weight", "Dense_0.weight"} <= tensors.keys():
+        return "block"
+    if {"NIN_0.W", "NIN_3.W", "GroupNorm_0.weight"} <= tensors.keys():
+        return "attention"
+    if tensors.keys() == {"weight", "bias"}:
+        return {1: "norm", 2: "linear", 4: "conv"}.get(tensors["weight"].ndim, "unknown")
+    return f"unknown ({', '.join(sorted(tensors)[:2])})"
+
+
+def _another(reason: str) -> UsageError:
+    return UsageError(
+        f"the network in the file is not score_sde's DDPM++ ({reason}).",
+        key="file",
+        remedy="Only that architecture (positional embedding, BigGAN blocks) can be imported.",
+    )

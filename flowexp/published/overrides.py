@@ -1,0 +1,77 @@
+"""A published model as overrides of the training config."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowexp.published import Published, Shape
+
+__all__ = ["override", "published_overrides"]
+
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
+
+# resolution, channels -> option of the dataset group and its number of classes
+_DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
+    (32, 3): (("cifar10", 10),),
+    (64, 3): (("imagenet64", 1000), ("ffhq64", 0)),
+    (28, 1): (("fashion_mnist", 10),),
+    (8, 1): (("digits", 10),),
+}
+
+
+def published_overrides(published: "Published", *, given: Sequence[str] = ()) -> list[str]:
+    """Overrides of ``train`` that make its config that of a published model.
+
+    Args:
+        published: What a file says.
+        given: What the user chose; a group chosen there is left out here.
+    """
+    chosen = {text.lstrip("+~").partition("=")[0] for text in given}
+    own = list(_dataset(published.shape))
+    for group, part in published.parts.items():
+        own.append(f"{group}={part.option}")
+        own += [override(f"{group}.{key}", value) for key, value in part.arguments.items()]
+    own.append("ema=none" if published.averaged is None else "ema=half_life")
+    return [text for text in own if _owner(text) not in chosen]
+
+
+def override(key: str, value: object) -> str:
+    """An override in Hydra's grammar, quoted as its value needs."""
+    return f"{key}={_value(value)}"
+
+
+def _owner(text: str) -> str:
+    """The group that an override belongs to."""
+    return re.split(r"[.=/]", text, maxsplit=1)[0]
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_value(item) for item in value)}]"
+    if isinstance(value, str) and not _PLAIN_TEXT.fullmatch(value):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return str(value)
+
+
+def _dataset(shape: "Shape") -> Iterator[str]:
+    """A dataset of the right shape; one of the user's own where flowexp has none."""
+    for option, classes in _DATASETS.get((shape.resolution, shape.channels), ()):
+        if shape.label_dim == classes or (shape.label_dim == 0 and option != "imagenet64"):
+            yield f"dataset={option}"
+            return
+    labelled = shape.label_dim > 0
+    yield "dataset=image_folder"
+    yield f"dataset.archive=images-{shape.resolution}x{shape.resolution}.zip"
+    yield f"dataset.resolution={shape.resolution}"
+    yield f"dataset.channels={shape.channels}"
+    yield f"dataset.num_classes={shape.label_dim}"
+    yield f"dataset.use_labels={str(labelled).lower()}"

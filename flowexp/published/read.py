@@ -1,0 +1,47 @@
+"""Which reader reads a file."""
+
+from pathlib import Path
+
+from flowexp.errors import UsageError
+from flowexp.published.edm import EDMSnapshot, TrainingState
+from flowexp.published.model import Published, Reader
+from flowexp.published.rectified_flow import RectifiedFlow
+from flowexp.published.rfpp import RFPlusPlus, is_rfpp
+from flowexp.published.score_sde import load_weights_only
+from flowexp.published.torch_zip import mentions
+
+__all__ = ["read_published"]
+
+_ZIP = b"PK"
+_PERSISTENCE = "torch_utils.persistence"
+# How torch.save began its files before it wrote ZIPs: a pickled magic number.
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+def read_published(path: Path) -> Published:
+    """The model in a published checkpoint, whatever its format; runs nothing of the file.
+
+    Args:
+        path: The file: a pickle of EDM's code base (EDM, RF++), a training state of PFGM++, a
+            checkpoint of rectified flow, or weights of RF++.
+
+    Raises:
+        UsageError: The file is missing, damaged, hostile, or holds something unknown.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}.", key="file", remedy="Name a checkpoint.")
+    return _reader(path).read(path)
+
+
+def _reader(path: Path) -> Reader:
+    with path.open("rb") as file:
+        head = file.read(len(_OLD_TORCH))
+    if not head:
+        raise UsageError(f"{path} is empty.", key="file", remedy="Fetch it again.")
+    if head == _OLD_TORCH:
+        return RectifiedFlow()
+    if not head.startswith(_ZIP):
+        return EDMSnapshot()
+    if mentions(path, _PERSISTENCE):
+        return TrainingState()
+    return RFPlusPlus() if is_rfpp(load_weights_only(path)) else RectifiedFlow()

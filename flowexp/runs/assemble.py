@@ -1,0 +1,162 @@
+"""From a checked config to objects: the one place that builds a model and its pipeline."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowexp.config.instantiate import instantiate
+from flowexp.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from flowexp.data import Dataset
+    from flowexp.guidance import Guidance
+    from flowexp.models import FlowModel, Origin
+    from flowexp.pipeline import Pipeline
+
+__all__ = [
+    "Built",
+    "build",
+    "describe",
+    "resolve_device",
+    "training_parts",
+]
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A config's model, and the pipeline that samples it.
+
+    Attributes:
+        dataset: The data it belongs to; nothing has been read.
+        model: Path, network and parameterization, without guidance.
+        guidance: How the pipeline's model is guided.
+        pipeline: The guided model, its sampler, task, latents and device.
+    """
+
+    dataset: "Dataset"
+    model: "FlowModel"
+    guidance: "Guidance"
+    pipeline: "Pipeline"
+
+    @property
+    def network(self) -> "nn.Module":
+        """The raw network."""
+        return self.model.network
+
+
+def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None) -> Built:
+    """Build dataset description, model and pipeline from a config; no data is read.
+
+    Args:
+        config: Plain, resolved config of a training or of a verb that starts from a run.
+        device: Where the network's weights are allocated; ``meta`` allocates nothing.
+        origin: The trained weights that the network is about to receive, if any; samplers look
+            there for their calibrations.
+
+    Raises:
+        UsageError: A part refused its values, or two parts do not fit.
+    """
+    import torch
+
+    from flowexp.models import FlowModel
+    from flowexp.pipeline import FlowexpLatents, Pipeline
+
+    names = ("dataset", "path", "parameterization", "sampler", "guidance", "task")
+    part = {name: instantiate(config[name], key=name) for name in names}
+    latents = config.get("latents")
+    with torch.device(device):
+        network = instantiate(config["network"], key="network")
+    try:
+        model = FlowModel(part["path"], network=network, parameterization=part["parameterization"])
+        model.origin = origin
+        pipeline = Pipeline(
+            model=part["guidance"].wrap(model),
+            sampler=part["sampler"],
+            shape=part["dataset"].shape,
+            task=part["task"],
+            latents=instantiate(latents, key="latents") if latents else FlowexpLatents(),
+            dataset=part["dataset"],
+            batch_size=config.get("batch_size") or 64,
+            device=device,
+        )
+    except ValueError as error:
+        raise UsageError(f"{error}.", key="sampler") from error
+    return Built(part["dataset"], model, part["guidance"], pipeline)
+
+
+def training_parts(config: Config, parts: Built) -> dict[str, Any]:
+    """Build augmentation, coupling, timestep law and objective, and refuse what does not fit.
+
+    Args:
+        config: Plain, resolved config of a training run.
+        parts: The model they are for.
+
+    Returns:
+        The four parts by the names of their groups.
+
+    Raises:
+        UsageError: The augmentation's labels are not the network's, the law draws times outside the
+            path's range, or the coupling or the objective is not defined on this path.
+    """
+    from flowexp.timesteps import check_compatible
+
+    names = ("augmentation", "coupling", "timestep", "objective")
+    built = {name: instantiate(config[name], key=name) for name in names}
+    path, augment_dim = parts.model.path, getattr(parts.network, "augment_dim", 0)
+    checks: dict[str, Callable[[], None]] = {
+        "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
+        "coupling": lambda: built["coupling"].check_path(path),
+        "timestep": lambda: check_compatible(built["timestep"], path.schedule),
+        "objective": lambda: built["objective"].check_path(path),
+    }
+    for key, run in checks.items():
+        try:
+            run()
+        except ValueError as error:
+            raise UsageError(f"{error}.", key=key) from error
+    return built
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` becomes CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: torch knows no such device, or it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{name!r} is no device.", key="device", remedy="Use auto, cpu, cuda or cuda:N."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here.", key="device", remedy="Use device=cpu.")
+    return name
+
+
+def describe(parts: Built, config: Config) -> list[tuple[str, str]]:
+    """What was chosen, and how large the network is, as rows of a table."""
+    count = sum(p.numel() for p in parts.network.parameters())
+    path, sampler = config["path"], config["sampler"]
+    rows = [
+        ("dataset", _short(config["dataset"])),
+        ("path", f"{_short(path.get('schedule'))}, D={path.get('D')}"),
+        ("network", f"{_short(config['network'])}, {count:,} parameters"),
+    ]
+    names = ("parameterization", "augmentation", "timestep", "coupling", "objective")
+    rows += [(name, _short(config[name])) for name in names if name in config]
+    steps = f", {sampler['steps']} steps" if "steps" in sampler else ""
+    return [*rows, ("sampler", f"{_short(sampler)}{steps}")]
+
+
+def _short(node: object) -> str:
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    return str(target).rpartition(".")[2] if target else str(node)

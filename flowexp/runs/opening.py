@@ -1,0 +1,78 @@
+"""Opening a run: its model built from the stored config, its weights loaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowexp.config.instantiate import instantiate
+from flowexp.files import file_sha256
+from flowexp.runs.assemble import Built, build, resolve_device
+from flowexp.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from flowexp.pipeline import Pipeline
+    from flowexp.runs.weights import LoadedWeights
+
+__all__ = ["OpenedRun", "first_average", "open_run"]
+
+RAW = "raw"
+"""Name of the weights without averaging."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run with its weights loaded.
+
+    Attributes:
+        run: Its directory.
+        built: Its parts, on the pipeline's device and in evaluation mode.
+        weights: Which weights were loaded.
+        transform: How they were changed, in words; empty = not at all.
+    """
+
+    run: RunDirectory
+    built: Built
+    weights: "LoadedWeights"
+    transform: str
+
+    @property
+    def pipeline(self) -> "Pipeline":
+        """What turns seeds into samples of this run."""
+        return self.built.pipeline
+
+    @property
+    def weights_in_words(self) -> str:
+        """Which weights, for a person: ``main at 64 kimg``."""
+        return f"{self.weights.ema or RAW} at {self.weights.kimg:g} kimg"
+
+
+def open_run(config: Mapping[str, Any]) -> OpenedRun:
+    """Open ``config['run']``, load the chosen weights and transform them as configured.
+
+    Args:
+        config: Plain config of a verb with ``run``, ``weights``, ``weight_transform``,
+            ``checkpoint``, ``device``.
+
+    Raises:
+        UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
+    """
+    from flowexp.models import Origin
+    from flowexp.runs.weights import load_weights
+
+    run = RunDirectory.open(Path(config["run"]))
+    device = resolve_device(config["device"])
+    name = config["weights"] or first_average(run.config())
+    digest = file_sha256(run.checkpoint(config["checkpoint"]))
+    built = build(config, origin=Origin(digest, name, run.calibrations))
+    ema = None if name == RAW else name
+    weights = load_weights(run, built.network, ema=ema, checkpoint=config["checkpoint"])
+    transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)
+    built.network.to(device).eval()
+    built = replace(built, pipeline=built.pipeline.replace(device=device))
+    return OpenedRun(run, built, weights, transform)
+
+
+def first_average(config: Mapping[str, Any]) -> str:
+    """The average that is used where none is named: the run's first, or the raw weights."""
+    return next((name for name, law in (config.get("ema") or {}).items() if law), RAW)

@@ -1,0 +1,270 @@
+"""The folder of a run: what is in it, how it is started, continued and read."""
+
+import difflib
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from flowexp.errors import UsageError
+from flowexp.files import write_json, write_text
+from flowexp.locks import FileLock
+from flowexp.runs.resume_rules import changed_keys
+from flowexp.tree import plain
+
+__all__ = ["RunDirectory"]
+
+_SHOWN_CHANGES = 8
+
+# One lock per folder and process, shared by all that have the folder started and freed with them.
+_LOCKS: weakref.WeakValueDictionary[Path, FileLock] = weakref.WeakValueDictionary()
+
+
+class RunDirectory:
+    """The folder of a run.
+
+    ``config.yaml`` (resolved), ``overrides.yaml``, ``manifest.json``, ``log.txt``,
+    ``metrics.jsonl``, ``results.json``, ``checkpoints/`` and ``samples/``.
+
+    Args:
+        path: The folder. Nothing is read or written; see :meth:`start` and :meth:`open`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lock: FileLock | None = None
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def overrides_file(self) -> Path:
+        """What the command line changed."""
+        return self.path / "overrides.yaml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """Versions, device, data and parents of the first start."""
+        return self.path / "manifest.json"
+
+    @property
+    def log_file(self) -> Path:
+        """The log, appended to by every start."""
+        return self.path / "log.txt"
+
+    @property
+    def metrics_file(self) -> Path:
+        """What training measured, one JSON object a line; the record that loggers copy."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results_file(self) -> Path:
+        """What evaluations measured."""
+        return self.path / "results.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints; ``last.ckpt`` is the newest."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of sample grids."""
+        return self.path / "samples"
+
+    @property
+    def calibrations(self) -> Path:
+        """What samplers measured on this run's model."""
+        return self.path / "calibrations"
+
+    @classmethod
+    def start(
+        cls,
+        path: Path | str,
+        *,
+        config: Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        manifest: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Make the folder of a new run, or reopen that of the same run to continue it.
+
+        Only the first process of a run writes; the others get the folder as it is. While the object
+        lives, no other run can start in the folder.
+
+        Args:
+            path: The folder.
+            config: The resolved configuration in plain builtins.
+            overrides: What the command line changed.
+            manifest: See :func:`flowexp.runs.describe_run`; kept from the first start.
+
+        Raises:
+            UsageError: The folder belongs to a run of another configuration, cannot be written, or
+                is in use by another process.
+        """
+        run = cls(path)
+        if not is_first_process():
+            return run
+        try:
+            run._start(plain(config), list(overrides), dict(manifest or {}))
+        except OSError as error:
+            raise UsageError(
+                f"the run directory {run.path} cannot be written ({error.strerror or error}).",
+                key="dirs.run",
+                remedy="Choose another with dirs.run=...",
+            ) from error
+        return run
+
+    def _start(
+        self, config: dict[str, Any], overrides: list[str], manifest: dict[str, Any]
+    ) -> None:
+        if self.config_file.exists():
+            self._refuse_another_config(config)
+        for folder in (self.path, self.checkpoints, self.samples):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
+        for unfinished in self.checkpoints.glob(".*.ckpt"):
+            unfinished.unlink()
+        write_text(self.config_file, yaml.safe_dump(config, sort_keys=False))
+        write_text(self.overrides_file, yaml.safe_dump(overrides))
+        if not self.manifest_file.exists():
+            write_json(self.manifest_file, manifest)
+
+    def _locked(self) -> FileLock:
+        """The lock of the folder.
+
+        Raises:
+            UsageError: Another process holds it.
+        """
+        folder = self.path.resolve()
+        lock = _LOCKS.get(folder)
+        if lock is None:
+            lock = FileLock(folder)
+            if not lock.acquire(wait=False):
+                raise UsageError(
+                    f"another process is training in {self.path}.",
+                    key="dirs.run",
+                    remedy="Wait until it has ended, or choose another directory.",
+                )
+            _LOCKS[folder] = lock
+        return lock
+
+    def _refuse_another_config(self, config: dict[str, Any]) -> None:
+        changed = changed_keys(self.config(), config)
+        if not changed:
+            return
+        shown = [f"{key}: {old} -> {new}" for key, (old, new) in changed.items()]
+        rest = len(shown) - _SHOWN_CHANGES
+        text = "; ".join(shown[:_SHOWN_CHANGES]) + (f"; and {rest} more" if rest > 0 else "")
+        raise UsageError(
+            f"{self.path} holds a run of another configuration ({text}).",
+            key="dirs.run",
+            remedy=f"Choose another directory with dirs.run=..., or remove {self.path}.",
+        )
+
+    @classmethod
+    def open(cls, path: Path | str, *, key: str = "run", checkpoint: bool = True) -> Self:
+        """The folder of an existing run.
+
+        Args:
+            path: The folder.
+            key: Config key to name in messages.
+            checkpoint: Whether the run must have a checkpoint.
+
+        Raises:
+            UsageError: It is no run directory, or has no checkpoint.
+        """
+        run = cls(path)
+        if not run.config_file.is_file():
+            near = _runs_near(run.path)
+            raise UsageError(
+                f"{run.path} is no run directory (it holds no config.yaml).",
+                key=key,
+                remedy=f"Near it: {', '.join(near)}." if near else "Name the folder of a run.",
+            )
+        if checkpoint and run.latest_checkpoint() is None:
+            raise UsageError(
+                f"the run {run.path} has no checkpoint yet.",
+                key=key,
+                remedy="Continue its training, or name another run.",
+            )
+        return run
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises:
+            UsageError: The file is missing or not a YAML mapping.
+        """
+        try:
+            content = yaml.safe_load(self.config_file.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise UsageError(f"{self.config_file} cannot be read: {error}", key="run") from error
+        if not isinstance(content, dict):
+            raise UsageError(f"{self.config_file} holds no configuration.", key="run")
+        return content
+
+    def overrides(self) -> list[str]:
+        """What the command line changed at the latest start."""
+        return list(yaml.safe_load(self.overrides_file.read_text()) or [])
+
+    def numbered_checkpoints(self) -> list[Path]:
+        """The kept checkpoints besides ``last.ckpt``, oldest first."""
+        return sorted(self.checkpoints.glob("step-*.ckpt"))
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint, or None."""
+        last = self.checkpoints / "last.ckpt"
+        if last.is_file():
+            return last
+        numbered = self.numbered_checkpoints()
+        return numbered[-1] if numbered else None
+
+    def checkpoint(self, name: str = "last", *, key: str = "checkpoint") -> Path:
+        """The file of a checkpoint.
+
+        Args:
+            name: ``last``, a step number, or a file name in ``checkpoints/``.
+            key: Config key to name in messages.
+
+        Raises:
+            UsageError: There is none of that name; the message lists those there are.
+        """
+        stem = name.removesuffix(".ckpt")
+        if stem.isdecimal():
+            stem = f"step-{int(stem):09d}"
+        path = self.latest_checkpoint() if stem == "last" else self.checkpoints / f"{stem}.ckpt"
+        if path is not None and path.is_file():
+            return path
+        there = [file.stem for file in sorted(self.checkpoints.glob("[!.]*.ckpt"))]
+        raise UsageError(
+            f"the run {self.path} has no checkpoint {name!r}.",
+            key=key,
+            remedy=f"It has: {', '.join(there)}." if there else "It has none at all.",
+        )
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes, by the launcher's environment variables."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
+def _runs_near(path: Path) -> list[str]:
+    """Run directories below the nearest existing parent whose names resemble ``path``."""
+    parent = path
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    runs = [
+        str(file.parent) for depth in ("*", "*/*") for file in parent.glob(f"{depth}/config.yaml")
+    ]
+    return difflib.get_close_matches(str(path), runs, n=3, cutoff=0.5) or sorted(runs)[-3:]

@@ -1,0 +1,144 @@
+"""Models of finished runs as parts of other configs: a teacher, a refiner, a start of training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.config.instantiate import instantiate
+from flowexp.config.renamed import present
+from flowexp.errors import UsageError
+from flowexp.files import file_sha256
+from flowexp.models import Evaluation, FlowModel, Model, Origin
+from flowexp.networks.low_rank import LowRank
+from flowexp.paths import Path as ProbabilityPath
+from flowexp.paths import Prediction
+from flowexp.runs.opening import RAW, first_average
+from flowexp.runs.run_directory import RunDirectory
+from flowexp.runs.weights import LoadedWeights, load_weights, stored_weights
+from flowexp.tree import nodes
+
+__all__ = ["TrainedModel", "parents_in", "start_from"]
+
+
+class TrainedModel(Model):
+    """The frozen model of a run, to be named as a ``_target_`` wherever a part needs a model.
+
+    The network is built from the run's own ``config.yaml``, is in evaluation mode, has no trainable
+    parameter, and follows the device of the state it is given. It belongs to no module tree, so
+    that it enters neither the checkpoints nor the optimizer of the run that uses it.
+
+    Args:
+        run: Directory of the run.
+        weights: Name of an average, ``raw``, or None for the run's first average.
+        checkpoint: ``last``, a step number, or a file name.
+        key: Config key to name in messages.
+
+    Raises:
+        UsageError: There is no such run, checkpoint or average.
+    """
+
+    def __init__(
+        self,
+        run: str | None,
+        *,
+        weights: str | None = None,
+        checkpoint: str = "last",
+        key: str = "teacher",
+    ) -> None:
+        if run is None:
+            raise UsageError(
+                f"this configuration needs a trained model, but {key} is not given.",
+                key=key,
+                remedy=f"Name the directory of a run: {key}=outputs/...",
+            )
+        self.run = RunDirectory.open(Path(run), key=key)
+        config = self.run.config()
+        ema = first_average(config) if weights is None else weights
+        self.network: nn.Module = instantiate(config["network"], key=f"{key}: network")
+        self.flow_model = FlowModel(
+            instantiate(config["path"], key=f"{key}: path"),
+            network=self.network,
+            parameterization=instantiate(
+                config["parameterization"], key=f"{key}: parameterization"
+            ),
+        )
+        self.loaded = load_weights(
+            self.run, self.network, ema=None if ema == RAW else ema, checkpoint=checkpoint
+        )
+        self.network.eval().requires_grad_(False)
+        self.path: ProbabilityPath = self.flow_model.path
+        self.time_range = self.flow_model.time_range
+        self.origin = Origin(self.loaded.sha256, ema or RAW, self.run.calibrations)
+        self.flow_model.origin = self.origin
+        self._device = torch.device("cpu")
+
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        """One call of the run's network, on the device of ``x_t``."""
+        self._move(x_t.device)
+        return self.flow_model.predict(x_t, t, **conditions)
+
+    def at(self, times: Tensor) -> list[Evaluation]:
+        """The model at each time, on the device of ``times``."""
+        self._move(times.device)
+        return self.flow_model.at(times)
+
+    def _move(self, device: torch.device) -> None:
+        if device != self._device:
+            self.network.to(device)
+            self._device = device
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        """The times the run's network knows."""
+        return self.flow_model.nearest_time(t)
+
+
+def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
+    """Give a network the weights of a finished run, from which its training is to start.
+
+    Args:
+        network: What receives them.
+        run: Directory of the run.
+        weights: Name of an average, or ``raw``: the weights without averaging, from which the
+            authors of rectified flow and SlimFlow start.
+
+    Raises:
+        UsageError: There is no such run or average, or its network is another one.
+    """
+    source = RunDirectory.open(Path(run), key="init")
+    ema = None if weights == RAW else weights
+    try:
+        if not isinstance(network, LowRank):
+            return load_weights(source, network, ema=ema)
+        state, loaded = stored_weights(source, ema=ema)
+        network.load_base(state)
+        return loaded
+    except UsageError as error:
+        raise UsageError(
+            f"the network cannot start from {run}: {error.problem}",
+            key="init",
+            remedy="The architectures must agree; leave init out to start from random weights.",
+        ) from error
+
+
+def parents_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs a config refers to, by the key of each, with what identifies their weights.
+
+    Every node that builds a :class:`TrainedModel` counts, wherever it stands, and ``init``.
+    """
+    own = f"{TrainedModel.__module__}.{TrainedModel.__qualname__}"
+    found = {
+        key: _identity(str(node["run"]), node.get("weights"), str(node.get("checkpoint", "last")))
+        for key, node in nodes(config)
+        if present(node.get("_target_")) == own and node.get("run")
+    }
+    if config.get("init"):
+        found["init"] = _identity(str(config["init"]), config.get("init_weights"))
+    return found
+
+
+def _identity(run: str, weights: object, checkpoint: str = "last") -> dict[str, Any]:
+    file = RunDirectory.open(Path(run)).checkpoint(checkpoint)
+    return {"run": run, "weights": weights, "checkpoint": file.name, "sha256": file_sha256(file)}

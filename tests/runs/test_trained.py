@@ -1,0 +1,101 @@
+"""Models of finished runs as parts of other configs."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from flowexp.config.instantiate import instantiate
+from flowexp.config.rules import check_rules
+from flowexp.errors import UsageError
+from flowexp.files import file_sha256
+from flowexp.runs import read_checkpoint
+from flowexp.runs.trained import TrainedModel, parents_in, start_from
+from tests.e2e.command import TINY, flowexp
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    done = flowexp("train", *TINY, "dirs.run=teacher", cwd=folder)
+    assert done.code == 0, done.err
+    return folder / "teacher"
+
+
+def stored(run):
+    return yaml.safe_load((run / "config.yaml").read_text())
+
+
+def asked(model, batch=2):
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 1, 8, 8, generator=rng)
+    with torch.no_grad():
+        return model.velocity(x, torch.tensor(0.5), labels=torch.arange(batch))
+
+
+def test_the_first_average_is_used_and_raw_on_request(run):
+    content = read_checkpoint(run / "checkpoints/last.ckpt")
+    name = next(iter(stored(run)["ema"]))
+    averaged, raw = TrainedModel(str(run)), TrainedModel(str(run), weights="raw")
+    for key, tensor in averaged.network.state_dict().items():
+        assert torch.equal(tensor, content["ema"][name].get(key, content["network"][key]))
+    for key, tensor in raw.network.state_dict().items():
+        assert torch.equal(tensor, content["network"][key])
+    assert not torch.equal(asked(averaged), asked(raw))
+    assert averaged.origin.weights == name
+    assert raw.origin.weights == "raw"
+    assert averaged.origin.weights_sha256 == file_sha256(run / "checkpoints/last.ckpt")
+    assert averaged.origin.calibrations == run / "calibrations"
+
+
+def test_it_is_frozen_and_in_evaluation_mode(run):
+    model = TrainedModel(str(run))
+    assert not model.network.training
+    assert not any(p.requires_grad for p in model.network.parameters())
+    x = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    model.velocity(x, torch.tensor(0.5), labels=torch.zeros(1, dtype=torch.int64)).sum().backward()
+    assert x.grad is not None
+    assert not isinstance(model, torch.nn.Module)
+
+
+def test_a_config_node_builds_it_and_is_counted_as_a_parent(run):
+    node = {"_target_": "flowexp.runs.trained.TrainedModel", "run": str(run), "weights": "raw"}
+    model = instantiate(node, key="objective.teacher")
+    assert isinstance(model, TrainedModel)
+    config = {"objective": {"teacher": node, "list": [dict(node)]}, "init": str(run)}
+    config["init_weights"] = "raw"
+    found = parents_in(config)
+    assert set(found) == {"objective.teacher", "objective.list.0", "init"}
+    digest = file_sha256(run / "checkpoints/last.ckpt")
+    assert {parent["sha256"] for parent in found.values()} == {digest}
+
+
+def test_without_a_run_the_check_and_the_constructor_say_what_to_give():
+    node = {"_target_": "flowexp.runs.trained.TrainedModel", "run": None, "key": "refiner"}
+    (problem,) = check_rules({"sampler": {"_target_": "a.FlowTurbo", "refiner": node}})
+    assert problem.key == "refiner"
+    assert "FlowTurbo asks a trained model" in problem.text
+    with pytest.raises(UsageError, match="teacher=outputs"):
+        TrainedModel(None)
+    with pytest.raises(UsageError, match="is no run directory"):
+        TrainedModel("nowhere")
+
+
+def test_training_starts_from_a_run_and_says_so(run):
+    command = ["train", *TINY, "optimizer.lr=1e-12", "dirs.run=child", f"init={run}"]
+    done = flowexp(*command, cwd=run.parent)
+    assert done.code == 0, done.err
+    child = read_checkpoint(run.parent / "child/checkpoints/last.ckpt")["network"]
+    parent = read_checkpoint(run / "checkpoints/last.ckpt")["network"]
+    for key in parent:
+        torch.testing.assert_close(child[key], parent[key], rtol=0, atol=1e-9)
+    manifest = json.loads((run.parent / "child/manifest.json").read_text())
+    assert manifest["parents"]["init"]["sha256"] == file_sha256(run / "checkpoints/last.ckpt")
+
+
+def test_another_architecture_is_refused(run):
+    with pytest.raises(UsageError, match="cannot start from"):
+        start_from(torch.nn.Linear(2, 2), run=str(run), weights="raw")
+    with pytest.raises(UsageError, match="no average"):
+        start_from(TrainedModel(str(run)).network, run=str(run), weights="nope")
