@@ -1,8 +1,38 @@
 """flowexp: flow-based and diffusion image generation as reproducible, composable experiments.
 
-Importing the package imports neither torch nor Lightning; the parts live in its sub-packages.
+    import flowexp
+    pipe = flowexp.load("outputs/quickstart")
+    pipe.sample(range(64), labels=3).save_grid("bags.png")
+
+Importing the package imports neither torch nor Lightning: names and sub-packages are imported when
+they are first used.
 """
 
-__all__ = ["__version__"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowexp.pipeline import Pipeline
+    from flowexp.runs.library import evaluate, load
+
+__all__ = ["Pipeline", "__version__", "evaluate", "load"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Pipeline": "flowexp.pipeline",
+    "evaluate": "flowexp.runs.library",
+    "load": "flowexp.runs.library",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- a function, a class or a sub-package
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"flowexp.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"flowexp.{name}":
+                raise
+    raise AttributeError(f"module 'flowexp' has no attribute {name!r}")

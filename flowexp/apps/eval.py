@@ -75,7 +75,7 @@ def evaluate(job: "Job") -> float | None:
         return None
     grid = job.directory / "grid.png"
     save_grid(grid, pictures.images())
-    rows = [row for result in results for row in _numbers(result)]
+    rows = [row for result in results for row in result.rows()]
     print("\n" + table([*rows, *_summary(results), *_outcome(results, opened, grid)]))
     return float(summarize(results)[0].mean)
 
@@ -150,23 +150,6 @@ def _drawn(latents: Mapping[str, Any]) -> str:
     """What to say of latents that are not flowexp's own."""
     name = str(latents["_target_"]).rpartition(".")[2]
     return "" if name == "FlowexpLatents" else f", {name}"
-
-
-def _numbers(result: "ScoreResult") -> list[tuple[str, str]]:
-    """Every number under its full protocol name, with its floor and what belongs beside it."""
-    rows = []
-    for record in result.records:
-        beside = dict(record.extra)
-        error, floor = beside.pop("standard_error", None), beside.pop("floor", None)
-        count = beside.pop("floor_count", None)
-        spread = "" if error is None else f" +- {error:.2g} (standard error)"
-        rows.append((record.title, f"{record.value:.4g}{spread}"))
-        if floor is not None:
-            rows.append(("  floor: held-out against train", f"{floor:.4g} ({count} images)"))
-        rows += [(f"  {name.replace('_', ' ')}", f"{value:.4g}") for name, value in beside.items()]
-        if record.protocol.notice:
-            rows.append(("  note", record.protocol.notice))
-    return rows
 
 
 def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:

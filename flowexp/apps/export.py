@@ -60,13 +60,14 @@ def export(job: "Job") -> None:
         job.directory / f"{name}.safetensors",
         opened.built.network.state_dict(),
         config=config,
+        shape=opened.pipeline.shape,
         facts=facts,
     )
-    load_exported(path)
+    load_exported(path, device="cpu")
     rows = [
         ("exported", f"{name} weights at {weights.kimg:g} kimg"),
         ("file", shown(path)),
         ("sha256", file_sha256(path)),
-        ("read it with", "flowexp.runs.exported.load_exported(FILE)"),
+        ("read it with", f'flowexp.load("{shown(path)}")'),
     ]
     print(table(rows))

@@ -43,6 +43,33 @@ class ScoreResult:
     seconds: float
     images_per_second: float
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Every number under its full protocol name, with its floor and what belongs beside it."""
+        rows = []
+        for record in self.records:
+            beside = dict(record.extra)
+            error, floor = beside.pop("standard_error", None), beside.pop("floor", None)
+            count = beside.pop("floor_count", None)
+            spread = "" if error is None else f" +- {error:.2g} (standard error)"
+            rows.append((record.title, f"{record.value:.4g}{spread}"))
+            if floor is not None:
+                rows.append(("  floor: held-out against train", f"{floor:.4g} ({count} images)"))
+            rows += [(f"  {n.replace('_', ' ')}", f"{value:.4g}") for n, value in beside.items()]
+            if record.protocol.notice:
+                rows.append(("  note", record.protocol.notice))
+        return rows
+
+    def __str__(self) -> str:
+        sampler = {record.protocol.sampler for record in self.records}
+        rows = [
+            *self.rows(),
+            ("sampler", "; ".join(sorted(s for s in sampler if s))),
+            ("NFE", f"{self.nfe:.4g} network evaluations a sample"),
+            ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
 
 def score(
     pipeline: Pipeline,

@@ -1,7 +1,7 @@
 """One safetensors file that is a whole model: weights, and the config of its parts as JSON.
 
 The config names classes by ``_target_``. A file from elsewhere must not be able to name anything
-that runs code, so only classes of flowexp's networks, paths and parameterizations are built.
+that runs code, so only classes of flowexp's own packages of parts are built.
 """
 
 import hashlib
@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
+from flowexp.tree import mapped
+from flowexp.tree import nodes as nodes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowexp.models import FlowModel
+    from flowexp.pipeline import Pipeline
 
-__all__ = ["EXPORTED_GROUPS", "load_exported", "write_exported"]
+__all__ = ["EXPORTED_GROUPS", "SAMPLING_GROUPS", "load_exported", "write_exported"]
 
 EXPORTED_GROUPS = ("path", "network", "parameterization")
+SAMPLING_GROUPS = ("sampler", "guidance", "task")
+"""Exported where they need nothing but the file: a refiner or a data set stays behind."""
 _FORMAT = "flowexp-1"
-_CLASS = re.compile(r"flowexp\.(?:networks|paths|parameterizations)(?:\.[a-z0-9_]+)*\.[A-Z]\w*")
+_CLASS = re.compile(
+    r"flowexp\.(?:networks|paths|parameterizations|samplers|guidance|tasks)"
+    r"(?:\.[a-z0-9_]+)*\.[A-Z]\w*"
+)
 # JSON has no infinity.
 _FLOAT = "$float"
 
@@ -34,6 +41,7 @@ def write_exported(
     state: "Mapping[str, Tensor]",
     *,
     config: Mapping[str, Any],
+    shape: tuple[int, ...],
     facts: Mapping[str, str],
 ) -> Path:
     """Write a model.
@@ -41,7 +49,9 @@ def write_exported(
     Args:
         path: Where to, ``.safetensors``.
         state: The network's state dict.
-        config: Plain config with the nodes of ``EXPORTED_GROUPS``.
+        config: Plain config with the nodes of ``EXPORTED_GROUPS``, and those of
+            ``SAMPLING_GROUPS`` that are to be exported too.
+        shape: Shape of a sample.
         facts: What else to say about the weights, for example whose average they are.
     """
     from safetensors.torch import save_file
@@ -51,27 +61,36 @@ def write_exported(
     # A channels-last network keeps its tensors in another order than safetensors writes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     nodes = {name: config[name] for name in EXPORTED_GROUPS}
+    nodes |= {n: config[n] for n in SAMPLING_GROUPS if n in config and _foreign(config[n]) is None}
     metadata = {
         "format": _FORMAT,
         "config": json.dumps(_encoded(nodes), allow_nan=False),
         "sha256": _digest(tensors),
+        "shape": json.dumps(shape),
         **facts,
     }
     return write_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
 
 
-def load_exported(path: Path | str) -> "FlowModel":
-    """The model in a file of ``flowexp export``, in evaluation mode on the CPU.
+def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 64) -> "Pipeline":
+    """The pipeline in a file of ``flowexp export``.
 
     Args:
         path: The file; nothing else is needed.
+        device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
+        batch_size: Samples per call of the sampler.
 
     Raises:
-        UsageError: The file is missing, damaged, changed, or names a class that is none of
-            flowexp's networks, paths and parameterizations.
+        UsageError: The file is missing, damaged, changed, or names a class that is not a part of
+            flowexp's.
     """
     from flowexp.config.instantiate import instantiate
+    from flowexp.guidance import NoGuidance
     from flowexp.models import FlowModel
+    from flowexp.pipeline import Pipeline
+    from flowexp.runs.assemble import resolve_device
+    from flowexp.samplers import Heun, Natural
+    from flowexp.tasks import Generation
 
     file = Path(path)
     tensors, metadata = _read(file)
@@ -82,14 +101,33 @@ def load_exported(path: Path | str) -> "FlowModel":
         wanted = {name: nodes[name] for name in EXPORTED_GROUPS}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
-    _refuse_other_classes(wanted, file)
+    wanted |= {name: nodes[name] for name in SAMPLING_GROUPS if name in nodes}
+    foreign = _foreign(wanted)
+    if foreign is not None:
+        raise UsageError(f"{file} was not loaded: {foreign}.", key="file")
     built = {name: instantiate(node, key=name) for name, node in wanted.items()}
+    network = built["network"]
     try:
-        built["network"].load_state_dict(tensors)
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UsageError(f"the weights in {file} do not fit its config.", key="file") from error
-    built["network"].eval()
-    return FlowModel(built.pop("path"), **built)
+    place = resolve_device(device)
+    network.to(place).eval()
+    model = FlowModel(built["path"], network=network, parameterization=built["parameterization"])
+    if "shape" in metadata:
+        shape = tuple(json.loads(metadata["shape"]))
+    else:
+        # Written by flowexp 0.1.0.
+        side = getattr(network, "img_resolution", None)
+        shape = (network.in_channels,) if side is None else (network.in_channels, side, side)
+    return Pipeline(
+        model=built.get("guidance", NoGuidance()).wrap(model),
+        sampler=built.get("sampler") or Heun(steps=16, time_grid=Natural()),
+        shape=shape,
+        task=built.get("task") or Generation(num_classes=network.label_dim),
+        batch_size=batch_size,
+        device=place,
+    )
 
 
 def _read(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
@@ -124,21 +162,14 @@ def _digest(tensors: "Mapping[str, Tensor]") -> str:
     return digest.hexdigest()
 
 
-def _refuse_other_classes(node: object, file: Path) -> None:
-    if isinstance(node, Mapping):
+def _foreign(config: object) -> str | None:
+    """Why nodes cannot be exported or loaded: what they hold that is not a part of flowexp's."""
+    for _, node in nodes_of(config):
         if "_target_" in node and not _is_ours(node["_target_"]):
-            raise UsageError(
-                f"{file} was not loaded: it names {node['_target_']}, which is none of flowexp's "
-                f"networks, paths or parameterizations.",
-                key="file",
-            )
-        for value in node.values():
-            _refuse_other_classes(value, file)
-    elif isinstance(node, list):
-        for value in node:
-            _refuse_other_classes(value, file)
-    elif isinstance(node, str) and "${" in node:
-        raise UsageError(f"{file} was not loaded: its config is not resolved.", key="file")
+            return f"it names {node['_target_']}, which is not a part of flowexp's"
+    found: list[str] = []
+    mapped(config, lambda leaf: found.append(leaf) if "${" in str(leaf) else None)
+    return f"its config holds the unresolved {found[0]}" if found else None
 
 
 def _is_ours(target: object) -> bool:

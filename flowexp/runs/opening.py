@@ -51,8 +51,8 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
     """Open ``config['run']``, load the chosen weights and transform them as configured.
 
     Args:
-        config: Plain config of a verb with ``run``, ``weights``, ``weight_transform``,
-            ``checkpoint``, ``device``.
+        config: Plain config of a verb with ``run``, ``weights``, ``checkpoint``, ``device`` and
+            perhaps ``weight_transform``.
 
     Raises:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
@@ -67,7 +67,9 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
     built = build(config, origin=Origin(digest, name, run.calibrations))
     ema = None if name == RAW else name
     weights = load_weights(run, built.network, ema=ema, checkpoint=config["checkpoint"])
-    transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)
+    transform = ""
+    if config.get("weight_transform"):
+        transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)
     built.network.to(device).eval()
     built = replace(built, pipeline=built.pipeline.replace(device=device))
     return OpenedRun(run, built, weights, transform)

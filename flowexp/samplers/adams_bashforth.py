@@ -72,7 +72,7 @@ class AdamsBashforth(FixedStepSampler):
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         order: int = 4,
         variable: Variable | None = None,
         double: bool = True,

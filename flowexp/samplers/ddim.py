@@ -33,7 +33,12 @@ class DDIM(FixedStepSampler):
     """
 
     def __init__(
-        self, *, steps: int, time_grid: TimeGrid, eta: float = 0.0, double: bool = True
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid | None = None,
+        eta: float = 0.0,
+        double: bool = True,
     ) -> None:
         super().__init__(steps=steps, time_grid=time_grid, double=double)
         if not 0.0 <= eta <= 1.0:

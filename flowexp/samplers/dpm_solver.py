@@ -53,7 +53,7 @@ class DPMSolver(MultistepSampler):
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         order: int = 2,
         predicts_data: bool = True,
         midpoint: bool = True,

@@ -9,6 +9,7 @@ from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.multistep import Level, Weights, first_order
+from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.samplers.phi_functions import phi
 from flowexp.seeding import Noise
 
@@ -41,11 +42,15 @@ class SinglestepDPMSolver(FixedStepSampler):
     2206.00927, algorithm 4.
     """
 
+    def default_grid(self) -> TimeGrid:
+        """See :meth:`FixedStepSampler.default_grid`."""
+        return half_log_snr()
+
     def __init__(
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         r: float = 0.5,
         predicts_data: bool = True,
         midpoint: bool = True,

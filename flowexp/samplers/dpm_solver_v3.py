@@ -54,7 +54,7 @@ class DPMSolverV3(MultistepSampler):
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         statistics: Statistics,
         order: int = 3,
         p_pseudo: bool = False,

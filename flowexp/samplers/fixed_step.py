@@ -18,6 +18,7 @@ from flowexp.samplers.base import (
     known_times,
 )
 from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.time_grids import Natural
 from flowexp.samplers.variables import Time, Variable
 from flowexp.seeding import Noise
 
@@ -36,7 +37,7 @@ class FixedStepSampler(Sampler):
 
     Args:
         steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        time_grid: Where the steps begin and end; None = :meth:`default_grid`.
         variable: The variable in which steps are taken; None = the path's time.
         double: Keep the state in float64 between steps, which keeps rounding out of the comparison
             of solvers and costs little beside a network; else float32.
@@ -55,16 +56,20 @@ class FixedStepSampler(Sampler):
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         variable: Variable | None = None,
         double: bool = True,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps is {steps}; expected at least 1")
         self.steps = steps
-        self.time_grid = time_grid
+        self.time_grid = self.default_grid() if time_grid is None else time_grid
         self.variable = Time() if variable is None else variable
         self.dtype = torch.float64 if double else torch.float32
+
+    def default_grid(self) -> TimeGrid:
+        """The time grid that is used where none is given: that of the method's yaml."""
+        return Natural()
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
         """The state at the interval's end from the state ``z`` at its start, as a new tensor."""

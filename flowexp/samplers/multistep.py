@@ -19,6 +19,7 @@ from flowexp.paths import Prediction
 from flowexp.samplers.base import ROUNDING, TimeGrid
 from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.seeding import Noise
 
 __all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order"]
@@ -191,11 +192,15 @@ class MultistepSampler(FixedStepSampler):
         ValueError: steps < 1, or order is not in 1 .. 3.
     """
 
+    def default_grid(self) -> TimeGrid:
+        """See :meth:`FixedStepSampler.default_grid`."""
+        return half_log_snr()
+
     def __init__(
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         order: int,
         lower_order_final: bool,
         double: bool,

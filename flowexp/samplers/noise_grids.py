@@ -10,7 +10,7 @@ from flowexp.models import Model
 from flowexp.paths import edm_sigmas
 from flowexp.samplers.base import TimeGrid
 
-__all__ = ["EDMGrid", "IDDPMGrid", "LogSNR", "VPGrid"]
+__all__ = ["half_log_snr", "EDMGrid", "IDDPMGrid", "LogSNR", "VPGrid"]
 
 _VP_EPS = 1e-3
 _VP_BETA_D = 19.9
@@ -109,6 +109,11 @@ class LogSNR(_NoiseGrid):
         """The geometric levels."""
         ramp = _ramp(count)
         return sigma_max * (sigma_min / sigma_max) ** ramp
+
+
+def half_log_snr() -> LogSNR:
+    """Equal steps in log-SNR over whatever range the model has, not to 0: DPM-Solver's logSNR."""
+    return LogSNR(sigma_min=0.002, sigma_max=200.0, to_zero=False)
 
 
 class VPGrid(_NoiseGrid):

@@ -43,7 +43,7 @@ class RFSolver(FixedStepSampler):
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         variable: Variable | None = None,
         fd_step: float | None = None,
         double: bool = True,

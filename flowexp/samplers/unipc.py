@@ -52,7 +52,7 @@ class UniPC(MultistepSampler):
         self,
         *,
         steps: int,
-        time_grid: TimeGrid,
+        time_grid: TimeGrid | None = None,
         order: int = 3,
         predicts_data: bool = True,
         exponential: bool = True,

@@ -59,27 +59,31 @@ class Threads(Processes):
         self.gate.wait(timeout=60)
 
 
+def subject_of(model, *, sampler, dataset, guidance=None, batch_size=8, **changes):
+    """A subject with this model, sampled by this sampler."""
+    sampled = {name: changes.pop(name) for name in ("task", "latents") if name in changes}
+    pipeline = Pipeline(
+        model=model if guidance is None else guidance.wrap(model),
+        sampler=sampler,
+        shape=dataset.shape,
+        dataset=dataset,
+        batch_size=batch_size,
+        **sampled,
+    )
+    own = {"seed": 0, "processes": Processes()}
+    return Subject(pipeline=pipeline, model=model, **(own | changes))
+
+
 def subject(tmp_path, **changes):
     m = torch.tensor([[1.0, 0.5, -0.5, 0.2], [-1.0, 0.25, 0.75, -0.4]])
     model = Dying(Path(Linear()), [0.4, 0.6], m, 0.3)
     model.origin = Origin("abc", "main", tmp_path / "run" / "calibrations")
-    own = {"seed": 0, "processes": Processes()}
-    sampled = {
+    parts = {
         "model": model,
         "sampler": Euler(steps=4, time_grid=Uniform()),
-        "shape": SHAPE,
         "dataset": Tiles(),
-        "batch_size": 8,
     }
-    for name, value in changes.items():
-        (own if name in (*own, "asked") else sampled)[name] = value
-    model = sampled["model"]
-    guidance = sampled.pop("guidance", None)
-    if guidance is not None:
-        sampled["model"] = guidance.wrap(model)
-    if "dataset" in changes:
-        sampled["shape"] = changes["dataset"].shape
-    return Subject(pipeline=Pipeline(**sampled), model=model, **own)
+    return subject_of(**(parts | changes))
 
 
 def run(given, calibration):

@@ -88,7 +88,7 @@ def test_chords_lead_from_one_state_to_the_next(tmp_path):
         torch.testing.assert_close(
             states[m] - 0.25 * velocities[m], states[m + 1], rtol=0, atol=1e-6
         )
-    draws = given.latents.draw(range(20), shape=SHAPE, source=given.model.path.source)
+    draws = given.pipeline.latents.draw(range(20), shape=SHAPE, source=given.model.path.source)
     torch.testing.assert_close(states[0], draws.e.double(), rtol=0, atol=1e-6)
     end = Euler(steps=FINE, time_grid=Uniform()).sample(given.model, draws.e.double()).x
     torch.testing.assert_close(states[3] - 0.25 * velocities[3], end, rtol=0, atol=1e-6)

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from flowexp.calibration import ModelStatisticsCalibration, Subject
+from flowexp.calibration import ModelStatisticsCalibration
 from flowexp.data import Dataset, ImageArrays
-from flowexp.guidance import NoGuidance
 from flowexp.models import Origin
 from flowexp.paths import VE, Path
-from flowexp.pipeline import FlowexpLatents, Processes
+from flowexp.pipeline import Processes
 from flowexp.samplers import DPMSolverV3, Euler, LogSNR, Natural, StoredStatistics
-from flowexp.tasks import Generation
+from tests.calibration.subjects import subject_of
 from tests.samplers.closed_forms import MixtureModel
 
 ROOT = File(__file__).resolve().parents[2]
@@ -62,17 +61,11 @@ def subject(tmp_path, **changes):
     model.origin = Origin("abc", "main", tmp_path / "calibrations")
     parts = {
         "model": model,
-        "guidance": NoGuidance(),
         "sampler": Euler(steps=2, time_grid=Natural()),
-        "task": Generation(),
         "dataset": Tiles(),
-        "latents": FlowexpLatents(),
-        "device": "cpu",
         "batch_size": 4,
-        "seed": 0,
-        "processes": Processes(),
     }
-    return Subject(**parts | changes)
+    return subject_of(**(parts | changes))
 
 
 def run(given, calibration):

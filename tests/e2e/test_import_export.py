@@ -45,7 +45,7 @@ def test_import_sample_export_load(tmp_path):
 
     exported = flowexp("export", f"run={run}", "weights=main", "dirs.run=export", cwd=tmp_path)
     assert exported.code == 0, exported.err
-    model = load_exported(tmp_path / "export" / "main.safetensors")
+    model = load_exported(tmp_path / "export" / "main.safetensors", device="cpu").model
     data = np.load(GOLDEN.with_name(f"{GOLDEN.stem}_expected.npz"))
     with torch.inference_mode():
         denoised = model.denoise(torch.from_numpy(data["x"]), torch.from_numpy(data["sigma"]))

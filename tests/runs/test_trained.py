@@ -66,7 +66,7 @@ def test_a_config_node_builds_it_and_is_counted_as_a_parent(run):
     config = {"objective": {"teacher": node, "list": [dict(node)]}, "init": str(run)}
     config["init_weights"] = "raw"
     found = parents_in(config)
-    assert set(found) == {"objective.teacher", "objective.list.0", "init"}
+    assert set(found) == {"objective.teacher", "objective.list[0]", "init"}
     digest = file_sha256(run / "checkpoints/last.ckpt")
     assert {parent["sha256"] for parent in found.values()} == {digest}
 

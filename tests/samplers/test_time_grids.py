@@ -1,6 +1,10 @@
 import pytest
 import torch
 
+from flowexp.apps.list import options
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.config.signatures import signature_of
 from flowexp.models import FlowModel
 from flowexp.parameterizations import DataPrediction, EDMPreconditioning
 from flowexp.paths import VE, VP, Linear, Path, edm_sigmas
@@ -95,3 +99,20 @@ def test_bad_values():
     with pytest.raises(ValueError, match=r"sampler.steps is 3, .*has 3 times"):
         Given(values=[1.0, 0.5, 0.0]).times(on(Linear()), 3)
     assert Given(values=[1.0, 0.5, 0.0]).times(on(Linear()), 2).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_a_sampler_without_a_grid_has_that_of_its_yaml():
+    """So that ``UniPC(steps=8)`` in a notebook is ``sampler=unipc sampler.steps=8``."""
+    compared = []
+    for name in options("sampler"):
+        node = check_job("train", [f"sampler={name}"]).config["sampler"]
+        given = signature_of(node["_target_"]).parameters.get("time_grid")
+        # several options of one class: the first has the class's own grid
+        variant = name in ("boss", "dpm_solver_v3_guided", "dpm_solver_v3_latent")
+        if given is None or given.required or variant:
+            continue
+        plain = {key: value for key, value in node.items() if key != "time_grid"}
+        written, default = (instantiate(n, key="sampler").time_grid for n in (node, plain))
+        assert (type(default), vars(default)) == (type(written), vars(written)), name
+        compared.append(name)
+    assert {"euler", "heun", "ddim", "unipc", "dpmpp_2m", "dpmpp_2s"} <= set(compared)

@@ -48,13 +48,18 @@ def network():
 
 
 def write(file, network, **config):
-    facts = {"weights": "main"}
-    return write_exported(file, network.state_dict(), config={**CONFIG, **config}, facts=facts)
+    return write_exported(
+        file,
+        network.state_dict(),
+        config={**CONFIG, **config},
+        shape=(3, 8, 8),
+        facts={"weights": "main"},
+    )
 
 
 def test_the_same_outputs_bit_for_bit(network, tmp_path):
     file = write(tmp_path / "main.safetensors", network)
-    loaded = load_exported(file)
+    loaded = load_exported(file, device="cpu").model
     model = FlowModel(Path(VE()), network=network, parameterization=EDMPreconditioning())
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([0.5, 7.0], dtype=torch.float64)
     with torch.inference_mode():
@@ -67,6 +72,34 @@ def test_the_same_outputs_bit_for_bit(network, tmp_path):
         metadata = opened.metadata()
     assert metadata["weights"] == "main"
     assert "trainer" not in json.loads(metadata["config"])
+
+
+def test_what_samples_it_comes_along(network, tmp_path):
+    sampler = {
+        "_target_": "flowexp.samplers.Euler",
+        "steps": 3,
+        "time_grid": {"_target_": "flowexp.samplers.Natural"},
+    }
+    file = write(tmp_path / "main.safetensors", network, sampler=sampler)
+    pipeline = load_exported(file, device="cpu")
+    assert (type(pipeline.sampler).__name__, pipeline.sampler.steps) == ("Euler", 3)
+    assert pipeline.sample(range(2)).shape == (2, 3, 8, 8)
+
+
+def test_a_sampler_that_needs_more_than_the_file_stays_behind(network, tmp_path):
+    refiner = {"_target_": "flowexp.runs.trained.TrainedModel", "run": "elsewhere"}
+    sampler = {"_target_": "flowexp.samplers.VelocityBlocks", "refiner": refiner}
+    file = write(tmp_path / "main.safetensors", network, sampler=sampler)
+    assert type(load_exported(file, device="cpu").sampler).__name__ == "Heun"
+
+
+def test_files_of_version_0_1_have_no_shape(network, tmp_path):
+    file = write(tmp_path / "main.safetensors", network)
+    with safe_open(file, framework="pt") as opened:
+        metadata = {k: v for k, v in opened.metadata().items() if k != "shape"}
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    save_file(tensors, file, metadata=metadata)
+    assert load_exported(file, device="cpu").shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""The library face of runs: load a trained model, evaluate it. No Hydra in sight."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowexp.errors import UsageError
+from flowexp.runs.opening import RAW, open_run
+from flowexp.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from flowexp.evaluation import ScoreResult
+    from flowexp.metrics.base import Metric
+    from flowexp.pipeline import Pipeline
+
+__all__ = ["evaluate", "load"]
+
+
+def load(
+    path: Path | str,
+    *,
+    weights: str | None = None,
+    checkpoint: str = "last",
+    device: str = "auto",
+    batch_size: int = 64,
+) -> "Pipeline":
+    """The pipeline of a trained model: its network, guidance, sampler and task.
+
+    Args:
+        path: A run directory (of ``flowexp train`` or ``flowexp import``), or a file of
+            ``flowexp export``.
+        weights: Name of an average, ``raw`` for the weights without averaging, or None for the
+            run's first average.
+        checkpoint: ``last``, a step number, or a file name.
+        device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
+        batch_size: Samples per call of the sampler.
+
+    Raises:
+        UsageError: There is no such run, checkpoint, average or device.
+    """
+    file = Path(path)
+    if file.suffix == ".safetensors":
+        from flowexp.runs.exported import load_exported
+
+        return load_exported(file, device=device, batch_size=batch_size)
+    if file.is_file():
+        raise UsageError(
+            f"{file} is neither a run directory nor an exported file.",
+            key="path",
+            remedy=f"Import a published checkpoint first: flowexp import {file}",
+        )
+    own = {"run": str(file), "weights": weights, "checkpoint": checkpoint, "device": device}
+    config = RunDirectory.open(file, key="path").config()
+    return open_run({**config, **own, "batch_size": batch_size}).pipeline
+
+
+def evaluate(
+    pipeline: "Pipeline",
+    *,
+    metric: "str | Sequence[str] | Mapping[str, Metric]" = "auto",
+    num_samples: int = 5000,
+    seeds: Sequence[int] | None = None,
+) -> "ScoreResult":
+    """Generate samples and measure them against the pipeline's data set.
+
+    Args:
+        pipeline: See :func:`load`.
+        metric: Options of the group ``metric`` (``flowexp list metric``), or metrics by name.
+        num_samples: Number of samples, from the seeds 0, 1, ...
+        seeds: Which seeds instead, one per sample.
+
+    Returns:
+        The numbers with protocol and floor; ``print`` shows them.
+
+    Raises:
+        UsageError: There is no such metric, something it needs is missing, or the pipeline has no
+            data set.
+    """
+    from flowexp.data.locations import cache_dir
+    from flowexp.evaluation import score
+
+    if pipeline.dataset is None:
+        raise UsageError(
+            "the pipeline has no data set to compare with.",
+            key="pipeline",
+            remedy="Load a run directory, or give one with pipeline.replace(dataset=...).",
+        )
+    pipeline.dataset.locate()
+    origin, sampler = pipeline.model.origin, pipeline.sampler
+    steps = getattr(sampler, "steps", None)
+    return score(
+        pipeline,
+        metrics=metric if isinstance(metric, Mapping) else _metrics(metric),
+        seeds=range(num_samples) if seeds is None else seeds,
+        reference=pipeline.dataset.train(),
+        heldout=pipeline.dataset.heldout(),
+        cache_dir=cache_dir(),
+        facts={
+            "precision": "32-true",
+            "ema": RAW if origin is None else origin.weights,
+            "sampler": type(sampler).__name__ + (f", {steps} steps" if steps else ""),
+        },
+    )
+
+
+def _metrics(names: str | Sequence[str]) -> dict[str, Any]:
+    """The metrics of some options of the group ``metric``."""
+    from flowexp.config.check import check
+    from flowexp.config.instantiate import instantiate
+    from flowexp.config.problems import ConfigError
+
+    found: dict[str, Any] = {}
+    for name in [names] if isinstance(names, str) else names:
+        checked = check("train", [f"metric={name}"])
+        if checked.problems:
+            raise ConfigError(checked.problems)
+        found |= instantiate(checked.config["metric"], key="metric")
+    return found
