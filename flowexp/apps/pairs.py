@@ -96,7 +96,7 @@ def _manifest(
         sampler=_in_words(config["sampler"]),
         guidance=_in_words(config["guidance"]),
         labels=maker.labels_law(teacher),
-        source=repr(teacher.model.path.source),
+        source=teacher.model.path.source.identity(),
         shape=teacher.shape,
         num_classes=teacher.task.num_classes,
         images=images,

@@ -110,7 +110,7 @@ class ChordCalibration(Calibration):
         settings = {
             "num": self.num,
             "fine_steps": self.fine_steps,
-            "time_grid": repr(self.time_grid),
+            "time_grid": self.time_grid.identity(),
             "times": times.tolist(),
             "batch_size": subject.pipeline.batch_size,
             "asked": subject.asked,

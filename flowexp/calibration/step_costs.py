@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,15 @@ from flowexp.samplers.bellman import METHOD, least_cost_path
 
 __all__ = ["Distance", "SquaredDistance", "StepCostCalibration", "step_costs"]
 
-Distance = Callable[[Tensor, Tensor], Tensor]
-"""Of samples (B, ...) and (B, ...), per sample (B,)."""
+
+class Distance(Protocol):
+    """A distance of samples that calibrations name in their settings."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Of samples (B, ...) and (B, ...), per sample (B,)."""
+
+    def identity(self) -> str:
+        """The text by which it is known on disk."""
 
 
 class SquaredDistance:
@@ -29,7 +36,8 @@ class SquaredDistance:
         """Per sample, (B,)."""
         return (a - b).flatten(1).square().sum(dim=1)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Distance.identity`."""
         return "squared L2"
 
 
@@ -109,10 +117,10 @@ class StepCostCalibration(Calibration):
         settings = {
             "num": self.num,
             "fine_steps": self.fine_steps,
-            "time_grid": repr(self.time_grid),
+            "time_grid": self.time_grid.identity(),
             "rule": type(self.rule).__name__,
             "variable": type(self.rule.variable).__name__,
-            "distance": repr(self.distance),
+            "distance": self.distance.identity(),
             "evaluations_per_call": model.evaluations_per_call,
             "batch_size": subject.pipeline.batch_size,
             "asked": subject.asked,
@@ -178,12 +186,13 @@ class _Clipped:
         distance: The distance.
     """
 
-    def __init__(self, distance: Distance) -> None:
+    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.distance = distance
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Per sample, (B,)."""
         return self.distance(a.float().clamp(-1.0, 1.0), b.float().clamp(-1.0, 1.0))
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Distance.identity`."""
         return type(self.distance).__name__

@@ -56,7 +56,7 @@ class Chords(Coupling):
         """
         manifest = json.loads(self.file.with_suffix(".json").read_text(encoding="utf-8"))
         theirs = manifest["identity"]["path"]
-        if theirs != repr(path):
+        if theirs != path.identity():
             raise ValueError(f"the chords in {self.file} are of {theirs}, but the path is {path!r}")
 
     @cached_property

@@ -189,7 +189,7 @@ class PairStore:
         return SeededPartners(columns["seeds"], source=source, shape=self.manifest.shape)
 
     def _require_source(self, source: Source) -> None:
-        if self.manifest.noise == "seeds" and repr(source) != self.manifest.source:
+        if self.manifest.noise == "seeds" and source.identity() != self.manifest.source:
             raise UsageError(
                 f"{self.path} holds seeds of draws from {self.manifest.source}, but the path's "
                 f"source is {source!r}.",

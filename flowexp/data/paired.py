@@ -158,5 +158,6 @@ class DatasetSource(Source):
             self._placed[split, device] = torch.from_numpy(items).to(device)
         return self._placed[split, device]
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"DatasetSource({self.dataset.name}, start_from={self.start_from})"

@@ -59,7 +59,7 @@ class SolverError(ModelMetric):
                 key="metric",
                 remedy="Choose a deterministic sampler, or metric=fd_efflite0.",
             )
-        if self.reference is not None and repr(self.reference.path) != repr(model.path):
+        if self.reference is not None and self.reference.path.identity() != model.path.identity():
             raise UsageError(
                 f"the reference lives on {self.reference.path!r}, but the evaluated model on "
                 f"{model.path!r}.",

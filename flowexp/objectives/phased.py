@@ -99,7 +99,7 @@ class PhasedRectification(Objective):
         Raises:
             ValueError: The schedules differ.
         """
-        if repr(path.schedule) != repr(self.teacher.path.schedule):
+        if path.schedule.identity() != self.teacher.path.schedule.identity():
             raise ValueError(
                 f"PhasedRectification keeps the teacher's path {self.teacher.path.schedule!r}, but "
                 f"the path is {path.schedule!r}"

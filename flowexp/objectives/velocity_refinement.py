@@ -75,7 +75,7 @@ class VelocityRefinement(Objective):
         Raises:
             ValueError: The paths differ.
         """
-        if repr(path) != repr(self.teacher.path):
+        if path.identity() != self.teacher.path.identity():
             raise ValueError(
                 f"VelocityRefinement refines a teacher on {self.teacher.path!r}, but the path is "
                 f"{path!r}"

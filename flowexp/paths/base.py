@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.identity import Identified
+
 __all__ = ["Coefficients", "Schedule", "Source", "as_float64"]
 
 
@@ -46,7 +48,7 @@ class Coefficients:
         return Coefficients(*(c.to(device) for c in columns))
 
 
-class Schedule(ABC):
+class Schedule(Identified, ABC):
     """The pair (alpha, sigma) as functions of time, with derivatives and inverse.
 
     A subclass implements :meth:`coefficients` and :meth:`time_at_nsr`. The noise-to-signal ratio
@@ -118,11 +120,8 @@ class Schedule(ABC):
         upper = torch.linspace(t_start, self.grid_floor, steps, dtype=torch.float64)
         return torch.cat([upper, upper.new_full((1,), t_end)])
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
 
-
-class Source(ABC):
+class Source(Identified, ABC):
     """The law of e.
 
     Attributes:

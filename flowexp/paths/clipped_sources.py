@@ -76,7 +76,8 @@ class ClippedStudentT(StudentT):
         """Draws of the Student-t law itself."""
         return super().sample(shape, rng=rng, dtype=dtype)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"ClippedStudentT(D={self.D}, low={self.low}, high={self.high})"
 
 
@@ -122,7 +123,8 @@ class RadiusClippedStudentT(StudentT):
         allowed = norm.clamp(min=self.smallest / self.scale, max=self.largest / self.scale)
         return _with_norm(e, allowed).to(dtype)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return (
             f"RadiusClippedStudentT(D={self.D}, scale={self.scale}, smallest={self.smallest}, "
             f"largest={self.largest})"

@@ -60,5 +60,6 @@ class Cosine(Schedule):
         angle = torch.atan2((sigma * cos_a) ** 2 / sin_sum, cos_b * cos_a + sin_b * sin_a)
         return angle / self._rate
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"Cosine(s={self.s}, t_min={self.t_min}, t_max={self.t_max})"

@@ -107,7 +107,8 @@ class DiscreteVP(Schedule):
         totals = torch.cumsum(-torch.log1p(-beta), dim=0)
         return torch.cat([totals.new_zeros(1), totals])
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return (
             f"DiscreteVP(beta_start={self.beta_start}, beta_end={self.beta_end}, p={self.p}, "
             f"time_steps={self.time_steps}, t_min={self.t_min}, t_max={self.t_max})"

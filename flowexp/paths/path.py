@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
+from flowexp.identity import Identified
 from flowexp.paths.base import Schedule, Source, as_float64
 from flowexp.paths.sources import StudentT, source_with
 
@@ -41,7 +42,7 @@ class PathPoint:
         return self.e
 
 
-class Path:
+class Path(Identified):
     """A schedule together with a source.
 
     Gaussian source + VE = EDM, + VP = DDPM, + linear = rectified flow; a Student-t source with D
@@ -98,5 +99,6 @@ class Path:
         """
         return expand_as(self.schedule.coefficients(as_float64(t)).sigma, e) * e
 
-    def __repr__(self) -> str:
-        return f"Path({self.schedule!r}, D={self.D}, source={self.source!r})"
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
+        return f"Path({self.schedule.identity()}, D={self.D}, source={self.source.identity()})"

@@ -23,7 +23,8 @@ class Gaussian(Source):
         """Independent normal draws of ``shape`` = (B, ...), on the generator's device."""
         return torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return "Gaussian()"
 
 
@@ -68,7 +69,8 @@ class StudentT(Source):
         wide = g.to(torch.float64)
         return (wide / expand_as(torch.sqrt(mean_square), wide)).to(dtype)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"StudentT(D={self.D})"
 
 

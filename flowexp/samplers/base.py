@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from flowexp.identity import Identified
 from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
 from flowexp.seeding import Noise
@@ -79,7 +80,7 @@ class CountedModel(Model):
         return self.model.nearest_time(t)
 
 
-class TimeGrid(ABC):
+class TimeGrid(Identified, ABC):
     """The times at which a fixed-step sampler stands."""
 
     @abstractmethod

@@ -115,5 +115,6 @@ class BellmanGrid(TimeGrid):
             elsewhere=elsewhere,
         )
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"BellmanGrid(calibration={self.calibration!r}, run={self.run!r})"

@@ -153,9 +153,9 @@ class ReferenceStatistics(Statistics):
         bottom, top = model.time_range
         start = top if self.t_start is None else self.t_start
         end = bottom if self.t_end is None else self.t_end
-        if self._last is None or self._last[0] != repr(model.path):
+        if self._last is None or self._last[0] != model.path.identity():
             statistics = read_reference(self.directory, model, t_start=start, t_end=end)
-            self._last = (repr(model.path), statistics)
+            self._last = (model.path.identity(), statistics)
         return _covering(self._last[1], low, high)
 
 

@@ -53,7 +53,8 @@ class _NoiseGrid(TimeGrid):
         times = schedule.time_at_nsr(nsr).clamp(min=low, max=high)
         return torch.cat([times, times.new_zeros(1)]) if self.to_zero else times
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         fields = ", ".join(f"{k}={v}" for k, v in vars(self).items())
         return f"{type(self).__name__}({fields})"
 

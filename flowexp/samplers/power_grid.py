@@ -69,5 +69,6 @@ class PowerGrid(TimeGrid):
         grid[0], grid[-1] = start, end
         return grid
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"PowerGrid(p={self.p}, t_start={self.t_start}, t_end={self.t_end})"

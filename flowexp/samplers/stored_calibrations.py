@@ -40,7 +40,7 @@ def identity_of(model: Model) -> dict[str, str | None]:
     return {
         "weights_sha256": None if origin is None else origin.weights_sha256,
         "weights": None if origin is None else origin.weights,
-        "path": repr(model.path),
+        "path": model.path.identity(),
     }
 
 

@@ -33,7 +33,8 @@ class Natural(TimeGrid):
             grid[-1] = self.t_end
         return grid
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"Natural(t_end={self.t_end})"
 
 
@@ -79,7 +80,8 @@ class Uniform(_Shaped):
         """The identity."""
         return u
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"Uniform(t_end={self.t_end})"
 
 
@@ -113,7 +115,8 @@ class InsetUniform(Uniform):
         grid[0] = top - self.margin
         return grid
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"InsetUniform(margin={self.margin}, t_end={self.t_end})"
 
 
@@ -133,7 +136,8 @@ class Quadratic(_Shaped):
         """The square."""
         return u**2
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"Quadratic(t_end={self.t_end})"
 
 
@@ -159,7 +163,8 @@ class Shifted(_Shaped):
         """The shift."""
         return self.shift * u / (1.0 + (self.shift - 1.0) * u)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"Shifted(shift={self.shift}, t_end={self.t_end})"
 
 
@@ -209,7 +214,8 @@ class TokenShifted(_Shaped):
         """The shift."""
         return self.shifted.shape(u)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"TokenShifted(tokens={self.tokens}, mu={self.mu:g}, t_end={self.t_end})"
 
 
@@ -244,7 +250,8 @@ class Given(TimeGrid):
             )
         return torch.tensor(self.values, dtype=torch.float64)
 
-    def __repr__(self) -> str:
+    def identity(self) -> str:
+        """See :meth:`Identified.identity`."""
         return f"Given(values={list(self.values)})"
 
 

@@ -121,7 +121,7 @@ class VelocityBlocks(FixedStepSampler):
             ValueError: The model does not fit.
         """
         super().check(model)
-        if self.refiner is not None and repr(self.refiner.path) != repr(model.path):
+        if self.refiner is not None and self.refiner.path.identity() != model.path.identity():
             raise ValueError(
                 f"the refiner was trained on {self.refiner.path!r}, but the model's path is "
                 f"{model.path!r}"

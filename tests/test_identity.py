@@ -1,0 +1,60 @@
+"""Stored artefacts know parts by their identity: what is written to disk stays as it was."""
+
+import pytest
+
+from flowexp.apps.list import options
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.paths import VE, VP, Linear, Path, Polynomial
+from flowexp.samplers import EDMGrid, InsetUniform, LogSNR, Natural
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (
+            Path(Linear()),
+            "Path(Linear(t_min=0.0, t_max=1.0, sigma_min=0.0), D=inf, source=Gaussian())",
+        ),
+        (
+            Path(VE(t_min=0.002, t_max=80.0), D=128),
+            "Path(VE(t_min=0.002, t_max=80.0), D=128.0, source=StudentT(D=128.0))",
+        ),
+        (VP(), "VP(t_min=1e-05, t_max=1.0, beta_min=0.1, beta_max=20.0)"),
+        (Polynomial(n=2.0), "Polynomial(t_min=0.0, t_max=0.999, n=2.0)"),
+        (Natural(), "Natural(t_end=0.0)"),
+        (InsetUniform(margin=1e-5), "InsetUniform(margin=1e-05, t_end=0.0)"),
+        (
+            LogSNR(sigma_min=0.002, sigma_max=80.0, to_zero=True),
+            "LogSNR(sigma_min=0.002, sigma_max=80.0, to_zero=True)",
+        ),
+        (EDMGrid(), "EDMGrid(sigma_min=0.002, sigma_max=80.0, to_zero=True, rho=7.0)"),
+    ],
+)
+def test_identities_are_those_of_version_0_1(part, text):
+    assert part.identity() == text
+    assert repr(part) == text
+
+
+def test_private_attributes_are_no_part_of_it():
+    path = VE(t_min=0.002, t_max=80.0)
+    before = path.identity()
+    path._cached = 3
+    assert path.identity() == before
+
+
+@pytest.mark.parametrize("group", ["path", "sampler/time_grid"])
+def test_every_option_has_an_identity_that_names_its_arguments(group):
+    found = set()
+    for option in options(group):
+        choice = [f"path={option}"] if group == "path" else ["sampler=euler", f"{group}={option}"]
+        config = check_job("train", choice).config
+        node = config["path"]["schedule"] if group == "path" else config["sampler"]["time_grid"]
+        if None in node.values() and option == "given":
+            continue
+        part = instantiate(node, key=group)
+        text = part.identity()
+        assert text.startswith(f"{type(part).__name__}(")
+        assert "object at" not in text
+        found.add(text)
+    assert len(found) >= 8
