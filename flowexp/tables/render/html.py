@@ -1,12 +1,14 @@
 """Sheets as HTML: a fragment for a page that has others, or a page that needs nothing else."""
 
+import base64
 from collections.abc import Sequence
 from html import escape
 
 from flowexp.tables.render.page import page
+from flowexp.tables.render.plots import Plot
 from flowexp.tables.render.sheet import Column, Line, Sheet
 
-__all__ = ["Html", "sheet_html"]
+__all__ = ["Html", "sheet_html", "svg_image"]
 
 
 class Html:
@@ -36,7 +38,7 @@ def sheet_html(sheet: Sheet, *, level: int = 2) -> str:
     intro = "".join(f"<p>{escape(text)}</p>\n" for text in sheet.intro)
     notes = "".join(f"<li>{escape(text)}</li>" for text in sheet.notes)
     remarks = "".join(f"<p>{escape(text)}</p>\n" for text in sheet.remarks)
-    picture = f"<figure>\n{sheet.picture}</figure>\n" if sheet.picture else ""
+    picture = f"<figure>\n{svg_image(sheet.picture)}</figure>\n" if sheet.picture else ""
     below = (f"<ol>{notes}</ol>\n" if notes else "") + remarks
     return (
         f"<h{level}>{escape(sheet.title)}</h{level}>\n{intro}"
@@ -44,6 +46,13 @@ def sheet_html(sheet: Sheet, *, level: int = 2) -> str:
         f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
         f'<div class="notes">{below}</div>\n{picture}'
     )
+
+
+def svg_image(plot: Plot) -> str:
+    """A chart within a page."""
+    content = base64.b64encode(plot.svg().encode()).decode("ascii")
+    alt = escape(f"{plot.title}: {plot.described}")
+    return f'<img class="chart" src="data:image/svg+xml;base64,{content}" alt="{alt}">\n'
 
 
 def _line(line: Line, columns: Sequence[Column]) -> str:

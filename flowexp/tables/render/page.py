@@ -2,7 +2,7 @@
 
 from html import escape
 
-from flowexp.tables.render.style import COLOURS, SVG_RULES
+from flowexp.tables.render.style import COLOURS
 
 __all__ = ["page"]
 
@@ -51,17 +51,14 @@ tr.open td, tr.open th { color: var(--open); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 14px; }
 .grids { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 14px; }
 figure { margin: 0; }
-.charts figure { background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
+.charts figure { background: var(--ground); border: 1px solid var(--line); border-radius: 8px;
   padding: 12px 14px; }
 figcaption { font-size: 12.5px; margin-top: 4px; }
 .grids img { width: 100%; height: auto; display: block; border: 1px solid var(--line);
   border-radius: 4px; }
 .grids img.tiny { image-rendering: pixelated; }
-svg { display: block; width: 100%; height: auto; }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 16px; padding: 0; margin: 6px 0 0;
-  list-style: none; font-size: 13px; }
-.legend i { display: inline-block; width: 18px; height: 3px; margin-right: 6px;
-  vertical-align: middle; border-radius: 2px; }
+img.chart { display: block; max-width: 100%; height: auto; }
+.charts img.chart { width: 100%; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; margin: 8px 0;
   padding: 11px 14px; overflow-x: auto;
   font: 13px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
@@ -89,6 +86,6 @@ def page(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>{COLOURS}{_RULES}{SVG_RULES}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{COLOURS}{_RULES}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from flowexp.tables.render.plots import Plot
+
 __all__ = ["Column", "Form", "Line", "Sheet"]
 
 Tone = Literal["plain", "good", "bad", "open"]
@@ -48,7 +50,7 @@ class Sheet:
         intro: Sentences above the table.
         columns: At least one.
         lines: Each with as many cells as there are columns.
-        picture: The same numbers as inline SVG, for forms that can show it; may be empty.
+        picture: The same numbers as a chart, for forms that can show it.
         notes: Numbered below the table; cells refer to them as ``[1]``.
         remarks: Below the notes, unnumbered: what the marks mean, the hardware.
         records: The same content with every number on its own, for CSV.
@@ -59,7 +61,7 @@ class Sheet:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     intro: tuple[str, ...] = ()
-    picture: str = ""
+    picture: Plot | None = None
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
