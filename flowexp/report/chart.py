@@ -1,21 +1,33 @@
-"""A line chart that scales with the page, follows its colours, and fetches nothing."""
+"""Line charts of training."""
 
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 
 from flowexp.report.curves import Curve, smoothed, thinned
-from flowexp.tables.render.html import svg_image
 from flowexp.tables.render.numbers import number_text
 from flowexp.tables.render.plots import Field, Plot, Series, is_log
 
-__all__ = ["chart"]
+__all__ = ["Chart", "chart"]
 
 _SIZE = (380.0, 206.0)
 _LEGEND = 18.0
 
 
-def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True, level: int = 4) -> str:
-    """A figure of curves over kimg; empty if no curve has two points.
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart of a page.
+
+    Attributes:
+        plot: The picture.
+        caption: Below it.
+    """
+
+    plot: Plot
+    caption: str
+
+
+def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Chart | None:
+    """Curves over kimg; None if no curve has two points.
 
     A long noisy curve is drawn twice, thin as logged and thick as a running mean, on a scale that
     is logarithmic where positive values span a factor of 8 or more.
@@ -24,11 +36,10 @@ def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True, level: int
         curves: What to draw; of several, the figure has a legend.
         title: Heading of the figure.
         noisy: Whether the values are measurements rather than a schedule.
-        level: Level of the heading.
     """
     drawn = [(number, curve) for number, curve in enumerate(curves) if len(curve.points) > 1]
     if not drawn:
-        return ""
+        return None
     series, means = [], []
     for number, curve in drawn:
         mean, width = smoothed(curve) if noisy else (curve, 1)
@@ -46,10 +57,7 @@ def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True, level: int
         title=title,
         described=f"{'logarithmic' if log else 'linear'} scale. {described}",
     )
-    return (
-        f"<figure>\n<h{level}>{escape(title)}</h{level}>\n{svg_image(plot)}\n"
-        f"<figcaption>{escape(caption)}.</figcaption>\n</figure>\n"
-    )
+    return Chart(plot=plot, caption=f"{caption}.")
 
 
 def _described(curve: Curve) -> str:

@@ -1,6 +1,5 @@
 """Curves and charts show what was logged."""
 
-import base64
 import math
 import re
 
@@ -46,14 +45,9 @@ def test_smoothing_is_the_mean_of_the_points_behind():
     assert smoothed(short) == (short, 1)
 
 
-def svg_of(figure):
-    (content,) = re.findall(r"data:image/svg\+xml;base64,([^\"]*)", figure)
-    return base64.b64decode(content).decode()
-
-
 def test_a_rising_line_rises_to_the_right_within_the_picture():
     drawn = chart([Curve(label="r", points=((0.0, 1.0), (5.0, 2.0), (10.0, 3.0)))], title="t")
-    (found,) = places(svg_of(drawn))
+    (found,) = places(drawn.plot.svg())
     xs, ys = zip(*found, strict=True)
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2)
     assert ys[0] > ys[1] > ys[2]
@@ -66,34 +60,34 @@ def test_a_rising_line_rises_to_the_right_within_the_picture():
 def test_a_wide_positive_range_is_logarithmic_and_a_schedule_is_not():
     curve = Curve(label="r", points=((0.0, 1.0), (1.0, 10.0), (2.0, 100.0)))
     drawn = chart([curve], title="t")
-    (line,) = places(svg_of(drawn))
+    (line,) = places(drawn.plot.svg())
     ys = [y for _, y in line]
     assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)
-    assert "logarithmic scale" in drawn
-    assert "linear scale" in chart([curve], title="t", noisy=False)
+    assert "logarithmic scale" in drawn.plot.described
+    assert "linear scale" in chart([curve], title="t", noisy=False).plot.described
 
 
 def test_a_constant_and_a_negative_curve_can_be_drawn():
     for points in (((0.0, 2.0), (1.0, 2.0)), ((0.0, -3.0), (1.0, 0.0)), ((0.0, 0.0), (1.0, 0.0))):
-        assert "nan" not in svg_of(chart([Curve(label="c", points=points)], title="t"))
+        assert "nan" not in chart([Curve(label="c", points=points)], title="t").plot.svg()
 
 
 def test_a_curve_of_one_point_is_no_chart():
-    assert chart([Curve(label="c", points=((0.0, 1.0),))], title="t") == ""
+    assert chart([Curve(label="c", points=((0.0, 1.0),))], title="t") is None
 
 
 def test_the_chart_says_in_words_what_it_shows():
     drawn = chart([curve_of(rows(), "train/loss", label="loss")], title="Training <loss>")
-    assert 'role="img"' in svg_of(drawn)
-    assert 'alt="Training &lt;loss&gt;: ' in drawn
-    assert "10 at 0.2 kimg, 0.125 at 16 kimg" in drawn
-    assert "Training &lt;loss&gt;" in drawn
-    assert "running mean of 3 logged values" in drawn
+    assert 'role="img"' in drawn.plot.svg()
+    assert drawn.plot.title == "Training <loss>"
+    assert '<title id="title">Training &lt;loss&gt;</title>' in drawn.plot.svg()
+    assert "10 at 0.2 kimg, 0.125 at 16 kimg" in drawn.plot.described
+    assert "running mean of 3 logged values" in drawn.caption
 
 
 def test_several_curves_have_a_legend_and_colours_of_their_own():
     two = [Curve(label=name, points=((0.0, 1.0), (1.0, 2.0))) for name in "ab"]
-    drawn = svg_of(chart(two, title="t"))
+    drawn = chart(two, title="t").plot.svg()
     assert re.findall(r"<text[^>]*>([ab])</text>", drawn) == ["a", "b"]
     assert "stroke: var(--s1)" in drawn
     assert "stroke: var(--s2)" in drawn
