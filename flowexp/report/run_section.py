@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from flowexp.report.chart import Chart, chart
+from flowexp.report.chart import chart
 from flowexp.report.curves import curve_keys, curve_of
 from flowexp.report.evaluations import Evaluation
 from flowexp.report.facts import (
@@ -21,7 +22,7 @@ from flowexp.report.run_record import RunRecord
 from flowexp.tables.render.numbers import cost_text, count_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 
-__all__ = ["RunSection", "Tile", "curve_title", "run_section"]
+__all__ = ["Tile", "curve_title", "run_section"]
 
 _SCORE_TILES = 2
 _SCHEDULES = ("train/learning_rate",)
@@ -55,45 +56,8 @@ class Tile:
     lead: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSection:
-    """What the template of a run shows.
-
-    Attributes:
-        name: The run's name.
-        choices: The chosen options in one line; may be empty.
-        tiles: Scores and cost.
-        curves: Charts of training.
-        grids: Samples over training.
-        left_out: Number of grids that are not shown.
-        scores: All evaluations.
-        protocols: Title and facts of each evaluation.
-        scored: Grids of the samples that were scored.
-        commands: Command lines that make the run again.
-        commit: The revision of the code; empty if it is not known.
-        dirty: Whether the code had uncommitted changes.
-        manifest: Versions, hardware, data and parents.
-        config: The resolved configuration as YAML.
-    """
-
-    name: str
-    choices: str
-    tiles: list[Tile]
-    curves: list[Chart]
-    grids: list[Picture]
-    left_out: int
-    scores: Sheet
-    protocols: list[tuple[str, dict[str, str]]]
-    scored: list[Picture]
-    commands: str
-    commit: str
-    dirty: bool
-    manifest: dict[str, str]
-    config: str
-
-
-def run_section(run: RunRecord, *, grids: int) -> RunSection:
-    """The section of a run.
+def run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
+    """What the template of a run shows, under the names by which it shows it.
 
     Args:
         run: The run.
@@ -105,23 +69,21 @@ def run_section(run: RunRecord, *, grids: int) -> RunSection:
         for key in curve_keys(run.rows)
     ]  # fmt: skip
     pictures = training_grids(run, most=grids)
-    code = run.manifest.get("code") or {}
-    return RunSection(
-        name=run.name,
-        choices=", ".join(f"{group} {option}" for group, option in choice_facts(run).items()),
-        tiles=_tiles(run),
-        curves=[one for one in charts if one],
-        grids=pictures,
-        left_out=len(run.grids) - len(pictures),
-        scores=_scores(run),
-        protocols=[_protocol(evaluation) for evaluation in run.evaluations],
-        scored=_scored(run),
-        commands="\n".join(commands(run)),
-        commit=str(code.get("commit") or ""),
-        dirty=bool(code.get("dirty")),
-        manifest=manifest_facts(run.manifest),
-        config=yaml.safe_dump(dict(run.config), sort_keys=False),
-    )
+    return {
+        "name": run.name,
+        "choices": ", ".join(f"{group} {option}" for group, option in choice_facts(run).items()),
+        "tiles": _tiles(run),
+        "curves": [one for one in charts if one],
+        "grids": pictures,
+        "left_out": len(run.grids) - len(pictures),
+        "scores": _scores(run),
+        "protocols": [_protocol(evaluation) for evaluation in run.evaluations],
+        "scored": _scored(run),
+        "commands": "\n".join(commands(run)),
+        "code": run.manifest.get("code") or {},
+        "manifest": manifest_facts(run.manifest),
+        "config": yaml.safe_dump(dict(run.config), sort_keys=False),
+    }
 
 
 def _tiles(run: RunRecord) -> list[Tile]:

@@ -1,10 +1,13 @@
 """What every form draws: a table of texts with its notes, and the same numbers unrounded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from flowexp.tables.render.plots import Plot
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Column", "Form", "Line", "Sheet"]
 
@@ -72,6 +75,17 @@ class Sheet:
                 raise ValueError(
                     f"sheet {self.name}: {len(line.cells)} cells in {len(self.columns)} columns"
                 )
+
+    def frame(self, escaped: Callable[[str], str]) -> "pandas.DataFrame":
+        """The cells below their headings.
+
+        Args:
+            escaped: How a form writes a text.
+        """
+        import pandas
+
+        cells = [list(map(escaped, line.cells)) for line in self.lines]
+        return pandas.DataFrame(cells, columns=[escaped(one.title) for one in self.columns])
 
 
 class Form(Protocol):
