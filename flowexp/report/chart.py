@@ -1,40 +1,26 @@
 """Line charts of training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from flowexp.report.curves import Curve, smoothed, thinned
 from flowexp.tables.render.numbers import number_text
 from flowexp.tables.render.plots import Field, Plot, Series, is_log
 
-__all__ = ["Chart", "chart"]
+__all__ = ["chart"]
 
 _SIZE = (380.0, 206.0)
 _LEGEND = 18.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A chart of a page.
-
-    Attributes:
-        plot: The picture.
-        caption: Below it.
-    """
-
-    plot: Plot
-    caption: str
-
-
-def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Chart | None:
+def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Plot | None:
     """Curves over kimg; None if no curve has two points.
 
     A long noisy curve is drawn twice, thin as logged and thick as a running mean, on a scale that
     is logarithmic where positive values span a factor of 8 or more.
 
     Args:
-        curves: What to draw; of several, the figure has a legend.
-        title: Heading of the figure.
+        curves: What to draw; of several, the chart has a legend.
+        title: Its heading.
         noisy: Whether the values are measurements rather than a schedule.
     """
     drawn = [(number, curve) for number, curve in enumerate(curves) if len(curve.points) > 1]
@@ -44,20 +30,18 @@ def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Chart |
     for number, curve in drawn:
         mean, width = smoothed(curve) if noisy else (curve, 1)
         if width > 1:
-            series.append(Series(label="", points=thinned(curve).points, number=number, faint=True))
+            series.append(Series(label="", points=thinned(curve).points, number=number))
             means.append(width)
-        label = curve.label if len(drawn) > 1 else ""
-        series.append(Series(label=label, points=thinned(mean).points, number=number))
+        series.append(Series(label=curve.label, points=thinned(mean).points, number=number))
     log = noisy and is_log([y for one in series for _, y in one.points])
     described = "; ".join(_described(curve) for _, curve in drawn)
-    caption = described + (f". Thick: running mean of {max(means)} logged values" if means else "")
-    plot = Plot(
+    thick = f" Thick: running mean of {max(means)} logged values." if means else ""
+    return Plot(
         fields=(Field(series=tuple(series), x_label="kimg", log_y=log),),
         size=(_SIZE[0], _SIZE[1] + (_LEGEND * len(drawn) if len(drawn) > 1 else 0.0)),
         title=title,
-        described=f"{'logarithmic' if log else 'linear'} scale. {described}",
+        described=f"{'Logarithmic' if log else 'Linear'} scale. {described}.{thick}",
     )
-    return Chart(plot=plot, caption=f"{caption}.")
 
 
 def _described(curve: Curve) -> str:

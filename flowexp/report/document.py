@@ -1,7 +1,7 @@
 """The report: one HTML file that needs nothing else."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +70,14 @@ def read_results(file: Path) -> list[TableResult | ClaimResult]:
     try:
         content = json.loads(file.read_text())
         entries = content if isinstance(content, list) else [content]
-        return [_result(entry) for entry in entries]
+        kinds = [ClaimResult if "verdict" in entry else TableResult for entry in entries]
+        return [kind.from_dict(entry) for kind, entry in zip(kinds, entries, strict=True)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{file} is no result of flowexp table ({error}).",
             key="runs",
             remedy="Name run directories, or JSON files that flowexp table wrote.",
         ) from error
-
-
-def _result(entry: Mapping[str, Any]) -> TableResult | ClaimResult:
-    return ClaimResult.from_dict(entry) if "verdict" in entry else TableResult.from_dict(entry)
 
 
 def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A run as a section of the report."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from flowexp.report.run_record import RunRecord
 from flowexp.tables.render.numbers import cost_text, count_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 
-__all__ = ["Tile", "curve_title", "run_section"]
+__all__ = ["curve_title", "run_section"]
 
 _SCORE_TILES = 2
 _SCHEDULES = ("train/learning_rate",)
@@ -37,23 +37,6 @@ _TITLES: Mapping[str, str] = {
 def curve_title(key: str) -> str:
     """The heading of a metric's chart."""
     return _TITLES.get(key, key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """A fact that a reader should see first.
-
-    Attributes:
-        name: What it is.
-        value: It.
-        small: Its circumstances; may be empty.
-        lead: Whether it is larger than others.
-    """
-
-    name: str
-    value: str
-    small: str = ""
-    lead: bool = True
 
 
 def run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
@@ -86,19 +69,19 @@ def run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
     }
 
 
-def _tiles(run: RunRecord) -> list[Tile]:
+def _tiles(run: RunRecord) -> list[dict[str, str]]:
     tiles = [_score_tile(evaluation) for evaluation in run.evaluations[-_SCORE_TILES:]]
     facts = training_facts(run)
     cost = [f"{facts['seconds']} s"] if "seconds" in facts else []
     cost += [f"{facts['images/s']} images/s"] if "images/s" in facts else []
     small = ", ".join([*cost, facts["device"]])
-    tiles.append(Tile(name="trained", value=facts["trained"], small=small))
+    tiles.append({"name": "trained", "value": facts["trained"], "small": small})
     if "parameters" in facts:
-        tiles.append(Tile(name="parameters", value=facts["parameters"], lead=False))
+        tiles.append({"name": "parameters", "value": facts["parameters"], "small": ""})
     return tiles
 
 
-def _score_tile(evaluation: Evaluation) -> Tile:
+def _score_tile(evaluation: Evaluation) -> dict[str, str]:
     value, _, ranges = score_text(evaluation).partition(" (")
     known = [ranges.rstrip(")")] if ranges else []
     known.append(evaluation.protocol.sampler or "sampler not stated")
@@ -106,7 +89,7 @@ def _score_tile(evaluation: Evaluation) -> Tile:
         known.append(f"NFE {count_text(evaluation.protocol.nfe)}")
     if evaluation.floor is not None:
         known.append(f"held-out real data: {number_text(evaluation.floor)}")
-    return Tile(name=evaluation.title, value=value, small="; ".join(known))
+    return {"name": evaluation.title, "value": value, "small": "; ".join(known)}
 
 
 def _scores(run: RunRecord) -> Sheet:

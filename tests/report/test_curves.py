@@ -47,7 +47,7 @@ def test_smoothing_is_the_mean_of_the_points_behind():
 
 def test_a_rising_line_rises_to_the_right_within_the_picture():
     drawn = chart([Curve(label="r", points=((0.0, 1.0), (5.0, 2.0), (10.0, 3.0)))], title="t")
-    (found,) = places(drawn.plot.svg())
+    (found,) = places(drawn.svg())
     xs, ys = zip(*found, strict=True)
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2)
     assert ys[0] > ys[1] > ys[2]
@@ -60,16 +60,16 @@ def test_a_rising_line_rises_to_the_right_within_the_picture():
 def test_a_wide_positive_range_is_logarithmic_and_a_schedule_is_not():
     curve = Curve(label="r", points=((0.0, 1.0), (1.0, 10.0), (2.0, 100.0)))
     drawn = chart([curve], title="t")
-    (line,) = places(drawn.plot.svg())
+    (line,) = places(drawn.svg())
     ys = [y for _, y in line]
     assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)
-    assert "logarithmic scale" in drawn.plot.described
-    assert "linear scale" in chart([curve], title="t", noisy=False).plot.described
+    assert "Logarithmic scale" in drawn.described
+    assert "Linear scale" in chart([curve], title="t", noisy=False).described
 
 
 def test_a_constant_and_a_negative_curve_can_be_drawn():
     for points in (((0.0, 2.0), (1.0, 2.0)), ((0.0, -3.0), (1.0, 0.0)), ((0.0, 0.0), (1.0, 0.0))):
-        assert "nan" not in chart([Curve(label="c", points=points)], title="t").plot.svg()
+        assert "nan" not in chart([Curve(label="c", points=points)], title="t").svg()
 
 
 def test_a_curve_of_one_point_is_no_chart():
@@ -78,16 +78,16 @@ def test_a_curve_of_one_point_is_no_chart():
 
 def test_the_chart_says_in_words_what_it_shows():
     drawn = chart([curve_of(rows(), "train/loss", label="loss")], title="Training <loss>")
-    assert 'role="img"' in drawn.plot.svg()
-    assert drawn.plot.title == "Training <loss>"
-    assert '<title id="title">Training &lt;loss&gt;</title>' in drawn.plot.svg()
-    assert "10 at 0.2 kimg, 0.125 at 16 kimg" in drawn.plot.described
-    assert "running mean of 3 logged values" in drawn.caption
+    assert 'role="img"' in drawn.svg()
+    assert drawn.title == "Training <loss>"
+    assert '<title id="title">Training &lt;loss&gt;</title>' in drawn.svg()
+    assert "10 at 0.2 kimg, 0.125 at 16 kimg" in drawn.described
+    assert "running mean of 3 logged values" in drawn.described
 
 
 def test_several_curves_have_a_legend_and_colours_of_their_own():
     two = [Curve(label=name, points=((0.0, 1.0), (1.0, 2.0))) for name in "ab"]
-    drawn = chart(two, title="t").plot.svg()
+    drawn = chart(two, title="t").svg()
     assert re.findall(r"<text[^>]*>([ab])</text>", drawn) == ["a", "b"]
     assert "stroke: var(--s1)" in drawn
     assert "stroke: var(--s2)" in drawn

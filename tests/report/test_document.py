@@ -122,7 +122,7 @@ def test_names_of_metrics_and_samplers_are_text_too(tmp_path):
     parsed = Page(document([read_run(run, name="a")]))
     assert parsed.open == []
     assert not {"b", "i"} & {tag for tag, _ in parsed.tags}
-    assert any(own["alt"].startswith("train/<b>&: linear scale") for own in parsed.all("img"))
+    assert any(own["alt"].startswith("train/<b>&: Linear scale") for own in parsed.all("img"))
 
 
 def test_it_is_accessible(page):
@@ -132,7 +132,7 @@ def test_it_is_accessible(page):
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert all(own.get("alt") for own in parsed.all("img"))
-    assert any("Training loss: logarithmic scale" in own["alt"] for own in parsed.all("img"))
+    assert any("Training loss: Logarithmic scale" in own["alt"] for own in parsed.all("img"))
     assert parsed.all("html")[0]["lang"] == "en"
     assert "prefers-color-scheme: dark" in page
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from flowexp.errors import UsageError
-from flowexp.report.frame import results
+from flowexp.report import results
 from tests.report.runs import CONFIG, PROTOCOL, entry, make_run
 
 MANIFEST = {

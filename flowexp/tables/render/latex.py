@@ -55,20 +55,17 @@ def _sheet(sheet: Sheet) -> str:
     rules = ["\\midrule\n" * (one.starts_group and n > 0) for n, one in enumerate(sheet.lines)]
     first = [str(cell) for cell in frame.iloc[:, 0]]
     frame.isetitem(0, [rule + cell for rule, cell in zip(rules, first, strict=True)])
+    lines = [
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{_escaped(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        frame.to_latex(index=False, escape=False, column_format=spec).rstrip(),
+    ]
     numbered = [f"[{number}] {text}" for number, text in enumerate(sheet.notes, start=1)]
     below = [*numbered, *sheet.remarks]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering\small",
-            rf"\caption{{{_escaped(caption)}}}",
-            rf"\label{{tab:{label}}}",
-            frame.to_latex(index=False, escape=False, column_format=spec).rstrip(),
-            *(rf"\par\smallskip\footnotesize {_escaped(text)}" for text in below),
-            r"\end{table}",
-            "",
-        ]
-    )
+    lines += [rf"\par\smallskip\footnotesize {_escaped(text)}" for text in below]
+    return "\n".join([*lines, r"\end{table}", ""])
 
 
 def _protected(cell: str) -> str:

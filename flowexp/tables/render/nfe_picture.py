@@ -49,7 +49,6 @@ def picture(panels: Sequence[Panel], *, title: str) -> Plot | None:
         size=_SIZE,
         title=title,
         described="\n".join(map(_described, panels)),
-        headed=True,
         note="; ".join(notes),
     )
 

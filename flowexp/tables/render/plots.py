@@ -1,6 +1,8 @@
 """Charts as SVG and PNG; the one module that knows matplotlib."""
 
 import io
+import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Field", "Plot", "Series", "is_log", "tick_text"]
+__all__ = ["Field", "Plot", "Series", "is_log"]
 
-_LOG_FROM = 8.0
+_LOG_FROM, _FINE_BELOW = 8.0, 1000.0
 _MARKS = "os^Dv"
 _APART, _ASIDE = 3.0, 12.0
 _RULES = {
@@ -36,13 +38,12 @@ class Series:
     """A curve.
 
     Attributes:
-        label: Its name in the legend; empty for none.
+        label: Its name in the legend; empty for one that lies faintly behind another.
         points: (x, y), finite, at least one.
         number: Which colour and which mark it has.
         bars: Half the length of the bar of each point, nan for none; empty without bars.
         marked: Whether its points have marks, which are hollow on a dashed curve.
         dashed: Whether its line is thin and dashed.
-        faint: Whether it lies behind another of its colour.
     """
 
     label: str
@@ -51,7 +52,6 @@ class Series:
     bars: tuple[float, ...] = ()
     marked: bool = False
     dashed: bool = False
-    faint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +78,13 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """Fields side by side, with one legend below them if a series has a label.
+    """Fields side by side, with one legend below them if there is a note or several labels.
 
     Attributes:
         fields: At least one.
         size: Width and height of a field, points.
-        title: Heading, also for those who do not see the picture.
+        title: Heading, drawn if the fields have titles, and for those who do not see the picture.
         described: What it shows, for those who do not see it.
-        headed: Whether the heading is drawn.
         note: Above the legend.
     """
 
@@ -93,7 +92,6 @@ class Plot:
     size: tuple[float, float]
     title: str
     described: str
-    headed: bool = False
     note: str = ""
 
     def svg(self) -> str:
@@ -132,31 +130,20 @@ class Plot:
 
         width, height = self.size[0] * len(self.fields), self.size[1]
         figure = Figure((width / 72, height / 72), layout="constrained")
-        for axes, field in zip(figure.subplots(1, len(self.fields), squeeze=False)[0], self.fields,
-                               strict=True):  # fmt: skip
-            _draw(axes, field)
-        if self.headed:
+        for place, field in enumerate(self.fields, start=1):
+            _draw(figure.add_subplot(1, len(self.fields), place), field)
+        if self.fields[0].title:
             heading = textwrap.fill(self.title, int(width / 8))
             figure.suptitle(heading, x=0.01, ha="left", fontsize=13, fontweight="bold")
-        # Of the curves of one label, the legend shows a solid one.
-        shown = {
-            line.get_label(): line
-            for dashed in (True, False)
-            for axes in figure.axes
-            for line in axes.get_lines()
-            if line.is_dashed() == dashed
-        }
         labels = dict.fromkeys(s.label for field in self.fields for s in field.series if s.label)
-        if labels:
-            longest = max(map(len, labels))
+        if self.note or len(labels) > 1:
+            # Of the curves of one label the last, which is solid if any is.
+            shown = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+            columns = max(1, int(width / (50 + 6.5 * max(map(len, labels)))))
             figure.legend(
-                [shown[label] for label in labels],
-                list(labels),
-                loc="outside lower left",
-                ncols=max(1, int(width / (50 + 6.5 * longest))),
-                title=textwrap.fill(self.note, int(width / 5.5)),
-                alignment="left",
-            )
+                [shown[label] for label in labels], list(labels), loc="outside lower left",
+                ncols=columns, title=textwrap.fill(self.note, int(width / 5)), alignment="left",
+            )  # fmt: skip
         return figure
 
 
@@ -165,32 +152,27 @@ def is_log(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) / min(values) >= _LOG_FROM
 
 
-def tick_text(value: float, place: int | None = None) -> str:
-    """A value beside its tick.
-
-    Args:
-        value: The value.
-        place: Which tick it is, as matplotlib counts them; without influence.
-    """
-    return f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e+")
-
-
 def _draw(axes: "Axes", field: Field) -> None:
     from matplotlib.transforms import ScaledTranslation
 
+    axes.set_title(field.title)
+    axes.set_xlabel(field.x_label)
+    axes.margins(0.04, 0.06)
+    _scale(axes, "x", [x for series in field.series for x, _ in series.points], log=field.log_x)
+    ys = [y for series in field.series for _, y in series.points]
+    _scale(axes, "y", ys, log=field.log_y)
     barred = [series for series in field.series if series.bars]
     apart = min(_APART, _ASIDE / len(barred)) if barred else 0.0
-    figure = axes.get_figure()
     for series in field.series:
         # Bars of several curves at the same x would cover each other.
         rank = barred.index(series) - (len(barred) - 1) / 2 if series in barred else 0.0
-        aside = ScaledTranslation(rank * apart / 72, 0, figure.dpi_scale_trans)  # type: ignore[union-attr]
+        aside = ScaledTranslation(rank * apart / 72, 0, axes.figure.dpi_scale_trans)
         _draw_series(axes, series, transform=axes.transData + aside)
-    axes.set_title(field.title)
-    axes.set_xlabel(field.x_label)
-    xs = [x for series in field.series for x, _ in series.points]
-    _scale(axes, "x", xs, log=field.log_x)
-    _scale(axes, "y", _reached(field), log=field.log_y)
+    # Curves that are moved aside do not count by themselves.
+    axes.update_datalim([place for series in field.series for place in _reached(series)])
+    axes.autoscale_view()
+    if not field.log_y and 0 <= min(ys) < 0.35 * max(ys):
+        axes.set_ylim(bottom=min(0.0, axes.dataLim.y0))
     if field.ticks:
         axes.set_xticks(_with_room(field.ticks, axes))
 
@@ -199,57 +181,48 @@ def _draw_series(axes: "Axes", series: Series, *, transform: Any) -> None:  # no
     colour = LIGHT[f"s{series.number % SERIES + 1}"]
     xs, ys = zip(*series.points, strict=True)
     drawn = axes.errorbar(
-        xs,
-        ys,
-        yerr=series.bars or None,
-        color=colour,
-        linestyle="--" if series.dashed else "-",
-        linewidth=1.0 if series.dashed or series.faint else 1.8,
-        alpha=0.35 if series.faint else None,
-        marker=_MARKS[series.number % len(_MARKS)] if series.marked else "",
-        markersize=5.5,
+        xs, ys, yerr=series.bars or None, color=colour, transform=transform,
+        linestyle="--" if series.dashed else "-", alpha=None if series.label else 0.35,
+        linewidth=1.0 if series.dashed or not series.label else 1.8, elinewidth=1.0, capsize=3,
+        marker=_MARKS[series.number % len(_MARKS)] if series.marked else "", markersize=5.5,
         markerfacecolor=LIGHT["ground"] if series.dashed else colour,
-        capsize=3,
-        elinewidth=1.0,
-        transform=transform,
-    )
+    )  # fmt: skip
     drawn[0].set_label(series.label)
 
 
-def _reached(field: Field) -> list[float]:
-    """Every y, and the ends of bars where the scale can show them."""
-    points = [(y, bar) for series in field.series
-              for (_, y), bar in zip(series.points, series.bars or [0.0] * len(series.points),
-                                     strict=True)]  # fmt: skip
-    ends = [y + sign * bar for y, bar in points if bar > 0 for sign in (-1, 1)]
-    return [y for y, _ in points] + [y for y in ends if y > 0 or not field.log_y]
+def _reached(series: Series) -> list[tuple[float, float]]:
+    """Its points and the ends of its bars."""
+    bars = series.bars or itertools.repeat(0.0)
+    return [
+        (x, y + step)
+        for (x, y), bar in zip(series.points, bars, strict=False)
+        for step in (0.0, -bar, bar)
+        if not math.isnan(step)
+    ]
 
 
 def _scale(axes: "Axes", name: str, values: Sequence[float], *, log: bool) -> None:
-    """A scale with some room around the values; a linear one that nearly reaches zero shows it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    low, high = min(values), max(values)
-    axis, limit = (axes.xaxis, axes.set_xlim) if name == "x" else (axes.yaxis, axes.set_ylim)
+    axis = axes.xaxis if name == "x" else axes.yaxis
     if log:
         axes.set(**{f"{name}scale": "log"})
-        room = (high / low) ** 0.04
-        limit(low / room, high * room)
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+        fine = max(values) / min(values) < _FINE_BELOW
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,)))
         axis.set_minor_locator(NullLocator())
-    else:
-        room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-        limit(0.0 if name == "y" and 0 <= low < 0.35 * high else low - room, high + room)
-    axis.set_major_formatter(FuncFormatter(tick_text))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
+
+
+def _tick_text(value: float) -> str:
+    return f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e+")
 
 
 def _with_room(ticks: Sequence[float], axes: "Axes") -> list[float]:
     """The ticks whose labels do not run into the one before."""
-    kept: list[float] = []
-    edge = float("-inf")
+    kept, edge = [], -math.inf
     for tick in ticks:
         place = axes.transAxes.inverted().transform(axes.transData.transform((tick, 1.0)))[0]
-        half = 0.01 * len(tick_text(tick))
+        half = 0.01 * len(_tick_text(tick))
         if place - half >= edge:
             kept.append(tick)
             edge = place + half + 0.015
