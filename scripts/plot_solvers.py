@@ -1,4 +1,4 @@
-"""Draws what claims measured over network evaluations: one curve per arm, as SVG.
+"""Draws what claims measured over network evaluations: one curve per arm, as SVG or PNG.
 
 The arms of claims that differ only in their number of evaluations become curves; arms measured with
 another budget or metric get axes of their own.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowexp.errors import UsageError
-from flowexp.files import write_text
+from flowexp.files import write_bytes, write_text
 from flowexp.report.document import read_results
 from flowexp.tables.render.nfe_picture import picture
 from flowexp.tables.render.over_nfe import claim_panels
@@ -33,16 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = [result for file in given.files for result in read_results(file)]
         claims = [result for result in results if isinstance(result, ClaimResult)]
-        drawn = picture(
-            claim_panels(claims), name=given.out.stem, title=given.title, standalone=True
-        )
+        drawn = picture(claim_panels(claims), title=given.title)
     except (UsageError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     if not drawn:
         print("no arm was measured at three numbers of evaluations", file=sys.stderr)
         return 2
-    print(write_text(given.out, drawn))
+    if given.out.suffix == ".png":
+        print(write_bytes(given.out, drawn.png()))
+    else:
+        print(write_text(given.out, drawn.svg()))
     return 0
 
 

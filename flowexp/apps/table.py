@@ -232,8 +232,8 @@ def _write(
         if form != _PRINTED:
             file = folder / f"{stem}{writer.suffix}"
             written.append(write_text(file, render(result, form)))
-    picture = table_picture(result, standalone=True) if isinstance(result, TableResult) else ""
+    picture = table_picture(result) if isinstance(result, TableResult) else None
     if picture:
-        written.append(write_text(folder / f"{stem}.svg", picture))
+        written.append(write_text(folder / f"{stem}.svg", picture.svg()))
     print("\n" + render(result, _PRINTED))
     print(f"\nwritten: {', '.join(shown(path) for path in written)}")

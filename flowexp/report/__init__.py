@@ -1,1 +1,5 @@
-"""Runs and tables as a person looks at them: one self-contained HTML page, or side by side."""
+"""Runs and tables as a person looks at them: one HTML page, side by side, or as a data frame."""
+
+from flowexp.report.frame import results
+
+__all__ = ["results"]

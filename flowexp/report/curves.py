@@ -1,6 +1,5 @@
 """Curves of a training, thinned to what a chart can show."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,9 +59,10 @@ def thinned(curve: Curve, *, most: int = _MOST_POINTS) -> Curve:
     count = len(curve.points)
     if count <= most:
         return curve
-    edges = [count * number // most for number in range(most + 1)]
-    buckets = [curve.points[a:b] for a, b in itertools.pairwise(edges)]
-    return Curve(label=curve.label, points=tuple(map(_mean, buckets)))
+    import numpy
+
+    means = [part.mean(axis=0) for part in numpy.array_split(numpy.array(curve.points), most)]
+    return Curve(label=curve.label, points=tuple((float(x), float(y)) for x, y in means))
 
 
 def smoothed(curve: Curve) -> tuple[Curve, int]:
@@ -71,15 +71,8 @@ def smoothed(curve: Curve) -> tuple[Curve, int]:
     width = count // _WINDOWS if count >= _SMOOTH_FROM else 1
     if width < 2:
         return curve, 1
-    points, total = [], 0.0
-    for number, (x, y) in enumerate(curve.points):
-        total += y - (curve.points[number - width][1] if number >= width else 0.0)
-        points.append((x, total / min(number + 1, width)))
-    return Curve(label=curve.label, points=tuple(points)), width
+    import pandas
 
-
-def _mean(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return (
-        math.fsum(x for x, _ in points) / len(points),
-        math.fsum(y for _, y in points) / len(points),
-    )
+    xs, ys = zip(*curve.points, strict=True)
+    means = pandas.Series(ys).rolling(width, min_periods=1).mean().tolist()
+    return Curve(label=curve.label, points=tuple(zip(xs, means, strict=True))), width

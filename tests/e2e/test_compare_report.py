@@ -59,7 +59,7 @@ def test_the_report_lies_in_the_run(runs):
     assert "a/report.html" in done.out
     text = (runs / "a" / "report.html").read_text()
     assert "40 on digits" in text
-    assert "<svg" in text
+    assert "data:image/svg+xml;base64" in text
     assert "data:image/png;base64" in text
 
 

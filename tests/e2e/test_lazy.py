@@ -16,6 +16,8 @@ HEAVY = (
     "timm",
     "scipy",
     "sklearn",
+    "matplotlib",
+    "pandas",
 )
 
 COMMANDS = {

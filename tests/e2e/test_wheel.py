@@ -73,6 +73,8 @@ def test_the_wheel_carries_config_and_data(installed):
     assert (installed / "flowexp" / "conf" / "train.yaml").is_file()
     assert (installed / "flowexp" / "py.typed").is_file()
     assert list((installed / "flowexp" / "data" / "fashion10k").glob("*.gz"))
+    assert (installed / "flowexp" / "tables" / "render" / "templates" / "page.css").is_file()
+    assert (installed / "flowexp" / "report" / "templates" / "report.html").is_file()
     assert not (installed / "tests").exists()
     entry = next(installed.glob("*.dist-info")) / "entry_points.txt"
     assert "flowexp = flowexp.cli:main" in entry.read_text()

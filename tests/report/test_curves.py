@@ -8,6 +8,7 @@ import pytest
 from flowexp.report.chart import chart
 from flowexp.report.curves import Curve, curve_keys, curve_of, smoothed, thinned
 from tests.report.runs import rows
+from tests.tables.render.test_over_nfe import places
 
 RAMP = Curve(label="ramp", points=tuple((float(i), 2.0 * i) for i in range(1000)))
 
@@ -44,15 +45,9 @@ def test_smoothing_is_the_mean_of_the_points_behind():
     assert smoothed(short) == (short, 1)
 
 
-def places(svg, kind=""):
-    (points,) = re.findall(rf'<polyline{kind} style="[^"]*" points="([^"]*)"', svg)
-    return [tuple(map(float, p.split(","))) for p in points.split()]
-
-
 def test_a_rising_line_rises_to_the_right_within_the_picture():
-    found = places(
-        chart([Curve(label="r", points=((0.0, 1.0), (5.0, 2.0), (10.0, 3.0)))], title="t")
-    )
+    drawn = chart([Curve(label="r", points=((0.0, 1.0), (5.0, 2.0), (10.0, 3.0)))], title="t")
+    (found,) = places(drawn.svg())
     xs, ys = zip(*found, strict=True)
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2)
     assert ys[0] > ys[1] > ys[2]
@@ -65,32 +60,34 @@ def test_a_rising_line_rises_to_the_right_within_the_picture():
 def test_a_wide_positive_range_is_logarithmic_and_a_schedule_is_not():
     curve = Curve(label="r", points=((0.0, 1.0), (1.0, 10.0), (2.0, 100.0)))
     drawn = chart([curve], title="t")
-    ys = [y for _, y in places(drawn)]
+    (line,) = places(drawn.svg())
+    ys = [y for _, y in line]
     assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)
-    assert "logarithmic scale" in drawn
-    assert "linear scale" in chart([curve], title="t", noisy=False)
+    assert "Logarithmic scale" in drawn.described
+    assert "Linear scale" in chart([curve], title="t", noisy=False).described
 
 
 def test_a_constant_and_a_negative_curve_can_be_drawn():
     for points in (((0.0, 2.0), (1.0, 2.0)), ((0.0, -3.0), (1.0, 0.0)), ((0.0, 0.0), (1.0, 0.0))):
-        assert "nan" not in chart([Curve(label="c", points=points)], title="t")
+        assert "nan" not in chart([Curve(label="c", points=points)], title="t").svg()
 
 
 def test_a_curve_of_one_point_is_no_chart():
-    assert chart([Curve(label="c", points=((0.0, 1.0),))], title="t") == ""
+    assert chart([Curve(label="c", points=((0.0, 1.0),))], title="t") is None
 
 
 def test_the_chart_says_in_words_what_it_shows():
     drawn = chart([curve_of(rows(), "train/loss", label="loss")], title="Training <loss>")
-    assert 'role="img"' in drawn
-    assert "10 at 0.2 kimg, 0.125 at 16 kimg" in drawn
-    assert "Training &lt;loss&gt;" in drawn
-    assert "running mean of 3 logged values" in drawn
+    assert 'role="img"' in drawn.svg()
+    assert drawn.title == "Training <loss>"
+    assert '<title id="title">Training &lt;loss&gt;</title>' in drawn.svg()
+    assert "10 at 0.2 kimg, 0.125 at 16 kimg" in drawn.described
+    assert "running mean of 3 logged values" in drawn.described
 
 
 def test_several_curves_have_a_legend_and_colours_of_their_own():
     two = [Curve(label=name, points=((0.0, 1.0), (1.0, 2.0))) for name in "ab"]
-    drawn = chart(two, title="t")
-    assert 'class="legend"' in drawn
-    assert "--s1" in drawn
-    assert "--s2" in drawn
+    drawn = chart(two, title="t").svg()
+    assert re.findall(r"<text[^>]*>([ab])</text>", drawn) == ["a", "b"]
+    assert "stroke: var(--s1)" in drawn
+    assert "stroke: var(--s2)" in drawn

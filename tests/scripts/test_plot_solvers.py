@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from tests.tables.render.test_over_nfe import SOLVERS, claim
 
@@ -35,6 +36,9 @@ def test_claims_become_one_picture(main, tmp_path, capsys):
     assert root[0].text == "Fast & few"
     assert "UniPC (measured): 10.00 ± 0.10 (3 seeds) at 5" in root[1].text
     assert str(out) in capsys.readouterr().out
+    assert main([*files, "--out", str(out.with_suffix(".png"))]) == 0
+    with Image.open(out.with_suffix(".png")) as image:
+        assert image.format == "PNG"
 
 
 @pytest.mark.parametrize(

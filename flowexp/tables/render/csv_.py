@@ -1,8 +1,5 @@
 """Sheets as comma-separated values: every number on its own, nothing rounded."""
 
-import csv
-import io
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +14,15 @@ class Csv:
     suffix = ".csv"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The records of the sheets."""
+        """The records of the sheets; nothing for what is not known."""
+        import pandas
+
         records = [record for sheet in sheets for record in sheet.records]
-        written = io.StringIO()
-        writer = csv.DictWriter(written, fieldnames=_names(records), lineterminator="\n")
-        writer.writeheader()
-        for record in records:
-            writer.writerow({key: _plain(value) for key, value in record.items()})
-        return written.getvalue()
+        names = _names(records)
+        cells = [[_plain(record.get(name)) for name in names] for record in records]
+        # As objects, because a column of counts with gaps would become one of floats.
+        frame = pandas.DataFrame(cells, columns=names, dtype=object)
+        return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _names(records: Sequence[Any]) -> list[str]:
@@ -42,7 +40,5 @@ def _names(records: Sequence[Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 -- any value of a record
-    """Nothing for what is not known, lower-case words for truth."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
+    """Lower-case words for truth."""
     return str(value).lower() if isinstance(value, bool) else value

@@ -1,65 +1,67 @@
-"""Sheets as HTML: a fragment for a page that has others, or a page that needs nothing else."""
+"""Sheets as an HTML page that needs nothing else, filled into templates by jinja2."""
 
+import base64
+import functools
 from collections.abc import Sequence
-from html import escape
+from typing import TYPE_CHECKING, Any
 
-from flowexp.tables.render.page import page
-from flowexp.tables.render.sheet import Column, Line, Sheet
+from flowexp.tables.render.sheet import Sheet
+from flowexp.tables.render.style import COLOURS
 
-__all__ = ["Html", "sheet_html"]
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from flowexp.tables.render.plots import Plot
+
+__all__ = ["Html", "filled"]
+
+_HERE = "flowexp.tables.render"
 
 
 class Html:
-    """A self-contained page."""
+    """A self-contained page, light or dark as its reader likes it; nothing is fetched."""
 
     suffix = ".html"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
         """The sheets on one page."""
-        if len(sheets) == 1:
-            return page(sheets[0].title, sheet_html(sheets[0], level=1))
-        title = "flowexp"
-        return page(title, "\n".join([f"<h1>{title}</h1>", *map(sheet_html, sheets)]))
+        title = sheets[0].title if len(sheets) == 1 else "flowexp"
+        return filled("sheets.html", title=title, sheets=sheets)
 
 
-def sheet_html(sheet: Sheet, *, level: int = 2) -> str:
-    """A sheet as a fragment.
+def filled(template: str, *, package: str = _HERE, **values: Any) -> str:  # noqa: ANN401
+    """A page from a template; every value is escaped.
 
     Args:
-        sheet: What to draw.
-        level: Level of its heading.
+        template: Name of a file in the folder ``templates`` of the package.
+        package: Where the template lies; it can use the templates of this package too.
+        values: What the template shows.
     """
-    head = "".join(
-        f'<th scope="col"{_class(column)}>{escape(column.title)}</th>' for column in sheet.columns
+    return _environment(package).get_template(template).render(colours=COLOURS, **values)
+
+
+@functools.cache
+def _environment(package: str) -> "Environment":
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _HERE))]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    body = "\n".join(_line(line, sheet.columns) for line in sheet.lines)
-    intro = "".join(f"<p>{escape(text)}</p>\n" for text in sheet.intro)
-    notes = "".join(f"<li>{escape(text)}</li>" for text in sheet.notes)
-    remarks = "".join(f"<p>{escape(text)}</p>\n" for text in sheet.remarks)
-    picture = f"<figure>\n{sheet.picture}</figure>\n" if sheet.picture else ""
-    below = (f"<ol>{notes}</ol>\n" if notes else "") + remarks
-    return (
-        f"<h{level}>{escape(sheet.title)}</h{level}>\n{intro}"
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(sheet.title)}">'
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
-        f'<div class="notes">{below}</div>\n{picture}'
-    )
+    environment.filters.update(data_uri=_data_uri, unbroken=_unbroken)
+    return environment
 
 
-def _line(line: Line, columns: Sequence[Column]) -> str:
-    classes = " ".join(filter(None, [line.tone, "group" if line.starts_group else ""]))
-    first, *rest = zip(columns, line.cells, strict=True)
-    cells = f'<th scope="row"{_class(first[0])}>{escape(first[1])}</th>' + "".join(
-        f"<td{_class(column)}>{_cell(cell)}</td>" for column, cell in rest
-    )
-    return f'<tr class="{classes}">{cells}</tr>'
+def _data_uri(plot: "Plot") -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(plot.svg().encode()).decode('ascii')}"
 
 
-def _cell(text: str) -> str:
+def _unbroken(text: str) -> str:
     """A number stays on one line with its spread and its marks; the rest may be wrapped."""
-    kept = escape(text).replace(" ± ", "\u00a0±\u00a0")
-    return kept.replace(" ‡", "\u00a0‡").replace(" †", "\u00a0†")
-
-
-def _class(column: Column) -> str:
-    return ' class="number"' if column.numeric else ""
+    for mark in "±‡†":
+        text = text.replace(f" {mark}", f"\u00a0{mark}")
+    return text.replace("± ", "±\u00a0")

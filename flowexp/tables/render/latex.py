@@ -51,30 +51,21 @@ def _sheet(sheet: Sheet) -> str:
     caption = ". ".join(text.rstrip(".") for text in (sheet.title, *sheet.intro)) + "."
     label = re.sub(r"[^a-z0-9]+", "-", sheet.name.lower()).strip("-")
     spec = "".join("r" if column.numeric else "l" for column in sheet.columns)
+    frame = sheet.frame(lambda cell: _protected(_escaped(cell)))
+    rules = ["\\midrule\n" * (one.starts_group and n > 0) for n, one in enumerate(sheet.lines)]
+    first = [str(cell) for cell in frame.iloc[:, 0]]
+    frame.isetitem(0, [rule + cell for rule, cell in zip(rules, first, strict=True)])
     lines = [
         r"\begin{table}",
-        r"  \centering\small",
-        rf"  \caption{{{_escaped(caption)}}}",
-        rf"  \label{{tab:{label}}}",
-        rf"  \begin{{tabular}}{{{spec}}}",
-        r"    \toprule",
-        f"    {_row(tuple(column.title for column in sheet.columns))}",
-        r"    \midrule",
+        r"\centering\small",
+        rf"\caption{{{_escaped(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        frame.to_latex(index=False, escape=False, column_format=spec).rstrip(),
     ]
-    for number, line in enumerate(sheet.lines):
-        if line.starts_group and number:
-            lines.append(r"    \midrule")
-        lines.append(f"    {_row(line.cells)}")
-    lines += [r"    \bottomrule", r"  \end{tabular}"]
     numbered = [f"[{number}] {text}" for number, text in enumerate(sheet.notes, start=1)]
-    lines += [
-        rf"  \par\smallskip\footnotesize {_escaped(text)}" for text in [*numbered, *sheet.remarks]
-    ]
+    below = [*numbered, *sheet.remarks]
+    lines += [rf"\par\smallskip\footnotesize {_escaped(text)}" for text in below]
     return "\n".join([*lines, r"\end{table}", ""])
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return " & ".join(_protected(_escaped(cell)) for cell in cells) + r" \\"
 
 
 def _protected(cell: str) -> str:

@@ -24,24 +24,15 @@ class Markdown:
 def _sheet(sheet: Sheet) -> str:
     parts = [f"# {_escaped(sheet.title)}"]
     parts += [_escaped(text) for text in sheet.intro]
-    head = [
-        _row(tuple(column.title for column in sheet.columns)),
-        _rule([column.numeric for column in sheet.columns]),
-    ]
-    parts.append("\n".join(head + [_row(line.cells) for line in sheet.lines]))
+    sides = ["right" if column.numeric else "left" for column in sheet.columns]
+    parts.append(
+        sheet.frame(_escaped).to_markdown(index=False, colalign=sides, disable_numparse=True)
+    )
     if sheet.notes:
         numbered = enumerate(sheet.notes, start=1)
         parts.append("\n".join(f"- \\[{number}\\] {_escaped(text)}" for number, text in numbered))
     parts += [_escaped(text) for text in sheet.remarks]
     return "\n\n".join(parts)
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
-
-
-def _rule(numeric: Sequence[bool]) -> str:
-    return "| " + " | ".join("---:" if right else "---" for right in numeric) + " |"
 
 
 def _escaped(text: str) -> str:

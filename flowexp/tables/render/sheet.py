@@ -1,8 +1,13 @@
 """What every form draws: a table of texts with its notes, and the same numbers unrounded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from flowexp.tables.render.plots import Plot
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Column", "Form", "Line", "Sheet"]
 
@@ -48,7 +53,7 @@ class Sheet:
         intro: Sentences above the table.
         columns: At least one.
         lines: Each with as many cells as there are columns.
-        picture: The same numbers as inline SVG, for forms that can show it; may be empty.
+        picture: The same numbers as a chart, for forms that can show it.
         notes: Numbered below the table; cells refer to them as ``[1]``.
         remarks: Below the notes, unnumbered: what the marks mean, the hardware.
         records: The same content with every number on its own, for CSV.
@@ -59,7 +64,7 @@ class Sheet:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     intro: tuple[str, ...] = ()
-    picture: str = ""
+    picture: Plot | None = None
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
@@ -70,6 +75,17 @@ class Sheet:
                 raise ValueError(
                     f"sheet {self.name}: {len(line.cells)} cells in {len(self.columns)} columns"
                 )
+
+    def frame(self, escaped: Callable[[str], str]) -> "pandas.DataFrame":
+        """The cells below their headings.
+
+        Args:
+            escaped: How a form writes a text.
+        """
+        import pandas
+
+        cells = [list(map(escaped, line.cells)) for line in self.lines]
+        return pandas.DataFrame(cells, columns=[escaped(one.title) for one in self.columns])
 
 
 class Form(Protocol):

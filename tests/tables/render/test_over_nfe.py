@@ -1,5 +1,7 @@
 """Curves over network evaluations: what joins, what never shares an axis, what the file holds."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -7,6 +9,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from flowexp.apps.table import _write
 from flowexp.report.document import read_results
@@ -139,49 +142,62 @@ def test_what_was_not_measured_or_is_not_finite_leaves_a_gap():
 @pytest.mark.parametrize("rows", [(), UNIPC[:2], [row(f"A, {n}", n) for n in (1, 2, 3)]])
 def test_nothing_to_draw(rows):
     assert not is_drawn(table_panels(table(*rows)))
-    assert table_picture(table(*rows), standalone=True) == ""
+    assert table_picture(table(*rows)) is None
 
 
-def places(svg, kind):
-    """Points of the polylines of a kind, without those of the legend."""
-    found = re.findall(rf'<polyline{kind} style="[^"]*" points="([^"]*)"', svg)
-    lines = [[tuple(map(float, p.split(","))) for p in line.split()] for line in found]
+def places(svg, *, dashed=False):
+    """Points of the curves of three points or more, from the upper left corner; no legend."""
+    drawn = re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="fill: none;([^"]*)"', svg)
+    lines = [
+        [tuple(map(float, point)) for point in re.findall(r"[ML] (\S+) (\S+)", path)]
+        for path, style in drawn
+        if ("dasharray" in style) == dashed
+    ]
     return [line for line in lines if len(line) > 2]
 
 
 def test_more_than_a_factor_of_eight_is_logarithmic():
     counts = (1, 10, 100)
     wide = table(*(row(f"A, {n}", n, published=float(n)) for n in counts))
-    ((a, b, c),) = places(table_picture(wide), ' class="published"')
+    ((a, b, c),) = places(table_picture(wide).svg(), dashed=True)
     assert b[0] - a[0] == pytest.approx(c[0] - b[0], abs=0.2)
     assert a[1] - b[1] == pytest.approx(b[1] - c[1], abs=0.2)
     narrow = table(*(row(f"A, {n}", n, published=float(n)) for n in (4, 5, 8)))
-    ((a, b, c),) = places(table_picture(narrow), ' class="published"')
+    ((a, b, c),) = places(table_picture(narrow).svg(), dashed=True)
     assert (c[0] - b[0]) / (b[0] - a[0]) == pytest.approx(3.0, abs=0.02)
     assert (b[1] - c[1]) / (a[1] - b[1]) == pytest.approx(3.0, abs=0.02)
 
 
 def test_bars_are_one_standard_deviation_up_and_down():
     rows = [row(f"A, {n}", n, measured=float(n), spread=1.0) for n in (4, 5, 6)]
-    svg = table_picture(table(*rows))
-    ((_, (px, _), (_, top)),) = places(svg, "")
-    bars = re.findall(r'class="bar" style="[^"]*" d="M([\d.]+) ([\d.]+)V([\d.]+)', svg)
+    svg = table_picture(table(*rows)).svg()
+    ((_, (px, _), (_, top)),) = places(svg)
+    bar = r'd="M (\S+) (\S+)\s+L (\S+) (\S+)\s+"[^>]*style="fill: none; stroke: var\(--s1\)"'
+    bars = re.findall(bar, svg)
     assert len(bars) == 3
-    x, low, high = map(float, bars[1])
-    assert x == px
+    x, low, upper_x, high = map(float, bars[1])
+    assert x == upper_x == px
     # 5 + 1 is as high as the mean at 6
     assert high == pytest.approx(top, abs=0.1)
     assert low > high
 
 
+def test_bars_of_several_methods_stand_side_by_side():
+    rows = [row(f"{name}, {n}", n, measured=float(n)) for name in "AB" for n in (4, 5, 6)]
+    first, second = places(table_picture(table(*rows)).svg())
+    assert [b[0] - a[0] for a, b in zip(first, second, strict=True)] == pytest.approx([3.0] * 3)
+
+
 def test_a_bar_below_zero_ends_at_the_edge_of_a_logarithmic_axis():
     rows = [row(f"A, {n}", n, measured=10.0**n, spread=20.0) for n in (1, 2, 3)]
-    assert "nan" not in table_picture(table(*rows)).lower()
+    svg = table_picture(table(*rows)).svg()
+    assert "nan" not in svg.lower()
+    assert len(places(svg)) == 1
 
 
 def test_the_file_is_sound_describes_itself_and_fetches_nothing():
-    hostile = [replace(r, label=r.label.replace("Heun", '<script>&"x"')) for r in HEUN]
-    svg = table_picture(table(*UNIPC, *hostile, title="a <b> & c"), standalone=True)
+    hostile = [replace(r, label=r.label.replace("Heun", '<script>&"$x_1$')) for r in HEUN]
+    svg = table_picture(table(*UNIPC, *hostile, title="a <b> & c")).svg()
     root = ElementTree.fromstring(svg)
     assert root.tag == f"{SVG}svg"
     ids = root.attrib["aria-labelledby"].split()
@@ -190,27 +206,39 @@ def test_the_file_is_sound_describes_itself_and_fetches_nothing():
     assert title.text == "a <b> & c, over network evaluations"
     assert "EDM, UniPC (published): 20 at 5, 12.5 at 8, 10 at 10" in desc.text
     assert f"measured, budget cpu ({MEASURED.title})" in desc.text
+    assert 'EDM, <script>&"$x_1$' in [text.text for text in root.iter(f"{SVG}text")]
     assert root.find(f".//{SVG}script") is None
     assert "prefers-color-scheme: dark" in root.find(f"{SVG}style").text
-    without_name_space = svg.replace("http://www.w3.org/2000/svg", "", 1)
-    assert not re.search(r"https?:|href|url\(|@import|<image|src=", without_name_space)
+    without_name_spaces = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    assert not re.search(r"https?:|href=\"[^#]|url\([^#]|@import|<image|src=", without_name_spaces)
+
+
+def test_the_picture_is_the_same_every_time():
+    drawn = picture(table_panels(SOLVERS), title="t")
+    assert drawn.svg() == drawn.svg()
+    assert drawn.png() == drawn.png()
+    with Image.open(io.BytesIO(drawn.png())) as image:
+        assert image.size == (2 * 2 * 430, 2 * 400)
 
 
 def test_everything_lies_within_the_picture():
-    root = ElementTree.fromstring(table_picture(SOLVERS, standalone=True))
-    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    root = ElementTree.fromstring(table_picture(SOLVERS).svg())
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
     texts = root.findall(f".//{SVG}text")
-    assert all(0 <= float(t.attrib["x"]) <= width for t in texts)
-    assert all(0 <= float(t.attrib["y"]) <= height for t in texts)
-    shown = [text.text for text in texts]
-    assert {"EDM, UniPC", "EDM, Heun", "published", "measured, budget cpu"} <= set(shown)
+    own = [text for text in texts if "x" in text.attrib]
+    assert own
+    assert all(0 <= float(t.attrib["x"]) <= width for t in own)
+    assert all(0 <= float(t.attrib["y"]) <= height for t in own)
+    shown = ["".join(text.itertext()) for text in texts]
+    assert {"EDM, UniPC", "EDM, Heun"} <= set(shown)
+    assert any("published" in text for text in shown)
+    assert any("measured, budget cpu" in text for text in shown)
 
 
 def test_a_page_shows_the_picture_and_brings_its_colours():
-    text = render(SOLVERS, "html")
-    assert table_picture(SOLVERS) in text
-    assert "<style" not in table_picture(SOLVERS)
-    assert "<svg" not in render(TABLE, "html")
+    (shown,) = re.findall(r"data:image/svg\+xml;base64,([^\"]*)", render(SOLVERS, "html"))
+    assert base64.b64decode(shown).decode() == table_picture(SOLVERS).svg()
+    assert "data:image/svg" not in render(TABLE, "html")
 
 
 def claim(count, *, runs=("a", "b"), value=None):
@@ -229,7 +257,7 @@ def test_arms_of_several_claims_are_curves():
         "UniPC": [5, 8, 10],
         "v3": [8],
     }
-    assert ElementTree.fromstring(picture([panel], name="n", title="t", standalone=True))
+    assert ElementTree.fromstring(picture([panel], title="t").svg())
 
 
 def test_claims_of_two_budgets_have_two_panels():
@@ -248,7 +276,7 @@ def test_the_verb_writes_the_picture_beside_the_other_forms(tmp_path, capsys):
     _write([SOLVERS], name="a/b", budget="cpu", folder=tmp_path)
     suffixes = {"json", "md", "tex", "csv", "html", "svg"}
     assert {file.name for file in tmp_path.iterdir()} == {f"a_b_cpu.{s}" for s in suffixes}
-    assert (tmp_path / "a_b_cpu.svg").read_text() == table_picture(SOLVERS, standalone=True)
+    assert (tmp_path / "a_b_cpu.svg").read_text() == table_picture(SOLVERS).svg()
     assert "a_b_cpu.svg" in capsys.readouterr().out
     assert read_results(tmp_path / "a_b_cpu.json") == [SOLVERS]
 

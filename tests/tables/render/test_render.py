@@ -112,6 +112,8 @@ def test_markdown_rows_have_the_columns_of_the_head():
     assert len(lines) == 4
     assert len(counts) == 1
     assert r"\<script\>" in lines[2]
+    sides = [cell.strip().endswith(":") for cell in lines[1].strip("|").split("|")]
+    assert sides == [column.numeric for column in sheet_of(hostile(HOSTILE)).columns]
 
 
 def test_latex_is_balanced_and_escaped():
@@ -126,10 +128,17 @@ def test_latex_is_balanced_and_escaped():
     assert r"\usepackage{booktabs}" in text
 
 
+def test_latex_has_a_rule_between_claims_and_columns_on_their_side():
+    text = render([CLAIM, CLAIM], "latex")
+    assert r"\begin{tabular}{llllrlrrrrl}" in text
+    assert text.count(r"\midrule") == 2
+    assert r"\par\smallskip\footnotesize [1] other protocol" in text
+
+
 def test_latex_cells_that_start_with_a_bracket_are_no_argument():
     row = replace(COMPARABLE, label="[a]")
     text = render(replace(TABLE, rows=(row,)), "latex")
-    assert "\n    {[a]} &" in text
+    assert "\n{[a]} &" in text
 
 
 def test_csv_has_every_number_on_its_own_and_unrounded():
@@ -143,6 +152,8 @@ def test_csv_has_every_number_on_its_own_and_unrounded():
     assert float(rows[5]["measured_mean"]) == 1 / 3
     assert [row["comparable"] for row in rows[:3]] == ["false", "false", "true"]
     assert rows[0]["budget_cpu_values"] == "12.5 12.0 13.0"
+    assert [row["samples"] for row in rows[2:4]] == ["500", ""]
+    assert list(rows[0]).index("metric") == list(rows[0]).index("budget_cpu_values") + 1
 
 
 class Tags(HTMLParser):
