@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowexp.pipeline import Pipeline
+    from flowexp.report import results
     from flowexp.runs.library import evaluate, load
 
-__all__ = ["Pipeline", "__version__", "evaluate", "load"]
+__all__ = ["Pipeline", "__version__", "evaluate", "load", "results"]
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ _HOMES = {
     "Pipeline": "flowexp.pipeline",
     "evaluate": "flowexp.runs.library",
     "load": "flowexp.runs.library",
+    "results": "flowexp.report",
 }
 
 
