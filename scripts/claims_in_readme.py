@@ -1,12 +1,15 @@
-"""Writes the measured claims into the README, between its two marks.
+"""Writes the measured claims into the README and the index of the tables, between two marks.
 
     python scripts/claims_in_readme.py
+
+``<!-- claims: NAME ... -->`` selects some of them, ``<!-- claims -->`` all.
 
 A row is a claim: what was measured, its arms, and the verdict of the claim's own test.
 """
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from flowexp.files import write_text
@@ -16,14 +19,20 @@ from flowexp.tables.render.numbers import p_text
 from flowexp.tables.results import ClaimResult, RowResult
 
 FIRST, LAST = "<!-- claims -->", "<!-- /claims -->"
-_TABLE = re.compile(f"{FIRST}.*?{LAST}", re.DOTALL)
+_TABLE = re.compile(f"(<!-- claims(?:: ([^>]*))? -->).*?{LAST}", re.DOTALL)
+FILES = (Path("README.md"), Path("outputs/tables/README.md"))
 
 
-def table(folder: Path) -> str:
-    """The claims of ``folder/claim_*.json`` by name, as a Markdown table."""
+def table(folder: Path, names: Sequence[str] = ()) -> str:
+    """The claims of ``folder/claim_*.json`` by name, or those of these names, as Markdown."""
     found = [result for file in folder.glob("claim_*.json") for result in read_results(file)]
     claims = sorted(
-        (result for result in found if isinstance(result, ClaimResult)), key=lambda c: c.name
+        (
+            result
+            for result in found
+            if isinstance(result, ClaimResult) and (not names or result.name in names)
+        ),
+        key=lambda c: c.name,
     )
     lines = ["| claim | measured | rival | claimed better | verdict |", "| --- " * 5 + "|"]
     lines += [
@@ -52,25 +61,30 @@ def _verdict(claim: ClaimResult) -> str:
     return f"{claim.verdict}, p {p if p.startswith('<') else f'= {p}'}"
 
 
-def written(readme: str, folder: Path) -> str:
-    """The README's text with today's table between the marks.
+def written(text: str, folder: Path) -> str:
+    """A text with today's table between the marks.
 
     Raises:
-        ValueError: The marks are missing.
+        ValueError: The marks are missing, or a claim they name has no result.
     """
-    if not _TABLE.search(readme):
-        raise ValueError(f"the README has no {FIRST} ... {LAST}")
-    block = f"{FIRST}\n{table(folder)}\n{LAST}"
-    return _TABLE.sub(lambda _: block, readme)
+    found = _TABLE.search(text)
+    if not found:
+        raise ValueError(f"the text has no {FIRST} ... {LAST}")
+    names = (found[2] or "").split()
+    block = table(folder, names)
+    missing = [name for name in names if f"| {name} |" not in block]
+    if missing:
+        raise ValueError(f"there are no results of the claims {missing}")
+    return _TABLE.sub(lambda _: f"{found[1]}\n{block}\n{LAST}", text)
 
 
 def main() -> None:
-    """Rewrite the README."""
+    """Rewrite the files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--tables", type=Path, default=Path("outputs/tables"))
     given = parser.parse_args()
-    write_text(given.readme, written(given.readme.read_text(encoding="utf-8"), given.tables))
+    for file in FILES:
+        write_text(file, written(file.read_text(encoding="utf-8"), given.tables))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from flowexp.apps.list import options
 from flowexp.cli import VERBS
 from flowexp.config.check import check
+from tests.e2e.command import TINY, flowexp
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -46,11 +47,26 @@ def test_the_overrides_of_the_table_are_sound():
     assert checked >= 10
 
 
-def test_the_library_example_runs():
+@pytest.mark.e2e
+def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    done = flowexp("train", *TINY, "dirs.run=outputs/quickstart", cwd=tmp_path)
+    assert done.code == 0, done.err
+    done = flowexp(
+        "eval", "run=outputs/quickstart", "metric=fd_raw", "num_samples=80", cwd=tmp_path
+    )
+    assert done.code == 0, done.err
     names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["x"].shape == (4, 1, 28, 28)
+    small = code.replace("num_samples=2000", "num_samples=40")
+    exec(compile(small, "README.md", "exec"), names)
+    assert (tmp_path / "bags.png").is_file()
+    assert "FD[EfficientNet-Lite0 b4, 64px] 40 on digits" in capsys.readouterr().out
+    assert len(names["runs"]) == 1
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 150
 
 
 def test_named_experiments_exist():

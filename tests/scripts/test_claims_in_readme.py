@@ -22,8 +22,9 @@ def script(monkeypatch):
 
 
 def test_the_readme_shows_what_lies_in_the_tables(script):
-    readme = (ROOT / "README.md").read_text()
-    assert script.written(readme, ROOT / "outputs" / "tables") == readme
+    for file in script.FILES:
+        text = (ROOT / file).read_text()
+        assert script.written(text, ROOT / "outputs" / "tables") == text
 
 
 def test_a_row_is_a_claim_and_a_missing_arm_is_named(script, tmp_path):
@@ -53,3 +54,5 @@ def test_only_what_lies_between_the_marks_is_replaced(script, tmp_path):
     assert "old" not in new
     with pytest.raises(ValueError, match="claims"):
         script.written("no marks", tmp_path)
+    with pytest.raises(ValueError, match="no results of the claims"):
+        script.written(f"<!-- claims: a/b -->{script.LAST}", tmp_path)
