@@ -75,6 +75,109 @@ def test_what_a_table_may_not_say(tmp_path, content, words):
     assert all(word in text for word in ["table mine/one", *words]), text
 
 
+GRID = {
+    "columns": {"steps": [5, 10], "sampler": ["euler", "heun"], "last": [None, "seed=1"]},
+    "defaults": {
+        "label": "{solver}, {steps}",
+        "job": "teacher",
+        "eval": ["sampler={sampler}", "sampler.steps={steps}", "{last}"],
+        "nfe": "{steps}",
+    },
+    "rows": [
+        {"solver": "own", "sampler": ["boss", "ab"], "published": [2.5, None]},
+        {"solver": "given", "calibrate": ["for={sampler}"], "published": 1, "nfe": 7},
+        {"solver": "one", "sampler": "heun3"},
+    ],
+}
+
+
+def test_a_grid_is_rows_times_columns_with_defaults(tmp_path):
+    content = table([{"label": "first", "job": "teacher"}, GRID], jobs=JOBS)
+    content["defaults"] = {"source": "Table 1", "verified": True}
+    read = read_table("mine/one", config_dir=str(write(tmp_path, "mine/one", content)))
+    assert [row.label for row in read.rows] == [
+        "first",
+        "own, 5",
+        "own, 10",
+        "given, 5",
+        "given, 10",
+        "one, 5",
+        "one, 10",
+    ]
+    assert {(row.source, row.verified) for row in read.rows} == {("Table 1", True)}
+    assert [row.published for row in read.rows] == [None, 2.5, None, 1, 1, None, None]
+    assert [row.nfe for row in read.rows] == [None, 5, 10, 7, 7, 5, 10]
+    assert [row.eval for row in read.rows[1:3]] == [
+        ("sampler=boss", "sampler.steps=5"),
+        ("sampler=ab", "sampler.steps=10", "seed=1"),
+    ]
+    assert [row.eval[0] for row in read.rows[5:]] == ["sampler=heun3", "sampler=heun3"]
+    assert [row.calibrate for row in read.rows[2:4]] == [None, ("for=euler",)]
+
+
+def grid(**change):
+    return table([{**GRID, **change}], jobs=JOBS)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (grid(rows=[{"solver": "a", "published": [1, 2, 3]}]), ["'a'", "3 values for 2 columns"]),
+        (
+            grid(columns={"steps": [1], "sampler": ["a", "b"]}),
+            ["a grid's columns", "1 values for 2 columns"],
+        ),
+        (grid(rows=[{"solver": "a", "evall": ["x", "y"]}]), ["'evall'", "Did you mean eval?"]),
+        (grid(rows=[{"solvr": "a"}]), ["no key 'solvr'", "Did you mean solver?"]),
+        (grid(rows=[{"sampler": "boss"}]), ["{solver}", "no value"]),
+        (grid(rows=[{"solver": "a", "published": "low"}]), ["published of row 'a, 5'", "'low'"]),
+        (grid(rows=[{"solver": "a"}, {"solver": "a"}]), ["two rows", "'a, 5'"]),
+        (grid(rows=[]), ["rows of a grid", "list"]),
+        (grid(columns={}), ["columns of a grid", "lists"]),
+        (grid(columns={"steps": 5}), ["columns of a grid", "lists"]),
+        (grid(default={}), ["a grid has no key 'default'", "Did you mean defaults?"]),
+    ],
+)
+def test_what_a_grid_may_not_say(tmp_path, content, words):
+    text = refusal(tmp_path, content)
+    assert all(word in text for word in ["table mine/one", *words]), text
+
+
+ARMS = [
+    {"label": "a", "job": "teacher", "eval": ["sampler.steps={calls}"]},
+    {"label": "b", "job": "teacher", "eval": ["{more}", "sampler.steps={calls}"]},
+]
+VARY = [{"name": "one", "calls": 5, "more": []}, {"name": "two", "calls": 8, "more": ["seed=1"]}]
+
+
+def test_a_file_of_claims_that_vary_is_one_claim_for_each_name(tmp_path):
+    content = claim(ARMS, jobs=JOBS, title="{calls} calls", vary=VARY)
+    folder = str(write(tmp_path, "mine/file", content, kind="claim"))
+    own = [name for name in names("claim", config_dir=folder) if name.startswith("mine/")]
+    assert own == ["mine/one", "mine/two"]
+    one, two = (read_claim(name, config_dir=folder) for name in own)
+    assert (one.name, one.title, two.title) == ("mine/one", "5 calls", "8 calls")
+    assert one.rows[1].eval == ("sampler.steps=5",)
+    assert two.rows[1].eval == ("seed=1", "sampler.steps=8")
+    with pytest.raises(UsageError, match=r"no claim 'mine/file'"):
+        read_claim("mine/file", config_dir=folder)
+
+
+@pytest.mark.parametrize(
+    ("vary", "words"),
+    [
+        ([], ["vary is []", "list"]),
+        ([{"calls": 5, "more": []}], ["name", "None"]),
+        ([VARY[0], VARY[0]], ["'one'", "its own name"]),
+        ([{"name": "one", "calls": 5}], ["{more}", "'one' in vary has no value"]),
+        ([{**VARY[0], "cals": 5}], ["'cals'", "Did you mean calls?"]),
+    ],
+)
+def test_what_claims_that_vary_may_not_say(tmp_path, vary, words):
+    text = refusal(tmp_path, claim(ARMS, jobs=JOBS, vary=vary), kind="claim")
+    assert all(word in text for word in ["claim mine/one", *words]), text
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
