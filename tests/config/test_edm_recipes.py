@@ -5,11 +5,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
-from flowexp.config.locations import conf_dir
+from flowexp.tables.table_files import read_table
 
 SHAPES = Path(__file__).parents[1] / "goldens" / "data" / "edm" / "statedict_shapes.json"
 PUBLISHED = {
@@ -84,12 +83,13 @@ def test_recipes_hold_the_published_numbers(name):
 
 
 def test_every_row_of_table_2_is_a_sound_training():
-    table = yaml.safe_load((conf_dir() / "table" / "edm" / "table2.yaml").read_text())
-    assert len(table["rows"]) == 48
-    assert len({row["label"] for row in table["rows"]}) == 48
-    for row in table["rows"]:
-        assert row.keys() == {
-            "label", "experiment", "overrides", "published", "nfe", "source", "verified"
-        }  # fmt: skip
-        config = composed(row["experiment"], *row["overrides"])
-        assert 2 * config["sampler"]["steps"] - 1 == row["nfe"]
+    table = read_table("edm/table2")
+    assert len({row.label for row in table.rows}) == len(table.rows) == 48
+    for row in table.rows:
+        assert row.published is not None
+        assert (row.source or "").startswith("Table 2, ")
+        assert row.eval == ()
+        job = table.jobs[row.job]
+        assert (job.parents, job.after) == ({}, ())
+        config = composed(job.experiment, *job.overrides)
+        assert 2 * config["sampler"]["steps"] - 1 == row.nfe

@@ -3,11 +3,10 @@
 from functools import cache
 
 import pytest
-import yaml
 
 from flowexp.config.check import check, check_job
 from flowexp.config.instantiate import instantiate
-from flowexp.config.locations import conf_dir
+from flowexp.tables.table_files import names, read_table
 
 PARAMETERS = {
     "cifar10/rectified_flow": 61_804_419,
@@ -39,9 +38,7 @@ CONFIGURATIONS = {
     "f": ("UShaped", "PseudoHuber", True, True),
     "g": ("UShaped", "PseudoHuber", True, True),
 }
-TABLES = sorted((conf_dir() / "table" / "rfpp").glob("*.yaml")) + sorted(
-    (conf_dir() / "table" / "rectified_flow").glob("*.yaml")
-)
+TABLES = [name for name in names("table") if name.startswith(("rfpp/", "rectified_flow/"))]
 
 
 @cache
@@ -131,17 +128,13 @@ def test_a_perceptual_loss_of_points_is_refused():
     assert "LPIPS looks at images" in problems[0]
 
 
-@pytest.mark.parametrize("file", TABLES, ids=[f.stem for f in TABLES])
-def test_every_row_of_the_tables_is_a_sound_training(file):
-    table = yaml.safe_load(file.read_text())
-    jobs = table.get("jobs", {})
-    assert len({row["label"] for row in table["rows"]}) == len(table["rows"])
-    for row in table["rows"]:
-        assert {"label", "published", "nfe", "source", "verified"} <= row.keys()
-        job = row if "experiment" in row else jobs[row["job"]]
-        if job.get("verb", "train") == "train":
-            composed(job["experiment"], *job.get("overrides", []))
-    for job in jobs.values():
-        assert set(job.get("parents", {}).values()) <= set(jobs)
-        if job["verb"] == "train":
-            composed(job["experiment"], *job.get("overrides", []))
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_of_the_tables_is_a_sound_training(name):
+    table = read_table(name)
+    for row in table.rows:
+        assert None not in (row.published, row.nfe, row.source)
+        assert row.job in table.jobs
+    for job in table.jobs.values():
+        assert set(job.needs) <= set(table.jobs)
+        if job.verb == "train":
+            composed(job.experiment, *job.overrides)

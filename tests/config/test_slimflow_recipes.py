@@ -3,11 +3,10 @@
 from functools import cache
 
 import pytest
-import yaml
 
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
-from flowexp.config.locations import conf_dir
+from flowexp.tables.table_files import names, read_table
 
 PARAMETERS = {
     "cifar10/slimflow_28m": 27_906_179,
@@ -24,7 +23,7 @@ NETWORKS = {
     **{f"{name}_distill": count for name, count in PARAMETERS.items()},
     "cifar10/rectified_flow": 61_804_419,
 }
-TABLES = sorted((conf_dir() / "table" / "slimflow").glob("*.yaml"))
+TABLES = [name for name in names("table") if name.startswith("slimflow/")]
 
 
 @cache
@@ -109,15 +108,13 @@ def test_rectified_diffusion_changes_nothing_but_the_pairs():
     assert second["coupling"]["_target_"].endswith("StoredPairs")
 
 
-@pytest.mark.parametrize("file", TABLES, ids=[f.stem for f in TABLES])
-def test_every_row_of_the_tables_is_a_sound_training(file):
-    table = yaml.safe_load(file.read_text())
-    jobs = table["jobs"]
-    assert len({row["label"] for row in table["rows"]}) == len(table["rows"])
-    for row in table["rows"]:
-        assert {"label", "job", "published", "nfe", "source", "verified"} <= row.keys()
-        assert jobs[row["job"]]["verb"] == "train"
-    for job in jobs.values():
-        assert set(job.get("parents", {}).values()) <= set(jobs)
-        if job["verb"] == "train":
-            composed(job["experiment"], *job["overrides"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_of_the_tables_is_a_sound_training(name):
+    table = read_table(name)
+    for row in table.rows:
+        assert None not in (row.published, row.source)
+        assert table.jobs[row.job].verb == "train"
+    for job in table.jobs.values():
+        assert set(job.needs) <= set(table.jobs)
+        if job.verb == "train":
+            composed(job.experiment, *job.overrides)
