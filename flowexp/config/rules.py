@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flowexp.config.problems import Problem
-from flowexp.config.renamed import present
 from flowexp.config.signatures import class_attribute
 from flowexp.tree import nodes
 
@@ -102,7 +101,7 @@ def _stored_pairs(config: Config) -> Iterator[Problem]:
     if not isinstance(coupling, str):
         return
     name, dataset = _name(config, "coupling"), str(_select(config, "dataset._target_"))
-    changes = _select(config, "augmentation._target_") != "flowexp.augmentations.NoAugmentation"
+    changes = not _denies(str(_select(config, "augmentation._target_")), "changes_pictures")
     if _declares(coupling, "gives_times") and _select(config, "coupling.run") is None:
         text = f"{name} are those of a trained model, but no run is given."
         yield Problem("init", text, "Name the directory of the teacher: init=outputs/...")
@@ -169,6 +168,12 @@ def _declares(target: str, attribute: str) -> bool:
     """Whether a class (or a base of it) sets ``attribute = True`` in its body."""
     value = class_attribute(target, attribute)
     return isinstance(value, ast.Constant) and value.value is True
+
+
+def _denies(target: str, attribute: str) -> bool:
+    """Whether a class (or a base of it) sets ``attribute = False`` in its body."""
+    value = class_attribute(target, attribute)
+    return isinstance(value, ast.Constant) and value.value is False
 
 
 def _labels(config: Config) -> Iterator[Problem]:
@@ -279,9 +284,8 @@ def _image_metric_on_points(config: Config) -> Iterator[Problem]:
         return
     for name, node in (config.get("metric") or {}).items():
         target = str(node.get("_target_", ""))
-        extractor = str(_select(node, "extractor._target_") or target)
-        known = extractor.endswith(("RawValues", "AutoFrechetDistance"))
-        if not known and not _declares(target, "on_points"):
+        measuring = str(_select(node, "extractor._target_") or target)
+        if not _declares(measuring, "on_points"):
             text = f"{name} looks at images, but {_name(config, 'dataset')} holds points."
             yield Problem(f"metric.{name}", text, "Use metric=fd_raw.")
 
@@ -294,13 +298,12 @@ def _perceptual_loss_on_points(config: Config) -> Iterator[Problem]:
         yield Problem("objective", text, "Use an objective without a perceptual distance.")
 
 
-_TRAINED_MODEL = "flowexp.runs.trained.TrainedModel"
-
-
 def _trained_models(config: Config) -> Iterator[Problem]:
     """Parts that ask a trained model need the directory of a run."""
     for key, node in nodes(config):
-        if present(str(node.get("_target_"))) == _TRAINED_MODEL and node.get("run") is None:
+        if "run" not in node or node["run"] is not None:
+            continue
+        if _declares(str(node.get("_target_")), "needs_run"):
             source = str(node.get("key", "teacher"))
             owner = key.rpartition(".")[0] or key
             text = f"{_name(config, owner)} asks a trained model, but {source} is not given."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.augmentations import Augmentation
 from flowexp.paths import Path
 
 __all__ = ["Coupling", "Pairs"]
@@ -37,7 +38,8 @@ class Coupling(ABC):
     Attributes:
         needs_partner: Whether it couples x to the source draw stored with it, so that the data must
             be pairs.
-        needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only.
+        needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only;
+            :meth:`check_path` refuses other sources then.
         gives_times: Whether it has pictures and times of its own, so that it uses neither those of
             the data nor the timestep law's.
     """
@@ -46,15 +48,38 @@ class Coupling(ABC):
     needs_gaussian: bool = False
     gives_times: bool = False
 
-    def check_path(self, path: Path) -> None:  # noqa: B027 - most couplings suit every path
+    def check_path(self, path: Path) -> None:
         """Refuse a path on which its pairs mean something else; called once, before training.
 
         Args:
             path: The path of training.
 
         Raises:
-            ValueError: The pairs belong to another path.
+            ValueError: The pairs belong to another path, or its source is not Gaussian.
         """
+        if self.needs_gaussian and not path.source.is_gaussian:
+            raise ValueError(
+                f"{type(self).__name__} adds Gaussian draws, but the source is {path.source!r}"
+            )
+
+    def check_augmentation(self, augmentation: Augmentation | None) -> None:
+        """Refuse an augmentation that changes pictures that belong to stored pairs.
+
+        Raises:
+            ValueError: The changed pictures would not be those of the pairs.
+        """
+        if augmentation is None or not augmentation.changes_pictures:
+            return
+        changing, own = type(augmentation).__name__, type(self).__name__
+        if self.needs_partner:
+            raise ValueError(
+                f"{changing} changes pictures, but not the noise that {own} couples them to; "
+                f"use augmentation=none"
+            )
+        if self.gives_times:
+            raise ValueError(
+                f"{changing} changes pictures that {own} does not use; use augmentation=none"
+            )
 
     @abstractmethod
     def pair(

@@ -45,14 +45,14 @@ class SampleMetrics:
         """
         for name, metric in self.metrics.items():
             metric.check()
-            least = getattr(metric, "minimum_samples", 1)
+            least = metric.minimum_samples
             if len(seeds) < least:
                 raise UsageError(
                     f"{name} needs at least {least} samples, but {len(seeds)} are asked for.",
                     key="num_samples",
                     remedy=f"Set num_samples={least} or more, or take another metric.",
                 )
-            if _paired(metric) and (task is None or task.targets(seeds[:1]) is None):
+            if metric.paired and (task is None or task.targets(seeds[:1]) is None):
                 asked = "no task" if task is None else type(task).__name__
                 raise UsageError(
                     f"{name} compares each sample with the picture it should be, which {asked} "
@@ -85,7 +85,7 @@ class SampleMetrics:
                     metric.prepare(
                         reference, cache_dir=cache_dir, device=device, batch_size=batch_size
                     )
-                    if heldout is not None and turn and not _paired(metric):
+                    if heldout is not None and turn and not metric.paired:
                         metric.floor(heldout)
             self.processes.barrier()
         self._accumulators = {name: m.accumulator() for name, m in self.metrics.items()}
@@ -97,7 +97,7 @@ class SampleMetrics:
             images = _levels(batch.x)
             targets = None if batch.targets is None else _levels(batch.targets)
             for name, accumulator in self._accumulators.items():
-                if targets is not None and _paired(self.metrics[name]):
+                if targets is not None and self.metrics[name].paired:
                     cast(PairedAccumulator, accumulator).update(images, targets)
                 else:
                     accumulator.update(images)
@@ -126,10 +126,6 @@ class SampleMetrics:
             name: {key: tensor.cpu() for key, tensor in accumulator.state().items()}
             for name, accumulator in self._accumulators.items()
         }
-
-
-def _paired(metric: Metric) -> bool:
-    return bool(getattr(metric, "paired", False))
 
 
 def _levels(x: Tensor) -> Tensor:

@@ -59,6 +59,10 @@ class Extractor(Protocol):
         """How samples are brought to the network's size."""
 
     @property
+    def on_points(self) -> bool:
+        """Whether points have these features, as well as pictures."""
+
+    @property
     def quantization(self) -> str:
         """What the samples are expected to be quantised to."""
 
@@ -114,9 +118,16 @@ class PairedAccumulator(Protocol):
 class Metric(Protocol):
     """A named protocol that turns samples into numbers.
 
-    A metric whose attribute ``paired`` is True hands out a :class:`PairedAccumulator` instead; one
-    without that attribute is not paired.
+    A metric whose attribute ``paired`` is True hands out a :class:`PairedAccumulator` instead.
     """
+
+    @property
+    def paired(self) -> bool:
+        """Whether each sample is compared with a target of its own."""
+
+    @property
+    def minimum_samples(self) -> int:
+        """Fewest samples that have a value."""
 
     @property
     def name(self) -> str:

@@ -60,7 +60,7 @@ class FeatureMetric(ABC):
     """
 
     paired = False
-    needs_reference = True
+    needs_reference: bool = True
 
     def __init__(self, extractor: Extractor, *, name: str) -> None:
         refuse_borrowed_name(name, extractor=extractor.name)

@@ -97,9 +97,11 @@ class PretrainedExtractor(ABC):
 
     Attributes:
         cpu_chunk: Images at a time on a CPU.
+        on_points: Whether points have these features, as well as pictures.
     """
 
     cpu_chunk: int
+    on_points: bool = False
 
     def __init__(self) -> None:
         self._network: nn.Module | None = None

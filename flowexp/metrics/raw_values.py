@@ -18,6 +18,7 @@ class RawValues:
     dim: int | None = None
     weights_sha256: str | None = None
     resize = "none"
+    on_points: bool = True
     quantization = f"{UINT8}; points none"
 
     def __init__(self) -> None:

@@ -31,16 +31,26 @@ class Objective(ABC):
 
     Attributes:
         needs_signal: Whether it is not defined where alpha is 0, at pure source.
+        needs_unit_time: Whether the path's time must run from 0 to 1.
+        trains_refiner: Whether it gives the network a velocity to correct, so that the
+            parameterization must take one.
     """
 
     needs_signal: bool = False
+    needs_unit_time: bool = False
+    trains_refiner: bool = False
 
-    def check_path(self, path: Path) -> None:  # noqa: B027 - accepting every path is the default
+    def check_path(self, path: Path) -> None:
         """Refuse a path on which the objective is not defined; called once, before training.
 
         Raises:
-            ValueError: One sentence that names both. By default every path is accepted.
+            ValueError: One sentence that names both.
         """
+        if self.needs_unit_time and path.schedule.t_max > 1.0:
+            raise ValueError(
+                f"{type(self).__name__} needs a path whose time runs from 0 to 1, not "
+                f"{path.schedule!r}"
+            )
 
     @abstractmethod
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:

@@ -9,7 +9,7 @@ from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
 from flowexp.objectives.weightings import Weighting
-from flowexp.paths import BridgeNoise, Path, bridge_point
+from flowexp.paths import BridgeNoise, bridge_point
 
 __all__ = ["BridgeMatching"]
 
@@ -35,17 +35,6 @@ class BridgeMatching(Objective):
         self.noise = noise
         self.weighting = weighting
         self.premetric = premetric
-
-    def check_path(self, path: Path) -> None:
-        """Refuse paths whose time is not in [0, 1].
-
-        Raises:
-            ValueError: The path's time goes beyond 1.
-        """
-        if path.schedule.t_max > 1.0:
-            raise ValueError(
-                f"BridgeMatching needs a path whose time runs from 0 to 1, not {path.schedule!r}"
-            )
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One network call; the bridge's normal draws come from ``rng``."""

@@ -30,9 +30,16 @@ class Parameterization(ABC):
 
     Attributes:
         needs_signal: Whether the network cannot be asked where alpha is 0, at pure source.
+        extra_channels: How many channels the network may output beyond those of the data.
+        doubles_channels: Whether the network may output twice the channels of the data.
+        doubles_input: Whether the network takes a second picture beside the state, and so is
+            trained only by an objective that gives it one.
     """
 
     needs_signal: bool = False
+    extra_channels: int = 0
+    doubles_channels: bool = False
+    doubles_input: bool = False
 
     @abstractmethod
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:

@@ -109,6 +109,7 @@ def training_parts(config: Config, parts: Built) -> dict[str, Any]:
     path, augment_dim = parts.model.path, getattr(parts.network, "augment_dim", 0)
     checks: dict[str, Callable[[], None]] = {
         "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
+        "augmentation": lambda: built["coupling"].check_augmentation(built["augmentation"]),
         "coupling": lambda: built["coupling"].check_path(path),
         "timestep": lambda: check_compatible(built["timestep"], path.schedule),
         "objective": lambda: built["objective"].check_path(path),

@@ -45,7 +45,7 @@ class Draws:
 
     Raises:
         ValueError: An augmentation would change pictures, but not the noise that is theirs; or the
-            coupling adds draws of a source that is not Gaussian.
+            coupling does not suit the path.
     """
 
     def __init__(
@@ -61,21 +61,8 @@ class Draws:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        augments = augmentation is not None and augmentation.changes_pictures
-        if coupling.needs_partner and augments:
-            raise ValueError(
-                f"{type(augmentation).__name__} changes pictures, but not the noise that "
-                f"{type(coupling).__name__} couples them to; use augmentation=none"
-            )
-        if coupling.gives_times and augments:
-            raise ValueError(
-                f"{type(augmentation).__name__} changes pictures that {type(coupling).__name__} "
-                f"does not use; use augmentation=none"
-            )
-        if coupling.needs_gaussian and not path.source.is_gaussian:
-            raise ValueError(
-                f"{type(coupling).__name__} adds Gaussian draws, but the source is {path.source!r}"
-            )
+        coupling.check_path(path)
+        coupling.check_augmentation(augmentation)
         self.path = path
         self.coupling = coupling
         self.timestep = timestep

@@ -15,6 +15,7 @@ class Difference:
     """Mean absolute difference in levels; remembers how many samples it saw."""
 
     name = "difference"
+    minimum_samples = 1
     paired = True
 
     def check(self):
