@@ -10,6 +10,7 @@ from flowexp.checkpoints.checkpoint_file import file_sha256
 from flowexp.data.joined_pairs import join_stores
 from flowexp.data.pair_store import PairStore
 from flowexp.errors import UsageError
+from flowexp.networks.base import label_dim_of
 
 if TYPE_CHECKING:
     from flowexp.apps.assemble import ModelParts
@@ -73,7 +74,7 @@ def _require_fit(store: PairStore, parts: "ModelParts") -> None:
             key="pairs",
             remedy="Train with the teacher's dataset.",
         )
-    label_dim = getattr(parts.network, "label_dim", 0)
+    label_dim = label_dim_of(parts.network)
     if label_dim not in (0, manifest.num_classes):
         raise UsageError(
             f"the network expects {label_dim} classes, but {store.path} has "

@@ -13,6 +13,7 @@ from flowexp.checkpoints import RunDirectory
 from flowexp.checkpoints.resume_rules import config_digest
 from flowexp.data import Batch, BatchStream, ImageArrays
 from flowexp.errors import UsageError
+from flowexp.networks.base import label_dim_of
 from flowexp.seeding import derive_seed
 from flowexp.training.capture import skip_capture_check
 from flowexp.training.draws import Draws, seed_global
@@ -65,7 +66,7 @@ class FlowModule(LightningModule):
             coupling=parts.coupling,
             timestep=parts.timestep,
             augmentation=parts.augmentation,
-            conditional=getattr(self.network, "label_dim", 0) > 0,
+            conditional=label_dim_of(self.network) > 0,
             task=parts.task,
             seed=session.seed,
             rank=session.rank,
