@@ -77,10 +77,11 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
 
     from flowexp.config.instantiate import instantiate
     from flowexp.errors import UsageError
+    from flowexp.networks.base import label_dim_of
     from flowexp.streaming import StreamBatch
 
     pipeline, label = opened.pipeline, config["label"]
-    classes = int(getattr(opened.built.network, "label_dim", 0))
+    classes = label_dim_of(opened.built.network)
     if label is not None and not 0 <= label < classes:
         raise UsageError(
             f"label is {label}, but the network knows {classes} classes.",

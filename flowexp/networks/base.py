@@ -17,13 +17,25 @@ from torch import Tensor, nn
 __all__ = [
     "ImageNetwork",
     "Network",
+    "augment_dim_of",
     "crop",
+    "label_dim_of",
     "label_vectors",
     "pad_to_multiple",
     "without_condition",
 ]
 
 NO_LABEL = -1
+
+
+def label_dim_of(network: nn.Module) -> int:
+    """``label_dim`` of a network; 0 for a foreign module, which may lack the attribute."""
+    return int(getattr(network, "label_dim", 0))
+
+
+def augment_dim_of(network: nn.Module) -> int:
+    """``augment_dim`` of a network; 0 for a foreign module, which may lack the attribute."""
+    return int(getattr(network, "augment_dim", 0))
 
 
 def without_condition(value: Tensor) -> Tensor:

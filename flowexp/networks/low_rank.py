@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from flowexp.errors import UsageError
+from flowexp.networks.base import label_dim_of
 
 __all__ = ["LowRank"]
 
@@ -56,8 +57,8 @@ class LowRank(nn.Module):
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank is {rank}; expected at least 1")
-        if getattr(network, "label_dim", 0) != label_dim:
-            theirs = getattr(network, "label_dim", 0)
+        theirs = label_dim_of(network)
+        if theirs != label_dim:
             raise ValueError(f"label_dim is {label_dim}, but the network's is {theirs}")
         self.rank = rank
         self.label_dim = label_dim

@@ -102,11 +102,12 @@ def training_parts(config: Config, parts: Built) -> dict[str, Any]:
         UsageError: The augmentation's labels are not the network's, the law draws times outside the
             path's range, or the coupling or the objective is not defined on this path.
     """
+    from flowexp.networks.base import augment_dim_of
     from flowexp.timesteps import check_compatible
 
     names = ("augmentation", "coupling", "timestep", "objective")
     built = {name: instantiate(config[name], key=name) for name in names}
-    path, augment_dim = parts.model.path, getattr(parts.network, "augment_dim", 0)
+    path, augment_dim = parts.model.path, augment_dim_of(parts.network)
     checks: dict[str, Callable[[], None]] = {
         "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
         "augmentation": lambda: built["coupling"].check_augmentation(built["augmentation"]),

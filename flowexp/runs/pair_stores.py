@@ -9,6 +9,7 @@ from flowexp.data.joined_pairs import join_stores
 from flowexp.data.pair_store import PairStore
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
+from flowexp.networks.base import label_dim_of
 from flowexp.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _require_fit(store: PairStore, parts: "Built") -> None:
             key="pairs",
             remedy="Train with the teacher's dataset.",
         )
-    label_dim = getattr(parts.network, "label_dim", 0)
+    label_dim = label_dim_of(parts.network)
     if label_dim not in (0, manifest.num_classes):
         raise UsageError(
             f"the network expects {label_dim} classes, but {store.path} has "

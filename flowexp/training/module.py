@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flowexp.data import Batch, BatchStream, ImageArrays
 from flowexp.errors import UsageError
+from flowexp.networks.base import label_dim_of
 from flowexp.runs import RunDirectory
 from flowexp.runs.resume_rules import config_digest
 from flowexp.seeding import derive_seed
@@ -65,7 +66,7 @@ class FlowModule(LightningModule):
             coupling=parts.coupling,
             timestep=parts.timestep,
             augmentation=parts.augmentation,
-            conditional=getattr(self.network, "label_dim", 0) > 0,
+            conditional=label_dim_of(self.network) > 0,
             task=parts.task,
             seed=session.seed,
             rank=session.rank,
