@@ -232,7 +232,13 @@ class Planner:
         if checked.problems:
             self._report(title, checked.problems)
             return None
-        places = {str(self._standin(p)): token(p) for jobs in parents.values() for p in jobs}
+        # A run's config may name what it started from, which its evaluations then see as well.
+        places = {
+            str(self._standin(one)): token(one)
+            for jobs in parents.values()
+            for parent in jobs
+            for one in parent.ancestry()
+        }
         config = rewritten(checked.config, lambda text: places.get(text, text))
         identity = identity_of(verb, config, parents=parents, after=after)
         job = Job(

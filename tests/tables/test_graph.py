@@ -6,9 +6,10 @@ import pytest
 
 from flowexp.config.problems import ConfigError
 from flowexp.errors import UsageError
+from flowexp.tables.jobs import significant
 from flowexp.tables.planned_rows import all_jobs
 from tests.tables.files import claim, job, table
-from tests.tables.planned import by_title, plan, planned_claim
+from tests.tables.planned import by_title, identities, plan, planned_claim
 
 
 def test_rows_share_their_trainings(tmp_path):
@@ -153,3 +154,13 @@ def test_a_training_waits_for_the_calibrations_it_names(tmp_path):
     assert not any("calibrate" in text for text in first.evaluations[0].run.arguments())
     assert second.evaluations[0].run.after == ()
     assert first.evaluations[0].run.identity != second.evaluations[0].run.identity
+
+
+def test_an_identity_holds_no_folder_that_lasts_as_long_as_the_planning(tmp_path):
+    """A training whose own config names the run it started from: its evaluations see that too."""
+    child = job("sampler=euler", "sampler/time_grid=bellman", parents={"init": "teacher"})
+    content = table([{"label": "a", "job": "child"}], jobs={"teacher": job(), "child": child})
+    first, second = (plan(tmp_path / name, content) for name in ("one", "two"))
+    assert identities(first) == identities(second)
+    counted = [significant(one.config, verb=one.verb) for one in all_jobs(first.rows)]
+    assert "flowexp-table-" not in str(counted)
