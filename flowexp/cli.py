@@ -28,7 +28,7 @@ VERBS = {
     "report": "one self-contained HTML file of runs and tables: report DIR",
     "check": "is this configuration sound? all problems at once, nothing is run",
     "list": "what can be selected: flowexp list, flowexp list sampler",
-    "doctor": "what this computer has, and the command that mends what is missing",
+    "doctor": "what this computer has, and the command that fixes what is missing",
 }
 
 # A module cannot be called by a keyword of Python.

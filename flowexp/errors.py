@@ -11,14 +11,14 @@ class StoppedError(RuntimeError):
 
 
 class UsageError(ValueError):
-    """A mistake the user can mend: a wrong config value, missing data, missing weights.
+    """An error the user can fix: a wrong config value, missing data, missing weights.
 
     The command line turns it into one readable paragraph and exit code 2, without a traceback.
 
     Args:
         problem: One sentence that names the value and what is wrong with it.
         key: The config key that holds the value, for example ``dataset.root``.
-        remedy: What to do about it, for example the command that mends it.
+        remedy: What to do about it, for example the command that fixes it.
     """
 
     def __init__(self, problem: str, *, key: str | None = None, remedy: str | None = None) -> None:

@@ -5,13 +5,18 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowexp.apps.list import options
 from flowexp.cli import VERBS
 from flowexp.config.check import check
+from flowexp.samplers import Euler
 from tests.e2e.command import TINY, flowexp
+from tests.evaluation.tiny import SHAPE, tiny_model
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def commands() -> list[str]:
@@ -63,6 +68,29 @@ def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "bags.png").is_file()
     assert "FD[EfficientNet-Lite0 b4, 64px] 40 on digits" in capsys.readouterr().out
     assert len(names["runs"]) == 1
+
+
+def test_the_sampler_of_the_contributing_guide_is_euler():
+    (code,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
+    names: dict[str, type] = {}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    model = tiny_model()
+    e = model.path.source.sample((2, *SHAPE), rng=torch.Generator().manual_seed(0))
+    found, expected = (s(steps=4).sample(model, e) for s in (names["MyEuler"], Euler))
+    assert torch.equal(found.x, expected.x)
+    assert found.nfe.tolist() == [4, 4]
+
+
+def test_every_group_has_a_row_in_the_contributing_guide():
+    rows = {cell.strip() for line in CONTRIBUTING.splitlines() if line.startswith("   | ")
+            for cell in line.split("|")[1].split(",")}  # fmt: skip
+    # where and how, not what: these hold values, not parts
+    settings = {"trainer", "dirs", "launcher", "experiment", "local", "debug"}
+    wanted = (
+        set(check("train", []).choices) - settings - {"sampler/variable", "sampler/perturbation"}
+    )
+    wanted = {group for group in wanted if "/" not in group or group == "sampler/time_grid"}
+    assert wanted <= rows
 
 
 def test_the_readme_is_short():

@@ -1,4 +1,4 @@
-"""``flowexp doctor``: what this computer has, and the command that mends what is missing."""
+"""``flowexp doctor``: what this computer has, and the command that fixes what is missing."""
 
 from collections.abc import Sequence
 from importlib import metadata

@@ -42,7 +42,7 @@ def export(job: "Job") -> None:
     config = job.config
     if config["format"] not in _FORMATS:
         raise UsageError(
-            f"{config['format']!r} is no format.",
+            f"{config['format']!r} is not a format.",
             key="format",
             remedy=f"Use {' or '.join(_FORMATS)}.",
         )

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     if not Path(file).is_file():
         from flowexp.errors import UsageError
 
-        raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
+        raise UsageError(f"there is not a file {file}.", key="file", remedy="Name a checkpoint.")
     from flowexp.published import read_published
     from flowexp.published.overrides import override, published_overrides
 

@@ -71,7 +71,7 @@ def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
         paths: Run directories.
 
     Raises:
-        UsageError: One is no run directory, or is named twice.
+        UsageError: One is not a run directory, or is named twice.
     """
     from flowexp.report.run_record import distinct_names, read_run
 

@@ -197,7 +197,7 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
     if kind == "table":
         table = read_table(name, config_dir=config_dir)
         return [plan_table(table, given, node=config["budget"], only=config["only"])]
-    raise UsageError(f"{kind!r} is no kind.", key="kind", remedy="Use table, claim or claims.")
+    raise UsageError(f"{kind!r} is not a kind.", key="kind", remedy="Use table, claim or claims.")
 
 
 def _show(jobs: "Sequence[Job]") -> None:

@@ -112,7 +112,7 @@ def launch(
 
     Raises:
         ConfigError: The command line is not sound; nothing was done.
-        UsageError: A job found something to mend.
+        UsageError: A job found an error that the user can fix.
     """
     parser, args = _parse(verb, arguments)
     name = args.config_name or config_name or verb
@@ -230,7 +230,7 @@ def _run_hydra(
 
 
 def _unwritable(error: OSError) -> Exception:
-    """An output directory that cannot be made is the user's to mend; other errors are not."""
+    """An output directory that cannot be created is an error the user can fix; others are not."""
     if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
         return UsageError(
             f"{error.filename} cannot be written ({error.strerror}).",

@@ -77,7 +77,7 @@ class RunAwareLoader(_Loader):
         choices = [str(o.input_line) for o, group in zip(parsed, chosen, strict=True) if group]
         values = [o for o, group in zip(parsed, chosen, strict=True) if not group]
         key = (config_name, *choices, contents, how, JobRuntime.instance().get("name"))
-        # What was wanted last is forgotten last.
+        # LRU: re-insert so that the oldest entry is evicted first.
         composed = _COMPOSED.pop(key, None)
         if composed is None:
             composed = pickle.dumps(loader.load_configuration(config_name, choices, *how))

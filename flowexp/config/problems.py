@@ -15,7 +15,7 @@ class Problem:
     Attributes:
         key: The config key or group.
         text: One sentence that names the value and what is wrong with it.
-        remedy: How to mend it.
+        remedy: How to fix it.
     """
 
     key: str

@@ -56,7 +56,7 @@ class PairStore:
             key: Config key to name in messages.
 
         Raises:
-            UsageError: It is no store, or not finished.
+            UsageError: It is not a store, or not finished.
         """
         folder = Path(path)
         try:
@@ -64,7 +64,7 @@ class PairStore:
         except (OSError, ValueError) as error:
             reason = "it has no manifest.json" if isinstance(error, OSError) else error
             raise UsageError(
-                f"{folder} is no store of pairs ({reason}).",
+                f"{folder} is not a store of pairs ({reason}).",
                 key=key,
                 remedy="Make one with flowexp pairs run=DIR; it is the folder DIR/pairs.",
             ) from error

@@ -129,7 +129,7 @@ class PictureFiles(ABC):
                 f"{self.location}: {_LABEL_FILE} has {len(by_name)} labels for {len(self.names)} "
                 f"pictures, and none for {missing}.",
                 key=self.key,
-                remedy="Mend the file, or set dataset.use_labels=false dataset.num_classes=0.",
+                remedy="Fix the file, or set dataset.use_labels=false dataset.num_classes=0.",
             )
         if len(by_name) != len(self.names):
             extra = min(set(by_name) - set(self.names))

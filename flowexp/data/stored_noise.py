@@ -30,7 +30,7 @@ def noise_of_record(record: bytes, shape: Sequence[int]) -> npt.NDArray[np.float
         raise ValueError(f"record has {len(record)} bytes; expected {RECORD_BYTES}")
     state, increment = (int.from_bytes(part, "big") for part in (record[:_WORD], record[_WORD:]))
     if increment % 2 == 0:
-        raise ValueError("record holds an even increment; it is no state of PCG64")
+        raise ValueError("record holds an even increment; it is not a state of PCG64")
     bits = np.random.PCG64(0)
     bits.state = {
         "bit_generator": "PCG64",

@@ -47,7 +47,7 @@ def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
         seeds: One per sample.
 
     Raises:
-        ValueError: The samples are no pictures, or there are not as many seeds.
+        ValueError: The samples are not pictures, or there are not as many seeds.
     """
     if len(seeds) != len(x):
         raise ValueError(f"there are {len(seeds)} seeds for {len(x)} samples")

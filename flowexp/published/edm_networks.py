@@ -76,7 +76,7 @@ def only_first_channels(state: Mapping[str, Tensor], count: int) -> dict[str, Te
 def _parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
     if class_name not in _CLASSES:
         raise UsageError(
-            f"{class_name!r} is no network that can be imported.",
+            f"{class_name!r} is not a network that can be imported.",
             key="file",
             remedy=f"Known are: {', '.join(_CLASSES)}.",
         )

@@ -91,7 +91,7 @@ def preconditioner(class_name: str) -> Preconditioner:
     """
     if class_name not in PRECONDITIONERS:
         raise UsageError(
-            f"{class_name!r} is no preconditioner that can be imported.",
+            f"{class_name!r} is not a preconditioner that can be imported.",
             key="file",
             remedy=f"Known are: {', '.join(PRECONDITIONERS)}.",
         )

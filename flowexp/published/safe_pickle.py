@@ -55,7 +55,7 @@ class SavedModule:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise pickle.UnpicklingError("the state of a module is no dict")
+            raise pickle.UnpicklingError("the state of a module is not a dict")
         self.state = state
 
 
@@ -210,7 +210,7 @@ def unreadable(path: Path, error: pickle.UnpicklingError) -> UsageError:
     """The refusal of a file that could not be unpickled, as the user reads it."""
     if isinstance(error, NotAllowed):
         return UsageError(
-            f"{path} was not read: it asks for {error}, which is no part of a published "
+            f"{path} was not read: it asks for {error}, which is not a part of a published "
             f"checkpoint and could run code.",
             key="file",
             remedy="Fetch the file from its authors, and compare its sha256.",

@@ -74,7 +74,7 @@ def read_score_sde(path: Path) -> ScoreSDECheckpoint:
     """
     content = load_weights_only(path)
     if not is_score_sde(content):
-        raise UsageError(f"{path} is no checkpoint of score_sde's layout.", key="file")
+        raise UsageError(f"{path} is not a checkpoint of score_sde's layout.", key="file")
     raw = {str(name).removeprefix(_PREFIX): value for name, value in content["model"].items()}
     average = content["ema"]
     shadow = list(average["shadow_params"])

@@ -74,7 +74,7 @@ def read_results(file: Path) -> list[TableResult | ClaimResult]:
         return [kind.from_dict(entry) for kind, entry in zip(kinds, entries, strict=True)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"{file} is no result of flowexp table ({error}).",
+            f"{file} is not a result of flowexp table ({error}).",
             key="runs",
             remedy="Name run directories, or JSON files that flowexp table wrote.",
         ) from error

@@ -41,13 +41,13 @@ def results(folder: str | Path) -> "pandas.DataFrame":
         folder: A run directory, or any folder above some.
 
     Raises:
-        UsageError: It is no folder, or a file of a run cannot be read.
+        UsageError: It is not a folder, or a file of a run cannot be read.
     """
     import pandas
 
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(f"{root} is no folder.", key="runs", remedy="Name a folder of runs.")
+        raise UsageError(f"{root} is not a folder.", key="runs", remedy="Name a folder of runs.")
     paths = sorted(file.parent for file in root.rglob("results.json"))
     runs = [
         read_run(path, name=path.relative_to(root).as_posix())

@@ -75,7 +75,7 @@ def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunReco
         parameters: Number of the network's parameters, if known.
 
     Raises:
-        UsageError: It is no run directory, or a file in it cannot be read.
+        UsageError: It is not a run directory, or a file in it cannot be read.
     """
     run = RunDirectory.open(path, key="runs", checkpoint=False)
     return RunRecord(

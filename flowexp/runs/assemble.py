@@ -137,7 +137,7 @@ def resolve_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(
-            f"{name!r} is no device.", key="device", remedy="Use auto, cpu, cuda or cuda:N."
+            f"unknown device {name!r}.", key="device", remedy="Use auto, cpu, cuda or cuda:N."
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here.", key="device", remedy="Use device=cpu.")

@@ -134,7 +134,7 @@ def _read(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise UsageError(f"there is no file {file}.", key="file")
+        raise UsageError(f"there is not a file {file}.", key="file")
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
@@ -143,7 +143,7 @@ def _read(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
         raise UsageError(f"{file} cannot be read: {error}.", key="file") from error
     if metadata.get("format") != _FORMAT:
         raise UsageError(
-            f"{file} is no file of flowexp export (format {metadata.get('format')!r}).",
+            f"{file} is not a file of flowexp export (format {metadata.get('format')!r}).",
             key="file",
             remedy="Published checkpoints are read by flowexp import.",
         )

@@ -176,13 +176,13 @@ class RunDirectory:
             checkpoint: Whether the run must have a checkpoint.
 
         Raises:
-            UsageError: It is no run directory, or has no checkpoint.
+            UsageError: It is not a run directory, or has no checkpoint.
         """
         run = cls(path)
         if not run.config_file.is_file():
             near = _runs_near(run.path)
             raise UsageError(
-                f"{run.path} is no run directory (it holds no config.yaml).",
+                f"{run.path} is not a run directory (it holds no config.yaml).",
                 key=key,
                 remedy=f"Near it: {', '.join(near)}." if near else "Name the folder of a run.",
             )

@@ -185,14 +185,14 @@ def _refuse_contradictions(
     for name, job in jobs.items():
         for parent in job.needs:
             if parent not in jobs:
-                problem = f"job {name!r} has the parent {parent!r}, which is no job of the file"
+                problem = f"job {name!r} has the parent {parent!r}, which is not a job of the file"
                 refuse(where, problem, did_you_mean(parent, jobs))
     for name in jobs:
         _refuse_circles(name, jobs, (), where)
     for row in rows:
         for name in (name for several in row.eval_parents.values() for name in several):
             if name not in jobs:
-                problem = f"row {row.label!r} needs {name!r}, which is no job of the file"
+                problem = f"row {row.label!r} needs {name!r}, which is not a job of the file"
                 refuse(where, problem, did_you_mean(name, jobs))
 
 

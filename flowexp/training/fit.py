@@ -194,7 +194,7 @@ def _quiet_lightning() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Lightning's own use of torch, which nobody here can mend.
+            # Lightning's own use of torch, which is not about the run.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
     finally:

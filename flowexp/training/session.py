@@ -293,7 +293,7 @@ class Session:
         raise NonFiniteLossError(
             f"the loss is {means['loss']} between steps {first} and {self.step}. The last good "
             f"checkpoint is {self.run.latest_checkpoint() or 'none'}. Lower optimizer.lr, set "
-            "trainer.grad_clip=1, or let trainer.nan_to_num=true mend single gradients."
+            "trainer.grad_clip=1, or let trainer.nan_to_num=true replace non-finite gradients."
         )
 
     def _stop_if_asked(self, at_row: bool) -> None:

@@ -121,7 +121,7 @@ class Update:
         return total
 
     def _apply(self) -> None:
-        """Mend, clip and apply the gradient."""
+        """Replace non-finite values, clip and apply the gradient."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self.nan_to_num:

@@ -78,7 +78,7 @@ def test_a_report_of_runs_and_a_table(runs, tmp_path):
         (["compare", "run=a"], ["nothing to compare", "run=b"]),
         (["compare"], ["runs", "must be given"]),
         (["compare", "run=a", "run=a"], ["named twice"]),
-        (["compare", "run=a", "run=nowhere"], ["nowhere is no run directory"]),
+        (["compare", "run=a", "run=nowhere"], ["nowhere is not a run directory"]),
         (["compare", "run=a", "run=b", "format=makdown"], ["Did you mean markdown"]),
         (["compare", "run=a", "runs=[b]"], ["two ways"]),
         (["compare", "-m", "run=a,b"], ["Leave out -m"]),

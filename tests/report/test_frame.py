@@ -66,7 +66,7 @@ def test_a_folder_without_scores_is_an_empty_frame_with_columns(folder):
 
 
 def test_what_cannot_be_read_is_named(folder):
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         results(folder / "nowhere")
     (folder / "b" / "results.json").write_text("{")
     with pytest.raises(UsageError, match="no results that this version can read"):

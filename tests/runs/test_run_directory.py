@@ -151,7 +151,7 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None
 def test_open_names_runs_nearby(tmp_path: Path) -> None:
     for name in ("train-1", "train-2"):
         RunDirectory.start(tmp_path / name, config=CONFIG)
-    with pytest.raises(UsageError, match=r"run: .*train-3 is no run directory") as caught:
+    with pytest.raises(UsageError, match=r"run: .*train-3 is not a run directory") as caught:
         RunDirectory.open(tmp_path / "train-3")
     assert str(tmp_path / "train-1") in str(caught.value.remedy)
     with pytest.raises(UsageError, match="Name the folder of a run"):

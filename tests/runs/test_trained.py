@@ -78,7 +78,7 @@ def test_without_a_run_the_check_and_the_constructor_say_what_to_give():
     assert "FlowTurbo asks a trained model" in problem.text
     with pytest.raises(UsageError, match="teacher=outputs"):
         TrainedModel(None)
-    with pytest.raises(UsageError, match="is no run directory"):
+    with pytest.raises(UsageError, match="is not a run directory"):
         TrainedModel("nowhere")
 
 
