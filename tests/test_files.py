@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from flowexp.files import (
+    file_sha256,
     write_atomically,
     write_json,
     write_npz,
@@ -61,3 +62,9 @@ def test_a_copy_where_links_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("os.link", refuse)
     target = write_text(tmp_path / "1", "content")
     assert write_with_link(tmp_path / "last", target=target).read_text() == "content"
+
+
+def test_the_digest_of_a_file(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    # FIPS 180-4, appendix B.1
+    assert file_sha256(tmp_path / "x").startswith("ba7816bf8f01cfea")

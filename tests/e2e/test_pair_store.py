@@ -183,7 +183,7 @@ def test_a_teacher_that_is_gone_is_said_in_the_log(teacher, tmp_path):
         (["pairs", "run=RUN", "num=0"], ["num", "at least 1"]),
         (["train", *TINY, "coupling=pairs"], ["flowexp pairs run=DIR"]),
         (["train", *TINY, "pairs=RUN/pairs"], ["Independent", "coupling=pairs"]),
-        (["train", *TINY, "coupling=pairs", "pairs=RUN"], ["no store of pairs"]),
+        (["train", *TINY, "coupling=pairs", "pairs=RUN"], ["not a store of pairs"]),
         (
             ["train", *TINY, "coupling=pairs", "pairs=RUN/pairs", "augmentation=edm"],
             ["augmentation", "hflip"],

@@ -205,5 +205,5 @@ def test_results_of_the_table_verb_are_read(tmp_path):
     assert read_results(file) == [CLAIM, CLAIM]
     for foreign in ("{", "3", '{"rows": []}', "[[]]"):
         file.write_text(foreign)
-        with pytest.raises(UsageError, match="no result of flowexp table"):
+        with pytest.raises(UsageError, match="not a result of flowexp table"):
             read_results(file)

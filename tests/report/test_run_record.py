@@ -66,7 +66,7 @@ def test_a_bare_run_is_readable(tmp_path):
     assert (run.rows, run.evaluations, run.grids) == ((), (), ())
     assert training_facts(run)["trained"] == "not yet"
     assert manifest_facts(run.manifest) == {"manifest": "none was written"}
-    with pytest.raises(UsageError, match="no run directory"):
+    with pytest.raises(UsageError, match="not a run directory"):
         read_run(tmp_path / "b", name="b")
 
 

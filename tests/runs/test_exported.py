@@ -134,7 +134,7 @@ def test_changed_weights_are_refused(network, tmp_path):
 
 def test_other_files_are_refused(network, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(UsageError, match="no file of flowexp export"):
+    with pytest.raises(UsageError, match="not a file of flowexp export"):
         load_exported(tmp_path / "x.safetensors")
     (tmp_path / "y.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(UsageError, match="cannot be read"):
