@@ -11,23 +11,12 @@ from PIL import Image
 import flowexp
 from flowexp.errors import UsageError
 from flowexp.tasks import Generation
-from tests.e2e.command import TINY
-from tests.e2e.command import flowexp as command
 from tests.evaluation.tiny import SHAPE, pipeline
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A tiny class-conditional run on digits."""
-    folder = tmp_path_factory.mktemp("library")
-    done = command("train", *TINY, "dirs.run=run", cwd=folder)
-    assert done.code == 0, done.err
-    return folder / "run"
-
-
-def test_a_run_is_loaded_and_sampled(run, tmp_path, monkeypatch):
+def test_a_run_is_loaded_and_sampled(trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pipe = flowexp.load(run, device="cpu")
+    pipe = flowexp.load(trained_run, device="cpu")
     images = pipe.sample(seeds=range(6), labels=3)
     assert images.shape == (6, 1, 8, 8)
     assert images.dtype == torch.float32
@@ -40,15 +29,15 @@ def test_a_run_is_loaded_and_sampled(run, tmp_path, monkeypatch):
     torch.testing.assert_close(one_by_one, images, rtol=0, atol=1e-5)
 
 
-def test_the_sampler_can_be_replaced(run):
-    pipe = flowexp.load(str(run), device="cpu")
+def test_the_sampler_can_be_replaced(trained_run):
+    pipe = flowexp.load(str(trained_run), device="cpu")
     fast = pipe.replace(sampler=flowexp.samplers.UniPC(steps=4))
     assert next(fast.batches([0])).nfe.tolist() == [4]
     assert not torch.equal(fast.sample([0]), pipe.sample([0]))
 
 
-def test_an_evaluation_says_number_protocol_and_floor(run):
-    pipe = flowexp.load(run, device="cpu", batch_size=64)
+def test_an_evaluation_says_number_protocol_and_floor(trained_run):
+    pipe = flowexp.load(trained_run, device="cpu", batch_size=64)
     result = flowexp.evaluate(pipe, metric="fd_raw", num_samples=70)
     (record,) = result.records
     assert (record.name, record.protocol.n_gen, record.protocol.seeds) == ("fd_raw", 70, "0-69")
@@ -58,7 +47,7 @@ def test_an_evaluation_says_number_protocol_and_floor(run):
         assert part in text
 
 
-def test_what_cannot_be_loaded_or_measured_is_said(run, tmp_path):
+def test_what_cannot_be_loaded_or_measured_is_said(trained_run, tmp_path):
     with pytest.raises(UsageError, match="run directory"):
         flowexp.load(tmp_path)
     file = tmp_path / "model.pkl"
@@ -66,7 +55,7 @@ def test_what_cannot_be_loaded_or_measured_is_said(run, tmp_path):
     with pytest.raises(UsageError, match="neither") as refused:
         flowexp.load(file)
     assert f"flowexp import {file}" in refused.value.remedy
-    pipe = flowexp.load(run, device="cpu")
+    pipe = flowexp.load(trained_run, device="cpu")
     with pytest.raises(UsageError, match="fd_rav"):
         flowexp.evaluate(pipe, metric="fd_rav", num_samples=4)
     with pytest.raises(UsageError, match="no data set"):

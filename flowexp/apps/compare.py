@@ -32,7 +32,7 @@ def _compare(config: dict[str, Any]) -> None:
     form = config["format"]
     if form not in FORMS:
         raise UsageError(
-            f"there is not a format {form!r}.", key="format", remedy=did_you_mean(form, FORMS)
+            f"there is no format {form!r}.", key="format", remedy=did_you_mean(form, FORMS)
         )
     paths = named_paths(config["runs"])
     if len(paths) < 2:

@@ -140,8 +140,7 @@ def _facts(opened: "OpenedRun", config: Mapping[str, Any]) -> dict[str, str]:
         )
     return {
         "precision": "32-true",
-        "ema": (opened.weights.ema or "raw")
-        + (f", {opened.transform}" if opened.transform else ""),
+        "ema": opened.weights.name + (f", {opened.transform}" if opened.transform else ""),
         "sampler": f"{name}, {steps}" + _drawn(config["latents"]),
     }
 

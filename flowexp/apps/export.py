@@ -48,7 +48,7 @@ def export(job: "Job") -> None:
         )
     opened = open_run(config)
     weights = opened.weights
-    name = weights.ema or "raw"
+    name = weights.name
     facts = {
         "flowexp": __version__,
         "weights": name,

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     if not Path(file).is_file():
         from flowexp.errors import UsageError
 
-        raise UsageError(f"there is not a file {file}.", key="file", remedy="Name a checkpoint.")
+        raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
     from flowexp.published import read_published
     from flowexp.published.overrides import override, published_overrides
 
@@ -59,14 +59,10 @@ def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str,
     Raises:
         ConfigError: The overrides are not sound.
     """
-    from flowexp.config.check import check
-    from flowexp.config.problems import ConfigError
+    from flowexp.config.check import sound_config
     from flowexp.published.overrides import published_overrides
 
-    checked = check("train", [*published_overrides(published, given=given), *given])
-    if checked.problems:
-        raise ConfigError(checked.problems)
-    return checked.config
+    return sound_config("train", [*published_overrides(published, given=given), *given])
 
 
 def import_checkpoint(job: "Job") -> None:

@@ -89,7 +89,7 @@ def _manifest(
             "run": str(opened.run.path),
             "checkpoint": weights.path.stem,
             "sha256": weights.sha256,
-            "weights": weights.ema or "raw",
+            "weights": weights.name,
             "transform": opened.transform,
         },
         start=_in_words(config["start"]),

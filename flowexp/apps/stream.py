@@ -120,7 +120,7 @@ def _record(
         "guidance": type(batch.guidance).__name__,
         "group": batch.group,
         "device": str(opened.pipeline.device),
-        "weights": opened.weights.ema or "raw",
+        "weights": opened.weights.name,
         "weights_sha256": opened.weights.sha256,
         "sources": sources,
     }

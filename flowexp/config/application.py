@@ -16,10 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from flowexp.config.check import check, own_choices
+from flowexp.config.check import own_choices, sound_config
 from flowexp.config.compose import search_path
 from flowexp.config.loader import RunAwareLoader
-from flowexp.config.problems import ConfigError
 from flowexp.errors import UsageError
 
 __all__ = ["Job", "examine", "launch"]
@@ -162,10 +161,7 @@ def _only_shows(args: argparse.Namespace) -> bool:
 
 
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    checked = check(name, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
-    if checked.problems:
-        raise ConfigError(checked.problems)
-    return checked.config
+    return sound_config(name, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
 
 
 def _nothing(job: Job) -> None:

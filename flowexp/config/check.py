@@ -21,14 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 from flowexp.config import compose as composing
 from flowexp.config.nearest import nearest
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
-from flowexp.config.problems import Problem
+from flowexp.config.problems import ConfigError, Problem
 from flowexp.config.resolve import resolve
 from flowexp.config.rules import check_rules
 from flowexp.config.run_source import run_in
 from flowexp.config.schema import starts_from_run
 from flowexp.config.targets import check_targets
 
-__all__ = ["Checked", "check", "check_job", "own_choices"]
+__all__ = ["Checked", "check", "check_job", "own_choices", "sound_config"]
 
 _MOST_JOBS = 64
 
@@ -84,6 +84,24 @@ def check(
         result.config = result.config or single.config
         result.choices = result.choices or single.choices
     return result
+
+
+def sound_config(
+    config_name: str,
+    overrides: Sequence[str],
+    *,
+    multirun: bool = False,
+    config_dir: str | None = None,
+) -> dict[str, Any]:
+    """The plain config of a command line's (first) job; see :func:`check`.
+
+    Raises:
+        ConfigError: The command line is not sound.
+    """
+    checked = check(config_name, overrides, multirun=multirun, config_dir=config_dir)
+    if checked.problems:
+        raise ConfigError(checked.problems)
+    return checked.config
 
 
 def check_job(

@@ -101,7 +101,8 @@ def _stored_pairs(config: Config) -> Iterator[Problem]:
     if not isinstance(coupling, str):
         return
     name, dataset = _name(config, "coupling"), str(_select(config, "dataset._target_"))
-    changes = not _denies(str(_select(config, "augmentation._target_")), "changes_pictures")
+    augmentation = str(_select(config, "augmentation._target_"))
+    changes = not _declares(augmentation, "changes_pictures", value=False)
     if _declares(coupling, "gives_times") and _select(config, "coupling.run") is None:
         text = f"{name} are those of a trained model, but no run is given."
         yield Problem("init", text, "Name the directory of the teacher: init=outputs/...")
@@ -164,16 +165,10 @@ def _source_end(config: Config) -> Iterator[Problem]:
             yield Problem("timestep", text, remedy)
 
 
-def _declares(target: str, attribute: str) -> bool:
-    """Whether a class (or a base of it) sets ``attribute = True`` in its body."""
-    value = class_attribute(target, attribute)
-    return isinstance(value, ast.Constant) and value.value is True
-
-
-def _denies(target: str, attribute: str) -> bool:
-    """Whether a class (or a base of it) sets ``attribute = False`` in its body."""
-    value = class_attribute(target, attribute)
-    return isinstance(value, ast.Constant) and value.value is False
+def _declares(target: str, attribute: str, *, value: bool = True) -> bool:
+    """Whether a class (or a base of it) sets ``attribute`` to ``value`` in its body."""
+    found = class_attribute(target, attribute)
+    return isinstance(found, ast.Constant) and found.value is value
 
 
 def _labels(config: Config) -> Iterator[Problem]:

@@ -29,7 +29,7 @@ def read_published(path: Path) -> Published:
         UsageError: The file is missing, damaged, hostile, or holds something unknown.
     """
     if not path.is_file():
-        raise UsageError(f"there is not a file {path}.", key="file", remedy="Name a checkpoint.")
+        raise UsageError(f"there is no file {path}.", key="file", remedy="Name a checkpoint.")
     return _reader(path).read(path)
 
 

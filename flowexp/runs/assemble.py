@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Built",
     "build",
+    "build_model",
     "describe",
     "resolve_device",
     "training_parts",
@@ -48,6 +49,29 @@ class Built:
         return self.model.network
 
 
+def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "FlowModel":
+    """Path, network and parameterization of a config as a model.
+
+    Args:
+        config: Plain, resolved config with these three groups.
+        device: Where the network's weights are allocated; ``meta`` allocates nothing.
+        prefix: What messages put before the name of a group.
+
+    Raises:
+        UsageError: A part refused its values.
+        ValueError: The parameterization is not defined on the path.
+    """
+    import torch
+
+    from flowexp.models import FlowModel
+
+    path = instantiate(config["path"], key=f"{prefix}path")
+    parameterization = instantiate(config["parameterization"], key=f"{prefix}parameterization")
+    with torch.device(device):
+        network = instantiate(config["network"], key=f"{prefix}network")
+    return FlowModel(path, network=network, parameterization=parameterization)
+
+
 def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None) -> Built:
     """Build dataset description, model and pipeline from a config; no data is read.
 
@@ -60,18 +84,14 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     Raises:
         UsageError: A part refused its values, or two parts do not fit.
     """
-    import torch
-
-    from flowexp.models import FlowModel
     from flowexp.pipeline import FlowexpLatents, Pipeline
 
-    names = ("dataset", "path", "parameterization", "sampler", "guidance", "task")
+    # The network comes last: teachers within other parts draw initial weights as well.
+    names = ("dataset", "sampler", "guidance", "task")
     part = {name: instantiate(config[name], key=name) for name in names}
     latents = config.get("latents")
-    with torch.device(device):
-        network = instantiate(config["network"], key="network")
     try:
-        model = FlowModel(part["path"], network=network, parameterization=part["parameterization"])
+        model = build_model(config, device=device)
         model.origin = origin
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
@@ -80,7 +100,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
             task=part["task"],
             latents=instantiate(latents, key="latents") if latents else FlowexpLatents(),
             dataset=part["dataset"],
-            batch_size=config.get("batch_size") or 64,
+            batch_size=config.get("batch_size", 64),
             device=device,
         )
     except ValueError as error:

@@ -38,7 +38,7 @@ def read_checkpoint(path: Path, *, mmap: bool = False, key: str = "run") -> dict
     import torch
 
     if not path.is_file():
-        raise UsageError(f"there is not a checkpoint {path}.", key=key)
+        raise UsageError(f"there is no checkpoint {path}.", key=key)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:

@@ -86,9 +86,9 @@ def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 6
     """
     from flowexp.config.instantiate import instantiate
     from flowexp.guidance import NoGuidance
-    from flowexp.models import FlowModel
+    from flowexp.networks.base import label_dim_of
     from flowexp.pipeline import Pipeline
-    from flowexp.runs.assemble import resolve_device
+    from flowexp.runs.assemble import build_model, resolve_device
     from flowexp.samplers import Heun, Natural
     from flowexp.tasks import Generation
 
@@ -105,15 +105,15 @@ def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 6
     foreign = _foreign(wanted)
     if foreign is not None:
         raise UsageError(f"{file} was not loaded: {foreign}.", key="file")
-    built = {name: instantiate(node, key=name) for name, node in wanted.items()}
-    network = built["network"]
+    model = build_model(wanted)
+    network = model.network
+    sampling = {n: instantiate(wanted[n], key=n) for n in SAMPLING_GROUPS if n in wanted}
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UsageError(f"the weights in {file} do not fit its config.", key="file") from error
     place = resolve_device(device)
     network.to(place).eval()
-    model = FlowModel(built["path"], network=network, parameterization=built["parameterization"])
     if "shape" in metadata:
         shape = tuple(json.loads(metadata["shape"]))
     else:
@@ -121,10 +121,10 @@ def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 6
         side = getattr(network, "img_resolution", None)
         shape = (network.in_channels,) if side is None else (network.in_channels, side, side)
     return Pipeline(
-        model=built.get("guidance", NoGuidance()).wrap(model),
-        sampler=built.get("sampler") or Heun(steps=16, time_grid=Natural()),
+        model=sampling.get("guidance", NoGuidance()).wrap(model),
+        sampler=sampling.get("sampler") or Heun(steps=16, time_grid=Natural()),
         shape=shape,
-        task=built.get("task") or Generation(num_classes=network.label_dim),
+        task=sampling.get("task") or Generation(num_classes=label_dim_of(network)),
         batch_size=batch_size,
         device=place,
     )
@@ -134,7 +134,7 @@ def _read(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise UsageError(f"there is not a file {file}.", key="file")
+        raise UsageError(f"there is no file {file}.", key="file")
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
-from flowexp.runs.opening import RAW, open_run
+from flowexp.runs.opening import open_run
 from flowexp.runs.run_directory import RunDirectory
+from flowexp.runs.weights import RAW
 
 if TYPE_CHECKING:
     from flowexp.evaluation import ScoreResult
@@ -105,14 +106,11 @@ def evaluate(
 
 def _metrics(names: str | Sequence[str]) -> dict[str, Any]:
     """The metrics of some options of the group ``metric``."""
-    from flowexp.config.check import check
+    from flowexp.config.check import sound_config
     from flowexp.config.instantiate import instantiate
-    from flowexp.config.problems import ConfigError
 
     found: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
-        checked = check("train", [f"metric={name}"])
-        if checked.problems:
-            raise ConfigError(checked.problems)
-        found |= instantiate(checked.config["metric"], key="metric")
+        config = sound_config("train", [f"metric={name}"])
+        found |= instantiate(config["metric"], key="metric")
     return found

@@ -9,15 +9,12 @@ from flowexp.config.instantiate import instantiate
 from flowexp.files import file_sha256
 from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.runs.run_directory import RunDirectory
+from flowexp.runs.weights import RAW, LoadedWeights, load_weights
 
 if TYPE_CHECKING:
     from flowexp.pipeline import Pipeline
-    from flowexp.runs.weights import LoadedWeights
 
 __all__ = ["OpenedRun", "first_average", "open_run"]
-
-RAW = "raw"
-"""Name of the weights without averaging."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +30,7 @@ class OpenedRun:
 
     run: RunDirectory
     built: Built
-    weights: "LoadedWeights"
+    weights: LoadedWeights
     transform: str
 
     @property
@@ -44,7 +41,7 @@ class OpenedRun:
     @property
     def weights_in_words(self) -> str:
         """Which weights, for a person: ``main at 64 kimg``."""
-        return f"{self.weights.ema or RAW} at {self.weights.kimg:g} kimg"
+        return f"{self.weights.name} at {self.weights.kimg:g} kimg"
 
 
 def open_run(config: Mapping[str, Any]) -> OpenedRun:
@@ -58,7 +55,6 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
     """
     from flowexp.models import Origin
-    from flowexp.runs.weights import load_weights
 
     run = RunDirectory.open(Path(config["run"]))
     device = resolve_device(config["device"])

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowexp.config.instantiate import instantiate
 from flowexp.config.renamed import present
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
-from flowexp.models import Evaluation, FlowModel, Model, Origin
+from flowexp.models import Evaluation, Model, Origin
 from flowexp.networks.low_rank import LowRank
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.paths import Prediction
-from flowexp.runs.opening import RAW, first_average
+from flowexp.runs.assemble import build_model
+from flowexp.runs.opening import first_average
 from flowexp.runs.run_directory import RunDirectory
-from flowexp.runs.weights import LoadedWeights, load_weights, stored_weights
+from flowexp.runs.weights import RAW, LoadedWeights, load_weights, stored_weights
 from flowexp.tree import nodes
 
 __all__ = ["TrainedModel", "parents_in", "start_from"]
@@ -59,21 +59,15 @@ class TrainedModel(Model):
         self.run = RunDirectory.open(Path(run), key=key)
         config = self.run.config()
         ema = first_average(config) if weights is None else weights
-        self.network: nn.Module = instantiate(config["network"], key=f"{key}: network")
-        self.flow_model = FlowModel(
-            instantiate(config["path"], key=f"{key}: path"),
-            network=self.network,
-            parameterization=instantiate(
-                config["parameterization"], key=f"{key}: parameterization"
-            ),
-        )
+        self.flow_model = build_model(config, prefix=f"{key}: ")
+        self.network: nn.Module = self.flow_model.network
         self.loaded = load_weights(
             self.run, self.network, ema=None if ema == RAW else ema, checkpoint=checkpoint
         )
         self.network.eval().requires_grad_(False)
         self.path: ProbabilityPath = self.flow_model.path
         self.time_range = self.flow_model.time_range
-        self.origin = Origin(self.loaded.sha256, ema or RAW, self.run.calibrations)
+        self.origin = Origin(self.loaded.sha256, self.loaded.name, self.run.calibrations)
         self.flow_model.origin = self.origin
         self._device = torch.device("cpu")
 

@@ -10,7 +10,10 @@ from flowexp.files import file_sha256
 from flowexp.runs.checkpoint_file import read_checkpoint
 from flowexp.runs.run_directory import RunDirectory
 
-__all__ = ["LoadedWeights", "load_weights", "stored_weights"]
+__all__ = ["RAW", "LoadedWeights", "load_weights", "stored_weights"]
+
+RAW = "raw"
+"""Name of the weights without averaging."""
 
 _SHOWN_KEYS = 3
 
@@ -32,6 +35,11 @@ class LoadedWeights:
     ema: str | None
     sha256: str
     path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the average, or ``raw``."""
+        return self.ema or RAW
 
 
 def load_weights(

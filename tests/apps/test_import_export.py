@@ -68,7 +68,7 @@ def test_choices_that_do_not_fit(snapshot, choice, said, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["import", "none.pkl"], "there is not a file none.pkl"),
+        (["import", "none.pkl"], "there is no file none.pkl"),
         (["import"], "file: must be given"),
         (["export"], "run=DIR"),
     ],

@@ -84,7 +84,7 @@ def test_a_report_of_runs_and_a_table(runs, tmp_path):
         (["compare", "-m", "run=a,b"], ["Leave out -m"]),
         (["report", "a", "grids=0"], ["grids"]),
         (["report", "a", "gird=3"], ["gird", "grids"]),
-        (["report", "a/config.yaml"], ["no result of flowexp table"]),
+        (["report", "a/config.yaml"], ["not a result of flowexp table"]),
         (["report", "a", "out=a/config.yaml/x.html"], ["out", "cannot be written"]),
     ],
 )

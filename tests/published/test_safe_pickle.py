@@ -158,5 +158,5 @@ def test_flipped_bytes_give_a_model_or_a_refusal(tmp_path):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UsageError, match="there is not a file"):
+    with pytest.raises(UsageError, match="there is no file"):
         read_published(tmp_path / "none.pkl")

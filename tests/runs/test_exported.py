@@ -139,5 +139,5 @@ def test_other_files_are_refused(network, tmp_path):
     (tmp_path / "y.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(UsageError, match="cannot be read"):
         load_exported(tmp_path / "y.safetensors")
-    with pytest.raises(UsageError, match="there is not a file"):
+    with pytest.raises(UsageError, match="there is no file"):
         load_exported(tmp_path / "z.safetensors")

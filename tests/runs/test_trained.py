@@ -1,6 +1,7 @@
 """Models of finished runs as parts of other configs."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,11 +17,8 @@ from tests.e2e.command import TINY, flowexp
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    done = flowexp("train", *TINY, "dirs.run=teacher", cwd=folder)
-    assert done.code == 0, done.err
-    return folder / "teacher"
+def run(trained_once, tmp_path_factory):
+    return shutil.copytree(trained_once, tmp_path_factory.mktemp("trained") / "teacher")
 
 
 def stored(run):
