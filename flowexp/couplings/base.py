@@ -22,7 +22,7 @@ class Pairs:
         conditions: What belongs to x and moved with it: ``labels`` (B,) and the like.
         weight: Loss weight of each pair, (B,), or None for 1.
         t: Times that belong to the pairs, (B,), float64, where the coupling decides them; None =
-            the timestep law draws them.
+            the timestep distribution draws them.
     """
 
     x: Tensor
@@ -41,7 +41,7 @@ class Coupling(ABC):
         needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only;
             :meth:`check_path` refuses other sources then.
         gives_times: Whether it has pictures and times of its own, so that it uses neither those of
-            the data nor the timestep law's.
+            the data nor the timestep distribution's.
     """
 
     needs_partner: bool = False

@@ -43,7 +43,7 @@ class PerceptualRegression(Objective):
         premetric: How a deviation is counted; None = the perceptual distance alone.
         perceptual: Distance of the data prediction from the data.
         inverse_time: Divide the perceptual distance by sigma(t), which is t on the linear path;
-            the timestep law must stay away from sigma = 0.
+            the timestep distribution must stay away from sigma = 0.
 
     Raises:
         ValueError: target is none of the three.

@@ -109,7 +109,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
 
 
 def training_parts(config: Config, parts: Built) -> dict[str, Any]:
-    """Build augmentation, coupling, timestep law and objective, and refuse what does not fit.
+    """Build augmentation, coupling, timestep distribution and objective; refuse misfits.
 
     Args:
         config: Plain, resolved config of a training run.

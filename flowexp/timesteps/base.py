@@ -1,4 +1,4 @@
-"""What a timestep law answers: the distribution of t in training."""
+"""What a timestep distribution answers: the distribution of t in training."""
 
 from abc import ABC, abstractmethod
 
@@ -8,10 +8,10 @@ from torch import Tensor
 from flowexp.paths import Schedule
 from flowexp.seeding import open_uniform
 
-__all__ = ["TimestepLaw", "check_compatible"]
+__all__ = ["TimestepDistribution", "check_compatible"]
 
 
-class TimestepLaw(ABC):
+class TimestepDistribution(ABC):
     """A distribution of training times, given by its quantile function.
 
     Attributes:
@@ -53,7 +53,7 @@ class TimestepLaw(ABC):
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
 
 
-def check_compatible(law: TimestepLaw, schedule: Schedule) -> None:
+def check_compatible(law: TimestepDistribution, schedule: Schedule) -> None:
     """Refuse a law of t that does not live on the path's time.
 
     A law of the noise-to-signal ratio suits every path. A law of t must not reach beyond the path's
@@ -68,11 +68,11 @@ def check_compatible(law: TimestepLaw, schedule: Schedule) -> None:
     remedy = "a law of the noise-to-signal ratio such as lognormal suits every path"
     if high <= 1.0 < schedule.t_max:
         raise ValueError(
-            f"the timestep law {law!r} draws t in ({low:g}, {high:g}), but on the path "
+            f"the timestep distribution {law!r} draws t in ({low:g}, {high:g}), but on the path "
             f"{schedule!r} time runs from {schedule.t_min:g} to {schedule.t_max:g}; {remedy}"
         )
     if low < 0.0 or high > max(schedule.t_max, 1.0):
         raise ValueError(
-            f"the timestep law {law!r} draws t up to {high:g}, but the path {schedule!r} "
+            f"the timestep distribution {law!r} draws t up to {high:g}, but the path {schedule!r} "
             f"ends at t = {schedule.t_max:g}; {remedy}"
         )

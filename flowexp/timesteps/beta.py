@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Beta"]
 
 
-class Beta(TimestepLaw):
+class Beta(TimestepDistribution):
     """``t ~ Beta(a, b)``: density ``t^(a-1) (1-t)^(b-1) / B(a, b)``.
 
     a = b = 1 is uniform, a > b favours the source end, a = b < 1 favours both ends. The incomplete

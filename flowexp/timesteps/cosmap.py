@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["CosMap"]
 
 
-class CosMap(TimestepLaw):
+class CosMap(TimestepDistribution):
     """``t = 1 - 1 / (tan(pi u / 2) + 1)``, u uniform; density ``2 / (pi (1 - 2t + 2t^2))``.
 
     Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1.

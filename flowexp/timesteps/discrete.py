@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Fixed", "UniformGrid"]
 
 
-class Fixed(TimestepLaw):
+class Fixed(TimestepDistribution):
     """One time; at the source end the law of one-step distillation.
 
     Args:
@@ -49,7 +49,7 @@ class Fixed(TimestepLaw):
         return (as_float64(value) == self.value).to(torch.float64)
 
 
-class UniformGrid(TimestepLaw):
+class UniformGrid(TimestepDistribution):
     """``t = low + (high - low) j / points``, j = 1 .. points with equal odds.
 
     The times at which a student of ``points`` Euler steps is asked, and no others.

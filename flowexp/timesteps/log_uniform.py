@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["LogUniform"]
 
 
-class LogUniform(TimestepLaw):
+class LogUniform(TimestepDistribution):
     """``ln(sigma / alpha)`` uniform between ``ln sigma_min`` and ``ln sigma_max``.
 
     The noise levels that score-SDE's VE networks are trained with, carried over to every path.

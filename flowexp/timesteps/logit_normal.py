@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["LogitNormal"]
 
 
-class LogitNormal(TimestepLaw):
+class LogitNormal(TimestepDistribution):
     """``t = sigmoid(mean + std n)``, n standard normal.
 
     Density ``exp(-(logit t - mean)^2 / (2 std^2)) / (std sqrt(2 pi) t (1 - t))``. Drawing t from it

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["LogNormal"]
 
 
-class LogNormal(TimestepLaw):
+class LogNormal(TimestepDistribution):
     """``ln(sigma / alpha) ~ N(P_mean, P_std^2)``: EDM's law, carried over to every path.
 
     On the linear path this is the logit-normal law of t with the same two numbers.

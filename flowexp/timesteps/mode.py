@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Mode"]
 
@@ -13,7 +13,7 @@ _LARGEST_SCALE = 2.0 / (math.pi - 2.0)
 _HALVINGS = 60
 
 
-class Mode(TimestepLaw):
+class Mode(TimestepDistribution):
     """``t = u + s (u - sin^2(pi u / 2))``, u uniform; s = 0 is the uniform law.
 
     s > 0 favours the middle of the path, s < 0 its two ends. The published form

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from flowexp.seeding import open_uniform
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Stratified"]
 
 _LARGEST_UNIFORM = 1.0 - 2.0**-53
 
 
-class Stratified(TimestepLaw):
+class Stratified(TimestepDistribution):
     """One draw from each of n equally probable strata of ``law``, in random order.
 
     Each time still follows ``law``; the batch covers it evenly, which lowers the variance of the
@@ -24,7 +24,7 @@ class Stratified(TimestepLaw):
     sampler (there with one shared offset; here with one uniform number per stratum).
     """
 
-    def __init__(self, law: TimestepLaw) -> None:
+    def __init__(self, law: TimestepDistribution) -> None:
         self.law = law
         self.in_nsr = law.in_nsr
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["UShaped"]
 
 _LARGEST = 100.0
 
 
-class UShaped(TimestepLaw):
+class UShaped(TimestepDistribution):
     """``t = m + (1 - 2m) u``, u of density ``(a/2) cosh(a(u - 1/2)) / sinh(a/2)`` on [0, 1].
 
     Both ends of the path are drawn more often than its middle. With a = 4: density 2.07 at the

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Uniform"]
 
 
-class Uniform(TimestepLaw):
+class Uniform(TimestepDistribution):
     """t uniform in (low, high); on the VE path, whose time is sigma, uniform in sigma.
 
     Args:

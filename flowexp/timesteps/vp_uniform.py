@@ -5,12 +5,12 @@ from torch import Tensor
 
 from flowexp.paths import VP
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["VPUniform"]
 
 
-class VPUniform(TimestepLaw):
+class VPUniform(TimestepDistribution):
     """``sigma/alpha = sqrt(exp(T(s)) - 1)`` with s uniform in (eps_t, 1), T that of a VP path.
 
     ``T(s) = beta_min s + (beta_max - beta_min) s^2/2``: the noise levels that a network on the VP

@@ -21,7 +21,7 @@ from flowexp.objectives import Objective
 from flowexp.runs import RunDirectory
 from flowexp.samplers import Sampler
 from flowexp.tasks import Task
-from flowexp.timesteps import TimestepLaw
+from flowexp.timesteps import TimestepDistribution
 from flowexp.training.callbacks.base import Callback
 from flowexp.training.ema import EMA
 from flowexp.training.loggers.base import Logger
@@ -59,7 +59,7 @@ def fit(
     model: FlowModel,
     dataset: Dataset,
     coupling: Coupling,
-    timestep: TimestepLaw,
+    timestep: TimestepDistribution,
     objective: Objective,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     lr_schedule: LRSchedule,

@@ -23,7 +23,7 @@ from flowexp.objectives import Objective
 from flowexp.runs import RunDirectory, read_checkpoint, write_checkpoint
 from flowexp.samplers import Sampler
 from flowexp.tasks import Task
-from flowexp.timesteps import TimestepLaw
+from flowexp.timesteps import TimestepDistribution
 from flowexp.training.callbacks.base import Callback
 from flowexp.training.checkpointing import keep_newest, snapshot
 from flowexp.training.ema import EMA, EMAWeights
@@ -52,7 +52,7 @@ class Parts:
     model: FlowModel
     dataset: Dataset
     coupling: Coupling
-    timestep: TimestepLaw
+    timestep: TimestepDistribution
     objective: Objective
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     lr_schedule: LRSchedule
