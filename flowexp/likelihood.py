@@ -59,7 +59,6 @@ class ExactTrace(Divergence):
     """The sum of the Jacobian's diagonal, one backward pass per dimension: for small N only."""
 
     def __call__(self, v: Velocity, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and divergence."""
         x = x.detach().requires_grad_()
         out = v(x)
         total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
@@ -83,7 +82,6 @@ class Hutchinson(Divergence):
         self.probes = probes.flatten(1)
 
     def __call__(self, v: Velocity, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and estimated divergence."""
         eps = self.probes[rows.to(self.probes.device)].to(x)
         x = x.detach().requires_grad_()
         out = v(x)

@@ -177,5 +177,4 @@ class FlowModel(Model):
         return Prediction(self.path, x_t, output.to(x_t.dtype), conversion)
 
     def nearest_time(self, t: Tensor) -> Tensor:
-        """The times the parameterization knows."""
         return self.parameterization.nearest_time(self.path.schedule, t)

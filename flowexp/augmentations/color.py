@@ -56,7 +56,6 @@ class _Normal(ColorTransform):
         self.std = std
 
     def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        """The map at w."""
         w = gated(draws.normal(), draws, probability=self.probability)
         return self.matrix(self.std * w), w[:, None]
 
@@ -69,7 +68,6 @@ class Brightness(_Normal):
     """``std w`` added to every channel; label w, standard normal."""
 
     def matrix(self, amount: Tensor) -> Tensor:
-        """The shift along grey."""
         shift = amount[:, None, None].expand(-1, 3, 1)
         return _affine(torch.eye(3, dtype=amount.dtype, device=amount.device), shift)
 
@@ -78,7 +76,6 @@ class Contrast(_Normal):
     """All channels times ``2^(std w)``; label w, standard normal."""
 
     def matrix(self, amount: Tensor) -> Tensor:
-        """The scaling about grey."""
         eye = torch.eye(3, dtype=amount.dtype, device=amount.device)
         return _affine(eye * torch.exp2(amount)[:, None, None])
 
@@ -87,7 +84,6 @@ class Saturation(_Normal):
     """What is across the luma axis times ``2^(std w)``; label w, standard normal."""
 
     def matrix(self, amount: Tensor) -> Tensor:
-        """The scaling across the axis."""
         along, across = _luma(amount)
         return _affine(along + across * torch.exp2(amount)[:, None, None])
 
@@ -96,7 +92,6 @@ class LumaFlip(ColorTransform):
     """Mirror image of the luma with probability one half, colours kept; label 0 or 1."""
 
     def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        """``across - along`` where the label is 1."""
         w = gated(draws.integers(2), draws, probability=self.probability).to(torch.float64)
         along, across = _luma(w)
         return _affine(across + along * (1.0 - 2.0 * w)[:, None, None]), w[:, None]

@@ -149,7 +149,6 @@ class EDMAugmentation(Augmentation):
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels; see :class:`Augmentation`."""
         rows = len(images)
         return self.apply(images, GeneratorDraws(rng, rows=rows, rank=rank, world_size=world_size))
 

@@ -29,5 +29,4 @@ class NoAugmentation(Augmentation):
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """The pictures themselves and zeros (B, augment_dim); draws nothing."""
         return images, images.new_zeros(len(images), self.augment_dim)

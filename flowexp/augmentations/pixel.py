@@ -37,7 +37,6 @@ class XFlip(PixelTransform):
     axis = 3
 
     def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Mirrored where the label is 1."""
         w = gated(draws.integers(2), draws, probability=self.probability)
         return _where(w == 1, images.flip(self.axis), images), w[:, None]
 
@@ -84,7 +83,6 @@ class WholePixelShift(PixelTransform):
         self.largest = largest
 
     def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Shifted pictures."""
         batch, channels, height, width = images.shape
         w = gated(draws.uniform(2) * 2.0 - 1.0, draws, probability=self.probability)
         size = torch.tensor([width, height], dtype=w.dtype, device=w.device) * self.largest

@@ -50,7 +50,6 @@ class LinearAnnealing(Annealing):
         self.kimg = _positive(kimg)
 
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
         return 1.0 - min(1.0, images_seen / (_IMAGES * self.kimg))
 
 
@@ -70,7 +69,6 @@ class CosineAnnealing(Annealing):
         self.kimg = _positive(kimg)
 
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
         return (1.0 + math.cos(math.pi * min(1.0, images_seen / (_IMAGES * self.kimg)))) / 2.0
 
 
@@ -90,7 +88,6 @@ class ExponentialAnnealing(Annealing):
         self.kimg = _positive(kimg)
 
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
         return math.exp(-images_seen / (_IMAGES * self.kimg))
 
 
@@ -112,7 +109,6 @@ class ConstantAnnealing(Annealing):
         self.beta = float(beta)
 
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
         return self.beta
 
 
@@ -146,11 +142,6 @@ class AnnealedPairs(Coupling):
         partner: Tensor | None = None,
         images_seen: int = 0,
     ) -> Pairs:
-        """Pairs of x and the interpolation of its partner with the independent draw e.
-
-        Raises:
-            ValueError: There are no partners, or they have another shape than x.
-        """
         beta = self.annealing(images_seen)
         return Pairs(
             x=x, e=annealed(require_partner(x, partner), e, beta=beta), conditions=conditions

@@ -49,7 +49,6 @@ class EntropicOT(PlanCoupling):
         self.tolerance = float(tolerance)
 
     def match(self, e: Tensor, x: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As many pairs as the batch has rows, drawn with replacement."""
         plan = sinkhorn_plan(
             squared_cost(e, x), reg=self.reg, iterations=self.iterations, tolerance=self.tolerance
         )

@@ -21,5 +21,4 @@ class Independent(Coupling):
         partner: Tensor | None = None,
         images_seen: int = 0,
     ) -> Pairs:
-        """The batch unchanged."""
         return Pairs(x=x, e=e, conditions=conditions)

@@ -31,11 +31,6 @@ class StoredPairs(Coupling):
         partner: Tensor | None = None,
         images_seen: int = 0,
     ) -> Pairs:
-        """Pairs of x and its partner; the independent draws e are not used.
-
-        Raises:
-            ValueError: There are no partners, or they have another shape than x.
-        """
         return Pairs(x=x, e=require_partner(x, partner), conditions=conditions)
 
 

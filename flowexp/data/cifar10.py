@@ -88,7 +88,6 @@ class CIFAR10(Dataset):
         self._verified: Path | None = None
 
     def locate(self) -> None:
-        """Check that archive or folder is there, or may be fetched."""
         if self._find() is None and not self.download:
             raise self._missing()
 

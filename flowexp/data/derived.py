@@ -30,7 +30,6 @@ class _Derived(Dataset):
         self.class_names = dataset.class_names
 
     def locate(self) -> None:
-        """Check that the other data set can be read."""
         self.dataset.locate()
 
     def _read(self) -> ImageArrays:
@@ -126,7 +125,6 @@ class Inverted(_Filtered):
     """
 
     def filtered(self, images: Array) -> Array:
-        """``255 - u``."""
         return np.asarray(255 - images)
 
 

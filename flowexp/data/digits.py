@@ -44,7 +44,6 @@ class Digits(Dataset):
         self._require("num_classes", num_classes, [10])
 
     def locate(self) -> None:
-        """Check that scikit-learn is installed."""
         if not self._file().is_file():
             raise UsageError(
                 "the digits are part of scikit-learn, which is not installed.",

@@ -93,7 +93,6 @@ class Fashion10k(_Fashion):
         )
 
     def locate(self) -> None:
-        """Check that the package's files are there."""
         for stem in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
             if not _packaged(stem).is_file():
                 raise _broken_package(stem, "is missing")
@@ -148,7 +147,6 @@ class FashionMNIST(_Fashion):
         self.download = download
 
     def locate(self) -> None:
-        """Check that all four files are there, or may be fetched."""
         for stem in CONTENT_SHA256:
             if self._find(stem) is None and not self.download:
                 raise self._missing(stem)

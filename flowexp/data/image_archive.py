@@ -86,7 +86,6 @@ class ImageArchive(Dataset):
         self._opened: dict[str, PictureFiles] = {}
 
     def locate(self) -> None:
-        """Check that the archives are there and their first pictures have the declared shape."""
         self._open(self.archive, key="dataset.archive")
         if self.test_archive is not None:
             self._open(self.test_archive, key="dataset.test_archive")

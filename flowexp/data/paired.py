@@ -64,7 +64,6 @@ class Paired(Dataset):
         self.partner = partner
 
     def locate(self) -> None:
-        """Check that both can be read."""
         self.dataset.locate()
         self.partner.locate()
 
@@ -129,7 +128,6 @@ class DatasetSource(Source):
     def prior(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Items of the split that sampling starts from, drawn with replacement."""
         return self._drawn(self.start_from, shape, rng, dtype)
 
     def _drawn(
@@ -159,5 +157,4 @@ class DatasetSource(Source):
         return self._placed[split, device]
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"DatasetSource({self.dataset.name}, start_from={self.start_from})"

@@ -59,7 +59,6 @@ class StoredPartners(Partners):
         return len(self.arrays)
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The stored rows."""
         rows = np.take(np.asarray(self.arrays), index, axis=0)
         drawn: npt.NDArray[np.float32] = as_data(torch.from_numpy(rows)).numpy()
         return drawn
@@ -90,7 +89,6 @@ class SeededPartners(Partners):
         return len(self.seeds)
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The draws of these items' seeds."""
         drawn = np.empty((len(index), *self.shape), dtype=np.float32)
         for row, seed in enumerate(self.seeds[index].tolist()):
             drawn[row] = self.source.prior((1, *self.shape), rng=generator(seed, "latents"))[0]
@@ -114,7 +112,6 @@ class JoinedPartners(Partners):
         return int(self._ends[-1])
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The draws of these items, each from its own set."""
         which = np.searchsorted(self._ends, index, side="right")
         drawn: npt.NDArray[np.float32] | None = None
         for number in np.unique(which):
@@ -147,5 +144,4 @@ class ChosenPartners(Partners):
         return len(self.index)
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The draws of these items."""
         return self.whole.take(self.index[index])

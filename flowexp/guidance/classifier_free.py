@@ -81,7 +81,6 @@ class _ClassifierFreeModel(Model):
         return Prediction(self.path, x_t, output, both.conversion.at(half))
 
     def at(self, times: Tensor) -> list[Evaluation]:
-        """The guided model at each time."""
         if times.ndim > 1:
             return super().at(times)
         return [partial(self._evaluate, evaluate) for evaluate in self.model.at(times)]
@@ -103,12 +102,10 @@ class _ClassifierFreeModel(Model):
         return torch.cat([guided[:, : self.channels], conditional[:, self.channels :]], dim=1)
 
     def alongside(self, other: Model) -> Model:
-        """The other model under the same guidance."""
         inner = self.model.alongside(other)
         return _ClassifierFreeModel(inner, scale=self.scale, channels=self.channels)
 
     def nearest_time(self, t: Tensor) -> Tensor:
-        """The times the guided model knows."""
         return self.model.nearest_time(t)
 
 

@@ -298,7 +298,6 @@ class ImageNetwork(Network):
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Evaluate F on (B, in_channels, H, W); see :meth:`Network.forward`."""
         if x.ndim != 4:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels}, H, W)"

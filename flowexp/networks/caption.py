@@ -149,7 +149,6 @@ class CaptionedNetwork(Network):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The inner network on caption vectors."""
         output: Tensor = self.network(x, c_noise, label, augment)
         return output
 

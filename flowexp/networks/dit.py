@@ -115,7 +115,6 @@ class DiT(ImageNetwork):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on padded images; see :meth:`Network.evaluate`."""
         if x.shape[-2:] != (self.side * self.patch_size,) * 2:
             raise ValueError(
                 f"x has size {tuple(x.shape[-2:])} after padding; allowed: img_resolution="

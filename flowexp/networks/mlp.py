@@ -63,7 +63,6 @@ class MLP(Network):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on checked points; see :meth:`Network.evaluate`."""
         if x.ndim != 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels})")
         emb = self.embedding(c_noise, label, augment)

@@ -25,7 +25,6 @@ class Unchanged(WeightTransform):
     """The weights as they are."""
 
     def __call__(self, network: nn.Module) -> str:
-        """Nothing is done."""
         return ""
 
 

@@ -140,7 +140,6 @@ class UNet(ImageNetwork):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on padded images; see :meth:`Network.evaluate`."""
         emb = self.embedding(c_noise, label, augment)
         h = self.enter(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
         skips = [h]

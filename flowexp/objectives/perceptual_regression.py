@@ -75,7 +75,6 @@ class PerceptualRegression(Objective):
             check()
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """One network call; draws nothing of its own."""
         x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
         point = model.path.point(x, e, t.to(x.device))
         prediction = model.predict(point.x_t, point.t, **pairs.conditions)

@@ -24,7 +24,6 @@ class SquaredL2(Premetric):
     """
 
     def __call__(self, difference: Tensor) -> Tensor:
-        """Mean square."""
         return difference.flatten(1).square().mean(dim=1)
 
 
@@ -32,7 +31,6 @@ class L2(Premetric):
     """``|d| / sqrt(N)``, the root of the mean square; its slope at d = 0 is taken to be 0."""
 
     def __call__(self, difference: Tensor) -> Tensor:
-        """Root of the mean square."""
         d = difference.flatten(1)
         norm: Tensor = torch.linalg.vector_norm(d, dim=1)
         return norm / math.sqrt(d.shape[1])

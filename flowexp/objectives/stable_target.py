@@ -62,7 +62,6 @@ class StableTarget(Objective):
         self.trained = trained
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """One network call; draws nothing of its own."""
         count = trained_rows(pairs, self.trained)
         part = first_rows(pairs, count)
         x, e = part.x.to(torch.float64), part.e.to(torch.float64)

@@ -46,7 +46,6 @@ class WeightedSum(Objective):
             part.check_path(path)
 
     def loss(self, model: Model, pairs: Pairs, t: torch.Tensor, *, rng: torch.Generator) -> Loss:
-        """The calls of all parts."""
         total = torch.zeros(len(t), dtype=torch.float32, device=pairs.x.device)
         metrics: dict[str, torch.Tensor] = {}
         for name, part in self.parts.items():

@@ -27,7 +27,6 @@ class _Direct(Parameterization):
         self.time_scale = float(time_scale)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """Bounded input scale, and the scaled unit time."""
         return NetworkInputs(bounded_input_scale(c), self.time_scale * schedule.unit_time(t))
 
 
@@ -41,7 +40,6 @@ class VelocityPrediction(_Direct):
     """
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Velocity to data and noise."""
         return FromVelocity(c)
 
 
@@ -65,11 +63,9 @@ class NoisePrediction(_Direct):
         self.min_alpha = float(min_alpha)
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Noise to data and velocity."""
         return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """From t_min up to where alpha has fallen to ``min_alpha``."""
         highest = math.sqrt(1.0 - self.min_alpha**2) / self.min_alpha
         return schedule.t_min, min(schedule.t_max, _time_at(schedule, highest))
 
@@ -92,11 +88,9 @@ class DataPrediction(_Direct):
         self.min_sigma = float(min_sigma)
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Data to noise and velocity."""
         return FromData(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """From where the noise-to-signal ratio is ``min_sigma`` up to t_max."""
         return max(schedule.t_min, _time_at(schedule, self.min_sigma)), schedule.t_max
 
 

@@ -43,14 +43,11 @@ class EDMPreconditioning(Parameterization):
         self.sigma_max = float(sigma_max)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """Unit-variance input, and a quarter of the log noise-to-signal ratio."""
         c_in = torch.rsqrt((c.alpha * self.sigma_data) ** 2 + c.sigma**2)
         return NetworkInputs(c_in, 0.25 * (torch.log(c.sigma) - torch.log(c.alpha)))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Preconditioned output to data, noise and velocity."""
         return FromPreconditioned(c, sigma_data=self.sigma_data)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to noise-to-signal ratios in [sigma_min, sigma_max]."""
         return times_between(schedule, self.sigma_min, self.sigma_max)

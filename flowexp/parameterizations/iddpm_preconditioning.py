@@ -64,22 +64,18 @@ class IDDPMPreconditioning(Parameterization):
         return self.time_steps - torch.bucketize(nsr, midpoints)
 
     def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The time of the level nearest to that of each time t."""
         # Of the whole table: the same level must give the same time, to the last bit.
         times = schedule.time_at_nsr(self.levels.to(t.device))
         return times[self.time_steps - self.index(schedule.nsr(t))]
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """The state over ``sqrt(alpha^2 + sigma^2)``, and the number of the level from the end."""
         step = (self.time_steps - 1) - self.index(c.sigma / c.alpha)
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), step.to(torch.float64))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Noise to data and velocity."""
         return FromNoiseAndVariance(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to ratios between the levels u_{M-1} and u_0."""
         times = schedule.time_at_nsr(self.levels)
         return max(schedule.t_min, float(times[1])), min(schedule.t_max, float(times[-1]))
 

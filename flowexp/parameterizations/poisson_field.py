@@ -54,11 +54,9 @@ class _AlongNoise(Affine):
         return super().__call__(x_t, ratio)
 
     def of(self, state: Tensor | float, output: Tensor | float) -> Self:
-        """Another combination with the same noise."""
         return replace(self, state=state, output=output)
 
     def rows(self) -> list[Self]:
-        """One per time, each with the noise of that time."""
         single = zip(super().rows(), self.conversion.c.rows(), strict=True)
         return [replace(row, conversion=replace(self.conversion, c=c)) for row, c in single]
 
@@ -124,7 +122,6 @@ class FieldConversion(Conversion):
 
     @property
     def noise(self) -> Affine:
-        """The ratio of the two parts."""
         zero = torch.zeros_like(self.c.alpha)
         return _AlongNoise(zero, torch.ones_like(zero), self)
 
@@ -190,15 +187,12 @@ class PoissonFieldPrediction(Parameterization):
         self.sigma_max = float(sigma_max)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """Bounded input scale, and a quarter of the log noise-to-signal ratio."""
         return NetworkInputs(
             bounded_input_scale(c), 0.25 * (torch.log(c.sigma) - torch.log(c.alpha))
         )
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Field to noise, data and velocity."""
         return FieldConversion(c, gamma=self.gamma, z_exp=self.z_exp)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to noise-to-signal ratios in [sigma_min, sigma_max]."""
         return times_between(schedule, self.sigma_min, self.sigma_max)

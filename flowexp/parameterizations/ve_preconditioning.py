@@ -41,14 +41,11 @@ class VEPreconditioning(Parameterization):
         self.sigma_max = float(sigma_max)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """The state over alpha, and the logarithm of half the noise-to-signal ratio."""
         log_nsr = torch.log(c.sigma) - torch.log(c.alpha)
         return NetworkInputs(1.0 / c.alpha, log_nsr - math.log(2.0))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Negative noise to data, noise and velocity."""
         return FromNegativeNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to ratios in [sigma_min, sigma_max]."""
         return times_between(schedule, self.sigma_min, self.sigma_max)

@@ -46,15 +46,12 @@ class VPPreconditioning(Parameterization):
         self.time_steps = int(time_steps)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """The state over ``sqrt(alpha^2 + sigma^2)``, and the VP time in steps."""
         time = self.reference.time_at_nsr(c.sigma / c.alpha)
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), (self.time_steps - 1) * time)
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Noise to data and velocity."""
         return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to the ratios of the VP path between eps_t and 1."""
         ends = torch.tensor([self.reference.t_min, self.reference.t_max], dtype=torch.float64)
         return times_between(schedule, *self.reference.nsr(ends).tolist())

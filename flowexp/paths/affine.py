@@ -52,7 +52,6 @@ class Identity(Affine):
     """F itself; skips the arithmetic of a zero and a one."""
 
     def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        """F."""
         return output
 
 
@@ -60,7 +59,6 @@ class LeadingChannels(Affine):
     """Of F only the first channels, as many as the state has."""
 
     def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        """The combination of x_t and the first channels of F."""
         return super().__call__(x_t, output[:, : x_t.shape[1]])
 
 

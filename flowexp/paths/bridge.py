@@ -67,11 +67,9 @@ class ConstantNoise(BridgeNoise):
     """
 
     def std(self, t: Tensor) -> Tensor:
-        """The scale."""
         return torch.full_like(t, self.scale)
 
     def d_std(self, t: Tensor) -> Tensor:
-        """Zero."""
         return torch.zeros_like(t)
 
 
@@ -91,11 +89,9 @@ class BrownianNoise(BridgeNoise):
     """
 
     def std(self, t: Tensor) -> Tensor:
-        """``scale sqrt(t (1 - t))``."""
         return self.scale * torch.sqrt(t * (1.0 - t))
 
     def d_std(self, t: Tensor) -> Tensor:
-        """``(1 - 2t) / (2 t (1 - t) + guard) gamma``."""
         return (1.0 - 2.0 * t) / (2.0 * t * (1.0 - t) + self.guard) * self.std(t)
 
 

@@ -60,7 +60,6 @@ class ClippedStudentT(StudentT):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent draws of ``shape`` = (B, ...) of the clipped law."""
         if self.is_gaussian:
             return super().sample(shape, rng=rng, dtype=dtype)
         g = torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
@@ -73,11 +72,9 @@ class ClippedStudentT(StudentT):
     def prior(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Draws of the Student-t law itself."""
         return super().sample(shape, rng=rng, dtype=dtype)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"ClippedStudentT(D={self.D}, low={self.low}, high={self.high})"
 
 
@@ -115,7 +112,6 @@ class RadiusClippedStudentT(StudentT):
     def prior(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Draws of the Student-t law, with their norms clipped."""
         e = self.sample(shape, rng=rng, dtype=dtype)
         if self.is_gaussian:
             return e
@@ -124,7 +120,6 @@ class RadiusClippedStudentT(StudentT):
         return _with_norm(e, allowed).to(dtype)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return (
             f"RadiusClippedStudentT(D={self.D}, scale={self.scale}, smallest={self.smallest}, "
             f"largest={self.largest})"

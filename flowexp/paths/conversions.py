@@ -139,19 +139,16 @@ class FromVelocity(Conversion):
 
     @property
     def data(self) -> Affine:
-        """``(sigma' x_t - sigma F) / W``."""
         c = self.c
         return Affine(c.d_sigma / c.wronskian, -c.sigma / c.wronskian)
 
     @property
     def noise(self) -> Affine:
-        """``(alpha F - alpha' x_t) / W``."""
         c = self.c
         return Affine(-c.d_alpha / c.wronskian, c.alpha / c.wronskian)
 
     @property
     def velocity(self) -> Affine:
-        """F."""
         return self._identity
 
 
@@ -160,17 +157,14 @@ class FromReversedVelocity(FromVelocity):
 
     @property
     def data(self) -> Affine:
-        """``(sigma' x_t + sigma F) / W``."""
         return negated(super().data)
 
     @property
     def noise(self) -> Affine:
-        """``-(alpha F + alpha' x_t) / W``."""
         return negated(super().noise)
 
     @property
     def velocity(self) -> Affine:
-        """-F."""
         return Affine(torch.zeros_like(self.c.alpha), -torch.ones_like(self.c.alpha))
 
 
@@ -179,17 +173,14 @@ class FromData(Conversion):
 
     @property
     def data(self) -> Affine:
-        """F."""
         return self._identity
 
     @property
     def noise(self) -> Affine:
-        """``(x_t - alpha F) / sigma``."""
         return Affine(1.0 / self.c.sigma, -self.c.alpha / self.c.sigma)
 
     @property
     def velocity(self) -> Affine:
-        """``(sigma' / sigma) x_t - (W / sigma) F``."""
         c = self.c
         return Affine(c.d_sigma / c.sigma, -c.wronskian / c.sigma)
 
@@ -199,17 +190,14 @@ class FromNoise(Conversion):
 
     @property
     def data(self) -> Affine:
-        """``(x_t - sigma F) / alpha``."""
         return Affine(1.0 / self.c.alpha, -self.c.sigma / self.c.alpha)
 
     @property
     def noise(self) -> Affine:
-        """F."""
         return self._identity
 
     @property
     def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t + (W / alpha) F``."""
         c = self.c
         return Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha)
 
@@ -219,17 +207,14 @@ class FromNegativeNoise(FromNoise):
 
     @property
     def data(self) -> Affine:
-        """``(x_t + sigma F) / alpha``."""
         return negated(super().data)
 
     @property
     def noise(self) -> Affine:
-        """``-F``."""
         return negated(super().noise)
 
     @property
     def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t - (W / alpha) F``."""
         return negated(super().velocity)
 
 
@@ -241,17 +226,14 @@ class FromNoiseAndVariance(FromNoise):
 
     @property
     def data(self) -> Affine:
-        """``(x_t - sigma F) / alpha``."""
         return leading(super().data)
 
     @property
     def noise(self) -> Affine:
-        """The first channels of F."""
         return leading(super().noise)
 
     @property
     def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t + (W / alpha) F``."""
         return leading(super().velocity)
 
 

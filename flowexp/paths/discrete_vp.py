@@ -72,7 +72,6 @@ class DiscreteVP(Schedule):
         return (k.to(torch.float64) + 1.0) / self.time_steps
 
     def unit_time(self, t: Tensor) -> Tensor:
-        """``t - 1/M``: level k over M."""
         return super().unit_time(t) - 1.0 / self.time_steps
 
     def coefficients(self, t: Tensor) -> Coefficients:
@@ -108,7 +107,6 @@ class DiscreteVP(Schedule):
         return torch.cat([totals.new_zeros(1), totals])
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return (
             f"DiscreteVP(beta_start={self.beta_start}, beta_end={self.beta_end}, p={self.p}, "
             f"time_steps={self.time_steps}, t_min={self.t_min}, t_max={self.t_max})"

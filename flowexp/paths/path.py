@@ -100,5 +100,4 @@ class Path(Identified):
         return expand_as(self.schedule.coefficients(as_float64(t)).sigma, e) * e
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"Path({self.schedule.identity()}, D={self.D}, source={self.source.identity()})"

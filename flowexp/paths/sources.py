@@ -20,11 +20,9 @@ class Gaussian(Source):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent normal draws of ``shape`` = (B, ...), on the generator's device."""
         return torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return "Gaussian()"
 
 
@@ -59,7 +57,6 @@ class StudentT(Source):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent draws of ``shape`` = (B, ...), on the generator's device."""
         g = torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
         if self.is_gaussian:
             return g
@@ -70,7 +67,6 @@ class StudentT(Source):
         return (wide / expand_as(torch.sqrt(mean_square), wide)).to(dtype)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"StudentT(D={self.D})"
 
 

@@ -37,12 +37,10 @@ class VE(Schedule):
         self._require_positive_t_min()
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives."""
         one, zero = torch.ones_like(t), torch.zeros_like(t)
         return Coefficients(one, t, zero, one, one)
 
     def time_at_nsr(self, nsr: Tensor) -> Tensor:
-        """The identity."""
         return nsr
 
     def unit_time(self, t: Tensor) -> Tensor:

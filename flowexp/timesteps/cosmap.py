@@ -18,7 +18,6 @@ class CosMap(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(0, 1)."""
         return 0.0, 1.0
 
     def quantile(self, u: Tensor) -> Tensor:
@@ -33,7 +32,6 @@ class CosMap(TimestepDistribution):
         return torch.atan2(t, 1.0 - t) * (2.0 / math.pi)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """``2 / (pi (1 - 2t + 2t^2))``."""
         t = value.to(torch.float64)
         density = 2.0 / (math.pi * (t**2 + (1.0 - t) ** 2))
         return torch.where((t >= 0.0) & (t <= 1.0), density, 0.0)

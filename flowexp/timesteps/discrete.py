@@ -33,15 +33,12 @@ class Fixed(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The time, twice."""
         return self.value, self.value
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The time."""
         return torch.full_like(as_float64(u), self.value)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """0 below the time, 1 from there on."""
         return (as_float64(value) >= self.value).to(torch.float64)
 
     def pdf(self, value: Tensor) -> Tensor:
@@ -79,7 +76,6 @@ class UniformGrid(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(low, high)."""
         return self.low, self.high
 
     def quantile(self, u: Tensor) -> Tensor:

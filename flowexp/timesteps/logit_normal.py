@@ -35,20 +35,16 @@ class LogitNormal(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(0, 1)."""
         return 0.0, 1.0
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``sigmoid(mean + std ndtri(u))``."""
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.to(torch.float64)))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``ndtr((logit value - mean) / std)``."""
         probability: Tensor = torch.special.ndtr(self._standardized(value))
         return probability
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density in t."""
         value = value.to(torch.float64)
         z = self._standardized(value)
         scale = self.std * math.sqrt(2.0 * math.pi) * value * (1.0 - value)

@@ -35,15 +35,12 @@ class LogNormal(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """All positive noise-to-signal ratios."""
         return 0.0, math.inf
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``exp(P_mean + P_std ndtri(u))``."""
         return torch.exp(self.P_mean + self.P_std * torch.special.ndtri(u.to(torch.float64)))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``ndtr((ln value - P_mean) / P_std)``."""
         probability: Tensor = torch.special.ndtr(self._standardized(value))
         return probability
 

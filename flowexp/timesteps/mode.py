@@ -35,11 +35,9 @@ class Mode(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(0, 1)."""
         return 0.0, 1.0
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``u + s (u - sin^2(pi u / 2))``."""
         u = u.to(torch.float64)
         return u + self.s * (u - torch.sin(0.5 * math.pi * u) ** 2)
 

@@ -30,19 +30,15 @@ class Stratified(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The law's support."""
         return self.law.support
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The law's quantile."""
         return self.law.quantile(u)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """The law's distribution function."""
         return self.law.cdf(value)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """The law's density."""
         return self.law.pdf(value)
 
     def uniforms(self, n: int, *, rng: torch.Generator) -> Tensor:

@@ -45,7 +45,6 @@ class UShaped(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(margin, 1 - margin)."""
         return self.margin, 1.0 - self.margin
 
     def quantile(self, u: Tensor) -> Tensor:
@@ -69,7 +68,6 @@ class UShaped(TimestepDistribution):
         return torch.where(value < 0.5, lower, 1.0 - lower)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density in t."""
         value = as_float64(value)
         width = 1.0 - 2.0 * self.margin
         density = torch.cosh(self.a * (value - 0.5) / width) / (width * math.sinh(0.5 * self.a))

@@ -27,20 +27,16 @@ class Uniform(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(low, high)."""
         return self.low, self.high
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``low + (high - low) u``."""
         return self.low + (self.high - self.low) * u.to(torch.float64)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``(value - low) / (high - low)``, clipped to [0, 1]."""
         value = value.to(torch.float64)
         return ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """``1 / (high - low)`` inside."""
         value = value.to(torch.float64)
         inside = (value >= self.low) & (value <= self.high)
         return inside.to(torch.float64) / (self.high - self.low)

@@ -36,12 +36,10 @@ class VPUniform(TimestepDistribution):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The noise-to-signal ratios of the VP path at eps_t and at 1."""
         low, high = self.quantile(torch.tensor([0.0, 1.0])).tolist()
         return low, high
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The ratio at ``s = eps_t + (1 - eps_t) u``."""
         eps = self.reference.t_min
         return self.reference.nsr(eps + (1.0 - eps) * as_float64(u))
 
