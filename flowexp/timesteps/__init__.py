@@ -1,4 +1,4 @@
-"""Timestep laws: the distribution of t in training."""
+"""Timestep distributions: how t is drawn in training."""
 
 from flowexp.timesteps.base import TimestepDistribution, check_compatible
 from flowexp.timesteps.beta import Beta

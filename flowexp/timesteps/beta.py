@@ -1,4 +1,4 @@
-"""The Beta law of t."""
+"""The Beta distribution of t."""
 
 import torch
 from torch import Tensor
@@ -27,10 +27,6 @@ class Beta(TimestepDistribution):
             raise ValueError(f"need a > 0 and b > 0, got a={a}, b={b}")
         self.a = float(a)
         self.b = float(b)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return 0.0, 1.0
 
     def quantile(self, u: Tensor) -> Tensor:
         from scipy.special import betaincinv

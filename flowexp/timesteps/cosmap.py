@@ -1,4 +1,4 @@
-"""The law that gives the linear path the cosine path's noise levels."""
+"""The distribution that gives the linear path the cosine path's noise levels."""
 
 import math
 
@@ -15,10 +15,6 @@ class CosMap(TimestepDistribution):
 
     Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1.
     """
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return 0.0, 1.0
 
     def quantile(self, u: Tensor) -> Tensor:
         """``sin / (sin + cos)`` of ``pi u / 2``."""

@@ -1,4 +1,4 @@
-"""Laws of finitely many times: what a student of one or of k steps is trained at."""
+"""Distributions over finitely many times, for students of one or of k steps."""
 
 import math
 
@@ -12,7 +12,7 @@ __all__ = ["Fixed", "UniformGrid"]
 
 
 class Fixed(TimestepDistribution):
-    """One time; at the source end the law of one-step distillation.
+    """One time; at the source end it is that of one-step distillation.
 
     Args:
         value: t, >= 0.
@@ -21,7 +21,7 @@ class Fixed(TimestepDistribution):
         ValueError: value is negative or not finite.
 
     Source: Liu et al., 2022, arXiv 2209.03003. Their code trains and samples at t = 0.999, where
-    the state is 0.999 e + 0.001 x and gives away a little of x; at t = 1 it is e alone.
+    the state is 0.999 e + 0.001 x and contains a little of x; at t = 1 it is e alone.
     """
 
     includes_end = True
@@ -47,13 +47,13 @@ class Fixed(TimestepDistribution):
 
 
 class UniformGrid(TimestepDistribution):
-    """``t = low + (high - low) j / points``, j = 1 .. points with equal odds.
+    """``t = low + (high - low) j / points``, j = 1 .. points with equal probability.
 
-    The times at which a student of ``points`` Euler steps is asked, and no others.
+    The times at which a student of ``points`` Euler steps is evaluated, and no others.
 
     Args:
         points: Number of times, >= 1.
-        low: Where sampling ends, >= 0; not itself a time of the law.
+        low: Where sampling ends, >= 0; never drawn itself.
         high: Where it starts.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The log-uniform law of the noise-to-signal ratio."""
+"""The log-uniform distribution of the noise level."""
 
 import math
 
@@ -14,10 +14,10 @@ __all__ = ["LogUniform"]
 class LogUniform(TimestepDistribution):
     """``ln(sigma / alpha)`` uniform between ``ln sigma_min`` and ``ln sigma_max``.
 
-    The noise levels that score-SDE's VE networks are trained with, carried over to every path.
+    The noise levels that score-SDE trains VE networks with, carried over to every path.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio, > 0.
+        sigma_min: Smallest noise level, > 0.
         sigma_max: Largest one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The logit-normal law of t."""
+"""The logit-normal distribution of t."""
 
 import math
 
@@ -23,8 +23,8 @@ class LogitNormal(TimestepDistribution):
     Raises:
         ValueError: std is not positive.
 
-    Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (0 and 1; same sense of t). The
-    CIFAR-10 law of facebookresearch/flow_matching is (-1.2, 1.2), cut at t = 1 - 1e-4.
+    Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (0 and 1; same sense of t). For
+    CIFAR-10, facebookresearch/flow_matching has (-1.2, 1.2), cut at t = 1 - 1e-4.
     """
 
     def __init__(self, *, mean: float = 0.0, std: float = 1.0) -> None:
@@ -32,10 +32,6 @@ class LogitNormal(TimestepDistribution):
             raise ValueError(f"std is {std}; expected a positive number")
         self.mean = float(mean)
         self.std = float(std)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return 0.0, 1.0
 
     def quantile(self, u: Tensor) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.to(torch.float64)))

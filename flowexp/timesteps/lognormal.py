@@ -1,4 +1,4 @@
-"""EDM's log-normal law of the noise-to-signal ratio."""
+"""EDM's log-normal distribution of the noise level."""
 
 import math
 
@@ -11,12 +11,12 @@ __all__ = ["LogNormal"]
 
 
 class LogNormal(TimestepDistribution):
-    """``ln(sigma / alpha) ~ N(P_mean, P_std^2)``: EDM's law, carried over to every path.
+    """``ln(sigma / alpha) ~ N(P_mean, P_std^2)``: EDM's distribution, carried over to every path.
 
-    On the linear path this is the logit-normal law of t with the same two numbers.
+    On the linear path this is the logit-normal distribution of t with the same two numbers.
 
     Args:
-        P_mean: Mean of the log noise-to-signal ratio.
+        P_mean: Mean of the log noise level.
         P_std: Its standard deviation, > 0.
 
     Raises:
@@ -45,7 +45,7 @@ class LogNormal(TimestepDistribution):
         return probability
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density in the noise-to-signal ratio, not in its logarithm."""
+        """Density in the noise level, not in its logarithm."""
         value = value.to(torch.float64)
         z = self._standardized(value)
         scale = self.P_std * math.sqrt(2.0 * math.pi) * value

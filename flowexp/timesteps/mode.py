@@ -1,4 +1,4 @@
-"""SD3's law with an adjustable mode in the middle of the path."""
+"""SD3's distribution with an adjustable mode in the middle of the path."""
 
 import math
 
@@ -14,7 +14,7 @@ _HALVINGS = 60
 
 
 class Mode(TimestepDistribution):
-    """``t = u + s (u - sin^2(pi u / 2))``, u uniform; s = 0 is the uniform law.
+    """``t = u + s (u - sin^2(pi u / 2))``, u uniform; s = 0 is uniform.
 
     s > 0 favours the middle of the path, s < 0 its two ends. The published form
     ``1 - u - s (cos^2(pi u / 2) - 1 + u)`` is this one at 1 - u.
@@ -32,10 +32,6 @@ class Mode(TimestepDistribution):
         if not -1.0 <= s <= _LARGEST_SCALE:
             raise ValueError(f"s is {s}; expected a number in [-1, {_LARGEST_SCALE:.4f}]")
         self.s = float(s)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return 0.0, 1.0
 
     def quantile(self, u: Tensor) -> Tensor:
         u = u.to(torch.float64)

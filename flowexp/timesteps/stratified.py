@@ -1,4 +1,4 @@
-"""Stratified draws from any law of t."""
+"""Stratified draws from any timestep distribution."""
 
 import torch
 from torch import Tensor
@@ -12,13 +12,13 @@ _LARGEST_UNIFORM = 1.0 - 2.0**-53
 
 
 class Stratified(TimestepDistribution):
-    """One draw from each of n equally probable strata of ``law``, in random order.
+    """One draw from each of n equally probable strata of a distribution, in random order.
 
-    Each time still follows ``law``; the batch covers it evenly, which lowers the variance of the
-    loss between batches. With several devices the strata are those of each device's own batch.
+    Each time still follows the distribution; the batch covers it evenly, which lowers the variance
+    of the loss between batches. With several devices the strata are those of each device's batch.
 
     Args:
-        law: The law of each time.
+        law: The distribution of each time.
 
     Source: Kingma et al., Variational Diffusion Models, 2021, arXiv 2107.00630, low-discrepancy
     sampler (there with one shared offset; here with one uniform number per stratum).
@@ -42,7 +42,7 @@ class Stratified(TimestepDistribution):
         return self.law.pdf(value)
 
     def uniforms(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``(stratum + u) / n``; strata in random order, so that no row owns a noise level."""
+        """``(stratum + u) / n``, strata in random order: no row is tied to a noise level."""
         stratum = torch.randperm(n, generator=rng, device=rng.device)
         u = (stratum + open_uniform((n,), rng=rng)) / n
         return u.clamp(max=_LARGEST_UNIFORM)

@@ -1,4 +1,4 @@
-"""RF++'s U-shaped law of t."""
+"""RF++'s U-shaped distribution of t."""
 
 import math
 
@@ -23,16 +23,16 @@ class UShaped(TimestepDistribution):
     these have near the ends.
 
     Args:
-        a: Steepness, in (0, 100]; a -> 0 is the uniform law.
+        a: Steepness, in (0, 100]; a -> 0 is uniform.
         margin: m, distance of the draws from 0 and 1, in [0, 1/2).
 
     Raises:
         ValueError: A number is out of range.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, and its authors' t_dist.py, which is followed:
-    ``e^{a u}`` or its mirror image, with equal odds; a = 4 in all released runs. The paper writes
-    ``p(u)`` proportional to ``e^{a u} + e^{-a u}`` on [0, 1], which increases and has no second
-    arm. The authors draw mirrored times in pairs within a batch; here draws are independent.
+    ``e^{a u}`` or its mirror image, with equal probability; a = 4 in all released runs. The paper
+    writes ``p(u)`` proportional to ``e^{a u} + e^{-a u}`` on [0, 1], which increases and has no
+    second arm. The authors draw mirrored times in pairs within a batch; here draws are independent.
     """
 
     def __init__(self, *, a: float = 4.0, margin: float = 1e-5) -> None:

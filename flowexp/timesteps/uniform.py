@@ -1,4 +1,4 @@
-"""The uniform law of t."""
+"""The uniform distribution of t."""
 
 import torch
 from torch import Tensor
