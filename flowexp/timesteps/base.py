@@ -69,7 +69,8 @@ def check_compatible(distribution: TimestepDistribution, schedule: Schedule) -> 
     if high <= 1.0 < schedule.t_max:
         raise ValueError(
             f"the timestep distribution {distribution!r} draws t in ({low:g}, {high:g}), but on "
-            f"the path {schedule!r} time runs from {schedule.t_min:g} to {schedule.t_max:g}; {remedy}"
+            f"the path {schedule!r} time runs from {schedule.t_min:g} to {schedule.t_max:g}; "
+            f"{remedy}"
         )
     if low < 0.0 or high > max(schedule.t_max, 1.0):
         raise ValueError(
