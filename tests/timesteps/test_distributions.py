@@ -1,4 +1,4 @@
-"""Every distribution of t: density, distribution function and quantile agree; draws follow the distribution.
+"""Every distribution of t: density, cdf and quantile agree, and draws follow them.
 
 Each Kolmogorov-Smirnov test takes 100,000 draws with a fixed seed and fails at p < 1e-3: a correct
 distribution fails for one seed in a thousand.
