@@ -13,12 +13,12 @@ __all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
 
 
 class _Direct(Parameterization):
-    """F is a prediction; the network sees ``time_scale * unit_time(t)``.
+    """F is a prediction; c_noise is ``time_scale * unit_time(t)``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise. SiT and torchcfm give the network t itself
-            (1); score-SDE and rectified flow's code 999 t, DDPM its step index. The larger it is,
-            the less smooth in time the velocity, and the more steps an adaptive solver takes.
+        time_scale: Factor of the unit time in c_noise. SiT and torchcfm use t itself (1);
+            score-SDE and rectified flow's code 999 t, DDPM the step index. A larger factor makes
+            the velocity less smooth in time, and an adaptive solver takes more steps.
     """
 
     def __init__(self, *, time_scale: float = 1.0) -> None:
@@ -48,8 +48,8 @@ class NoisePrediction(_Direct):
 
     Args:
         time_scale: Factor of the unit time in c_noise.
-        min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers ask; SiT
-            keeps 1e-3 away from the end with this head.
+        min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers evaluate
+            the velocity; SiT keeps 1e-3 away from the end with this head.
 
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
     """
@@ -71,11 +71,11 @@ class NoisePrediction(_Direct):
 
 
 class DataPrediction(_Direct):
-    """F is the data x (a denoiser). Singular where sigma = 0: samplers ask down to ``min_sigma``.
+    """F is the data x (a denoiser). Singular where sigma = 0, so sampling ends at ``min_sigma``.
 
     Args:
         time_scale: Factor of the unit time in c_noise.
-        min_sigma: Smallest noise-to-signal ratio at which samplers ask for a velocity.
+        min_sigma: Smallest noise level at which samplers evaluate the velocity.
 
     Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, section 4 (prediction
     of x).

@@ -1,4 +1,4 @@
-"""Paths: a schedule (alpha, sigma) joined with the law of the source e."""
+"""Paths: a schedule (alpha, sigma) joined with a source, the distribution of e."""
 
 from flowexp.paths.affine import Affine
 from flowexp.paths.base import Coefficients, Schedule, Source

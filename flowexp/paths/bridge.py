@@ -116,8 +116,8 @@ def bridge_point(
     """State and conditional velocity of a bridge over ``path``.
 
     Args:
-        path: Gives alpha and sigma; its time must run over [0, 1].
-        noise: The law of gamma.
+        path: Alpha and sigma; its time must run over [0, 1].
+        noise: Gamma as a function of time.
         x: Data, (B, ...).
         e: Source, (B, ...).
         t: Times, (B,).

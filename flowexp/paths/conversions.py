@@ -1,8 +1,8 @@
-"""The one place where velocity, data and noise become each other.
+"""Conversions between velocity, data and noise; nothing else converts them.
 
 With ``W = alpha sigma' - alpha' sigma`` (the Wronskian, positive), every prediction is affine in
 the state and the network's output F: ``prediction = a(t) x_t + b(t) F``. The coefficients are
-written per kind of output and simplified on paper, so that none of them is a difference of nearly
+written per kind of output and simplified by hand, so that none of them is a difference of nearly
 equal numbers:
 
 ========  =========================  ==========================  ===============================
@@ -40,8 +40,8 @@ __all__ = [
 class Conversion(ABC):
     """How the network's output F becomes each of the three linear predictions.
 
-    The coefficients of a prediction are computed when it is asked for: a sampler that needs the
-    velocity does not pay for the others.
+    Coefficients are computed on access: a sampler that needs the velocity does not pay for the
+    other predictions.
 
     Args:
         c: The schedule at t.
@@ -71,8 +71,8 @@ class Conversion(ABC):
     def rows(self) -> list["Conversion"]:
         """One conversion per row of coefficients (K,) or (K, B).
 
-        Their coefficients are computed for all times at once, when the first of them is asked:
-        beside a small network, tensor arithmetic on single numbers is what costs.
+        Coefficients are computed for all times at once, on the first access: with a small network,
+        tensor arithmetic on single numbers dominates the cost.
         """
         table = _Table(self)
         return [_Row(table, i) for i in range(len(self.c.alpha))]
@@ -106,7 +106,7 @@ class _Table:
 
 
 class _Row(Conversion):
-    """A conversion at one time of a table; what is not asked for is not computed."""
+    """A conversion at one time of a table."""
 
     table: _Table
     index: int
