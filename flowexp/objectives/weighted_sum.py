@@ -16,14 +16,14 @@ class WeightedSum(Objective):
     """``sum_i w_i L_i`` of objectives on the same pairs, times and model.
 
     SlimFlow's distillation is the sum of a regression onto stored pairs and of
-    :class:`FlowGuided`. Each part's mean is logged under its name, with its own metrics behind it.
+    :class:`FlowGuided`. Each part's mean is logged under its name, its metrics with that prefix.
 
     Args:
-        parts: The objectives by name; those that draw share the generator, in this order.
+        parts: The objectives by name; they share the generator, in this order.
         weights: Factor of each, by the same names; None = 1 for all.
 
     Raises:
-        ValueError: There are no parts, or weights of other names.
+        ValueError: parts is empty, or weights has other names.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ noise-to-signal ratio). Everything that depends on time only is computed in floa
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,10 +43,14 @@ class Coefficients:
         columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
         return [Coefficients(*row) for row in zip(*(c.unbind() for c in columns), strict=True)]
 
-    def to(self, device: torch.device) -> "Coefficients":
-        """The same on a device."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Coefficients":
+        """The coefficients with ``change`` applied to every field."""
         columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
-        return Coefficients(*(c.to(device) for c in columns))
+        return Coefficients(*(change(c) for c in columns))
+
+    def to(self, device: torch.device) -> "Coefficients":
+        """The coefficients on a device."""
+        return self.map(lambda c: c.to(device))
 
 
 class Schedule(Identified, ABC):

@@ -173,7 +173,8 @@ NOT_SELECTED_BY_NAME = {"networks.LeveledUNet", "samplers.RungeKutta"}
 _ABSTRACT = {"ABC", "Protocol"}
 _PARTS = {"Schedule", "Coupling", "TimestepDistribution", "Network", "Parameterization",
           "Objective", "Sampler", "FixedStepSampler", "MultistepSampler", "Statistics", "TimeGrid",
-          "Guidance", "Task", "Weighting", "Premetric", "ImageNetwork", "BetweenLevels"}  # fmt: skip
+          "Guidance", "Task", "Weighting", "Premetric", "ImageNetwork",
+          "BetweenLevels"}  # fmt: skip
 
 
 def _is_a_choice(node: ast.ClassDef) -> bool:
