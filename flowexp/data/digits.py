@@ -25,7 +25,7 @@ class Digits(Dataset):
         resolution: 8.
         channels: 1.
         num_classes: 10.
-        hflip: Whether training may show mirrored pictures.
+        hflip: Whether training mirrors pictures at random.
     """
 
     class_names = tuple(str(digit) for digit in range(10))
@@ -39,9 +39,7 @@ class Digits(Dataset):
             num_classes=num_classes,
             hflip=hflip,
         )
-        self._require("channels", channels, [1])
-        self._require("resolution", resolution, [8])
-        self._require("num_classes", num_classes, [10])
+        self._require_declared(channels=[1], resolution=[8], num_classes=[10])
 
     def locate(self) -> None:
         if not self._file().is_file():
@@ -53,7 +51,7 @@ class Digits(Dataset):
 
     @staticmethod
     def _file() -> Path:
-        """Where scikit-learn keeps them; importing it to ask takes longer than a short job."""
+        """The file in scikit-learn's package, found without the slow import."""
         package = find_spec("sklearn")
         folder = package.submodule_search_locations if package is not None else None
         return Path(folder[0] if folder else "sklearn", "datasets", "data", "digits.csv.gz")
