@@ -29,8 +29,8 @@ class DiT(ImageNetwork):
     The label table has one more row for "no label". Float label vectors are mixtures of rows.
 
     Args:
-        img_resolution: Height and width of the images or latents; other sizes are refused when the
-            network is called, because the position embedding is fixed.
+        img_resolution: Height and width of the images or latents; calls with other sizes are
+            refused, because the position embedding is fixed.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         label_dim: Number of classes or length of the label vectors; 0 = unconditional.
@@ -168,7 +168,7 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class _Modulation(nn.Sequential):
-    """Shifts, scales and gates as an affine function of silu(condition), all zero at the start."""
+    """Shifts, scales and gates as an affine function of silu(condition), initially all zero."""
 
     def close(self) -> None:
         for module in self:
@@ -206,7 +206,7 @@ class _NoiseEmbedder(nn.Module):
 
 
 class _LabelEmbedder(nn.Module):
-    """Table of label rows; the last row stands for "no label" (an all-zero vector)."""
+    """Table of label rows; the last row is "no label" (an all-zero vector)."""
 
     def __init__(self, label_dim: int, hidden_size: int) -> None:
         super().__init__()

@@ -16,11 +16,11 @@ __all__ = ["UNet"]
 class UNet(ImageNetwork):
     """U-Net with scale-shift conditioning that can work on a folded image.
 
-    With ``pixel_unshuffle`` = 2 all levels see the image folded to half its size and four times its
-    channels, which is about four times faster. Predicting the folded image pixel by pixel leaves a
-    2 x 2 checker texture, because neighbouring pixels then come from different output channels; so
-    a head at full resolution follows the unfolding: it sees the unfolded features next to the
-    input itself, and two 3 x 3 convolutions treat all pixels alike.
+    With ``pixel_unshuffle`` = 2 all levels work on the image folded to half its size and four times
+    its channels, which is about four times faster. Predicting the folded image directly leaves a
+    2 x 2 checkerboard texture, because neighbouring pixels come from different output channels; so
+    a head at full resolution follows the unfolding: two 3 x 3 convolutions of the unfolded features
+    and the input, which treat all pixels alike.
 
     Args:
         img_resolution: Height and width of the images in pixels.
@@ -133,7 +133,7 @@ class UNet(ImageNetwork):
                 )
                 channels = width
             if level > 0:
-                # 1x1 before enlarging: a 3x3 after it would cost as much as a whole block.
+                # 1x1 before upsampling: a 3x3 after it would cost as much as a whole block.
                 self.ups.append(nn.Conv2d(channels, self.widths[level - 1], 1))
                 channels = self.widths[level - 1]
 
@@ -284,7 +284,7 @@ class _UnfoldingHead(nn.Module):
 
 
 def _scale_shift(h: Tensor, condition: Tensor) -> Tensor:
-    """H (1 + scale) + shift with (scale, shift) of shape (B, C) each, side by side."""
+    """``h (1 + scale) + shift``; ``condition`` is scale and shift concatenated, (B, 2 C)."""
     scale, shift = condition.to(h.dtype)[:, :, None, None].chunk(2, dim=1)
     return torch.addcmul(shift, h, scale + 1)
 
