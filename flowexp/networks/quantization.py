@@ -32,8 +32,8 @@ class Quantize(WeightTransform):
     """Weights rounded to ``2^bits`` levels between the smallest and the largest of their tensor.
 
     A parameter is changed if its name contains ``include`` and none of ``exclude``. The defaults
-    are the authors': in their networks "32" excludes every layer of the 32 x 32 level, including the
-    first and the last convolution.
+    are the authors': in their networks "32" excludes every layer of the 32 x 32 level, the first
+    and the last convolution among them.
 
     Args:
         bits: Bits per weight, 2 .. 16 (5 .. 9 as published).

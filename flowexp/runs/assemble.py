@@ -1,6 +1,6 @@
 """From a checked config to objects: the one place that builds a model and its pipeline."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ __all__ = [
     "build_model",
     "describe",
     "resolve_device",
-    "training_parts",
 ]
 
 Config = Mapping[str, Any]
@@ -106,41 +105,6 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
     return Built(part["dataset"], model, part["guidance"], pipeline)
-
-
-def training_parts(config: Config, parts: Built) -> dict[str, Any]:
-    """Build augmentation, coupling, timestep distribution and objective; refuse misfits.
-
-    Args:
-        config: Plain, resolved config of a training run.
-        parts: The model they are for.
-
-    Returns:
-        The four parts by the names of their groups.
-
-    Raises:
-        UsageError: The augmentation's labels are not the network's, the law draws times outside the
-            path's range, or the coupling or the objective is not defined on this path.
-    """
-    from flowexp.networks.base import augment_dim_of
-    from flowexp.timesteps import check_compatible
-
-    names = ("augmentation", "coupling", "timestep", "objective")
-    built = {name: instantiate(config[name], key=name) for name in names}
-    path, augment_dim = parts.model.path, augment_dim_of(parts.network)
-    checks: dict[str, Callable[[], None]] = {
-        "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
-        "augmentation": lambda: built["coupling"].check_augmentation(built["augmentation"]),
-        "coupling": lambda: built["coupling"].check_path(path),
-        "timestep": lambda: check_compatible(built["timestep"], path.schedule),
-        "objective": lambda: built["objective"].check_path(path),
-    }
-    for key, run in checks.items():
-        try:
-            run()
-        except ValueError as error:
-            raise UsageError(f"{error}.", key=key) from error
-    return built
 
 
 def resolve_device(name: str) -> str:
