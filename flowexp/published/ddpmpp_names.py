@@ -44,7 +44,7 @@ class _Module:
 
     @property
     def resamples(self) -> bool:
-        """Whether a block changes the resolution: it has a shortcut that its widths do not need."""
+        """Whether a block changes the resolution: its shortcut is not needed for its widths."""
         if self.kind != "block" or "Conv_2.weight" not in self.tensors:
             return False
         width: Tensor = self.tensors["Conv_0.weight"]
@@ -79,7 +79,7 @@ def ddpmpp_part(state: Mapping[str, Tensor]) -> Part:
         position += attention[-1] + (level < levels - 1)
     mult = mults[per_level - 1 :: per_level]
     if not any(attention):
-        raise _another("no level has attention, so its resolution cannot be told")
+        raise _another("no level has attention, so its resolution is unknown")
     return network_part(
         "SongUNet",
         {
@@ -180,7 +180,7 @@ def _next(modules: Iterator[_Module], kind: str, name: str) -> _Module:
     module = next(modules, None)
     if module is None or module.kind != kind:
         found = "nothing" if module is None else f"a layer of kind {module.kind}"
-        raise _another(f"{found} stands where {name} should be")
+        raise _another(f"{found} in place of {name}")
     return module
 
 

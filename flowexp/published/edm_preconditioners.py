@@ -20,7 +20,7 @@ class Preconditioner:
         option: Option of the ``parameterization`` group.
         arguments: The option's arguments, from the authors' constructor arguments.
         names: The constructor's parameters in their order; those of the network follow.
-        takes_range: Whether the option is told the noise levels between which samplers ask.
+        takes_range: Whether the option has the range of noise levels as arguments.
     """
 
     option: str
@@ -87,12 +87,12 @@ def preconditioner(class_name: str) -> Preconditioner:
     """The entry for a class of the authors' code.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The class is unknown.
     """
     if class_name not in PRECONDITIONERS:
         raise UsageError(
             f"{class_name!r} is not a preconditioner that can be imported.",
             key="file",
-            remedy=f"Known are: {', '.join(PRECONDITIONERS)}.",
+            remedy=f"Known preconditioners: {', '.join(PRECONDITIONERS)}.",
         )
     return PRECONDITIONERS[class_name]

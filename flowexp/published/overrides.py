@@ -22,11 +22,11 @@ _DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
 
 
 def published_overrides(published: "Published", *, given: Sequence[str] = ()) -> list[str]:
-    """Overrides of ``train`` that make its config that of a published model.
+    """Overrides of ``train`` that give the config of a published model.
 
     Args:
-        published: What a file says.
-        given: What the user chose; a group chosen there is left out here.
+        published: The model.
+        given: The user's overrides; groups chosen there are left out.
     """
     chosen = {text.lstrip("+~").partition("=")[0] for text in given}
     own = list(_dataset(published.shape))
@@ -38,7 +38,7 @@ def published_overrides(published: "Published", *, given: Sequence[str] = ()) ->
 
 
 def override(key: str, value: object) -> str:
-    """An override in Hydra's grammar, quoted as its value needs."""
+    """An override in Hydra's grammar, quoted if necessary."""
     return f"{key}={_value(value)}"
 
 
@@ -63,7 +63,7 @@ def _value(value: object) -> str:
 
 
 def _dataset(shape: "Shape") -> Iterator[str]:
-    """A dataset of the right shape; one of the user's own where flowexp has none."""
+    """A data set of this shape, or the user's own image folder if flowexp has none."""
     for option, classes in _DATASETS.get((shape.resolution, shape.channels), ()):
         if shape.label_dim == classes or (shape.label_dim == 0 and option != "imagenet64"):
             yield f"dataset={option}"
