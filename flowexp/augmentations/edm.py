@@ -25,13 +25,7 @@ from flowexp.augmentations.geometric import (
     Scaling,
     Stretching,
 )
-from flowexp.augmentations.pixel import (
-    PixelTransform,
-    QuarterTurns,
-    WholePixelShift,
-    XFlip,
-    YFlip,
-)
+from flowexp.augmentations.pixel import PixelTransform, QuarterTurns, WholePixelShift, XFlip, YFlip
 from flowexp.augmentations.resampling import resample
 
 __all__ = ["EDMAugmentation"]

@@ -65,13 +65,7 @@ class Chords(Coupling):
             return {key: torch.from_numpy(stored[key]) for key in stored.files}
 
     def pair(
-        self,
-        x: Tensor,
-        e: Tensor,
-        conditions: Conditions,
-        *,
-        rng: torch.Generator,
-        **_: object,
+        self, x: Tensor, e: Tensor, conditions: Conditions, *, rng: torch.Generator, **_: object
     ) -> Pairs:
         """As many stored chords as ``x`` has rows, drawn by ``rng``.
 

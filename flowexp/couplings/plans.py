@@ -26,13 +26,7 @@ class PlanCoupling(Coupling):
         """Indices (i, j), (B,) each: source row i goes with data row j."""
 
     def pair(
-        self,
-        x: Tensor,
-        e: Tensor,
-        conditions: Conditions,
-        *,
-        rng: torch.Generator,
-        **_: object,
+        self, x: Tensor, e: Tensor, conditions: Conditions, *, rng: torch.Generator, **_: object
     ) -> Pairs:
         """Rows of x and of all conditions gathered by the same index, rows of e by theirs.
 

@@ -42,11 +42,7 @@ class SharedValues:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        first_layer: int = 0,
-        device: torch.device | str | None = None,
+        self, network: nn.Module, *, first_layer: int = 0, device: torch.device | str | None = None
     ) -> None:
         places = attention_values(network)
         if not 0 <= first_layer < len(places):

@@ -44,12 +44,7 @@ def without_condition(value: Tensor) -> Tensor:
 
 
 def label_vectors(
-    labels: Tensor | None,
-    *,
-    label_dim: int,
-    batch: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    labels: Tensor | None, *, label_dim: int, batch: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Labels of either form as vectors (batch, label_dim); "no label" gives zeros.
 

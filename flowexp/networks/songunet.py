@@ -117,11 +117,7 @@ class OutputBranch:
         made: dict[str, nn.Module] = {}
         if self.every_level and not coarsest:
             made["aux_up"] = Conv2d(
-                out_channels,
-                out_channels,
-                kernel=0,
-                up=True,
-                resample_filter=style.resample_filter,
+                out_channels, out_channels, kernel=0, up=True, resample_filter=style.resample_filter
             )
         made["aux_norm"] = GroupNorm(channels, eps=style.eps)
         made["aux_conv"] = Conv2d(channels, out_channels, kernel=3, init=style.init_zero)

@@ -114,11 +114,7 @@ class FlowGuided(Objective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The unweighted loss per sample, (B,), and its parts.
 
-        Args:
-            model: The student.
-            e: Source draws, (B, ...).
-            t: Times of the second evaluation, (B,), float64.
-            conditions: Conditions of student and teacher.
+        ``e`` are source draws, (B, ...), ``t`` the times of the second evaluation, (B,), float64.
         """
         last = model.path.schedule.t_max if self.start_time is None else self.start_time
         start = torch.full_like(t, last)
@@ -147,12 +143,7 @@ class FlowGuided(Objective):
     ) -> Tensor:
         """``e - x_T``, the mean velocity of the two jumps, without gradient.
 
-        Args:
-            e: Source draws, (B, ...).
-            t: Times of the second evaluation, (B,), float64.
-            start: Time of the first, (B,), float64.
-            student: The student's velocity at e.
-            conditions: Conditions of the teacher.
+        The first evaluation is at time ``start``, (B,), where ``student`` is the student's velocity.
         """
         if self.student_first:
             first = student.detach()

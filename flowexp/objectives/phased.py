@@ -39,7 +39,7 @@ class Segment:
 def segment_between(
     x_start: Tensor, start: Coefficients, x_end: Tensor, end: Coefficients
 ) -> Segment:
-    """The pair on whose path both states lie; defined where alpha is 0, too.
+    """The pair on whose path both states lie; defined at alpha = 0 too.
 
     ``e = (alpha_e x_s - alpha_s x_e) / d``, ``x = (sigma_s x_e - sigma_e x_s) / d``,
     ``d = alpha_e sigma_s - alpha_s sigma_e``.
@@ -132,14 +132,7 @@ class PhasedRectification(Objective):
     def walk(
         self, x: Tensor, start: Tensor, end: Tensor, *, conditions: Mapping[str, Tensor | None]
     ) -> Tensor:
-        """The teacher's state at the end of each segment, by DDIM.
-
-        Args:
-            x: States at the starts, (B, ...).
-            start: Their times, (B,).
-            end: Times of the ends, (B,).
-            conditions: Conditions of the teacher.
-        """
+        """The teacher's states (B, ...) at times ``end``, (B,), by DDIM from ``x`` at ``start``."""
         schedule, (low, _) = self.teacher.path.schedule, self.teacher.time_range
         length = schedule.t_max / self.segments / self.substeps
         t = start

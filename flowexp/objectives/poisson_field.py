@@ -139,14 +139,10 @@ class PoissonField(Objective):
         D: float,
         groups: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The normalised field of a set of charges: along x, (B, ...), and along z, (B,).
+        """The normalised field at ``points``: along x, (B, ...), and along z, (B,).
 
-        Args:
-            points: Where the field is evaluated.
-            reference: The charges, (K, ...).
-            D: Further dimensions of the space; 1 = PFGM.
-            groups: Groups of points and charges, see
-                :func:`~flowexp.objectives.finite_set.finite_set_mean`.
+        The charges are ``reference``, (K, ...), in a space with ``D`` extra dimensions; for
+        ``groups`` see :func:`~flowexp.objectives.finite_set.finite_set_mean`.
         """
         mean = finite_set_mean(points.x, points.level, reference=reference, D=D, groups=groups)
         return normalized_field(mean - points.x, points.level, gamma=self.gamma)

@@ -13,11 +13,7 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.parameterizations.base import (
-    BetweenLevels,
-    NetworkInputs,
-    bounded_input_scale,
-)
+from flowexp.parameterizations.base import BetweenLevels, NetworkInputs, bounded_input_scale
 from flowexp.paths import Affine, Coefficients, Conversion, Schedule
 
 __all__ = ["FieldConversion", "PoissonFieldPrediction", "normalized_field"]
