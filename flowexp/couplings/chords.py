@@ -28,7 +28,7 @@ class Chords(Coupling):
     mean velocity over the interval that follows. All chords are held in memory.
 
     Args:
-        run: Directory of the run whose trajectories they are, the teacher.
+        run: Directory of the teacher's run.
         name: Name of the stored chords; None = the only ones of that run.
 
     Raises:

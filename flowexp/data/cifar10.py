@@ -47,15 +47,13 @@ class CIFAR10(Dataset):
     """CIFAR-10: 50,000 pictures for training, 10,000 held out.
 
     ``cifar-10-python.tar.gz``, or its unpacked folder ``cifar-10-batches-py``, must be in ``root``
-    or, if that is None, in ``$FLOWEXP_DATA`` or the cache.
+    or, if that is None, in ``$FLOWEXP_DATA`` or the cache. The other
+    arguments only declare what is fixed.
 
     Args:
         root: Folder to look in, or the archive itself, instead of the usual folders.
         download: Fetch a missing archive from the publisher into the cache.
         in_memory: Keep the pictures in memory (150 MB) instead of mapping the cached file.
-        resolution: 32.
-        channels: 3.
-        num_classes: 10.
         hflip: Whether training mirrors pictures at random.
     """
 

@@ -19,12 +19,10 @@ _HELDOUT_PER_CLASS = 30
 class Digits(Dataset):
     """1,497 pictures for training, 300 held out (30 of each class, evenly spaced in the file).
 
-    The file's values 0..16 become levels round(v * 255 / 16).
+    The file's values 0..16 become levels round(v * 255 / 16). The other arguments only declare what
+    is fixed.
 
     Args:
-        resolution: 8.
-        channels: 1.
-        num_classes: 10.
         hflip: Whether training mirrors pictures at random.
     """
 

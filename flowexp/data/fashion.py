@@ -74,8 +74,6 @@ class Fashion10k(_Fashion):
 
     Args:
         resolution: 28, or 32 to pad with zeros.
-        channels: 1.
-        num_classes: 10.
         hflip: Whether training mirrors pictures at random (all shoes point to the left).
     """
 
@@ -119,8 +117,6 @@ class FashionMNIST(_Fashion):
         root: Folder to look in instead of the usual ones.
         download: Fetch missing files from the publisher into the cache.
         resolution: 28, or 32 to pad with zeros.
-        channels: 1.
-        num_classes: 10.
         hflip: Whether training mirrors pictures at random.
     """
 

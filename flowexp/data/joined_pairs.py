@@ -50,22 +50,27 @@ def _floats(images: Array) -> Array:
 
 def _require_alike(stores: Sequence[PairStore]) -> None:
     first = stores[0]
+    wanted = _common_properties(first)
     for other in stores[1:]:
-        for name in ("shape", "num_classes", "guidance"):
-            mine, theirs = getattr(first.manifest, name), getattr(other.manifest, name)
+        for name, theirs in _common_properties(other).items():
+            mine = wanted[name]
             if mine != theirs:
                 raise UsageError(
                     f"{first.path} and {other.path} differ in {name}: {mine} and {theirs}.",
                     key="pairs",
                     remedy="Join only pairs of one teacher and one guidance.",
                 )
-        if first.manifest.teacher["sha256"] != other.manifest.teacher["sha256"]:
-            raise UsageError(
-                f"{first.path} and {other.path} were made by different teachers.",
-                key="pairs",
-                remedy="Join only pairs of one teacher and one guidance.",
-            )
     _refuse_common_pairs(stores)
+
+
+def _common_properties(store: PairStore) -> dict[str, object]:
+    m = store.manifest
+    return {
+        "shape": m.shape,
+        "num_classes": m.num_classes,
+        "guidance": m.guidance,
+        "teacher": m.teacher["sha256"],
+    }
 
 
 def _refuse_common_pairs(stores: Sequence[PairStore]) -> None:

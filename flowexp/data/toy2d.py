@@ -6,6 +6,7 @@ the ``sigma_data`` that EDM's preconditioning assumes. Points are data x without
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -158,13 +159,11 @@ class SwissRoll(_Toy2d):
         low, high = self._ends
         length = high - low
 
-        def mean_of(antiderivative: tuple[float, float]) -> float:
-            return (antiderivative[1] - antiderivative[0]) / length
+        def mean_of(antiderivative: Callable[[float], float]) -> float:
+            return (antiderivative(high) - antiderivative(low)) / length
 
-        x = mean_of((_x(low), _x(high)))
-        y = mean_of((_y(low), _y(high)))
-        square = mean_of((low**3 / 6, high**3 / 6))
-        wave = mean_of((_wave(low), _wave(high)))
+        x, y, wave = mean_of(_x), mean_of(_y), mean_of(_wave)
+        square = mean_of(lambda a: a**3 / 6)
         return (x, y), (square + wave - x**2, square - wave - y**2)
 
 

@@ -29,21 +29,15 @@ class DhariwalUNet(LeveledUNet):
     """ADM U-Net: adaptive group norm, attention with 64 channels per head.
 
     Blocks with fewer than 64 channels have no attention, whatever ``attn_resolutions`` says (as in
-    the authors' code).
+    the authors' code). Arguments not listed here are those of :class:`ImageNetwork`.
 
     Args:
-        img_resolution: Height and width of the images in pixels.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         model_channels: Base number of channels.
         channel_mult: Channel multiplier of each level, finest first.
         channel_mult_emb: Length of the conditioning vector over model_channels.
         num_blocks: Residual blocks per level.
         attn_resolutions: Resolutions (after padding) with self-attention.
         dropout: Dropout probability in the blocks.
-        label_dropout: Probability of dropping a label in training.
 
     Raises:
         ValueError: If an argument is out of range.

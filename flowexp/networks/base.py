@@ -243,12 +243,12 @@ class ImageNetwork(Network):
     """A network on images of any size: pads the input to fit its levels and crops the output.
 
     Sizes that are a multiple of ``min_multiple`` (all published square configurations) are
-    unchanged; 28 x 28 images, for example, become 32 x 32 for four levels.
+    unchanged; 28 x 28 images, for example, become 32 x 32 for four levels. Arguments not listed
+    here are those of :class:`Network`.
 
     Args:
         img_resolution: Height and width of the images in pixels.
         min_multiple: Height and width are padded to a multiple of this.
-        in_channels: This and the remaining arguments: see :class:`Network`.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -27,15 +27,11 @@ class DiT(ImageNetwork):
     tokens = patches W + sincos position;  c = emb(c_noise) + label row;  blocks;  final layer
 
     The label table has one more row for "no label". Float label vectors are mixtures of rows.
+    Arguments not listed here are those of :class:`ImageNetwork`.
 
     Args:
         img_resolution: Height and width of the images or latents; calls with other sizes are
             refused, because the position embedding is fixed.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        label_dropout: Probability of dropping a label in training.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         patch_size: Height and width of a patch in pixels.
         hidden_size: Width of the tokens, a multiple of 4.
         depth: Number of blocks.

@@ -303,21 +303,16 @@ class SongUNet(LeveledUNet):
     """U-Net of DDPM++ (positional, standard, [1, 1]) and NCSN++ (fourier, residual, [1, 3, 3, 1]).
 
     Level l works at resolution R / 2^l with model_channels * channel_mult[l] channels, where R is
-    ``img_resolution`` rounded up to a multiple of 2^(levels - 1).
+    ``img_resolution`` rounded up to a multiple of 2^(levels - 1). Arguments not listed here are
+    those of :class:`ImageNetwork`.
 
     Args:
-        img_resolution: Height and width of the images in pixels.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         model_channels: Base number of channels.
         channel_mult: Channel multiplier of each level, finest first.
         channel_mult_emb: Length of the conditioning vector over model_channels.
         num_blocks: Residual blocks per level.
         attn_resolutions: Resolutions (after padding) with self-attention.
         dropout: Dropout probability in the blocks.
-        label_dropout: Probability of dropping a label in training.
         embedding_type: ``positional`` (DDPM++) or ``fourier`` (NCSN++).
         channel_mult_noise: Length of the embedding of c_noise over model_channels.
         encoder_type: ``standard`` (DDPM++), ``residual`` (NCSN++) or ``skip``.

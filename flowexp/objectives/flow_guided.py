@@ -143,7 +143,7 @@ class FlowGuided(Objective):
     ) -> Tensor:
         """``e - x_T``, the mean velocity of the two jumps, without gradient.
 
-        The first evaluation is at time ``start``, (B,), where ``student`` is the student's velocity.
+        The first evaluation is at time ``start``, (B,), with velocity ``student`` of the student.
         """
         if self.student_first:
             first = student.detach()

@@ -42,9 +42,7 @@ class EDMSnapshot(Reader):
         named = re.search(r"(?:network-)?snapshot-(\d+)", path.name)
         kimg = float(named[1]) if named else None
         note = "the file holds averaged weights only; `raw` weights are the same"
-        return _published(
-            path, "EDM snapshot", ema, weights=ema, averaged=ema, kimg=kimg, notes=(note,)
-        )
+        return _published(path, "EDM snapshot", ema, averaged=ema, kimg=kimg, notes=(note,))
 
 
 class TrainingState(Reader):
@@ -60,9 +58,7 @@ class TrainingState(Reader):
         if kimg is None and named:
             kimg = float(named[1])
         notes = () if ema is not None else ("the file holds no averaged weights",)
-        return _published(
-            path, "EDM training state", net, weights=net, averaged=ema, kimg=kimg, notes=notes
-        )
+        return _published(path, "EDM training state", net, averaged=ema, kimg=kimg, notes=notes)
 
 
 def precond_state(path: Path) -> dict[str, Tensor]:
@@ -90,24 +86,23 @@ def _precond(content: Mapping[Any, Any], name: str, path: Path) -> SavedObject:
 def _published(
     path: Path,
     format: str,
-    described: SavedObject,
-    *,
     weights: SavedObject,
+    *,
     averaged: SavedObject | None,
     kimg: float | None,
     notes: tuple[str, ...],
 ) -> Published:
-    kind = preconditioner(described.class_name)
-    given = constructor_arguments(described, kind.names)
-    inner = child(described, "model")
+    kind = preconditioner(weights.class_name)
+    given = constructor_arguments(weights, kind.names)
+    inner = child(weights, "model")
     network = network_part(
         inner.class_name, constructor_arguments(inner, constructor_names(inner.class_name))
     )
-    _refuse_unknown(described.class_name, given, (*kind.names, *network.arguments))
+    _refuse_unknown(weights.class_name, given, (*kind.names, *network.arguments))
     shape = shape_of(network)
     network = Part(network.option, {**network.arguments, "out_channels": shape.channels})
-    D = _degrees_of_freedom(described, given)
-    low, high = _range(described)
+    D = _degrees_of_freedom(weights, given)
+    low, high = _range(weights)
     levels = {"sigma_min": low, "sigma_max": high} if kind.takes_range else {}
     return Published(
         format=format,

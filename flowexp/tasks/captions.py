@@ -68,7 +68,7 @@ class Captions(Generation):
         dataset: Its class names become captions.
         tokenizer: Turns texts into tokens.
         template: Text with ``{}`` for the name.
-        num_classes: Number of classes the network knows; the data set's.
+        num_classes: Number of classes of the data set.
         label: The class of every sample, -1 for "no caption", or None to draw one per sample.
         text: The caption of every sample, instead of a class.
 
