@@ -143,7 +143,7 @@ def _unit_time(config: Config) -> Iterator[Problem]:
 
 
 def _time_law(config: Config) -> Config:
-    """The innermost timestep distribution."""
+    """The innermost timestep law."""
     law = _select(config, "timestep")
     while isinstance(law, Mapping) and isinstance(law.get("law"), Mapping):
         law = law["law"]

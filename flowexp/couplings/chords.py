@@ -42,7 +42,7 @@ class Chords(Coupling):
     def __init__(self, *, run: str | None, name: str | None = None) -> None:
         if run is None:
             raise UsageError(
-                "chords need a trained model, but no run is given.",
+                "there are chords of a trained model only, but no run is given.",
                 key="coupling.run",
                 remedy="Name the directory of the teacher: coupling.run=DIR, or init=DIR.",
             )

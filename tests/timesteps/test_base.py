@@ -15,26 +15,26 @@ from flowexp.timesteps import (
 )
 
 UNIT_PATHS = [Linear(), VP(), Cosine(), Polynomial(), Trigonometric()]
-UNIT_DISTRIBUTIONS = [LogitNormal(), Mode(), CosMap(), Beta(), Uniform(low=0.2, high=0.8)]
+UNIT_LAWS = [LogitNormal(), Mode(), CosMap(), Beta(), Uniform(low=0.2, high=0.8)]
 
 
-@pytest.mark.parametrize("distribution", [*UNIT_DISTRIBUTIONS, Stratified(Mode())], ids=repr)
-def test_distributions_of_unit_time_are_refused_on_ve_and_accepted_elsewhere(distribution):
+@pytest.mark.parametrize("law", [*UNIT_LAWS, Stratified(Mode())], ids=repr)
+def test_laws_of_unit_time_are_refused_on_ve_and_accepted_elsewhere(law):
     for schedule in UNIT_PATHS:
-        check_compatible(distribution, schedule)
+        check_compatible(law, schedule)
     with pytest.raises(ValueError, match=r"VE\(.*0\.002 to 80.*lognormal") as refusal:
-        check_compatible(distribution, VE())
-    assert repr(distribution) in str(refusal.value)
+        check_compatible(law, VE())
+    assert repr(law) in str(refusal.value)
 
 
-@pytest.mark.parametrize("distribution", [LogNormal(), Stratified(LogNormal())])
-def test_distributions_of_the_noise_level_suit_every_path(distribution):
+@pytest.mark.parametrize("law", [LogNormal(), Stratified(LogNormal())])
+def test_laws_of_the_noise_to_signal_ratio_suit_every_path(law):
     for schedule in [*UNIT_PATHS, VE()]:
-        check_compatible(distribution, schedule)
+        check_compatible(law, schedule)
 
 
 def test_uniform_noise_levels_belong_to_the_path_that_has_them():
-    distribution = Uniform(low=0.002, high=80.0)
-    check_compatible(distribution, VE())
+    law = Uniform(low=0.002, high=80.0)
+    check_compatible(law, VE())
     with pytest.raises(ValueError, match="up to 80"):
-        check_compatible(distribution, Linear())
+        check_compatible(law, Linear())

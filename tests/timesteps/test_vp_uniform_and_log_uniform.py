@@ -12,7 +12,7 @@ F64 = torch.float64
 U = torch.tensor([1e-6, 0.1, 0.5, 0.9, 1 - 1e-6], dtype=F64)
 
 
-def test_vp_uniform_is_the_uniform_distribution_on_the_vp_path():
+def test_vp_uniform_is_the_uniform_law_on_the_vp_path():
     t = VP().time_at_nsr(VPUniform().quantile(U))
     torch.testing.assert_close(t, Uniform(low=1e-5, high=1.0).quantile(U), rtol=1e-9, atol=0)
 
@@ -24,14 +24,14 @@ def test_vp_uniform_ends_where_the_vp_path_does():
 
 
 def test_log_uniform_is_geometric():
-    distribution = LogUniform(sigma_min=0.02, sigma_max=100.0)
-    torch.testing.assert_close(distribution.quantile(U), 0.02 * (100.0 / 0.02) ** U)
-    assert float(distribution.quantile(torch.tensor(0.5))) == pytest.approx(math.sqrt(2.0))
+    law = LogUniform(sigma_min=0.02, sigma_max=100.0)
+    torch.testing.assert_close(law.quantile(U), 0.02 * (100.0 / 0.02) ** U)
+    assert float(law.quantile(torch.tensor(0.5))) == pytest.approx(math.sqrt(2.0))
 
 
-@pytest.mark.parametrize("distribution", [VPUniform(), LogUniform()])
-def test_both_suit_every_path(distribution):
-    check_compatible(distribution, Linear())
+@pytest.mark.parametrize("law", [VPUniform(), LogUniform()])
+def test_both_suit_every_path(law):
+    check_compatible(law, Linear())
 
 
 @pytest.mark.parametrize(
