@@ -17,6 +17,7 @@ noise     (x_t - sigma F)/alpha      F                           (alpha'/alpha) 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -152,22 +153,6 @@ class FromVelocity(Conversion):
         return self._identity
 
 
-class FromReversedVelocity(FromVelocity):
-    """F is minus the velocity: the convention of codes whose time runs from noise to data."""
-
-    @property
-    def data(self) -> Affine:
-        return negated(super().data)
-
-    @property
-    def noise(self) -> Affine:
-        return negated(super().noise)
-
-    @property
-    def velocity(self) -> Affine:
-        return Affine(torch.zeros_like(self.c.alpha), -torch.ones_like(self.c.alpha))
-
-
 class FromData(Conversion):
     """F is the data (a denoiser); noise and velocity are infinite where sigma is 0."""
 
@@ -202,39 +187,51 @@ class FromNoise(Conversion):
         return Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha)
 
 
-class FromNegativeNoise(FromNoise):
-    """F is the noise with its sign changed, which is sigma times the score of a Gaussian source."""
+class _Modified(Conversion):
+    """Another conversion, applied to F with its sign changed or to its first channels."""
+
+    base: ClassVar[type[Conversion]]
+
+    @staticmethod
+    @abstractmethod
+    def modified(affine: Affine) -> Affine:
+        """The combination with the modified F."""
 
     @property
     def data(self) -> Affine:
-        return negated(super().data)
+        return self.modified(self.base(self.c).data)
 
     @property
     def noise(self) -> Affine:
-        return negated(super().noise)
+        return self.modified(self.base(self.c).noise)
 
     @property
     def velocity(self) -> Affine:
-        return negated(super().velocity)
+        return self.modified(self.base(self.c).velocity)
 
 
-class FromNoiseAndVariance(FromNoise):
+class FromReversedVelocity(_Modified):
+    """F is minus the velocity: the convention of codes whose time runs from noise to data."""
+
+    base = FromVelocity
+    modified = staticmethod(negated)
+
+
+class FromNegativeNoise(_Modified):
+    """F is the noise with its sign changed, which is sigma times the score of a Gaussian source."""
+
+    base = FromNoise
+    modified = staticmethod(negated)
+
+
+class FromNoiseAndVariance(_Modified):
     """The first channels of F, as many as the state has, are the noise; the others are not used.
 
     Improved DDPM's networks predict a variance in the other half of their channels.
     """
 
-    @property
-    def data(self) -> Affine:
-        return leading(super().data)
-
-    @property
-    def noise(self) -> Affine:
-        return leading(super().noise)
-
-    @property
-    def velocity(self) -> Affine:
-        return leading(super().velocity)
+    base = FromNoise
+    modified = staticmethod(leading)
 
 
 @dataclass(frozen=True)
