@@ -58,7 +58,7 @@ def field_points(
 class PoissonField(Objective):
     """``weight premetric(F - sqrt(N) v/(|v| + gamma))`` over the N + 1 components of the field.
 
-    The batch is a set of charges; ``v = (m - x, -z)`` with m the kernel-weighted mean of the set
+    The batch is a set of charges; ``v = (mu - x, -z)`` with mu the kernel-weighted mean of the set
     (:func:`~flowexp.objectives.finite_set.finite_set_mean`) points along the field. The objective
     draws the points itself: ``m ~ U[0, M]``, ``z = |N(0, sigma_end^2)| (1 + tau)^m``, radius
     ``|N(0, sigma_end^2 I_N)| (1 + tau)^m``, direction uniform. It ignores the times and the
