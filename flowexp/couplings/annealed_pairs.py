@@ -34,6 +34,8 @@ class Annealing(ABC):
 
 
 class _OverKimg(Annealing):
+    """A function of the thousands of images k, over a scale K."""
+
     def __init__(self, kimg: float) -> None:
         if not kimg > 0.0:
             raise ValueError(f"kimg is {kimg}; expected a positive number")

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+_UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 def evenly_spaced(labels: Array, *, per_class: int) -> Array:
@@ -70,8 +71,8 @@ class ImageArrays:
     partners: Partners | None = None
 
     def __post_init__(self) -> None:
-        kind = (self.images.dtype.name, self.images.ndim)
-        if kind not in (("uint8", 4), ("float32", 4), ("float32", 2)):
+        kind = (self.images.dtype, self.images.ndim)
+        if kind not in ((_UINT8, 4), (_FLOAT32, 4), (_FLOAT32, 2)):
             raise ValueError(
                 f"images must be uint8 or float32 (N, C, H, W), or float32 (N, D), but are "
                 f"{self.images.dtype} {self.images.shape}"
@@ -80,8 +81,8 @@ class ImageArrays:
             raise ValueError(f"{len(self.partners)} partners for {len(self.images)} images")
         if self.labels is None:
             return
-        kind = (self.labels.dtype.name, self.labels.ndim)
-        if kind not in (("int64", 1), ("float32", 2)):
+        kind = (self.labels.dtype, self.labels.ndim)
+        if kind not in ((np.dtype(np.int64), 1), (_FLOAT32, 2)):
             raise ValueError(
                 f"labels must be int64 (N,) or float32 (N, num_classes), but are "
                 f"{self.labels.dtype} {self.labels.shape}"

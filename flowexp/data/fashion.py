@@ -69,8 +69,8 @@ class Fashion10k(_Fashion):
     """10,000 real pictures shipped with flowexp: Fashion-MNIST's test archive, split in two.
 
     8,000 for training (800 of each class) and 2,000 held out (every fifth of each class in the
-    order of the file). A number measured on it is not a number on Fashion-MNIST,
-    whose training set is another one.
+    order of the file). A number measured on it is not a number on Fashion-MNIST, whose training set
+    is another one.
 
     Args:
         resolution: 28, or 32 to pad with zeros.
