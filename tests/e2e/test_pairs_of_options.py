@@ -14,10 +14,10 @@ import torch
 
 from flowexp.apps.list import options
 from flowexp.config.check import check_job
-from flowexp.config.instantiate import instantiate
 from flowexp.data import gather_batch
-from flowexp.runs.assemble import build, training_parts
+from flowexp.runs.assemble import build
 from flowexp.seeding import SampleNoise, generator
+from flowexp.training import training_parts
 from flowexp.training.draws import Draws
 
 # Data that the repository or its packages carry; other data sets share their reader's code.
@@ -231,18 +231,18 @@ def test_trains_and_samples(row):
 
 def one_step(config, parts) -> float:
     training = training_parts(config, parts)
-    optimizer = instantiate(config["optimizer"], key="optimizer")(parts.network.parameters())
+    optimizer = training.optimizer(parts.network.parameters())
     draws = Draws(
         parts.model.path,
-        coupling=training["coupling"],
-        timestep=training["timestep"],
-        augmentation=training["augmentation"],
+        coupling=training.coupling,
+        timestep=training.timestep,
+        augmentation=training.augmentation,
         conditional=parts.network.label_dim > 0,
         seed=0,
     )
     pairs, t = draws(gather_batch(parts.dataset.train(), torch.arange(4).numpy()), 0)
     rng = generator(0, "objective", 0)
-    loss = training["objective"].loss(parts.model, pairs, t, rng=rng).per_sample
+    loss = training.objective.loss(parts.model, pairs, t, rng=rng).per_sample
     assert loss.shape == (4,)
     loss.mean().backward()
     grads = [p.grad for p in parts.network.parameters() if p.grad is not None]
