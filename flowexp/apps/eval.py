@@ -63,7 +63,7 @@ def evaluate(job: "Job") -> float | None:
                 reference=reference,
                 heldout=heldout,
                 cache_dir=cache_dir(),
-                facts=_facts(opened, config),
+                facts=_facts(opened),
                 processes=processes,
                 on_batch=pictures,
             )
@@ -128,27 +128,12 @@ def _circumstances(opened: "OpenedRun", job: "Job") -> dict[str, Any]:
     }
 
 
-def _facts(opened: "OpenedRun", config: Mapping[str, Any]) -> dict[str, str]:
-    sampler = config["sampler"]
-    name = str(sampler["_target_"]).rpartition(".")[2]
-    steps = f"{sampler['steps']} steps" if "steps" in sampler else f"rtol {sampler.get('rtol')}"
-    disturbed = sampler.get("perturbation")
-    if disturbed:
-        kind = str(disturbed["_target_"]).rpartition(".")[2]
-        steps += ", " + ", ".join(
-            [kind, *(f"{k}={v}" for k, v in disturbed.items() if k[0] != "_")]
-        )
+def _facts(opened: "OpenedRun") -> dict[str, str]:
     return {
         "precision": "32-true",
         "ema": opened.weights.name + (f", {opened.transform}" if opened.transform else ""),
-        "sampler": f"{name}, {steps}" + _drawn(config["latents"]),
+        "sampler": opened.pipeline.sampling,
     }
-
-
-def _drawn(latents: Mapping[str, Any]) -> str:
-    """What to say of latents that are not flowexp's own."""
-    name = str(latents["_target_"]).rpartition(".")[2]
-    return "" if name == "FlowexpLatents" else f", {name}"
 
 
 def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:

@@ -105,7 +105,6 @@ class ChordCalibration(Calibration):
         self.num, self.fine_steps, self.time_grid, self.label = num, fine_steps, time_grid, label
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
-        """See :meth:`Calibration.calibrate`."""
         times = _distinct_times(subject)
         settings = {
             "num": self.num,

@@ -84,7 +84,6 @@ class ModelStatisticsCalibration(Calibration):
         self.double = double
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
-        """See :meth:`Calibration.calibrate`."""
         model = subject.model
         t_start, t_end = self._range(subject)
         lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=self.N)

@@ -111,7 +111,6 @@ class StepCostCalibration(Calibration):
         self.distance: Distance = SquaredDistance() if distance is None else _Clipped(distance)
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
-        """See :meth:`Calibration.calibrate`."""
         model = subject.guided
         times = fine_times(self.time_grid, model, self.fine_steps)
         settings = {

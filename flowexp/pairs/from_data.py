@@ -43,23 +43,15 @@ class FromData(PairMaker):
         self.final_euler = final_euler
 
     def check(self, teacher: Pipeline) -> None:
-        """Refuse samplers that cannot be walked the other way.
-
-        Raises:
-            ValueError: The sampler or the start does not fit the model.
-        """
         self._inversion(teacher).check(teacher.model)
 
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        """See :meth:`PairMaker.formats`."""
         return str(teacher.data().images.dtype), "arrays"
 
     def labels_law(self, teacher: Pipeline) -> str:
-        """See :meth:`PairMaker.labels_law`."""
         return "the data's own" if teacher.task.num_classes else "none"
 
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
-        """See :meth:`PairMaker.make`."""
         data = teacher.data()
         noise, nfe = [], []
         for e, evaluations in self._inverted(teacher, members):

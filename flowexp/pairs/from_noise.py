@@ -71,11 +71,9 @@ class FromNoise(PairMaker):
             self._data_labels(teacher)
 
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        """See :meth:`PairMaker.formats`."""
         return (self.images if len(teacher.shape) == 3 else "float32"), self.noise
 
     def labels_law(self, teacher: Pipeline) -> str:
-        """See :meth:`PairMaker.labels_law`."""
         if teacher.task.num_classes == 0:
             return "none"
         if self.labels_of_data:
@@ -84,7 +82,6 @@ class FromNoise(PairMaker):
         return "uniform" if label is None else f"class {label}"
 
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
-        """See :meth:`PairMaker.make`."""
         seeds = members.tolist()
         sampled = teacher
         if self.labels_of_data:

@@ -67,7 +67,6 @@ class FlowexpLatents(Latents):
         num_classes: int = 0,
         device: torch.device | str = "cpu",
     ) -> Draws:
-        """See :meth:`Latents.draw`."""
         rows = [source.prior((1, *shape), rng=generator(seed, "latents")) for seed in seeds]
         return Draws(torch.cat(rows).to(device), None, SampleNoise(seeds))
 

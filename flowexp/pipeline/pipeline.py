@@ -94,6 +94,12 @@ class Pipeline:
         """The same pipeline with some fields changed, e.g. ``replace(sampler=UniPC(steps=8))``."""
         return replace(self, **changes)
 
+    @property
+    def sampling(self) -> str:
+        """Sampler and latents in words, as protocols state them: ``Heun, 18 steps``."""
+        own = isinstance(self.latents, FlowexpLatents)
+        return self.sampler.describe() + ("" if own else f", {type(self.latents).__name__}")
+
     def start(self, seeds: Sequence[int], *, labels: Tensor | None = None) -> Start:
         """What the samples with these seeds start from; row j depends on ``seeds[j]`` only.
 

@@ -85,7 +85,6 @@ class AdamsBashforth(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         slopes: deque[Tensor] = deque(maxlen=self.order)
         nodes: deque[float] = deque(maxlen=self.order)
         for interval in intervals:

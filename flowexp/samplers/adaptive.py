@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +11,17 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
+from flowexp.models import Model
+from flowexp.paths import Prediction
 
 __all__ = [
     "IntegrationError",
+    "Predict",
     "Slope",
     "SlopesAt",
     "StepControl",
-    "conditions_of",
     "integrate",
+    "predictions_of",
 ]
 
 Clock = npt.NDArray[np.float64]
@@ -51,11 +55,14 @@ _EXPONENT = -0.2
 _NO_ERROR = 1e-300
 
 Slope = Callable[[Tensor], Tensor]
-"""Slopes of states, (b, ...), at a time that is settled."""
+"""Slopes of states, (b, ...), at a fixed time."""
+
+Predict = Callable[[Tensor], Prediction]
+"""The model's predictions at states, (b, ...), at a fixed time."""
 
 SlopesAt = Callable[[Tensor, Tensor], Sequence[Slope]]
 """``f(times, rows)``: the slopes at each of some times, (K,), or (K, b) where the states have their
-own; ``rows`` are the places of the states in the batch. Both are on the device of the states."""
+own; ``rows`` are the indices of the states in the batch. Both are on the device of the states."""
 
 
 class IntegrationError(RuntimeError):
@@ -145,19 +152,27 @@ class _Walkers:
         return torch.addcmul(self.x, wide, _combine(slopes, weights))
 
 
-def conditions_of(
-    conditions: Mapping[str, Tensor | None], rows: Tensor, *, batch: int
-) -> Mapping[str, Tensor | None]:
-    """The conditions of the states that are still under way.
+def predictions_of(
+    model: Model, conditions: Mapping[str, Tensor | None], *, batch: int
+) -> Callable[[Tensor, Tensor], list[Predict]]:
+    """The model at each of some times, under the conditions of the rows still being integrated.
 
     Args:
-        conditions: (B, ...) tensors, or None.
-        rows: Places of the states in the batch.
+        model: What predicts.
+        conditions: (B, ...) tensors such as ``labels``, or None.
         batch: B.
+
+    Returns:
+        ``f(times, rows)`` as in :data:`SlopesAt`, with predictions in place of slopes.
     """
-    if rows.shape[0] == batch:
-        return conditions
-    return {name: None if c is None else c[rows] for name, c in conditions.items()}
+
+    def at(times: Tensor, rows: Tensor) -> list[Predict]:
+        here = conditions
+        if rows.shape[0] < batch:
+            here = {name: None if c is None else c[rows] for name, c in conditions.items()}
+        return [partial(evaluate, **here) for evaluate in model.at(times)]
+
+    return at
 
 
 def integrate(

@@ -116,5 +116,4 @@ class BellmanGrid(TimeGrid):
         )
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"BellmanGrid(calibration={self.calibration!r}, run={self.run!r})"

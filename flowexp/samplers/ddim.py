@@ -49,7 +49,6 @@ class DDIM(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         levels = field.levels([intervals[0].start, *(interval.end for interval in intervals)])
         for interval, before, (alpha, sigma) in zip(intervals, levels, levels[1:], strict=False):
             prediction = field.predict(z, interval.start)

@@ -7,8 +7,15 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.models import Evaluation, Model
-from flowexp.samplers.adaptive import Slope, SlopesAt, StepControl, conditions_of, integrate
+from flowexp.models import Model
+from flowexp.samplers.adaptive import (
+    Predict,
+    Slope,
+    SlopesAt,
+    StepControl,
+    integrate,
+    predictions_of,
+)
 from flowexp.samplers.base import Sampler, Samples, StepObserver
 from flowexp.seeding import Noise
 
@@ -74,13 +81,8 @@ class DormandPrince(Sampler):
     ) -> Samples:
         """Integrate from the scaled source draws; ``noise`` is not used.
 
-        Args:
-            model: What predicts; conditions are handed through to it.
-            e: Source draws, (B, ...).
-            noise: Ignored.
-            on_step: Told (t, x_t) at the start, after each accepted step (shared steps; t is ()) or
-                each round of attempts (per-sample steps; t is (B,)), and after the step to 0.
-            conditions: (B, ...) tensors such as ``labels``.
+        ``on_step`` gets t as () after each accepted step (shared steps) or as (B,) after each round
+        of attempts (per-sample steps), and t = 0 after the last step.
 
         Raises:
             ValueError: start_time is not within the model's range.
@@ -99,13 +101,11 @@ class DormandPrince(Sampler):
         return Samples(x.to(e.dtype), nfe * model.evaluations_per_call)
 
     def check(self, model: Model) -> None:
-        """Refuse a model on which the start is not defined.
-
-        Raises:
-            ValueError: start_time is not within the model's range.
-        """
         self.check_source(model)
         self.start_of(model)
+
+    def describe(self) -> str:
+        return f"{super().describe()}, rtol {self.control.rtol}"
 
     def start_of(self, model: Model) -> float:
         """The time at which the integration starts.
@@ -127,24 +127,24 @@ class DormandPrince(Sampler):
         return model.time_range[1] if self.start_time is None else model.path.schedule.t_max
 
 
-def velocity_of(model: Model, conditions: dict[str, Tensor | None], *, batch: int) -> SlopesAt:
-    """A model's velocity as the slope of an adaptive walk, which may drop rows of the batch.
+def velocity_of(model: Model, conditions: Mapping[str, Tensor | None], *, batch: int) -> SlopesAt:
+    """A model's velocity as the slope that :func:`integrate` takes.
 
     Args:
         model: What predicts.
         conditions: (B, ...) tensors such as ``labels``.
         batch: B.
     """
+    at = predictions_of(model, conditions, batch=batch)
 
     def slopes(times: Tensor, rows: Tensor) -> list[Slope]:
-        here = conditions_of(conditions, rows, batch=batch)
-        return [partial(_velocity, evaluate, here) for evaluate in model.at(times)]
+        return [partial(_velocity, predict) for predict in at(times, rows)]
 
     return slopes
 
 
-def _velocity(evaluate: Evaluation, conditions: Mapping[str, Tensor | None], x: Tensor) -> Tensor:
-    return evaluate(x, **conditions).velocity
+def _velocity(predict: Predict, x: Tensor) -> Tensor:
+    return predict(x).velocity
 
 
 def _denoised(model: Model, x: Tensor, low: float, conditions: dict[str, Tensor | None]) -> Tensor:

@@ -39,7 +39,6 @@ class DPM2(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         middles = field.nodes_of([math.sqrt(i.start.u * i.end.u) for i in intervals])
         for interval, middle in zip(intervals, middles, strict=True):
             slope = field.slope(z, interval.start)

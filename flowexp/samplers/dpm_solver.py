@@ -73,7 +73,6 @@ class DPMSolver(MultistepSampler):
         )
 
     def rule(self, field: Field) -> "_Differences":
-        """Weights of remembered outputs by divided differences."""
         return self._rule
 
 
@@ -86,7 +85,6 @@ class _Differences(LinearRule):
         self.halved_curvature = halved_curvature
 
     def updates(self, nodes: Sequence[Level], end: Level, *, last: bool) -> tuple[Weights, None]:
-        """The predictor; there is no corrector."""
         start = nodes[0]
         base = first_order(start, end, predicts_data=self.predicts_data)
         h = end.lam - start.lam

@@ -43,7 +43,6 @@ class SinglestepDPMSolver(FixedStepSampler):
     """
 
     def default_grid(self) -> TimeGrid:
-        """See :meth:`FixedStepSampler.default_grid`."""
         return half_log_snr()
 
     def __init__(
@@ -66,7 +65,6 @@ class SinglestepDPMSolver(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         moving = [interval for interval in intervals if not interval.is_empty]
         starts = _levels(field, [i.start for i in moving])
         ends = _levels(field, [i.end for i in moving])

@@ -145,11 +145,9 @@ class DPMSolverV3(MultistepSampler):
         return times, lam if bool(torch.isfinite(lam[-1])) else lam[:-1]
 
     def depends_on(self, field: Field) -> object:
-        """The statistics, and where they are used."""
         return self.statistics_of(field.model), field.device
 
     def rule(self, field: Field) -> PixelRule:
-        """The updates on the model's statistics."""
         return PixelRule(
             self.statistics_of(field.model),
             pseudo=self.p_pseudo,

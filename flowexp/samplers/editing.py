@@ -188,5 +188,4 @@ class _Walk(Model):
             return self.model.predict(x_t, t, **conditions)
 
     def nearest_time(self, t: Tensor) -> Tensor:
-        """The times the model knows."""
         return self.model.nearest_time(t)

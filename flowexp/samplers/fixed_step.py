@@ -93,14 +93,7 @@ class FixedStepSampler(Sampler):
         on_step: StepObserver | None = None,
         **conditions: Tensor | None,
     ) -> Samples:
-        """Walk the grid from ``sigma(t_0) e``; deterministic methods ignore ``noise``.
-
-        Args:
-            model: What predicts; conditions are handed through to it.
-            e: Source draws, (B, ...).
-            noise: Normal noise per step.
-            on_step: Told (t, x_t) at the start and after every step, t a float64 scalar.
-            conditions: (B, ...) tensors such as ``labels``.
+        """Walk the grid from ``sigma(t_0) e``; ``on_step`` gets t as a float64 scalar.
 
         Raises:
             ValueError: The time grid leaves the model's range, the variable is infinite on it, or
@@ -125,17 +118,14 @@ class FixedStepSampler(Sampler):
         return Samples(x, evaluations_of(e.shape[0], counted))
 
     def check(self, model: Model) -> None:
-        """Refuse a source, a time grid or a variable that does not fit the model.
-
-        Raises:
-            ValueError: The method's noise is wrong for the source, the grid leaves the model's
-                range, or the variable is infinite on it.
-        """
         self.check_source(model)
         field = Field(
             CountedModel(model), variable=self.variable, conditions={}, device=torch.device("cpu")
         )
         field.nodes(self.times(model))
+
+    def describe(self) -> str:
+        return f"{super().describe()}, {self.steps} steps"
 
     def ends_in_euler(self, field: Field, nodes: Sequence[Node], *, asked: bool | None) -> bool:
         """Whether a step to t = 0 is Euler's, which asks nothing at its end.

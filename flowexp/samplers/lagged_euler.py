@@ -45,7 +45,6 @@ class LaggedEuler(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         times = torch.tensor([interval.start.time for interval in intervals], dtype=torch.float64)
         told = ((1.0 - self.lag) * times).clamp(min=field.model.time_range[0])
         for interval, node in zip(intervals, field.nodes(told), strict=True):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import factors, scaled
-from flowexp.models import Evaluation, Model
-from flowexp.samplers.adaptive import Slope, StepControl, conditions_of, integrate
+from flowexp.models import Model
+from flowexp.samplers.adaptive import Predict, Slope, StepControl, integrate, predictions_of
 from flowexp.samplers.base import Sampler, Samples, StepObserver
 from flowexp.seeding import Noise
 
@@ -76,36 +76,22 @@ class LogDormandPrince(Sampler):
     ) -> Samples:
         """Integrate from ``sigma_max e`` to sigma_min, both within the model's time range.
 
-        Args:
-            model: What predicts; conditions are handed through to it.
-            e: Source draws, (B, ...).
-            noise: Ignored.
-            on_step: Told (t, x_t) at the start, after each accepted step or round of attempts, and
-                after the last denoising.
-            conditions: (B, ...) tensors such as ``labels``.
-
         Raises:
             ValueError: The model knows no noise level between sigma_min and sigma_max.
             IntegrationError: A sample needed more than max_steps attempts, or is not finite.
         """
-        schedule, batch = model.path.schedule, e.shape[0]
+        schedule = model.path.schedule
         low, high = self._range(model)
+        at = predictions_of(model, conditions, batch=e.shape[0])
 
         def levels(u: Tensor) -> tuple[Tensor, Tensor]:
             t = schedule.time_at_nsr(torch.exp(u)).clamp(*model.time_range)
             return schedule.coefficients(t).alpha, t
 
         def slopes(u: Tensor, rows: Tensor) -> list[Slope]:
-            here = conditions_of(conditions, rows, batch=batch)
             alphas, times = levels(u)
-
-            def slope(
-                evaluate: Evaluation, alpha: Tensor | float, nsr: Tensor | float, z: Tensor
-            ) -> Tensor:
-                return scaled(evaluate(scaled(z, alpha), **here).noise, nsr)
-
-            levels_of = zip(model.at(times), factors(alphas), factors(torch.exp(u)), strict=True)
-            return [partial(slope, *level) for level in levels_of]
+            at_levels = zip(at(times, rows), factors(alphas), factors(torch.exp(u)), strict=True)
+            return [partial(_slope, *level) for level in at_levels]
 
         def place(z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
             alpha, t = levels(u)
@@ -128,12 +114,10 @@ class LogDormandPrince(Sampler):
         return Samples(x.to(e.dtype), nfe * model.evaluations_per_call)
 
     def check(self, model: Model) -> None:
-        """Refuse a model that knows none of the noise levels.
-
-        Raises:
-            ValueError: The model knows no noise level between sigma_min and sigma_max.
-        """
         self._range(model)
+
+    def describe(self) -> str:
+        return f"{super().describe()}, rtol {self.control.rtol}"
 
     def _range(self, model: Model) -> tuple[float, float]:
         """The logarithms of the smallest and the largest noise level."""
@@ -146,3 +130,7 @@ class LogDormandPrince(Sampler):
                 f"the model knows only [{lowest}, {highest}]"
             )
         return math.log(low), math.log(high)
+
+
+def _slope(predict: Predict, alpha: Tensor | float, nsr: Tensor | float, z: Tensor) -> Tensor:
+    return scaled(predict(scaled(z, alpha)).noise, nsr)

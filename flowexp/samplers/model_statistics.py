@@ -105,8 +105,6 @@ class StoredStatistics(Statistics):
         self._last: tuple[FilePath, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """See :meth:`Statistics.of`; the file is read once."""
-
         def misfit(stored: StoredCalibration) -> str | None:
             first, last = (float(v) for v in stored.settings["lam"])
             slack = _SLACK * (last - first)
@@ -149,7 +147,6 @@ class ReferenceStatistics(Statistics):
         self._last: tuple[str, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """See :meth:`Statistics.of`."""
         bottom, top = model.time_range
         start = top if self.t_start is None else self.t_start
         end = bottom if self.t_end is None else self.t_end
@@ -184,7 +181,6 @@ class ConstantStatistics(Statistics):
         self._last: ModelStatistics | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """The constants on a grid from ``low`` to ``high``."""
         last = self._last
         if last is None or (float(last.lam[0]), float(last.lam[-1])) != (low, high):
             lam = torch.linspace(low, high, self.N + 1, dtype=torch.float64)

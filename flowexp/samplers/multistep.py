@@ -161,11 +161,9 @@ class LinearRule(Rule):
         self.predicts_data = predicts_data
 
     def remember(self, level: Level) -> Remember:
-        """The prediction itself."""
         return _data if self.predicts_data else _noise
 
     def leave(self, start: Level, end: Level) -> Weights:
-        """DDIM's step."""
         return first_order(start, end, predicts_data=self.predicts_data)
 
 
@@ -193,7 +191,6 @@ class MultistepSampler(FixedStepSampler):
     """
 
     def default_grid(self) -> TimeGrid:
-        """See :meth:`FixedStepSampler.default_grid`."""
         return half_log_snr()
 
     def __init__(
@@ -249,7 +246,6 @@ class MultistepSampler(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals, corrected where there is a corrector."""
         moving = [interval for interval in intervals if not interval.is_empty]
         steps = self.plan(field, [i.start for i in moving[:1]] + [i.end for i in moving])
         memory: deque[Tensor] = deque(maxlen=self.order + 1)

@@ -53,11 +53,6 @@ class _NoiseGrid(TimeGrid):
         times = schedule.time_at_nsr(nsr).clamp(min=low, max=high)
         return torch.cat([times, times.new_zeros(1)]) if self.to_zero else times
 
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        fields = ", ".join(f"{k}={v}" for k, v in vars(self).items())
-        return f"{type(self).__name__}({fields})"
-
 
 class EDMGrid(_NoiseGrid):
     """EDM's grid: ``n^(1/rho)`` falls linearly from ``sigma_max`` to ``sigma_min``, then 0.
@@ -85,7 +80,6 @@ class EDMGrid(_NoiseGrid):
         self.rho = float(rho)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The rho-warped levels."""
         return edm_sigmas(count, sigma_min=sigma_min, sigma_max=sigma_max, rho=self.rho)[:-1]
 
 
@@ -107,7 +101,6 @@ class LogSNR(_NoiseGrid):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The geometric levels."""
         ramp = _ramp(count)
         return sigma_max * (sigma_min / sigma_max) ** ramp
 
@@ -149,7 +142,6 @@ class VPGrid(_NoiseGrid):
         )
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The levels of the fitted VP path."""
         top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
         beta_d = 2.0 * (bottom / _VP_EPS - top) / (_VP_EPS - 1.0)
         return _vp_nsr(1.0 + _ramp(count) * (_VP_EPS - 1.0), beta_d, top - 0.5 * beta_d)
@@ -178,7 +170,6 @@ class IDDPMGrid(_NoiseGrid):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The chosen levels of the table."""
         table = [u for u in _iddpm_table() if sigma_min <= u <= sigma_max]
         if len(table) < count:
             raise ValueError(

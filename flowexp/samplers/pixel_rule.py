@@ -88,7 +88,6 @@ class PixelRule(Rule):
         self._S = self._cumulative(statistics.s.to(torch.float64))
 
     def remember(self, level: Level) -> Remember:
-        """``f = (sigma e - l x) / alpha``."""
         share = self._placed(self.statistics.l[self._index(level)].to(torch.float64) / level.alpha)
         factor = level.sigma / level.alpha
 

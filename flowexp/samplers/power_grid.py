@@ -68,7 +68,3 @@ class PowerGrid(TimeGrid):
         # The power may miss the ends by its rounding.
         grid[0], grid[-1] = start, end
         return grid
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"PowerGrid(p={self.p}, t_start={self.t_start}, t_end={self.t_end})"

@@ -49,7 +49,6 @@ class Reinterpolation(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         last = torch.tensor(field.schedule.t_max, dtype=torch.float64)
         source = z / float(field.schedule.coefficients(last).sigma)
         levels = field.levels([interval.end for interval in intervals])

@@ -123,13 +123,15 @@ class RungeKutta(FixedStepSampler):
 
     @property
     def adds_noise(self) -> bool:
-        """Whether there is a perturbation."""
         return self.perturbation is not None
+
+    def describe(self) -> str:
+        disturbed = "" if self.perturbation is None else f", {self.perturbation.describe()}"
+        return super().describe() + disturbed
 
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals, each step after its perturbation."""
         moves = None
         if self.perturbation is not None:
             if noise is None:
@@ -145,7 +147,6 @@ class RungeKutta(FixedStepSampler):
             yield z
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
-        """One step of the method, or of Euler's at the data end."""
         nodes = [field.between(interval, c) for c, _ in self._stages]
         return self._step(field, z, interval, nodes)
 

@@ -74,7 +74,6 @@ class MeanLast(LastStep):
     """One step of the SDE without its noise: ``x + t (-v + w s)``."""
 
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
-        """The mean of the SDE's step."""
         return prediction.x_t + t * (w * prediction.score - prediction.velocity)
 
 
@@ -82,7 +81,6 @@ class TweedieLast(LastStep):
     """The denoised state, ``(x + sigma^2 s) / alpha``."""
 
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
-        """The data prediction."""
         return prediction.data
 
 
@@ -90,7 +88,6 @@ class EulerLast(LastStep):
     """One Euler step of the ODE: ``x - t v``."""
 
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
-        """The deterministic step."""
         return prediction.x_t - t * prediction.velocity
 
 
@@ -172,6 +169,9 @@ class SDE(Sampler):
             _observe(on_step, torch.zeros_like(t), x)
         return Samples(x.to(e.dtype), evaluations_of(e.shape[0], counted))
 
+    def describe(self) -> str:
+        return f"{super().describe()}, {self.steps} steps"
+
     def drift(self, x: Tensor, level: Level, conditions: Mapping[str, Tensor | None]) -> Tensor:
         """``-v + w s``: the drift towards the data, one evaluation."""
         return level.evaluate(x, **conditions).combined(noise=-level.pull, velocity=-1.0)
@@ -229,7 +229,6 @@ class SDEHeun(SDE):
     def step(
         self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        """The average of the drifts at both ends, from the disturbed state."""
         h = start.time - end.time
         x = torch.add(x, n, alpha=math.sqrt(2.0 * start.w * h))
         first = self.drift(x, start, conditions)

@@ -56,7 +56,6 @@ class RFSolver(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         for interval, node in zip(intervals, self._ahead(field, intervals), strict=True):
             h = interval.length
             slope = field.slope(z, interval.start)
@@ -109,7 +108,6 @@ class FireFlow(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         slope: Tensor | None = None
         for interval, node in zip(intervals, field.all_between(intervals, 0.5), strict=True):
             if interval.is_empty:

@@ -14,46 +14,61 @@ from flowexp.samplers.base import TimeGrid
 __all__ = ["Given", "InsetUniform", "Natural", "Quadratic", "Shifted", "TokenShifted", "Uniform"]
 
 
-class Natural(TimeGrid):
+class _Ending(TimeGrid):
+    """A grid from the top of the model's range to ``t_end``.
+
+    Args:
+        t_end: Where sampling ends, >= 0.
+
+    Raises:
+        ValueError: t_end is negative.
+    """
+
+    def __init__(self, *, t_end: float = 0.0) -> None:
+        if not t_end >= 0.0:
+            raise ValueError(f"t_end is {t_end}; expected a time >= 0")
+        self.t_end = float(t_end)
+
+    def span(self, model: Model) -> tuple[float, float]:
+        """Smallest time at which a step may begin, and where sampling starts.
+
+        Raises:
+            ValueError: t_end is not below the model's range.
+        """
+        low, high = model.time_range
+        if self.t_end >= high:
+            raise ValueError(f"t_end is {self.t_end}, not below the start of sampling at t={high}")
+        return max(low, self.t_end), high
+
+
+class Natural(_Ending):
     """The spacing the field uses on the model's path: uniform in t; EDM's rho = 7 grid on VE.
 
     Args:
         t_end: Where sampling ends, >= 0.
     """
 
-    def __init__(self, *, t_end: float = 0.0) -> None:
-        self.t_end = _checked_end(t_end)
-
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times from the top of the model's range."""
-        low, high = _range(model, self.t_end)
+        low, high = self.span(model)
         grid = model.path.schedule.natural_grid(steps, high, self.t_end)
         if float(grid[-2]) < low:
             grid = model.path.schedule.natural_grid(steps, high, low)
             grid[-1] = self.t_end
         return grid
 
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"Natural(t_end={self.t_end})"
 
-
-class _Shaped(TimeGrid):
+class _Shaped(_Ending):
     """``t = t_end + (t_start - t_end) shape(u)`` for u uniform from 1 down to 0.
 
     When the last but one time would fall below the model's range, it is put on its lower end.
     """
-
-    def __init__(self, *, t_end: float) -> None:
-        self.t_end = _checked_end(t_end)
 
     @abstractmethod
     def shape(self, u: Tensor) -> Tensor:
         """An increasing map of [0, 1] onto itself."""
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times from the top of the model's range."""
-        return self.spaced(*_range(model, self.t_end), steps)
+        return self.spaced(*self.span(model), steps)
 
     def spaced(self, low: float, high: float, steps: int) -> Tensor:
         """``steps + 1`` times from ``high``; no step begins below ``low``."""
@@ -73,16 +88,8 @@ class Uniform(_Shaped):
         t_end: Where sampling ends, >= 0.
     """
 
-    def __init__(self, *, t_end: float = 0.0) -> None:
-        super().__init__(t_end=t_end)
-
     def shape(self, u: Tensor) -> Tensor:
-        """The identity."""
         return u
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"Uniform(t_end={self.t_end})"
 
 
 class InsetUniform(Uniform):
@@ -108,15 +115,13 @@ class InsetUniform(Uniform):
         self.margin = float(margin)
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times."""
-        low, high = _range(model, self.t_end)
+        low, high = self.span(model)
         top = min(model.path.schedule.t_max, high + self.margin)
         grid = self.spaced(low, top, steps)
         grid[0] = top - self.margin
         return grid
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"InsetUniform(margin={self.margin}, t_end={self.t_end})"
 
 
@@ -129,16 +134,8 @@ class Quadratic(_Shaped):
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, appendix D.2 (their CIFAR-10 grid).
     """
 
-    def __init__(self, *, t_end: float = 0.0) -> None:
-        super().__init__(t_end=t_end)
-
     def shape(self, u: Tensor) -> Tensor:
-        """The square."""
         return u**2
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"Quadratic(t_end={self.t_end})"
 
 
 class Shifted(_Shaped):
@@ -160,11 +157,9 @@ class Shifted(_Shaped):
         self.shift = float(shift)
 
     def shape(self, u: Tensor) -> Tensor:
-        """The shift."""
         return self.shift * u / (1.0 + (self.shift - 1.0) * u)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"Shifted(shift={self.shift}, t_end={self.t_end})"
 
 
@@ -211,11 +206,9 @@ class TokenShifted(_Shaped):
         self.shifted = Shifted(shift=math.exp(self.mu))
 
     def shape(self, u: Tensor) -> Tensor:
-        """The shift."""
         return self.shifted.shape(u)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"TokenShifted(tokens={self.tokens}, mu={self.mu:g}, t_end={self.t_end})"
 
 
@@ -251,19 +244,4 @@ class Given(TimeGrid):
         return torch.tensor(self.values, dtype=torch.float64)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"Given(values={list(self.values)})"
-
-
-def _checked_end(t_end: float) -> float:
-    if not t_end >= 0.0:
-        raise ValueError(f"t_end is {t_end}; expected a time >= 0")
-    return float(t_end)
-
-
-def _range(model: Model, t_end: float) -> tuple[float, float]:
-    """Smallest time at which a step may begin, and where sampling starts."""
-    low, high = model.time_range
-    if t_end >= high:
-        raise ValueError(f"t_end is {t_end}, not below the start of sampling at t={high}")
-    return max(low, t_end), high

@@ -72,7 +72,6 @@ class UniPC(MultistepSampler):
         )
 
     def rule(self, field: Field) -> "_Unified":
-        """Weights of remembered outputs by moment equations."""
         return self._rule
 
 
@@ -87,7 +86,6 @@ class _Unified(LinearRule):
     def updates(
         self, nodes: Sequence[Level], end: Level, *, last: bool
     ) -> tuple[Weights, Weights | None]:
-        """Predictor and corrector."""
         start = nodes[0]
         base = first_order(start, end, predicts_data=self.predicts_data)
         h = end.lam - start.lam

@@ -104,6 +104,7 @@ class VelocityBlocks(FixedStepSampler):
         compile_backend: str | None = None,
         double: bool = True,
     ) -> None:
+        self.blocks = blocks
         self.kinds = parse_blocks(blocks)
         super().__init__(steps=len(self.kinds), time_grid=time_grid, double=double)
         if "R" in self.kinds and refiner is None:
@@ -127,10 +128,12 @@ class VelocityBlocks(FixedStepSampler):
                 f"{model.path!r}"
             )
 
+    def describe(self) -> str:
+        return f"{super().describe()}, blocks {self.blocks}"
+
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states after each block."""
         counted = field.model
         refiner = None if self.refiner is None else counted.alongside(self.refiner)
         velocity: Tensor | None = None

@@ -52,7 +52,6 @@ class FolderFrames(FrameSource):
         self.root = Path(root).expanduser()
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
-        """One frame per picture."""
         channels, height, width = _picture_shape(dataset)
         if not self.root.is_dir():
             raise UsageError(
@@ -99,7 +98,6 @@ class SyntheticFrames(FrameSource):
         self.fps = fps
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
-        """``count`` frames."""
         _picture_shape(dataset)
         return self._moving((dataset.heldout() or dataset.train()).images)
 

@@ -55,7 +55,6 @@ class NoNegative(ResidualGuidance):
         super().__init__(scale=1.0)
 
     def negative_stages(self, stages: int) -> int:
-        """None."""
         return 0
 
 
@@ -72,7 +71,6 @@ class FullNegative(ResidualGuidance):
         super().__init__(scale=scale)
 
     def negative_stages(self, stages: int) -> int:
-        """All, if the guidance is on."""
         return stages if self.is_on else 0
 
 
@@ -87,7 +85,6 @@ class SelfNegative(ResidualGuidance):
     uses_virtual_noise = True
 
     def negative_stages(self, stages: int) -> int:
-        """None."""
         return 0
 
 
@@ -102,5 +99,4 @@ class OneTimeNegative(ResidualGuidance):
     uses_virtual_noise = True
 
     def negative_stages(self, stages: int) -> int:
-        """The first, if the guidance is on."""
         return 1 if self.is_on else 0
