@@ -55,14 +55,11 @@ class AdamsBashforth(FixedStepSampler):
     k-diffusion's LMS sampler.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         order: 1 to 4.
-        variable: The variable in which steps are taken; None = the path's time.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or order is not in 1 .. 4.
+        ValueError: order is not in 1 .. 4.
 
     Source: Bashforth & Adams, 1883; variable steps in Hairer, Noersett & Wanner, Solving Ordinary
     Differential Equations I, III.5.

@@ -1,6 +1,7 @@
 """DPM-Solver++ and DPM-Solver, multistep."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field
@@ -33,17 +34,15 @@ class DPMSolver(MultistepSampler):
     of the order of 2M's; the published tables use that form, which is the default.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: Highest order, 1 to 3.
         predicts_data: Remember predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: Second-order steps in the midpoint form as published, else in Taylor form.
         halved_curvature: Third-order steps as the authors code them, else in Taylor form.
         lower_order_final: Let the order fall to 1 towards the end.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or order is not in 1 .. 3.
+        ValueError: order is not in 1 .. 3.
 
     Source: Lu et al., DPM-Solver++, 2022, arXiv 2211.01095, algorithm 2 and appendix B; the order-3
     form and ``solver_type`` from their code, where ``taylor`` concerns second-order steps only.
@@ -76,13 +75,12 @@ class DPMSolver(MultistepSampler):
         return self._rule
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Differences(LinearRule):
     """See :class:`DPMSolver`."""
 
-    def __init__(self, *, predicts_data: bool, midpoint: bool, halved_curvature: bool) -> None:
-        super().__init__(predicts_data=predicts_data)
-        self.midpoint = midpoint
-        self.halved_curvature = halved_curvature
+    midpoint: bool
+    halved_curvature: bool
 
     def updates(self, nodes: Sequence[Level], end: Level, *, last: bool) -> tuple[Weights, None]:
         start = nodes[0]

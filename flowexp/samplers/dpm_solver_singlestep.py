@@ -28,15 +28,13 @@ class SinglestepDPMSolver(FixedStepSampler):
     begins or ends where lambda is infinite is DDIM's and costs one evaluation.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, double: See :class:`FixedStepSampler`.
         r: Place of the inner node, in (0, 1].
         predicts_data: Work with predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: The form as published, else the Taylor form.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or r is not in (0, 1].
+        ValueError: r is not in (0, 1].
 
     Source: Lu et al., DPM-Solver++, 2022, arXiv 2211.01095, algorithm 1; DPM-Solver, 2022, arXiv
     2206.00927, algorithm 4.

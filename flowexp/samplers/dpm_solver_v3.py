@@ -19,9 +19,9 @@ __all__ = ["DPMSolverV3"]
 class DPMSolverV3(MultistepSampler):
     """DPM-Solver-v3: a multistep predictor-corrector in a model's own best parameterization.
 
-    That is chosen per noise level and pixel by the model's statistics, see
-    :class:`flowexp.samplers.ModelStatistics`, and :class:`flowexp.samplers.pixel_rule.PixelRule`
-    for the formula.
+    The model's statistics choose it per noise level and pixel, see
+    :class:`flowexp.samplers.ModelStatistics`; the formula is in
+    :class:`flowexp.samplers.pixel_rule.PixelRule`.
 
     The times of the grid move to the nearest points of the statistics' grid, also for the network.
     Where the grid ends at t = 0, the last step is the model's data prediction.
@@ -47,7 +47,7 @@ class DPMSolverV3(MultistepSampler):
     code keeps node times in float32, here all is float64.
     """
 
-    # Its steps stand on the statistics' grid, on which the other direction's start does not.
+    # Its steps lie on the statistics' grid, but an inversion's start does not.
     invertible = False
 
     def __init__(
@@ -117,7 +117,7 @@ class DPMSolverV3(MultistepSampler):
         if len(set(indices.tolist())) < len(indices):
             raise ValueError(
                 f"{self.steps} steps on {self.time_grid!r} fall twice on one of the "
-                f"{statistics.count + 1} points of the statistics' grid ({indices.tolist()}); take "
+                f"{statistics.count + 1} points of the statistics' grid ({indices.tolist()}); use "
                 f"fewer steps, another time grid, or statistics with a larger N"
             )
         low, high = model.time_range

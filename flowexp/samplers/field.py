@@ -23,7 +23,7 @@ class Node:
         time: The path's time there.
         t: The same as a float64 scalar tensor on the state's device, for the model.
         scale: ``x_t = scale z``.
-        evaluate: The model there; of no use where it is not defined.
+        evaluate: The model there; must not be called where it is not defined.
     """
 
     u: float
@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One step: where it begins and ends, its number and the number of steps in all.
+    """One step: where it begins and ends, its number and the number of steps.
 
     Attributes:
         start: First node.
@@ -56,7 +56,7 @@ class Interval:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it ends where it starts: the model knows no level between the grid's two."""
+        """Whether it ends where it starts: the model has no level between the grid's two."""
         return self.end.time == self.start.time
 
     @property
@@ -71,7 +71,7 @@ class Field:
     Args:
         model: What predicts.
         variable: The solver's variable.
-        conditions: Handed to the model at each evaluation.
+        conditions: Passed to the model at each evaluation.
         device: Device of the state.
     """
 
@@ -99,7 +99,7 @@ class Field:
         return self.variable.slope(self.predict(z, node))
 
     def defined_at(self, node: Node) -> bool:
-        """Whether the model may be asked at this node."""
+        """Whether the model is defined at this node."""
         return node.time >= self.model.time_range[0]
 
     def nodes(self, times: Tensor) -> list[Node]:

@@ -1,4 +1,4 @@
-"""The way back: from data to the source draws that a sampler would turn into them."""
+"""Inversion: from data to the source draws that a sampler would turn into them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,15 +36,15 @@ class Inversion:
 
     Args:
         sampler: A deterministic sampler: its rule, its time grid, its variable.
-        start_time: t_s, where the data are put; None = the smallest time at which the model may be
-            asked (0 on paths and networks that are defined there). Grid times below it are dropped.
+        start_time: t_s, where the inversion starts; None = the smallest time of the model (0 for
+            paths and networks that are defined there). Grid times below it are dropped.
         noise_scale: Amount of fresh noise at the start, >= 0: 0 = none, 1 = a draw of the path.
-        final_euler: Whether the step that reaches the source is Euler's, which does not ask the
-            model at its end; samplers of fixed steps only.
+        final_euler: Whether the step that reaches the source is Euler's, which needs no evaluation
+            at its end; samplers of fixed steps only.
 
     Raises:
         ValueError: The sampler is not deterministic or not invertible, start_time or noise_scale is
-            negative, or final_euler is asked of an adaptive sampler.
+            negative, or final_euler is true for an adaptive sampler.
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, section 5.4; Lee et al., RF++, 2024, arXiv
     2405.20320, whose code has start_time = 1e-3, noise_scale = 1, and final_euler with Heun's
@@ -98,7 +98,7 @@ class Inversion:
             model: What predicts; conditions are handed through to it.
             x: Data, (B, ...).
             noise: Normal noise; step 0 is used at the start if ``noise_scale`` is not 0.
-            on_step: Told (t, x_t) at the start and after every step; see the sampler.
+            on_step: Called with (t, x_t) at the start and after every step; see the sampler.
             conditions: (B, ...) tensors such as ``labels``.
 
         Returns:

@@ -127,7 +127,7 @@ class LogDormandPrince(Sampler):
         if not low < high:
             raise ValueError(
                 f"LogDormandPrince runs from sigma/alpha={self.sigma_max} to {self.sigma_min}, but "
-                f"the model knows only [{lowest}, {highest}]"
+                f"the model covers only [{lowest}, {highest}]"
             )
         return math.log(low), math.log(high)
 

@@ -96,8 +96,8 @@ class StoredStatistics(Statistics):
 
     Args:
         name: File name without suffix in ``RUN/calibrations/dpm_solver_v3``, or its beginning, for
-            example ``N1200_K1024``; None = the only one that belongs to the weights and the path in
-            hand and covers the sampler's time grid.
+            example ``N1200_K1024``; None = the only one that belongs to the model's weights and
+            path and covers the sampler's time grid.
     """
 
     def __init__(self, *, name: str | None = None) -> None:
@@ -128,7 +128,7 @@ class StoredStatistics(Statistics):
 class ReferenceStatistics(Statistics):
     """The authors' files: ``l.npz`` (key l) and ``sb.npz`` (keys s, b) in one folder.
 
-    The files do not say for which model, path and range they were made; give the range.
+    The files do not contain the model, path and range they were made for; give the range.
 
     Args:
         directory: The folder.

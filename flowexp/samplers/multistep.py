@@ -1,4 +1,4 @@
-"""Methods that remember what the model said at earlier noise levels.
+"""Methods that use the model's outputs at earlier noise levels.
 
 They take steps in half the log-SNR, ``lambda = log(alpha / sigma)``, which grows from the source to
 the data and in which the linear part of the ODE is solved exactly. A step is linear in the state
@@ -28,7 +28,7 @@ Update = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """``(x at the step's start, remembered outputs, newest first)`` to x at its end, a new tensor."""
 
 Remember = Callable[[Prediction, Tensor], Tensor]
-"""``(prediction at x, x)`` to what is remembered of it."""
+"""``(prediction at x, x)`` to the output that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Step:
     """One planned step.
 
     Attributes:
-        remember: What is kept of the prediction at the step's start.
+        remember: The output that is kept of the prediction at the step's start.
         predict: The state at the end.
         correct: The state at the end once the output there is known as well (it is then the newest
             in memory); None = as predicted.
@@ -99,11 +99,11 @@ class Step:
 
 
 class Rule(ABC):
-    """A multistep method: what it remembers, and how it steps between finite levels."""
+    """A multistep method: which outputs it keeps, and its steps between finite levels."""
 
     @abstractmethod
     def remember(self, level: Level) -> Remember:
-        """What is kept of the prediction at a finite level."""
+        """The output that is kept of the prediction at a finite level."""
 
     @abstractmethod
     def updates(
@@ -150,15 +150,15 @@ def _noise(prediction: Prediction, x: Tensor) -> Tensor:
     return prediction.noise
 
 
+@dataclass(frozen=True, kw_only=True)
 class LinearRule(Rule):
-    """A rule that remembers predicted data, or predicted noise, and weighs them with numbers.
+    """A rule with one number as the weight of each remembered output.
 
-    Args:
-        predicts_data: Whether data are remembered; else noise.
+    Attributes:
+        predicts_data: Whether the outputs are predicted data; else noise.
     """
 
-    def __init__(self, *, predicts_data: bool) -> None:
-        self.predicts_data = predicts_data
+    predicts_data: bool
 
     def remember(self, level: Level) -> Remember:
         return _data if self.predicts_data else _noise
@@ -168,7 +168,7 @@ class LinearRule(Rule):
 
 
 class MultistepSampler(FixedStepSampler):
-    """A sampler with a memory, in half the log-SNR; one evaluation per step.
+    """A multistep sampler in half the log-SNR; one evaluation per step.
 
     The order grows with the memory, 1, 2, ...: the first step is of first order. A step that begins
     or ends where lambda is infinite (t = 1 of the linear path, t = 0 where no noise is left) is
@@ -176,18 +176,17 @@ class MultistepSampler(FixedStepSampler):
     prediction at the state ("denoise to zero"), and counts as one evaluation. To stop before it,
     let the time grid end above 0.
 
-    The model is asked at the predicted state; a corrector then replaces the state, not the output.
+    The model is evaluated at the predicted state; a corrector then replaces the state, not the
+    output.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: Highest order, 1 to 3.
         lower_order_final: Let the order fall to 1 towards the end: the last step is of first order,
             the one before of second.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or order is not in 1 .. 3.
+        ValueError: order is not in 1 .. 3.
     """
 
     def default_grid(self) -> TimeGrid:
@@ -218,7 +217,7 @@ class MultistepSampler(FixedStepSampler):
         return None
 
     def plan(self, field: Field, nodes: Sequence[Node]) -> list[Step]:
-        """The steps between neighbouring nodes; the latest are kept, as batches share them."""
+        """The steps between neighbouring nodes; the last plan is cached, as batches share it."""
         coefficients = field.levels(nodes)
         levels = [Level.of(n.time, *c) for n, c in zip(nodes, coefficients, strict=True)]
         key = (levels, self.depends_on(field))

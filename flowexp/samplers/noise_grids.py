@@ -44,7 +44,7 @@ class _NoiseGrid(TimeGrid):
         sigma_min, sigma_max = max(self.sigma_min, lowest), min(self.sigma_max, highest)
         if not sigma_min < sigma_max:
             raise ValueError(
-                f"{self!r} leaves no noise levels of the model, which knows sigma/alpha in "
+                f"{self!r} leaves no noise levels of the model, whose sigma/alpha is in "
                 f"[{lowest}, {highest}]"
             )
         count = steps if self.to_zero else steps + 1
@@ -174,7 +174,7 @@ class IDDPMGrid(_NoiseGrid):
         if len(table) < count:
             raise ValueError(
                 f"{self!r}: the table has {len(table)} levels in the range, fewer than the {count} "
-                f"asked for"
+                f"requested"
             )
         index = torch.round((len(table) - 1) * _ramp(count)).to(torch.int64)
         return torch.tensor(table, dtype=torch.float64)[index]

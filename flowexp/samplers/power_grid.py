@@ -43,7 +43,7 @@ class PowerGrid(TimeGrid):
         self.t_end = t_end
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times; none but the last lies below the model's range.
+        """``steps + 1`` times; only the last may lie below the model's range.
 
         Raises:
             ValueError: The start is not above the end.

@@ -63,7 +63,7 @@ class Tableau:
 
 
 def second_order(alpha: float) -> Tableau:
-    """The second-order method whose second evaluation lies at ``alpha`` of the step.
+    """The second-order method with its second evaluation at the fraction ``alpha`` of the step.
 
     ``k2 = f(z + a h k1, u + a h)``, ``z + h [(1 - 1/(2a)) k1 + k2/(2a)]``.
 
@@ -82,16 +82,16 @@ def second_order(alpha: float) -> Tableau:
 
 
 class RungeKutta(FixedStepSampler):
-    """An explicit Runge-Kutta method; a subclass names its tableau.
+    """An explicit Runge-Kutta method; a subclass gives the tableau.
 
     Args:
         steps: Number of steps, >= 1.
         time_grid: Where the steps begin and end.
         variable: The variable in which steps are taken; None = the path's time.
         final_euler: Whether the step that reaches t = 0 is Euler's: True = yes (EDM's rule), False
-            = a full step, None = exactly if the full step asks the model where it is not defined. A
-            grid that ends above 0 has full steps only.
-        perturbation: What is done to the state before each step; None = nothing.
+            = a full step, None = only where a full step would evaluate the model outside its range.
+            A grid that ends above 0 has full steps only.
+        perturbation: Change of the state before each step; None = none.
         double: Keep the state in float64 between steps, else float32.
 
     Attributes:
@@ -156,7 +156,7 @@ class RungeKutta(FixedStepSampler):
         if (
             nodes
             and interval.reaches_data
-            and self.ends_in_euler(field, nodes, asked=self.final_euler)
+            and self.ends_in_euler(field, nodes, final_euler=self.final_euler)
         ):
             return torch.add(z, slopes[0], alpha=h)
         for node, (_, row) in zip(nodes, self._stages, strict=True):
@@ -181,11 +181,7 @@ class Euler(RungeKutta):
     """Euler's method, order 1, one evaluation per step: ``z + h k1``.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
-        perturbation: What is done to the state before each step; None = nothing.
-        double: Keep the state in float64 between steps, else float32.
+        steps, time_grid, variable, double, perturbation: See :class:`RungeKutta`.
     """
 
     tableau = Tableau((), (1.0,))
@@ -215,12 +211,7 @@ class Heun(RungeKutta):
     evaluations.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
-        final_euler: See :class:`RungeKutta`.
-        perturbation: What is done to the state before each step; None = nothing.
-        double: Keep the state in float64 between steps, else float32.
+        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
     """
 
     tableau = second_order(1.0)
@@ -249,13 +240,8 @@ class SecondOrder(RungeKutta):
     """EDM's family of second-order methods, two evaluations per step; see :func:`second_order`.
 
     Args:
+        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
         alpha: Place of the second evaluation, in (0, 1]: 1 = Heun, 1/2 = midpoint, 2/3 = Ralston.
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
-        final_euler: See :class:`RungeKutta`.
-        perturbation: What is done to the state before each step; None = nothing.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
         ValueError: alpha is not in (0, 1].

@@ -52,7 +52,7 @@ class Level:
         w: The diffusion coefficient.
         pull: ``w / sigma``: the score's part of the drift is ``-pull`` times the noise.
         evaluate: The model there.
-        is_defined: Whether the model may be asked.
+        is_defined: Whether the model is defined there.
     """
 
     time: float
@@ -94,9 +94,9 @@ class EulerLast(LastStep):
 class SDE(Sampler):
     """Steps of the SDE down a time grid, then a last step without noise.
 
-    The step of the SDE that ends at 0 would add noise that nothing removes; the grid therefore ends
-    at ``t_end > 0``, from where ``last_step`` goes to 0. With ``last_step = None`` all steps belong
-    to the SDE and sampling ends where the grid ends.
+    A step of the SDE that ends at 0 would add noise that nothing removes, so the grid ends at
+    ``t_end > 0``, from where ``last_step`` goes to 0. With ``last_step = None`` all steps are the
+    SDE's and sampling ends where the grid ends.
 
     Args:
         steps: Number of steps in all, the last one included.
@@ -194,8 +194,8 @@ class SDE(Sampler):
         if self.last_step is not None and not (end > 0.0 and end >= low):
             raise ValueError(
                 f"{self.time_grid!r} ends at t={end:g}, where {type(self.last_step).__name__} has "
-                f"to ask the model, which is defined from {low:g}; set sampler.time_grid.t_end "
-                f"above it, or delete ~sampler/last_step"
+                f"to evaluate the model, which is defined from {low:g}; set "
+                f"sampler.time_grid.t_end above it, or delete ~sampler/last_step"
             )
         times = known_times(model, times)
         w = self.diffusion(model.path.schedule, times[:-1])

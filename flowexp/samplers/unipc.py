@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field
@@ -32,17 +33,15 @@ class UniPC(MultistepSampler):
     step is not corrected.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: p, 1 to 3 (3 for unconditional sampling, 2 under guidance, as published).
         predicts_data: Work with predicted data, else noise.
         exponential: bh2, else bh1.
         corrector: Correct all steps but the last.
         lower_order_final: Let the order fall to 1 towards the end.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or order is not in 1 .. 3.
+        ValueError: order is not in 1 .. 3.
 
     Source: Zhao et al., UniPC, 2023, arXiv 2302.04867, eq. 3 to 9 and appendix; the 1/2 is from the
     authors' code.
@@ -75,13 +74,12 @@ class UniPC(MultistepSampler):
         return self._rule
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Unified(LinearRule):
     """See :class:`UniPC`."""
 
-    def __init__(self, *, predicts_data: bool, exponential: bool, corrector: bool) -> None:
-        super().__init__(predicts_data=predicts_data)
-        self.exponential = exponential
-        self.corrector = corrector
+    exponential: bool
+    corrector: bool
 
     def updates(
         self, nodes: Sequence[Level], end: Level, *, last: bool
@@ -106,7 +104,7 @@ class _Unified(LinearRule):
 def _solve(places: Sequence[float], moments: Sequence[float]) -> list[float]:
     """``rho`` with ``sum_j places_j^(i-1) rho_j = moments_i`` for as many i as places.
 
-    By elimination among numbers: a call of a library would cost more than the rest of a step.
+    By elimination on Python floats: a library call would cost more than the rest of a step.
     """
     count = len(places)
     if count <= 1:
