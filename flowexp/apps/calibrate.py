@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_ASKED = ("calibration", "guidance", "task", "latents", "weight_transform")
+_RECORDED = ("calibration", "guidance", "task", "latents", "weight_transform")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ def calibrate(job: "Job") -> None:
             model=opened.built.model,
             seed=config["seed"],
             processes=processes,
-            asked={key: config[key] for key in _ASKED},
+            config={key: config[key] for key in _RECORDED},
         )
         directory = opened.run.calibrations / calibration.method
         try:

@@ -1,4 +1,4 @@
-"""What a calibration answers: which numbers of a trained model a sampler wants to know."""
+"""The calibration protocol: numbers of a trained model, measured once for a sampler."""
 
 import datetime
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from flowexp.samplers.stored_calibrations import identity_of
 __all__ = ["Calibrated", "Calibration", "Progress", "Subject", "manifest_of"]
 
 Progress = Callable[[str], None]
-"""Told in one line what has just been done."""
+"""Called with one line about what has just been done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +26,15 @@ class Subject:
         model: The model without guidance, with its origin.
         seed: Of every random choice.
         processes: The processes that share the work.
-        asked: Plain config of the calibration and of what the model is sampled with, for manifests
-            and for telling apart what was measured under another guidance or for another task.
+        config: Plain config of the calibration and of what the model is sampled with, which tells
+            calibrations under another guidance or for another task apart.
     """
 
     pipeline: Pipeline
     model: Model
     seed: int
     processes: Processes
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def guided(self) -> Model:
@@ -84,7 +84,7 @@ class Calibration(ABC):
         Args:
             subject: The model and what it is sampled with.
             directory: ``RUN/calibrations/<method>``; it need not exist.
-            progress: Told about finished parts.
+            progress: Called about finished parts.
 
         Raises:
             UsageError: The data is missing.

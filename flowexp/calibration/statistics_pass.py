@@ -192,7 +192,7 @@ def measure(
     conditions: Mapping[str, Tensor | None] | None = None,
     batch_size: int = 256,
 ) -> ModelStatistics:
-    """The statistics on a grid of lambda, in one go; for models that are cheap to ask.
+    """The statistics on a grid of lambda, in one go; for models that are cheap to evaluate.
 
     Args:
         model: What predicts.

@@ -116,12 +116,12 @@ class Editing:
         if self.inject:
             shared = SharedValues(network, first_layer=self.first_layer, device=self.store)
         uppers = self._uppers(source)
-        rising = _Walk(source, tuple(reversed(uppers)))
+        rising = _SharingModel(source, tuple(reversed(uppers)))
         with rising.sharing(shared, steps=uppers[: self.inject], record=True):
             inverted = self.inversion.invert(
                 rising, x, noise=None, on_step=rising.entered, **source_conditions
             )
-        falling = _Walk(target, uppers)
+        falling = _SharingModel(target, uppers)
         with falling.sharing(shared, steps=uppers[: self.inject], record=False):
             sampled = self.sampler.sample(
                 falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
@@ -136,7 +136,7 @@ class Editing:
         return tuple(t for t in times[:-1] if t > low * (1.0 + ROUNDING))
 
 
-class _Walk(Model):
+class _SharingModel(Model):
     """A model that counts the interval of a walk, and the stage, of each of its calls.
 
     The sampler calls :meth:`entered` before the calls of a step.

@@ -80,7 +80,7 @@ class Inversion:
         self.sampler.check(model)
         start = self._start_time(model)
         if isinstance(self.sampler, FixedStepSampler):
-            _Walk.of(self.sampler, model, start, {}, torch.device("cpu"))
+            _ReverseWalk.of(self.sampler, model, start, {}, torch.device("cpu"))
 
     @torch.inference_mode()
     def invert(
@@ -123,7 +123,7 @@ class Inversion:
             nfe = nfe * model.evaluations_per_call
             last = self.sampler.scale_time(model)
         else:
-            walk = _Walk.of(self.sampler, model, float(start), conditions, x.device)
+            walk = _ReverseWalk.of(self.sampler, model, float(start), conditions, x.device)
             states = walk.states(state, final_euler=self.final_euler)
             for node, state in zip(walk.nodes, states, strict=True):
                 if on_step is not None:
@@ -156,7 +156,7 @@ class Inversion:
 
 
 @dataclass(frozen=True)
-class _Walk:
+class _ReverseWalk:
     """A sampler of fixed steps in the other direction."""
 
     sampler: FixedStepSampler
@@ -172,7 +172,7 @@ class _Walk:
         start: float,
         conditions: Mapping[str, Tensor | None],
         device: torch.device,
-    ) -> "_Walk":
+    ) -> "_ReverseWalk":
         """The walk over the sampler's times in reverse, from ``start`` on."""
         times = sampler.times(model)
         upper = times[times > start * (1.0 + ROUNDING)].flip(0)

@@ -36,7 +36,7 @@ __all__ = [
     "EulerLast",
     "EulerMaruyama",
     "LastStep",
-    "Level",
+    "SDENode",
     "MeanLast",
     "SDEHeun",
     "TweedieLast",
@@ -44,7 +44,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class SDENode:
     """A time of the grid and what is known there.
 
     Attributes:
@@ -131,7 +131,7 @@ class SDE(Sampler):
 
     @abstractmethod
     def step(
-        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
+        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         """The state at ``end`` from the state ``x`` at ``start``, with standard normal ``n``."""
 
@@ -172,11 +172,11 @@ class SDE(Sampler):
     def describe(self) -> str:
         return f"{super().describe()}, {self.steps} steps"
 
-    def drift(self, x: Tensor, level: Level, conditions: Mapping[str, Tensor | None]) -> Tensor:
+    def drift(self, x: Tensor, level: SDENode, conditions: Mapping[str, Tensor | None]) -> Tensor:
         """``-v + w s``: the drift towards the data, one evaluation."""
         return level.evaluate(x, **conditions).combined(noise=-level.pull, velocity=-1.0)
 
-    def _levels(self, model: Model, times: Tensor) -> list[Level]:
+    def _levels(self, model: Model, times: Tensor) -> list[SDENode]:
         listed = times.tolist()
         schedule, here = model.path.schedule, times.cpu()
         w = self.diffusion(schedule, here)
@@ -184,7 +184,7 @@ class SDE(Sampler):
         low, _ = model.time_range
         defined = [t > 0.0 and t >= low for t in listed]
         rows = zip(listed, w.tolist(), pull.tolist(), model.at(times), defined, strict=True)
-        return [Level(*row) for row in rows]
+        return [SDENode(*row) for row in rows]
 
     def _times(self, model: Model) -> Tensor:
         within = self.steps if self.last_step is None else self.steps - 1
@@ -212,7 +212,7 @@ class EulerMaruyama(SDE):
     """The Euler-Maruyama method; one evaluation per step."""
 
     def step(
-        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
+        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         """``x + h (-v + w s) + sqrt(2 w h) n``."""
         h = start.time - end.time
@@ -227,7 +227,7 @@ class SDEHeun(SDE):
     """
 
     def step(
-        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
+        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         h = start.time - end.time
         x = torch.add(x, n, alpha=math.sqrt(2.0 * start.w * h))

@@ -18,7 +18,7 @@ __all__ = ["VelocityBlocks", "parse_blocks"]
 
 Velocity = Callable[[Tensor], Tensor]
 Refined = Callable[[Tensor, Tensor], Tensor]
-Block = Callable[[Tensor, Tensor | None, "_Step"], tuple[Tensor, Tensor]]
+Block = Callable[[Tensor, Tensor | None, "_Ends"], tuple[Tensor, Tensor]]
 
 _LETTERS = "HPR"
 
@@ -38,7 +38,7 @@ def parse_blocks(text: str) -> str:
     return letters
 
 
-class _Step(NamedTuple):
+class _Ends(NamedTuple):
     """Velocities at the ends of a step (the model's, the refiner's) and the step's length."""
 
     start: Velocity
@@ -151,7 +151,7 @@ class VelocityBlocks(FixedStepSampler):
 
     def _steps(
         self, field: Field, intervals: Sequence[Interval], refiner: Model | None
-    ) -> list[_Step]:
+    ) -> list[_Ends]:
         conditions = field.conditions
         refined: list[Refined | None] = [None] * (len(intervals) + 1)
         nodes = [intervals[0].start, *(interval.end for interval in intervals)]
@@ -160,7 +160,7 @@ class VelocityBlocks(FixedStepSampler):
             refined = [_refined(at, conditions) for at in refiner.at(times)]
         slopes = [_slope(field, node) for node in nodes]
         return [
-            _Step(slopes[i], slopes[i + 1], refined[i], refined[i + 1], interval.length)
+            _Ends(slopes[i], slopes[i + 1], refined[i], refined[i + 1], interval.length)
             for i, interval in enumerate(intervals)
         ]
 
@@ -168,14 +168,14 @@ class VelocityBlocks(FixedStepSampler):
         blocks: dict[str, Block] = {"H": _heun, "P": _pseudo_corrector, "R": self._refiner_block}
         return blocks[kind]
 
-    def _first_velocity(self, kind: str, z: Tensor, velocity: Tensor | None, step: _Step) -> Tensor:
+    def _first_velocity(self, kind: str, z: Tensor, velocity: Tensor | None, step: _Ends) -> Tensor:
         if kind == "H" or velocity is None:
             return step.start(z)
         if kind == "P" or step.refined_start is None:
             return velocity
         return step.refined_start(z, velocity)
 
-    def _refiner_block(self, x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+    def _refiner_block(self, x: Tensor, c: Tensor | None, step: _Ends) -> tuple[Tensor, Tensor]:
         if step.refined_start is None or step.refined_end is None:
             raise ValueError("a refiner block needs a refiner")
         if c is None:
@@ -232,9 +232,9 @@ class VelocityBlocks(FixedStepSampler):
         ) -> tuple[Tensor, Tensor]:
             ends = [_velocity_at(model, t, conditions) for t in (start, end)]
             if refiner is None:
-                return block(x, c, _Step(ends[0], ends[1], None, None, h))
+                return block(x, c, _Ends(ends[0], ends[1], None, None, h))
             refined = [_refined_at(refiner, t, conditions) for t in (start, end)]
-            return block(x, c, _Step(ends[0], ends[1], refined[0], refined[1], h))
+            return block(x, c, _Ends(ends[0], ends[1], refined[0], refined[1], h))
 
         return graph
 
@@ -256,11 +256,11 @@ def _refined(evaluate: Evaluation, conditions: Mapping[str, Tensor | None]) -> R
     return lambda z, v: evaluate(z, velocity=v, **conditions).velocity
 
 
-def _heun(x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+def _heun(x: Tensor, c: Tensor | None, step: _Ends) -> tuple[Tensor, Tensor]:
     return _pseudo_corrector(x, step.start(x), step)
 
 
-def _pseudo_corrector(x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+def _pseudo_corrector(x: Tensor, c: Tensor | None, step: _Ends) -> tuple[Tensor, Tensor]:
     first = step.start(x) if c is None else c
     second = step.end(x + step.h * first)
     return x + step.h * (0.5 * (first + second)), second
