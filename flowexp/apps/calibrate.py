@@ -25,11 +25,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def calibrate(job: "Job") -> None:
-    """Calibrate, and say what was made and how it is used.
-
-    Args:
-        job: The checked config and the output directory.
-    """
+    """Calibrate, and say what was made and how it is used."""
     from flowexp.apps.terminal import logging_to, shown, table
     from flowexp.calibration import Subject
     from flowexp.config.instantiate import instantiate

@@ -9,11 +9,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torch-fidelity", "timm
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print one line per thing, with the remedy under what is missing.
-
-    Args:
-        arguments: None are taken.
-    """
+    """Print one line per thing, with the remedy under what is missing."""
     from flowexp.errors import UsageError
 
     if arguments:

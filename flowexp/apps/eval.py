@@ -29,9 +29,6 @@ def main(arguments: Sequence[str]) -> None:
 def evaluate(job: "Job") -> float | None:
     """Generate, measure, record.
 
-    Args:
-        job: The checked config and the output directory.
-
     Returns:
         The first metric's value, so that an optimising sweeper has something to minimise.
     """

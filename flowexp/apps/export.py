@@ -26,9 +26,6 @@ def main(arguments: Sequence[str]) -> None:
 def export(job: "Job") -> None:
     """Write the run's model into the job's directory.
 
-    Args:
-        job: The checked config and the output directory.
-
     Raises:
         UsageError: The format is not known, or the run has no such weights.
     """

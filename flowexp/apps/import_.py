@@ -68,9 +68,6 @@ def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str,
 def import_checkpoint(job: "Job") -> None:
     """Write the run directory of a published checkpoint and try its network once.
 
-    Args:
-        job: The checked config and the run directory.
-
     Raises:
         UsageError: The file does not fit the config, its network gives no finite values, or the
             directory holds a run already.

@@ -39,11 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def pairs(job: "Job") -> None:
-    """Make what is missing of a store, and say how it is used.
-
-    Args:
-        job: The checked config and the output directory.
-    """
+    """Make what is missing of a store, and say how it is used."""
     from flowexp.apps.terminal import logging_to, table
     from flowexp.config.instantiate import instantiate
     from flowexp.errors import UsageError

@@ -21,11 +21,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def sample(job: "Job") -> None:
-    """Generate the seeds' samples and write arrays, grid and pictures into the job's directory.
-
-    Args:
-        job: The checked config and the output directory.
-    """
+    """Generate the seeds' samples and write arrays, grid and pictures into the job's directory."""
     import numpy as np
 
     from flowexp.apps.terminal import shown, table

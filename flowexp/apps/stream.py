@@ -23,11 +23,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def stream(job: "Job") -> None:
-    """Send all frames through and write pictures and report into the job's directory.
-
-    Args:
-        job: The checked config and the output directory.
-    """
+    """Send all frames through and write pictures and report into the job's directory."""
     from flowexp.apps.terminal import shown, table
     from flowexp.config.instantiate import instantiate
     from flowexp.files import write_json

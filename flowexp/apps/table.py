@@ -108,9 +108,6 @@ def _refuse_several_processes() -> None:
 def make(command: "Command") -> list[str]:
     """Plan, run what is missing, collect and render.
 
-    Args:
-        command: The checked config.
-
     Returns:
         A line for each job that failed, or one for a launcher that did.
 

@@ -20,20 +20,12 @@ _ABSENT = "-"
 
 
 def compare(runs: Sequence[RunRecord]) -> list[Sheet]:
-    """Sheets of differing config values, comparable scores, and costs.
-
-    Args:
-        runs: At least two, with distinct names.
-    """
+    """Sheets of differing config values, comparable scores, and costs."""
     return [_config_sheet(runs), _scores_sheet(runs), _training_sheet(runs)]
 
 
 def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Dotted keys whose values differ, each with its text in every config.
-
-    Args:
-        configs: Resolved configurations.
-    """
+    """Dotted keys whose values differ, each with its text in every config."""
     flat = [_flat(config) for config in configs]
     keys = dict.fromkeys(key for own in flat for key in own)
     texts = {key: [_text(own[key]) if key in own else _ABSENT for own in flat] for key in keys}

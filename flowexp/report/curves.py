@@ -39,13 +39,7 @@ def curve_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def curve_of(rows: Sequence[Mapping[str, Any]], key: str, *, label: str) -> Curve:
-    """A metric over kimg; rows without a finite value of it are left out.
-
-    Args:
-        rows: What training measured.
-        key: The metric.
-        label: Name of the curve.
-    """
+    """A metric over kimg; rows without a finite value of it are left out."""
     points = [
         (float(row["kimg"]), float(row[key]))
         for row in rows

@@ -61,9 +61,6 @@ def document(
 def read_results(file: Path) -> list[TableResult | ClaimResult]:
     """The table or the claims that ``flowexp table`` wrote.
 
-    Args:
-        file: A JSON file.
-
     Raises:
         UsageError: The file is none of these.
     """

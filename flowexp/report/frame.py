@@ -37,9 +37,6 @@ def results(folder: str | Path) -> "pandas.DataFrame":
 
     What a run does not state is missing (``NaN`` or ``None``).
 
-    Args:
-        folder: A run directory, or any folder above some.
-
     Raises:
         UsageError: It is not a folder, or a file of a run cannot be read.
     """

@@ -69,11 +69,6 @@ class RunRecord:
 def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunRecord:
     """Read a run directory.
 
-    Args:
-        path: The directory.
-        name: What to call the run.
-        parameters: Number of the network's parameters, if known.
-
     Raises:
         UsageError: It is not a run directory, or a file in it cannot be read.
     """

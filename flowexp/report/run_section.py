@@ -40,12 +40,7 @@ def curve_title(key: str) -> str:
 
 
 def run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
-    """What the template of a run shows, under the names by which it shows it.
-
-    Args:
-        run: The run.
-        grids: Largest number of sample grids.
-    """
+    """What the template of a run shows, under the names by which it shows it."""
     charts = [
         chart([curve_of(run.rows, key, label=key)], title=curve_title(key),
               noisy=key not in _SCHEDULES)

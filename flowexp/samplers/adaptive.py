@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.models import Model
+from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
 
 __all__ = [
@@ -170,9 +170,15 @@ def predictions_of(
         here = conditions
         if rows.shape[0] < batch:
             here = {name: None if c is None else c[rows] for name, c in conditions.items()}
-        return [partial(evaluate, **here) for evaluate in model.at(times)]
+        return [partial(_predicted, evaluate, here) for evaluate in model.at(times)]
 
     return at
+
+
+def _predicted(
+    evaluate: Evaluation, conditions: Mapping[str, Tensor | None], x: Tensor
+) -> Prediction:
+    return evaluate(x, **conditions)
 
 
 def integrate(

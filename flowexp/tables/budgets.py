@@ -98,11 +98,7 @@ class Budget:
         return (*overrides, *self._lengths(config))
 
     def pairs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
-        """Overrides that make a pair set affordable.
-
-        Args:
-            config: Plain config of the command as published.
-        """
+        """Overrides that make a pair set affordable."""
         num = config.get("num")
         if self.max_pairs is None or not isinstance(num, int) or num <= self.max_pairs:
             return ()

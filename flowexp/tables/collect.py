@@ -39,14 +39,7 @@ class _Score:
 def table_result(
     table: TableFile, rows: Sequence[PlannedRow], *, evaluations: Evaluations, budget: str
 ) -> TableResult:
-    """The table as far as it is measured.
-
-    Args:
-        table: The file.
-        rows: Its planned rows.
-        evaluations: How they were scored.
-        budget: Name of the budget.
-    """
+    """The table as far as it is measured."""
     found = tuple(_row(row, table, evaluations) for row in rows)
     return TableResult(
         name=table.name,
@@ -62,13 +55,7 @@ def table_result(
 
 
 def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -> ClaimResult:
-    """The claim with its verdict, as far as it is measured.
-
-    Args:
-        claim: The file.
-        rows: Its planned arms.
-        budget: Name of the budget.
-    """
+    """The claim with its verdict, as far as it is measured."""
     from flowexp.tables.claims import verdict
 
     arms = tuple(_row(row, None, None) for row in rows)

@@ -67,12 +67,6 @@ class Planner:
     ) -> tuple[PlannedRow, ...]:
         """The rows with their jobs, every command line checked.
 
-        Args:
-            specs: The rows of the file.
-            jobs: Its jobs by name.
-            evaluations: How rows are scored.
-            seeds: Training seeds.
-
         Raises:
             ConfigError: All that is wrong with any of the commands, each with the row's label.
         """

@@ -61,11 +61,7 @@ class Plan:
         return self.rows if self.only is None else _matching(self.rows, self.only)
 
     def result(self, *, budget: str) -> TableResult | ClaimResult:
-        """What is measured so far.
-
-        Args:
-            budget: Name of the budget.
-        """
+        """What is measured so far."""
         from flowexp.tables.collect import claim_result, table_result
 
         if isinstance(self.file, ClaimFile):
@@ -77,12 +73,6 @@ def plan_table(
     table: TableFile, given: Circumstances, *, node: Mapping[str, Any], only: str | None = None
 ) -> Plan:
     """Plan a table and check all its commands.
-
-    Args:
-        table: The file.
-        given: What the user says.
-        node: The chosen option of the group ``budget``, plain.
-        only: See :class:`Plan`.
 
     Raises:
         UsageError: No row is wanted, or a command is not sound; each is named with its row.
@@ -107,10 +97,6 @@ def plan_claim(claim: ClaimFile, given: Circumstances) -> Plan:
     """Plan a claim and check all its commands.
 
     Its experiments have the size that shows the effect; a budget only says whether it pays.
-
-    Args:
-        claim: The file.
-        given: What the user says.
 
     Raises:
         UsageError: A command is not sound; each is named with its arm.

@@ -87,12 +87,7 @@ def _kimg(file: Path) -> float | None:
 
 @contextmanager
 def watching(jobs: Sequence[Job], *, name: str) -> Iterator[None]:
-    """Show what the jobs are doing while the context lasts.
-
-    Args:
-        jobs: The jobs.
-        name: What they are for.
-    """
+    """Show what the jobs are doing while the context lasts."""
     stop = threading.Event()
     view = _LiveView(jobs, name) if sys.stdout.isatty() else _Lines(jobs)
     thread = threading.Thread(target=_poll, args=(view, jobs, stop), daemon=True)
@@ -117,13 +112,7 @@ def _poll(view: "_LiveView | _Lines", jobs: Sequence[Job], stop: threading.Event
 def plain_lines(
     jobs: Sequence[Job], before: Sequence[str], states: Sequence[JobState]
 ) -> Iterator[str]:
-    """One line for each job whose status is another than before.
-
-    Args:
-        jobs: The jobs.
-        before: Their statuses then.
-        states: Their states now.
-    """
+    """One line for each job whose status is another than before."""
     done = sum(state.status == "done" for state in states)
     for job, old, state in zip(jobs, before, states, strict=True):
         if state.status in (old, "waiting"):

@@ -210,10 +210,6 @@ def cells(node: Mapping[str, Any], *, file: str) -> Iterator[dict[str, Any]]:
             - {solver: Heun, sampler: edm_heun, published: [16.57, 2.51]}
             - {solver: UniPC, sampler: unipc, published: [2.85, 2.01]}
 
-    Args:
-        node: The entry of ``rows``, plain.
-        file: The file, as messages name it.
-
     Yields:
         A row each, plain.
 
@@ -258,10 +254,6 @@ def variations(content: Mapping[str, Any], *, file: str) -> dict[str, dict[str, 
         vary:
           - {name: unipc_beats_dpmpp_5, calls: 5}
           - {name: unipc_beats_dpmpp_8, calls: 8}
-
-    Args:
-        content: The file, plain.
-        file: The file, as messages name it.
 
     Raises:
         UsageError: An entry of ``vary`` has no name or that of another, or names and values do

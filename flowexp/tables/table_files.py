@@ -23,10 +23,6 @@ _TRAINING = ("experiment", "overrides", "parents", "after")
 def names(kind: _Kind, *, config_dir: str | None = None) -> list[str]:
     """The names of all tables or claims, sorted.
 
-    Args:
-        kind: Which.
-        config_dir: Folder with further groups, besides flowexp's own.
-
     Raises:
         UsageError: A file of claims is no YAML, or its ``vary`` is not as it should be.
     """

@@ -23,10 +23,6 @@ def filled(node: object, values: Mapping[str, object]) -> object:
     A text that is nothing but ``{name}`` becomes the value itself, a number or a list, say. In a
     list it stands for none, one or several entries: null is left out, a list is inserted.
 
-    Args:
-        node: Plain YAML content.
-        values: Name -> value.
-
     Raises:
         KeyError: A name has no value.
     """

@@ -31,10 +31,6 @@ FORMS: Mapping[str, Form] = {
 def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str) -> str:
     """A table or claims as text.
 
-    Args:
-        result: What was measured.
-        form: One of ``FORMS``.
-
     Raises:
         ValueError: There is no such form.
     """
@@ -43,10 +39,6 @@ def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str)
 
 def draw(sheets: Sequence[Sheet], form: str) -> str:
     """Sheets as text.
-
-    Args:
-        sheets: What to draw.
-        form: One of ``FORMS``.
 
     Raises:
         ValueError: There is no such form.

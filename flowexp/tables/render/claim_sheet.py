@@ -31,9 +31,6 @@ _TONES: Mapping[str, Tone] = {
 def claims_sheet(claims: Sequence[ClaimResult]) -> Sheet:
     """Claims as a sheet, one line for each arm.
 
-    Args:
-        claims: At least one.
-
     Raises:
         ValueError: There is none.
     """

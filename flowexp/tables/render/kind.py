@@ -23,12 +23,7 @@ class Kind:
 
 
 def kind_of(row: RowResult, *, budget: str) -> Kind:
-    """The kind of a row's measurement.
-
-    Args:
-        row: A row.
-        budget: Name of the budget it was measured with.
-    """
+    """The kind of a row's measurement."""
     if row.scaled:
         return Kind(f"measured, budget {budget}", f"budget_{budget}", False)
     if row.mismatch:

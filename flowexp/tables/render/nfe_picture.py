@@ -17,11 +17,7 @@ _LETTERS = 72
 
 
 def table_picture(table: TableResult) -> Plot | None:
-    """The picture of a table; None if no method has numbers at three counts of evaluations.
-
-    Args:
-        table: What was published and measured.
-    """
+    """The picture of a table; None if no method has numbers at three counts of evaluations."""
     return picture(table_panels(table), title=f"{table.title}, over network evaluations")
 
 

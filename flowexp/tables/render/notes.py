@@ -12,11 +12,7 @@ class Notes:
         self._texts: list[str] = []
 
     def refer(self, texts: Iterable[str]) -> str:
-        """References to notes, ``[1] [3]``; notes not seen before are added.
-
-        Args:
-            texts: The notes of one row.
-        """
+        """References to notes, ``[1] [3]``; notes not seen before are added."""
         numbers = []
         for text in texts:
             if text not in self._texts:

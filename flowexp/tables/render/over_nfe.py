@@ -72,9 +72,6 @@ def method_of(row: RowResult) -> str:
     That is the last free-standing number in the label that equals the published NFE, or else the
     measured one, with a comma before it: ``EDM, UniPC, 8`` is ``EDM, UniPC``, and ``8 even steps``
     is ``even steps``. A label without that number, or with nothing else, is a method as it stands.
-
-    Args:
-        row: A row of a table or an arm of a claim.
     """
     counts = [row.published_nfe, row.measured.nfe if row.measured else None]
     for count in counts:
@@ -89,11 +86,7 @@ def method_of(row: RowResult) -> str:
 
 
 def table_panels(table: TableResult) -> tuple[Panel, ...]:
-    """The axes of a table: first that of the publication, then one for each other measurement.
-
-    Args:
-        table: What was published and measured.
-    """
+    """The axes of a table: first that of the publication, then one for each other measurement."""
     lines = _lines(_published(table.rows), measured=False)
     near = [row for row in table.rows if kind_of(row, budget=table.budget).comparable]
     measured = _lines(_measured(near), measured=True)
@@ -124,9 +117,6 @@ def claim_panels(claims: Sequence[ClaimResult]) -> tuple[Panel, ...]:
     """The axes of the arms of several claims: one for each budget and metric title.
 
     An arm that several claims share is drawn once.
-
-    Args:
-        claims: What was measured.
 
     Raises:
         ValueError: Arms of one label were measured on different runs, so that no curve joins them,

@@ -77,11 +77,7 @@ class Sheet:
                 )
 
     def frame(self, escaped: Callable[[str], str]) -> "pandas.DataFrame":
-        """The cells below their headings.
-
-        Args:
-            escaped: How a form writes a text.
-        """
+        """The cells below their headings."""
         import pandas
 
         cells = [list(map(escaped, line.cells)) for line in self.lines]

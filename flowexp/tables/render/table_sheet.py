@@ -28,11 +28,7 @@ _TONES: Mapping[str, Tone] = {"done": "plain", "missing": "open", "failed": "bad
 
 
 def table_sheet(table: TableResult) -> Sheet:
-    """A table as a sheet.
-
-    Args:
-        table: What was measured.
-    """
+    """A table as a sheet."""
     kinds = list(dict.fromkeys(kind_of(row, budget=table.budget) for row in table.rows))
     kinds.sort(key=lambda kind: not kind.comparable)
     several_metrics = len(titles(table.rows)) > 1
