@@ -39,8 +39,9 @@ def main(arguments: Sequence[str]) -> None:
         from flowexp.errors import UsageError
 
         raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
+    from flowexp.config.override_text import override
     from flowexp.published import read_published
-    from flowexp.published.overrides import override, published_overrides
+    from flowexp.published.overrides import published_overrides
 
     named = [override("file", file)]
     if not any(argument.startswith("name=") for argument in rest):

@@ -12,7 +12,7 @@ from flowexp.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
     from flowexp.config.application import Job as Command
-    from flowexp.tables.jobs import Job
+    from flowexp.tables.jobs import TableJob
     from flowexp.tables.plan import Plan
     from flowexp.tables.results import ClaimResult, TableResult
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _full(arguments: Sequence[str]) -> list[str]:
     """The arguments as overrides: the first word is a name, ``VERB:`` collects."""
-    from flowexp.tables.jobs import override
+    from flowexp.config.override_text import override
 
     given = list(arguments)
     result: list[str] = []
@@ -68,13 +68,8 @@ def _full(arguments: Sequence[str]) -> list[str]:
             result.append(text)
     for verb, texts in extra.items():
         if texts:
-            result.append(f"{verb}.overrides=[{','.join(_quoted(t) for t in texts)}]")
+            result.append(override(f"{verb}.overrides", texts))
     return result
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _list() -> None:
@@ -157,7 +152,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _stopped(jobs: "Sequence[Job]") -> StoppedError:
+def _stopped(jobs: "Sequence[TableJob]") -> StoppedError:
     done = sum(job.is_done() for job in jobs)
     return StoppedError(
         f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, and "
@@ -197,7 +192,7 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
     raise UsageError(f"{kind!r} is not a kind.", key="kind", remedy="Use table, claim or claims.")
 
 
-def _show(jobs: "Sequence[Job]") -> None:
+def _show(jobs: "Sequence[TableJob]") -> None:
     """What would be run, and what is there."""
     from flowexp.tables.progress import state_of
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
 from flowexp.report.run_record import RunRecord
 from flowexp.tables.render.notes import Notes
@@ -122,12 +122,12 @@ class _Comparable:
     """Evaluations that can be compared, by the name of their run."""
 
     title: str
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, StoredEvaluation]
 
 
-def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, Evaluation]]]:
+def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, StoredEvaluation]]]:
     """Evaluations with the names of their runs, those of one metric and protocol together."""
-    groups: list[list[tuple[str, Evaluation]]] = []
+    groups: list[list[tuple[str, StoredEvaluation]]] = []
     for run in runs:
         for evaluation in run.evaluations:
             for group in groups:
@@ -139,13 +139,13 @@ def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, Evaluation]]]:
     return groups
 
 
-def _comparable(a: Evaluation, b: Evaluation) -> bool:
+def _comparable(a: StoredEvaluation, b: StoredEvaluation) -> bool:
     return a.name == b.name and not a.protocol.differences(b.protocol)
 
 
-def _by_sampler(group: Sequence[tuple[str, Evaluation]]) -> list[_Comparable]:
+def _by_sampler(group: Sequence[tuple[str, StoredEvaluation]]) -> list[_Comparable]:
     """A line for each sampler that several runs share, and one for the samplers of their own."""
-    samplers: dict[str | None, dict[str, Evaluation]] = {}
+    samplers: dict[str | None, dict[str, StoredEvaluation]] = {}
     for name, evaluation in group:
         samplers.setdefault(evaluation.protocol.sampler, {})[name] = evaluation
     title = group[0][1].title
@@ -157,7 +157,8 @@ def _by_sampler(group: Sequence[tuple[str, Evaluation]]) -> list[_Comparable]:
 
 
 def _unlike_others(
-    earlier: Sequence[Sequence[tuple[str, Evaluation]]], group: Sequence[tuple[str, Evaluation]]
+    earlier: Sequence[Sequence[tuple[str, StoredEvaluation]]],
+    group: Sequence[tuple[str, StoredEvaluation]],
 ) -> list[str]:
     """Why a number stands on another line than those of the same metric."""
     one = group[0][1]
@@ -168,7 +169,7 @@ def _unlike_others(
     ]
 
 
-def _circumstances(group: Mapping[str, Evaluation]) -> list[str]:
+def _circumstances(group: Mapping[str, StoredEvaluation]) -> list[str]:
     """What differs between comparable numbers: usually what one wants to compare across."""
     protocols: dict[str, Protocol] = {name: one.protocol for name, one in group.items()}
     first = next(iter(protocols.values()))

@@ -11,11 +11,11 @@ from typing import Any
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import MetricRecord, Protocol
 
-__all__ = ["Evaluation", "read_evaluations"]
+__all__ = ["StoredEvaluation", "read_evaluations"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class StoredEvaluation:
     """One metric as one ``flowexp eval`` measured it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Evaluation:
         return self.records[0].extra.get("floor")
 
 
-def read_evaluations(file: Path) -> tuple[Evaluation, ...]:
+def read_evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
     """The evaluations in ``results.json``, oldest first; none if there is no such file.
 
     Raises:
@@ -97,9 +97,9 @@ def read_evaluations(file: Path) -> tuple[Evaluation, ...]:
         ) from error
 
 
-def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> Evaluation:
+def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> StoredEvaluation:
     entries = [entry for entry, _ in found]
-    return Evaluation(
+    return StoredEvaluation(
         records=tuple(record for _, record in found),
         created=str(entries[0].get("created", "")),
         overrides=tuple(entries[0].get("overrides", ())),

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.run_record import RunRecord
 from flowexp.tables.render.numbers import mean_text, number_text
 
@@ -86,7 +86,7 @@ def manifest_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
     return facts if parents else {**facts, "parents": "none"}
 
 
-def score_text(evaluation: Evaluation) -> str:
+def score_text(evaluation: StoredEvaluation) -> str:
     """The value; over several ranges of seeds its mean and spread."""
     count = len(evaluation.values)
     if count == 1:

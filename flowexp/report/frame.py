@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.run_record import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def results(folder: str | Path) -> "pandas.DataFrame":
     return pandas.DataFrame(rows, columns=["run", *stated, *_MEASURED[1:]])
 
 
-def _rows(run: RunRecord, evaluation: Evaluation) -> list[dict[str, Any]]:
+def _rows(run: RunRecord, evaluation: StoredEvaluation) -> list[dict[str, Any]]:
     choices = {
         group: option
         for group, option in run.manifest.get("choices", {}).items()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.report.evaluations import Evaluation, read_evaluations
+from flowexp.report.evaluations import StoredEvaluation, read_evaluations
 from flowexp.runs import RunDirectory
 from flowexp.training.metrics_file import read_rows
 
@@ -51,7 +51,7 @@ class RunRecord:
     overrides: tuple[str, ...]
     manifest: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[StoredEvaluation, ...]
     grids: tuple[TrainingGrid, ...]
     parameters: int | None = None
 

@@ -9,7 +9,7 @@ import yaml
 
 from flowexp.report.chart import chart
 from flowexp.report.curves import curve_keys, curve_of
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import (
     choice_facts,
     commands,
@@ -76,7 +76,7 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
     return tiles
 
 
-def _score_tile(evaluation: Evaluation) -> dict[str, str]:
+def _score_tile(evaluation: StoredEvaluation) -> dict[str, str]:
     value, _, ranges = score_text(evaluation).partition(" (")
     known = [ranges.rstrip(")")] if ranges else []
     known.append(evaluation.protocol.sampler or "sampler not stated")
@@ -99,7 +99,7 @@ def _scores(run: RunRecord) -> Sheet:
     )
 
 
-def _cells(evaluation: Evaluation) -> tuple[str, ...]:
+def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
     protocol = evaluation.protocol
     several = len(evaluation.values) > 1
     return (
@@ -116,12 +116,12 @@ def _cells(evaluation: Evaluation) -> tuple[str, ...]:
     )
 
 
-def _weights(evaluation: Evaluation) -> str:
+def _weights(evaluation: StoredEvaluation) -> str:
     kimg = evaluation.checkpoint.get("kimg")
     return (evaluation.protocol.ema or "not stated") + (f" at {kimg:g} kimg" if kimg else "")
 
 
-def _protocol(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
+def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
     """The whole protocol, and every number of it, below its title."""
     stated = {
         name: "not stated" if value is None else str(value)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowexp.tables.jobs import Job
-from flowexp.tables.planned_rows import Evaluations, PlannedRow
+from flowexp.tables.jobs import TableJob
+from flowexp.tables.planned_rows import PlannedRow, Scoring
 from flowexp.tables.progress import state_of
-from flowexp.tables.results import ClaimResult, Measured, RowResult, TableResult
-from flowexp.tables.specs import ClaimFile, TableFile
+from flowexp.tables.results import ClaimResult, Measurement, RowResult, TableResult
+from flowexp.tables.syntax import ClaimFile, TableFile
 
 if TYPE_CHECKING:
     from flowexp.metrics.protocol import MetricRecord
@@ -37,10 +37,10 @@ class _Score:
 
 
 def table_result(
-    table: TableFile, rows: Sequence[PlannedRow], *, evaluations: Evaluations, budget: str
+    table: TableFile, rows: Sequence[PlannedRow], *, scoring: Scoring, budget: str
 ) -> TableResult:
     """The table as far as it is measured."""
-    found = tuple(_row(row, table, evaluations) for row in rows)
+    found = tuple(_row(row, table, scoring) for row in rows)
     return TableResult(
         name=table.name,
         title=table.title,
@@ -81,7 +81,7 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
     )
 
 
-def _row(row: PlannedRow, table: TableFile | None, evaluations: Evaluations | None) -> RowResult:
+def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> RowResult:
     spec, measured = row.spec, None
     mismatch: tuple[str, ...] = ()
     failed = [job for target in row.targets for job in target.ancestry() if _failed(job)]
@@ -92,8 +92,8 @@ def _row(row: PlannedRow, table: TableFile | None, evaluations: Evaluations | No
         scores = [_score(job) for job in row.evaluations]
         measured = _measured(row, scores, minimum=minimum)
         status = "done"
-        if table is not None and evaluations is not None and spec.published is not None:
-            mismatch = tuple(_mismatches(row, table, evaluations, scores[0].records[0]))
+        if table is not None and scoring is not None and spec.published is not None:
+            mismatch = tuple(_mismatches(row, table, scoring, scores[0].records[0]))
     return RowResult(
         label=spec.label,
         published=spec.published,
@@ -109,11 +109,11 @@ def _row(row: PlannedRow, table: TableFile | None, evaluations: Evaluations | No
     )
 
 
-def _failed(job: Job) -> bool:
+def _failed(job: TableJob) -> bool:
     return state_of(job).status == "failed"
 
 
-def _score(job: Job) -> _Score:
+def _score(job: TableJob) -> _Score:
     from flowexp.metrics.protocol import MetricRecord
 
     content = json.loads((job.directory / "results.json").read_text())["evaluations"]
@@ -125,7 +125,7 @@ def _record(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != "key"}
 
 
-def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measured:
+def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
     values = [score.value(minimum=minimum) for score in scores]
     first = scores[0].records[0]
     title, floor = first.title, first.extra.get("floor")
@@ -134,7 +134,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
         base = ", ".join(row.spec.relative_to or ()) or "the sampler as it is"
         title, floor = f"{title}, relative to {base}", None
-    return Measured(
+    return Measurement(
         values=tuple(values),
         mean=statistics.fmean(values),
         spread=statistics.stdev(values) if len(values) > 1 else math.nan,
@@ -152,7 +152,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
 
 
 def _mismatches(
-    row: PlannedRow, table: TableFile, evaluations: Evaluations, record: "MetricRecord"
+    row: PlannedRow, table: TableFile, scoring: Scoring, record: "MetricRecord"
 ) -> list[str]:
     """What the publication states and the measurement does not keep, one phrase each."""
     published = replace(record.protocol, **_stated(row, table, record))
@@ -160,9 +160,9 @@ def _mismatches(
     if record.name != table.metric:
         found.insert(0, f"metric: {table.metric} and {record.name}")
     repetitions = table.protocol.get("repetitions")
-    if repetitions not in (None, evaluations.repeats):
+    if repetitions not in (None, scoring.repeats):
         reported = table.protocol.get("reported") or "value"
-        found.append(f"repetitions: {reported} of {repetitions} and {evaluations.repeats}")
+        found.append(f"repetitions: {reported} of {repetitions} and {scoring.repeats}")
     return found
 
 
@@ -187,12 +187,12 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     return stated
 
 
-def _ancestry(targets: Iterable[Job]) -> list[Job]:
+def _ancestry(targets: Iterable[TableJob]) -> list[TableJob]:
     found = {job.identity: job for target in targets for job in target.ancestry()}
     return list(found.values())
 
 
-def _facts(job: Job) -> dict[str, Any]:
+def _facts(job: TableJob) -> dict[str, Any]:
     """What the marker of a finished job says, or nothing."""
     return dict(json.loads(Path(job.done_file).read_text())) if job.is_done() else {}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from flowexp.tables.jobs import Job, rewritten, token
+from flowexp.tables.jobs import TableJob, rewritten, token
 
 __all__ = ["JobTask", "execute", "hardware", "run_job"]
 
@@ -37,7 +37,9 @@ _THREADS = (
 )
 
 
-def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> list[Job]:
+def execute(
+    jobs: Sequence[TableJob], launch: Launch, *, targets: Iterable[TableJob]
+) -> list[TableJob]:
     """Run what is missing, wave by wave; a failed job stops only those that need it.
 
     Args:
@@ -50,7 +52,7 @@ def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> l
         Those that failed here; their directories may tell of a later attempt of another table.
     """
     waiting = _missing(jobs, targets)
-    failed: list[Job] = []
+    failed: list[TableJob] = []
     while True:
         ready = [job for job in waiting if all(parent.is_done() for parent in job.needs)]
         if not ready:
@@ -60,11 +62,11 @@ def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> l
         waiting = [job for job in waiting if job not in ready]
 
 
-def _missing(jobs: Sequence[Job], targets: Iterable[Job]) -> list[Job]:
+def _missing(jobs: Sequence[TableJob], targets: Iterable[TableJob]) -> list[TableJob]:
     """Jobs that a wanted result still needs."""
     wanted: set[str] = set()
 
-    def want(job: Job) -> None:
+    def want(job: TableJob) -> None:
         if job.identity not in wanted and not job.is_done():
             wanted.add(job.identity)
             for parent in job.needs:
@@ -87,7 +89,7 @@ class JobTask:
         folder: Where relative directories start.
     """
 
-    def __init__(self, jobs: Mapping[str, Job], *, folder: Path) -> None:
+    def __init__(self, jobs: Mapping[str, TableJob], *, folder: Path) -> None:
         self.jobs = dict(jobs)
         self.folder = folder
         self.threads = {name: os.environ.get(name) for name in _THREADS}
@@ -112,7 +114,7 @@ class JobTask:
                 os.environ[name] = value
 
 
-def run_job(job: Job) -> bool:
+def run_job(job: TableJob) -> bool:
     """Run a job unless it is done; wait if another process is at it, and take what came of it.
 
     Returns:
@@ -138,7 +140,7 @@ def run_job(job: Job) -> bool:
         return code == 0
 
 
-def _prepare(job: Job) -> None:
+def _prepare(job: TableJob) -> None:
     """The recipe the command starts from, and nothing left of an attempt that did not end."""
     from flowexp.files import write_json, write_text
 
@@ -153,7 +155,7 @@ def _prepare(job: Job) -> None:
     _note(job, status="running")
 
 
-def _command(job: Job, lock: int) -> int:
+def _command(job: TableJob, lock: int) -> int:
     """Run the command, with its words in the log; the exit code."""
     command = [sys.executable, "-m", "flowexp", *job.arguments()]
     environment = dict(os.environ)
@@ -180,7 +182,7 @@ def _command(job: Job, lock: int) -> int:
             raise
 
 
-def _mark_done(job: Job, *, seconds: float) -> None:
+def _mark_done(job: TableJob, *, seconds: float) -> None:
     from flowexp.files import write_json
     from flowexp.runs.manifest import package_versions
 
@@ -199,14 +201,14 @@ def _mark_done(job: Job, *, seconds: float) -> None:
     job.status_file.unlink(missing_ok=True)
 
 
-def _note(job: Job, *, status: str, code: int | None = None) -> None:
+def _note(job: TableJob, *, status: str, code: int | None = None) -> None:
     from flowexp.files import write_json
 
     content = {"status": status, "since": time.time(), "process": os.getpid(), "code": code}
     write_json(job.status_file, content)
 
 
-def hardware(job: Job) -> str:
+def hardware(job: TableJob) -> str:
     """The processor here, and the accelerators that the training of the job found."""
     import json
 

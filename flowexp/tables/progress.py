@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowexp.tables.jobs import Job
+from flowexp.tables.jobs import TableJob
 
 __all__ = ["JobState", "plain_lines", "state_of", "watching"]
 
@@ -41,7 +41,7 @@ class JobState:
         return f"{self.kimg:.4g}/{self.of_kimg:g} kimg"
 
 
-def state_of(job: Job, *, since: float = 0.0) -> JobState:
+def state_of(job: TableJob, *, since: float = 0.0) -> JobState:
     """What a job is doing, by the files in its directory.
 
     Args:
@@ -61,7 +61,7 @@ def state_of(job: Job, *, since: float = 0.0) -> JobState:
     return JobState("failed" if status == "failed" else "waiting")
 
 
-def _noted(job: Job) -> dict[str, Any]:
+def _noted(job: TableJob) -> dict[str, Any]:
     try:
         content = json.loads(job.status_file.read_text())
     except (OSError, ValueError):
@@ -86,7 +86,7 @@ def _kimg(file: Path) -> float | None:
 
 
 @contextmanager
-def watching(jobs: Sequence[Job], *, name: str) -> Iterator[None]:
+def watching(jobs: Sequence[TableJob], *, name: str) -> Iterator[None]:
     """Show what the jobs are doing while the context lasts."""
     stop = threading.Event()
     view = _LiveView(jobs, name) if sys.stdout.isatty() else _Lines(jobs)
@@ -99,7 +99,7 @@ def watching(jobs: Sequence[Job], *, name: str) -> Iterator[None]:
         thread.join()
 
 
-def _poll(view: "_LiveView | _Lines", jobs: Sequence[Job], stop: threading.Event) -> None:
+def _poll(view: "_LiveView | _Lines", jobs: Sequence[TableJob], stop: threading.Event) -> None:
     started = time.time()
     with view:
         while True:
@@ -110,7 +110,7 @@ def _poll(view: "_LiveView | _Lines", jobs: Sequence[Job], stop: threading.Event
 
 
 def plain_lines(
-    jobs: Sequence[Job], before: Sequence[str], states: Sequence[JobState]
+    jobs: Sequence[TableJob], before: Sequence[str], states: Sequence[JobState]
 ) -> Iterator[str]:
     """One line for each job whose status is another than before."""
     done = sum(state.status == "done" for state in states)
@@ -124,7 +124,7 @@ def plain_lines(
 class _Lines:
     """For logs and pipes."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[TableJob]) -> None:
         self._jobs = jobs
         self._before = [state_of(job, since=time.time()).status for job in jobs]
 
@@ -143,7 +143,7 @@ class _Lines:
 class _LiveView:
     """For a terminal: counts, and what is running."""
 
-    def __init__(self, jobs: Sequence[Job], name: str) -> None:
+    def __init__(self, jobs: Sequence[TableJob], name: str) -> None:
         from rich.live import Live
 
         self._jobs = jobs

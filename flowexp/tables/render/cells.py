@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowexp.tables.render.numbers import cost_text, count_text, mean_text, number_text
-from flowexp.tables.results import Measured, RowResult, TableResult
+from flowexp.tables.results import Measurement, RowResult, TableResult
 
 __all__ = [
     "cost_cell",
@@ -33,7 +33,7 @@ def measured_cell(row: RowResult, *, minimum: bool = False) -> str:
     return text
 
 
-def samples_cell(cell: Measured | None) -> str:
+def samples_cell(cell: Measurement | None) -> str:
     """The number of generated samples behind each value."""
     return "" if cell is None else count_text(cell.n_gen)
 
@@ -47,7 +47,7 @@ def nfe_cell(row: RowResult) -> str:
     return measured if published in ("", measured) else f"{measured} (published {published})"
 
 
-def cost_cell(cell: Measured | None) -> str:
+def cost_cell(cell: Measurement | None) -> str:
     """Wall time over all seeds and the device."""
     return "" if cell is None else cost_text(cell.seconds, device=cell.device)
 
@@ -79,7 +79,7 @@ def titles(rows: tuple[RowResult, ...]) -> list[str]:
     return list(dict.fromkeys(row.measured.title for row in rows if row.measured is not None))
 
 
-def measured_record(cell: Measured | None, *, prefix: str) -> dict[str, Any]:
+def measured_record(cell: Measurement | None, *, prefix: str) -> dict[str, Any]:
     """Every number of a cell on its own, for CSV.
 
     Args:
