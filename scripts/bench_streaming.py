@@ -12,7 +12,6 @@ Writes ``stream_batch.json`` and ``stream_batch.md``.
 
 import argparse
 import datetime
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowexp.files import write_json, write_text
 from flowexp.models import FlowModel
 from flowexp.networks.unet import UNet
 from flowexp.parameterizations import VelocityPrediction
@@ -211,9 +211,8 @@ def main() -> None:
     }
     text = report(result, rows)
     print(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{NAME}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (arguments.out / f"{NAME}.md").write_text(text)
+    write_json(arguments.out / f"{NAME}.json", result)
+    write_text(arguments.out / f"{NAME}.md", text)
 
 
 if __name__ == "__main__":
