@@ -28,7 +28,9 @@ from flowexp.networks.unet import UNet
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.pipeline import Pipeline
 from flowexp.runs.manifest import processor
+from flowexp.samplers import Euler
 from flowexp.streaming import (
     FullNegative,
     NoNegative,
@@ -92,13 +94,12 @@ def stream_of(
 ) -> StreamBatch:
     """Stages between t = 0.6 and 0.1."""
     times = torch.linspace(0.6, 0.1, stages).tolist()
+    pipeline = Pipeline(model=model, sampler=Euler(steps=1), shape=SHAPE, device=device)
     return StreamBatch(
-        model,
+        pipeline,
         times=times,
-        frame_shape=SHAPE,
         guidance=guidance,
         conditions={"labels": torch.tensor([3], device=device)},
-        device=device,
     )
 
 

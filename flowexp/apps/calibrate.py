@@ -1,10 +1,12 @@
 """``flowexp calibrate``: measure on a run what a sampler needs to know of it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from flowexp.config.application import Job
+from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.instantiate import instantiate
+from flowexp.config.overrides import in_full
+from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
@@ -18,18 +20,12 @@ def main(arguments: Sequence[str]) -> None:
         arguments: Overrides (``run=DIR for=dpm_solver_v3``) and Hydra's options; ``for=NAME`` is
             short for ``calibration=NAME``.
     """
-    from flowexp.config.application import launch
-    from flowexp.config.overrides import in_full
-
     launch("calibrate", calibrate, in_full("calibrate", arguments))
 
 
-def calibrate(job: "Job") -> None:
+def calibrate(job: Job) -> None:
     """Calibrate, and say what was made and how it is used."""
-    from flowexp.apps.terminal import logging_to, shown, table
     from flowexp.calibration import Subject
-    from flowexp.config.instantiate import instantiate
-    from flowexp.errors import UsageError
     from flowexp.pipeline import Processes
     from flowexp.runs.opening import open_run
 

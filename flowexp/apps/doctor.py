@@ -3,6 +3,13 @@
 from collections.abc import Sequence
 from importlib import metadata
 
+from flowexp.apps.list import options
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.config.locations import conf_dir
+from flowexp.config.resolve import MUST_BE_GIVEN
+from flowexp.errors import UsageError
+
 __all__ = ["main"]
 
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torch-fidelity", "timm", "numpy", "scipy")
@@ -10,8 +17,6 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torch-fidelity", "timm
 
 def main(arguments: Sequence[str]) -> None:
     """Print one line per thing, with the remedy under what is missing."""
-    from flowexp.errors import UsageError
-
     if arguments:
         raise UsageError(
             f"doctor takes no argument {arguments[0]!r}.", remedy="Write flowexp doctor."
@@ -57,7 +62,6 @@ def _folders() -> None:
     import os
     from pathlib import Path
 
-    from flowexp.config.locations import conf_dir
     from flowexp.data.locations import cache_dir
 
     _line(True, "config groups", str(conf_dir()))
@@ -69,12 +73,6 @@ def _folders() -> None:
 
 
 def _datasets() -> None:
-    from flowexp.apps.list import options
-    from flowexp.config.check import check_job
-    from flowexp.config.instantiate import instantiate
-    from flowexp.config.resolve import MUST_BE_GIVEN
-    from flowexp.errors import UsageError
-
     for name in options("dataset"):
         checked = check_job("train", [f"dataset={name}"])
         wanted = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
@@ -89,11 +87,6 @@ def _datasets() -> None:
 
 
 def _weights() -> None:
-    from flowexp.apps.list import options
-    from flowexp.config.check import check_job
-    from flowexp.config.instantiate import instantiate
-    from flowexp.errors import UsageError
-
     for name in options("metric"):
         config = check_job("train", [f"metric={name}"]).config
         try:

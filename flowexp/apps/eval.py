@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.instantiate import instantiate
+from flowexp.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowexp.config.application import Job
     from flowexp.evaluation import ScoreResult
     from flowexp.pipeline import Batch
     from flowexp.runs.opening import OpenedRun
@@ -21,21 +25,16 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: Overrides (``run=DIR num_samples=5000 metric=fid``) and Hydra's options.
     """
-    from flowexp.config.application import launch
-
     launch("eval", evaluate, arguments)
 
 
-def evaluate(job: "Job") -> float | None:
+def evaluate(job: Job) -> float | None:
     """Generate, measure, record.
 
     Returns:
         The first metric's value, so that an optimising sweeper has something to minimise.
     """
-    from flowexp.apps.terminal import logging_to, table
-    from flowexp.config.instantiate import instantiate
     from flowexp.data.locations import cache_dir
-    from flowexp.errors import UsageError
     from flowexp.evaluation import append_results, score, summarize
     from flowexp.pipeline import Processes, save_grid
     from flowexp.runs.opening import open_run
@@ -100,7 +99,6 @@ class _FirstPictures:
 
 def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     """The seeds of each evaluation: those given, or disjoint ranges from 0 on."""
-    from flowexp.errors import UsageError
     from flowexp.evaluation import seed_ranges
     from flowexp.pipeline import parse_seeds
 
@@ -115,7 +113,7 @@ def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     return [parse_seeds(config["seeds"])]
 
 
-def _circumstances(opened: "OpenedRun", job: "Job") -> dict[str, Any]:
+def _circumstances(opened: "OpenedRun", job: Job) -> dict[str, Any]:
     """What belongs beside a stored evaluation: command, checkpoint, directory."""
     weights = opened.weights
     return {
@@ -152,8 +150,6 @@ def _outcome(
     results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path
 ) -> list[tuple[str, str]]:
     """What it cost, and where things are."""
-    from flowexp.apps.terminal import shown
-
     count = sum(result.count for result in results)
     seconds = sum(result.seconds for result in results)
     speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"

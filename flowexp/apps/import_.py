@@ -5,10 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.check import sound_config
+from flowexp.config.override_text import override
+from flowexp.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from flowexp.config.application import Job
     from flowexp.published import Published
     from flowexp.runs import RunDirectory
     from flowexp.runs.assemble import Built
@@ -29,17 +34,12 @@ def main(arguments: Sequence[str]) -> None:
         arguments: The file (or ``file=FILE``), overrides of the training config that the model is
             taken to belong to, and Hydra's options.
     """
-    from flowexp.config.application import launch
-
     file, rest = _split(arguments)
     if file is None:
         launch("import", import_checkpoint, rest)
         return
     if not Path(file).is_file():
-        from flowexp.errors import UsageError
-
         raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
-    from flowexp.config.override_text import override
     from flowexp.published import read_published
     from flowexp.published.overrides import published_overrides
 
@@ -60,21 +60,18 @@ def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str,
     Raises:
         ConfigError: The overrides are not sound.
     """
-    from flowexp.config.check import sound_config
     from flowexp.published.overrides import published_overrides
 
     return sound_config("train", [*published_overrides(published, given=given), *given])
 
 
-def import_checkpoint(job: "Job") -> None:
+def import_checkpoint(job: Job) -> None:
     """Write the run directory of a published checkpoint and try its network once.
 
     Raises:
         UsageError: The file does not fit the config, its network gives no finite values, or the
             directory holds a run already.
     """
-    from flowexp.apps.terminal import shown, table
-    from flowexp.errors import UsageError
     from flowexp.published import read_published
     from flowexp.runs import RunDirectory, describe_run, parent, write_checkpoint
     from flowexp.runs.assemble import build
@@ -142,8 +139,6 @@ def _unquoted(value: str) -> str:
 
 
 def _refuse_existing(run: "RunDirectory") -> None:
-    from flowexp.errors import UsageError
-
     if run.latest_checkpoint() is not None:
         raise UsageError(
             f"{run.path} holds a run already.",
@@ -178,8 +173,6 @@ def _plain(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
 
 
 def _load(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
-    from flowexp.errors import UsageError
-
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -195,7 +188,6 @@ def _refuse_nonfinite(parts: "Built") -> None:
     """One evaluation on noise at a middling time."""
     import torch
 
-    from flowexp.errors import UsageError
     from flowexp.seeding import generator
 
     low, high = parts.model.time_range

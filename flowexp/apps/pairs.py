@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.instantiate import instantiate
+from flowexp.config.overrides import in_full
+from flowexp.errors import UsageError
+
 if TYPE_CHECKING:
-    from flowexp.config.application import Job
     from flowexp.data.pair_manifest import PairManifest
     from flowexp.pairs import PairMaker
     from flowexp.pipeline import Pipeline
@@ -32,17 +37,11 @@ def main(arguments: Sequence[str]) -> None:
         arguments: Overrides (``run=DIR num=100000 sampler=dopri5``) and Hydra's options;
             ``from=data`` is short for ``start=data``.
     """
-    from flowexp.config.application import launch
-    from flowexp.config.overrides import in_full
-
     launch("pairs", pairs, in_full("pairs", arguments))
 
 
-def pairs(job: "Job") -> None:
+def pairs(job: Job) -> None:
     """Make what is missing of a store, and say how it is used."""
-    from flowexp.apps.terminal import logging_to, table
-    from flowexp.config.instantiate import instantiate
-    from flowexp.errors import UsageError
     from flowexp.pairs import write_store
     from flowexp.pipeline import Processes
     from flowexp.runs.opening import open_run
@@ -106,7 +105,6 @@ def _manifest(
 
 def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Pipeline") -> Sequence[int]:
     """The seeds or positions asked for."""
-    from flowexp.errors import UsageError
     from flowexp.pipeline import parse_seeds
 
     most = None if maker.identity == "seeds" else len(teacher.data())
@@ -182,7 +180,6 @@ class _Progress:
 
 def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> list[tuple[str, str]]:
     """What was made, and the command that uses it."""
-    from flowexp.apps.terminal import shown
     from flowexp.data.pair_store import PairStore
 
     store = PairStore.open(folder, key="dirs.run")

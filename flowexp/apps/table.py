@@ -8,10 +8,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import shown
+from flowexp.config.application import Job as Command
+from flowexp.config.application import launch
+from flowexp.config.override_text import override
 from flowexp.errors import StoppedError, UsageError
+from flowexp.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from flowexp.config.application import Job as Command
     from flowexp.tables.jobs import TableJob
     from flowexp.tables.plan import Plan
     from flowexp.tables.results import ClaimResult, TableResult
@@ -32,8 +36,6 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: Something failed (code 1); what failed has been named.
     """
-    from flowexp.config.application import launch
-
     if list(arguments) == ["list"]:
         _list()
         return
@@ -49,8 +51,6 @@ def main(arguments: Sequence[str]) -> None:
 
 def _full(arguments: Sequence[str]) -> list[str]:
     """The arguments as overrides: the first word is a name, ``VERB:`` collects."""
-    from flowexp.config.override_text import override
-
     given = list(arguments)
     result: list[str] = []
     extra: dict[str, list[str]] = {verb: [] for verb in _VERBS}
@@ -89,8 +89,6 @@ def _list() -> None:
 
 def _refuse_several_processes() -> None:
     """A table is one process; its jobs would inherit torchrun's ranks and wait for each other."""
-    from flowexp.errors import UsageError
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             f"{os.environ['WORLD_SIZE']} processes were started for one table.",
@@ -100,7 +98,7 @@ def _refuse_several_processes() -> None:
         )
 
 
-def make(command: "Command") -> list[str]:
+def make(command: Command) -> list[str]:
     """Plan, run what is missing, collect and render.
 
     Returns:
@@ -142,7 +140,7 @@ def make(command: "Command") -> list[str]:
     return unfinished
 
 
-def _budget(command: "Command") -> str:
+def _budget(command: Command) -> str:
     """Name of the budget; one that was changed by hand is not shown under the name of its file."""
     own = [text for text in command.overrides if text.startswith("budget.")]
     return command.choices["budget"] + ("_changed" if own else "")
@@ -210,8 +208,6 @@ def _write(
     results: "Sequence[TableResult | ClaimResult]", *, name: str, budget: str, folder: Path
 ) -> None:
     """Write every form, a picture where there are curves, and print the form for the terminal."""
-    from flowexp.apps.terminal import shown
-    from flowexp.files import write_json, write_text
     from flowexp.tables.render import FORMS, render, table_picture
     from flowexp.tables.results import ClaimResult, TableResult
 

@@ -22,13 +22,13 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 class FrameSource(ABC):
-    """A camera, or what stands for one: frames one after the other."""
+    """A camera or a replacement: frames one after the other."""
 
     @abstractmethod
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         """Frames (C, H, W), float32 in [-1, 1], of the shape of the data set's pictures.
 
-        The iterator may take its time between two frames; it is asked from a thread of its own.
+        The iterator may block between two frames; it runs in a thread of its own.
 
         Args:
             dataset: What the model was trained on.

@@ -1,8 +1,8 @@
-"""What guidance a stream has, and what its negative side costs.
+"""The guidance of a stream, and the cost of its negative side.
 
 With the conditional noise prediction e_c and a negative one, ``e = e_neg + w (e_c - e_neg)``. The
 residual forms take for e_neg the virtual noise s: the noise that leads from the state straight back
-to the frame, ``s = (x - alpha x_frame) / sigma``, which no network has to be asked for.
+to the frame, ``s = (x - alpha x_frame) / sigma``, which needs no network evaluation.
 
 Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.2.
 """
@@ -43,7 +43,7 @@ class ResidualGuidance(ABC):
 
     @abstractmethod
     def negative_stages(self, stages: int) -> int:
-        """For how many of the stages, from the first on, the network is asked once more."""
+        """Number of stages, from the first on, with a second network evaluation."""
 
 
 class NoNegative(ResidualGuidance):
