@@ -23,7 +23,7 @@ __all__ = ["main"]
 _LOG = logging.getLogger(__name__)
 _LINE_SECONDS = 10.0
 
-# what determines a pair, besides the manifest
+# Determines a pair, besides the manifest.
 _STORED = (
     "run", "weights", "checkpoint", "weight_transform", "dataset", "path", "network",
     "parameterization", "sampler", "guidance", "task", "latents", "start",
@@ -76,6 +76,7 @@ def _manifest(
     opened: "OpenedRun", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Pipeline"
 ) -> "PairManifest":
     from flowexp.data.pair_manifest import PairManifest
+    from flowexp.pipeline.seeds import consecutive
 
     weights = opened.weights
     images, noise = maker.formats(teacher)
@@ -90,21 +91,21 @@ def _manifest(
         start=_in_words(config["start"]),
         sampler=_in_words(config["sampler"]),
         guidance=_in_words(config["guidance"]),
-        labels=maker.labels_law(teacher),
+        labels=maker.label_distribution(teacher),
         source=teacher.model.path.source.identity(),
         shape=teacher.shape,
         num_classes=teacher.task.num_classes,
         images=images,
         noise=noise,
         identity=maker.identity,
-        ranges=_ranges(_members(config, maker, teacher)),
+        ranges=consecutive(_members(config, maker, teacher)),
         shard_size=config["shard_size"],
         batch_size=config["batch_size"],
     )
 
 
 def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Pipeline") -> Sequence[int]:
-    """The seeds or positions asked for."""
+    """The seeds or positions of the pairs."""
     from flowexp.pipeline import parse_seeds
 
     most = None if maker.identity == "seeds" else len(teacher.data())
@@ -121,19 +122,6 @@ def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Pipeline")
     return members
 
 
-def _ranges(members: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Inclusive ranges of consecutive numbers."""
-    if isinstance(members, range):
-        return ((members[0], members[-1]),)
-    found: list[list[int]] = []
-    for member in members:
-        if found and member == found[-1][1] + 1:
-            found[-1][1] = member
-        else:
-            found.append([member, member])
-    return tuple((first, last) for first, last in found)
-
-
 def _in_words(node: Mapping[str, Any]) -> str:
     """Class and plain arguments of a config node, for people: ``ClassifierFree(scale=1.5)``."""
     name = str(node["_target_"]).rpartition(".")[2]
@@ -146,7 +134,7 @@ def _in_words(node: Mapping[str, Any]) -> str:
 
 
 class _Progress:
-    """A line now and then: how many pairs, how fast, how long still.
+    """Logs now and then how many pairs are made, how fast, and how long the rest will take.
 
     Args:
         total: Pairs of the whole store.
