@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.files import write_bytes, write_json, write_text
-from flowexp.tables.render.plots import Field, Plot, Series, is_log
+from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 
 NAME = "pfgmpp_robustness"
 
@@ -206,7 +206,7 @@ def plot(study: Study, found: Mapping[str, Any]) -> Plot:
         points = tuple((r["alpha"], r["mean"]) for r in rows)
         bars = tuple(r["std"] for r in rows) if len(study.seeds) > 1 else ()
         series.append(Series(label=f"D={D}", points=points, number=number, bars=bars, marked=True))
-    field = Field(
+    subplot = Subplot(
         series=tuple(series),
         x_label="alpha: noise per step over sigma",
         title=found["metric"],
@@ -214,7 +214,7 @@ def plot(study: Study, found: Mapping[str, Any]) -> Plot:
         ticks=tuple(sorted(study.alphas)),
     )
     title = f"{study.dataset}: mean and standard deviation over {len(study.seeds)} seeds"
-    return Plot(fields=(field,), size=(480.0, 360.0), title=title, described=markdown(found))
+    return Plot(subplots=(subplot,), size=(480.0, 360.0), title=title, described=markdown(found))
 
 
 def parsed(arguments: Sequence[str] | None = None) -> tuple[Study, Path]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flowexp.report.curves import Curve, smoothed, thinned
 from flowexp.tables.render.numbers import number_text
-from flowexp.tables.render.plots import Field, Plot, Series, is_log
+from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 
 __all__ = ["chart"]
 
@@ -19,7 +19,7 @@ def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Plot | 
     is logarithmic where positive values span a factor of 8 or more.
 
     Args:
-        curves: What to draw; of several, the chart has a legend.
+        curves: The curves; of several, the chart has a legend.
         title: Its heading.
         noisy: Whether the values are measurements rather than a schedule.
     """
@@ -37,7 +37,7 @@ def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Plot | 
     described = "; ".join(_described(curve) for _, curve in drawn)
     thick = f" Thick: running mean of {max(means)} logged values." if means else ""
     return Plot(
-        fields=(Field(series=tuple(series), x_label="kimg", log_y=log),),
+        subplots=(Subplot(series=tuple(series), x_label="kimg", log_y=log),),
         size=(_SIZE[0], _SIZE[1] + (_LEGEND * len(drawn) if len(drawn) > 1 else 0.0)),
         title=title,
         described=f"{'Logarithmic' if log else 'Linear'} scale. {described}.{thick}",
@@ -45,7 +45,7 @@ def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Plot | 
 
 
 def _described(curve: Curve) -> str:
-    """The curve in words, for those who do not see it."""
+    """The curve in words, for screen readers."""
     (x0, y0), (x1, y1) = curve.points[0], curve.points[-1]
     lowest = number_text(min(y for _, y in curve.points))
     highest = number_text(max(y for _, y in curve.points))

@@ -1,4 +1,4 @@
-"""Runs side by side: what their configs, costs and scores differ in."""
+"""Runs side by side: differences of their configs, costs and scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from flowexp.tables.render.sheet import Column, Line, Sheet
 __all__ = ["compare", "config_differences"]
 
 _PLACES = ("dirs", "launcher")
-"""Groups that say where a run writes and who starts it, not what it does."""
+"""Groups that do not change what a run computes."""
 
 _ABSENT = "-"
 
@@ -160,7 +160,7 @@ def _unlike_others(
     earlier: Sequence[Sequence[tuple[str, StoredEvaluation]]],
     group: Sequence[tuple[str, StoredEvaluation]],
 ) -> list[str]:
-    """Why a number stands on another line than those of the same metric."""
+    """Why a number has another line than those of the same metric."""
     one = group[0][1]
     others = [found[0][1] for found in earlier if found[0][1].name == one.name]
     return [
@@ -170,7 +170,7 @@ def _unlike_others(
 
 
 def _circumstances(group: Mapping[str, StoredEvaluation]) -> list[str]:
-    """What differs between comparable numbers: usually what one wants to compare across."""
+    """Differences between comparable numbers: usually the subject of the comparison."""
     protocols: dict[str, Protocol] = {name: one.protocol for name, one in group.items()}
     first = next(iter(protocols.values()))
     parts = {

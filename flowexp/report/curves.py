@@ -1,4 +1,4 @@
-"""Curves of a training, thinned to what a chart can show."""
+"""Curves of a training, thinned to the resolution of a chart."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The evaluations stored beside a run; the seed ranges of one command belong together."""
+"""The evaluations stored beside a run; the seed ranges of one command are one evaluation."""
 
 import json
 import math
@@ -16,14 +16,14 @@ __all__ = ["StoredEvaluation", "read_evaluations"]
 
 @dataclass(frozen=True, kw_only=True)
 class StoredEvaluation:
-    """One metric as one ``flowexp eval`` measured it.
+    """One metric of one ``flowexp eval``.
 
     Attributes:
         records: One per range of seeds, at least one.
         created: When, in ISO 8601.
         overrides: What the command line changed.
-        directory: Where the evaluation wrote, as it was called then.
-        checkpoint: ``kimg``, ``sha256`` and ``path`` of what was scored.
+        directory: Output directory of the evaluation at that time.
+        checkpoint: ``kimg``, ``sha256`` and ``path`` of the checkpoint.
         count: Samples over all ranges.
         seconds: Wall time over all ranges, of all metrics together.
     """
@@ -92,9 +92,7 @@ def read_evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
                 grouped.setdefault((command, record.key), []).append((entry, record))
         return tuple(_evaluation(found) for found in grouped.values())
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{file} holds no results that this version can read ({error}).", key="runs"
-        ) from error
+        raise UsageError(f"cannot read the results in {file} ({error}).", key="runs") from error
 
 
 def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> StoredEvaluation:

@@ -1,4 +1,4 @@
-"""Short facts about a run: what was chosen, what training cost, where it came from."""
+"""Short facts about a run: its choices, the cost of its training, its origin."""
 
 import math
 import shlex
@@ -37,7 +37,7 @@ def choice_facts(run: RunRecord) -> dict[str, str]:
 
 
 def training_facts(run: RunRecord) -> dict[str, str]:
-    """What training did and cost; what is not known is left out."""
+    """Progress and cost of the training, as far as known."""
     wanted = (run.config.get("trainer") or {}).get("max_kimg")
     kimg, seconds = run.last("kimg"), run.last("time/seconds")
     facts = {"trained": "not yet" if math.isnan(kimg) else f"{kimg:g} of {wanted or '?'} kimg"}

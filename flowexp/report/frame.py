@@ -1,4 +1,4 @@
-"""What runs scored, as a data frame of pandas."""
+"""The scores of runs as a pandas data frame."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -35,7 +35,7 @@ def results(folder: str | Path) -> "pandas.DataFrame":
     - ``weights`` (SHA-256 of the checkpoint), ``created``, ``seconds`` and ``directory`` of the
       evaluation, over all its metrics and ranges.
 
-    What a run does not state is missing (``NaN`` or ``None``).
+    Facts that a run does not state are missing (``NaN`` or ``None``).
 
     Raises:
         UsageError: It is not a folder, or a file of a run cannot be read.

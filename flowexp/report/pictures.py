@@ -23,7 +23,7 @@ class Picture:
         uri: Its content, as a data URI.
         width: In pixels.
         height: In pixels.
-        alt: What it shows, for those who do not see it.
+        alt: Text alternative for screen readers.
         caption: Text below it.
     """
 

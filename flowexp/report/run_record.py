@@ -1,4 +1,4 @@
-"""Everything a run directory says about its run, read once."""
+"""The content of a run directory, read once."""
 
 import json
 import math
@@ -34,13 +34,13 @@ class RunRecord:
     """A run.
 
     Attributes:
-        name: What it is called here, see :func:`distinct_names`.
+        name: Its name here, see :func:`distinct_names`.
         path: Its directory.
         config: Its resolved configuration.
-        overrides: What the command line changed.
+        overrides: Overrides of the command line.
         manifest: Versions, device, data, parents; empty if the run has none.
-        rows: What training measured, oldest first.
-        evaluations: What evaluations measured, oldest first.
+        rows: Metrics of the training, oldest first.
+        evaluations: Its evaluations, oldest first.
         grids: Pictures drawn while training, oldest first.
         parameters: Number of the network's parameters, if known.
     """
@@ -87,7 +87,7 @@ def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunReco
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Names of runs: as many of the last parts of each path as tell it from the others.
+    """Names of runs: as many of the last parts of each path as make them distinct.
 
     Raises:
         UsageError: A run is named twice.

@@ -40,7 +40,7 @@ def curve_title(key: str) -> str:
 
 
 def run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
-    """What the template of a run shows, under the names by which it shows it."""
+    """The values for the template of a run, with at most ``grids`` sample grids."""
     charts = [
         chart([curve_of(run.rows, key, label=key)], title=curve_title(key),
               noisy=key not in _SCHEDULES)

@@ -1,15 +1,15 @@
-"""What finished jobs measured, put into the rows of a table or the arms of a claim."""
+"""Collecting the results of finished jobs into the rows of a table or the arms of a claim."""
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowexp.tables.jobs import TableJob
-from flowexp.tables.planned_rows import PlannedRow, Scoring
+from flowexp.tables.planned_rows import PlannedRow, Scoring, all_jobs
 from flowexp.tables.progress import state_of
 from flowexp.tables.results import ClaimResult, Measurement, RowResult, TableResult
 from flowexp.tables.syntax import ClaimFile, TableFile
@@ -25,7 +25,7 @@ _TRAINING_SET = "training set"
 
 @dataclass(frozen=True)
 class _Score:
-    """What one evaluation job measured: a record for each range of seeds, and its cost."""
+    """The result of an evaluation job: a record for each range of seeds, and its NFE."""
 
     records: "tuple[MetricRecord, ...]"
     nfe: float
@@ -144,7 +144,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         protocol=first.to_dict()["protocol"],
         n_gen=first.protocol.n_gen,
         nfe=statistics.fmean(score.nfe for score in scores),
-        seconds=sum(_facts(job).get("seconds", 0.0) for job in _ancestry(row.targets)),
+        seconds=sum(_facts(job).get("seconds", 0.0) for job in all_jobs([row])),
         device=first.protocol.device or "",
         floor=floor,
         notice=first.protocol.notice,
@@ -154,7 +154,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
 def _mismatches(
     row: PlannedRow, table: TableFile, scoring: Scoring, record: "MetricRecord"
 ) -> list[str]:
-    """What the publication states and the measurement does not keep, one phrase each."""
+    """Differences of the measurement from the published protocol, one phrase each."""
     published = replace(record.protocol, **_stated(row, table, record))
     found = published.differences(record.protocol)
     if record.name != table.metric:
@@ -167,7 +167,7 @@ def _mismatches(
 
 
 def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[str, Any]:
-    """Fields of the protocol that the table states; what it leaves open is no difference."""
+    """Fields of the protocol that the table states; others cannot differ."""
     from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE
 
     protocol, stated = table.protocol, {}
@@ -181,31 +181,26 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     if run is not None and run.choices.get("dataset") != row.dataset:
         stated["reference"] = row.dataset
     weights = protocol.get("weights")
-    # What an evaluation does to the weights is the row's own subject.
+    # A row may be about what an evaluation does to the weights.
     if weights is not None and (record.protocol.ema or "").partition(",")[0] != weights:
         stated["ema"] = weights
     return stated
 
 
-def _ancestry(targets: Iterable[TableJob]) -> list[TableJob]:
-    found = {job.identity: job for target in targets for job in target.ancestry()}
-    return list(found.values())
-
-
 def _facts(job: TableJob) -> dict[str, Any]:
-    """What the marker of a finished job says, or nothing."""
+    """The content of a finished job's marker; empty for other jobs."""
     return dict(json.loads(Path(job.done_file).read_text())) if job.is_done() else {}
 
 
 def _hardware(rows: Sequence[PlannedRow]) -> str:
-    jobs = _ancestry(target for row in rows for target in row.targets)
+    jobs = all_jobs(rows)
     return "; ".join(dict.fromkeys(str(_facts(j)["hardware"]) for j in jobs if j.is_done()))
 
 
 def _versions(rows: Sequence[PlannedRow]) -> dict[str, str]:
-    """Package versions of the finished jobs; several of one package stand side by side."""
+    """Package versions of the finished jobs; several of one package are all listed."""
     found: dict[str, dict[str, None]] = {}
-    for job in _ancestry(target for row in rows for target in row.targets):
+    for job in all_jobs(rows):
         for package, version in _facts(job).get("versions", {}).items():
             found.setdefault(package, {})[version] = None
     return {package: ", ".join(versions) for package, versions in found.items()}

@@ -1,4 +1,4 @@
-"""Jobs are run in waves, each once however many tables want it, and found again when they are done.
+"""Running jobs in waves; a job that several tables need is run once and found again.
 
 A job holds the lock of its directory while it runs. Its command inherits the lock: if the table is
 killed, a command that survives keeps it, and the next table waits for that command instead of
@@ -6,6 +6,7 @@ starting a second one in the same directory.
 """
 
 import datetime
+import json
 import os
 import subprocess
 import sys
@@ -23,10 +24,10 @@ __all__ = ["JobTask", "execute", "hardware", "run_job"]
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 
 _PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
-# A job that is alone in its allocation starts its own ranks; these would make it wait for others.
+# A job alone in its allocation starts its own ranks; with these set it would wait for others.
 _ALONE = "1"
 _SLURM_COUNT = "SLURM_NTASKS"
-# What the libraries that PyTorch and NumPy compute with read when they are loaded.
+# Read by the libraries behind PyTorch and NumPy when they are loaded.
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -40,16 +41,16 @@ _THREADS = (
 def execute(
     jobs: Sequence[TableJob], launch: Launch, *, targets: Iterable[TableJob]
 ) -> list[TableJob]:
-    """Run what is missing, wave by wave; a failed job stops only those that need it.
+    """Run the missing jobs, wave by wave; a failed job stops only those that need it.
 
     Args:
         jobs: All jobs.
         launch: Runs one job for each list of overrides ``[job=<identity>]``; returns when all have
             ended, with whether each is done.
-        targets: Those whose results are wanted.
+        targets: Those whose results are needed.
 
     Returns:
-        Those that failed here; their directories may tell of a later attempt of another table.
+        Those that failed here; another table may have tried them again since.
     """
     waiting = _missing(jobs, targets)
     failed: list[TableJob] = []
@@ -63,7 +64,7 @@ def execute(
 
 
 def _missing(jobs: Sequence[TableJob], targets: Iterable[TableJob]) -> list[TableJob]:
-    """Jobs that a wanted result still needs."""
+    """The jobs that the targets still need."""
     wanted: set[str] = set()
 
     def want(job: TableJob) -> None:
@@ -78,11 +79,11 @@ def _missing(jobs: Sequence[TableJob], targets: Iterable[TableJob]) -> list[Tabl
 
 
 class JobTask:
-    """What a launcher calls for each job, here or on another computer; it can be pickled.
+    """The task that a launcher runs for each job, here or on another computer; it can be pickled.
 
-    A job is told as many threads as the process that made this object, and nothing where that was
-    told nothing: joblib and Ray would each choose another number, and with it another order of
-    sums.
+    A job gets the numbers of threads that are set in the process that made this object, and none
+    where none is set: joblib and Ray would each choose another number, and thereby another order
+    of sums.
 
     Args:
         jobs: Jobs by identity.
@@ -102,7 +103,7 @@ class JobTask:
             self._set_threads()
             return run_job(job)
         except Exception as error:
-            # Launchers differ in what they make of an exception; the others are to go on.
+            # Launchers treat exceptions differently; the other jobs must go on.
             print(f"flowexp: {job.title}: {error}", file=sys.stderr, flush=True)
             return False
 
@@ -115,7 +116,7 @@ class JobTask:
 
 
 def run_job(job: TableJob) -> bool:
-    """Run a job unless it is done; wait if another process is at it, and take what came of it.
+    """Run a job unless it is done; wait if another process is running it, and use its result.
 
     Returns:
         Whether it is done now.
@@ -124,11 +125,11 @@ def run_job(job: TableJob) -> bool:
     from flowexp.tables.progress import state_of
 
     job.directory.mkdir(parents=True, exist_ok=True)
-    asked = time.time()
+    requested = time.time()
     with locked(job.directory / "job.lock") as lock:
         if job.is_done():
             return True
-        if state_of(job, since=asked).status == "failed":
+        if state_of(job, since=requested).status == "failed":
             return False
         _prepare(job)
         started = time.time()
@@ -141,7 +142,7 @@ def run_job(job: TableJob) -> bool:
 
 
 def _prepare(job: TableJob) -> None:
-    """The recipe the command starts from, and nothing left of an attempt that did not end."""
+    """Write the recipe of the command and remove what an unfinished attempt left."""
     from flowexp.files import write_json, write_text
 
     if job.verb == "eval":
@@ -156,7 +157,7 @@ def _prepare(job: TableJob) -> None:
 
 
 def _command(job: TableJob, lock: int) -> int:
-    """Run the command, with its words in the log; the exit code."""
+    """Run the command with its output in the log; returns the exit code."""
     command = [sys.executable, "-m", "flowexp", *job.arguments()]
     environment = dict(os.environ)
     if environment.get(_SLURM_COUNT) == _ALONE:
@@ -175,7 +176,7 @@ def _command(job: TableJob, lock: int) -> int:
         try:
             return process.wait()
         except BaseException:
-            # A training that is asked to stop writes a checkpoint first.
+            # A training that gets SIGTERM writes a checkpoint first.
             process.terminate()
             process.wait()
             _note(job, status="stopped")
@@ -210,8 +211,6 @@ def _note(job: TableJob, *, status: str, code: int | None = None) -> None:
 
 def hardware(job: TableJob) -> str:
     """The processor here, and the accelerators that the training of the job found."""
-    import json
-
     from flowexp.runs.manifest import processor
 
     manifest = (job.run or job).directory / "manifest.json"

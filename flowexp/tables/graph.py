@@ -244,7 +244,7 @@ class Planner:
 
 
 def _fingerprint(job: TableJob) -> str:
-    """What tells jobs of one identity apart: the rest of their configs."""
+    """Distinguishes jobs of one identity by the rest of their configs."""
     # Directories may hold the time.
     config = {key: value for key, value in job.config.items() if key != "dirs"}
     rest = json.dumps([config, job.choices], sort_keys=True, default=str)
@@ -252,7 +252,7 @@ def _fingerprint(job: TableJob) -> str:
 
 
 def _grouped(config: Mapping[str, Any], name: str, title: str) -> tuple[str, ...]:
-    """In loggers that know groups, the table is the group and the row the job type."""
+    """In loggers with groups, the table is the group and the row the job type."""
     row, _, rest = title.rpartition(": ")
     overrides: list[str] = []
     for logger, node in (config.get("logger") or {}).items():

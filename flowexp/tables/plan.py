@@ -41,7 +41,7 @@ class Plan:
         return self.rows if self.only is None else _matching(self.rows, self.only)
 
     def result(self, *, budget: str) -> TableResult | ClaimResult:
-        """What is measured so far."""
+        """The result so far."""
         from flowexp.tables.collect import claim_result, table_result
 
         if isinstance(self.file, ClaimFile):

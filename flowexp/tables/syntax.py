@@ -45,7 +45,7 @@ class Node(BaseModel):
 
 
 class _Recipe(Node):
-    """What a job is made from.
+    """The recipe of a job.
 
     Attributes:
         experiment: Recipe of a training, or None.
@@ -140,8 +140,8 @@ class Grid(Node):
 
     Attributes:
         columns: Name -> a value for each column.
-        defaults: What every cell has; see :func:`flowexp.tables.variations.cells`.
-        rows: Mappings, each with what its cells have beyond the defaults, and values.
+        defaults: Keys of every cell; see :func:`flowexp.tables.variations.cells`.
+        rows: Mappings, each with further keys of its cells, and values.
     """
 
     columns: Annotated[
@@ -179,7 +179,7 @@ class _Read(Node):
 
 
 class _TableHead(Node):
-    """What a table says besides its rows.
+    """The head of a table: everything but its rows.
 
     Attributes:
         title: Its title.
@@ -195,7 +195,7 @@ class _TableHead(Node):
 
 
 class _ClaimHead(Node):
-    """What a claim says besides its arms.
+    """The head of a claim: everything but its arms.
 
     Attributes:
         title: The claimed effect, one sentence.

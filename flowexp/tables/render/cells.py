@@ -1,4 +1,4 @@
-"""Texts that tables and claims share: what was measured, what it cost, what to know about it."""
+"""Texts that tables and claims share: measured numbers, costs and notes."""
 
 from typing import Any
 
@@ -18,12 +18,7 @@ __all__ = [
 
 
 def measured_cell(row: RowResult, *, minimum: bool = False) -> str:
-    """``12.5 ± 0.5 (3 seeds)``, or the status of a row without a number.
-
-    Args:
-        row: A row.
-        minimum: Whether the publication reports a minimum, which then stands beside the mean.
-    """
+    """``12.5 ± 0.5 (3 seeds)``, with ``minimum`` beside it; or the status of a row without one."""
     cell = row.measured
     if cell is None:
         return row.status
@@ -53,7 +48,7 @@ def cost_cell(cell: Measurement | None) -> str:
 
 
 def row_notes(row: RowResult) -> list[str]:
-    """What a reader must know about a row, one sentence each."""
+    """The notes on a row, one sentence each."""
     notes = []
     if row.status == "failed":
         notes.append(f"failed; see {row.log}" if row.log else "failed without a log")
@@ -80,12 +75,7 @@ def titles(rows: tuple[RowResult, ...]) -> list[str]:
 
 
 def measured_record(cell: Measurement | None, *, prefix: str) -> dict[str, Any]:
-    """Every number of a cell on its own, for CSV.
-
-    Args:
-        cell: What was measured.
-        prefix: Before the names of mean, spread, minimum and values: the column they belong to.
-    """
+    """Every number of a cell on its own, for CSV; ``prefix`` names the column they belong to."""
     if cell is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Claims as a sheet: what is claimed, what was measured, and what the stated test says."""
+"""Claims as a sheet: the claim, the measurements, and the result of the stated test."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def claims_sheet(claims: Sequence[ClaimResult]) -> Sheet:
 
 
 def _lines(claim: ClaimResult, notes: Notes) -> list[Line]:
-    """The claim stands in the line of its first arm."""
+    """One line per arm; the first also names the claim."""
     lines = []
     for number, arm in enumerate(claim.arms):
         first = number == 0
@@ -85,7 +85,7 @@ def _lines(claim: ClaimResult, notes: Notes) -> list[Line]:
 
 
 def _test(claim: ClaimResult) -> str:
-    """What was tested on what, in one sentence."""
+    """Metric, direction and test in one sentence."""
     what = ", ".join(titles(claim.arms)) or "not measured yet"
     text = f"{what}; {claim.direction} is better; {claim.test}"
     if not math.isnan(claim.statistic):

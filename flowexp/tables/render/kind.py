@@ -1,4 +1,4 @@
-"""What a measured number may be compared with."""
+"""Which measured numbers may be compared."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ __all__ = ["Kind", "kind_of"]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a number may be compared with; two kinds never share a column or an axis.
+    """Numbers that may be compared with each other; two kinds never share a column or an axis.
 
     Attributes:
         title: Heading of the numbers.

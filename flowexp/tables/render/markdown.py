@@ -17,7 +17,6 @@ class Markdown:
     suffix = ".md"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The sheets, each under a heading of its own."""
         return "\n\n".join(_sheet(sheet) for sheet in sheets) + "\n"
 
 

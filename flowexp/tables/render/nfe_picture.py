@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Sequence
 
 from flowexp.tables.render.numbers import count_text, mean_text, number_text
-from flowexp.tables.render.over_nfe import Line, Panel, Point, is_drawn, table_panels
-from flowexp.tables.render.plots import Field, Plot, Series, is_log
+from flowexp.tables.render.over_nfe import MethodLine, Panel, Point, is_drawn, table_panels
+from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 from flowexp.tables.results import TableResult
 
 __all__ = ["picture", "table_picture"]
@@ -28,7 +28,7 @@ def picture(panels: Sequence[Panel], *, title: str) -> Plot | None:
     of one standard deviation over seeds. A method has one colour and one mark in all panels.
 
     Args:
-        panels: What to draw; numbers of two panels never share an axis.
+        panels: Subplots; numbers of two panels never share an axis.
         title: Heading.
     """
     if not is_drawn(panels):
@@ -41,7 +41,7 @@ def picture(panels: Sequence[Panel], *, title: str) -> Plot | None:
     if any(point.spread > 0 for line in lines for point in line.points):
         notes.append("bars: one standard deviation over training seeds, drawn side by side")
     return Plot(
-        fields=tuple(_field(panel, methods, log_x=log_x) for panel in panels),
+        subplots=tuple(_subplot(panel, methods, log_x=log_x) for panel in panels),
         size=_SIZE,
         title=title,
         described="\n".join(map(_described, panels)),
@@ -49,10 +49,10 @@ def picture(panels: Sequence[Panel], *, title: str) -> Plot | None:
     )
 
 
-def _field(panel: Panel, methods: Sequence[str], *, log_x: bool) -> Field:
+def _subplot(panel: Panel, methods: Sequence[str], *, log_x: bool) -> Subplot:
     points = [point for line in panel.lines for point in line.points]
     head = [panel.title, *(textwrap.fill(text, _LETTERS) for text in panel.protocols)]
-    return Field(
+    return Subplot(
         series=tuple(_series(line, methods.index(line.method)) for line in panel.lines),
         x_label="network evaluations per sample",
         title="\n".join(head),
@@ -62,7 +62,7 @@ def _field(panel: Panel, methods: Sequence[str], *, log_x: bool) -> Field:
     )
 
 
-def _series(line: Line, number: int) -> Series:
+def _series(line: MethodLine, number: int) -> Series:
     bars = tuple(point.spread if point.spread > 0 else math.nan for point in line.points)
     return Series(
         label=line.method,
@@ -75,7 +75,7 @@ def _series(line: Line, number: int) -> Series:
 
 
 def _described(panel: Panel) -> str:
-    """The panel in words, for those who do not see it."""
+    """The panel in words, for screen readers."""
     curves = []
     for line in panel.lines:
         values = ", ".join(f"{_value(p)} at {count_text(p.nfe)}" for p in line.points)

@@ -6,7 +6,7 @@ __all__ = ["Notes"]
 
 
 class Notes:
-    """Collects notes and hands out references to them."""
+    """Collects notes and numbers them."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []

@@ -14,7 +14,7 @@ from flowexp.tables.render.cells import stated_protocol, titles
 from flowexp.tables.render.kind import Kind, kind_of
 from flowexp.tables.results import ClaimResult, RowResult, TableResult
 
-__all__ = ["Line", "Panel", "Point", "claim_panels", "is_drawn", "method_of", "table_panels"]
+__all__ = ["MethodLine", "Panel", "Point", "claim_panels", "is_drawn", "method_of", "table_panels"]
 
 _FEWEST = 3
 
@@ -37,7 +37,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class MethodLine:
     """A curve.
 
     Attributes:
@@ -63,7 +63,7 @@ class Panel:
 
     title: str
     protocols: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[MethodLine, ...]
 
 
 def method_of(row: RowResult) -> str:
@@ -160,7 +160,7 @@ def _measured(rows: Sequence[RowResult]) -> Iterable[tuple[str, Point]]:
             yield method_of(row), point
 
 
-def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[Line, ...]:
+def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[MethodLine, ...]:
     """Curves of the points that are finite; a point that occurs twice is drawn once."""
     found: dict[str, list[Point]] = {}
     for method, point in points:
@@ -169,12 +169,14 @@ def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[Line
             if not any((p.nfe, p.value) == (point.nfe, point.value) for p in mine):
                 mine.append(point)
     return tuple(
-        Line(method=method, points=tuple(sorted(mine, key=lambda p: p.nfe)), measured=measured)
+        MethodLine(
+            method=method, points=tuple(sorted(mine, key=lambda p: p.nfe)), measured=measured
+        )
         for method, mine in found.items()
     )
 
 
-def _check(line: Line, arms: Sequence[RowResult]) -> None:
+def _check(line: MethodLine, arms: Sequence[RowResult]) -> None:
     if len({arm.runs for arm in arms}) > 1:
         raise ValueError(f"{line.method} was measured on different runs; no curve joins them")
     counts = [point.nfe for point in line.points]

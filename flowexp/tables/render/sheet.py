@@ -1,4 +1,4 @@
-"""What every form draws: a table of texts with its notes, and the same numbers unrounded."""
+"""The sheet that every form draws: a table of texts with notes, and the unrounded numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
