@@ -1,4 +1,4 @@
-"""What every sampler costs beside the network: microseconds per step, at batch 1 and 64.
+"""The cost of every sampler beside the network: microseconds per step, at batch 1 and 64.
 
 The samplers of ``conf/sampler`` take turns with a bare loop that calls the network as often, in one
 process, on one thread, in CPU time; DPM-Solver-v3 with made-up statistics of a sample's shape,

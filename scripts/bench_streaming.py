@@ -1,4 +1,4 @@
-"""What batching the stages of successive frames brings: frames per second against one by one.
+"""Frames per second with the stages of successive frames batched, and one by one.
 
 A U-Net of the quickstart's size takes frames of 3 x 32 x 32 in 1 to 5 stages, under each kind of
 guidance, in two ways that take turns: all stages of successive frames in one call

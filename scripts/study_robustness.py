@@ -30,7 +30,7 @@ NAME = "pfgmpp_robustness"
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and scored.
+    """The trainings and scores of the study.
 
     Attributes:
         dataset: Data set with an experiment ``<dataset>/pfgmpp``.
@@ -43,7 +43,7 @@ class Study:
         metric: Metric option of ``flowexp eval``.
         device: Device option.
         extra: Further overrides of the training.
-        runs: Where the runs are kept.
+        runs: Folder of the runs.
     """
 
     dataset: str

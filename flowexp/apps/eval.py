@@ -114,7 +114,7 @@ def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
 
 
 def _circumstances(opened: "OpenedRun", job: Job) -> dict[str, Any]:
-    """What belongs beside a stored evaluation: command, checkpoint, directory."""
+    """Command, checkpoint and directory, stored beside an evaluation."""
     weights = opened.weights
     return {
         "overrides": job.overrides,
@@ -149,7 +149,7 @@ def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:
 def _outcome(
     results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path
 ) -> list[tuple[str, str]]:
-    """What it cost, and where things are."""
+    """Cost and files of an evaluation."""
     count = sum(result.count for result in results)
     seconds = sum(result.seconds for result in results)
     speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"

@@ -54,7 +54,7 @@ def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str,
     """The plain training config of a published model.
 
     Args:
-        published: What a file says.
+        published: Content of a checkpoint file.
         given: Overrides; a group chosen there is left as chosen.
 
     Raises:

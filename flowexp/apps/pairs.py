@@ -167,7 +167,7 @@ class _Progress:
 
 
 def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> list[tuple[str, str]]:
-    """What was made, and the command that uses it."""
+    """The store in numbers, and the command that uses it."""
     from flowexp.data.pair_store import PairStore
 
     store = PairStore.open(folder, key="dirs.run")

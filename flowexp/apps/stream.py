@@ -102,7 +102,7 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
 def _record(
     report: "StreamReport", sources: list[int], batch: "StreamBatch", opened: "OpenedRun"
 ) -> dict[str, Any]:
-    """What stream.json holds: the figures, and for every frame the one it was made from."""
+    """Content of stream.json: the figures, and for every frame the one it was made from."""
     from dataclasses import asdict
 
     return {

@@ -159,7 +159,7 @@ def _stopped(jobs: "Sequence[TableJob]") -> StoppedError:
 
 
 def _name(config: dict[str, Any]) -> str:
-    """What the written files are called; a table and a claim may have the same name."""
+    """The stem of the written files; a table and a claim may have the same name."""
     kind, name = config["kind"], str(config["name"])
     return {"claims": "claims", "claim": f"claim_{name}"}.get(kind, name)
 
@@ -191,7 +191,7 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
 
 
 def _show(jobs: "Sequence[TableJob]") -> None:
-    """What would be run, and what is there."""
+    """Print the jobs and whether they are done."""
     from flowexp.tables.progress import state_of
 
     for job in jobs:

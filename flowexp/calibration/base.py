@@ -22,7 +22,7 @@ class Subject:
     """A trained model and the pipeline that samples it.
 
     Attributes:
-        pipeline: What the model is sampled with; its dataset is read only when needed.
+        pipeline: Samples the model; its dataset is read only when needed.
         model: The model without guidance, with its origin.
         seed: Of every random choice.
         processes: The processes that share the work.
@@ -49,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a calibration made.
+    """The result of a calibration.
 
     Attributes:
         file: The file with the numbers; its manifest lies beside it, with the suffix ``.json``.
@@ -98,7 +98,7 @@ def manifest_of(subject: Subject, *, method: str, settings: Mapping[str, Any]) -
     Its ``identity`` (weights and path) is what a sampler compares with the model in hand.
 
     Args:
-        subject: What is calibrated.
+        subject: The model and its pipeline.
         method: The calibration's method.
         settings: Everything the numbers depend on besides model and path.
     """

@@ -77,7 +77,7 @@ class FineTrajectory:
         """Walk the grid from ``sigma(t_0) e`` with Euler's method.
 
         Args:
-            model: What predicts.
+            model: The model.
             e: Source draws, (B, ...).
             times: The grid, (P,), float64, decreasing.
             variable: The variable in which steps are taken.

@@ -25,7 +25,7 @@ def directional_derivative(
 
     Args:
         function: Tensors to a tensor.
-        point: Where.
+        point: Arguments of the function.
         direction: One tensor per argument, of its shape.
     """
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():

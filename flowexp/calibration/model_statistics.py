@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
-from flowexp.calibration.moments import Moments
 from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
 from flowexp.calibration.statistics_pass import (
+    Moments,
     StatisticsDraws,
     grid_points,
     mean_sensitivity,
@@ -201,8 +201,8 @@ def write_reference(directory: Path, statistics: ModelStatistics) -> None:
     """The authors' layout, which :class:`flowexp.samplers.ReferenceStatistics` reads.
 
     Args:
-        directory: Where ``l.npz`` and ``sb.npz`` go; it is made.
-        statistics: What to write; the grid itself has no place in that layout.
+        directory: Folder for ``l.npz`` and ``sb.npz``; created if missing.
+        statistics: The statistics; that layout does not store the grid.
     """
     write_npz(directory / "l.npz", {"l": statistics.l.numpy()})
     write_npz(directory / "sb.npz", {"s": statistics.s.numpy(), "b": statistics.b.numpy()})

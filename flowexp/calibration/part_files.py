@@ -78,8 +78,8 @@ def measure_once(
     """Measure and store a calibration, unless its manifest is there; every process must call this.
 
     Args:
-        subject: What is calibrated.
-        file: Where the numbers go; the manifest, written last, lies beside it as ``.json``.
+        subject: The model and its pipeline.
+        file: The file for the numbers; the manifest, written last, lies beside it as ``.json``.
         manifest: See :func:`flowexp.calibration.manifest_of`.
         measure: The numbers to store, measured in parts; called on every process.
         progress: Called with a line now and then.

@@ -36,7 +36,7 @@ class PairMaker(ABC):
 
     @abstractmethod
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        """How images (``uint8``, ``float32``) and noise (``seeds``, ``arrays``) are stored."""
+        """Storage of images (``uint8``, ``float32``) and of noise (``seeds``, ``arrays``)."""
 
     @abstractmethod
     def label_distribution(self, teacher: Pipeline) -> str:

@@ -1,4 +1,4 @@
-"""Where a sample's own randomness comes from: flowexp's streams, or the authors' generators."""
+"""Latents: a sample's random draws from flowexp's streams, or from the authors' generators."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Latents(ABC):
             shape: Shape of a sample.
             source: Law of the latents.
             num_classes: Number of classes to draw labels from; 0 = none.
-            device: Where the tensors are needed.
+            device: Device of the tensors.
         """
 
 

@@ -8,8 +8,7 @@ from flowexp.metrics.protocol import Protocol
 from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
 from flowexp.report.run_record import RunRecord
-from flowexp.tables.render.notes import Notes
-from flowexp.tables.render.sheet import Column, Line, Sheet
+from flowexp.tables.render.sheet import Column, Line, Notes, Sheet
 
 __all__ = ["compare", "config_differences"]
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.report.chart import chart
 from flowexp.report.comparison import compare
-from flowexp.report.curves import curve_of
+from flowexp.report.curves import chart, curve_of
 from flowexp.report.facts import losses_differ_in
 from flowexp.report.run_record import RunRecord
 from flowexp.report.run_section import curve_title, run_section

@@ -21,7 +21,7 @@ class StoredEvaluation:
     Attributes:
         records: One per range of seeds, at least one.
         created: When, in ISO 8601.
-        overrides: What the command line changed.
+        overrides: Overrides of the command line.
         directory: Output directory of the evaluation at that time.
         checkpoint: ``kimg``, ``sha256`` and ``path`` of the checkpoint.
         count: Samples over all ranges.

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from flowexp.report.chart import chart
-from flowexp.report.curves import curve_keys, curve_of
+from flowexp.report.curves import chart, curve_keys, curve_of
 from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import (
     choice_facts,

@@ -25,8 +25,8 @@ def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
     times h.
 
     Args:
-        nodes: Where the slopes were taken, newest first, all different.
-        end: Where the step ends.
+        nodes: Places of the slopes, newest first, all different.
+        end: End of the step.
     """
     h = end - nodes[0]
     places = [(u - nodes[0]) / h for u in nodes]

@@ -158,7 +158,7 @@ def predictions_of(
     """The model at each of some times, under the conditions of the rows still being integrated.
 
     Args:
-        model: What predicts.
+        model: The model.
         conditions: (B, ...) tensors such as ``labels``, or None.
         batch: B.
 
@@ -195,8 +195,8 @@ def integrate(
     Args:
         f: Slopes.
         x: (B, ...).
-        start: Where the states lie.
-        end: Where the integration ends; smaller or larger than ``start``.
+        start: Start of the integration.
+        end: Its end; smaller or larger than ``start``.
         control: Tolerances and limits.
         observe: Called with (t, x) at the start and after each round that moved something; t is
             () if the steps are shared, else (B,).

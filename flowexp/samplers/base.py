@@ -25,7 +25,7 @@ StepObserver = Callable[[Tensor, Tensor], None]
 
 @dataclass(frozen=True)
 class Samples:
-    """What a sampler returns.
+    """The result of a sampler.
 
     Attributes:
         x: Samples, (B, ...), in the dtype of the source draws.
@@ -116,7 +116,7 @@ class Sampler(ABC):
         """Samples from source draws.
 
         Args:
-            model: What predicts; conditions are handed through to it.
+            model: The model; conditions are passed on to it.
             e: Source draws, (B, ...); the start is ``sigma(t_0) e``.
             noise: Normal noise per step, for samplers that inject some.
             on_step: Observer of the trajectory; it must not change the state it is shown.

@@ -20,7 +20,7 @@ __all__ = [
 
 
 class Diffusion(ABC):
-    """How much noise the SDE adds at a time, and takes back by the score.
+    """The rate at which the SDE adds noise, and removes it by the score.
 
     Args:
         scale: Factor c of the form, >= 0; 0 is the ODE.

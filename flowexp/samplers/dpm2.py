@@ -23,7 +23,7 @@ class DPM2(FixedStepSampler):
 
     Args:
         steps, double: See :class:`FixedStepSampler`.
-        time_grid: Where the steps begin and end; sigma/alpha must be finite at its start.
+        time_grid: The times between the steps; sigma/alpha must be finite at its start.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, after DPM-Solver-2 of Lu et al., 2022, arXiv
     2206.00927, algorithm 4; k-diffusion's sample_dpm_2 takes the steps in n, as here.

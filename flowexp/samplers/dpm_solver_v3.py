@@ -1,13 +1,14 @@
 """DPM-Solver-v3."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from flowexp.models import Model
-from flowexp.samplers.base import Samples, StepObserver, TimeGrid
-from flowexp.samplers.field import Field
+from flowexp.samplers.base import TimeGrid
+from flowexp.samplers.field import Field, Interval
 from flowexp.samplers.model_statistics import ModelStatistics, Statistics
 from flowexp.samplers.multistep import MultistepSampler
 from flowexp.samplers.pixel_rule import CorrectorRange, PixelRule
@@ -28,8 +29,8 @@ class DPMSolverV3(MultistepSampler):
 
     Args:
         steps: Number of steps, >= 1; one evaluation each.
-        time_grid: Where the steps begin and end, within the range of the statistics.
-        statistics: Where l, s and b come from.
+        time_grid: The times between the steps, within the range of the statistics.
+        statistics: Source of l, s and b.
         order: Highest order, 1 to 3.
         p_pseudo: Predictor of pseudo-order (for about 5 steps).
         corrector: Correct the state at every point but the last, where the order allows.
@@ -82,27 +83,16 @@ class DPMSolverV3(MultistepSampler):
         limits = CorrectorRange(float(corrector_low), float(corrector_high), c_pseudo)
         self.corrector = limits if corrector else None
 
-    def sample(
-        self,
-        model: Model,
-        e: Tensor,
-        *,
-        noise: Noise | None = None,
-        on_step: StepObserver | None = None,
-        **conditions: Tensor | None,
-    ) -> Samples:
-        """See :meth:`FixedStepSampler.sample`.
-
-        Raises:
-            ValueError: There are no statistics of this model, range and shape.
-        """
-        shape, known = e.shape[1:], self.statistics_of(model).l.shape[1:]
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        shape, known = z.shape[1:], self.statistics_of(field.model).l.shape[1:]
         if known != shape and any(length != 1 for length in known):
             raise ValueError(
                 f"the statistics are of samples of shape {tuple(known)}, but these have "
                 f"{tuple(shape)}"
             )
-        return super().sample(model, e, noise=noise, on_step=on_step, **conditions)
+        return super().walk(field, z, intervals, noise)
 
     def times(self, model: Model) -> Tensor:
         """The time grid, moved to the points of the statistics' grid; a last 0 stays.

@@ -33,7 +33,7 @@ class FeatureKey:
 
 @dataclass(frozen=True)
 class Edited:
-    """What an edit returns.
+    """The result of an edit.
 
     Attributes:
         x: The edited samples, (B, ...).

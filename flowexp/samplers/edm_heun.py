@@ -19,7 +19,7 @@ class EDMHeun(Heun):
 
     Args:
         steps, double: See :class:`FixedStepSampler`.
-        time_grid: Where the steps begin and end; sigma/alpha must be finite at its start.
+        time_grid: The times between the steps; sigma/alpha must be finite at its start.
         final_euler: See :class:`~flowexp.samplers.RungeKutta`.
         S_churn: Amount of added noise in all, >= 0; 0 = the deterministic sampler.
         S_min: Smallest noise-to-signal ratio at which noise is added.

@@ -69,7 +69,7 @@ class Field:
     """``dz/du`` of a model under fixed conditions.
 
     Args:
-        model: What predicts.
+        model: The model.
         variable: The solver's variable.
         conditions: Passed to the model at each evaluation.
         device: Device of the state.
@@ -117,10 +117,6 @@ class Field:
                     f"{self.schedule!r}; start the time grid below it (time_grid=edm does)"
                 )
         return self._rows(values, times, scales)
-
-    def node_at(self, time: float) -> Node:
-        """The node at one time."""
-        return self.nodes(torch.tensor([time], dtype=torch.float64))[0]
 
     def between(self, interval: Interval, c: float) -> Node:
         """The node at the fraction ``c`` of an interval, counted from its start."""

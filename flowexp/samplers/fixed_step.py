@@ -37,7 +37,7 @@ class FixedStepSampler(Sampler):
 
     Args:
         steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end; None = :meth:`default_grid`.
+        time_grid: The times between the steps; None = :meth:`default_grid`.
         variable: The variable in which steps are taken; None = the path's time.
         double: Keep the state in float64 between steps, so that rounding does not blur comparisons
             of solvers; costs little beside a network. Else float32.
@@ -134,7 +134,7 @@ class FixedStepSampler(Sampler):
 
         Args:
             field: The model.
-            nodes: Where a full step would evaluate it.
+            nodes: The nodes at which a full step would evaluate it.
             final_euler: True = yes, False = no, None = only where the model is not defined there.
 
         Raises:

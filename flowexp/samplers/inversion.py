@@ -95,7 +95,7 @@ class Inversion:
         """The source draws of data.
 
         Args:
-            model: What predicts; conditions are handed through to it.
+            model: The model; conditions are passed on to it.
             x: Data, (B, ...).
             noise: Normal noise; step 0 is used at the start if ``noise_scale`` is not 0.
             on_step: Called with (t, x_t) at the start and after every step; see the sampler.

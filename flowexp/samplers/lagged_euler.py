@@ -23,7 +23,7 @@ class LaggedEuler(FixedStepSampler):
 
     Args:
         steps, double: See :class:`FixedStepSampler`.
-        time_grid: Where the steps begin and end (published: uniform).
+        time_grid: The times between the steps (published: uniform).
         lag: Share of the time by which the network's is earlier, in [0, 1); 0 is Euler's method.
 
     Raises:

@@ -80,7 +80,7 @@ class ModelStatistics:
 
 
 class Statistics(ABC):
-    """Where a sampler's statistics come from."""
+    """The source of a sampler's statistics."""
 
     @abstractmethod
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
@@ -92,7 +92,7 @@ class Statistics(ABC):
 
 
 class StoredStatistics(Statistics):
-    """What ``flowexp calibrate`` stored with the run.
+    """The statistics that ``flowexp calibrate`` stored with the run.
 
     Args:
         name: File name without suffix in ``RUN/calibrations/dpm_solver_v3``, or its beginning, for

@@ -22,7 +22,10 @@ from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.seeding import Noise
 
-__all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order"]
+__all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order", "phi"]
+
+_SERIES_BELOW = 1.0
+_TERMS = 20
 
 Update = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """``(x at the step's start, remembered outputs, newest first)`` to x at its end, a new tensor."""
@@ -114,7 +117,7 @@ class Rule(ABC):
         Args:
             nodes: Levels of the remembered outputs to use, newest first; the step starts at the
                 first, and their number is the order.
-            end: Where the step ends; finite.
+            end: End of the step; finite.
             last: Whether no evaluation follows, so that nothing can be corrected.
         """
 
@@ -127,8 +130,8 @@ def first_order(start: Level, end: Level, *, predicts_data: bool) -> Weights:
     """DDIM's step ``x' = alpha' D + sigma' e`` in terms of x and one of D and e.
 
     Args:
-        start: Where it starts; sigma must not be 0 for data, alpha not for noise.
-        end: Where it ends, anywhere.
+        start: Start of the step; sigma must not be 0 for data, nor alpha for noise.
+        end: End of the step, anywhere.
         predicts_data: Whether the output is D; else e.
     """
     h = end.lam - start.lam
@@ -213,7 +216,7 @@ class MultistepSampler(FixedStepSampler):
         raise NotImplementedError(f"{type(self).__name__} has no rule")
 
     def depends_on(self, field: Field) -> object:
-        """What the steps depend on besides the levels; compared with ``==``."""
+        """The key of the cached plan besides the levels; compared with ``==``."""
         return None
 
     def plan(self, field: Field, nodes: Sequence[Node]) -> list[Step]:
@@ -271,3 +274,23 @@ def _enter(start: Level, end: Level) -> Step:
     predicts_data = start.alpha == 0.0
     remember = _data if predicts_data else _noise
     return Step(remember, first_order(start, end, predicts_data=predicts_data))
+
+
+def phi(k: int, z: float) -> float:
+    """``phi_k(z) = sum_j z^j / (j + k)!``: ``phi_0 = exp``, ``phi_{k+1} = (phi_k - 1/k!) / z``.
+
+    ``int_0^1 exp((1 - u) z) u^k / k! du = phi_{k+1}(z)``, which is the weight of a k-th derivative
+    in a step. Near 0 the recursion cancels, so the series is summed there.
+
+    Args:
+        k: Order, >= 0.
+        z: Argument; minus infinity is allowed.
+
+    Source: Hochbruck & Ostermann, Exponential integrators, 2010, eq. 2.10 and 2.11.
+    """
+    if abs(z) < _SERIES_BELOW:
+        return math.fsum(z**j / math.factorial(j + k) for j in range(_TERMS))
+    value = math.exp(z)
+    for j in range(k):
+        value = (value - 1.0 / math.factorial(j)) / z
+    return value

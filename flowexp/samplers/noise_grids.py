@@ -60,7 +60,7 @@ class EDMGrid(_NoiseGrid):
     Args:
         rho: Exponent; 7 as published, 3 roughly equalises the truncation error.
         sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Where sampling starts.
+        sigma_max: Start of sampling.
         to_zero: End at 0; else at sigma_min (the last step is then a full one).
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 5.
@@ -88,7 +88,7 @@ class LogSNR(_NoiseGrid):
 
     Args:
         sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Where sampling starts.
+        sigma_max: Start of sampling.
         to_zero: End at 0; else at sigma_min.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (0.02 to 100); Lu et al.,
@@ -118,7 +118,7 @@ class VPGrid(_NoiseGrid):
 
     Args:
         sigma_min: Smallest noise-to-signal ratio before 0; None = n(1e-3) of the standard betas.
-        sigma_max: Where sampling starts; None = n(1) of the standard betas (19.9 and 0.1).
+        sigma_max: Start of sampling; None = n(1) of the standard betas (19.9 and 0.1).
         to_zero: End at 0; else at sigma_min.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which

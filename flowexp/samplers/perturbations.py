@@ -19,7 +19,7 @@ _LARGEST_RAISE = math.sqrt(2.0) - 1.0
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What is done to the state before one step: ``z' = keep z + amount eps``.
+    """The change of the state before one step: ``z' = keep z + amount eps``.
 
     Attributes:
         interval: The step to come, from where the state then lies.

@@ -62,9 +62,9 @@ class PixelRule(Rule):
     Args:
         statistics: l, s, b.
         pseudo: Pseudo-order in the predictor.
-        corrector: What is corrected, or None for nothing.
-        device: Where the weights are wanted.
-        dtype: In which dtype; they are computed in float64.
+        corrector: Which points are corrected; None = none.
+        device: Device of the weights.
+        dtype: Their dtype; they are computed in float64.
 
     Source: Zheng et al., DPM-Solver-v3, 2023, arXiv 2310.13268, eq. 8, 11 to 15 and appendix C.
     """

@@ -26,7 +26,7 @@ class Reinterpolation(FixedStepSampler):
 
     Args:
         steps, double: See :class:`FixedStepSampler`.
-        time_grid: Where the steps begin and end (RF++: inset_uniform).
+        time_grid: The times between the steps (RF++: inset_uniform).
         heun: Take D from the mean of the velocities at the step's two ends, the second one at the
             re-interpolated state; the step to t = 0 has one evaluation (2N - 1 in all). Else N.
 

@@ -86,7 +86,7 @@ class RungeKutta(FixedStepSampler):
 
     Args:
         steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        time_grid: The times between the steps.
         variable: The variable in which steps are taken; None = the path's time.
         final_euler: Whether the step that reaches t = 0 is Euler's: True = yes (EDM's rule), False
             = a full step, None = only where a full step would evaluate the model outside its range.

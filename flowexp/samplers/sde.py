@@ -63,7 +63,7 @@ class SDENode:
 
 
 class LastStep(ABC):
-    """How the state at the grid's last time is carried to t = 0, without noise."""
+    """The step from the grid's last time to t = 0, without noise."""
 
     @abstractmethod
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
@@ -100,9 +100,9 @@ class SDE(Sampler):
 
     Args:
         steps: Number of steps in all, the last one included.
-        time_grid: Where the steps begin; its ``t_end`` is the size of the last step.
+        time_grid: The times at which the steps begin; its ``t_end`` is the size of the last step.
         diffusion: The coefficient w(t).
-        last_step: How t_end is left; None for grids that end where sampling shall end.
+        last_step: The step from t_end to 0; None = sampling ends at the end of the grid.
         double: Keep the state in float64 between steps; else float32.
 
     Raises:

@@ -116,7 +116,7 @@ def _stored_in(folder: FilePath) -> dict[str, StoredCalibration]:
 
 
 def _foreign(model: Model, stored: StoredCalibration, compared: Sequence[str]) -> str | None:
-    """What of the model differs from the one that was measured."""
+    """The differences of the model from the one that was measured."""
     mine = identity_of(model)
     different = [key for key in compared if stored.identity.get(key) != mine[key]]
     if not different:

@@ -12,8 +12,8 @@ from flowexp.samplers.multistep import (
     MultistepSampler,
     Weights,
     first_order,
+    phi,
 )
-from flowexp.samplers.phi_functions import phi
 
 __all__ = ["UniPC"]
 

@@ -1,4 +1,4 @@
-"""Where the frames of a stream come from."""
+"""Sources of frames for a stream."""
 
 import math
 import time
@@ -31,7 +31,7 @@ class FrameSource(ABC):
         The iterator may block between two frames; it runs in a thread of its own.
 
         Args:
-            dataset: What the model was trained on.
+            dataset: The training data of the model.
 
         Raises:
             UsageError: There are no frames, or the data set holds no pictures.

@@ -62,7 +62,7 @@ class Worker:
     """A thread for the duration of a ``with`` block, which fails if the thread does.
 
     Args:
-        action: What it does.
+        action: The work of the thread.
         stop: Set when it fails, and when the block fails.
     """
 

@@ -87,7 +87,7 @@ class JobTask:
 
     Args:
         jobs: Jobs by identity.
-        folder: Where relative directories start.
+        folder: Base of relative directories.
     """
 
     def __init__(self, jobs: Mapping[str, TableJob], *, folder: Path) -> None:

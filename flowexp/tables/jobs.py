@@ -34,7 +34,7 @@ class TableJob:
     """One command of one verb.
 
     Attributes:
-        title: What it is for, in messages.
+        title: Its name in messages.
         verb: ``train``, ``pairs``, ``calibrate`` or ``eval``.
         overrides: Without directories.
         parents: Override key -> jobs whose directories are its value.
@@ -59,7 +59,7 @@ class TableJob:
 
     @property
     def directory(self) -> Path:
-        """Where it leaves what it makes."""
+        """Its output directory."""
         return self.root / self.verb / self.identity[:_DIRECTORY_LETTERS]
 
     @property

@@ -81,10 +81,10 @@ class RowResult(_Stored):
     Attributes:
         label: Its name.
         published: The published number, if there is one.
-        published_source: Where it stands, for example ``Table 2, F``.
+        published_source: Its place in the publication, for example ``Table 2, F``.
         published_nfe: Network evaluations the publication states.
         verified: Whether the published number was checked against the publication; else recalled.
-        measured: What was measured; None unless the status is ``done``.
+        measured: The measurement; None unless the status is ``done``.
         status: Whether its jobs are ``done``, ``missing`` (not run yet) or ``failed``.
         log: Log file of the job that failed.
         scaled: Whether a budget made the row smaller than published.
@@ -117,7 +117,7 @@ class TableResult(_Stored):
         protocol: The published protocol as the table's file states it.
         budget: Name of the budget it was measured with.
         rows: Its rows in the order of the publication.
-        hardware: What it was measured on.
+        hardware: Hardware of the measurement.
         versions: Versions of the packages it was measured with.
     """
 
@@ -139,16 +139,16 @@ class ClaimResult(_Stored):
     Attributes:
         name: Name of the claim's file, for example ``rfpp/reflow_straightens``.
         title: The claimed effect, one sentence.
-        source: Where it is claimed.
+        source: The publication.
         published: The published figures, as text.
-        arms: What was compared; the last is claimed to be better than the others.
+        arms: The compared arms; the last is claimed to be better than the others.
         direction: Whether ``lower`` or ``higher`` is better.
-        verdict: What the stated test says; ``missing`` while arms are.
+        verdict: The result of the stated test; ``missing`` while arms are.
         test: The test, in words.
         statistic: Its statistic; nan while arms are missing.
         p_value: Its p value in the claimed direction; nan while arms are missing.
         budget: Name of the budget it was measured with.
-        hardware: What it was measured on.
+        hardware: Hardware of the measurement.
     """
 
     name: str

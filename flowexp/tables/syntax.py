@@ -109,7 +109,7 @@ class Row(_Scored):
     Attributes:
         published: The published number, or None.
         nfe: Network evaluations the publication states, or None.
-        source: Where the number stands, or None.
+        source: Its place in the publication, or None.
         verified: Whether the number was checked against the publication; else it is recalled.
     """
 

@@ -98,7 +98,7 @@ def variations(content: Mapping[str, Any], *, file: str) -> dict[str, dict[str, 
 
 
 def _same_length(lists: Mapping[str, list[Any]], count: int | None, *, file: str, what: str) -> int:
-    """How many values each list has; all have as many."""
+    """The common length of the lists."""
     for key, value in lists.items():
         count = len(value) if count is None else count
         if len(value) != count:
@@ -143,7 +143,7 @@ def _filled(node: object, values: Mapping[str, object]) -> object:
 
 
 def _entries(part: object, values: Mapping[str, object]) -> list[object]:
-    """What an entry of a list stands for."""
+    """The entries that an entry of a list becomes."""
     value = _filled(part, values)
     if value is part or not isinstance(part, str):
         return [value]

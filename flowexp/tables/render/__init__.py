@@ -11,7 +11,7 @@ from flowexp.tables.render.csv_ import Csv
 from flowexp.tables.render.html import Html
 from flowexp.tables.render.latex import Latex
 from flowexp.tables.render.markdown import Markdown
-from flowexp.tables.render.nfe_picture import table_picture
+from flowexp.tables.render.over_nfe import table_picture
 from flowexp.tables.render.sheet import Form, Sheet
 from flowexp.tables.render.table_sheet import table_sheet
 from flowexp.tables.render.terminal import Terminal

@@ -1,5 +1,6 @@
 """Texts that tables and claims share: measured numbers, costs and notes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from flowexp.tables.render.numbers import cost_text, count_text, mean_text, number_text
@@ -14,6 +15,8 @@ __all__ = [
     "samples_cell",
     "stated_protocol",
     "titles",
+    "Kind",
+    "kind_of",
 ]
 
 
@@ -92,3 +95,27 @@ def measured_record(cell: Measurement | None, *, prefix: str) -> dict[str, Any]:
         "floor": cell.floor,
         "notice": cell.notice,
     }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Numbers that may be compared with each other; two kinds never share a column or an axis.
+
+    Attributes:
+        title: Heading of the numbers.
+        prefix: Before the names of the numbers in CSV.
+        comparable: Whether they may stand beside published ones.
+    """
+
+    title: str
+    prefix: str
+    comparable: bool
+
+
+def kind_of(row: RowResult, *, budget: str) -> Kind:
+    """The kind of a row's measurement."""
+    if row.scaled:
+        return Kind(f"measured, budget {budget}", f"budget_{budget}", False)
+    if row.mismatch:
+        return Kind("measured, other protocol", "other_protocol", False)
+    return Kind("measured", "measured", True)

@@ -13,9 +13,8 @@ from flowexp.tables.render.cells import (
     samples_cell,
     titles,
 )
-from flowexp.tables.render.notes import Notes
 from flowexp.tables.render.numbers import number_text, p_text
-from flowexp.tables.render.sheet import Column, Line, Sheet, Tone
+from flowexp.tables.render.sheet import Column, Line, Notes, Sheet, Tone
 from flowexp.tables.results import ClaimResult, RowResult
 
 __all__ = ["claims_sheet"]

@@ -8,7 +8,7 @@ from flowexp.tables.render.sheet import Sheet
 __all__ = ["Markdown"]
 
 _SPECIAL = re.compile(r"([\\`*|<>\[\]]|(?<!\w)_|_(?!\w))")
-"""What would be read as markup; an underscore within a word is none."""
+"""Markup characters; an underscore within a word is none."""
 
 
 class Markdown:

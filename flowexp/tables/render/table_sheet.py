@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowexp.tables.render.cells import (
+    Kind,
     cost_cell,
+    kind_of,
     measured_cell,
     measured_record,
     nfe_cell,
@@ -13,11 +15,9 @@ from flowexp.tables.render.cells import (
     stated_protocol,
     titles,
 )
-from flowexp.tables.render.kind import Kind, kind_of
-from flowexp.tables.render.nfe_picture import table_picture
-from flowexp.tables.render.notes import Notes
 from flowexp.tables.render.numbers import number_text
-from flowexp.tables.render.sheet import Column, Line, Sheet, Tone
+from flowexp.tables.render.over_nfe import table_picture
+from flowexp.tables.render.sheet import Column, Line, Notes, Sheet, Tone
 from flowexp.tables.results import RowResult, TableResult
 
 __all__ = ["table_sheet"]
