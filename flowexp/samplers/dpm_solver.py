@@ -1,7 +1,6 @@
 """DPM-Solver++ and DPM-Solver: multistep, and of second order without memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,8 +10,7 @@ from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.multistep import (
     Level,
-    LinearRule,
-    MultistepSampler,
+    LinearMultistepSampler,
     Weights,
     first_order,
     phi,
@@ -23,7 +21,7 @@ from flowexp.seeding import Noise
 __all__ = ["DPMSolver", "SinglestepDPMSolver"]
 
 
-class DPMSolver(MultistepSampler):
+class DPMSolver(LinearMultistepSampler):
     """DPM-Solver++ (data prediction) and DPM-Solver (noise prediction), multistep, orders 1 to 3.
 
     With ``h = lambda' - lambda``, ``r_0 = h_0/h``, ``r_1 = h_1/h`` the earlier gaps, ``D_i`` the
@@ -73,20 +71,9 @@ class DPMSolver(MultistepSampler):
             lower_order_final=lower_order_final,
             double=double,
         )
-        self._rule = _Differences(
-            predicts_data=predicts_data, midpoint=midpoint, halved_curvature=halved_curvature
-        )
-
-    def rule(self, field: Field) -> "_Differences":
-        return self._rule
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Differences(LinearRule):
-    """See :class:`DPMSolver`."""
-
-    midpoint: bool
-    halved_curvature: bool
+        self.predicts_data = predicts_data
+        self.midpoint = midpoint
+        self.halved_curvature = halved_curvature
 
     def updates(self, nodes: Sequence[Level], end: Level, *, last: bool) -> tuple[Weights, None]:
         start = nodes[0]

@@ -153,23 +153,6 @@ def _noise(prediction: Prediction, x: Tensor) -> Tensor:
     return prediction.noise
 
 
-@dataclass(frozen=True, kw_only=True)
-class LinearRule(Rule):
-    """A rule with one number as the weight of each remembered output.
-
-    Attributes:
-        predicts_data: Whether the outputs are predicted data; else noise.
-    """
-
-    predicts_data: bool
-
-    def remember(self, level: Level) -> Remember:
-        return _data if self.predicts_data else _noise
-
-    def leave(self, start: Level, end: Level) -> Weights:
-        return first_order(start, end, predicts_data=self.predicts_data)
-
-
 class MultistepSampler(FixedStepSampler):
     """A multistep sampler in half the log-SNR; one evaluation per step.
 
@@ -267,6 +250,25 @@ class MultistepSampler(FixedStepSampler):
                     z = step.correct(before, memory)
             step = following
             yield z
+
+
+class LinearMultistepSampler(MultistepSampler, Rule):
+    """A multistep sampler with one number as the weight of each remembered output.
+
+    Attributes:
+        predicts_data: Whether the outputs are predicted data; else noise.
+    """
+
+    predicts_data: bool
+
+    def rule(self, field: Field) -> Rule:
+        return self
+
+    def remember(self, level: Level) -> Remember:
+        return _data if self.predicts_data else _noise
+
+    def leave(self, start: Level, end: Level) -> Weights:
+        return first_order(start, end, predicts_data=self.predicts_data)
 
 
 def _enter(start: Level, end: Level) -> Step:

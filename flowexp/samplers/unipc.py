@@ -2,14 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field
 from flowexp.samplers.multistep import (
     Level,
-    LinearRule,
-    MultistepSampler,
+    LinearMultistepSampler,
     Weights,
     first_order,
     phi,
@@ -18,7 +15,7 @@ from flowexp.samplers.multistep import (
 __all__ = ["UniPC"]
 
 
-class UniPC(MultistepSampler):
+class UniPC(LinearMultistepSampler):
     """UniPC-p with B(h) = h (bh1) or exp(h) - 1 (bh2), on data or noise prediction.
 
     With ``h = lambda' - lambda``, ``z = -h`` for data (h for noise), remembered outputs ``D_i`` at
@@ -66,20 +63,9 @@ class UniPC(MultistepSampler):
             lower_order_final=lower_order_final,
             double=double,
         )
-        self._rule = _Unified(
-            predicts_data=predicts_data, exponential=exponential, corrector=corrector
-        )
-
-    def rule(self, field: Field) -> "_Unified":
-        return self._rule
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Unified(LinearRule):
-    """See :class:`UniPC`."""
-
-    exponential: bool
-    corrector: bool
+        self.predicts_data = predicts_data
+        self.exponential = exponential
+        self.corrector = corrector
 
     def updates(
         self, nodes: Sequence[Level], end: Level, *, last: bool

@@ -136,6 +136,10 @@ def grid(**change):
         (grid(columns={}), ["columns of a grid", "lists"]),
         (grid(columns={"steps": 5}), ["columns of a grid", "lists"]),
         (grid(default={}), ["a grid has no key 'default'", "Did you mean defaults?"]),
+        (
+            grid(columns={**GRID["columns"], "sigma": [1.0, 2.0]}),
+            ["a grid's columns have 'sigma'", "no text holds {sigma}", "delete the column"],
+        ),
     ],
 )
 def test_what_a_grid_may_not_say(tmp_path, content, words):
