@@ -1,4 +1,4 @@
-"""``flowexp calibrate``: measure on a run what a sampler needs to know of it."""
+"""``flowexp calibrate``: measure the numbers of a run that a sampler needs."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def calibrate(job: Job) -> None:
-    """Calibrate, and say what was made and how it is used."""
+    """Calibrate, and print the result and the command that uses it."""
     from flowexp.calibration import Subject
     from flowexp.pipeline import Processes
     from flowexp.runs.opening import open_run
@@ -58,7 +58,7 @@ def calibrate(job: Job) -> None:
 
 
 def _report(line: str) -> None:
-    """Progress goes where all messages of flowexp go: the terminal and the run's log."""
+    """Log progress to the terminal and the run's log."""
     import logging
 
     logging.getLogger("flowexp.calibration").info(line)

@@ -1,4 +1,4 @@
-"""``flowexp doctor``: what this computer has, and the command that fixes what is missing."""
+"""``flowexp doctor``: devices, data and weights, and the command that adds what is missing."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -16,7 +16,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torch-fidelity", "timm
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print one line per thing, with the remedy under what is missing."""
+    """Print one line per item, with the remedy below a missing one."""
     if arguments:
         raise UsageError(
             f"doctor takes no argument {arguments[0]!r}.", remedy="Write flowexp doctor."
@@ -49,7 +49,7 @@ def _devices() -> None:
 
     _line(True, "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     if not torch.cuda.is_available():
-        _line(False, "cuda", "no device", "CPU runs work; recipes under cifar10/ want a GPU.")
+        _line(False, "cuda", "no device", "CPU runs work; recipes under cifar10/ need a GPU.")
     for i in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(i)
         text = (
@@ -75,9 +75,9 @@ def _folders() -> None:
 def _datasets() -> None:
     for name in options("dataset"):
         checked = check_job("train", [f"dataset={name}"])
-        wanted = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
-        if wanted:
-            _line(True, f"dataset={name}", f"wants {', '.join(wanted)}")
+        missing = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
+        if missing:
+            _line(True, f"dataset={name}", f"needs {', '.join(missing)}")
             continue
         try:
             instantiate(checked.config["dataset"], key="dataset").locate()

@@ -32,7 +32,7 @@ def evaluate(job: Job) -> float | None:
     """Generate, measure, record.
 
     Returns:
-        The first metric's value, so that an optimising sweeper has something to minimise.
+        The first metric's value, for optimising sweepers.
     """
     from flowexp.data.locations import cache_dir
     from flowexp.evaluation import append_results, score, summarize

@@ -26,7 +26,7 @@ def export(job: Job) -> None:
     """Write the run's model into the job's directory.
 
     Raises:
-        UsageError: The format is not known, or the run has no such weights.
+        UsageError: The format is unknown, or the run has no such weights.
     """
     from flowexp import __version__
     from flowexp.runs.exported import load_exported, write_exported
@@ -35,7 +35,7 @@ def export(job: Job) -> None:
     config = job.config
     if config["format"] not in _FORMATS:
         raise UsageError(
-            f"{config['format']!r} is not a format.",
+            f"unknown format {config['format']!r}.",
             key="format",
             remedy=f"Use {' or '.join(_FORMATS)}.",
         )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
-from flowexp.config.check import sound_config
 from flowexp.config.override_text import override
 from flowexp.errors import UsageError
 
@@ -15,10 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from flowexp.published import Published
-    from flowexp.runs import RunDirectory
     from flowexp.runs.assemble import Built
 
-__all__ = ["configure", "main"]
+__all__ = ["main"]
 
 _OWN_KEYS = ("file", "name")
 _EMA = "main"
@@ -50,21 +48,6 @@ def main(arguments: Sequence[str]) -> None:
     launch("import", import_checkpoint, [*named, *own, *rest])
 
 
-def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain training config of a published model.
-
-    Args:
-        published: Content of a checkpoint file.
-        given: Overrides; a group chosen there is left as chosen.
-
-    Raises:
-        ConfigError: The overrides are not sound.
-    """
-    from flowexp.published.overrides import published_overrides
-
-    return sound_config("train", [*published_overrides(published, given=given), *given])
-
-
 def import_checkpoint(job: Job) -> None:
     """Write the run directory of a published checkpoint and try its network once.
 
@@ -83,22 +66,34 @@ def import_checkpoint(job: Job) -> None:
     config = {key: value for key, value in job.config.items() if key not in _OWN_KEYS}
     published = read_published(file)
     parts = build(config)
-    _refuse_existing(RunDirectory(job.directory))
+    if RunDirectory(job.directory).latest_checkpoint() is not None:
+        raise UsageError(
+            f"{job.directory} holds a run already.",
+            key="name",
+            remedy=f"Choose another with name=..., or remove {job.directory}.",
+        )
     content = _checkpoint(published, parts)
     _refuse_nonfinite(parts)
     manifest = describe_run(
         seed=int(config["seed"]), parents=[parent(file, role="published checkpoint")]
     )
+    facts = {
+        "format": published.format,
+        "kimg": published.kimg,
+        "step": published.step,
+        "notes": list(published.notes),
+    }
     run = RunDirectory.start(
         job.directory,
         config=config,
         overrides=job.overrides,
-        manifest={**manifest, "choices": job.choices, "published": _facts(published)},
+        manifest={**manifest, "choices": job.choices, "published": facts},
     )
     write_checkpoint(run.checkpoints / "last.ckpt", content)
     weights = load_weights(run, parts.network, ema=_EMA if content["ema"] else None)
+    size = sum(p.numel() for p in parts.network.parameters())
     rows = [
-        ("imported", f"{published.format}, {_size(parts.network):,} parameters"),
+        ("imported", f"{published.format}, {size:,} parameters"),
         ("sha256", published.sha256),
         ("weights", ", ".join(["raw", *content["ema"]])),
         *(("note", note) for note in published.notes),
@@ -136,15 +131,6 @@ def _unquoted(value: str) -> str:
         if len(value) > 1 and value[0] == value[-1] == quote:
             return value[1:-1].replace(f"\\{quote}", quote)
     return value
-
-
-def _refuse_existing(run: "RunDirectory") -> None:
-    if run.latest_checkpoint() is not None:
-        raise UsageError(
-            f"{run.path} holds a run already.",
-            key="name",
-            remedy=f"Choose another with name=..., or remove {run.path}.",
-        )
 
 
 def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
@@ -203,16 +189,3 @@ def _refuse_nonfinite(parts: "Built") -> None:
             key="file",
             remedy="The weights are damaged; fetch the file again.",
         )
-
-
-def _facts(published: "Published") -> dict[str, Any]:
-    return {
-        "format": published.format,
-        "kimg": published.kimg,
-        "step": published.step,
-        "notes": list(published.notes),
-    }
-
-
-def _size(network: "nn.Module") -> int:
-    return sum(p.numel() for p in network.parameters())

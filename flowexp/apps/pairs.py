@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def pairs(job: Job) -> None:
-    """Make what is missing of a store, and say how it is used."""
+    """Make the missing pairs of a store, and print the command that uses it."""
     from flowexp.pairs import write_store
     from flowexp.pipeline import Processes
     from flowexp.runs.opening import open_run

@@ -1,4 +1,4 @@
-"""``flowexp table``: a paper's table or a claim, from its file to figures side by side."""
+"""``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
             options; ``VERB:KEY=VALUE`` is an override of all jobs of that verb.
 
     Raises:
-        SystemExit: Something failed (code 1); what failed has been named.
+        SystemExit: A job failed (code 1); it has been named.
     """
     if list(arguments) == ["list"]:
         _list()
@@ -99,7 +99,7 @@ def _refuse_several_processes() -> None:
 
 
 def make(command: Command) -> list[str]:
-    """Plan, run what is missing, collect and render.
+    """Plan, run the missing jobs, collect and render.
 
     Returns:
         A line for each job that failed, or one for a launcher that did.
@@ -133,7 +133,7 @@ def make(command: Command) -> list[str]:
         except KeyboardInterrupt as interrupt:
             raise _stopped(jobs) from interrupt
         except LauncherError as error:
-            # What it had begun may still be running and keeps its place; the rest is measured.
+            # Jobs that it had started may still be running; collect what is done.
             unfinished = [str(error)]
     results = [plan.result(budget=budget) for plan in plans]
     _write(results, name=_name(config), budget=budget, folder=Path(config["out"]))
@@ -141,7 +141,7 @@ def make(command: Command) -> list[str]:
 
 
 def _budget(command: Command) -> str:
-    """Name of the budget; one that was changed by hand is not shown under the name of its file."""
+    """Name of the budget; one with overrides gets a name of its own."""
     own = [text for text in command.overrides if text.startswith("budget.")]
     return command.choices["budget"] + ("_changed" if own else "")
 
@@ -154,7 +154,7 @@ def _stopped(jobs: "Sequence[TableJob]") -> StoppedError:
     done = sum(job.is_done() for job in jobs)
     return StoppedError(
         f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, and "
-        "trainings continue from their checkpoints. What a cluster's scheduler was given goes on."
+        "trainings continue from their checkpoints. Jobs submitted to a scheduler keep running."
     )
 
 
@@ -181,13 +181,13 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
         every = names("claim", config_dir=config_dir)
         return [plan_claim(read_claim(one, config_dir=config_dir), given) for one in every]
     if name is None:
-        raise UsageError("which table?", key="name", remedy="flowexp table list shows them all.")
+        raise UsageError("no table is named.", key="name", remedy="List them: flowexp table list.")
     if kind == "claim":
         return [plan_claim(read_claim(name, config_dir=config_dir), given)]
     if kind == "table":
         table = read_table(name, config_dir=config_dir)
         return [plan_table(table, given, node=config["budget"], only=config["only"])]
-    raise UsageError(f"{kind!r} is not a kind.", key="kind", remedy="Use table, claim or claims.")
+    raise UsageError(f"unknown kind {kind!r}.", key="kind", remedy="Use table, claim or claims.")
 
 
 def _show(jobs: "Sequence[TableJob]") -> None:

@@ -130,16 +130,14 @@ def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, StoredEvaluation]
     for run in runs:
         for evaluation in run.evaluations:
             for group in groups:
-                if _comparable(group[0][1], evaluation):
+                first = group[0][1]
+                same = first.name == evaluation.name
+                if same and not first.protocol.differences(evaluation.protocol):
                     group.append((run.name, evaluation))
                     break
             else:
                 groups.append([(run.name, evaluation)])
     return groups
-
-
-def _comparable(a: StoredEvaluation, b: StoredEvaluation) -> bool:
-    return a.name == b.name and not a.protocol.differences(b.protocol)
 
 
 def _by_sampler(group: Sequence[tuple[str, StoredEvaluation]]) -> list[_Comparable]:

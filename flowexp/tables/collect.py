@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,7 +84,12 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
 def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> RowResult:
     spec, measured = row.spec, None
     mismatch: tuple[str, ...] = ()
-    failed = [job for target in row.targets for job in target.ancestry() if _failed(job)]
+    failed = [
+        job
+        for target in row.targets
+        for job in target.ancestry()
+        if state_of(job).status == "failed"
+    ]
     status: Literal["done", "missing", "failed"] = "failed" if failed else "missing"
     if all(job.is_done() for job in row.targets):
         protocol = {} if table is None else table.protocol
@@ -109,20 +114,13 @@ def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> R
     )
 
 
-def _failed(job: TableJob) -> bool:
-    return state_of(job).status == "failed"
-
-
 def _score(job: TableJob) -> _Score:
     from flowexp.metrics.protocol import MetricRecord
 
     content = json.loads((job.directory / "results.json").read_text())["evaluations"]
-    records = tuple(MetricRecord.from_dict(_record(e["records"][0])) for e in content)
+    stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
+    records = tuple(map(MetricRecord.from_dict, stored))
     return _Score(records, statistics.fmean(float(e["nfe"]) for e in content))
-
-
-def _record(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key != "key"}
 
 
 def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
