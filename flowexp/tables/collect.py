@@ -41,12 +41,9 @@ def table_result(
 ) -> TableResult:
     """The table as far as it is measured."""
     found = tuple(_row(row, table, scoring) for row in rows)
+    stated = table.model_dump(include={"name", "title", "source", "metric", "protocol"})
     return TableResult(
-        name=table.name,
-        title=table.title,
-        source=table.source,
-        metric=table.metric,
-        protocol=table.protocol,
+        **stated,
         budget=budget,
         rows=found,
         hardware=_hardware(rows),
@@ -65,15 +62,11 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
     if rows and len(measured) == len(rows):
         found = verdict(measured, direction=claim.direction)
         word, statistic, p_value = found.word, found.statistic, found.p_value
+    kept = {"name", "title", "source", "published", "direction", "test"}
     return ClaimResult(
-        name=claim.name,
-        title=claim.title,
-        source=claim.source,
-        published=claim.published,
+        **claim.model_dump(include=kept),
         arms=arms,
-        direction=claim.direction,
         verdict=word,
-        test=claim.test,
         statistic=statistic,
         p_value=p_value,
         budget=budget,
