@@ -1,4 +1,4 @@
-"""``flowexp sample``: one sample per seed, whatever the batch size and number of processes."""
+"""``flowexp sample``: one sample per seed, for any batch size and number of processes."""
 
 from collections.abc import Sequence
 

@@ -95,7 +95,7 @@ class Calibration(ABC):
 def manifest_of(subject: Subject, *, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a calibration in plain builtins.
 
-    Its ``identity`` (weights and path) is what a sampler compares with the model in hand.
+    A sampler compares its ``identity`` (weights and path) with its model's.
 
     Args:
         subject: The model and its pipeline.

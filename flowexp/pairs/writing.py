@@ -46,7 +46,7 @@ def write_store(
 
     Args:
         folder: The store; created if missing.
-        manifest: The pairs that it shall hold.
+        manifest: The pairs to store.
         config: The parts that make the pairs, in plain builtins.
         make: Columns of the pairs with the given seeds or positions.
         processes: The processes that share the shards; None = this process alone.

@@ -21,7 +21,7 @@ class Draws:
     """Everything random about some samples.
 
     Attributes:
-        e: Source draws, (B, ...), float32, or float64 where the law needs it.
+        e: Source draws, (B, ...), float32, or float64 where the distribution needs it.
         labels: Class indices, (B,), int64; None leaves them to the task.
         noise: Noise per step for samplers that inject it.
     """
@@ -49,7 +49,7 @@ class Latents(ABC):
         Args:
             seeds: One per sample.
             shape: Shape of a sample.
-            source: Law of the latents.
+            source: Distribution of the latents.
             num_classes: Number of classes to draw labels from; 0 = none.
             device: Device of the tensors.
         """

@@ -68,7 +68,7 @@ class Pipeline:
         shape: Shape of a sample, (C, H, W) or (D,).
         task: Gives the conditions.
         latents: Turns seeds into source draws.
-        dataset: The data the model was trained on, for whatever compares with it; None = unknown.
+        dataset: The training data of the model, for comparisons; None = unknown.
         batch_size: Samples per call of the sampler, >= 1.
         device: Device of the computation.
 

@@ -92,8 +92,8 @@ class Step:
     Attributes:
         remember: The output that is kept of the prediction at the step's start.
         predict: The state at the end.
-        correct: The state at the end once the output there is known as well (it is then the newest
-            in memory); None = as predicted.
+        correct: The state at the end once the output there is known (then the newest in memory);
+            None = as predicted.
     """
 
     remember: Remember

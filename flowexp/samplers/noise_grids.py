@@ -106,7 +106,7 @@ class LogSNR(_NoiseGrid):
 
 
 def half_log_snr() -> LogSNR:
-    """Equal steps in log-SNR over whatever range the model has, not to 0: DPM-Solver's logSNR."""
+    """Equal steps in log-SNR over the model's range, not to 0: DPM-Solver's logSNR."""
     return LogSNR(sigma_min=0.002, sigma_max=200.0, to_zero=False)
 
 
