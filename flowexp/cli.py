@@ -1,6 +1,6 @@
 """The command line: ``flowexp <verb> [overrides]``.
 
-Nothing heavy is imported before a verb needs it, so help and mistakes are answered at once.
+Heavy packages are imported only when a verb needs them, so help and errors appear at once.
 Exit code 0: done; 1: the run failed; 2: wrong use, with one readable paragraph and nothing left
 behind. ``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback.
 """
@@ -18,17 +18,17 @@ VERBS = {
     "train": "train a model; the run directory holds everything it made",
     "eval": "score a run: run=DIR",
     "sample": "draw samples from a run: run=DIR seeds=0-63",
-    "stream": "frames one after the other through a run's model: run=DIR frames=folder",
+    "stream": "send frames through a run's model one after the other: run=DIR frames=folder",
     "pairs": "noise-data pairs of a run, for reflow and distillation: run=DIR num=100000",
-    "calibrate": "measure on a run what a sampler needs to know of it: run=DIR for=dpm_solver_v3",
-    "import": "make a run of a published checkpoint: import FILE",
+    "calibrate": "measure the numbers of a run that a sampler needs: run=DIR for=dpm_solver_v3",
+    "import": "turn a published checkpoint into a run: import FILE",
     "export": "one safetensors file with weights and config: run=DIR",
     "table": "a paper's table, published and measured: table list, table pfgmpp/cifar10 budget=cpu",
     "compare": "runs side by side: run=a run=b",
     "report": "one self-contained HTML file of runs and tables: report DIR",
-    "check": "is this configuration sound? all problems at once, nothing is run",
-    "list": "what can be selected: flowexp list, flowexp list sampler",
-    "doctor": "what this computer has, and the command that fixes what is missing",
+    "check": "check a configuration: all problems at once, nothing is run",
+    "list": "the options of every group: flowexp list, flowexp list sampler",
+    "doctor": "devices, data and weights of this computer, and how to add what is missing",
 }
 
 # A module cannot be called by a keyword of Python.
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     from flowexp.errors import StoppedError, UsageError
 
-    # A part of the user's own beside the place of work can be named as a _target_.
+    # A user's own module in the working directory can be named as a _target_.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -73,7 +73,7 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
         print(f"flowexp: {stop}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has seen enough.
+        # The reader of a pipe (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from flowexp.models import Evaluation, Model
-from flowexp.samplers.adaptive import Slope, StepControl, conditions_of, integrate
+from flowexp.models import Model
+from flowexp.samplers.adaptive import Predict, Slope, StepControl, integrate, predictions_of
 
 __all__ = ["Divergence", "ExactTrace", "Hutchinson", "Likelihood", "log_likelihood"]
 
@@ -127,19 +127,18 @@ def log_likelihood(
         )
     low, high = model.time_range
     shape = x.shape[1:]
+    at = predictions_of(model, conditions, batch=x.shape[0])
 
     def slopes(times: Tensor, rows: Tensor) -> list[Slope]:
-        here = conditions_of(conditions, rows, batch=x.shape[0])
-
-        def slope(evaluate: Evaluation, state: Tensor) -> Tensor:
+        def slope(predict: Predict, state: Tensor) -> Tensor:
             def velocity(flat: Tensor) -> Tensor:
-                return evaluate(flat.reshape(-1, *shape), **here).velocity.flatten(1)
+                return predict(flat.reshape(-1, *shape)).velocity.flatten(1)
 
             with torch.enable_grad():
                 v, div = divergence(velocity, state[:, :-1], rows)
             return torch.cat([v, div[:, None]], dim=1)
 
-        return [partial(slope, evaluate) for evaluate in model.at(times)]
+        return [partial(slope, predict) for predict in at(times, rows)]
 
     flat = x.to(torch.float64).flatten(1)
     state = torch.cat([flat, flat.new_zeros(flat.shape[0], 1)], dim=1)

@@ -1,4 +1,4 @@
-"""What every sampler costs beside the network: microseconds per step, at batch 1 and 64.
+"""The cost of every sampler beside the network: microseconds per step, at batch 1 and 64.
 
 The samplers of ``conf/sampler`` take turns with a bare loop that calls the network as often, in one
 process, on one thread, in CPU time; DPM-Solver-v3 with made-up statistics of a sample's shape,
@@ -15,7 +15,6 @@ Writes ``sampler_overhead.json`` and ``sampler_overhead.md``.
 
 import argparse
 import datetime
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from flowexp.apps.list import options
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.files import write_json, write_text
 from flowexp.models import FlowModel, Model
 from flowexp.networks.unet import UNet
 from flowexp.parameterizations import EDMPreconditioning, VelocityPrediction
@@ -319,9 +319,8 @@ def main() -> None:
     }
     text = report(result, rows)
     print(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{NAME}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (arguments.out / f"{NAME}.md").write_text(text)
+    write_json(arguments.out / f"{NAME}.json", result)
+    write_text(arguments.out / f"{NAME}.md", text)
 
 
 if __name__ == "__main__":

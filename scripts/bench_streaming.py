@@ -1,4 +1,4 @@
-"""What batching the stages of successive frames brings: frames per second against one by one.
+"""Frames per second with the stages of successive frames batched, and one by one.
 
 A U-Net of the quickstart's size takes frames of 3 x 32 x 32 in 1 to 5 stages, under each kind of
 guidance, in two ways that take turns: all stages of successive frames in one call
@@ -12,7 +12,6 @@ Writes ``stream_batch.json`` and ``stream_batch.md``.
 
 import argparse
 import datetime
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowexp.files import write_json, write_text
 from flowexp.models import FlowModel
 from flowexp.networks.unet import UNet
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.pipeline import Pipeline
 from flowexp.runs.manifest import processor
+from flowexp.samplers import Euler
 from flowexp.streaming import (
     FullNegative,
     NoNegative,
@@ -92,13 +94,12 @@ def stream_of(
 ) -> StreamBatch:
     """Stages between t = 0.6 and 0.1."""
     times = torch.linspace(0.6, 0.1, stages).tolist()
+    pipeline = Pipeline(model=model, sampler=Euler(steps=1), shape=SHAPE, device=device)
     return StreamBatch(
-        model,
+        pipeline,
         times=times,
-        frame_shape=SHAPE,
         guidance=guidance,
         conditions={"labels": torch.tensor([3], device=device)},
-        device=device,
     )
 
 
@@ -211,9 +212,8 @@ def main() -> None:
     }
     text = report(result, rows)
     print(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{NAME}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (arguments.out / f"{NAME}.md").write_text(text)
+    write_json(arguments.out / f"{NAME}.json", result)
+    write_text(arguments.out / f"{NAME}.md", text)
 
 
 if __name__ == "__main__":

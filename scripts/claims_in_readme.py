@@ -44,7 +44,7 @@ def table(folder: Path, names: Sequence[str] = ()) -> str:
 
 
 def _quantity(arms: tuple[RowResult, ...]) -> str:
-    """What was measured on what, without the details of the protocol."""
+    """Metric and data, without the details of the protocol."""
     measured = next(iter(titles(arms)), "")
     short = re.sub(r"\[([^],]*)[^]]*\]", r"[\1]", measured)
     return re.sub(r", relative to .*", ", relative", short)

@@ -14,8 +14,7 @@ from pathlib import Path
 from flowexp.errors import UsageError
 from flowexp.files import write_bytes, write_text
 from flowexp.report.document import read_results
-from flowexp.tables.render.nfe_picture import picture
-from flowexp.tables.render.over_nfe import claim_panels
+from flowexp.tables.render.over_nfe import claim_panels, picture
 from flowexp.tables.results import ClaimResult
 
 

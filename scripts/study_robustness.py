@@ -1,4 +1,4 @@
-"""Does a smaller D survive more noise? Trains PFGM++ for several D and scores it under noise.
+"""Is a smaller D more robust to noise? Trains PFGM++ for several D and scores it under noise.
 
 Every D and seed is trained by ``flowexp train`` and scored by ``flowexp eval`` with noise of
 ``alpha sigma`` on the state before each step (``sampler/perturbation=state_noise``). Finished runs
@@ -22,14 +22,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from line_plot import Line, draw_lines
+from flowexp.files import write_bytes, write_json, write_text
+from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 
 NAME = "pfgmpp_robustness"
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained and scored.
+    """The trainings and scores of the study.
 
     Attributes:
         dataset: Data set with an experiment ``<dataset>/pfgmpp``.
@@ -42,7 +43,7 @@ class Study:
         metric: Metric option of ``flowexp eval``.
         device: Device option.
         extra: Further overrides of the training.
-        runs: Where the runs are kept.
+        runs: Folder of the runs.
     """
 
     dataset: str
@@ -80,7 +81,7 @@ class Study:
 
 
 def flowexp(verb: str, arguments: Sequence[str]) -> None:
-    """Run one command; what it says stays visible."""
+    """Run one command; its output stays visible."""
     print("flowexp", verb, *arguments, flush=True)
     subprocess.run([sys.executable, "-m", "flowexp", verb, *arguments], check=True)
 
@@ -192,18 +193,28 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 def write(study: Study, found: Mapping[str, Any], folder: Path) -> None:
     """Write the three files of the study."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{NAME}.json").write_text(json.dumps(found, indent=2) + "\n")
-    (folder / f"{NAME}.md").write_text(markdown(found))
-    lines = []
-    for D in study.D:
+    write_json(folder / f"{NAME}.json", found)
+    write_text(folder / f"{NAME}.md", markdown(found))
+    write_bytes(folder / f"{NAME}.png", plot(study, found).png())
+
+
+def plot(study: Study, found: Mapping[str, Any]) -> Plot:
+    """Mean scores over alpha, one curve per D, with bars of one standard deviation."""
+    series = []
+    for number, D in enumerate(study.D):
         rows = sorted((r for r in found["rows"] if r["D"] == D), key=lambda r: r["alpha"])
-        low, high = ([pick(r["values"]) for r in rows] for pick in (min, max))
-        y = [r["mean"] for r in rows]
-        lines.append(Line(f"D={D}", [r["alpha"] for r in rows], y, low, high))
-    title = f"{study.dataset}: bars from the best to the worst of {len(study.seeds)} seeds"
-    label = "alpha: noise per step over sigma"
-    draw_lines(folder / f"{NAME}.png", lines, title=title, x_label=label, y_label=found["metric"])
+        points = tuple((r["alpha"], r["mean"]) for r in rows)
+        bars = tuple(r["std"] for r in rows) if len(study.seeds) > 1 else ()
+        series.append(Series(label=f"D={D}", points=points, number=number, bars=bars, marked=True))
+    subplot = Subplot(
+        series=tuple(series),
+        x_label="alpha: noise per step over sigma",
+        title=found["metric"],
+        log_y=is_log([row["mean"] for row in found["rows"]]),
+        ticks=tuple(sorted(study.alphas)),
+    )
+    title = f"{study.dataset}: mean and standard deviation over {len(study.seeds)} seeds"
+    return Plot(subplots=(subplot,), size=(480.0, 360.0), title=title, described=markdown(found))
 
 
 def parsed(arguments: Sequence[str] | None = None) -> tuple[Study, Path]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from flowexp.config.check import check
+from flowexp.files import write_json, write_text
 from flowexp.report.document import read_results
 from flowexp.runs.manifest import processor
 from flowexp.runs.opening import open_run
@@ -31,14 +32,13 @@ def sampling(arm: RowResult, *, batch_size: int) -> Sampling:
     """Seconds that a number of images takes, with the evaluation's own sampler and weights.
 
     Args:
-        arm: A measured arm; the evaluation of its first seed says how it sampled.
+        arm: A measured arm; it is sampled as in the evaluation of its first seed.
         batch_size: Images per call of the sampler.
 
     Raises:
-        ValueError: The job of the arm is not there any more, or is no longer sound.
+        ValueError: The job of the arm no longer exists, or its config is no longer sound.
     """
-    told = evaluation_of(arm)
-    checked = check("eval", [*told, "metric=fd_raw"])
+    checked = check("eval", [*evaluation_of(arm), "metric=fd_raw"])
     if checked.problems:
         raise ValueError(f"{arm.label}: {checked.problems[0]}")
     pipeline = open_run(checked.config).pipeline
@@ -68,9 +68,9 @@ def evaluation_of(arm: RowResult) -> list[str]:
         found = {record["value"] for entry in content for record in entry["records"]}
         marker = file.with_name("job.json")
         if found & values and marker.is_file():
-            told = json.loads(marker.read_text())["command"][2:]
-            if f"run={run}" in told or f"run={run.resolve()}" in told:
-                return [text for text in told if not text.startswith(("dirs.", "metric="))]
+            given = json.loads(marker.read_text())["command"][2:]
+            if f"run={run}" in given or f"run={run.resolve()}" in given:
+                return [text for text in given if not text.startswith(("dirs.", "metric="))]
     raise ValueError(f"{arm.label}: the job that evaluated {run} is gone; run the claim again")
 
 
@@ -115,9 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     text = report(result)
     print(text)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(text)
+    write_json(given.out.with_suffix(".json"), result)
+    write_text(given.out.with_suffix(".md"), text)
 
 
 def report(result: dict) -> str:

@@ -1,14 +1,16 @@
-"""``flowexp calibrate``: measure on a run what a sampler needs to know of it."""
+"""``flowexp calibrate``: measure the numbers of a run that a sampler needs."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from flowexp.config.application import Job
+from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.instantiate import instantiate
+from flowexp.config.overrides import in_full
+from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
-_ASKED = ("calibration", "guidance", "task", "latents", "weight_transform")
+_RECORDED = ("calibration", "guidance", "task", "latents", "weight_transform")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -18,22 +20,12 @@ def main(arguments: Sequence[str]) -> None:
         arguments: Overrides (``run=DIR for=dpm_solver_v3``) and Hydra's options; ``for=NAME`` is
             short for ``calibration=NAME``.
     """
-    from flowexp.config.application import launch
-    from flowexp.config.overrides import in_full
-
     launch("calibrate", calibrate, in_full("calibrate", arguments))
 
 
-def calibrate(job: "Job") -> None:
-    """Calibrate, and say what was made and how it is used.
-
-    Args:
-        job: The checked config and the output directory.
-    """
-    from flowexp.apps.terminal import logging_to, shown, table
+def calibrate(job: Job) -> None:
+    """Calibrate, and print the result and the command that uses it."""
     from flowexp.calibration import Subject
-    from flowexp.config.instantiate import instantiate
-    from flowexp.errors import UsageError
     from flowexp.pipeline import Processes
     from flowexp.runs.opening import open_run
 
@@ -47,7 +39,7 @@ def calibrate(job: "Job") -> None:
             model=opened.built.model,
             seed=config["seed"],
             processes=processes,
-            asked={key: config[key] for key in _ASKED},
+            config={key: config[key] for key in _RECORDED},
         )
         directory = opened.run.calibrations / calibration.method
         try:
@@ -66,7 +58,7 @@ def calibrate(job: "Job") -> None:
 
 
 def _report(line: str) -> None:
-    """Progress goes where all messages of flowexp go: the terminal and the run's log."""
+    """Log progress to the terminal and the run's log."""
     import logging
 
     logging.getLogger("flowexp.calibration").info(line)

@@ -1,7 +1,14 @@
 """``flowexp compare``: runs side by side; numbers share a line only if their protocols match."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from flowexp.apps.named_runs import named_paths, open_runs, with_runs, write_output
+from flowexp.apps.terminal import shown
+from flowexp.config.application import examine
+from flowexp.config.nearest import did_you_mean
+from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
@@ -12,20 +19,11 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: ``run=a run=b``, or just the directories; ``format=markdown out=FILE``.
     """
-    from flowexp.apps.named_runs import with_runs
-    from flowexp.config.application import examine
-
     given = with_runs(arguments, verb="compare")
     examine("compare", _compare, given, config_name="compare")
 
 
 def _compare(config: dict[str, Any]) -> None:
-    from pathlib import Path
-
-    from flowexp.apps.named_runs import named_paths, open_runs, write_output
-    from flowexp.apps.terminal import shown
-    from flowexp.config.nearest import did_you_mean
-    from flowexp.errors import UsageError
     from flowexp.report.comparison import compare
     from flowexp.tables.render import FORMS, draw
 

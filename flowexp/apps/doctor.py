@@ -1,7 +1,14 @@
-"""``flowexp doctor``: what this computer has, and the command that fixes what is missing."""
+"""``flowexp doctor``: devices, data and weights, and the command that adds what is missing."""
 
 from collections.abc import Sequence
 from importlib import metadata
+
+from flowexp.apps.list import options
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.config.locations import conf_dir
+from flowexp.config.resolve import MUST_BE_GIVEN
+from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
@@ -9,13 +16,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torch-fidelity", "timm
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print one line per thing, with the remedy under what is missing.
-
-    Args:
-        arguments: None are taken.
-    """
-    from flowexp.errors import UsageError
-
+    """Print one line per item, with the remedy below a missing one."""
     if arguments:
         raise UsageError(
             f"doctor takes no argument {arguments[0]!r}.", remedy="Write flowexp doctor."
@@ -48,7 +49,7 @@ def _devices() -> None:
 
     _line(True, "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     if not torch.cuda.is_available():
-        _line(False, "cuda", "no device", "CPU runs work; recipes under cifar10/ want a GPU.")
+        _line(False, "cuda", "no device", "CPU runs work; recipes under cifar10/ need a GPU.")
     for i in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(i)
         text = (
@@ -61,7 +62,6 @@ def _folders() -> None:
     import os
     from pathlib import Path
 
-    from flowexp.config.locations import conf_dir
     from flowexp.data.locations import cache_dir
 
     _line(True, "config groups", str(conf_dir()))
@@ -73,17 +73,11 @@ def _folders() -> None:
 
 
 def _datasets() -> None:
-    from flowexp.apps.list import options
-    from flowexp.config.check import check_job
-    from flowexp.config.instantiate import instantiate
-    from flowexp.config.resolve import MUST_BE_GIVEN
-    from flowexp.errors import UsageError
-
     for name in options("dataset"):
         checked = check_job("train", [f"dataset={name}"])
-        wanted = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
-        if wanted:
-            _line(True, f"dataset={name}", f"wants {', '.join(wanted)}")
+        missing = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
+        if missing:
+            _line(True, f"dataset={name}", f"needs {', '.join(missing)}")
             continue
         try:
             instantiate(checked.config["dataset"], key="dataset").locate()
@@ -93,11 +87,6 @@ def _datasets() -> None:
 
 
 def _weights() -> None:
-    from flowexp.apps.list import options
-    from flowexp.config.check import check_job
-    from flowexp.config.instantiate import instantiate
-    from flowexp.errors import UsageError
-
     for name in options("metric"):
         config = check_job("train", [f"metric={name}"]).config
         try:

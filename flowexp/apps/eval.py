@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.instantiate import instantiate
+from flowexp.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowexp.config.application import Job
     from flowexp.evaluation import ScoreResult
     from flowexp.pipeline import Batch
     from flowexp.runs.opening import OpenedRun
@@ -21,24 +25,16 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: Overrides (``run=DIR num_samples=5000 metric=fid``) and Hydra's options.
     """
-    from flowexp.config.application import launch
-
     launch("eval", evaluate, arguments)
 
 
-def evaluate(job: "Job") -> float | None:
+def evaluate(job: Job) -> float | None:
     """Generate, measure, record.
 
-    Args:
-        job: The checked config and the output directory.
-
     Returns:
-        The first metric's value, so that an optimising sweeper has something to minimise.
+        The first metric's value, for optimising sweepers.
     """
-    from flowexp.apps.terminal import logging_to, table
-    from flowexp.config.instantiate import instantiate
     from flowexp.data.locations import cache_dir
-    from flowexp.errors import UsageError
     from flowexp.evaluation import append_results, score, summarize
     from flowexp.pipeline import Processes, save_grid
     from flowexp.runs.opening import open_run
@@ -63,7 +59,7 @@ def evaluate(job: "Job") -> float | None:
                 reference=reference,
                 heldout=heldout,
                 cache_dir=cache_dir(),
-                facts=_facts(opened, config),
+                facts=_facts(opened),
                 processes=processes,
                 on_batch=pictures,
             )
@@ -103,7 +99,6 @@ class _FirstPictures:
 
 def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     """The seeds of each evaluation: those given, or disjoint ranges from 0 on."""
-    from flowexp.errors import UsageError
     from flowexp.evaluation import seed_ranges
     from flowexp.pipeline import parse_seeds
 
@@ -118,8 +113,8 @@ def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     return [parse_seeds(config["seeds"])]
 
 
-def _circumstances(opened: "OpenedRun", job: "Job") -> dict[str, Any]:
-    """What belongs beside a stored evaluation: command, checkpoint, directory."""
+def _circumstances(opened: "OpenedRun", job: Job) -> dict[str, Any]:
+    """Command, checkpoint and directory, stored beside an evaluation."""
     weights = opened.weights
     return {
         "overrides": job.overrides,
@@ -128,27 +123,12 @@ def _circumstances(opened: "OpenedRun", job: "Job") -> dict[str, Any]:
     }
 
 
-def _facts(opened: "OpenedRun", config: Mapping[str, Any]) -> dict[str, str]:
-    sampler = config["sampler"]
-    name = str(sampler["_target_"]).rpartition(".")[2]
-    steps = f"{sampler['steps']} steps" if "steps" in sampler else f"rtol {sampler.get('rtol')}"
-    disturbed = sampler.get("perturbation")
-    if disturbed:
-        kind = str(disturbed["_target_"]).rpartition(".")[2]
-        steps += ", " + ", ".join(
-            [kind, *(f"{k}={v}" for k, v in disturbed.items() if k[0] != "_")]
-        )
+def _facts(opened: "OpenedRun") -> dict[str, str]:
     return {
         "precision": "32-true",
         "ema": opened.weights.name + (f", {opened.transform}" if opened.transform else ""),
-        "sampler": f"{name}, {steps}" + _drawn(config["latents"]),
+        "sampler": opened.pipeline.sampling,
     }
-
-
-def _drawn(latents: Mapping[str, Any]) -> str:
-    """What to say of latents that are not flowexp's own."""
-    name = str(latents["_target_"]).rpartition(".")[2]
-    return "" if name == "FlowexpLatents" else f", {name}"
 
 
 def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:
@@ -169,9 +149,7 @@ def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:
 def _outcome(
     results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path
 ) -> list[tuple[str, str]]:
-    """What it cost, and where things are."""
-    from flowexp.apps.terminal import shown
-
+    """Cost and files of an evaluation."""
     count = sum(result.count for result in results)
     seconds = sum(result.seconds for result in results)
     speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"

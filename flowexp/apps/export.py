@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from flowexp.config.application import Job
+from flowexp.apps.terminal import shown, table
+from flowexp.config.application import Job, launch
+from flowexp.errors import UsageError
+from flowexp.files import file_sha256
 
 __all__ = ["main"]
 
@@ -18,31 +19,23 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: Overrides (``run=DIR weights=main``) and Hydra's options.
     """
-    from flowexp.config.application import launch
-
     launch("export", export, arguments)
 
 
-def export(job: "Job") -> None:
+def export(job: Job) -> None:
     """Write the run's model into the job's directory.
 
-    Args:
-        job: The checked config and the output directory.
-
     Raises:
-        UsageError: The format is not known, or the run has no such weights.
+        UsageError: The format is unknown, or the run has no such weights.
     """
     from flowexp import __version__
-    from flowexp.apps.terminal import shown, table
-    from flowexp.errors import UsageError
-    from flowexp.files import file_sha256
     from flowexp.runs.exported import load_exported, write_exported
     from flowexp.runs.opening import open_run
 
     config = job.config
     if config["format"] not in _FORMATS:
         raise UsageError(
-            f"{config['format']!r} is not a format.",
+            f"unknown format {config['format']!r}.",
             key="format",
             remedy=f"Use {' or '.join(_FORMATS)}.",
         )

@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.override_text import override
+from flowexp.errors import UsageError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from flowexp.config.application import Job
     from flowexp.published import Published
-    from flowexp.runs import RunDirectory
     from flowexp.runs.assemble import Built
 
-__all__ = ["configure", "main"]
+__all__ = ["main"]
 
 _OWN_KEYS = ("file", "name")
 _EMA = "main"
@@ -29,18 +32,14 @@ def main(arguments: Sequence[str]) -> None:
         arguments: The file (or ``file=FILE``), overrides of the training config that the model is
             taken to belong to, and Hydra's options.
     """
-    from flowexp.config.application import launch
-
     file, rest = _split(arguments)
     if file is None:
         launch("import", import_checkpoint, rest)
         return
     if not Path(file).is_file():
-        from flowexp.errors import UsageError
-
         raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
     from flowexp.published import read_published
-    from flowexp.published.overrides import override, published_overrides
+    from flowexp.published.overrides import published_overrides
 
     named = [override("file", file)]
     if not any(argument.startswith("name=") for argument in rest):
@@ -49,34 +48,13 @@ def main(arguments: Sequence[str]) -> None:
     launch("import", import_checkpoint, [*named, *own, *rest])
 
 
-def configure(published: "Published", *, given: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain training config of a published model.
-
-    Args:
-        published: What a file says.
-        given: Overrides; a group chosen there is left as chosen.
-
-    Raises:
-        ConfigError: The overrides are not sound.
-    """
-    from flowexp.config.check import sound_config
-    from flowexp.published.overrides import published_overrides
-
-    return sound_config("train", [*published_overrides(published, given=given), *given])
-
-
-def import_checkpoint(job: "Job") -> None:
+def import_checkpoint(job: Job) -> None:
     """Write the run directory of a published checkpoint and try its network once.
-
-    Args:
-        job: The checked config and the run directory.
 
     Raises:
         UsageError: The file does not fit the config, its network gives no finite values, or the
             directory holds a run already.
     """
-    from flowexp.apps.terminal import shown, table
-    from flowexp.errors import UsageError
     from flowexp.published import read_published
     from flowexp.runs import RunDirectory, describe_run, parent, write_checkpoint
     from flowexp.runs.assemble import build
@@ -88,22 +66,34 @@ def import_checkpoint(job: "Job") -> None:
     config = {key: value for key, value in job.config.items() if key not in _OWN_KEYS}
     published = read_published(file)
     parts = build(config)
-    _refuse_existing(RunDirectory(job.directory))
+    if RunDirectory(job.directory).latest_checkpoint() is not None:
+        raise UsageError(
+            f"{job.directory} holds a run already.",
+            key="name",
+            remedy=f"Choose another with name=..., or remove {job.directory}.",
+        )
     content = _checkpoint(published, parts)
     _refuse_nonfinite(parts)
     manifest = describe_run(
         seed=int(config["seed"]), parents=[parent(file, role="published checkpoint")]
     )
+    facts = {
+        "format": published.format,
+        "kimg": published.kimg,
+        "step": published.step,
+        "notes": list(published.notes),
+    }
     run = RunDirectory.start(
         job.directory,
         config=config,
         overrides=job.overrides,
-        manifest={**manifest, "choices": job.choices, "published": _facts(published)},
+        manifest={**manifest, "choices": job.choices, "published": facts},
     )
     write_checkpoint(run.checkpoints / "last.ckpt", content)
     weights = load_weights(run, parts.network, ema=_EMA if content["ema"] else None)
+    size = sum(p.numel() for p in parts.network.parameters())
     rows = [
-        ("imported", f"{published.format}, {_size(parts.network):,} parameters"),
+        ("imported", f"{published.format}, {size:,} parameters"),
         ("sha256", published.sha256),
         ("weights", ", ".join(["raw", *content["ema"]])),
         *(("note", note) for note in published.notes),
@@ -143,17 +133,6 @@ def _unquoted(value: str) -> str:
     return value
 
 
-def _refuse_existing(run: "RunDirectory") -> None:
-    from flowexp.errors import UsageError
-
-    if run.latest_checkpoint() is not None:
-        raise UsageError(
-            f"{run.path} holds a run already.",
-            key="name",
-            remedy=f"Choose another with name=..., or remove {run.path}.",
-        )
-
-
 def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
     """The content of the run's checkpoint; the network is left with the published weights."""
     network = parts.network
@@ -180,8 +159,6 @@ def _plain(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
 
 
 def _load(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
-    from flowexp.errors import UsageError
-
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -197,7 +174,6 @@ def _refuse_nonfinite(parts: "Built") -> None:
     """One evaluation on noise at a middling time."""
     import torch
 
-    from flowexp.errors import UsageError
     from flowexp.seeding import generator
 
     low, high = parts.model.time_range
@@ -213,16 +189,3 @@ def _refuse_nonfinite(parts: "Built") -> None:
             key="file",
             remedy="The weights are damaged; fetch the file again.",
         )
-
-
-def _facts(published: "Published") -> dict[str, Any]:
-    return {
-        "format": published.format,
-        "kimg": published.kimg,
-        "step": published.step,
-        "notes": list(published.notes),
-    }
-
-
-def _size(network: "nn.Module") -> int:
-    return sum(p.numel() for p in network.parameters())

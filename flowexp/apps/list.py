@@ -1,4 +1,4 @@
-"""``flowexp list``: what can be selected, with one line each."""
+"""``flowexp list``: the options of every group, with one line each."""
 
 from collections.abc import Sequence
 from pathlib import Path

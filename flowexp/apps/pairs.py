@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.instantiate import instantiate
+from flowexp.config.overrides import in_full
+from flowexp.errors import UsageError
+
 if TYPE_CHECKING:
-    from flowexp.config.application import Job
     from flowexp.data.pair_manifest import PairManifest
     from flowexp.pairs import PairMaker
     from flowexp.pipeline import Pipeline
@@ -18,7 +23,7 @@ __all__ = ["main"]
 _LOG = logging.getLogger(__name__)
 _LINE_SECONDS = 10.0
 
-# what determines a pair, besides the manifest
+# Determines a pair, besides the manifest.
 _STORED = (
     "run", "weights", "checkpoint", "weight_transform", "dataset", "path", "network",
     "parameterization", "sampler", "guidance", "task", "latents", "start",
@@ -32,21 +37,11 @@ def main(arguments: Sequence[str]) -> None:
         arguments: Overrides (``run=DIR num=100000 sampler=dopri5``) and Hydra's options;
             ``from=data`` is short for ``start=data``.
     """
-    from flowexp.config.application import launch
-    from flowexp.config.overrides import in_full
-
     launch("pairs", pairs, in_full("pairs", arguments))
 
 
-def pairs(job: "Job") -> None:
-    """Make what is missing of a store, and say how it is used.
-
-    Args:
-        job: The checked config and the output directory.
-    """
-    from flowexp.apps.terminal import logging_to, table
-    from flowexp.config.instantiate import instantiate
-    from flowexp.errors import UsageError
+def pairs(job: Job) -> None:
+    """Make the missing pairs of a store, and print the command that uses it."""
     from flowexp.pairs import write_store
     from flowexp.pipeline import Processes
     from flowexp.runs.opening import open_run
@@ -81,6 +76,7 @@ def _manifest(
     opened: "OpenedRun", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Pipeline"
 ) -> "PairManifest":
     from flowexp.data.pair_manifest import PairManifest
+    from flowexp.pipeline.seeds import consecutive
 
     weights = opened.weights
     images, noise = maker.formats(teacher)
@@ -95,22 +91,21 @@ def _manifest(
         start=_in_words(config["start"]),
         sampler=_in_words(config["sampler"]),
         guidance=_in_words(config["guidance"]),
-        labels=maker.labels_law(teacher),
+        labels=maker.label_distribution(teacher),
         source=teacher.model.path.source.identity(),
         shape=teacher.shape,
         num_classes=teacher.task.num_classes,
         images=images,
         noise=noise,
         identity=maker.identity,
-        ranges=_ranges(_members(config, maker, teacher)),
+        ranges=consecutive(_members(config, maker, teacher)),
         shard_size=config["shard_size"],
         batch_size=config["batch_size"],
     )
 
 
 def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Pipeline") -> Sequence[int]:
-    """The seeds or positions asked for."""
-    from flowexp.errors import UsageError
+    """The seeds or positions of the pairs."""
     from flowexp.pipeline import parse_seeds
 
     most = None if maker.identity == "seeds" else len(teacher.data())
@@ -127,19 +122,6 @@ def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Pipeline")
     return members
 
 
-def _ranges(members: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Inclusive ranges of consecutive numbers."""
-    if isinstance(members, range):
-        return ((members[0], members[-1]),)
-    found: list[list[int]] = []
-    for member in members:
-        if found and member == found[-1][1] + 1:
-            found[-1][1] = member
-        else:
-            found.append([member, member])
-    return tuple((first, last) for first, last in found)
-
-
 def _in_words(node: Mapping[str, Any]) -> str:
     """Class and plain arguments of a config node, for people: ``ClassifierFree(scale=1.5)``."""
     name = str(node["_target_"]).rpartition(".")[2]
@@ -152,7 +134,7 @@ def _in_words(node: Mapping[str, Any]) -> str:
 
 
 class _Progress:
-    """A line now and then: how many pairs, how fast, how long still.
+    """Logs now and then how many pairs are made, how fast, and how long the rest will take.
 
     Args:
         total: Pairs of the whole store.
@@ -185,8 +167,7 @@ class _Progress:
 
 
 def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> list[tuple[str, str]]:
-    """What was made, and the command that uses it."""
-    from flowexp.apps.terminal import shown
+    """The store in numbers, and the command that uses it."""
     from flowexp.data.pair_store import PairStore
 
     store = PairStore.open(folder, key="dirs.run")

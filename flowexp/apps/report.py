@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flowexp.apps.named_runs import named_paths, open_runs, with_runs, write_output
+from flowexp.apps.terminal import shown, table
+from flowexp.config.application import examine
+from flowexp.errors import UsageError
+
 __all__ = ["main"]
 
 
@@ -13,17 +18,11 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: Run directories, folders of them, JSON files of ``flowexp table``; ``out=FILE``.
     """
-    from flowexp.apps.named_runs import with_runs
-    from flowexp.config.application import examine
-
     given = with_runs(arguments, verb="report")
     examine("report", _report, given, config_name="report")
 
 
 def _report(config: dict[str, Any]) -> None:
-    from flowexp.apps.named_runs import named_paths, open_runs, write_output
-    from flowexp.apps.terminal import shown, table
-    from flowexp.errors import UsageError
     from flowexp.report.document import document, read_results
 
     if config["grids"] < 1:

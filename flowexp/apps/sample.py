@@ -1,10 +1,10 @@
-"""``flowexp sample``: one sample per seed, whatever the batch size and number of processes."""
+"""``flowexp sample``: one sample per seed, for any batch size and number of processes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from flowexp.config.application import Job
+from flowexp.apps.terminal import shown, table
+from flowexp.config.application import Job, launch
+from flowexp.files import write_npz
 
 __all__ = ["main"]
 
@@ -15,21 +15,13 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: Overrides (``run=DIR seeds=0-63``) and Hydra's options.
     """
-    from flowexp.config.application import launch
-
     launch("sample", sample, arguments)
 
 
-def sample(job: "Job") -> None:
-    """Generate the seeds' samples and write arrays, grid and pictures into the job's directory.
-
-    Args:
-        job: The checked config and the output directory.
-    """
+def sample(job: Job) -> None:
+    """Generate the seeds' samples and write arrays, grid and pictures into the job's directory."""
     import numpy as np
 
-    from flowexp.apps.terminal import shown, table
-    from flowexp.files import write_npz
     from flowexp.pipeline import Processes, parse_seeds, save_grid, save_images
     from flowexp.runs.opening import open_run
 

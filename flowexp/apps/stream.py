@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import shown, table
+from flowexp.config.application import Job, launch
+from flowexp.config.instantiate import instantiate
+from flowexp.errors import UsageError
+from flowexp.files import write_json
+
 if TYPE_CHECKING:
-    from flowexp.config.application import Job
     from flowexp.runs.opening import OpenedRun
     from flowexp.streaming import StreamBatch, StreamReport
 
@@ -17,20 +22,11 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: Overrides (``run=DIR frames=folder frames.root=DIR``) and Hydra's options.
     """
-    from flowexp.config.application import launch
-
     launch("stream", stream, arguments)
 
 
-def stream(job: "Job") -> None:
-    """Send all frames through and write pictures and report into the job's directory.
-
-    Args:
-        job: The checked config and the output directory.
-    """
-    from flowexp.apps.terminal import shown, table
-    from flowexp.config.instantiate import instantiate
-    from flowexp.files import write_json
+def stream(job: Job) -> None:
+    """Send all frames through and write pictures and report into the job's directory."""
     from flowexp.pipeline import save_images
     from flowexp.runs.opening import open_run
     from flowexp.streaming import StreamOutput, run_stream
@@ -75,8 +71,6 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     """
     import torch
 
-    from flowexp.config.instantiate import instantiate
-    from flowexp.errors import UsageError
     from flowexp.networks.base import label_dim_of
     from flowexp.streaming import StreamBatch
 
@@ -84,16 +78,15 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     classes = label_dim_of(opened.built.network)
     if label is not None and not 0 <= label < classes:
         raise UsageError(
-            f"label is {label}, but the network knows {classes} classes.",
+            f"label is {label}, but the network has {classes} classes.",
             key="label",
             remedy=f"Take 0 to {classes - 1}." if classes else "Leave label=null.",
         )
     labels = torch.tensor([-1 if label is None else label], device=pipeline.device)
     try:
         return StreamBatch(
-            pipeline.model,
+            pipeline,
             times=config["times"],
-            frame_shape=pipeline.shape,
             guidance=instantiate(config["residual_guidance"], key="residual_guidance"),
             seed=config["seed"],
             group=config["group"],
@@ -101,7 +94,6 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
             c_out=config["c_out"],
             add_noise=config["add_noise"],
             conditions={"labels": labels} if classes else None,
-            device=pipeline.device,
         )
     except ValueError as error:
         raise UsageError(f"{error}.", key="times") from error
@@ -110,7 +102,7 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
 def _record(
     report: "StreamReport", sources: list[int], batch: "StreamBatch", opened: "OpenedRun"
 ) -> dict[str, Any]:
-    """What stream.json holds: the figures, and for every frame the one it was made from."""
+    """Content of stream.json: the figures, and for every frame the one it was made from."""
     from dataclasses import asdict
 
     return {

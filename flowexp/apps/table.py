@@ -1,4 +1,4 @@
-"""``flowexp table``: a paper's table or a claim, from its file to figures side by side."""
+"""``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
 import os
 import signal
@@ -8,11 +8,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.terminal import shown
+from flowexp.config.application import Job as Command
+from flowexp.config.application import launch
+from flowexp.config.override_text import override
 from flowexp.errors import StoppedError, UsageError
+from flowexp.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from flowexp.config.application import Job as Command
-    from flowexp.tables.jobs import Job
+    from flowexp.tables.jobs import TableJob
     from flowexp.tables.plan import Plan
     from flowexp.tables.results import ClaimResult, TableResult
 
@@ -30,10 +34,8 @@ def main(arguments: Sequence[str]) -> None:
             options; ``VERB:KEY=VALUE`` is an override of all jobs of that verb.
 
     Raises:
-        SystemExit: Something failed (code 1); what failed has been named.
+        SystemExit: A job failed (code 1); it has been named.
     """
-    from flowexp.config.application import launch
-
     if list(arguments) == ["list"]:
         _list()
         return
@@ -49,8 +51,6 @@ def main(arguments: Sequence[str]) -> None:
 
 def _full(arguments: Sequence[str]) -> list[str]:
     """The arguments as overrides: the first word is a name, ``VERB:`` collects."""
-    from flowexp.tables.jobs import override
-
     given = list(arguments)
     result: list[str] = []
     extra: dict[str, list[str]] = {verb: [] for verb in _VERBS}
@@ -68,13 +68,8 @@ def _full(arguments: Sequence[str]) -> list[str]:
             result.append(text)
     for verb, texts in extra.items():
         if texts:
-            result.append(f"{verb}.overrides=[{','.join(_quoted(t) for t in texts)}]")
+            result.append(override(f"{verb}.overrides", texts))
     return result
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _list() -> None:
@@ -94,8 +89,6 @@ def _list() -> None:
 
 def _refuse_several_processes() -> None:
     """A table is one process; its jobs would inherit torchrun's ranks and wait for each other."""
-    from flowexp.errors import UsageError
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             f"{os.environ['WORLD_SIZE']} processes were started for one table.",
@@ -105,11 +98,8 @@ def _refuse_several_processes() -> None:
         )
 
 
-def make(command: "Command") -> list[str]:
-    """Plan, run what is missing, collect and render.
-
-    Args:
-        command: The checked config.
+def make(command: Command) -> list[str]:
+    """Plan, run the missing jobs, collect and render.
 
     Returns:
         A line for each job that failed, or one for a launcher that did.
@@ -143,15 +133,15 @@ def make(command: "Command") -> list[str]:
         except KeyboardInterrupt as interrupt:
             raise _stopped(jobs) from interrupt
         except LauncherError as error:
-            # What it had begun may still be running and keeps its place; the rest is measured.
+            # Jobs that it had started may still be running; collect what is done.
             unfinished = [str(error)]
     results = [plan.result(budget=budget) for plan in plans]
     _write(results, name=_name(config), budget=budget, folder=Path(config["out"]))
     return unfinished
 
 
-def _budget(command: "Command") -> str:
-    """Name of the budget; one that was changed by hand is not shown under the name of its file."""
+def _budget(command: Command) -> str:
+    """Name of the budget; one with overrides gets a name of its own."""
     own = [text for text in command.overrides if text.startswith("budget.")]
     return command.choices["budget"] + ("_changed" if own else "")
 
@@ -160,16 +150,16 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _stopped(jobs: "Sequence[Job]") -> StoppedError:
+def _stopped(jobs: "Sequence[TableJob]") -> StoppedError:
     done = sum(job.is_done() for job in jobs)
     return StoppedError(
         f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, and "
-        "trainings continue from their checkpoints. What a cluster's scheduler was given goes on."
+        "trainings continue from their checkpoints. Jobs submitted to a scheduler keep running."
     )
 
 
 def _name(config: dict[str, Any]) -> str:
-    """What the written files are called; a table and a claim may have the same name."""
+    """The stem of the written files; a table and a claim may have the same name."""
     kind, name = config["kind"], str(config["name"])
     return {"claims": "claims", "claim": f"claim_{name}"}.get(kind, name)
 
@@ -191,17 +181,17 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
         every = names("claim", config_dir=config_dir)
         return [plan_claim(read_claim(one, config_dir=config_dir), given) for one in every]
     if name is None:
-        raise UsageError("which table?", key="name", remedy="flowexp table list shows them all.")
+        raise UsageError("no table is named.", key="name", remedy="List them: flowexp table list.")
     if kind == "claim":
         return [plan_claim(read_claim(name, config_dir=config_dir), given)]
     if kind == "table":
         table = read_table(name, config_dir=config_dir)
         return [plan_table(table, given, node=config["budget"], only=config["only"])]
-    raise UsageError(f"{kind!r} is not a kind.", key="kind", remedy="Use table, claim or claims.")
+    raise UsageError(f"unknown kind {kind!r}.", key="kind", remedy="Use table, claim or claims.")
 
 
-def _show(jobs: "Sequence[Job]") -> None:
-    """What would be run, and what is there."""
+def _show(jobs: "Sequence[TableJob]") -> None:
+    """Print the jobs and whether they are done."""
     from flowexp.tables.progress import state_of
 
     for job in jobs:
@@ -218,8 +208,6 @@ def _write(
     results: "Sequence[TableResult | ClaimResult]", *, name: str, budget: str, folder: Path
 ) -> None:
     """Write every form, a picture where there are curves, and print the form for the terminal."""
-    from flowexp.apps.terminal import shown
-    from flowexp.files import write_json, write_text
     from flowexp.tables.render import FORMS, render, table_picture
     from flowexp.tables.results import ClaimResult, TableResult
 

@@ -1,4 +1,4 @@
-"""What a person sees: short tables, relative paths; and what goes to the log as well."""
+"""Output of the verbs: short tables, relative paths, and log records."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""What is measured once on a trained model so that samplers need fewer evaluations."""
+"""Calibrations: measured once on a trained model so that samplers need fewer evaluations."""
 
 from flowexp.calibration.base import Calibrated, Calibration, Subject, manifest_of
 from flowexp.calibration.chords import ChordCalibration

@@ -1,4 +1,4 @@
-"""What a calibration answers: which numbers of a trained model a sampler wants to know."""
+"""The calibration protocol: numbers of a trained model, measured once for a sampler."""
 
 import datetime
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from flowexp.samplers.stored_calibrations import identity_of
 __all__ = ["Calibrated", "Calibration", "Progress", "Subject", "manifest_of"]
 
 Progress = Callable[[str], None]
-"""Told in one line what has just been done."""
+"""Called with one line about what has just been done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,19 +22,19 @@ class Subject:
     """A trained model and the pipeline that samples it.
 
     Attributes:
-        pipeline: What the model is sampled with; its dataset is read only when needed.
+        pipeline: Samples the model; its dataset is read only when needed.
         model: The model without guidance, with its origin.
         seed: Of every random choice.
         processes: The processes that share the work.
-        asked: Plain config of the calibration and of what the model is sampled with, for manifests
-            and for telling apart what was measured under another guidance or for another task.
+        config: Plain config of the calibration and of what the model is sampled with, which tells
+            calibrations under another guidance or for another task apart.
     """
 
     pipeline: Pipeline
     model: Model
     seed: int
     processes: Processes
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def guided(self) -> Model:
@@ -49,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a calibration made.
+    """The result of a calibration.
 
     Attributes:
         file: The file with the numbers; its manifest lies beside it, with the suffix ``.json``.
@@ -84,7 +84,7 @@ class Calibration(ABC):
         Args:
             subject: The model and what it is sampled with.
             directory: ``RUN/calibrations/<method>``; it need not exist.
-            progress: Told about finished parts.
+            progress: Called about finished parts.
 
         Raises:
             UsageError: The data is missing.
@@ -95,10 +95,10 @@ class Calibration(ABC):
 def manifest_of(subject: Subject, *, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a calibration in plain builtins.
 
-    Its ``identity`` (weights and path) is what a sampler compares with the model in hand.
+    A sampler compares its ``identity`` (weights and path) with its model's.
 
     Args:
-        subject: What is calibrated.
+        subject: The model and its pipeline.
         method: The calibration's method.
         settings: Everything the numbers depend on besides model and path.
     """

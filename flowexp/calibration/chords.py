@@ -2,9 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,8 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
-from flowexp.calibration.parts import Parts, short_digest
+from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
 from flowexp.couplings.chords import CHORDS
-from flowexp.files import write_json, write_npz
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.samplers import FixedStepSampler, Time, TimeGrid
 
@@ -105,7 +103,6 @@ class ChordCalibration(Calibration):
         self.num, self.fine_steps, self.time_grid, self.label = num, fine_steps, time_grid, label
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
-        """See :meth:`Calibration.calibrate`."""
         times = _distinct_times(subject)
         settings = {
             "num": self.num,
@@ -113,55 +110,47 @@ class ChordCalibration(Calibration):
             "time_grid": self.time_grid.identity(),
             "times": times.tolist(),
             "batch_size": subject.pipeline.batch_size,
-            "asked": subject.asked,
+            "asked": subject.config,
         }
         manifest = manifest_of(subject, method=self.method, settings=settings)
         steps = len(times) - 1
         name = self.label or f"{steps}_steps_{self.num}_{short_digest(manifest)}"
         file = directory / f"{name}.npz"
-        if not file.with_suffix(".json").is_file():
-            self._measure(subject, times, file, manifest, progress)
-        elif _stored_digest(file) != short_digest(manifest):
+        if file.with_suffix(".json").is_file() and _stored_digest(file) != short_digest(manifest):
             raise ValueError(
-                f"label {name!r} stands for chords that were made in another way; remove {file} "
+                f"label {name!r} belongs to chords that were made in another way; remove {file} "
                 f"and {file.with_suffix('.json')}, or choose another label"
             )
+        measure_once(
+            subject,
+            file,
+            manifest,
+            measure=lambda parts: self._chords(subject, times, parts),
+            progress=progress,
+            parts_beside=f"{name}_{short_digest(manifest)}",
+        )
         grid = " ".join(f"{time:.3g}" for time in times.tolist())
         summary = [("chords", f"{self.num} trajectories, {steps} steps at {grid}")]
         use = ("coupling=chords", f"coupling.name={name}")
         return Calibrated(file, summary, use, begin="train init")
 
-    def _measure(
-        self,
-        subject: Subject,
-        times: Tensor,
-        file: Path,
-        manifest: Mapping[str, Any],
-        progress: Progress,
-    ) -> None:
+    def _chords(self, subject: Subject, times: Tensor, parts: PartFiles) -> dict[str, Tensor]:
         batches = subject.batches(self.num)
         fine_grid = fine_times(self.time_grid, subject.guided, self.fine_steps)
         fine, places = refined_times(times, fine_grid)
-        folder = file.with_name(f"{file.stem}_{short_digest(manifest)}")
-        parts = Parts(folder, subject.processes, progress)
-
-        def measured(i: int) -> dict[str, Tensor]:
-            return _chords(subject, batches[i], fine, places)
-
-        found = parts.run("trajectories", len(batches), measured)
-        if subject.processes.is_first:
-            arrays = {key: torch.cat([part[key] for part in found]).numpy() for key in found[0]}
-            write_npz(file, {"t": times[:-1].numpy(), **arrays})
-            write_json(file.with_suffix(".json"), dict(manifest))
-        parts.close()
+        found = parts.run(
+            "trajectories", len(batches), lambda i: _chords(subject, batches[i], fine, places)
+        )
+        joined = {key: torch.cat([part[key] for part in found]) for key in found[0]}
+        return {"t": times[:-1], **joined}
 
 
 def _distinct_times(subject: Subject) -> Tensor:
-    """The times of the chosen sampler, as it asks the model there.
+    """The times at which the chosen sampler evaluates the model.
 
     Raises:
         ValueError: It has none that are known beforehand, they leave the model's range, or are
-            finer than the times that the model knows.
+            finer than the model's noise levels.
     """
     if not isinstance(subject.pipeline.sampler, FixedStepSampler):
         name = type(subject.pipeline.sampler).__name__
@@ -169,7 +158,7 @@ def _distinct_times(subject: Subject) -> Tensor:
     times = subject.pipeline.sampler.times(subject.guided)
     if not bool((times[:-1] > times[1:]).all()):
         raise ValueError(
-            f"{subject.pipeline.sampler.steps} steps are finer than the times the model knows; "
+            f"{subject.pipeline.sampler.steps} steps are finer than the model's noise levels; "
             f"use fewer"
         )
     return times

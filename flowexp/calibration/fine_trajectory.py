@@ -21,7 +21,7 @@ def fine_times(grid: TimeGrid, model: Model, steps: int) -> Tensor:
     """The times of a grid, checked against the model's range.
 
     Raises:
-        ValueError: The grid asks the model where it is not defined.
+        ValueError: The grid leaves the range of the model.
     """
     times = grid.times(model, steps)
     low, high = model.time_range
@@ -38,7 +38,7 @@ class FineTrajectory:
         field: Model, variable and conditions.
         nodes: The grid, P points from the source end to the data end.
         states: (P, B, ...), float64, in the variable's scaling.
-        predictions: The model's answers at all points but the last.
+        predictions: The model's predictions at all points but the last.
     """
 
     field: Field
@@ -50,7 +50,7 @@ class FineTrajectory:
     def of_seeds(
         cls, subject: Subject, seeds: Sequence[int], times: Tensor, *, variable: Variable
     ) -> "FineTrajectory":
-        """What sampling with these seeds would walk along in small steps.
+        """The trajectory of sampling with these seeds.
 
         Args:
             subject: The model, its guidance and its task.
@@ -77,11 +77,11 @@ class FineTrajectory:
         """Walk the grid from ``sigma(t_0) e`` with Euler's method.
 
         Args:
-            model: What predicts.
+            model: The model.
             e: Source draws, (B, ...).
             times: The grid, (P,), float64, decreasing.
             variable: The variable in which steps are taken.
-            conditions: Handed to the model.
+            conditions: Passed to the model.
         """
         field = Field(model, variable=variable, conditions=conditions, device=e.device)
         nodes = field.nodes(times)
@@ -94,18 +94,12 @@ class FineTrajectory:
         return cls(field, nodes, torch.stack(states), predictions)
 
     def field_at(self, j: int) -> Field:
-        """A field that knows the model's answer at state j, so that a step from there saves it."""
+        """The field with the prediction at state j, which saves a step from there one call."""
         return _Remembering(self.field, self.nodes[j], self.predictions[j])
 
 
 class _Remembering(Field):
-    """A field with one answer at hand.
-
-    Args:
-        field: The field.
-        node: Where the answer was given.
-        prediction: The answer.
-    """
+    """A field with a cached prediction, which a step from ``node`` uses first."""
 
     def __init__(self, field: Field, node: Node, prediction: Prediction) -> None:
         super().__init__(
@@ -117,5 +111,4 @@ class _Remembering(Field):
         self._node, self._prediction = node, prediction
 
     def predict(self, z: Tensor, node: Node) -> Prediction:
-        """The answer at hand where it was given; a step asks there first, at the same state."""
         return self._prediction if node is self._node else super().predict(z, node)

@@ -25,7 +25,7 @@ def directional_derivative(
 
     Args:
         function: Tensors to a tensor.
-        point: Where.
+        point: Arguments of the function.
         direction: One tensor per argument, of its shape.
     """
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
@@ -37,8 +37,8 @@ def directional_derivative(
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
-            # An operation without forward mode says so in several ways; one that fails for another
-            # reason fails again.
+            # The errors of operations without forward mode differ; another failure is raised again
+            # by the backward passes.
             backward: Any = torch.autograd.functional.jvp
             value, derivative = backward(function, point, direction)
     return value.detach(), derivative.detach()

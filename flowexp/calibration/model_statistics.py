@@ -1,6 +1,5 @@
 """The calibration of DPM-Solver-v3: empirical statistics of the model."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor
 
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
-from flowexp.calibration.moments import Moments
-from flowexp.calibration.parts import Parts, short_digest
+from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
 from flowexp.calibration.statistics_pass import (
+    Moments,
     StatisticsDraws,
     grid_points,
     mean_sensitivity,
@@ -19,7 +18,7 @@ from flowexp.calibration.statistics_pass import (
     slopes,
 )
 from flowexp.data import as_data, gather_batch
-from flowexp.files import write_json, write_npz
+from flowexp.files import write_npz
 from flowexp.samplers import ModelStatistics
 from flowexp.samplers.model_statistics import METHOD, lambda_grid
 from flowexp.seeding import generator
@@ -39,8 +38,8 @@ class ModelStatisticsCalibration(Calibration):
 
     Args:
         N: Intervals of the grid; 120 (10 evaluations and more) to 1200 (fewer) as published.
-        K: Data over which is averaged, 1024 to 4096 as published; where there are fewer, they come
-            again with other noise.
+        K: Number of data in the average, 1024 to 4096 as published; a smaller data set is repeated
+            with other noise.
         sigma_max: sigma/alpha of the first point, at most the model's.
         sigma_min: sigma/alpha of the last point, at least the model's.
         probes: Rademacher probes per datum for the diagonal of the Jacobian (1 as published);
@@ -84,7 +83,6 @@ class ModelStatisticsCalibration(Calibration):
         self.double = double
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
-        """See :meth:`Calibration.calibrate`."""
         model = subject.model
         t_start, t_end = self._range(subject)
         lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=self.N)
@@ -101,18 +99,29 @@ class ModelStatisticsCalibration(Calibration):
             "data": data.fingerprint,
         }
         manifest = manifest_of(subject, method=self.method, settings=settings)
-        span = f"{t_end:.4g}-{t_start:.4g}"
-        name = f"N{self.N}_K{self.K}_{span}_{short_digest(manifest)}"
+        name = f"N{self.N}_K{self.K}_{t_end:.4g}-{t_start:.4g}_{short_digest(manifest)}"
         file = directory / f"{name}.npz"
-        if not file.with_suffix(".json").is_file():
-            draws = self._draws(subject, data)
-            beside = directory / f"{name}_batch{subject.pipeline.batch_size}"
-            parts = Parts(beside, subject.processes, progress)
-            statistics = self._measured(subject, lam, draws, parts)
-            if subject.processes.is_first:
-                self._store(file, statistics, manifest)
-            parts.close()
-        return self._described(file, settings)
+
+        def measure(parts: PartFiles) -> dict[str, Tensor]:
+            statistics = self._measured(subject, lam, self._draws(subject, data), parts)
+            if self.reference_layout and subject.processes.is_first:
+                write_reference(file.with_suffix(""), statistics)
+            return vars(statistics)
+
+        measure_once(
+            subject,
+            file,
+            manifest,
+            measure=measure,
+            progress=progress,
+            parts_beside=f"{name}_batch{subject.pipeline.batch_size}",
+        )
+        span = f"t = {t_start:.4g} to {t_end:.4g}"
+        summary = [
+            ("statistics", f"l, s, b at {self.N + 1} noise levels, {span}"),
+            ("averaged over", f"{self.K} data"),
+        ]
+        return Calibrated(file, summary, ("sampler=dpm_solver_v3", "sampler.steps=10"))
 
     def _range(self, subject: Subject) -> tuple[float, float]:
         """Times of the first and the last point, within the model's range."""
@@ -122,7 +131,7 @@ class ModelStatisticsCalibration(Calibration):
         return start, end
 
     def _draws(self, subject: Subject, data: Any) -> StatisticsDraws:  # noqa: ANN401
-        """Data, without repetition as far as they go, source draws and probes, from the seed."""
+        """Data (repeated only if fewer than K), source draws and probes, from the seed."""
         seed, shape = subject.seed, subject.pipeline.shape
         if self.probes is None and int(np.prod(shape)) > _MOST_EXACT:
             raise ValueError(
@@ -159,9 +168,9 @@ class ModelStatisticsCalibration(Calibration):
         subject: Subject,
         lam: Tensor,
         draws: StatisticsDraws,
-        parts: Parts,
+        parts: PartFiles,
     ) -> ModelStatistics:
-        """The two passes; every process ends up with the whole."""
+        """The two passes, on every process."""
         model = subject.model
         points = grid_points(model, lam, device=subject.pipeline.device)
 
@@ -187,28 +196,13 @@ class ModelStatisticsCalibration(Calibration):
         s, b = (torch.stack(values) for values in zip(*lines, strict=True))
         return ModelStatistics(lam, l, s, b)
 
-    def _store(self, file: Path, statistics: ModelStatistics, manifest: Mapping[str, Any]) -> None:
-        """The manifest last: without it, the numbers do not count as stored."""
-        write_npz(file, {key: value.numpy() for key, value in vars(statistics).items()})
-        if self.reference_layout:
-            write_reference(file.with_suffix(""), statistics)
-        write_json(file.with_suffix(".json"), manifest)
-
-    def _described(self, file: Path, settings: Mapping[str, Any]) -> Calibrated:
-        span = f"t = {settings['t_start']:.4g} to {settings['t_end']:.4g}"
-        summary = [
-            ("statistics", f"l, s, b at {self.N + 1} noise levels, {span}"),
-            ("averaged over", f"{self.K} data"),
-        ]
-        return Calibrated(file, summary, ("sampler=dpm_solver_v3", "sampler.steps=10"))
-
 
 def write_reference(directory: Path, statistics: ModelStatistics) -> None:
     """The authors' layout, which :class:`flowexp.samplers.ReferenceStatistics` reads.
 
     Args:
-        directory: Where ``l.npz`` and ``sb.npz`` go; it is made.
-        statistics: What to write; the grid itself has no place in that layout.
+        directory: Folder for ``l.npz`` and ``sb.npz``; created if missing.
+        statistics: The statistics; that layout does not store the grid.
     """
     write_npz(directory / "l.npz", {"l": statistics.l.numpy()})
     write_npz(directory / "sb.npz", {"s": statistics.s.numpy(), "b": statistics.b.numpy()})

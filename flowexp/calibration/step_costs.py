@@ -1,9 +1,9 @@
 """The calibration of BOSS: what one step between any two times of a fine trajectory costs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
-from flowexp.calibration.parts import Parts, short_digest
-from flowexp.files import write_json, write_npz
+from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
 
@@ -29,15 +28,13 @@ class Distance(Protocol):
         """The text by which it is known on disk."""
 
 
-class SquaredDistance:
+class SquaredDistance(Distance):
     """``|a - b|^2``, the sum over all dimensions of a sample."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Per sample, (B,)."""
         return (a - b).flatten(1).square().sum(dim=1)
 
     def identity(self) -> str:
-        """See :meth:`Distance.identity`."""
         return "squared L2"
 
 
@@ -70,16 +67,16 @@ class StepCostCalibration(Calibration):
 
     The fine trajectory is Euler's with ``fine_steps`` steps; the cost of a step from t_j to t_k is
     the mean distance between where the rule lands from x_j and x_k. Guidance and conditions are
-    those the model is sampled with. Batches are files of their own, so a stopped calibration
-    continues, and several processes share them.
+    those the model is sampled with. Batches are separate files, so a stopped calibration continues,
+    and several processes share them.
 
     Args:
         num: Number of source draws.
         fine_steps: Steps of the fine grid, K_max.
         time_grid: The fine grid.
-        rule: The solver whose steps are to be placed; Euler's cost no evaluations of their own.
-        distance: Between samples; None = squared L2 over all dimensions. A perceptual distance is
-            given images clipped to [-1, 1].
+        rule: The solver whose steps are to be placed; Euler's need no further evaluations.
+        distance: Between samples; None = squared L2 over all dimensions. A perceptual distance
+            receives images clipped to [-1, 1].
 
     Raises:
         ValueError: A count is too small.
@@ -111,7 +108,6 @@ class StepCostCalibration(Calibration):
         self.distance: Distance = SquaredDistance() if distance is None else _Clipped(distance)
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
-        """See :meth:`Calibration.calibrate`."""
         model = subject.guided
         times = fine_times(self.time_grid, model, self.fine_steps)
         settings = {
@@ -123,50 +119,41 @@ class StepCostCalibration(Calibration):
             "distance": self.distance.identity(),
             "evaluations_per_call": model.evaluations_per_call,
             "batch_size": subject.pipeline.batch_size,
-            "asked": subject.asked,
+            "asked": subject.config,
         }
         manifest = manifest_of(subject, method=self.method, settings=settings)
         rule = settings["rule"]
         file = directory / f"{rule}_{self.fine_steps}_{self.num}_{short_digest(manifest)}.npz"
-        if not file.with_suffix(".json").is_file():
-            self._measure(subject, times, file, manifest, progress)
+
+        def measure(parts: PartFiles) -> dict[str, Tensor]:
+            return {"times": times, "cost": self._mean_cost(subject, times, parts)}
+
+        measure_once(subject, file, manifest, measure=measure, progress=progress)
         return self._described(subject, file)
 
-    def _measure(
-        self,
-        subject: Subject,
-        times: Tensor,
-        file: Path,
-        manifest: Mapping[str, Any],
-        progress: Progress,
-    ) -> None:
+    def _mean_cost(self, subject: Subject, times: Tensor, parts: PartFiles) -> Tensor:
         batches = subject.batches(self.num)
-        parts = Parts(file.with_suffix(""), subject.processes, progress)
 
-        def measured(i: int) -> dict[str, Tensor]:
+        def costs(i: int) -> dict[str, Tensor]:
             trajectory = FineTrajectory.of_seeds(
                 subject, batches[i], times, variable=self.rule.variable
             )
             return {"cost": step_costs(trajectory, rule=self.rule, distance=self.distance)}
 
-        found = parts.run("costs", len(batches), measured)
-        if subject.processes.is_first:
-            cost = torch.stack([part["cost"] for part in found]).sum(0) / self.num
-            write_npz(file, {"times": times.numpy(), "cost": cost.numpy()})
-            write_json(file.with_suffix(".json"), dict(manifest))
-        parts.close()
+        found = parts.run("costs", len(batches), costs)
+        return torch.stack([part["cost"] for part in found]).sum(0) / self.num
 
     def _described(self, subject: Subject, file: Path) -> Calibrated:
         with np.load(file) as arrays:
             times, cost = arrays["times"], torch.from_numpy(arrays["cost"])
         rule = type(self.rule).__name__
-        told = f"{self.fine_steps} Euler steps, {self.num} draws, steps of {rule} between them"
-        summary = [("fine grid", told)]
-        steps = getattr(subject.pipeline.sampler, "steps", None)
+        grid = f"{self.fine_steps} Euler steps, {self.num} draws, steps of {rule} between them"
+        summary = [("fine grid", grid)]
+        sampler = subject.pipeline.sampler
         # sampler=boss is Euler's method; another rule takes its own sampler on the same grid.
         others = [f"sampler={rule.lower()}", "sampler/time_grid=bellman"]
         use = ["sampler=boss"] if rule == "Euler" else others
-        if isinstance(steps, int) and steps < len(times):
+        if isinstance(sampler, FixedStepSampler) and (steps := sampler.steps) < len(times):
             path, total = least_cost_path(cost, steps)
             listed = " ".join(f"{float(times[i]):.3g}" for i in path)
             even = [round(i * (len(times) - 1) / steps) for i in range(steps + 1)]
@@ -179,7 +166,7 @@ class StepCostCalibration(Calibration):
         return Calibrated(file, summary, use)
 
 
-class _Clipped:
+class _Clipped(Distance):
     """A distance between images whose values are clipped to [-1, 1] first.
 
     Args:
@@ -190,9 +177,7 @@ class _Clipped:
         self.distance = distance
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Per sample, (B,)."""
         return self.distance(a.float().clamp(-1.0, 1.0), b.float().clamp(-1.0, 1.0))
 
     def identity(self) -> str:
-        """See :meth:`Distance.identity`."""
         return type(self.distance).__name__

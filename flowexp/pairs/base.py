@@ -1,4 +1,4 @@
-"""The protocol of pair makers: where a pair begins, and how its other end is found."""
+"""The protocol of pair makers: from seeds or data to pairs of noise and data."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -17,7 +17,7 @@ class PairMaker(ABC):
     """The rule by which seeds (or positions in a data set) become pairs.
 
     Attributes:
-        identity: Name of the column that says who a pair is: ``seeds`` or ``index``.
+        identity: Name of the column that identifies a pair: ``seeds`` or ``index``.
         needs_data: Whether the data set's training split is read.
         first: First seed or position, where none are named.
     """
@@ -28,7 +28,7 @@ class PairMaker(ABC):
 
     @abstractmethod
     def check(self, teacher: Pipeline) -> None:
-        """Refuse a teacher that this rule cannot ask, before anything is computed.
+        """Refuse a teacher that does not fit this rule, before anything is computed.
 
         Raises:
             ValueError: One sentence that names both.
@@ -36,11 +36,11 @@ class PairMaker(ABC):
 
     @abstractmethod
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        """How images (``uint8``, ``float32``) and noise (``seeds``, ``arrays``) are stored."""
+        """Storage of images (``uint8``, ``float32``) and of noise (``seeds``, ``arrays``)."""
 
     @abstractmethod
-    def labels_law(self, teacher: Pipeline) -> str:
-        """The law of the labels in words; ``none`` without."""
+    def label_distribution(self, teacher: Pipeline) -> str:
+        """The distribution of the labels in words; ``none`` without."""
 
     @abstractmethod
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Pairs that begin at real data: a picture, and the draw the teacher's ODE leads back to."""
+"""Pairs from data: an image, and the draw that the teacher's ODE leads back to."""
 
 from collections.abc import Iterator
 
@@ -17,10 +17,10 @@ __all__ = ["FromData"]
 
 
 class FromData(PairMaker):
-    """Each picture of the data set's training split with its inversion.
+    """Each image of the data set's training split with its inversion.
 
     Args:
-        start_time: Where the data are put; see :class:`flowexp.samplers.Inversion`.
+        start_time: Where the inversion starts; see :class:`flowexp.samplers.Inversion`.
         noise_scale: Amount of fresh noise at the start.
         final_euler: Whether the step that reaches the source is Euler's.
 
@@ -43,23 +43,15 @@ class FromData(PairMaker):
         self.final_euler = final_euler
 
     def check(self, teacher: Pipeline) -> None:
-        """Refuse samplers that cannot be walked the other way.
-
-        Raises:
-            ValueError: The sampler or the start does not fit the model.
-        """
         self._inversion(teacher).check(teacher.model)
 
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        """See :meth:`PairMaker.formats`."""
         return str(teacher.data().images.dtype), "arrays"
 
-    def labels_law(self, teacher: Pipeline) -> str:
-        """See :meth:`PairMaker.labels_law`."""
+    def label_distribution(self, teacher: Pipeline) -> str:
         return "the data's own" if teacher.task.num_classes else "none"
 
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
-        """See :meth:`PairMaker.make`."""
         data = teacher.data()
         noise, nfe = [], []
         for e, evaluations in self._inverted(teacher, members):

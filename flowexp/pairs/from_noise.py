@@ -1,6 +1,5 @@
-"""Pairs that begin at noise: a draw, and the sample the teacher makes of it."""
+"""Pairs from noise: a draw, and the sample that the teacher makes from it."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,9 +8,7 @@ import torch
 
 from flowexp.data import quantize
 from flowexp.pairs.base import Array, PairMaker
-from flowexp.paths import Source
-from flowexp.pipeline import FlowexpLatents, Latents, Pipeline
-from flowexp.pipeline.latents import Draws
+from flowexp.pipeline import FlowexpLatents, Pipeline
 from flowexp.seeding import generator
 
 __all__ = ["FromNoise"]
@@ -22,12 +19,12 @@ class FromNoise(PairMaker):
 
     Args:
         images: ``uint8`` keeps the 256 levels that a picture has (the published stores do), a
-            quarter of the size of ``float32``, which keeps the samples as they are. Points are
-            always float32.
+            quarter of the size of ``float32``, which keeps the samples unrounded. Points are always
+            float32.
         noise: ``seeds`` draws the noise again when it is needed, bit for bit; ``arrays`` keeps it.
         labels_of_data: Draw labels as frequent as in the data set instead of uniformly.
-        first_seed: Where seeds begin if none are named. Evaluations begin at 0, and draws that a
-            student was trained on would flatter it.
+        first_seed: First seed if none are named. Evaluations begin at 0; scoring a student on draws
+            that it was trained on would flatter it.
 
     Raises:
         ValueError: Another value.
@@ -57,25 +54,18 @@ class FromNoise(PairMaker):
         self.first = first_seed
 
     def check(self, teacher: Pipeline) -> None:
-        """Seeds stand for flowexp's own draws only; labels of data need labels.
-
-        Raises:
-            ValueError: Other latents, or no labels.
-        """
         if self.noise == "seeds" and not isinstance(teacher.latents, FlowexpLatents):
             raise ValueError(
-                f"noise=seeds stands for flowexp's own draws, not for those of "
+                f"noise=seeds can only reproduce flowexp's own draws, not those of "
                 f"{type(teacher.latents).__name__}; use start.noise=arrays"
             )
         if self.labels_of_data:
             self._data_labels(teacher)
 
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        """See :meth:`PairMaker.formats`."""
         return (self.images if len(teacher.shape) == 3 else "float32"), self.noise
 
-    def labels_law(self, teacher: Pipeline) -> str:
-        """See :meth:`PairMaker.labels_law`."""
+    def label_distribution(self, teacher: Pipeline) -> str:
         if teacher.task.num_classes == 0:
             return "none"
         if self.labels_of_data:
@@ -84,15 +74,17 @@ class FromNoise(PairMaker):
         return "uniform" if label is None else f"class {label}"
 
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
-        """See :meth:`PairMaker.make`."""
-        seeds = members.tolist()
-        sampled = teacher
+        seeds, given = members.tolist(), None
         if self.labels_of_data:
-            labels_of_data = _LabelsOfData(teacher.latents, self._data_labels(teacher))
-            sampled = teacher.replace(latents=labels_of_data)
+            of_data = self._data_labels(teacher)
+            items = [
+                int(torch.randint(len(of_data), (), generator=generator(seed, "labels")))
+                for seed in seeds
+            ]
+            given = torch.from_numpy(of_data[items])
         as_levels = self.formats(teacher)[0] == "uint8"
         images, labels, nfe = [], [], []
-        for batch in sampled.batches(seeds):
+        for batch in teacher.batches(seeds, labels=given):
             images.append((quantize(batch.x) if as_levels else batch.x).cpu().numpy())
             nfe.append(batch.nfe.numpy())
             drawn = batch.conditions.get("labels")
@@ -112,21 +104,15 @@ class FromNoise(PairMaker):
     def _noise(self, teacher: Pipeline, seeds: list[int]) -> Array:
         rows = []
         for first in range(0, len(seeds), teacher.batch_size):
-            draws = teacher.latents.draw(
-                seeds[first : first + teacher.batch_size],
-                shape=teacher.shape,
-                source=teacher.model.path.source,
-                num_classes=teacher.task.num_classes,
-                device=teacher.device,
-            )
-            rows.append(draws.e.float().cpu().numpy())
+            start = teacher.start(seeds[first : first + teacher.batch_size])
+            rows.append(start.e.float().cpu().numpy())
         return np.concatenate(rows)
 
     def _data_labels(self, teacher: Pipeline) -> npt.NDArray[np.int64]:
         """The classes of the data.
 
         Raises:
-            ValueError: There are none, or the teacher knows none.
+            ValueError: There are none, or the teacher is unconditional.
         """
         data = teacher.data()
         if teacher.task.num_classes == 0 or data.labels is None or data.labels.ndim != 1:
@@ -135,30 +121,3 @@ class FromNoise(PairMaker):
             )
         labels: npt.NDArray[np.int64] = data.labels
         return labels
-
-
-class _LabelsOfData(Latents):
-    """The draws of another rule, with labels as frequent as in a data set."""
-
-    def __init__(self, latents: Latents, labels: npt.NDArray[np.int64]) -> None:
-        self.latents = latents
-        self.labels = labels
-
-    def draw(
-        self,
-        seeds: Sequence[int],
-        *,
-        shape: Sequence[int],
-        source: Source,
-        num_classes: int = 0,
-        device: torch.device | str = "cpu",
-    ) -> Draws:
-        """Labels are those of an item drawn from (seed, "labels")."""
-        draws = self.latents.draw(
-            seeds, shape=shape, source=source, num_classes=num_classes, device=device
-        )
-        items = [
-            int(torch.randint(len(self.labels), (), generator=generator(seed, "labels")))
-            for seed in seeds
-        ]
-        return Draws(draws.e, torch.from_numpy(self.labels[items]).to(device), draws.noise)

@@ -1,4 +1,4 @@
-"""Is a store what its teacher makes? A few pairs are made again and compared."""
+"""Verifying a store: a few pairs are made again by its teacher and compared."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["verify"]
 
 _LEVELS = 1
 _LEVEL = 2.0 / 255.0
-# Another device rounds otherwise, and a few pixels at edges react strongly to it.
+# Devices round differently, and a few pixels at edges are sensitive to that.
 _SHARE = 0.99
 
 
@@ -26,8 +26,8 @@ def verify(store: PairStore, *, maker: PairMaker, teacher: Pipeline, count: int 
     Args:
         store: The store.
         maker: The rule it was made by.
-        teacher: The flow it says it was made by.
-        count: How many pairs, evenly spaced.
+        teacher: The flow that its manifest names.
+        count: Number of pairs, evenly spaced.
 
     Raises:
         UsageError: The teacher makes other pairs of these seeds, or a shard is damaged.
@@ -39,7 +39,7 @@ def verify(store: PairStore, *, maker: PairMaker, teacher: Pipeline, count: int 
             continue
         if name not in stored or not _alike(stored[name], column):
             raise UsageError(
-                f"{store.path} is not what {store.manifest.teacher['run']} makes: {name} of "
+                f"{store.path} does not match {store.manifest.teacher['run']}: {name} of "
                 f"{store.manifest.identity} {stored[store.manifest.identity].tolist()} differ.",
                 key="pairs",
                 remedy="Make the pairs again with flowexp pairs.",

@@ -1,5 +1,6 @@
 """Writing a store: shard by shard, by any number of processes, over any number of starts."""
 
+import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ __all__ = ["write_store"]
 Array = npt.NDArray[Any]
 Make = Callable[[npt.NDArray[np.int64]], Mapping[str, Array]]
 
-# where a run lies and what its checkpoint file is called do not change what is in it
+# The place of a run and the name of its checkpoint file do not change its content.
 _FREE = ("manifest.ranges", "manifest.teacher.run", "manifest.teacher.checkpoint",
          "config.run", "config.checkpoint")  # fmt: skip
 
@@ -37,19 +38,20 @@ def write_store(
     processes: Processes | None = None,
     on_shard: Callable[[int, bool], None] | None = None,
 ) -> None:
-    """Make what is missing of a store; every process must call this.
+    """Make the missing shards of a store; every process must call this.
 
-    Shards are files that are complete or absent and depend on nothing but manifest and config, so
-    that a store is the same, byte for byte, however often and wherever its making was killed, and
-    however many processes shared it. A store may be continued with more pairs of the same kind.
+    A shard is a file that is complete or absent and depends only on manifest and config, so a store
+    is the same, byte for byte, after any number of kills and for any number of processes. A store
+    may be continued with more pairs of the same kind.
 
     Args:
-        folder: Where to; made if missing.
-        manifest: What the store is to hold.
+        folder: The store; created if missing.
+        manifest: The pairs to store.
         config: The parts that make the pairs, in plain builtins.
         make: Columns of the pairs with the given seeds or positions.
-        processes: Who shares the shards; None = this process alone.
-        on_shard: Told (pairs, whether they were made now) after each of this process's shards.
+        processes: The processes that share the shards; None = this process alone.
+        on_shard: Called with (number of pairs, whether they were made now) after each of this
+            process's shards.
 
     Raises:
         UsageError: The folder holds pairs of another kind, or another process is writing there.
@@ -76,7 +78,7 @@ def write_store(
 
 
 def _begin(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> FileLock:
-    """Start the folder, or make sure that it is this store's; its lock, which is held."""
+    """Start the folder, or check that it is this store's; returns its lock, which is held."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder)
     if not lock.acquire(wait=False):
@@ -98,8 +100,6 @@ def _begin(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> File
 
 
 def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> None:
-    import json
-
     try:
         before = PairManifest.from_dict(json.loads((folder / "manifest.json").read_text()))
         stored = yaml.safe_load((folder / "config.yaml").read_text())
@@ -127,8 +127,8 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
             f"{folder} holds {manifest.identity} {before.members_text()}, which are not the first "
             f"of {manifest.members_text()}.",
             key="seeds",
-            remedy="Ask for those and more, or choose another folder with dirs.run=...; a training "
-            "takes several: pairs=[A,B].",
+            remedy="Name those and more, or choose another folder with dirs.run=...; a training "
+            "accepts several: pairs=[A,B].",
         )
 
 
@@ -146,7 +146,7 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:  # noqa
 def _digest_if_done(
     file: Path, members: npt.NDArray[np.int64], identity: str, recorded: str | None
 ) -> str | None:
-    """sha256 of a shard that is there and right, else None."""
+    """sha256 of a shard if it exists and is right, else None."""
     try:
         digest = file_sha256(file)
         with np.load(file, allow_pickle=False) as columns:

@@ -42,7 +42,7 @@ def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
     """Write one PNG per sample, named by its seed.
 
     Args:
-        directory: Where to; made if missing.
+        directory: Output folder; created if missing.
         x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
         seeds: One per sample.
 
@@ -62,7 +62,7 @@ def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
     """Write samples as one PNG: pictures as a grid, points of the plane as a scatter plot.
 
     Args:
-        path: Where to.
+        path: Output file.
         x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1]; or points (B, 2).
         columns: Pictures per row; None = as square as possible.
     """

@@ -1,4 +1,4 @@
-"""Where a sample's own randomness comes from: flowexp's streams, or the authors' generators."""
+"""Latents: a sample's random draws from flowexp's streams, or from the authors' generators."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Draws:
     """Everything random about some samples.
 
     Attributes:
-        e: Source draws, (B, ...), float32, or float64 where the law needs it.
+        e: Source draws, (B, ...), float32, or float64 where the distribution needs it.
         labels: Class indices, (B,), int64; None leaves them to the task.
         noise: Noise per step for samplers that inject it.
     """
@@ -49,9 +49,9 @@ class Latents(ABC):
         Args:
             seeds: One per sample.
             shape: Shape of a sample.
-            source: Law of the latents.
+            source: Distribution of the latents.
             num_classes: Number of classes to draw labels from; 0 = none.
-            device: Where the tensors are needed.
+            device: Device of the tensors.
         """
 
 
@@ -67,7 +67,6 @@ class FlowexpLatents(Latents):
         num_classes: int = 0,
         device: torch.device | str = "cpu",
     ) -> Draws:
-        """See :meth:`Latents.draw`."""
         rows = [source.prior((1, *shape), rng=generator(seed, "latents")) for seed in seeds]
         return Draws(torch.cat(rows).to(device), None, SampleNoise(seeds))
 

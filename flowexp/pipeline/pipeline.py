@@ -21,12 +21,12 @@ __all__ = ["Batch", "Pipeline", "Start"]
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What a sampler starts from for some seeds.
+    """The start of sampling for some seeds.
 
     Attributes:
         e: Source draws, (B, ...).
         noise: Noise per step, for samplers that inject it.
-        conditions: What the model is conditioned on, e.g. ``labels`` (B,).
+        conditions: Conditions of the model, e.g. ``labels`` (B,).
     """
 
     e: Tensor
@@ -42,8 +42,8 @@ class Batch:
         seeds: One per sample.
         x: Samples, (B, ...), float32, on the pipeline's device.
         nfe: Network evaluations per sample, (B,), int64, on the CPU.
-        conditions: What they were conditioned on, e.g. ``labels`` (B,).
-        targets: What they should be, (B, C, H, W), uint8 or floating in [-1, 1]; None where the
+        conditions: Their conditions, e.g. ``labels`` (B,).
+        targets: The right answers, (B, C, H, W), uint8 or floating in [-1, 1]; None where the
             task has no right answer.
     """
 
@@ -64,13 +64,13 @@ class Pipeline:
     Attributes:
         model: The model that is sampled, guidance included; its network in evaluation mode and on
             ``device``.
-        sampler: How a source draw becomes a sample.
+        sampler: Turns source draws into samples.
         shape: Shape of a sample, (C, H, W) or (D,).
         task: Gives the conditions.
-        latents: How seeds become draws.
-        dataset: The data the model was trained on, for whatever compares with it; None = unknown.
+        latents: Turns seeds into source draws.
+        dataset: The training data of the model, for comparisons; None = unknown.
         batch_size: Samples per call of the sampler, >= 1.
-        device: Where to compute.
+        device: Device of the computation.
 
     Raises:
         ValueError: batch_size < 1, or the sampler does not fit the model.
@@ -94,8 +94,14 @@ class Pipeline:
         """The same pipeline with some fields changed, e.g. ``replace(sampler=UniPC(steps=8))``."""
         return replace(self, **changes)
 
+    @property
+    def sampling(self) -> str:
+        """Sampler and latents in words, as protocols state them: ``Heun, 18 steps``."""
+        own = isinstance(self.latents, FlowexpLatents)
+        return self.sampler.describe() + ("" if own else f", {type(self.latents).__name__}")
+
     def start(self, seeds: Sequence[int], *, labels: Tensor | None = None) -> Start:
-        """What the samples with these seeds start from; row j depends on ``seeds[j]`` only.
+        """The start of the samples with these seeds; row j depends on ``seeds[j]`` only.
 
         Args:
             seeds: One per sample.

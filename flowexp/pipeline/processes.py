@@ -20,7 +20,7 @@ def in_turn(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
 class Processes:
     """This process's place among those that share the work; alone unless started otherwise.
 
-    What is exchanged are small states on the CPU, so the group is always gloo, whatever computes.
+    They exchange small states on the CPU, so the group is always gloo, on every device.
 
     Args:
         rank: This process, 0 = the one that writes and reports.

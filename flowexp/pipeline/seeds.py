@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from flowexp.errors import UsageError
 
-__all__ = ["parse_seeds", "seeds_text"]
+__all__ = ["consecutive", "parse_seeds", "seeds_text"]
 
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
 
 def parse_seeds(seeds: str | int | Sequence[int], *, key: str = "seeds") -> list[int]:
-    """The seeds that a text such as ``0-63``, ``5`` or ``0-9,20-29`` stands for.
+    """The seeds of a text such as ``0-63``, ``5`` or ``0-9,20-29``.
 
     Args:
         seeds: The text, one seed, or the seeds themselves.
@@ -37,15 +37,22 @@ def parse_seeds(seeds: str | int | Sequence[int], *, key: str = "seeds") -> list
     return parsed
 
 
+def consecutive(numbers: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The inclusive ranges of consecutive numbers, in order."""
+    if isinstance(numbers, range) and numbers.step == 1 and numbers:
+        return ((numbers[0], numbers[-1]),)
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return tuple(found)
+
+
 def seeds_text(seeds: Sequence[int]) -> str:
     """The shortest text that :func:`parse_seeds` turns back into ``seeds``."""
-    ranges: list[list[int]] = []
-    for seed in seeds:
-        if ranges and seed == ranges[-1][1] + 1:
-            ranges[-1][1] = seed
-        else:
-            ranges.append([seed, seed])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in consecutive(seeds))
 
 
 def _range(part: str, seeds: str, key: str) -> range:
@@ -61,5 +68,7 @@ def _range(part: str, seeds: str, key: str) -> range:
 
 def _wrong(seeds: object, key: str) -> UsageError:
     return UsageError(
-        f"{seeds!r} are no seeds.", key=key, remedy="Write for example 0-63, 5, or 0-9,20-29."
+        f"cannot parse {seeds!r} as seeds.",
+        key=key,
+        remedy="Write for example 0-63, 5, or 0-9,20-29.",
     )

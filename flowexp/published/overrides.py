@@ -1,16 +1,15 @@
 """A published model as overrides of the training config."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from flowexp.config.override_text import override
 
 if TYPE_CHECKING:
     from flowexp.published import Published, Shape
 
 __all__ = ["override", "published_overrides"]
-
-_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 
 # resolution, channels -> option of the dataset group and its number of classes
 _DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
@@ -37,29 +36,9 @@ def published_overrides(published: "Published", *, given: Sequence[str] = ()) ->
     return [text for text in own if _owner(text) not in chosen]
 
 
-def override(key: str, value: object) -> str:
-    """An override in Hydra's grammar, quoted if necessary."""
-    return f"{key}={_value(value)}"
-
-
 def _owner(text: str) -> str:
     """The group that an override belongs to."""
     return re.split(r"[.=/]", text, maxsplit=1)[0]
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(_value(item) for item in value)}]"
-    if isinstance(value, str) and not _PLAIN_TEXT.fullmatch(value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return str(value)
 
 
 def _dataset(shape: "Shape") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Runs and tables as a person looks at them: one HTML page, side by side, or as a data frame."""
+"""Runs and tables as one HTML page, side by side, or as a data frame."""
 
 from flowexp.report.frame import results
 

@@ -1,39 +1,30 @@
-"""Runs side by side: what their configs, costs and scores differ in."""
+"""Runs side by side: differences of their configs, costs and scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
 from flowexp.report.run_record import RunRecord
-from flowexp.tables.render.notes import Notes
-from flowexp.tables.render.sheet import Column, Line, Sheet
+from flowexp.tables.render.sheet import Column, Line, Notes, Sheet
 
 __all__ = ["compare", "config_differences"]
 
 _PLACES = ("dirs", "launcher")
-"""Groups that say where a run writes and who starts it, not what it does."""
+"""Groups that do not change what a run computes."""
 
 _ABSENT = "-"
 
 
 def compare(runs: Sequence[RunRecord]) -> list[Sheet]:
-    """Sheets of differing config values, comparable scores, and costs.
-
-    Args:
-        runs: At least two, with distinct names.
-    """
+    """Sheets of differing config values, comparable scores, and costs."""
     return [_config_sheet(runs), _scores_sheet(runs), _training_sheet(runs)]
 
 
 def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Dotted keys whose values differ, each with its text in every config.
-
-    Args:
-        configs: Resolved configurations.
-    """
+    """Dotted keys whose values differ, each with its text in every config."""
     flat = [_flat(config) for config in configs]
     keys = dict.fromkeys(key for own in flat for key in own)
     texts = {key: [_text(own[key]) if key in own else _ABSENT for own in flat] for key in keys}
@@ -130,16 +121,18 @@ class _Comparable:
     """Evaluations that can be compared, by the name of their run."""
 
     title: str
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, StoredEvaluation]
 
 
-def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, Evaluation]]]:
+def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, StoredEvaluation]]]:
     """Evaluations with the names of their runs, those of one metric and protocol together."""
-    groups: list[list[tuple[str, Evaluation]]] = []
+    groups: list[list[tuple[str, StoredEvaluation]]] = []
     for run in runs:
         for evaluation in run.evaluations:
             for group in groups:
-                if _comparable(group[0][1], evaluation):
+                first = group[0][1]
+                same = first.name == evaluation.name
+                if same and not first.protocol.differences(evaluation.protocol):
                     group.append((run.name, evaluation))
                     break
             else:
@@ -147,13 +140,9 @@ def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, Evaluation]]]:
     return groups
 
 
-def _comparable(a: Evaluation, b: Evaluation) -> bool:
-    return a.name == b.name and not a.protocol.differences(b.protocol)
-
-
-def _by_sampler(group: Sequence[tuple[str, Evaluation]]) -> list[_Comparable]:
+def _by_sampler(group: Sequence[tuple[str, StoredEvaluation]]) -> list[_Comparable]:
     """A line for each sampler that several runs share, and one for the samplers of their own."""
-    samplers: dict[str | None, dict[str, Evaluation]] = {}
+    samplers: dict[str | None, dict[str, StoredEvaluation]] = {}
     for name, evaluation in group:
         samplers.setdefault(evaluation.protocol.sampler, {})[name] = evaluation
     title = group[0][1].title
@@ -165,9 +154,10 @@ def _by_sampler(group: Sequence[tuple[str, Evaluation]]) -> list[_Comparable]:
 
 
 def _unlike_others(
-    earlier: Sequence[Sequence[tuple[str, Evaluation]]], group: Sequence[tuple[str, Evaluation]]
+    earlier: Sequence[Sequence[tuple[str, StoredEvaluation]]],
+    group: Sequence[tuple[str, StoredEvaluation]],
 ) -> list[str]:
-    """Why a number stands on another line than those of the same metric."""
+    """Why a number has another line than those of the same metric."""
     one = group[0][1]
     others = [found[0][1] for found in earlier if found[0][1].name == one.name]
     return [
@@ -176,8 +166,8 @@ def _unlike_others(
     ]
 
 
-def _circumstances(group: Mapping[str, Evaluation]) -> list[str]:
-    """What differs between comparable numbers: usually what one wants to compare across."""
+def _circumstances(group: Mapping[str, StoredEvaluation]) -> list[str]:
+    """Differences between comparable numbers: usually the subject of the comparison."""
     protocols: dict[str, Protocol] = {name: one.protocol for name, one in group.items()}
     first = next(iter(protocols.values()))
     parts = {

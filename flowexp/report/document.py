@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.report.chart import chart
 from flowexp.report.comparison import compare
-from flowexp.report.curves import curve_of
+from flowexp.report.curves import chart, curve_of
 from flowexp.report.facts import losses_differ_in
 from flowexp.report.run_record import RunRecord
 from flowexp.report.run_section import curve_title, run_section
@@ -60,9 +59,6 @@ def document(
 
 def read_results(file: Path) -> list[TableResult | ClaimResult]:
     """The table or the claims that ``flowexp table`` wrote.
-
-    Args:
-        file: A JSON file.
 
     Raises:
         UsageError: The file is none of these.

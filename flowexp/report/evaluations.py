@@ -1,4 +1,4 @@
-"""The evaluations stored beside a run; the seed ranges of one command belong together."""
+"""The evaluations stored beside a run; the seed ranges of one command are one evaluation."""
 
 import json
 import math
@@ -11,19 +11,19 @@ from typing import Any
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import MetricRecord, Protocol
 
-__all__ = ["Evaluation", "read_evaluations"]
+__all__ = ["StoredEvaluation", "read_evaluations"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One metric as one ``flowexp eval`` measured it.
+class StoredEvaluation:
+    """One metric of one ``flowexp eval``.
 
     Attributes:
         records: One per range of seeds, at least one.
         created: When, in ISO 8601.
-        overrides: What the command line changed.
-        directory: Where the evaluation wrote, as it was called then.
-        checkpoint: ``kimg``, ``sha256`` and ``path`` of what was scored.
+        overrides: Overrides of the command line.
+        directory: Output directory of the evaluation at that time.
+        checkpoint: ``kimg``, ``sha256`` and ``path`` of the checkpoint.
         count: Samples over all ranges.
         seconds: Wall time over all ranges, of all metrics together.
     """
@@ -73,7 +73,7 @@ class Evaluation:
         return self.records[0].extra.get("floor")
 
 
-def read_evaluations(file: Path) -> tuple[Evaluation, ...]:
+def read_evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
     """The evaluations in ``results.json``, oldest first; none if there is no such file.
 
     Raises:
@@ -92,14 +92,12 @@ def read_evaluations(file: Path) -> tuple[Evaluation, ...]:
                 grouped.setdefault((command, record.key), []).append((entry, record))
         return tuple(_evaluation(found) for found in grouped.values())
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{file} holds no results that this version can read ({error}).", key="runs"
-        ) from error
+        raise UsageError(f"cannot read the results in {file} ({error}).", key="runs") from error
 
 
-def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> Evaluation:
+def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> StoredEvaluation:
     entries = [entry for entry, _ in found]
-    return Evaluation(
+    return StoredEvaluation(
         records=tuple(record for _, record in found),
         created=str(entries[0].get("created", "")),
         overrides=tuple(entries[0].get("overrides", ())),

@@ -1,11 +1,11 @@
-"""Short facts about a run: what was chosen, what training cost, where it came from."""
+"""Short facts about a run: its choices, the cost of its training, its origin."""
 
 import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.run_record import RunRecord
 from flowexp.tables.render.numbers import mean_text, number_text
 
@@ -37,7 +37,7 @@ def choice_facts(run: RunRecord) -> dict[str, str]:
 
 
 def training_facts(run: RunRecord) -> dict[str, str]:
-    """What training did and cost; what is not known is left out."""
+    """Progress and cost of the training, as far as known."""
     wanted = (run.config.get("trainer") or {}).get("max_kimg")
     kimg, seconds = run.last("kimg"), run.last("time/seconds")
     facts = {"trained": "not yet" if math.isnan(kimg) else f"{kimg:g} of {wanted or '?'} kimg"}
@@ -86,7 +86,7 @@ def manifest_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
     return facts if parents else {**facts, "parents": "none"}
 
 
-def score_text(evaluation: Evaluation) -> str:
+def score_text(evaluation: StoredEvaluation) -> str:
     """The value; over several ranges of seeds its mean and spread."""
     count = len(evaluation.values)
     if count == 1:

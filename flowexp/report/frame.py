@@ -1,4 +1,4 @@
-"""What runs scored, as a data frame of pandas."""
+"""The scores of runs as a pandas data frame."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.run_record import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def results(folder: str | Path) -> "pandas.DataFrame":
     - ``weights`` (SHA-256 of the checkpoint), ``created``, ``seconds`` and ``directory`` of the
       evaluation, over all its metrics and ranges.
 
-    What a run does not state is missing (``NaN`` or ``None``).
-
-    Args:
-        folder: A run directory, or any folder above some.
+    Facts that a run does not state are missing (``NaN`` or ``None``).
 
     Raises:
         UsageError: It is not a folder, or a file of a run cannot be read.
@@ -59,7 +56,7 @@ def results(folder: str | Path) -> "pandas.DataFrame":
     return pandas.DataFrame(rows, columns=["run", *stated, *_MEASURED[1:]])
 
 
-def _rows(run: RunRecord, evaluation: Evaluation) -> list[dict[str, Any]]:
+def _rows(run: RunRecord, evaluation: StoredEvaluation) -> list[dict[str, Any]]:
     choices = {
         group: option
         for group, option in run.manifest.get("choices", {}).items()

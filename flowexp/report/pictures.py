@@ -23,7 +23,7 @@ class Picture:
         uri: Its content, as a data URI.
         width: In pixels.
         height: In pixels.
-        alt: What it shows, for those who do not see it.
+        alt: Text alternative for screen readers.
         caption: Text below it.
     """
 
@@ -40,13 +40,7 @@ class Picture:
 
 
 def inlined(path: Path, *, alt: str, caption: str) -> Picture:
-    """A picture file as part of a page.
-
-    Args:
-        path: The file.
-        alt: What it shows, for those who do not see it.
-        caption: Text below it.
-    """
+    """A picture file as part of a page."""
     from PIL import Image
 
     content = path.read_bytes()
@@ -63,12 +57,7 @@ def inlined(path: Path, *, alt: str, caption: str) -> Picture:
 
 
 def training_grids(run: RunRecord, *, most: int) -> list[Picture]:
-    """Samples while training, oldest first; of many, an even choice with the first and the last.
-
-    Args:
-        run: The run.
-        most: Largest number of pictures; at least 1.
-    """
+    """Samples while training, oldest first; of many, an even choice with the first and the last."""
     return [
         inlined(
             grid.path,

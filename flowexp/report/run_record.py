@@ -1,4 +1,4 @@
-"""Everything a run directory says about its run, read once."""
+"""The content of a run directory, read once."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.report.evaluations import Evaluation, read_evaluations
+from flowexp.report.evaluations import StoredEvaluation, read_evaluations
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import read_rows
 
@@ -34,13 +34,13 @@ class RunRecord:
     """A run.
 
     Attributes:
-        name: What it is called here, see :func:`distinct_names`.
+        name: Its name here, see :func:`distinct_names`.
         path: Its directory.
         config: Its resolved configuration.
-        overrides: What the command line changed.
+        overrides: Overrides of the command line.
         manifest: Versions, device, data, parents; empty if the run has none.
-        rows: What training measured, oldest first.
-        evaluations: What evaluations measured, oldest first.
+        rows: Metrics of the training, oldest first.
+        evaluations: Its evaluations, oldest first.
         grids: Pictures drawn while training, oldest first.
         parameters: Number of the network's parameters, if known.
     """
@@ -51,7 +51,7 @@ class RunRecord:
     overrides: tuple[str, ...]
     manifest: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[StoredEvaluation, ...]
     grids: tuple[TrainingGrid, ...]
     parameters: int | None = None
 
@@ -68,11 +68,6 @@ class RunRecord:
 
 def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunRecord:
     """Read a run directory.
-
-    Args:
-        path: The directory.
-        name: What to call the run.
-        parameters: Number of the network's parameters, if known.
 
     Raises:
         UsageError: It is not a run directory, or a file in it cannot be read.
@@ -92,7 +87,7 @@ def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunReco
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Names of runs: as many of the last parts of each path as tell it from the others.
+    """Names of runs: as many of the last parts of each path as make them distinct.
 
     Raises:
         UsageError: A run is named twice.

@@ -7,9 +7,8 @@ from typing import Any
 
 import yaml
 
-from flowexp.report.chart import chart
-from flowexp.report.curves import curve_keys, curve_of
-from flowexp.report.evaluations import Evaluation
+from flowexp.report.curves import chart, curve_keys, curve_of
+from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import (
     choice_facts,
     commands,
@@ -40,12 +39,7 @@ def curve_title(key: str) -> str:
 
 
 def run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
-    """What the template of a run shows, under the names by which it shows it.
-
-    Args:
-        run: The run.
-        grids: Largest number of sample grids.
-    """
+    """The values for the template of a run, with at most ``grids`` sample grids."""
     charts = [
         chart([curve_of(run.rows, key, label=key)], title=curve_title(key),
               noisy=key not in _SCHEDULES)
@@ -81,7 +75,7 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
     return tiles
 
 
-def _score_tile(evaluation: Evaluation) -> dict[str, str]:
+def _score_tile(evaluation: StoredEvaluation) -> dict[str, str]:
     value, _, ranges = score_text(evaluation).partition(" (")
     known = [ranges.rstrip(")")] if ranges else []
     known.append(evaluation.protocol.sampler or "sampler not stated")
@@ -104,7 +98,7 @@ def _scores(run: RunRecord) -> Sheet:
     )
 
 
-def _cells(evaluation: Evaluation) -> tuple[str, ...]:
+def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
     protocol = evaluation.protocol
     several = len(evaluation.values) > 1
     return (
@@ -121,12 +115,12 @@ def _cells(evaluation: Evaluation) -> tuple[str, ...]:
     )
 
 
-def _weights(evaluation: Evaluation) -> str:
+def _weights(evaluation: StoredEvaluation) -> str:
     kimg = evaluation.checkpoint.get("kimg")
     return (evaluation.protocol.ema or "not stated") + (f" at {kimg:g} kimg" if kimg else "")
 
 
-def _protocol(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
+def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
     """The whole protocol, and every number of it, below its title."""
     stated = {
         name: "not stated" if value is None else str(value)

@@ -87,8 +87,7 @@ def evaluate(
             remedy="Load a run directory, or give one with pipeline.replace(dataset=...).",
         )
     pipeline.dataset.locate()
-    origin, sampler = pipeline.model.origin, pipeline.sampler
-    steps = getattr(sampler, "steps", None)
+    origin = pipeline.model.origin
     return score(
         pipeline,
         metrics=metric if isinstance(metric, Mapping) else _metrics(metric),
@@ -99,7 +98,7 @@ def evaluate(
         facts={
             "precision": "32-true",
             "ema": RAW if origin is None else origin.weights,
-            "sampler": type(sampler).__name__ + (f", {steps} steps" if steps else ""),
+            "sampler": pipeline.sampling,
         },
     )
 

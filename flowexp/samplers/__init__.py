@@ -5,10 +5,9 @@ from flowexp.samplers.adaptive import IntegrationError
 from flowexp.samplers.base import CountedModel, Sampler, Samples, StepObserver, TimeGrid
 from flowexp.samplers.bellman import BellmanGrid
 from flowexp.samplers.ddim import DDIM
-from flowexp.samplers.dormand_prince import DormandPrince
+from flowexp.samplers.dormand_prince import DormandPrince, LogDormandPrince
 from flowexp.samplers.dpm2 import DPM2
-from flowexp.samplers.dpm_solver import DPMSolver
-from flowexp.samplers.dpm_solver_singlestep import SinglestepDPMSolver
+from flowexp.samplers.dpm_solver import DPMSolver, SinglestepDPMSolver
 from flowexp.samplers.dpm_solver_v3 import DPMSolverV3
 from flowexp.samplers.editing import Edited, Editing
 from flowexp.samplers.edm_heun import EDMHeun
@@ -16,7 +15,6 @@ from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.inversion import Inversion
 from flowexp.samplers.lagged_euler import LaggedEuler
-from flowexp.samplers.log_dormand_prince import LogDormandPrince
 from flowexp.samplers.model_statistics import (
     ConstantStatistics,
     ModelStatistics,
@@ -27,7 +25,6 @@ from flowexp.samplers.model_statistics import (
 from flowexp.samplers.multistep import MultistepSampler
 from flowexp.samplers.noise_grids import EDMGrid, IDDPMGrid, LogSNR, VPGrid
 from flowexp.samplers.perturbations import Churn, Perturbation, StateNoise
-from flowexp.samplers.power_grid import PowerGrid
 from flowexp.samplers.reinterpolation import Reinterpolation
 from flowexp.samplers.runge_kutta import (
     RK4,
@@ -47,6 +44,7 @@ from flowexp.samplers.time_grids import (
     Given,
     InsetUniform,
     Natural,
+    PowerGrid,
     Quadratic,
     Shifted,
     TokenShifted,

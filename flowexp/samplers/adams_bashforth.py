@@ -25,8 +25,8 @@ def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
     times h.
 
     Args:
-        nodes: Where the slopes were taken, newest first, all different.
-        end: Where the step ends.
+        nodes: Places of the slopes, newest first, all different.
+        end: End of the step.
     """
     h = end - nodes[0]
     places = [(u - nodes[0]) / h for u in nodes]
@@ -55,14 +55,11 @@ class AdamsBashforth(FixedStepSampler):
     k-diffusion's LMS sampler.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         order: 1 to 4.
-        variable: The variable in which steps are taken; None = the path's time.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or order is not in 1 .. 4.
+        ValueError: order is not in 1 .. 4.
 
     Source: Bashforth & Adams, 1883; variable steps in Hairer, Noersett & Wanner, Solving Ordinary
     Differential Equations I, III.5.
@@ -85,7 +82,6 @@ class AdamsBashforth(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         slopes: deque[Tensor] = deque(maxlen=self.order)
         nodes: deque[float] = deque(maxlen=self.order)
         for interval in intervals:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +11,17 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
+from flowexp.models import Evaluation, Model
+from flowexp.paths import Prediction
 
 __all__ = [
     "IntegrationError",
+    "Predict",
     "Slope",
     "SlopesAt",
     "StepControl",
-    "conditions_of",
     "integrate",
+    "predictions_of",
 ]
 
 Clock = npt.NDArray[np.float64]
@@ -51,11 +55,14 @@ _EXPONENT = -0.2
 _NO_ERROR = 1e-300
 
 Slope = Callable[[Tensor], Tensor]
-"""Slopes of states, (b, ...), at a time that is settled."""
+"""Slopes of states, (b, ...), at a fixed time."""
+
+Predict = Callable[[Tensor], Prediction]
+"""The model's predictions at states, (b, ...), at a fixed time."""
 
 SlopesAt = Callable[[Tensor, Tensor], Sequence[Slope]]
 """``f(times, rows)``: the slopes at each of some times, (K,), or (K, b) where the states have their
-own; ``rows`` are the places of the states in the batch. Both are on the device of the states."""
+own; ``rows`` are the indices of the states in the batch. Both are on the device of the states."""
 
 
 class IntegrationError(RuntimeError):
@@ -64,7 +71,7 @@ class IntegrationError(RuntimeError):
 
 @dataclass(frozen=True)
 class StepControl:
-    """When a step is accepted, and how many may be tried.
+    """When a step is accepted, and the limit of attempts.
 
     Attributes:
         rtol: Relative tolerance, > 0.
@@ -103,14 +110,14 @@ class StepControl:
 
 
 @dataclass
-class _Walkers:
-    """The rows still under way.
+class _Active:
+    """The rows that have not arrived.
 
-    What is one number per row, or one for all of them, is kept where it is decided on: arithmetic
-    on a few numbers costs least there, and a device is asked for one norm an attempt.
+    Times and step sizes are NumPy arrays on the host, where arithmetic on a few numbers costs
+    least; a device is only synchronised for one norm per attempt.
 
     Attributes:
-        rows: Their places in the batch.
+        rows: Their indices in the batch.
         x: Their states.
         slope: The slopes there.
         t: Their times.
@@ -125,16 +132,16 @@ class _Walkers:
     size: Clock
     rejected: Mask
 
-    def select(self, keep: Mask) -> "_Walkers":
+    def select(self, keep: Mask) -> "_Active":
         """The rows where ``keep`` is true."""
         here = torch.from_numpy(keep).to(self.x.device)
         clocks = (self.t[keep], self.size[keep], self.rejected[keep])
-        return _Walkers(self.rows[here], self.x[here], self.slope[here], *clocks)
+        return _Active(self.rows[here], self.x[here], self.slope[here], *clocks)
 
     def slopes_at(self, f: SlopesAt, times: Clock) -> Sequence[Slope]:
         """The slopes at times (K, groups)."""
-        asked = torch.from_numpy(times).to(self.x.device)
-        return f(asked[:, 0] if times.shape[1] == 1 else asked, self.rows)
+        on_device = torch.from_numpy(times).to(self.x.device)
+        return f(on_device[:, 0] if times.shape[1] == 1 else on_device, self.rows)
 
     def moved(self, h: Clock, slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         """``x + h sum_i weights_i slopes_i``."""
@@ -145,19 +152,33 @@ class _Walkers:
         return torch.addcmul(self.x, wide, _combine(slopes, weights))
 
 
-def conditions_of(
-    conditions: Mapping[str, Tensor | None], rows: Tensor, *, batch: int
-) -> Mapping[str, Tensor | None]:
-    """The conditions of the states that are still under way.
+def predictions_of(
+    model: Model, conditions: Mapping[str, Tensor | None], *, batch: int
+) -> Callable[[Tensor, Tensor], list[Predict]]:
+    """The model at each of some times, under the conditions of the rows still being integrated.
 
     Args:
-        conditions: (B, ...) tensors, or None.
-        rows: Places of the states in the batch.
+        model: The model.
+        conditions: (B, ...) tensors such as ``labels``, or None.
         batch: B.
+
+    Returns:
+        ``f(times, rows)`` as in :data:`SlopesAt`, with predictions in place of slopes.
     """
-    if rows.shape[0] == batch:
-        return conditions
-    return {name: None if c is None else c[rows] for name, c in conditions.items()}
+
+    def at(times: Tensor, rows: Tensor) -> list[Predict]:
+        here = conditions
+        if rows.shape[0] < batch:
+            here = {name: None if c is None else c[rows] for name, c in conditions.items()}
+        return [partial(_predicted, evaluate, here) for evaluate in model.at(times)]
+
+    return at
+
+
+def _predicted(
+    evaluate: Evaluation, conditions: Mapping[str, Tensor | None], x: Tensor
+) -> Prediction:
+    return evaluate(x, **conditions)
 
 
 def integrate(
@@ -174,11 +195,11 @@ def integrate(
     Args:
         f: Slopes.
         x: (B, ...).
-        start: Where the states lie.
-        end: Where they are wanted; smaller or larger than ``start``.
+        start: Start of the integration.
+        end: Its end; smaller or larger than ``start``.
         control: Tolerances and limits.
-        observe: Told (t, x) at the start and after each round that moved something; t is () if the
-            steps are shared, else (B,).
+        observe: Called with (t, x) at the start and after each round that moved something; t is
+            () if the steps are shared, else (B,).
 
     Returns:
         The states, (B, ...), and the evaluations, (B,) int64.
@@ -192,66 +213,66 @@ def integrate(
     batch = x.shape[0]
     at_end = x.clone()
     calls = torch.full((batch,), _CALLS_AT_START, dtype=torch.int64)
-    walkers = _begin(f, x, start, end, control)
-    reached = walkers.t.copy()
+    active = _begin(f, x, start, end, control)
+    reached = active.t.copy()
     if observe is not None:
         observe(_shown(reached, x, control), x)
     for attempt in range(1, control.max_steps + 1):
-        accepted = _attempt(f, walkers, end, control)
-        finished = walkers.t == end
+        accepted = _attempt(f, active, end, control)
+        finished = active.t == end
         arriving = np.count_nonzero(finished)
         if observe is not None and accepted.any():
-            at_end[walkers.rows] = walkers.x
-            reached[walkers.rows.cpu().numpy() if control.per_sample else slice(None)] = walkers.t
+            at_end[active.rows] = active.x
+            reached[active.rows.cpu().numpy() if control.per_sample else slice(None)] = active.t
             observe(_shown(reached, x, control), at_end.clone())
         if not arriving:
             continue
-        # Walkers that share their steps arrive together.
-        arrived = walkers if arriving == len(finished) else walkers.select(finished)
+        # Rows that share their steps arrive together.
+        arrived = active if arriving == len(finished) else active.select(finished)
         at_end[arrived.rows] = arrived.x
         calls[arrived.rows.cpu()] += _CALLS_PER_ATTEMPT * attempt
-        if arrived is walkers:
+        if arrived is active:
             return at_end, calls
-        walkers = walkers.select(~finished)
+        active = active.select(~finished)
     raise IntegrationError(
-        f"{walkers.rows.shape[0]} of {batch} samples did not reach t={end} in max_steps="
-        f"{control.max_steps} attempts (the first stands at t={walkers.t[0]}); raise "
+        f"{active.rows.shape[0]} of {batch} samples did not reach t={end} in max_steps="
+        f"{control.max_steps} attempts (the first is at t={active.t[0]}); raise "
         f"max_steps or the tolerances"
     )
 
 
 def _shown(t: Clock, x: Tensor, control: StepControl) -> Tensor:
-    """The times as an observer is told them, a copy."""
-    told = torch.tensor(t, dtype=torch.float64, device=x.device)
-    return told if control.per_sample else told[0]
+    """A copy of the times for an observer."""
+    times = torch.tensor(t, dtype=torch.float64, device=x.device)
+    return times if control.per_sample else times[0]
 
 
-def _begin(f: SlopesAt, x: Tensor, start: float, end: float, control: StepControl) -> _Walkers:
-    """The walkers at the start with scipy's initial step size."""
+def _begin(f: SlopesAt, x: Tensor, start: float, end: float, control: StepControl) -> _Active:
+    """All rows at the start, with scipy's initial step size."""
     batch = x.shape[0]
     groups = batch if control.per_sample else 1
     t = np.full(groups, start)
     span, sign = abs(end - start), math.copysign(1.0, end - start)
     rows = torch.arange(batch, device=x.device)
-    walkers = _Walkers(rows, x, x, t, t, np.zeros(groups, dtype=bool))
-    walkers.slope = slope = walkers.slopes_at(f, t[None])[0](x)
+    active = _Active(rows, x, x, t, t, np.zeros(groups, dtype=bool))
+    active.slope = slope = active.slopes_at(f, t[None])[0](x)
     scale = control.scale(x)
     d0, d1 = control.norm(x / scale), control.norm(slope / scale)
     tiny = (d0 < 1e-5) | (d1 < 1e-5)
     with np.errstate(divide="ignore", invalid="ignore"):
         h0 = np.minimum(np.where(tiny, 1e-6, 0.01 * d0 / d1), span)
-        probe = walkers.moved(sign * h0, [slope], [1.0])
-        change = walkers.slopes_at(f, (t + sign * h0)[None])[0](probe) - slope
+        probe = active.moved(sign * h0, [slope], [1.0])
+        change = active.slopes_at(f, (t + sign * h0)[None])[0](probe) - slope
         d2 = control.norm(change / scale) / h0
         largest = np.maximum(d1, d2)
         small = np.maximum(1e-3 * h0, 1e-6)
         h1 = np.where(largest <= 1e-15, small, (0.01 / largest) ** 0.2)
-    walkers.size = np.minimum(np.minimum(100.0 * h0, h1), span)
-    return walkers
+    active.size = np.minimum(np.minimum(100.0 * h0, h1), span)
+    return active
 
 
-def _attempt(f: SlopesAt, w: _Walkers, end: float, control: StepControl) -> Mask:
-    """One attempt of every walker; returns which were accepted, and moves those."""
+def _attempt(f: SlopesAt, w: _Active, end: float, control: StepControl) -> Mask:
+    """One attempt in every row; moves those that were accepted and returns which."""
     sign = math.copysign(1.0, end - float(w.t[0]))
     smallest = 10.0 * np.abs(np.nextafter(w.t, sign * math.inf) - w.t)
     stuck = w.rejected & (w.size < smallest)
@@ -283,7 +304,7 @@ def _attempt(f: SlopesAt, w: _Walkers, end: float, control: StepControl) -> Mask
     return accepted
 
 
-def _step(f: SlopesAt, w: _Walkers, t_new: Clock, h: Clock) -> tuple[Tensor, Tensor, Tensor]:
+def _step(f: SlopesAt, w: _Active, t_new: Clock, h: Clock) -> tuple[Tensor, Tensor, Tensor]:
     """New states, their slopes, and the estimated error of the states divided by h."""
     times = w.t + _NODES * h
     # Where the step ends to the last digit, so that the end of the range is not overstepped.

@@ -1,4 +1,4 @@
-"""What a sampler answers: how a source draw becomes a sample, and at how many evaluations."""
+"""The sampler protocol: a source draw becomes a sample, with its evaluations counted."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,12 +20,12 @@ ROUNDING = 1e-12
 """Relative amount by which a time may miss an end of a model's range."""
 
 StepObserver = Callable[[Tensor, Tensor], None]
-"""Told ``(t, x_t)`` at the start and after every step: t is () or (B,), x_t is (B, ...)."""
+"""Called with ``(t, x_t)`` at the start and after every step: t () or (B,), x_t (B, ...)."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a sampler returns.
+    """The result of a sampler.
 
     Attributes:
         x: Samples, (B, ...), in the dtype of the source draws.
@@ -57,12 +57,10 @@ class CountedModel(Model):
         return self.calls * self.evaluations_per_call
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
-        """One counted call."""
         self.calls += 1
         return self.model.predict(x_t, t, **conditions)
 
     def at(self, times: Tensor) -> list[Evaluation]:
-        """The model at each time; its calls are counted."""
         return [partial(self._counted, evaluate) for evaluate in self.model.at(times)]
 
     def _counted(
@@ -72,16 +70,14 @@ class CountedModel(Model):
         return evaluate(x_t, **conditions)
 
     def alongside(self, other: Model) -> Model:
-        """As the counted model would have it; not counted."""
         return self.model.alongside(other)
 
     def nearest_time(self, t: Tensor) -> Tensor:
-        """The times the counted model knows; not counted."""
         return self.model.nearest_time(t)
 
 
 class TimeGrid(Identified, ABC):
-    """The times at which a fixed-step sampler stands."""
+    """The times between which a fixed-step sampler takes its steps."""
 
     @abstractmethod
     def times(self, model: Model, steps: int) -> Tensor:
@@ -120,7 +116,7 @@ class Sampler(ABC):
         """Samples from source draws.
 
         Args:
-            model: What predicts; conditions are handed through to it.
+            model: The model; conditions are passed on to it.
             e: Source draws, (B, ...); the start is ``sigma(t_0) e``.
             noise: Normal noise per step, for samplers that inject some.
             on_step: Observer of the trajectory; it must not change the state it is shown.
@@ -128,12 +124,16 @@ class Sampler(ABC):
         """
 
     def check(self, model: Model) -> None:
-        """Refuse a model this sampler cannot be right for, before anything is computed.
+        """Refuse a model that this sampler does not fit, before anything is computed.
 
         Raises:
             ValueError: The source or the times do not fit.
         """
         self.check_source(model)
+
+    def describe(self) -> str:
+        """The method in words, as protocols state it: ``Heun, 18 steps``."""
+        return type(self).__name__
 
     def check_source(self, model: Model) -> None:
         """Refuse a source for which this method's noise is wrong.
@@ -152,12 +152,12 @@ class Sampler(ABC):
 def known_times(model: Model, times: Tensor) -> Tensor:
     """A grid's times, each moved to the nearest one that the model was trained at.
 
-    Where the grid is finer than the model's levels, neighbours become equal; the steps between them
-    have no length. Times below the model's range, such as a last 0, stay where they are.
+    Where the grid is finer than the model's levels, neighbours become equal and the steps between
+    them empty. Times below the model's range, such as a last 0, are not moved.
     """
     low, _ = model.time_range
-    asked = (times > 0.0) & (times >= low * (1.0 - ROUNDING))
-    return torch.where(asked, model.nearest_time(times), times)
+    evaluated = (times > 0.0) & (times >= low * (1.0 - ROUNDING))
+    return torch.where(evaluated, model.nearest_time(times), times)
 
 
 def evaluations_of(batch: int, model: CountedModel) -> Tensor:

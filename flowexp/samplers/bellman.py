@@ -66,8 +66,8 @@ class BellmanGrid(TimeGrid):
     Args:
         calibration: Name of the stored costs; None = the only ones that fit the model, guided or
             not as it is.
-        run: Directory of the run whose costs are taken instead of the model's own; for a model that
-            was straightened at the times of its teacher, the teacher.
+        run: Directory of the run whose costs are used instead of the model's own: the teacher of a
+            model that was straightened at its times.
 
     Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414.
     """
@@ -87,7 +87,7 @@ class BellmanGrid(TimeGrid):
             times, cost = (torch.from_numpy(arrays[name]) for name in ("times", "cost"))
         if steps > len(times) - 1:
             raise ValueError(
-                f"steps is {steps}, but {stored.name} knows a grid of {len(times) - 1} steps; "
+                f"steps is {steps}, but the grid of {stored.name} has {len(times) - 1} steps; "
                 f"calibrate a finer one with calibration.fine_steps"
             )
         return times[least_cost_path(cost, steps)[0]]
@@ -116,5 +116,4 @@ class BellmanGrid(TimeGrid):
         )
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"BellmanGrid(calibration={self.calibration!r}, run={self.run!r})"

@@ -21,13 +21,11 @@ class DDIM(FixedStepSampler):
     eta = 1 is ancestral sampling (the posterior of DDPM).
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, double: See :class:`FixedStepSampler`.
         eta: Share of fresh noise, in [0, 1]; above 0 it needs a Gaussian source.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or eta is not in [0, 1].
+        ValueError: eta is not in [0, 1].
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12 and 16 (there with alpha^2 for alpha).
     """
@@ -49,7 +47,6 @@ class DDIM(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         levels = field.levels([intervals[0].start, *(interval.end for interval in intervals)])
         for interval, before, (alpha, sigma) in zip(intervals, levels, levels[1:], strict=False):
             prediction = field.predict(z, interval.start)

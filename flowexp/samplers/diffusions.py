@@ -20,7 +20,7 @@ __all__ = [
 
 
 class Diffusion(ABC):
-    """How much noise the SDE adds at a time, and takes back by the score.
+    """The rate at which the SDE adds noise, and removes it by the score.
 
     Args:
         scale: Factor c of the form, >= 0; 0 is the ODE.
@@ -50,7 +50,6 @@ class Constant(Diffusion):
     """``w = c``."""
 
     def form(self, u: Tensor, c: Coefficients) -> Tensor:
-        """The scale."""
         return torch.full_like(u, self.scale)
 
 
@@ -61,7 +60,6 @@ class SBDM(Diffusion):
     """
 
     def form(self, u: Tensor, c: Coefficients) -> Tensor:
-        """``c sigma W / alpha``."""
         return self.scale * c.sigma * c.wronskian / c.alpha
 
 
@@ -69,7 +67,6 @@ class Sigma(Diffusion):
     """``w = c sigma(t)``."""
 
     def form(self, u: Tensor, c: Coefficients) -> Tensor:
-        """Proportional to sigma."""
         return self.scale * c.sigma
 
 
@@ -77,7 +74,6 @@ class Linear(Diffusion):
     """``w = c t``."""
 
     def form(self, u: Tensor, c: Coefficients) -> Tensor:
-        """Proportional to unit time."""
         return self.scale * u
 
 
@@ -85,7 +81,6 @@ class Decreasing(Diffusion):
     """``w = (1 - c cos(pi t))^2 / 4``, decreasing from the source to the data; not 0 for c = 0."""
 
     def form(self, u: Tensor, c: Coefficients) -> Tensor:
-        """A squared raised cosine."""
         return 0.25 * (1.0 - self.scale * torch.cos(math.pi * u)) ** 2
 
 
@@ -93,5 +88,4 @@ class IncreasingDecreasing(Diffusion):
     """``w = c sin^2(pi t)``, 0 at both ends."""
 
     def form(self, u: Tensor, c: Coefficients) -> Tensor:
-        """A squared sine."""
         return self.scale * torch.sin(math.pi * u) ** 2

@@ -1,18 +1,26 @@
-"""The adaptive Dormand-Prince 5(4) sampler."""
+"""The adaptive Dormand-Prince 5(4) samplers, in the path's time and in the log noise level."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from flowexp.broadcast import expand_as
-from flowexp.models import Evaluation, Model
-from flowexp.samplers.adaptive import Slope, SlopesAt, StepControl, conditions_of, integrate
+from flowexp.broadcast import expand_as, factors, scaled
+from flowexp.models import Model
+from flowexp.samplers.adaptive import (
+    Predict,
+    Slope,
+    SlopesAt,
+    StepControl,
+    integrate,
+    predictions_of,
+)
 from flowexp.samplers.base import Sampler, Samples, StepObserver
 from flowexp.seeding import Noise
 
-__all__ = ["DormandPrince", "velocity_of"]
+__all__ = ["DormandPrince", "velocity_of", "LogDormandPrince"]
 
 
 class DormandPrince(Sampler):
@@ -31,7 +39,7 @@ class DormandPrince(Sampler):
             the flattened batch and all samples share the steps, as in scipy, torchdiffeq and the
             published numbers.
         denoise_at_end: Take the last step to t = 0 when the model's range ends above it.
-        start_time: Where the integration starts, with the state that belongs to the path's last
+        start_time: Start of the integration, with the state that belongs to the path's last
             time; null = the last time at which the model may be asked, with the state there.
         max_steps: Attempts allowed per sample.
         double: Keep the state in float64, else float32.
@@ -74,13 +82,8 @@ class DormandPrince(Sampler):
     ) -> Samples:
         """Integrate from the scaled source draws; ``noise`` is not used.
 
-        Args:
-            model: What predicts; conditions are handed through to it.
-            e: Source draws, (B, ...).
-            noise: Ignored.
-            on_step: Told (t, x_t) at the start, after each accepted step (shared steps; t is ()) or
-                each round of attempts (per-sample steps; t is (B,)), and after the step to 0.
-            conditions: (B, ...) tensors such as ``labels``.
+        ``on_step`` gets t as () after each accepted step (shared steps) or as (B,) after each round
+        of attempts (per-sample steps), and t = 0 after the last step.
 
         Raises:
             ValueError: start_time is not within the model's range.
@@ -99,13 +102,11 @@ class DormandPrince(Sampler):
         return Samples(x.to(e.dtype), nfe * model.evaluations_per_call)
 
     def check(self, model: Model) -> None:
-        """Refuse a model on which the start is not defined.
-
-        Raises:
-            ValueError: start_time is not within the model's range.
-        """
         self.check_source(model)
         self.start_of(model)
+
+    def describe(self) -> str:
+        return f"{super().describe()}, rtol {self.control.rtol}"
 
     def start_of(self, model: Model) -> float:
         """The time at which the integration starts.
@@ -127,24 +128,24 @@ class DormandPrince(Sampler):
         return model.time_range[1] if self.start_time is None else model.path.schedule.t_max
 
 
-def velocity_of(model: Model, conditions: dict[str, Tensor | None], *, batch: int) -> SlopesAt:
-    """A model's velocity as the slope of an adaptive walk, which may drop rows of the batch.
+def velocity_of(model: Model, conditions: Mapping[str, Tensor | None], *, batch: int) -> SlopesAt:
+    """A model's velocity as the slope that :func:`integrate` takes.
 
     Args:
-        model: What predicts.
+        model: The model.
         conditions: (B, ...) tensors such as ``labels``.
         batch: B.
     """
+    at = predictions_of(model, conditions, batch=batch)
 
     def slopes(times: Tensor, rows: Tensor) -> list[Slope]:
-        here = conditions_of(conditions, rows, batch=batch)
-        return [partial(_velocity, evaluate, here) for evaluate in model.at(times)]
+        return [partial(_velocity, predict) for predict in at(times, rows)]
 
     return slopes
 
 
-def _velocity(evaluate: Evaluation, conditions: Mapping[str, Tensor | None], x: Tensor) -> Tensor:
-    return evaluate(x, **conditions).velocity
+def _velocity(predict: Predict, x: Tensor) -> Tensor:
+    return predict(x).velocity
 
 
 def _denoised(model: Model, x: Tensor, low: float, conditions: dict[str, Tensor | None]) -> Tensor:
@@ -153,3 +154,124 @@ def _denoised(model: Model, x: Tensor, low: float, conditions: dict[str, Tensor 
     prediction = model.predict(x, t, **conditions)
     c = model.path.schedule.coefficients(torch.zeros_like(t))
     return expand_as(c.alpha, x) * prediction.data + expand_as(c.sigma, x) * prediction.noise
+
+
+class LogDormandPrince(Sampler):
+    """Dormand-Prince 5(4) in ``u = ln(sigma/alpha)`` with state ``x_t/alpha``: ``dz/du = n e``.
+
+    PFGM's sampler: on the VE path z = sigma is the anchor, ``z = exp(u)``, and the field is
+    followed from ln z_max to ln z_min. It runs on every path and with every source. Control of
+    steps and counting are those of :class:`~flowexp.samplers.DormandPrince`. PFGM's samplers of
+    fixed steps, Euler and improved Euler with exact steps in z, are ``sampler=euler`` and
+    ``sampler=heun`` on ``sampler/time_grid=log_snr``.
+
+    Args:
+        sigma_min: Noise-to-signal ratio at which it ends, > 0, raised to the model's smallest.
+        sigma_max: Where it begins, lowered to the model's largest (40 with ``path=pfgm_original``).
+        rtol: Relative tolerance, > 0 (1e-4 as published, about 100 to 120 NFE on CIFAR-10).
+        atol: Absolute tolerance, > 0 (1e-4 as published).
+        per_sample: A step size, an error norm and an NFE for each sample; else one for the batch,
+            as published.
+        denoise_at_end: Return the denoised state of the last noise level, which costs one more
+            evaluation; PFGM returns the state itself.
+        max_steps: Attempts allowed per sample.
+        double: Keep the state in float64, else float32.
+
+    Raises:
+        ValueError: A tolerance or max_steps is not positive, or not 0 < sigma_min < sigma_max.
+
+    Source: Xu et al., PFGM, 2022, arXiv 2209.11178, section 3.3 and appendix B.2.3.
+    """
+
+    def __init__(
+        self,
+        *,
+        sigma_min: float = 1e-3,
+        sigma_max: float = 80.0,
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        per_sample: bool = True,
+        denoise_at_end: bool = False,
+        max_steps: int = 1000,
+        double: bool = True,
+    ) -> None:
+        if not 0.0 < sigma_min < sigma_max:
+            raise ValueError(
+                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
+            )
+        self.sigma_min = float(sigma_min)
+        self.sigma_max = float(sigma_max)
+        self.control = StepControl(float(rtol), float(atol), per_sample, max_steps)
+        self.denoise_at_end = denoise_at_end
+        self.dtype = torch.float64 if double else torch.float32
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        model: Model,
+        e: Tensor,
+        *,
+        noise: Noise | None = None,
+        on_step: StepObserver | None = None,
+        **conditions: Tensor | None,
+    ) -> Samples:
+        """Integrate from ``sigma_max e`` to sigma_min, both within the model's time range.
+
+        Raises:
+            ValueError: The model knows no noise level between sigma_min and sigma_max.
+            IntegrationError: A sample needed more than max_steps attempts, or is not finite.
+        """
+        schedule = model.path.schedule
+        low, high = self._range(model)
+        at = predictions_of(model, conditions, batch=e.shape[0])
+
+        def levels(u: Tensor) -> tuple[Tensor, Tensor]:
+            t = schedule.time_at_nsr(torch.exp(u)).clamp(*model.time_range)
+            return schedule.coefficients(t).alpha, t
+
+        def slopes(u: Tensor, rows: Tensor) -> list[Slope]:
+            alphas, times = levels(u)
+            at_levels = zip(at(times, rows), factors(alphas), factors(torch.exp(u)), strict=True)
+            return [partial(_slope, *level) for level in at_levels]
+
+        def place(z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+            alpha, t = levels(u)
+            return scaled(z, alpha), t
+
+        def shown(u: Tensor, z: Tensor) -> None:
+            if on_step is not None:
+                x, t = place(z, u)
+                on_step(t, x)
+
+        z = math.exp(high) * e.to(self.dtype)
+        z, nfe = integrate(
+            slopes, z, start=high, end=low, control=self.control, observe=shown if on_step else None
+        )
+        x, t = place(z, torch.full((), low, dtype=torch.float64, device=e.device))
+        if self.denoise_at_end:
+            x, nfe = model.denoise(x, t, **conditions), nfe + 1
+            if on_step is not None:
+                on_step(torch.zeros_like(t), x)
+        return Samples(x.to(e.dtype), nfe * model.evaluations_per_call)
+
+    def check(self, model: Model) -> None:
+        self._range(model)
+
+    def describe(self) -> str:
+        return f"{super().describe()}, rtol {self.control.rtol}"
+
+    def _range(self, model: Model) -> tuple[float, float]:
+        """The logarithms of the smallest and the largest noise level."""
+        times = torch.tensor(model.time_range, dtype=torch.float64)
+        lowest, highest = model.path.schedule.nsr(times).tolist()
+        low, high = max(self.sigma_min, lowest), min(self.sigma_max, highest)
+        if not low < high:
+            raise ValueError(
+                f"LogDormandPrince runs from sigma/alpha={self.sigma_max} to {self.sigma_min}, but "
+                f"the model covers only [{lowest}, {highest}]"
+            )
+        return math.log(low), math.log(high)
+
+
+def _slope(predict: Predict, alpha: Tensor | float, nsr: Tensor | float, z: Tensor) -> Tensor:
+    return scaled(predict(scaled(z, alpha)).noise, nsr)

@@ -22,12 +22,8 @@ class DPM2(FixedStepSampler):
     n = 0 is Euler's, so that N steps cost 2N - 1 evaluations.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end; sigma/alpha must be finite at its start.
-        double: Keep the state in float64 between steps, else float32.
-
-    Raises:
-        ValueError: steps < 1.
+        steps, double: See :class:`FixedStepSampler`.
+        time_grid: The times between the steps; sigma/alpha must be finite at its start.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, after DPM-Solver-2 of Lu et al., 2022, arXiv
     2206.00927, algorithm 4; k-diffusion's sample_dpm_2 takes the steps in n, as here.
@@ -39,7 +35,6 @@ class DPM2(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         middles = field.nodes_of([math.sqrt(i.start.u * i.end.u) for i in intervals])
         for interval, middle in zip(intervals, middles, strict=True):
             slope = field.slope(z, interval.start)

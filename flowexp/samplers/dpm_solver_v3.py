@@ -1,13 +1,14 @@
 """DPM-Solver-v3."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from flowexp.models import Model
-from flowexp.samplers.base import Samples, StepObserver, TimeGrid
-from flowexp.samplers.field import Field
+from flowexp.samplers.base import TimeGrid
+from flowexp.samplers.field import Field, Interval
 from flowexp.samplers.model_statistics import ModelStatistics, Statistics
 from flowexp.samplers.multistep import MultistepSampler
 from flowexp.samplers.pixel_rule import CorrectorRange, PixelRule
@@ -19,17 +20,17 @@ __all__ = ["DPMSolverV3"]
 class DPMSolverV3(MultistepSampler):
     """DPM-Solver-v3: a multistep predictor-corrector in a model's own best parameterization.
 
-    That is chosen per noise level and pixel by the model's statistics, see
-    :class:`flowexp.samplers.ModelStatistics`, and :class:`flowexp.samplers.pixel_rule.PixelRule`
-    for the formula.
+    The model's statistics choose it per noise level and pixel, see
+    :class:`flowexp.samplers.ModelStatistics`; the formula is in
+    :class:`flowexp.samplers.pixel_rule.PixelRule`.
 
     The times of the grid move to the nearest points of the statistics' grid, also for the network.
     Where the grid ends at t = 0, the last step is the model's data prediction.
 
     Args:
         steps: Number of steps, >= 1; one evaluation each.
-        time_grid: Where the steps begin and end, within the range of the statistics.
-        statistics: Where l, s and b come from.
+        time_grid: The times between the steps, within the range of the statistics.
+        statistics: Source of l, s and b.
         order: Highest order, 1 to 3.
         p_pseudo: Predictor of pseudo-order (for about 5 steps).
         corrector: Correct the state at every point but the last, where the order allows.
@@ -47,7 +48,7 @@ class DPMSolverV3(MultistepSampler):
     code keeps node times in float32, here all is float64.
     """
 
-    # Its steps stand on the statistics' grid, on which the other direction's start does not.
+    # Its steps lie on the statistics' grid, but an inversion's start does not.
     invertible = False
 
     def __init__(
@@ -82,27 +83,16 @@ class DPMSolverV3(MultistepSampler):
         limits = CorrectorRange(float(corrector_low), float(corrector_high), c_pseudo)
         self.corrector = limits if corrector else None
 
-    def sample(
-        self,
-        model: Model,
-        e: Tensor,
-        *,
-        noise: Noise | None = None,
-        on_step: StepObserver | None = None,
-        **conditions: Tensor | None,
-    ) -> Samples:
-        """See :meth:`FixedStepSampler.sample`.
-
-        Raises:
-            ValueError: There are no statistics of this model, range and shape.
-        """
-        shape, known = e.shape[1:], self.statistics_of(model).l.shape[1:]
+    def walk(
+        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
+    ) -> Iterator[Tensor]:
+        shape, known = z.shape[1:], self.statistics_of(field.model).l.shape[1:]
         if known != shape and any(length != 1 for length in known):
             raise ValueError(
                 f"the statistics are of samples of shape {tuple(known)}, but these have "
                 f"{tuple(shape)}"
             )
-        return super().sample(model, e, noise=noise, on_step=on_step, **conditions)
+        return super().walk(field, z, intervals, noise)
 
     def times(self, model: Model) -> Tensor:
         """The time grid, moved to the points of the statistics' grid; a last 0 stays.
@@ -117,7 +107,7 @@ class DPMSolverV3(MultistepSampler):
         if len(set(indices.tolist())) < len(indices):
             raise ValueError(
                 f"{self.steps} steps on {self.time_grid!r} fall twice on one of the "
-                f"{statistics.count + 1} points of the statistics' grid ({indices.tolist()}); take "
+                f"{statistics.count + 1} points of the statistics' grid ({indices.tolist()}); use "
                 f"fewer steps, another time grid, or statistics with a larger N"
             )
         low, high = model.time_range
@@ -145,11 +135,9 @@ class DPMSolverV3(MultistepSampler):
         return times, lam if bool(torch.isfinite(lam[-1])) else lam[:-1]
 
     def depends_on(self, field: Field) -> object:
-        """The statistics, and where they are used."""
         return self.statistics_of(field.model), field.device
 
     def rule(self, field: Field) -> PixelRule:
-        """The updates on the model's statistics."""
         return PixelRule(
             self.statistics_of(field.model),
             pseudo=self.p_pseudo,

@@ -33,7 +33,7 @@ class FeatureKey:
 
 @dataclass(frozen=True)
 class Edited:
-    """What an edit returns.
+    """The result of an edit.
 
     Attributes:
         x: The edited samples, (B, ...).
@@ -49,7 +49,7 @@ class Edited:
 
 
 class Editing:
-    """RF-Edit: inversion, then sampling whose first steps receive its attention values.
+    """RF-Edit: inversion, then sampling whose first steps take its attention values.
 
     The first ``inject`` steps of sampling, at the noisy end, take the values V of the network's
     attention layers from the same calls (interval and stage) of the inversion, where the data are
@@ -60,7 +60,7 @@ class Editing:
         sampler: A deterministic sampler of fixed steps, walked both ways on the same times.
         inject: Number of sampling steps that receive values, 0 to the sampler's steps.
         first_layer: Number of the first attention layer that shares.
-        store: Device on which values wait, ``cpu`` for the host; None = where they arise.
+        store: Device that keeps the values, e.g. ``cpu``; None = where they were computed.
 
     Raises:
         ValueError: inject or first_layer is out of range, or the sampler cannot be inverted.
@@ -105,8 +105,8 @@ class Editing:
             target: The model that samples, usually guided; it has the same network.
             x: Data, (B, ...).
             network: The network behind both models, whose attention layers share.
-            source_conditions: What the data are, e.g. their labels.
-            target_conditions: What they shall become.
+            source_conditions: Description of the data, e.g. their labels.
+            target_conditions: Description of the edited samples.
 
         Raises:
             ValueError: The network has no attention layer to share, or the models do not fit the
@@ -116,12 +116,12 @@ class Editing:
         if self.inject:
             shared = SharedValues(network, first_layer=self.first_layer, device=self.store)
         uppers = self._uppers(source)
-        rising = _Walk(source, tuple(reversed(uppers)))
+        rising = _SharingModel(source, tuple(reversed(uppers)))
         with rising.sharing(shared, steps=uppers[: self.inject], record=True):
             inverted = self.inversion.invert(
                 rising, x, noise=None, on_step=rising.entered, **source_conditions
             )
-        falling = _Walk(target, uppers)
+        falling = _SharingModel(target, uppers)
         with falling.sharing(shared, steps=uppers[: self.inject], record=False):
             sampled = self.sampler.sample(
                 falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
@@ -136,10 +136,10 @@ class Editing:
         return tuple(t for t in times[:-1] if t > low * (1.0 + ROUNDING))
 
 
-class _Walk(Model):
-    """A model that knows in which interval of a walk, and in which stage, it is asked.
+class _SharingModel(Model):
+    """A model that counts the interval of a walk, and the stage, of each of its calls.
 
-    The walk tells it of every step it enters; the calls of a step follow.
+    The sampler calls :meth:`entered` before the calls of a step.
     """
 
     def __init__(self, model: Model, uppers: tuple[float, ...]) -> None:
@@ -188,5 +188,4 @@ class _Walk(Model):
             return self.model.predict(x_t, t, **conditions)
 
     def nearest_time(self, t: Tensor) -> Tensor:
-        """The times the model knows."""
         return self.model.nearest_time(t)

@@ -18,17 +18,16 @@ class EDMHeun(Heun):
     algorithm 2; on any other path it takes the same steps through the same denoiser.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end; sigma/alpha must be finite at its start.
+        steps, double: See :class:`FixedStepSampler`.
+        time_grid: The times between the steps; sigma/alpha must be finite at its start.
         final_euler: See :class:`~flowexp.samplers.RungeKutta`.
         S_churn: Amount of added noise in all, >= 0; 0 = the deterministic sampler.
         S_min: Smallest noise-to-signal ratio at which noise is added.
         S_max: Largest one.
         S_noise: Factor of the added noise.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or a churn setting is out of range.
+        ValueError: a churn setting is out of range.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithms 1 and 2.
     """

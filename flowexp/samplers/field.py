@@ -23,7 +23,7 @@ class Node:
         time: The path's time there.
         t: The same as a float64 scalar tensor on the state's device, for the model.
         scale: ``x_t = scale z``.
-        evaluate: The model there; of no use where it is not defined.
+        evaluate: The model there; must not be called where it is not defined.
     """
 
     u: float
@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One step: where it begins and ends, its number and the number of steps in all.
+    """One step: where it begins and ends, its number and the number of steps.
 
     Attributes:
         start: First node.
@@ -56,7 +56,7 @@ class Interval:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it ends where it starts: the model knows no level between the grid's two."""
+        """Whether it ends where it starts: the model has no level between the grid's two."""
         return self.end.time == self.start.time
 
     @property
@@ -69,9 +69,9 @@ class Field:
     """``dz/du`` of a model under fixed conditions.
 
     Args:
-        model: What predicts.
+        model: The model.
         variable: The solver's variable.
-        conditions: Handed to the model at each evaluation.
+        conditions: Passed to the model at each evaluation.
         device: Device of the state.
     """
 
@@ -99,7 +99,7 @@ class Field:
         return self.variable.slope(self.predict(z, node))
 
     def defined_at(self, node: Node) -> bool:
-        """Whether the model may be asked at this node."""
+        """Whether the model is defined at this node."""
         return node.time >= self.model.time_range[0]
 
     def nodes(self, times: Tensor) -> list[Node]:
@@ -117,10 +117,6 @@ class Field:
                     f"{self.schedule!r}; start the time grid below it (time_grid=edm does)"
                 )
         return self._rows(values, times, scales)
-
-    def node_at(self, time: float) -> Node:
-        """The node at one time."""
-        return self.nodes(torch.tensor([time], dtype=torch.float64))[0]
 
     def between(self, interval: Interval, c: float) -> Node:
         """The node at the fraction ``c`` of an interval, counted from its start."""

@@ -32,19 +32,19 @@ class FixedStepSampler(Sampler):
     :meth:`walk` and keeps its memory in local variables: a sampler object has no state, so one
     object serves any number of calls.
 
-    The steps begin and end at times the model knows (``Model.nearest_time``), as in EDM. A grid
-    that is finer than the model's noise levels has steps of no length, which a method must bear.
+    The steps begin and end at times the model was trained at (``Model.nearest_time``), as in EDM. A
+    grid that is finer than the model's noise levels has empty steps, which a method must accept.
 
     Args:
         steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end; None = :meth:`default_grid`.
+        time_grid: The times between the steps; None = :meth:`default_grid`.
         variable: The variable in which steps are taken; None = the path's time.
-        double: Keep the state in float64 between steps, which keeps rounding out of the comparison
-            of solvers and costs little beside a network; else float32.
+        double: Keep the state in float64 between steps, so that rounding does not blur comparisons
+            of solvers; costs little beside a network. Else float32.
 
     Attributes:
-        invertible: Whether the steps can be walked in the other direction; a method that uses the
-            source draw again after its start says no.
+        invertible: Whether the steps can be reversed; not if a method uses the source draw again
+            after its start.
 
     Raises:
         ValueError: steps < 1.
@@ -68,7 +68,7 @@ class FixedStepSampler(Sampler):
         self.dtype = torch.float64 if double else torch.float32
 
     def default_grid(self) -> TimeGrid:
-        """The time grid that is used where none is given: that of the method's yaml."""
+        """The time grid where none is given; the same as in the method's yaml."""
         return Natural()
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
@@ -93,14 +93,7 @@ class FixedStepSampler(Sampler):
         on_step: StepObserver | None = None,
         **conditions: Tensor | None,
     ) -> Samples:
-        """Walk the grid from ``sigma(t_0) e``; deterministic methods ignore ``noise``.
-
-        Args:
-            model: What predicts; conditions are handed through to it.
-            e: Source draws, (B, ...).
-            noise: Normal noise per step.
-            on_step: Told (t, x_t) at the start and after every step, t a float64 scalar.
-            conditions: (B, ...) tensors such as ``labels``.
+        """Walk the grid from ``sigma(t_0) e``; ``on_step`` gets t as a float64 scalar.
 
         Raises:
             ValueError: The time grid leaves the model's range, the variable is infinite on it, or
@@ -125,42 +118,41 @@ class FixedStepSampler(Sampler):
         return Samples(x, evaluations_of(e.shape[0], counted))
 
     def check(self, model: Model) -> None:
-        """Refuse a source, a time grid or a variable that does not fit the model.
-
-        Raises:
-            ValueError: The method's noise is wrong for the source, the grid leaves the model's
-                range, or the variable is infinite on it.
-        """
         self.check_source(model)
         field = Field(
             CountedModel(model), variable=self.variable, conditions={}, device=torch.device("cpu")
         )
         field.nodes(self.times(model))
 
-    def ends_in_euler(self, field: Field, nodes: Sequence[Node], *, asked: bool | None) -> bool:
-        """Whether a step to t = 0 is Euler's, which asks nothing at its end.
+    def describe(self) -> str:
+        return f"{super().describe()}, {self.steps} steps"
+
+    def ends_in_euler(
+        self, field: Field, nodes: Sequence[Node], *, final_euler: bool | None
+    ) -> bool:
+        """Whether a step to t = 0 is Euler's, which needs no evaluation at its end.
 
         Args:
             field: The model.
-            nodes: Where a full step would ask it.
-            asked: True = yes, False = no, None = only where the model is not defined there.
+            nodes: The nodes at which a full step would evaluate it.
+            final_euler: True = yes, False = no, None = only where the model is not defined there.
 
         Raises:
-            ValueError: ``asked`` is False, but the model is not defined there.
+            ValueError: ``final_euler`` is False, but the model is not defined there.
         """
-        if asked:
+        if final_euler:
             return True
         defined = all(field.defined_at(node) for node in nodes)
-        if asked is False and not defined:
+        if final_euler is False and not defined:
             raise ValueError(
-                f"final_euler is False, but a full step of {type(self).__name__} to t=0 asks the "
-                f"model below the smallest time at which it is defined, "
+                f"final_euler is False, but a full step of {type(self).__name__} to t=0 evaluates "
+                f"the model below the smallest time at which it is defined, "
                 f"{field.model.time_range[0]}; set final_euler to null or true"
             )
         return not defined
 
     def times(self, model: Model) -> Tensor:
-        """The grid's times as the model knows them, after a check that it can be asked there.
+        """The grid's times, moved to the nearest ones that the model was trained at.
 
         The last time is exempt from the check. Neighbours may be equal: see :func:`known_times`.
 
@@ -179,7 +171,7 @@ class FixedStepSampler(Sampler):
             raise ValueError(f"{self.time_grid!r} gives times that do not decrease to 0: {listed}")
         if listed[0] > high * (1.0 + ROUNDING) or listed[-2] < low * (1.0 - ROUNDING):
             raise ValueError(
-                f"{self.time_grid!r} asks the model between t={listed[0]} and t={listed[-2]}, but "
-                f"it is defined on [{low}, {high}]; only the last time may lie outside"
+                f"{self.time_grid!r} evaluates the model between t={listed[0]} and t={listed[-2]}, "
+                f"but it is defined on [{low}, {high}]; only the last time may lie outside"
             )
         return known_times(model, times)

@@ -1,4 +1,4 @@
-"""The way back: from data to the source draws that a sampler would turn into them."""
+"""Inversion: from data to the source draws that a sampler would turn into them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,15 +36,15 @@ class Inversion:
 
     Args:
         sampler: A deterministic sampler: its rule, its time grid, its variable.
-        start_time: t_s, where the data are put; None = the smallest time at which the model may be
-            asked (0 on paths and networks that are defined there). Grid times below it are dropped.
+        start_time: t_s, where the inversion starts; None = the smallest time of the model (0 for
+            paths and networks that are defined there). Grid times below it are dropped.
         noise_scale: Amount of fresh noise at the start, >= 0: 0 = none, 1 = a draw of the path.
-        final_euler: Whether the step that reaches the source is Euler's, which does not ask the
-            model at its end; samplers of fixed steps only.
+        final_euler: Whether the step that reaches the source is Euler's, which needs no evaluation
+            at its end; samplers of fixed steps only.
 
     Raises:
         ValueError: The sampler is not deterministic or not invertible, start_time or noise_scale is
-            negative, or final_euler is asked of an adaptive sampler.
+            negative, or final_euler is true for an adaptive sampler.
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, section 5.4; Lee et al., RF++, 2024, arXiv
     2405.20320, whose code has start_time = 1e-3, noise_scale = 1, and final_euler with Heun's
@@ -80,7 +80,7 @@ class Inversion:
         self.sampler.check(model)
         start = self._start_time(model)
         if isinstance(self.sampler, FixedStepSampler):
-            _Walk.of(self.sampler, model, start, {}, torch.device("cpu"))
+            _ReverseWalk.of(self.sampler, model, start, {}, torch.device("cpu"))
 
     @torch.inference_mode()
     def invert(
@@ -95,10 +95,10 @@ class Inversion:
         """The source draws of data.
 
         Args:
-            model: What predicts; conditions are handed through to it.
+            model: The model; conditions are passed on to it.
             x: Data, (B, ...).
             noise: Normal noise; step 0 is used at the start if ``noise_scale`` is not 0.
-            on_step: Told (t, x_t) at the start and after every step; see the sampler.
+            on_step: Called with (t, x_t) at the start and after every step; see the sampler.
             conditions: (B, ...) tensors such as ``labels``.
 
         Returns:
@@ -123,7 +123,7 @@ class Inversion:
             nfe = nfe * model.evaluations_per_call
             last = self.sampler.scale_time(model)
         else:
-            walk = _Walk.of(self.sampler, model, float(start), conditions, x.device)
+            walk = _ReverseWalk.of(self.sampler, model, float(start), conditions, x.device)
             states = walk.states(state, final_euler=self.final_euler)
             for node, state in zip(walk.nodes, states, strict=True):
                 if on_step is not None:
@@ -156,7 +156,7 @@ class Inversion:
 
 
 @dataclass(frozen=True)
-class _Walk:
+class _ReverseWalk:
     """A sampler of fixed steps in the other direction."""
 
     sampler: FixedStepSampler
@@ -172,7 +172,7 @@ class _Walk:
         start: float,
         conditions: Mapping[str, Tensor | None],
         device: torch.device,
-    ) -> "_Walk":
+    ) -> "_ReverseWalk":
         """The walk over the sampler's times in reverse, from ``start`` on."""
         times = sampler.times(model)
         upper = times[times > start * (1.0 + ROUNDING)].flip(0)

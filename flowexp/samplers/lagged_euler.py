@@ -14,21 +14,20 @@ __all__ = ["LaggedEuler"]
 
 
 class LaggedEuler(FixedStepSampler):
-    """``x' = x + (t' - t) v(x, (1 - lag) t)``: Euler's steps; the model is told an earlier time.
+    """``x' = x + (t' - t) v(x, (1 - lag) t)``: Euler's steps with the network at an earlier time.
 
-    With N equal steps from e at t = 1 the network is told ``1 - (i/N (1 - lag) + lag)`` while each
-    step is 1/N long. Published figures of few steps were made this way; plain ``sampler=euler``
-    tells the network the state's own time. On a grid that ends at t = lag all steps together move
-    by 1 - lag: one step is SlimFlow's "one_step".
+    With N equal steps from e at t = 1 the network gets the time ``1 - (i/N (1 - lag) + lag)`` while
+    each step is 1/N long. Published numbers of few steps were made this way; plain
+    ``sampler=euler`` gives the network the state's own time. On a grid that ends at t = lag all
+    steps together move by 1 - lag: one step is SlimFlow's "one_step".
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end (published: uniform).
-        lag: Share of the time that the network is not told of, in [0, 1); 0 is Euler's method.
-        double: Keep the state in float64 between steps, else float32.
+        steps, double: See :class:`FixedStepSampler`.
+        time_grid: The times between the steps (published: uniform).
+        lag: Share of the time by which the network's is earlier, in [0, 1); 0 is Euler's method.
 
     Raises:
-        ValueError: steps < 1, or lag is out of range.
+        ValueError: lag is out of range.
 
     Source: Liu et al., 2022, arXiv 2209.03003, and their sampling.py and sde_lib.py (lag = 1e-3);
     Zhu et al., SlimFlow, 2024, arXiv 2407.12718, whose sampling.py walks the other way likewise.
@@ -45,9 +44,8 @@ class LaggedEuler(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         times = torch.tensor([interval.start.time for interval in intervals], dtype=torch.float64)
-        told = ((1.0 - self.lag) * times).clamp(min=field.model.time_range[0])
-        for interval, node in zip(intervals, field.nodes(told), strict=True):
+        lagged = ((1.0 - self.lag) * times).clamp(min=field.model.time_range[0])
+        for interval, node in zip(intervals, field.nodes(lagged), strict=True):
             z = torch.add(z, field.slope(z, node), alpha=interval.length)
             yield z

@@ -80,7 +80,7 @@ class ModelStatistics:
 
 
 class Statistics(ABC):
-    """Where a sampler's statistics come from."""
+    """The source of a sampler's statistics."""
 
     @abstractmethod
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
@@ -92,12 +92,12 @@ class Statistics(ABC):
 
 
 class StoredStatistics(Statistics):
-    """What ``flowexp calibrate`` stored with the run.
+    """The statistics that ``flowexp calibrate`` stored with the run.
 
     Args:
         name: File name without suffix in ``RUN/calibrations/dpm_solver_v3``, or its beginning, for
-            example ``N1200_K1024``; None = the only one that belongs to the weights and the path in
-            hand and covers the sampler's time grid.
+            example ``N1200_K1024``; None = the only one that belongs to the model's weights and
+            path and covers the sampler's time grid.
     """
 
     def __init__(self, *, name: str | None = None) -> None:
@@ -105,8 +105,6 @@ class StoredStatistics(Statistics):
         self._last: tuple[FilePath, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """See :meth:`Statistics.of`; the file is read once."""
-
         def misfit(stored: StoredCalibration) -> str | None:
             first, last = (float(v) for v in stored.settings["lam"])
             slack = _SLACK * (last - first)
@@ -130,7 +128,7 @@ class StoredStatistics(Statistics):
 class ReferenceStatistics(Statistics):
     """The authors' files: ``l.npz`` (key l) and ``sb.npz`` (keys s, b) in one folder.
 
-    The files do not say for which model, path and range they were made; give the range.
+    The files do not contain the model, path and range they were made for; give the range.
 
     Args:
         directory: The folder.
@@ -149,7 +147,6 @@ class ReferenceStatistics(Statistics):
         self._last: tuple[str, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """See :meth:`Statistics.of`."""
         bottom, top = model.time_range
         start = top if self.t_start is None else self.t_start
         end = bottom if self.t_end is None else self.t_end
@@ -184,7 +181,6 @@ class ConstantStatistics(Statistics):
         self._last: ModelStatistics | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """The constants on a grid from ``low`` to ``high``."""
         last = self._last
         if last is None or (float(last.lam[0]), float(last.lam[-1])) != (low, high):
             lam = torch.linspace(low, high, self.N + 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Methods that remember what the model said at earlier noise levels.
+"""Methods that use the model's outputs at earlier noise levels.
 
 They take steps in half the log-SNR, ``lambda = log(alpha / sigma)``, which grows from the source to
 the data and in which the linear part of the ODE is solved exactly. A step is linear in the state
@@ -22,13 +22,16 @@ from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.seeding import Noise
 
-__all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order"]
+__all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order", "phi"]
+
+_SERIES_BELOW = 1.0
+_TERMS = 20
 
 Update = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """``(x at the step's start, remembered outputs, newest first)`` to x at its end, a new tensor."""
 
 Remember = Callable[[Prediction, Tensor], Tensor]
-"""``(prediction at x, x)`` to what is remembered of it."""
+"""``(prediction at x, x)`` to the output that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,10 @@ class Step:
     """One planned step.
 
     Attributes:
-        remember: What is kept of the prediction at the step's start.
+        remember: The output that is kept of the prediction at the step's start.
         predict: The state at the end.
-        correct: The state at the end once the output there is known as well (it is then the newest
-            in memory); None = as predicted.
+        correct: The state at the end once the output there is known (then the newest in memory);
+            None = as predicted.
     """
 
     remember: Remember
@@ -99,11 +102,11 @@ class Step:
 
 
 class Rule(ABC):
-    """A multistep method: what it remembers, and how it steps between finite levels."""
+    """A multistep method: which outputs it keeps, and its steps between finite levels."""
 
     @abstractmethod
     def remember(self, level: Level) -> Remember:
-        """What is kept of the prediction at a finite level."""
+        """The output that is kept of the prediction at a finite level."""
 
     @abstractmethod
     def updates(
@@ -114,7 +117,7 @@ class Rule(ABC):
         Args:
             nodes: Levels of the remembered outputs to use, newest first; the step starts at the
                 first, and their number is the order.
-            end: Where the step ends; finite.
+            end: End of the step; finite.
             last: Whether no evaluation follows, so that nothing can be corrected.
         """
 
@@ -127,8 +130,8 @@ def first_order(start: Level, end: Level, *, predicts_data: bool) -> Weights:
     """DDIM's step ``x' = alpha' D + sigma' e`` in terms of x and one of D and e.
 
     Args:
-        start: Where it starts; sigma must not be 0 for data, alpha not for noise.
-        end: Where it ends, anywhere.
+        start: Start of the step; sigma must not be 0 for data, nor alpha for noise.
+        end: End of the step, anywhere.
         predicts_data: Whether the output is D; else e.
     """
     h = end.lam - start.lam
@@ -150,27 +153,8 @@ def _noise(prediction: Prediction, x: Tensor) -> Tensor:
     return prediction.noise
 
 
-class LinearRule(Rule):
-    """A rule that remembers predicted data, or predicted noise, and weighs them with numbers.
-
-    Args:
-        predicts_data: Whether data are remembered; else noise.
-    """
-
-    def __init__(self, *, predicts_data: bool) -> None:
-        self.predicts_data = predicts_data
-
-    def remember(self, level: Level) -> Remember:
-        """The prediction itself."""
-        return _data if self.predicts_data else _noise
-
-    def leave(self, start: Level, end: Level) -> Weights:
-        """DDIM's step."""
-        return first_order(start, end, predicts_data=self.predicts_data)
-
-
 class MultistepSampler(FixedStepSampler):
-    """A sampler with a memory, in half the log-SNR; one evaluation per step.
+    """A multistep sampler in half the log-SNR; one evaluation per step.
 
     The order grows with the memory, 1, 2, ...: the first step is of first order. A step that begins
     or ends where lambda is infinite (t = 1 of the linear path, t = 0 where no noise is left) is
@@ -178,22 +162,20 @@ class MultistepSampler(FixedStepSampler):
     prediction at the state ("denoise to zero"), and counts as one evaluation. To stop before it,
     let the time grid end above 0.
 
-    The model is asked at the predicted state; a corrector then replaces the state, not the output.
+    The model is evaluated at the predicted state; a corrector then replaces the state, not the
+    output.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: Highest order, 1 to 3.
         lower_order_final: Let the order fall to 1 towards the end: the last step is of first order,
             the one before of second.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or order is not in 1 .. 3.
+        ValueError: order is not in 1 .. 3.
     """
 
     def default_grid(self) -> TimeGrid:
-        """See :meth:`FixedStepSampler.default_grid`."""
         return half_log_snr()
 
     def __init__(
@@ -217,11 +199,11 @@ class MultistepSampler(FixedStepSampler):
         raise NotImplementedError(f"{type(self).__name__} has no rule")
 
     def depends_on(self, field: Field) -> object:
-        """What the steps depend on besides the levels; compared with ``==``."""
+        """The key of the cached plan besides the levels; compared with ``==``."""
         return None
 
     def plan(self, field: Field, nodes: Sequence[Node]) -> list[Step]:
-        """The steps between neighbouring nodes; the latest are kept, as batches share them."""
+        """The steps between neighbouring nodes; the last plan is cached, as batches share it."""
         coefficients = field.levels(nodes)
         levels = [Level.of(n.time, *c) for n, c in zip(nodes, coefficients, strict=True)]
         key = (levels, self.depends_on(field))
@@ -249,7 +231,6 @@ class MultistepSampler(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals, corrected where there is a corrector."""
         moving = [interval for interval in intervals if not interval.is_empty]
         steps = self.plan(field, [i.start for i in moving[:1]] + [i.end for i in moving])
         memory: deque[Tensor] = deque(maxlen=self.order + 1)
@@ -271,8 +252,47 @@ class MultistepSampler(FixedStepSampler):
             yield z
 
 
+class LinearMultistepSampler(MultistepSampler, Rule):
+    """A multistep sampler with one number as the weight of each remembered output.
+
+    Attributes:
+        predicts_data: Whether the outputs are predicted data; else noise.
+    """
+
+    predicts_data: bool
+
+    def rule(self, field: Field) -> Rule:
+        return self
+
+    def remember(self, level: Level) -> Remember:
+        return _data if self.predicts_data else _noise
+
+    def leave(self, start: Level, end: Level) -> Weights:
+        return first_order(start, end, predicts_data=self.predicts_data)
+
+
 def _enter(start: Level, end: Level) -> Step:
     """The first step from where only noise, or only data, is present: DDIM's."""
     predicts_data = start.alpha == 0.0
     remember = _data if predicts_data else _noise
     return Step(remember, first_order(start, end, predicts_data=predicts_data))
+
+
+def phi(k: int, z: float) -> float:
+    """``phi_k(z) = sum_j z^j / (j + k)!``: ``phi_0 = exp``, ``phi_{k+1} = (phi_k - 1/k!) / z``.
+
+    ``int_0^1 exp((1 - u) z) u^k / k! du = phi_{k+1}(z)``, which is the weight of a k-th derivative
+    in a step. Near 0 the recursion cancels, so the series is summed there.
+
+    Args:
+        k: Order, >= 0.
+        z: Argument; minus infinity is allowed.
+
+    Source: Hochbruck & Ostermann, Exponential integrators, 2010, eq. 2.10 and 2.11.
+    """
+    if abs(z) < _SERIES_BELOW:
+        return math.fsum(z**j / math.factorial(j + k) for j in range(_TERMS))
+    value = math.exp(z)
+    for j in range(k):
+        value = (value - 1.0 / math.factorial(j)) / z
+    return value

@@ -44,7 +44,7 @@ class _NoiseGrid(TimeGrid):
         sigma_min, sigma_max = max(self.sigma_min, lowest), min(self.sigma_max, highest)
         if not sigma_min < sigma_max:
             raise ValueError(
-                f"{self!r} leaves no noise levels of the model, which knows sigma/alpha in "
+                f"{self!r} leaves no noise levels of the model, whose sigma/alpha is in "
                 f"[{lowest}, {highest}]"
             )
         count = steps if self.to_zero else steps + 1
@@ -53,11 +53,6 @@ class _NoiseGrid(TimeGrid):
         times = schedule.time_at_nsr(nsr).clamp(min=low, max=high)
         return torch.cat([times, times.new_zeros(1)]) if self.to_zero else times
 
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        fields = ", ".join(f"{k}={v}" for k, v in vars(self).items())
-        return f"{type(self).__name__}({fields})"
-
 
 class EDMGrid(_NoiseGrid):
     """EDM's grid: ``n^(1/rho)`` falls linearly from ``sigma_max`` to ``sigma_min``, then 0.
@@ -65,7 +60,7 @@ class EDMGrid(_NoiseGrid):
     Args:
         rho: Exponent; 7 as published, 3 roughly equalises the truncation error.
         sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Where sampling starts.
+        sigma_max: Start of sampling.
         to_zero: End at 0; else at sigma_min (the last step is then a full one).
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 5.
@@ -85,7 +80,6 @@ class EDMGrid(_NoiseGrid):
         self.rho = float(rho)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The rho-warped levels."""
         return edm_sigmas(count, sigma_min=sigma_min, sigma_max=sigma_max, rho=self.rho)[:-1]
 
 
@@ -94,7 +88,7 @@ class LogSNR(_NoiseGrid):
 
     Args:
         sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Where sampling starts.
+        sigma_max: Start of sampling.
         to_zero: End at 0; else at sigma_min.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (0.02 to 100); Lu et al.,
@@ -107,13 +101,12 @@ class LogSNR(_NoiseGrid):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The geometric levels."""
         ramp = _ramp(count)
         return sigma_max * (sigma_min / sigma_max) ** ramp
 
 
 def half_log_snr() -> LogSNR:
-    """Equal steps in log-SNR over whatever range the model has, not to 0: DPM-Solver's logSNR."""
+    """Equal steps in log-SNR over the model's range, not to 0: DPM-Solver's logSNR."""
     return LogSNR(sigma_min=0.002, sigma_max=200.0, to_zero=False)
 
 
@@ -125,7 +118,7 @@ class VPGrid(_NoiseGrid):
 
     Args:
         sigma_min: Smallest noise-to-signal ratio before 0; None = n(1e-3) of the standard betas.
-        sigma_max: Where sampling starts; None = n(1) of the standard betas (19.9 and 0.1).
+        sigma_max: Start of sampling; None = n(1) of the standard betas (19.9 and 0.1).
         to_zero: End at 0; else at sigma_min.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which
@@ -149,7 +142,6 @@ class VPGrid(_NoiseGrid):
         )
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The levels of the fitted VP path."""
         top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
         beta_d = 2.0 * (bottom / _VP_EPS - top) / (_VP_EPS - 1.0)
         return _vp_nsr(1.0 + _ramp(count) * (_VP_EPS - 1.0), beta_d, top - 0.5 * beta_d)
@@ -178,12 +170,11 @@ class IDDPMGrid(_NoiseGrid):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        """The chosen levels of the table."""
         table = [u for u in _iddpm_table() if sigma_min <= u <= sigma_max]
         if len(table) < count:
             raise ValueError(
                 f"{self!r}: the table has {len(table)} levels in the range, fewer than the {count} "
-                f"asked for"
+                f"requested"
             )
         index = torch.round((len(table) - 1) * _ramp(count)).to(torch.int64)
         return torch.tensor(table, dtype=torch.float64)[index]

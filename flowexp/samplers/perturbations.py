@@ -1,4 +1,4 @@
-"""What may be done to the state before a step."""
+"""Changes of the state before a step."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ _LARGEST_RAISE = math.sqrt(2.0) - 1.0
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What is done to the state before one step: ``z' = keep z + amount eps``.
+    """The change of the state before one step: ``z' = keep z + amount eps``.
 
     Attributes:
         interval: The step to come, from where the state then lies.
@@ -56,6 +56,10 @@ class Perturbation(ABC):
             field: The field with the solver's variable.
             intervals: The steps of the walk.
         """
+
+    def describe(self) -> str:
+        """The perturbation in words, as protocols state it: ``StateNoise, scale=0.1``."""
+        return type(self).__name__
 
 
 class Churn(Perturbation):
@@ -94,8 +98,13 @@ class Churn(Perturbation):
         self.S_noise = float(S_noise)
         self.needs_gaussian = self.S_churn > 0.0
 
+    def describe(self) -> str:
+        return (
+            f"{super().describe()}, S_churn={self.S_churn}, S_min={self.S_min}, "
+            f"S_max={self.S_max}, S_noise={self.S_noise}"
+        )
+
     def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
-        """To the raised levels; none outside [S_min, S_max]."""
         levels = [
             sigma / alpha if alpha > 0.0 else math.inf
             for alpha, sigma in field.levels([i.start for i in intervals])
@@ -133,7 +142,7 @@ class Churn(Perturbation):
 
 
 class StateNoise(Perturbation):
-    """Noise on the state that the sampler is not told of: ``x_t + scale sigma(t) eps``, same t.
+    """Noise on the state that the noise level ignores: ``x_t + scale sigma(t) eps``, same t.
 
     A test of robustness, not a sampling method; it makes sense for every source.
 
@@ -150,8 +159,10 @@ class StateNoise(Perturbation):
             raise ValueError(f"scale is {scale}; expected a number >= 0")
         self.scale = float(scale)
 
+    def describe(self) -> str:
+        return f"{super().describe()}, scale={self.scale}"
+
     def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
-        """Noise on the state, at unchanged nodes."""
         starts = [interval.start for interval in intervals]
         return [
             Move(interval, amount=self.scale * sigma / interval.start.scale)

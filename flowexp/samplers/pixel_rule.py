@@ -62,9 +62,9 @@ class PixelRule(Rule):
     Args:
         statistics: l, s, b.
         pseudo: Pseudo-order in the predictor.
-        corrector: What is corrected, or None for nothing.
-        device: Where the weights are wanted.
-        dtype: In which dtype; they are computed in float64.
+        corrector: Which points are corrected; None = none.
+        device: Device of the weights.
+        dtype: Their dtype; they are computed in float64.
 
     Source: Zheng et al., DPM-Solver-v3, 2023, arXiv 2310.13268, eq. 8, 11 to 15 and appendix C.
     """
@@ -88,7 +88,6 @@ class PixelRule(Rule):
         self._S = self._cumulative(statistics.s.to(torch.float64))
 
     def remember(self, level: Level) -> Remember:
-        """``f = (sigma e - l x) / alpha``."""
         share = self._placed(self.statistics.l[self._index(level)].to(torch.float64) / level.alpha)
         factor = level.sigma / level.alpha
 

@@ -25,14 +25,10 @@ class Reinterpolation(FixedStepSampler):
     solution.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end (RF++: inset_uniform).
+        steps, double: See :class:`FixedStepSampler`.
+        time_grid: The times between the steps (RF++: inset_uniform).
         heun: Take D from the mean of the velocities at the step's two ends, the second one at the
             re-interpolated state; the step to t = 0 has one evaluation (2N - 1 in all). Else N.
-        double: Keep the state in float64 between steps, else float32.
-
-    Raises:
-        ValueError: steps < 1.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320 (their "new" update rule), and generate.py. The
     draw of the start is the state at 1 - 1e-5 itself, not divided by 1 - 1e-5; followed here.
@@ -49,7 +45,6 @@ class Reinterpolation(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         last = torch.tensor(field.schedule.t_max, dtype=torch.float64)
         source = z / float(field.schedule.coefficients(last).sigma)
         levels = field.levels([interval.end for interval in intervals])
@@ -63,7 +58,7 @@ class Reinterpolation(FixedStepSampler):
 
 
 def _corrected(prediction: Prediction, ahead: Prediction) -> Prediction:
-    """What the mean of two velocities says about the first one's state."""
+    """The prediction at the first state with the mean of both velocities."""
     velocity = 0.5 * (prediction.velocity + ahead.velocity)
     return Prediction(
         prediction.path, prediction.x_t, velocity, FromVelocity(prediction.coefficients)

@@ -63,7 +63,7 @@ class Tableau:
 
 
 def second_order(alpha: float) -> Tableau:
-    """The second-order method whose second evaluation lies at ``alpha`` of the step.
+    """The second-order method with its second evaluation at the fraction ``alpha`` of the step.
 
     ``k2 = f(z + a h k1, u + a h)``, ``z + h [(1 - 1/(2a)) k1 + k2/(2a)]``.
 
@@ -82,16 +82,16 @@ def second_order(alpha: float) -> Tableau:
 
 
 class RungeKutta(FixedStepSampler):
-    """An explicit Runge-Kutta method; a subclass names its tableau.
+    """An explicit Runge-Kutta method; a subclass gives the tableau.
 
     Args:
         steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        time_grid: The times between the steps.
         variable: The variable in which steps are taken; None = the path's time.
         final_euler: Whether the step that reaches t = 0 is Euler's: True = yes (EDM's rule), False
-            = a full step, None = exactly if the full step asks the model where it is not defined. A
-            grid that ends above 0 has full steps only.
-        perturbation: What is done to the state before each step; None = nothing.
+            = a full step, None = only where a full step would evaluate the model outside its range.
+            A grid that ends above 0 has full steps only.
+        perturbation: Change of the state before each step; None = none.
         double: Keep the state in float64 between steps, else float32.
 
     Attributes:
@@ -123,13 +123,15 @@ class RungeKutta(FixedStepSampler):
 
     @property
     def adds_noise(self) -> bool:
-        """Whether there is a perturbation."""
         return self.perturbation is not None
+
+    def describe(self) -> str:
+        disturbed = "" if self.perturbation is None else f", {self.perturbation.describe()}"
+        return super().describe() + disturbed
 
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals, each step after its perturbation."""
         moves = None
         if self.perturbation is not None:
             if noise is None:
@@ -145,7 +147,6 @@ class RungeKutta(FixedStepSampler):
             yield z
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
-        """One step of the method, or of Euler's at the data end."""
         nodes = [field.between(interval, c) for c, _ in self._stages]
         return self._step(field, z, interval, nodes)
 
@@ -155,7 +156,7 @@ class RungeKutta(FixedStepSampler):
         if (
             nodes
             and interval.reaches_data
-            and self.ends_in_euler(field, nodes, asked=self.final_euler)
+            and self.ends_in_euler(field, nodes, final_euler=self.final_euler)
         ):
             return torch.add(z, slopes[0], alpha=h)
         for node, (_, row) in zip(nodes, self._stages, strict=True):
@@ -180,11 +181,7 @@ class Euler(RungeKutta):
     """Euler's method, order 1, one evaluation per step: ``z + h k1``.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
-        perturbation: What is done to the state before each step; None = nothing.
-        double: Keep the state in float64 between steps, else float32.
+        steps, time_grid, variable, double, perturbation: See :class:`RungeKutta`.
     """
 
     tableau = Tableau((), (1.0,))
@@ -214,12 +211,7 @@ class Heun(RungeKutta):
     evaluations.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
-        final_euler: See :class:`RungeKutta`.
-        perturbation: What is done to the state before each step; None = nothing.
-        double: Keep the state in float64 between steps, else float32.
+        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
     """
 
     tableau = second_order(1.0)
@@ -248,13 +240,8 @@ class SecondOrder(RungeKutta):
     """EDM's family of second-order methods, two evaluations per step; see :func:`second_order`.
 
     Args:
+        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
         alpha: Place of the second evaluation, in (0, 1]: 1 = Heun, 1/2 = midpoint, 2/3 = Ralston.
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
-        final_euler: See :class:`RungeKutta`.
-        perturbation: What is done to the state before each step; None = nothing.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
         ValueError: alpha is not in (0, 1].

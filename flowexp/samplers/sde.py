@@ -36,7 +36,7 @@ __all__ = [
     "EulerLast",
     "EulerMaruyama",
     "LastStep",
-    "Level",
+    "SDENode",
     "MeanLast",
     "SDEHeun",
     "TweedieLast",
@@ -44,7 +44,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class SDENode:
     """A time of the grid and what is known there.
 
     Attributes:
@@ -52,7 +52,7 @@ class Level:
         w: The diffusion coefficient.
         pull: ``w / sigma``: the score's part of the drift is ``-pull`` times the noise.
         evaluate: The model there.
-        is_defined: Whether the model may be asked.
+        is_defined: Whether the model is defined there.
     """
 
     time: float
@@ -63,7 +63,7 @@ class Level:
 
 
 class LastStep(ABC):
-    """How the state at the grid's last time is carried to t = 0, without noise."""
+    """The step from the grid's last time to t = 0, without noise."""
 
     @abstractmethod
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
@@ -74,7 +74,6 @@ class MeanLast(LastStep):
     """One step of the SDE without its noise: ``x + t (-v + w s)``."""
 
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
-        """The mean of the SDE's step."""
         return prediction.x_t + t * (w * prediction.score - prediction.velocity)
 
 
@@ -82,7 +81,6 @@ class TweedieLast(LastStep):
     """The denoised state, ``(x + sigma^2 s) / alpha``."""
 
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
-        """The data prediction."""
         return prediction.data
 
 
@@ -90,22 +88,21 @@ class EulerLast(LastStep):
     """One Euler step of the ODE: ``x - t v``."""
 
     def __call__(self, prediction: Prediction, t: Tensor, w: Tensor) -> Tensor:
-        """The deterministic step."""
         return prediction.x_t - t * prediction.velocity
 
 
 class SDE(Sampler):
     """Steps of the SDE down a time grid, then a last step without noise.
 
-    The step of the SDE that ends at 0 would add noise that nothing removes; the grid therefore ends
-    at ``t_end > 0``, from where ``last_step`` goes to 0. With ``last_step = None`` all steps belong
-    to the SDE and sampling ends where the grid ends.
+    A step of the SDE that ends at 0 would add noise that nothing removes, so the grid ends at
+    ``t_end > 0``, from where ``last_step`` goes to 0. With ``last_step = None`` all steps are the
+    SDE's and sampling ends where the grid ends.
 
     Args:
         steps: Number of steps in all, the last one included.
-        time_grid: Where the steps begin; its ``t_end`` is the size of the last step.
+        time_grid: The times at which the steps begin; its ``t_end`` is the size of the last step.
         diffusion: The coefficient w(t).
-        last_step: How t_end is left; None for grids that end where sampling shall end.
+        last_step: The step from t_end to 0; None = sampling ends at the end of the grid.
         double: Keep the state in float64 between steps; else float32.
 
     Raises:
@@ -134,7 +131,7 @@ class SDE(Sampler):
 
     @abstractmethod
     def step(
-        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
+        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         """The state at ``end`` from the state ``x`` at ``start``, with standard normal ``n``."""
 
@@ -172,11 +169,14 @@ class SDE(Sampler):
             _observe(on_step, torch.zeros_like(t), x)
         return Samples(x.to(e.dtype), evaluations_of(e.shape[0], counted))
 
-    def drift(self, x: Tensor, level: Level, conditions: Mapping[str, Tensor | None]) -> Tensor:
+    def describe(self) -> str:
+        return f"{super().describe()}, {self.steps} steps"
+
+    def drift(self, x: Tensor, level: SDENode, conditions: Mapping[str, Tensor | None]) -> Tensor:
         """``-v + w s``: the drift towards the data, one evaluation."""
         return level.evaluate(x, **conditions).combined(noise=-level.pull, velocity=-1.0)
 
-    def _levels(self, model: Model, times: Tensor) -> list[Level]:
+    def _levels(self, model: Model, times: Tensor) -> list[SDENode]:
         listed = times.tolist()
         schedule, here = model.path.schedule, times.cpu()
         w = self.diffusion(schedule, here)
@@ -184,7 +184,7 @@ class SDE(Sampler):
         low, _ = model.time_range
         defined = [t > 0.0 and t >= low for t in listed]
         rows = zip(listed, w.tolist(), pull.tolist(), model.at(times), defined, strict=True)
-        return [Level(*row) for row in rows]
+        return [SDENode(*row) for row in rows]
 
     def _times(self, model: Model) -> Tensor:
         within = self.steps if self.last_step is None else self.steps - 1
@@ -194,8 +194,8 @@ class SDE(Sampler):
         if self.last_step is not None and not (end > 0.0 and end >= low):
             raise ValueError(
                 f"{self.time_grid!r} ends at t={end:g}, where {type(self.last_step).__name__} has "
-                f"to ask the model, which is defined from {low:g}; set sampler.time_grid.t_end "
-                f"above it, or delete ~sampler/last_step"
+                f"to evaluate the model, which is defined from {low:g}; set "
+                f"sampler.time_grid.t_end above it, or delete ~sampler/last_step"
             )
         times = known_times(model, times)
         w = self.diffusion(model.path.schedule, times[:-1])
@@ -212,7 +212,7 @@ class EulerMaruyama(SDE):
     """The Euler-Maruyama method; one evaluation per step."""
 
     def step(
-        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
+        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         """``x + h (-v + w s) + sqrt(2 w h) n``."""
         h = start.time - end.time
@@ -227,9 +227,8 @@ class SDEHeun(SDE):
     """
 
     def step(
-        self, x: Tensor, start: Level, end: Level, n: Tensor, **conditions: Tensor | None
+        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        """The average of the drifts at both ends, from the disturbed state."""
         h = start.time - end.time
         x = torch.add(x, n, alpha=math.sqrt(2.0 * start.w * h))
         first = self.drift(x, start, conditions)

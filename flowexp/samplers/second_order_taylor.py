@@ -25,15 +25,12 @@ class RFSolver(FixedStepSampler):
     the model is not defined is Euler's.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
+        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         fd_step: d in units of the variable, > 0, at most the length of the step (the paper: 0.01 of
             the time); None = half the step, as the released code.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or fd_step is not positive.
+        ValueError: fd_step is not positive.
 
     Source: Wang et al., Taming Rectified Flow for Inversion and Editing, 2024, arXiv 2411.04746,
     eq. 9 with n = 2.
@@ -56,7 +53,6 @@ class RFSolver(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         for interval, node in zip(intervals, self._ahead(field, intervals), strict=True):
             h = interval.length
             slope = field.slope(z, interval.start)
@@ -95,13 +91,7 @@ class FireFlow(FixedStepSampler):
     Euler's.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
-        variable: The variable in which steps are taken; None = the path's time.
-        double: Keep the state in float64 between steps, else float32.
-
-    Raises:
-        ValueError: steps < 1.
+        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
 
     Source: Deng et al., FireFlow, 2024, arXiv 2412.07517, algorithm 1.
     """
@@ -109,7 +99,6 @@ class FireFlow(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states at the ends of the intervals."""
         slope: Tensor | None = None
         for interval, node in zip(intervals, field.all_between(intervals, 0.5), strict=True):
             if interval.is_empty:

@@ -15,8 +15,8 @@ class StackedGenerators:
 
     The published FIDs of EDM and its descendants use seeds 0-49999, 50000-99999 and 100000-149999
     in this way: latents (float32) first, then the class label, then noise per step (float64). As a
-    source of per-step noise it must be asked step after step, since it ignores the step's number.
-    CPU and CUDA generators give different numbers.
+    source of per-step noise it ignores the step's number: call it once per step, in order. CPU and
+    CUDA generators give different numbers.
 
     Args:
         seeds: Numbers of the samples.

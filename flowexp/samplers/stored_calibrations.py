@@ -1,4 +1,4 @@
-"""Calibrations that lie beside a run's weights, and whether one belongs to the model in hand."""
+"""Finding the stored calibration that belongs to a model."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from flowexp.models import Model
 __all__ = ["StoredCalibration", "find_calibration", "identity_of"]
 
 Misfit = Callable[["StoredCalibration"], str | None]
-"""Why a stored calibration of the right model does not serve, or None if it does."""
+"""Why a stored calibration of the right model does not fit, or None if it does."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StoredCalibration:
 
 
 def identity_of(model: Model) -> dict[str, str | None]:
-    """Weights and path of a model: what its calibrations belong to."""
+    """Weights and path of a model, by which its calibrations are known."""
     origin = model.origin
     return {
         "weights_sha256": None if origin is None else origin.weights_sha256,
@@ -56,13 +56,13 @@ def find_calibration(
     """The stored calibration that belongs to a model and fits.
 
     Args:
-        model: The model in hand.
+        model: The model that is sampled.
         method: Folder below the run's calibrations.
         name: A file's name without suffix, or its beginning; None = the only one that fits.
         key: Config key that chooses one by name, for messages.
-        misfit: Says what else speaks against one.
-        elsewhere: Calibrations of another run to look in; its path must be the model's, its weights
-            need not be.
+        misfit: Further reasons against one.
+        elsewhere: Calibrations of another run in place of the model's own; it must have the same
+            path, but may have other weights.
 
     Raises:
         ValueError: The model has no run, there is none, the named one was made of other weights or
@@ -70,8 +70,8 @@ def find_calibration(
     """
     if elsewhere is None and model.origin is None:
         raise ValueError(
-            f"{method} needs numbers that were measured on trained weights, but this model does "
-            f"not come from a run; evaluate a run: flowexp eval run=DIR"
+            f"{method} needs numbers measured on trained weights, but this model does not come "
+            f"from a run; evaluate a run: flowexp eval run=DIR"
         )
     own = None if model.origin is None else model.origin.calibrations
     folder = (elsewhere or own or FilePath()) / method
@@ -90,18 +90,18 @@ def find_calibration(
     }
     fitting = [candidates[n] for n, reason in reasons.items() if reason is None]
     if not fitting:
-        told = "; ".join(f"{n} {reason}" for n, reason in reasons.items())
-        raise ValueError(f"no calibration in {folder} serves: {told}")
+        listed = "; ".join(f"{n} {reason}" for n, reason in reasons.items())
+        raise ValueError(f"no calibration in {folder} fits: {listed}")
     if len(fitting) > 1:
         names = ", ".join(stored.name for stored in fitting)
         raise ValueError(
-            f"several calibrations in {folder} serve ({names}); choose one with {key}=NAME"
+            f"several calibrations in {folder} fit ({names}); choose one with {key}=NAME"
         )
     return fitting[0]
 
 
 def _is_called(key: str, name: str | None) -> bool:
-    """Whether a file may be chosen by this name; its parts are set apart by ``_`` and ``-``."""
+    """Whether a name selects a file: in full, or up to a ``_`` or ``-``."""
     return name is None or key == name or key.startswith((f"{name}_", f"{name}-"))
 
 
@@ -116,10 +116,10 @@ def _stored_in(folder: FilePath) -> dict[str, StoredCalibration]:
 
 
 def _foreign(model: Model, stored: StoredCalibration, compared: Sequence[str]) -> str | None:
-    """What of the model differs from the one that was measured."""
+    """The differences of the model from the one that was measured."""
     mine = identity_of(model)
     different = [key for key in compared if stored.identity.get(key) != mine[key]]
     if not different:
         return None
-    told = ", ".join(f"{key} {stored.identity.get(key)}, not {mine[key]}" for key in different)
-    return f"was made on {told}"
+    listed = ", ".join(f"{key} {stored.identity.get(key)}, not {mine[key]}" for key in different)
+    return f"was made on {listed}"

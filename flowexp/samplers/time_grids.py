@@ -1,4 +1,4 @@
-"""Time grids that are shaped in t: natural, uniform, inset, quadratic, shifted, given."""
+"""Time grids that are shaped in t: natural, uniform, inset, quadratic, shifted, power, given."""
 
 import math
 from abc import abstractmethod
@@ -11,49 +11,76 @@ from torch import Tensor
 from flowexp.models import Model
 from flowexp.samplers.base import TimeGrid
 
-__all__ = ["Given", "InsetUniform", "Natural", "Quadratic", "Shifted", "TokenShifted", "Uniform"]
+__all__ = [
+    "Given",
+    "InsetUniform",
+    "Natural",
+    "Quadratic",
+    "Shifted",
+    "TokenShifted",
+    "Uniform",
+    "PowerGrid",
+]
+
+_LARGEST_NSR = 200.0
+_SMALLEST_NSR = 0.002
 
 
-class Natural(TimeGrid):
-    """The spacing the field uses on the model's path: uniform in t; EDM's rho = 7 grid on VE.
+class _Ending(TimeGrid):
+    """A grid from the top of the model's range to ``t_end``.
 
     Args:
-        t_end: Where sampling ends, >= 0.
+        t_end: End of sampling, >= 0.
+
+    Raises:
+        ValueError: t_end is negative.
     """
 
     def __init__(self, *, t_end: float = 0.0) -> None:
-        self.t_end = _checked_end(t_end)
+        if not t_end >= 0.0:
+            raise ValueError(f"t_end is {t_end}; expected a time >= 0")
+        self.t_end = float(t_end)
+
+    def span(self, model: Model) -> tuple[float, float]:
+        """Smallest time at which a step may begin, and where sampling starts.
+
+        Raises:
+            ValueError: t_end is not below the model's range.
+        """
+        low, high = model.time_range
+        if self.t_end >= high:
+            raise ValueError(f"t_end is {self.t_end}, not below the start of sampling at t={high}")
+        return max(low, self.t_end), high
+
+
+class Natural(_Ending):
+    """The spacing the field uses on the model's path: uniform in t; EDM's rho = 7 grid on VE.
+
+    Args:
+        t_end: End of sampling, >= 0.
+    """
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times from the top of the model's range."""
-        low, high = _range(model, self.t_end)
+        low, high = self.span(model)
         grid = model.path.schedule.natural_grid(steps, high, self.t_end)
         if float(grid[-2]) < low:
             grid = model.path.schedule.natural_grid(steps, high, low)
             grid[-1] = self.t_end
         return grid
 
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"Natural(t_end={self.t_end})"
 
-
-class _Shaped(TimeGrid):
+class _Shaped(_Ending):
     """``t = t_end + (t_start - t_end) shape(u)`` for u uniform from 1 down to 0.
 
     When the last but one time would fall below the model's range, it is put on its lower end.
     """
-
-    def __init__(self, *, t_end: float) -> None:
-        self.t_end = _checked_end(t_end)
 
     @abstractmethod
     def shape(self, u: Tensor) -> Tensor:
         """An increasing map of [0, 1] onto itself."""
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times from the top of the model's range."""
-        return self.spaced(*_range(model, self.t_end), steps)
+        return self.spaced(*self.span(model), steps)
 
     def spaced(self, low: float, high: float, steps: int) -> Tensor:
         """``steps + 1`` times from ``high``; no step begins below ``low``."""
@@ -70,19 +97,11 @@ class Uniform(_Shaped):
     """Equal steps in t.
 
     Args:
-        t_end: Where sampling ends, >= 0.
+        t_end: End of sampling, >= 0.
     """
 
-    def __init__(self, *, t_end: float = 0.0) -> None:
-        super().__init__(t_end=t_end)
-
     def shape(self, u: Tensor) -> Tensor:
-        """The identity."""
         return u
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"Uniform(t_end={self.t_end})"
 
 
 class InsetUniform(Uniform):
@@ -93,7 +112,7 @@ class InsetUniform(Uniform):
 
     Args:
         margin: Distance of the first time from the end of the path, >= 0; less than one step.
-        t_end: Where sampling ends, >= 0.
+        t_end: End of sampling, >= 0.
 
     Raises:
         ValueError: margin is negative.
@@ -108,15 +127,13 @@ class InsetUniform(Uniform):
         self.margin = float(margin)
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times."""
-        low, high = _range(model, self.t_end)
+        low, high = self.span(model)
         top = min(model.path.schedule.t_max, high + self.margin)
         grid = self.spaced(low, top, steps)
         grid[0] = top - self.margin
         return grid
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"InsetUniform(margin={self.margin}, t_end={self.t_end})"
 
 
@@ -124,21 +141,13 @@ class Quadratic(_Shaped):
     """``t = t_start u^2``: finer steps near the data.
 
     Args:
-        t_end: Where sampling ends, >= 0.
+        t_end: End of sampling, >= 0.
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, appendix D.2 (their CIFAR-10 grid).
     """
 
-    def __init__(self, *, t_end: float = 0.0) -> None:
-        super().__init__(t_end=t_end)
-
     def shape(self, u: Tensor) -> Tensor:
-        """The square."""
         return u**2
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"Quadratic(t_end={self.t_end})"
 
 
 class Shifted(_Shaped):
@@ -148,7 +157,7 @@ class Shifted(_Shaped):
 
     Args:
         shift: s, > 0; 1 is the uniform grid (3 as published for 1024 x 1024 images).
-        t_end: Where sampling ends, >= 0.
+        t_end: End of sampling, >= 0.
 
     Source: Esser et al., Stable Diffusion 3, 2024, arXiv 2403.03206, eq. 23.
     """
@@ -160,11 +169,9 @@ class Shifted(_Shaped):
         self.shift = float(shift)
 
     def shape(self, u: Tensor) -> Tensor:
-        """The shift."""
         return self.shift * u / (1.0 + (self.shift - 1.0) * u)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"Shifted(shift={self.shift}, t_end={self.t_end})"
 
 
@@ -180,7 +187,7 @@ class TokenShifted(_Shaped):
         mu_low: mu there.
         tokens_high: Another, larger number of tokens.
         mu_high: mu there.
-        t_end: Where sampling ends, >= 0.
+        t_end: End of sampling, >= 0.
 
     Raises:
         ValueError: A number is out of range.
@@ -211,11 +218,9 @@ class TokenShifted(_Shaped):
         self.shifted = Shifted(shift=math.exp(self.mu))
 
     def shape(self, u: Tensor) -> Tensor:
-        """The shift."""
         return self.shifted.shape(u)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"TokenShifted(tokens={self.tokens}, mu={self.mu:g}, t_end={self.t_end})"
 
 
@@ -251,19 +256,62 @@ class Given(TimeGrid):
         return torch.tensor(self.values, dtype=torch.float64)
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"Given(values={list(self.values)})"
 
 
-def _checked_end(t_end: float) -> float:
-    if not t_end >= 0.0:
-        raise ValueError(f"t_end is {t_end}; expected a time >= 0")
-    return float(t_end)
+class PowerGrid(TimeGrid):
+    """``t^(1/p)`` falls in equal steps from ``t_start`` to ``t_end``.
 
+    DPM-Solver's ``time_uniform`` is p = 1, its ``time_quadratic`` p = 2.
 
-def _range(model: Model, t_end: float) -> tuple[float, float]:
-    """Smallest time at which a step may begin, and where sampling starts."""
-    low, high = model.time_range
-    if t_end >= high:
-        raise ValueError(f"t_end is {t_end}, not below the start of sampling at t={high}")
-    return max(low, t_end), high
+    Args:
+        p: Exponent, > 0.
+        t_start: Start of sampling; None = the largest time of the model, but not above the one
+            where sigma/alpha = 200, so that log-SNR is finite.
+        t_end: End of sampling, >= 0; None = the smallest time of the model, but not below the
+            one where sigma/alpha = 0.002.
+
+    Raises:
+        ValueError: p is not positive, or a time is negative.
+
+    Source: Lu et al., DPM-Solver, 2022, arXiv 2206.00927, appendix D, and their code.
+    """
+
+    def __init__(
+        self, *, p: float = 1.0, t_start: float | None = None, t_end: float | None = None
+    ) -> None:
+        if not p > 0.0:
+            raise ValueError(f"p is {p}; expected a positive number")
+        for name, value in (("t_start", t_start), ("t_end", t_end)):
+            if value is not None and not value >= 0.0:
+                raise ValueError(f"{name} is {value}; expected a time >= 0 or null")
+        self.p = float(p)
+        self.t_start = t_start
+        self.t_end = t_end
+
+    def times(self, model: Model, steps: int) -> Tensor:
+        """``steps + 1`` times; only the last may lie below the model's range.
+
+        Raises:
+            ValueError: The start is not above the end.
+        """
+        low, high = model.time_range
+        ends = torch.tensor([_LARGEST_NSR, _SMALLEST_NSR], dtype=torch.float64)
+        top, bottom = model.path.schedule.time_at_nsr(ends).clamp(min=low, max=high).tolist()
+        start = top if self.t_start is None else self.t_start
+        end = bottom if self.t_end is None else self.t_end
+        if not end < start:
+            raise ValueError(f"{self!r} ends at t={end}, not below its start at t={start}")
+        grid = self._between(start, end, steps)
+        if end < low and float(grid[-2]) < low:
+            upper = self._between(start, low, steps - 1) if steps > 1 else grid[:1]
+            grid = torch.cat([upper, grid.new_full((1,), end)])
+        return grid
+
+    def _between(self, start: float, end: float, steps: int) -> Tensor:
+        a, b = start ** (1.0 / self.p), end ** (1.0 / self.p)
+        u = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
+        grid = torch.pow(a + (b - a) * u, self.p)
+        # The power may miss the ends by its rounding.
+        grid[0], grid[-1] = start, end
+        return grid

@@ -4,20 +4,18 @@ import math
 from collections.abc import Sequence
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field
 from flowexp.samplers.multistep import (
     Level,
-    LinearRule,
-    MultistepSampler,
+    LinearMultistepSampler,
     Weights,
     first_order,
+    phi,
 )
-from flowexp.samplers.phi_functions import phi
 
 __all__ = ["UniPC"]
 
 
-class UniPC(MultistepSampler):
+class UniPC(LinearMultistepSampler):
     """UniPC-p with B(h) = h (bh1) or exp(h) - 1 (bh2), on data or noise prediction.
 
     With ``h = lambda' - lambda``, ``z = -h`` for data (h for noise), remembered outputs ``D_i`` at
@@ -32,17 +30,15 @@ class UniPC(MultistepSampler):
     step is not corrected.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: Where the steps begin and end.
+        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: p, 1 to 3 (3 for unconditional sampling, 2 under guidance, as published).
         predicts_data: Work with predicted data, else noise.
         exponential: bh2, else bh1.
         corrector: Correct all steps but the last.
         lower_order_final: Let the order fall to 1 towards the end.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: steps < 1, or order is not in 1 .. 3.
+        ValueError: order is not in 1 .. 3.
 
     Source: Zhao et al., UniPC, 2023, arXiv 2302.04867, eq. 3 to 9 and appendix; the 1/2 is from the
     authors' code.
@@ -67,27 +63,13 @@ class UniPC(MultistepSampler):
             lower_order_final=lower_order_final,
             double=double,
         )
-        self._rule = _Unified(
-            predicts_data=predicts_data, exponential=exponential, corrector=corrector
-        )
-
-    def rule(self, field: Field) -> "_Unified":
-        """Weights of remembered outputs by moment equations."""
-        return self._rule
-
-
-class _Unified(LinearRule):
-    """See :class:`UniPC`."""
-
-    def __init__(self, *, predicts_data: bool, exponential: bool, corrector: bool) -> None:
-        super().__init__(predicts_data=predicts_data)
+        self.predicts_data = predicts_data
         self.exponential = exponential
         self.corrector = corrector
 
     def updates(
         self, nodes: Sequence[Level], end: Level, *, last: bool
     ) -> tuple[Weights, Weights | None]:
-        """Predictor and corrector."""
         start = nodes[0]
         base = first_order(start, end, predicts_data=self.predicts_data)
         h = end.lam - start.lam
@@ -108,7 +90,7 @@ class _Unified(LinearRule):
 def _solve(places: Sequence[float], moments: Sequence[float]) -> list[float]:
     """``rho`` with ``sum_j places_j^(i-1) rho_j = moments_i`` for as many i as places.
 
-    By elimination among numbers: a call of a library would cost more than the rest of a step.
+    By elimination on Python floats: a library call would cost more than the rest of a step.
     """
     count = len(places)
     if count <= 1:

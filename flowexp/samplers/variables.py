@@ -38,19 +38,15 @@ class Time(Variable):
     """``u = t``, ``z = x_t``, ``dz/du = v``: the path's own time."""
 
     def value(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The time itself."""
         return t
 
     def time(self, schedule: Schedule, u: Tensor) -> Tensor:
-        """The time itself."""
         return u
 
     def scale(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """One."""
         return torch.ones_like(t)
 
     def slope(self, prediction: Prediction) -> Tensor:
-        """The velocity."""
         return prediction.velocity
 
 
@@ -65,17 +61,13 @@ class NoiseToSignal(Variable):
     """
 
     def value(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """Noise-to-signal ratio."""
         return schedule.nsr(t)
 
     def time(self, schedule: Schedule, u: Tensor) -> Tensor:
-        """The time with this noise-to-signal ratio."""
         return schedule.time_at_nsr(u)
 
     def scale(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """``alpha``."""
         return schedule.coefficients(t).alpha
 
     def slope(self, prediction: Prediction) -> Tensor:
-        """The noise."""
         return prediction.noise

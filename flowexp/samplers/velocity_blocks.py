@@ -18,7 +18,7 @@ __all__ = ["VelocityBlocks", "parse_blocks"]
 
 Velocity = Callable[[Tensor], Tensor]
 Refined = Callable[[Tensor, Tensor], Tensor]
-Block = Callable[[Tensor, Tensor | None, "_Step"], tuple[Tensor, Tensor]]
+Block = Callable[[Tensor, Tensor | None, "_Ends"], tuple[Tensor, Tensor]]
 
 _LETTERS = "HPR"
 
@@ -38,7 +38,7 @@ def parse_blocks(text: str) -> str:
     return letters
 
 
-class _Step(NamedTuple):
+class _Ends(NamedTuple):
     """Velocities at the ends of a step (the model's, the refiner's) and the step's length."""
 
     start: Velocity
@@ -60,7 +60,7 @@ class _Graphs:
 class VelocityBlocks(FixedStepSampler):
     """Heun steps (H), pseudo-corrector steps (P) and refiner steps (R), in any order.
 
-    Each block passes on the state and a velocity c:
+    Each block returns the state and a velocity c:
 
     - H, two model calls: ``d = v(x, t)``, ``d' = v(x + h d, t')``, ``x + h (d + d')/2``, c = d'.
     - P, one call: as H with ``d = c`` (a call where there is no c yet).
@@ -69,27 +69,26 @@ class VelocityBlocks(FixedStepSampler):
       call is given c instead of d, and d is passed on.
 
     A step that reaches t = 0 with a model that is not defined there is Euler's, with the first
-    velocity of its block; ``final_euler`` makes it so with every model. Asked at t = 0, where no
-    noise is left to be told from the data, a model of pictures says ``-x``, and the average of that
-    and the velocity before leaves half of the last step's noise in the picture.
+    velocity of its block; with ``final_euler`` it is for every model. At t = 0, where no noise is
+    left, a model of images predicts the velocity ``-x``; its average with the previous velocity
+    would leave half of the last step's noise in the image.
 
     Args:
+        time_grid, double: See :class:`FixedStepSampler`.
         blocks: Kinds and numbers of steps, such as ``H1P5R3``; their sum is the number of steps.
-        time_grid: Where the steps begin and end.
         refiner: Model whose :meth:`~flowexp.models.Model.predict` takes the condition ``velocity``
             and predicts the corrected one; needed for R.
         stale_refinement: The authors' assembled sampler instead of the paper's form.
-        final_euler: Whether the step that reaches t = 0 is Euler's; null = only where it has to be.
+        final_euler: Whether the step that reaches t = 0 is Euler's; None = only where it must be.
         compile_backend: torch.compile backend (``inductor``) of each kind of block, network and
             update in one graph, so that numbers and order of blocks stay free; None = not compiled.
-        double: Keep the state in float64 between steps, else float32.
 
     Raises:
-        ValueError: The blocks cannot be read, or R is asked for without a refiner.
+        ValueError: The blocks cannot be parsed, or contain R without a refiner.
 
-    Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3 and appendix B. The paper's
-    refiner step is read as above, the newest velocity in and out; their repository has two readings
-    of it, of which ``models_assemble.py``, used for the published numbers, is
+    Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3 and appendix B. The
+    refiner step above is our reading of the paper, the newest velocity in and out; their repository
+    has two versions of it, of which ``models_assemble.py``, used for the published numbers, is
     ``stale_refinement``.
     """
 
@@ -104,6 +103,7 @@ class VelocityBlocks(FixedStepSampler):
         compile_backend: str | None = None,
         double: bool = True,
     ) -> None:
+        self.blocks = blocks
         self.kinds = parse_blocks(blocks)
         super().__init__(steps=len(self.kinds), time_grid=time_grid, double=double)
         if "R" in self.kinds and refiner is None:
@@ -127,10 +127,12 @@ class VelocityBlocks(FixedStepSampler):
                 f"{model.path!r}"
             )
 
+    def describe(self) -> str:
+        return f"{super().describe()}, blocks {self.blocks}"
+
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        """The states after each block."""
         counted = field.model
         refiner = None if self.refiner is None else counted.alongside(self.refiner)
         velocity: Tensor | None = None
@@ -138,7 +140,7 @@ class VelocityBlocks(FixedStepSampler):
         compiled = self._compiled(field, refiner)
         for kind, interval, step in zip(self.kinds, intervals, steps, strict=True):
             if interval.reaches_data and self.ends_in_euler(
-                field, [interval.end], asked=self.final_euler
+                field, [interval.end], final_euler=self.final_euler
             ):
                 z = z + interval.length * self._first_velocity(kind, z, velocity, step)
             elif compiled is None:
@@ -149,7 +151,7 @@ class VelocityBlocks(FixedStepSampler):
 
     def _steps(
         self, field: Field, intervals: Sequence[Interval], refiner: Model | None
-    ) -> list[_Step]:
+    ) -> list[_Ends]:
         conditions = field.conditions
         refined: list[Refined | None] = [None] * (len(intervals) + 1)
         nodes = [intervals[0].start, *(interval.end for interval in intervals)]
@@ -158,7 +160,7 @@ class VelocityBlocks(FixedStepSampler):
             refined = [_refined(at, conditions) for at in refiner.at(times)]
         slopes = [_slope(field, node) for node in nodes]
         return [
-            _Step(slopes[i], slopes[i + 1], refined[i], refined[i + 1], interval.length)
+            _Ends(slopes[i], slopes[i + 1], refined[i], refined[i + 1], interval.length)
             for i, interval in enumerate(intervals)
         ]
 
@@ -166,16 +168,16 @@ class VelocityBlocks(FixedStepSampler):
         blocks: dict[str, Block] = {"H": _heun, "P": _pseudo_corrector, "R": self._refiner_block}
         return blocks[kind]
 
-    def _first_velocity(self, kind: str, z: Tensor, velocity: Tensor | None, step: _Step) -> Tensor:
+    def _first_velocity(self, kind: str, z: Tensor, velocity: Tensor | None, step: _Ends) -> Tensor:
         if kind == "H" or velocity is None:
             return step.start(z)
         if kind == "P" or step.refined_start is None:
             return velocity
         return step.refined_start(z, velocity)
 
-    def _refiner_block(self, x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+    def _refiner_block(self, x: Tensor, c: Tensor | None, step: _Ends) -> tuple[Tensor, Tensor]:
         if step.refined_start is None or step.refined_end is None:
-            raise ValueError("a refiner block was asked for without a refiner")
+            raise ValueError("a refiner block needs a refiner")
         if c is None:
             c = step.start(x)
         d = step.refined_start(x, c)
@@ -189,7 +191,7 @@ class VelocityBlocks(FixedStepSampler):
     def _compiled(
         self, field: Field, refiner: Model | None
     ) -> Callable[[str, Tensor, Tensor | None, Interval], tuple[Tensor, Tensor]] | None:
-        """One graph per kind of block, asked with times as tensors so that it serves every step."""
+        """One graph per kind of block, with times as tensors so that it works for every step."""
         if self.compile_backend is None:
             return None
         counted = field.model
@@ -228,23 +230,21 @@ class VelocityBlocks(FixedStepSampler):
             h: Tensor,
             conditions: dict[str, Tensor | None],
         ) -> tuple[Tensor, Tensor]:
-            ends = [_asked(model, t, conditions) for t in (start, end)]
+            ends = [_velocity_at(model, t, conditions) for t in (start, end)]
             if refiner is None:
-                return block(x, c, _Step(ends[0], ends[1], None, None, h))
-            refined = [_asked_with_velocity(refiner, t, conditions) for t in (start, end)]
-            return block(x, c, _Step(ends[0], ends[1], refined[0], refined[1], h))
+                return block(x, c, _Ends(ends[0], ends[1], None, None, h))
+            refined = [_refined_at(refiner, t, conditions) for t in (start, end)]
+            return block(x, c, _Ends(ends[0], ends[1], refined[0], refined[1], h))
 
         return graph
 
 
 # Closures of a graph are made here: annotations inside a compiled function would break it.
-def _asked(model: Model, t: Tensor, conditions: Mapping[str, Tensor | None]) -> Velocity:
+def _velocity_at(model: Model, t: Tensor, conditions: Mapping[str, Tensor | None]) -> Velocity:
     return lambda x: model.velocity(x, t, **conditions)
 
 
-def _asked_with_velocity(
-    refiner: Model, t: Tensor, conditions: Mapping[str, Tensor | None]
-) -> Refined:
+def _refined_at(refiner: Model, t: Tensor, conditions: Mapping[str, Tensor | None]) -> Refined:
     return lambda x, v: refiner.velocity(x, t, velocity=v, **conditions)
 
 
@@ -256,11 +256,11 @@ def _refined(evaluate: Evaluation, conditions: Mapping[str, Tensor | None]) -> R
     return lambda z, v: evaluate(z, velocity=v, **conditions).velocity
 
 
-def _heun(x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+def _heun(x: Tensor, c: Tensor | None, step: _Ends) -> tuple[Tensor, Tensor]:
     return _pseudo_corrector(x, step.start(x), step)
 
 
-def _pseudo_corrector(x: Tensor, c: Tensor | None, step: _Step) -> tuple[Tensor, Tensor]:
+def _pseudo_corrector(x: Tensor, c: Tensor | None, step: _Ends) -> tuple[Tensor, Tensor]:
     first = step.start(x) if c is None else c
     second = step.end(x + step.h * first)
     return x + step.h * (0.5 * (first + second)), second

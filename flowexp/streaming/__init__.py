@@ -2,7 +2,7 @@
 
 from flowexp.streaming.batch import StreamBatch, lcm_scalings
 from flowexp.streaming.frames import FolderFrames, FrameSource, SyntheticFrames
-from flowexp.streaming.pipeline import StreamOutput, StreamReport, run_stream
+from flowexp.streaming.loop import StreamOutput, StreamReport, run_stream
 from flowexp.streaming.residual_guidance import (
     FullNegative,
     NoNegative,

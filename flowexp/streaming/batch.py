@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowexp.models import Evaluation, Model
 from flowexp.networks.base import NO_LABEL
+from flowexp.pipeline import Pipeline
 from flowexp.seeding import generator
 from flowexp.streaming.residual_guidance import NoNegative, ResidualGuidance
 
@@ -22,7 +23,7 @@ def lcm_scalings(
     """``c_skip = sd^2/(u^2 + sd^2)`` and ``c_out = u/sqrt(u^2 + sd^2)`` with ``u = scaling T``.
 
     Args:
-        labels: T, the discrete times that a latent consistency model is told, 0 to 999.
+        labels: T, the discrete times of a latent consistency model, 0 to 999.
         sigma_data: sd.
         scaling: Factor of T.
 
@@ -45,16 +46,15 @@ class StreamBatch:
     frame: batched and one by one (:meth:`sequential`) are equal.
 
     Every call takes ``group`` new frames, advances those of the n - 1 calls before by a stage, and
-    finishes the oldest. The first n - 1 calls finish nothing; :meth:`flush` finishes what is left.
+    finishes the oldest. The first n - 1 calls finish nothing; :meth:`flush` finishes the rest.
 
     The virtual noise s of the residual guidance follows the recursion of the reference,
     ``s' = n' + (a'/b') (c_out (D + (b s - x)/a) + c_skip b s)``, which needs no frame to be kept;
     for c_skip = 0, c_out = 1 it equals ``(x' - a' frame) / b'``.
 
     Args:
-        model: Any model; conditions are handed through to it.
+        pipeline: Model, shape of a frame (C, H, W) and device; its sampler is not used.
         times: t_0 > t_1 > ..., within the model's range, where alpha is positive.
-        frame_shape: Shape of one frame, (C, H, W).
         guidance: The negative side; None = no guidance.
         seed: Decides the noises: n_i is drawn from (seed, "stream", i).
         noise: The noises themselves, (n, C, H, W), in place of the seed.
@@ -65,11 +65,10 @@ class StreamBatch:
         conditions: One row each, for all frames, such as ``labels`` (1,).
         negative: The same for the negative side; None = without labels.
         dtype: Of the states.
-        device: Of the states.
 
     Raises:
         ValueError: The times do not decrease or lie where nothing is left of the frame or the model
-            is not defined, or a sequence is of another length.
+            is not defined, or a sequence has another length.
 
     Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.1 and eq. 1 to 7;
     their code draws new noise where it does not batch, so that its two modes differ.
@@ -77,10 +76,9 @@ class StreamBatch:
 
     def __init__(
         self,
-        model: Model,
+        pipeline: Pipeline,
         *,
         times: Sequence[float],
-        frame_shape: Sequence[int],
         guidance: ResidualGuidance | None = None,
         seed: int = 0,
         noise: Tensor | None = None,
@@ -91,9 +89,8 @@ class StreamBatch:
         conditions: Conditions | None = None,
         negative: Conditions | None = None,
         dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
     ) -> None:
-        self.model = model
+        self.model = model = pipeline.model
         self.guidance = NoNegative() if guidance is None else guidance
         self.times = _checked_times(model, times)
         self.stages = len(self.times)
@@ -101,8 +98,8 @@ class StreamBatch:
             raise ValueError(f"group is {group}; expected at least 1")
         self.group = group
         self.add_noise = add_noise
-        self.frame_shape = tuple(frame_shape)
-        self.dtype, self.device = dtype, torch.device(device)
+        self.frame_shape = pipeline.shape
+        self.dtype, self.device = dtype, torch.device(pipeline.device)
         drawn = _noises(seed, self.stages, self.frame_shape) if noise is None else noise
         if drawn.shape != (self.stages, *self.frame_shape):
             raise ValueError(
@@ -126,7 +123,7 @@ class StreamBatch:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the frames under way."""
+        """Discard the frames in progress."""
         waiting = (self.stages - 1) * self.group
         self.states = torch.zeros(waiting, *self.frame_shape, dtype=self.dtype, device=self.device)
         self.virtual_noise = torch.zeros_like(self.states)
@@ -146,20 +143,20 @@ class StreamBatch:
         return finished
 
     def flush(self) -> list[Tensor]:
-        """The results of all frames under way, oldest first; the stream may go on after it."""
+        """The results of all frames in progress, oldest first; the stream may go on after it."""
         waiting, self._in_flight = self._in_flight, 0
         if waiting == 0:
             return []
         shape = (self.group, *self.frame_shape)
         blank = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        # Of a short stream, the oldest frame has not reached the last stage yet.
+        # In a short stream, the oldest frame has not reached the last stage yet.
         for _ in range(self.stages - 1 - waiting):
             self.step(blank)
         return [self.step(blank) for _ in range(waiting)]
 
     @torch.inference_mode()
     def step(self, frames: Tensor) -> Tensor:
-        """One call: what leaves the last stage, in the first n - 1 calls nothing of use."""
+        """One call: the output of the last stage, meaningless in the first n - 1 calls."""
         if tuple(frames.shape) != (self.group, *self.frame_shape):
             raise ValueError(
                 f"frames have shape {tuple(frames.shape)}; expected "
@@ -201,16 +198,17 @@ class StreamBatch:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``xhat``, the guided data prediction and the virtual noise of some stages, one call."""
         rows = slice(first * self.group, last * self.group)
-        asked = max(0, min(last, self.guidance.negative_stages(self.stages)) - first) * self.group
-        batch = torch.cat([x, x[:asked]]) if asked else x
+        negatives = max(0, min(last, self.guidance.negative_stages(self.stages)) - first)
+        extra = negatives * self.group
+        batch = torch.cat([x, x[:extra]]) if extra else x
         self.evaluations += len(batch)
-        prediction = self._evaluation(first, last)(batch, **self._conditions_of(len(x), asked))
+        prediction = self._evaluation(first, last)(batch, **self._conditions_of(len(x), extra))
         data = prediction.data[: len(x)]
         alpha, sigma = self._alpha[rows], self._sigma[rows]
         if self.guidance.is_on:
             if self.guidance.uses_virtual_noise:
-                if asked:
-                    s = torch.cat([prediction.noise[len(x) :], s[asked:]])
+                if extra:
+                    s = torch.cat([prediction.noise[len(x) :], s[extra:]])
                 negative = (x - sigma * (self.guidance.delta * s)) / alpha
             else:
                 negative = prediction.data[len(x) :]

@@ -1,4 +1,4 @@
-"""Where the frames of a stream come from."""
+"""Sources of frames for a stream."""
 
 import math
 import time
@@ -22,16 +22,16 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 class FrameSource(ABC):
-    """A camera, or what stands for one: frames one after the other."""
+    """A camera or a replacement: frames one after the other."""
 
     @abstractmethod
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         """Frames (C, H, W), float32 in [-1, 1], of the shape of the data set's pictures.
 
-        The iterator may take its time between two frames; it is asked from a thread of its own.
+        The iterator may block between two frames; it runs in a thread of its own.
 
         Args:
-            dataset: What the model was trained on.
+            dataset: The training data of the model.
 
         Raises:
             UsageError: There are no frames, or the data set holds no pictures.
@@ -52,7 +52,6 @@ class FolderFrames(FrameSource):
         self.root = Path(root).expanduser()
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
-        """One frame per picture."""
         channels, height, width = _picture_shape(dataset)
         if not self.root.is_dir():
             raise UsageError(
@@ -99,7 +98,6 @@ class SyntheticFrames(FrameSource):
         self.fps = fps
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
-        """``count`` frames."""
         _picture_shape(dataset)
         return self._moving((dataset.heldout() or dataset.train()).images)
 

@@ -1,8 +1,8 @@
-"""What guidance a stream has, and what its negative side costs.
+"""The guidance of a stream, and the cost of its negative side.
 
 With the conditional noise prediction e_c and a negative one, ``e = e_neg + w (e_c - e_neg)``. The
 residual forms take for e_neg the virtual noise s: the noise that leads from the state straight back
-to the frame, ``s = (x - alpha x_frame) / sigma``, which no network has to be asked for.
+to the frame, ``s = (x - alpha x_frame) / sigma``, which needs no network evaluation.
 
 Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.2.
 """
@@ -43,7 +43,7 @@ class ResidualGuidance(ABC):
 
     @abstractmethod
     def negative_stages(self, stages: int) -> int:
-        """For how many of the stages, from the first on, the network is asked once more."""
+        """Number of stages, from the first on, with a second network evaluation."""
 
 
 class NoNegative(ResidualGuidance):
@@ -55,7 +55,6 @@ class NoNegative(ResidualGuidance):
         super().__init__(scale=1.0)
 
     def negative_stages(self, stages: int) -> int:
-        """None."""
         return 0
 
 
@@ -72,7 +71,6 @@ class FullNegative(ResidualGuidance):
         super().__init__(scale=scale)
 
     def negative_stages(self, stages: int) -> int:
-        """All, if the guidance is on."""
         return stages if self.is_on else 0
 
 
@@ -87,7 +85,6 @@ class SelfNegative(ResidualGuidance):
     uses_virtual_noise = True
 
     def negative_stages(self, stages: int) -> int:
-        """None."""
         return 0
 
 
@@ -102,5 +99,4 @@ class OneTimeNegative(ResidualGuidance):
     uses_virtual_noise = True
 
     def negative_stages(self, stages: int) -> int:
-        """The first, if the guidance is on."""
         return 1 if self.is_on else 0

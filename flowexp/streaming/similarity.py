@@ -30,8 +30,8 @@ class SimilarityFilter:
     """Decides frame by frame whether a frame is skipped; it remembers the last one that was not.
 
     A frame is processed if ``p < u`` with the skip probability p and a uniform u. A frame that
-    would be skipped is processed all the same when more than ``max_skip`` frames were skipped since
-    the last time this happened; frames processed in between do not count back. Identical frames
+    would be skipped is still processed when more than ``max_skip`` frames were skipped since the
+    last time this happened; frames processed in between do not reset that count. Identical frames
     are therefore skipped ``max_skip + 1`` times between two that are processed.
 
     Args:
@@ -54,7 +54,7 @@ class SimilarityFilter:
         self._reference: Tensor | None = None
 
     def reset(self) -> None:
-        """Forget the stream that was seen."""
+        """Start a new stream."""
         self.skipped = 0
         self._reference = None
 

@@ -1,4 +1,4 @@
-"""Threads that hand things to each other, and what happens when one of them fails."""
+"""Threads that pass items to each other and fail together."""
 
 import queue
 import threading
@@ -15,15 +15,15 @@ _GRACE = 5.0
 
 
 class _StoppedError(Exception):
-    """Another thread failed; there is nothing left to do."""
+    """Another thread failed."""
 
 
 class Channel(Generic[T]):
     """A bounded queue with an end, for one thread that puts and one that takes.
 
     Args:
-        size: How many things may wait; who puts more, waits.
-        stop: Set when any thread fails; whoever waits then is released by an exception.
+        size: How many items may wait; :meth:`put` blocks while it is full.
+        stop: Set when any thread fails; waiting threads then get an exception.
     """
 
     def __init__(self, size: int, stop: threading.Event) -> None:
@@ -31,11 +31,11 @@ class Channel(Generic[T]):
         self._stop = stop
 
     def put(self, item: T) -> None:
-        """Add a thing, once there is room."""
+        """Add an item, once there is room."""
         self._put((item,))
 
     def close(self) -> None:
-        """Say that nothing more will come."""
+        """Mark the end."""
         self._put(None)
 
     def _put(self, item: tuple[T] | None) -> None:
@@ -59,10 +59,10 @@ class Channel(Generic[T]):
 
 
 class Worker:
-    """A thread that lives as long as a ``with`` block, whose failure is the block's failure.
+    """A thread for the duration of a ``with`` block, which fails if the thread does.
 
     Args:
-        action: What it does.
+        action: The work of the thread.
         stop: Set when it fails, and when the block fails.
     """
 
@@ -93,7 +93,7 @@ class Worker:
     ) -> None:
         if error is not None:
             self._stop.set()
-        # After a failure, a thread that waits for a camera is not waited for.
+        # After a failure, do not wait long for a thread that is blocked by a camera.
         self._thread.join(None if error is None else _GRACE)
         if self._error is not None and (error is None or isinstance(error, _StoppedError)):
             raise self._error from None

@@ -1,4 +1,4 @@
-"""What a budget makes of a recipe: the same choices with less data, network and time."""
+"""Budgets: the same recipe with less data, network and time."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,17 +9,17 @@ from flowexp.errors import UsageError
 
 __all__ = ["Budget", "selected_group"]
 
-# Kept by a budget: the length itself is changed on its own, and is what the others are scaled by.
+# The length is scaled on its own; all other spans are scaled with it.
 _LENGTH = "trainer.max_kimg"
 _CHECKPOINTS = "trainer.checkpoint_kimg"
 _BETWEEN_CHECKPOINTS = 0.1
-# As EDM's ramp-up has it: an average reaches back over a twentieth of what was seen.
+# As in EDM's ramp-up: the half-life is at most a twentieth of the images seen.
 _HALF_LIFE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How recipes are made affordable, written once for all tables; see ``conf/budget``.
+    """How recipes are made affordable, for all tables; see ``conf/budget``.
 
     Args:
         name: Option of the group ``budget``.
@@ -31,7 +31,7 @@ class Budget:
         num_samples: Samples of an evaluation; None = as published.
         repeats: Disjoint ranges of seeds an evaluation takes; None = as published.
         max_pairs: Most pairs of a pair set; None = no limit.
-        metric: Metric of the publication -> what is measured in its place.
+        metric: Metric of the publication -> the metric measured in its place.
         train: Overrides of every training.
         eval: Overrides of every evaluation.
         when: ``group=option|option`` -> overrides of trainings that chose one of the options;
@@ -98,11 +98,7 @@ class Budget:
         return (*overrides, *self._lengths(config))
 
     def pairs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
-        """Overrides that make a pair set affordable.
-
-        Args:
-            config: Plain config of the command as published.
-        """
+        """Overrides that make a pair set affordable."""
         num = config.get("num")
         if self.max_pairs is None or not isinstance(num, int) or num <= self.max_pairs:
             return ()
@@ -138,7 +134,7 @@ def _shortened(key: str, value: float, *, length: float, wanted: float) -> float
 
 
 def selected_group(override: str) -> str:
-    """What stands before the first ``=``: the group, if the override selects one."""
+    """The text before the first ``=``: the group, if the override selects one."""
     return override.partition("=")[0].strip()
 
 

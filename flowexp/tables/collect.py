@@ -1,18 +1,18 @@
-"""What finished jobs measured, put into the rows of a table or the arms of a claim."""
+"""Collecting the results of finished jobs into the rows of a table or the arms of a claim."""
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowexp.tables.jobs import Job
-from flowexp.tables.planned_rows import Evaluations, PlannedRow
+from flowexp.tables.jobs import TableJob
+from flowexp.tables.planned_rows import PlannedRow, Scoring, all_jobs
 from flowexp.tables.progress import state_of
-from flowexp.tables.results import ClaimResult, Measured, RowResult, TableResult
-from flowexp.tables.specs import ClaimFile, TableFile
+from flowexp.tables.results import ClaimResult, Measurement, RowResult, TableResult
+from flowexp.tables.syntax import ClaimFile, TableFile
 
 if TYPE_CHECKING:
     from flowexp.metrics.protocol import MetricRecord
@@ -25,7 +25,7 @@ _TRAINING_SET = "training set"
 
 @dataclass(frozen=True)
 class _Score:
-    """What one evaluation job measured: a record for each range of seeds, and its cost."""
+    """The result of an evaluation job: a record for each range of seeds, and its NFE."""
 
     records: "tuple[MetricRecord, ...]"
     nfe: float
@@ -37,23 +37,13 @@ class _Score:
 
 
 def table_result(
-    table: TableFile, rows: Sequence[PlannedRow], *, evaluations: Evaluations, budget: str
+    table: TableFile, rows: Sequence[PlannedRow], *, scoring: Scoring, budget: str
 ) -> TableResult:
-    """The table as far as it is measured.
-
-    Args:
-        table: The file.
-        rows: Its planned rows.
-        evaluations: How they were scored.
-        budget: Name of the budget.
-    """
-    found = tuple(_row(row, table, evaluations) for row in rows)
+    """The table as far as it is measured."""
+    found = tuple(_row(row, table, scoring) for row in rows)
+    stated = table.model_dump(include={"name", "title", "source", "metric", "protocol"})
     return TableResult(
-        name=table.name,
-        title=table.title,
-        source=table.source,
-        metric=table.metric,
-        protocol=table.protocol,
+        **stated,
         budget=budget,
         rows=found,
         hardware=_hardware(rows),
@@ -62,13 +52,7 @@ def table_result(
 
 
 def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -> ClaimResult:
-    """The claim with its verdict, as far as it is measured.
-
-    Args:
-        claim: The file.
-        rows: Its planned arms.
-        budget: Name of the budget.
-    """
+    """The claim with its verdict, as far as it is measured."""
     from flowexp.tables.claims import verdict
 
     arms = tuple(_row(row, None, None) for row in rows)
@@ -78,15 +62,11 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
     if rows and len(measured) == len(rows):
         found = verdict(measured, direction=claim.direction)
         word, statistic, p_value = found.word, found.statistic, found.p_value
+    kept = {"name", "title", "source", "published", "direction", "test"}
     return ClaimResult(
-        name=claim.name,
-        title=claim.title,
-        source=claim.source,
-        published=claim.published,
+        **claim.model_dump(include=kept),
         arms=arms,
-        direction=claim.direction,
         verdict=word,
-        test=claim.test,
         statistic=statistic,
         p_value=p_value,
         budget=budget,
@@ -94,10 +74,15 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
     )
 
 
-def _row(row: PlannedRow, table: TableFile | None, evaluations: Evaluations | None) -> RowResult:
+def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> RowResult:
     spec, measured = row.spec, None
     mismatch: tuple[str, ...] = ()
-    failed = [job for target in row.targets for job in target.ancestry() if _failed(job)]
+    failed = [
+        job
+        for target in row.targets
+        for job in target.ancestry()
+        if state_of(job).status == "failed"
+    ]
     status: Literal["done", "missing", "failed"] = "failed" if failed else "missing"
     if all(job.is_done() for job in row.targets):
         protocol = {} if table is None else table.protocol
@@ -105,8 +90,8 @@ def _row(row: PlannedRow, table: TableFile | None, evaluations: Evaluations | No
         scores = [_score(job) for job in row.evaluations]
         measured = _measured(row, scores, minimum=minimum)
         status = "done"
-        if table is not None and evaluations is not None and spec.published is not None:
-            mismatch = tuple(_mismatches(row, table, evaluations, scores[0].records[0]))
+        if table is not None and scoring is not None and spec.published is not None:
+            mismatch = tuple(_mismatches(row, table, scoring, scores[0].records[0]))
     return RowResult(
         label=spec.label,
         published=spec.published,
@@ -122,23 +107,16 @@ def _row(row: PlannedRow, table: TableFile | None, evaluations: Evaluations | No
     )
 
 
-def _failed(job: Job) -> bool:
-    return state_of(job).status == "failed"
-
-
-def _score(job: Job) -> _Score:
+def _score(job: TableJob) -> _Score:
     from flowexp.metrics.protocol import MetricRecord
 
     content = json.loads((job.directory / "results.json").read_text())["evaluations"]
-    records = tuple(MetricRecord.from_dict(_record(e["records"][0])) for e in content)
+    stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
+    records = tuple(map(MetricRecord.from_dict, stored))
     return _Score(records, statistics.fmean(float(e["nfe"]) for e in content))
 
 
-def _record(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key != "key"}
-
-
-def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measured:
+def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
     values = [score.value(minimum=minimum) for score in scores]
     first = scores[0].records[0]
     title, floor = first.title, first.extra.get("floor")
@@ -147,7 +125,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
         base = ", ".join(row.spec.relative_to or ()) or "the sampler as it is"
         title, floor = f"{title}, relative to {base}", None
-    return Measured(
+    return Measurement(
         values=tuple(values),
         mean=statistics.fmean(values),
         spread=statistics.stdev(values) if len(values) > 1 else math.nan,
@@ -157,7 +135,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         protocol=first.to_dict()["protocol"],
         n_gen=first.protocol.n_gen,
         nfe=statistics.fmean(score.nfe for score in scores),
-        seconds=sum(_facts(job).get("seconds", 0.0) for job in _ancestry(row.targets)),
+        seconds=sum(_facts(job).get("seconds", 0.0) for job in all_jobs([row])),
         device=first.protocol.device or "",
         floor=floor,
         notice=first.protocol.notice,
@@ -165,22 +143,22 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
 
 
 def _mismatches(
-    row: PlannedRow, table: TableFile, evaluations: Evaluations, record: "MetricRecord"
+    row: PlannedRow, table: TableFile, scoring: Scoring, record: "MetricRecord"
 ) -> list[str]:
-    """What the publication states and the measurement does not keep, one phrase each."""
+    """Differences of the measurement from the published protocol, one phrase each."""
     published = replace(record.protocol, **_stated(row, table, record))
     found = published.differences(record.protocol)
     if record.name != table.metric:
         found.insert(0, f"metric: {table.metric} and {record.name}")
     repetitions = table.protocol.get("repetitions")
-    if repetitions not in (None, evaluations.repeats):
+    if repetitions not in (None, scoring.repeats):
         reported = table.protocol.get("reported") or "value"
-        found.append(f"repetitions: {reported} of {repetitions} and {evaluations.repeats}")
+        found.append(f"repetitions: {reported} of {repetitions} and {scoring.repeats}")
     return found
 
 
 def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[str, Any]:
-    """Fields of the protocol that the table states; what it leaves open is no difference."""
+    """Fields of the protocol that the table states; others cannot differ."""
     from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE
 
     protocol, stated = table.protocol, {}
@@ -194,31 +172,26 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     if run is not None and run.choices.get("dataset") != row.dataset:
         stated["reference"] = row.dataset
     weights = protocol.get("weights")
-    # What an evaluation does to the weights is the row's own subject.
+    # A row may be about what an evaluation does to the weights.
     if weights is not None and (record.protocol.ema or "").partition(",")[0] != weights:
         stated["ema"] = weights
     return stated
 
 
-def _ancestry(targets: Iterable[Job]) -> list[Job]:
-    found = {job.identity: job for target in targets for job in target.ancestry()}
-    return list(found.values())
-
-
-def _facts(job: Job) -> dict[str, Any]:
-    """What the marker of a finished job says, or nothing."""
+def _facts(job: TableJob) -> dict[str, Any]:
+    """The content of a finished job's marker; empty for other jobs."""
     return dict(json.loads(Path(job.done_file).read_text())) if job.is_done() else {}
 
 
 def _hardware(rows: Sequence[PlannedRow]) -> str:
-    jobs = _ancestry(target for row in rows for target in row.targets)
+    jobs = all_jobs(rows)
     return "; ".join(dict.fromkeys(str(_facts(j)["hardware"]) for j in jobs if j.is_done()))
 
 
 def _versions(rows: Sequence[PlannedRow]) -> dict[str, str]:
-    """Package versions of the finished jobs; several of one package stand side by side."""
+    """Package versions of the finished jobs; several of one package are all listed."""
     found: dict[str, dict[str, None]] = {}
-    for job in _ancestry(target for row in rows for target in row.targets):
+    for job in all_jobs(rows):
         for package, version in _facts(job).get("versions", {}).items():
             found.setdefault(package, {})[version] = None
     return {package: ", ".join(versions) for package, versions in found.items()}

@@ -1,4 +1,4 @@
-"""Jobs are run in waves, each once however many tables want it, and found again when they are done.
+"""Running jobs in waves; a job that several tables need is run once and found again.
 
 A job holds the lock of its directory while it runs. Its command inherits the lock: if the table is
 killed, a command that survives keeps it, and the next table waits for that command instead of
@@ -6,6 +6,7 @@ starting a second one in the same directory.
 """
 
 import datetime
+import json
 import os
 import subprocess
 import sys
@@ -16,17 +17,17 @@ from typing import Any
 
 import yaml
 
-from flowexp.tables.jobs import Job, rewritten, token
+from flowexp.tables.jobs import TableJob, rewritten, token
 
 __all__ = ["JobTask", "execute", "hardware", "run_job"]
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 
 _PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
-# A job that is alone in its allocation starts its own ranks; these would make it wait for others.
+# A job alone in its allocation starts its own ranks; with these set it would wait for others.
 _ALONE = "1"
 _SLURM_COUNT = "SLURM_NTASKS"
-# What the libraries that PyTorch and NumPy compute with read when they are loaded.
+# Read by the libraries behind PyTorch and NumPy when they are loaded.
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -37,20 +38,22 @@ _THREADS = (
 )
 
 
-def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> list[Job]:
-    """Run what is missing, wave by wave; a failed job stops only those that need it.
+def execute(
+    jobs: Sequence[TableJob], launch: Launch, *, targets: Iterable[TableJob]
+) -> list[TableJob]:
+    """Run the missing jobs, wave by wave; a failed job stops only those that need it.
 
     Args:
         jobs: All jobs.
         launch: Runs one job for each list of overrides ``[job=<identity>]``; returns when all have
             ended, with whether each is done.
-        targets: Those whose results are wanted.
+        targets: Those whose results are needed.
 
     Returns:
-        Those that failed here; their directories may tell of a later attempt of another table.
+        Those that failed here; another table may have tried them again since.
     """
     waiting = _missing(jobs, targets)
-    failed: list[Job] = []
+    failed: list[TableJob] = []
     while True:
         ready = [job for job in waiting if all(parent.is_done() for parent in job.needs)]
         if not ready:
@@ -60,11 +63,11 @@ def execute(jobs: Sequence[Job], launch: Launch, *, targets: Iterable[Job]) -> l
         waiting = [job for job in waiting if job not in ready]
 
 
-def _missing(jobs: Sequence[Job], targets: Iterable[Job]) -> list[Job]:
-    """Jobs that a wanted result still needs."""
+def _missing(jobs: Sequence[TableJob], targets: Iterable[TableJob]) -> list[TableJob]:
+    """The jobs that the targets still need."""
     wanted: set[str] = set()
 
-    def want(job: Job) -> None:
+    def want(job: TableJob) -> None:
         if job.identity not in wanted and not job.is_done():
             wanted.add(job.identity)
             for parent in job.needs:
@@ -76,18 +79,18 @@ def _missing(jobs: Sequence[Job], targets: Iterable[Job]) -> list[Job]:
 
 
 class JobTask:
-    """What a launcher calls for each job, here or on another computer; it can be pickled.
+    """The task that a launcher runs for each job, here or on another computer; it can be pickled.
 
-    A job is told as many threads as the process that made this object, and nothing where that was
-    told nothing: joblib and Ray would each choose another number, and with it another order of
-    sums.
+    A job gets the numbers of threads that are set in the process that made this object, and none
+    where none is set: joblib and Ray would each choose another number, and thereby another order
+    of sums.
 
     Args:
         jobs: Jobs by identity.
-        folder: Where relative directories start.
+        folder: Base of relative directories.
     """
 
-    def __init__(self, jobs: Mapping[str, Job], *, folder: Path) -> None:
+    def __init__(self, jobs: Mapping[str, TableJob], *, folder: Path) -> None:
         self.jobs = dict(jobs)
         self.folder = folder
         self.threads = {name: os.environ.get(name) for name in _THREADS}
@@ -100,7 +103,7 @@ class JobTask:
             self._set_threads()
             return run_job(job)
         except Exception as error:
-            # Launchers differ in what they make of an exception; the others are to go on.
+            # Launchers treat exceptions differently; the other jobs must go on.
             print(f"flowexp: {job.title}: {error}", file=sys.stderr, flush=True)
             return False
 
@@ -112,8 +115,8 @@ class JobTask:
                 os.environ[name] = value
 
 
-def run_job(job: Job) -> bool:
-    """Run a job unless it is done; wait if another process is at it, and take what came of it.
+def run_job(job: TableJob) -> bool:
+    """Run a job unless it is done; wait if another process is running it, and use its result.
 
     Returns:
         Whether it is done now.
@@ -122,11 +125,11 @@ def run_job(job: Job) -> bool:
     from flowexp.tables.progress import state_of
 
     job.directory.mkdir(parents=True, exist_ok=True)
-    asked = time.time()
+    requested = time.time()
     with locked(job.directory / "job.lock") as lock:
         if job.is_done():
             return True
-        if state_of(job, since=asked).status == "failed":
+        if state_of(job, since=requested).status == "failed":
             return False
         _prepare(job)
         started = time.time()
@@ -138,8 +141,8 @@ def run_job(job: Job) -> bool:
         return code == 0
 
 
-def _prepare(job: Job) -> None:
-    """The recipe the command starts from, and nothing left of an attempt that did not end."""
+def _prepare(job: TableJob) -> None:
+    """Write the recipe of the command and remove what an unfinished attempt left."""
     from flowexp.files import write_json, write_text
 
     if job.verb == "eval":
@@ -153,8 +156,8 @@ def _prepare(job: Job) -> None:
     _note(job, status="running")
 
 
-def _command(job: Job, lock: int) -> int:
-    """Run the command, with its words in the log; the exit code."""
+def _command(job: TableJob, lock: int) -> int:
+    """Run the command with its output in the log; returns the exit code."""
     command = [sys.executable, "-m", "flowexp", *job.arguments()]
     environment = dict(os.environ)
     if environment.get(_SLURM_COUNT) == _ALONE:
@@ -173,14 +176,14 @@ def _command(job: Job, lock: int) -> int:
         try:
             return process.wait()
         except BaseException:
-            # A training that is asked to stop writes a checkpoint first.
+            # A training that gets SIGTERM writes a checkpoint first.
             process.terminate()
             process.wait()
             _note(job, status="stopped")
             raise
 
 
-def _mark_done(job: Job, *, seconds: float) -> None:
+def _mark_done(job: TableJob, *, seconds: float) -> None:
     from flowexp.files import write_json
     from flowexp.runs.manifest import package_versions
 
@@ -199,17 +202,15 @@ def _mark_done(job: Job, *, seconds: float) -> None:
     job.status_file.unlink(missing_ok=True)
 
 
-def _note(job: Job, *, status: str, code: int | None = None) -> None:
+def _note(job: TableJob, *, status: str, code: int | None = None) -> None:
     from flowexp.files import write_json
 
     content = {"status": status, "since": time.time(), "process": os.getpid(), "code": code}
     write_json(job.status_file, content)
 
 
-def hardware(job: Job) -> str:
+def hardware(job: TableJob) -> str:
     """The processor here, and the accelerators that the training of the job found."""
-    import json
-
     from flowexp.runs.manifest import processor
 
     manifest = (job.run or job).directory / "manifest.json"

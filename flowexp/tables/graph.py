@@ -3,20 +3,28 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from flowexp.config.check import Checked, check
+from flowexp.config.override_text import override
 from flowexp.config.overrides import in_full
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.tables.budgets import Budget
-from flowexp.tables.jobs import Job, identity_of, override, rewritten, significant, token
-from flowexp.tables.planned_rows import Evaluations, PlannedRow
-from flowexp.tables.specs import JobSpec, RowSpec
+from flowexp.tables.jobs import (
+    TableJob,
+    directories,
+    identity_of,
+    rewritten,
+    significant,
+    token,
+)
+from flowexp.tables.planned_rows import Circumstances, PlannedRow, Scoring
+from flowexp.tables.syntax import Arm, JobSpec, Row
 
 __all__ = ["Planner"]
 
@@ -25,133 +33,108 @@ __all__ = ["Planner"]
 class _Training:
     """A planned job of a file, whether a budget changed it, and its data as published."""
 
-    job: Job
+    job: TableJob
     scaled: bool
     dataset: str
+
+
+class _NotPlannedError(Exception):
+    """A command is not sound; its problems have been noted."""
 
 
 @dataclass
 class Planner:
     """Plans rows and checks every command line; nothing is run, and no data is read.
 
-    A command that starts from a run which is not there yet is checked against a stand-in: a folder
-    with the config which that run will have.
+    A command that starts from a run which does not exist yet is checked against a stand-in: a
+    folder with the config which that run will have.
 
     Args:
         name: Name of the table or claim, for loggers.
-        root: Folder of all jobs.
-        budget: What is made of the recipes.
-        extra: Verb -> overrides that the user adds.
-        config_dir: Folder with further groups, or None.
+        specs: Its jobs by name.
+        scoring: How its rows are scored.
+        budget: How recipes are made affordable, and the training seeds.
+        given: The user's choices.
     """
 
     name: str
-    root: Path
+    specs: Mapping[str, JobSpec]
+    scoring: Scoring
     budget: Budget
-    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    config_dir: str | None = None
+    given: Circumstances
 
     def __post_init__(self) -> None:
         self.problems: list[Problem] = []
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, TableJob] = {}
         self._trainings: dict[tuple[str, int], _Training | None] = {}
         self._checked: dict[tuple[str, ...], Checked] = {}
 
-    def rows(
-        self,
-        specs: Sequence[RowSpec],
-        jobs: Mapping[str, JobSpec],
-        *,
-        evaluations: Evaluations,
-        seeds: Sequence[int],
-    ) -> tuple[PlannedRow, ...]:
+    def rows(self, rows: Sequence[Row | Arm]) -> tuple[PlannedRow, ...]:
         """The rows with their jobs, every command line checked.
-
-        Args:
-            specs: The rows of the file.
-            jobs: Its jobs by name.
-            evaluations: How rows are scored.
-            seeds: Training seeds.
 
         Raises:
             ConfigError: All that is wrong with any of the commands, each with the row's label.
         """
+        planned = []
         with tempfile.TemporaryDirectory(prefix="flowexp-table-") as folder:
             self._standins = Path(folder)
-            planned = [self._row(spec, jobs, evaluations, seeds) for spec in specs]
+            for row in rows:
+                try:
+                    planned.append(self._row(row))
+                except _NotPlannedError:
+                    continue
         if self.problems:
             raise ConfigError(self.problems)
-        return tuple(row for row in planned if row is not None)
+        return tuple(planned)
 
-    def _row(
-        self,
-        spec: RowSpec,
-        jobs: Mapping[str, JobSpec],
-        evaluations: Evaluations,
-        seeds: Sequence[int],
-    ) -> PlannedRow | None:
-        trained = [self._training(spec.job, jobs, seed, label=spec.label) for seed in seeds]
-        scored: list[Job | None] = []
-        bases: list[Job | None] = []
+    def _row(self, spec: Row | Arm) -> PlannedRow:
+        seeds = self.budget.seeds
+        trained = [self._training(spec.training, seed, label=spec.label) for seed in seeds]
+        scored, bases = [], []
         for seed, training in zip(seeds, trained, strict=True):
-            if training is None:
-                return None
+            run = {"run": (training.job,)}
             after = self._calibration(spec, training.job, seed)
-            if after is None:
-                return None
-            beside = self._beside(spec, jobs, seed)
-            if beside is None:
-                return None
+            beside, _ = self._parents(spec.eval_parents, seed, label=spec.label)
             title = f"{spec.label}: eval, seed {seed}"
-            scored.append(
-                self._evaluation(spec.eval, training.job, after, evaluations, title, beside)
-            )
+            scored.append(self._evaluation(spec.eval, {**run, **beside}, after, title))
             if spec.relative_to is not None:
                 title = f"{spec.label}: eval of what it is relative to, seed {seed}"
-                bases.append(
-                    self._evaluation(spec.relative_to, training.job, after, evaluations, title)
-                )
-        first = trained[0]
-        if first is None or any(job is None for job in (*scored, *bases)):
-            return None
+                bases.append(self._evaluation(spec.relative_to, run, after, title))
         return PlannedRow(
             spec=spec,
-            seeds=tuple(seeds),
-            evaluations=tuple(job for job in scored if job is not None),
-            baselines=tuple(job for job in bases if job is not None),
-            scaled=first.scaled or evaluations.scaled or bool(self.budget.eval),
-            dataset=first.dataset,
+            seeds=seeds,
+            evaluations=tuple(scored),
+            baselines=tuple(bases),
+            scaled=trained[0].scaled or self.scoring.scaled or bool(self.budget.eval),
+            dataset=trained[0].dataset,
         )
 
-    def _training(
-        self, name: str, jobs: Mapping[str, JobSpec], seed: int, *, label: str
-    ) -> _Training | None:
-        """The job of this name; problems are those of the row that needed it first."""
+    def _training(self, name: str, seed: int, *, label: str) -> _Training:
+        """The job of this name; problems are noted for the row that needed it first."""
         if (name, seed) not in self._trainings:
-            self._trainings[name, seed] = self._plan(name, jobs, seed, label=label)
-        return self._trainings[name, seed]
+            # Stays None if it cannot be planned, so that its problems are noted once.
+            self._trainings[name, seed] = None
+            self._trainings[name, seed] = self._plan(name, seed, label=label)
+        found = self._trainings[name, seed]
+        if found is None:
+            raise _NotPlannedError
+        return found
 
-    def _plan(
-        self, name: str, jobs: Mapping[str, JobSpec], seed: int, *, label: str
-    ) -> _Training | None:
-        spec = jobs[name]
+    def _parents(
+        self, names: Mapping[str, Sequence[str]], seed: int, *, label: str
+    ) -> tuple[dict[str, tuple[TableJob, ...]], bool]:
+        """The named jobs by override key, and whether a budget changed any of them."""
         found = {
-            key: [self._training(parent, jobs, seed, label=label) for parent in several]
-            for key, several in spec.parents.items()
+            key: [self._training(name, seed, label=label) for name in several]
+            for key, several in names.items()
         }
-        parents: dict[str, tuple[Job, ...]] = {}
-        scaled = False
-        for key, several in found.items():
-            known = [parent for parent in several if parent is not None]
-            if len(known) < len(several):
-                return None
-            parents[key] = tuple(parent.job for parent in known)
-            scaled = scaled or any(parent.scaled for parent in known)
-        before = [self._training(name, jobs, seed, label=label) for name in spec.after]
-        after = tuple(one.job for one in before if one is not None)
-        if len(after) < len(before):
-            return None
-        scaled = scaled or any(one.scaled for one in before if one is not None)
+        jobs = {key: tuple(one.job for one in several) for key, several in found.items()}
+        return jobs, any(one.scaled for several in found.values() for one in several)
+
+    def _plan(self, name: str, seed: int, *, label: str) -> _Training:
+        spec = self.specs[name]
+        parents, parents_scaled = self._parents(spec.parents, seed, label=label)
+        before, before_scaled = self._parents({"after": spec.after}, seed, label=label)
         own = tuple(in_full(spec.verb, spec.overrides))
         if spec.experiment is not None:
             own = (f"experiment={spec.experiment}", *own)
@@ -160,14 +143,12 @@ class Planner:
         what = label if name == label else f"{label} ({name})"
         title = f"{what}: {spec.verb}, seed {seed}"
         if published.problems and not published.config:
-            self._report(title, published.problems)
-            return None
+            self._refuse(title, published)
         affordable = self._affordable(spec.verb, published)
         overrides = (*own, *affordable, *self._extra(spec.verb), *of_seed)
-        job = self._job(spec.verb, overrides, parents, title=title, after=after)
-        if job is None:
-            return None
-        scaled = scaled or _differ(published.config, job.config, verb=spec.verb)
+        job = self._job(spec.verb, overrides, parents, title=title, after=before["after"])
+        changed = _differ(published.config, job.config, verb=spec.verb)
+        scaled = parents_scaled or before_scaled or changed
         return _Training(job, scaled, published.choices.get("dataset", ""))
 
     def _affordable(self, verb: str, published: Checked) -> tuple[str, ...]:
@@ -176,63 +157,44 @@ class Planner:
         return self.budget.pairs(published.config) if verb == "pairs" else ()
 
     def _extra(self, verb: str) -> tuple[str, ...]:
-        return tuple(in_full(verb, self.extra.get(verb, ())))
+        return tuple(in_full(verb, self.given.extra.get(verb, ())))
 
-    def _calibration(self, spec: RowSpec, training: Job, seed: int) -> tuple[Job, ...] | None:
+    def _calibration(self, spec: Row | Arm, training: TableJob, seed: int) -> tuple[TableJob, ...]:
         if spec.calibrate is None:
             return ()
         overrides = (*in_full("calibrate", spec.calibrate), *self._extra("calibrate"))
         title = f"{spec.label}: calibrate, seed {seed}"
-        job = self._job("calibrate", overrides, {"run": (training,)}, title=title)
-        return None if job is None else (job,)
-
-    def _beside(
-        self, spec: RowSpec, jobs: Mapping[str, JobSpec], seed: int
-    ) -> dict[str, tuple[Job, ...]] | None:
-        """The further trainings an evaluation names, or None if one of them cannot be planned."""
-        found: dict[str, tuple[Job, ...]] = {}
-        for key, several in spec.eval_parents.items():
-            planned = [self._training(name, jobs, seed, label=spec.label) for name in several]
-            known = tuple(one.job for one in planned if one is not None)
-            if len(known) < len(several):
-                return None
-            found[key] = known
-        return found
+        return (self._job("calibrate", overrides, {"run": (training,)}, title=title),)
 
     def _evaluation(
         self,
         own: Sequence[str],
-        training: Job,
-        after: tuple[Job, ...],
-        evaluations: Evaluations,
+        parents: Mapping[str, tuple[TableJob, ...]],
+        after: tuple[TableJob, ...],
         title: str,
-        beside: Mapping[str, tuple[Job, ...]] | None = None,
-    ) -> Job | None:
-        overrides = (
-            *evaluations.overrides(), *self.budget.eval, *own, *self._extra("eval")
-        )  # fmt: skip
-        parents = {"run": (training,), **(beside or {})}
+    ) -> TableJob:
+        common = (*self.scoring.overrides(), *self.budget.eval)
+        overrides = (*common, *own, *self._extra("eval"))
         return self._job("eval", overrides, parents, title=title, after=after)
 
     def _job(
         self,
         verb: str,
         overrides: tuple[str, ...],
-        parents: Mapping[str, tuple[Job, ...]],
+        parents: Mapping[str, tuple[TableJob, ...]],
         *,
         title: str,
-        after: tuple[Job, ...] = (),
-    ) -> Job | None:
+        after: tuple[TableJob, ...] = (),
+    ) -> TableJob:
         """A checked job.
 
-        Jobs of one identity are run once, but may differ in what is asked of a model once it is
-        trained, which those that start from it take over.
+        Jobs of one identity are run once, but may differ in how a trained model is sampled, which
+        the jobs that start from them inherit.
         """
         checked = self._check(verb, overrides, parents)
         if checked.problems:
-            self._report(title, checked.problems)
-            return None
-        # A run's config may name what it started from, which its evaluations then see as well.
+            self._refuse(title, checked)
+        # A run's config may name what it started from, which is then part of its evaluations' too.
         places = {
             str(self._standin(one)): token(one)
             for jobs in parents.values()
@@ -240,8 +202,7 @@ class Planner:
             for one in parent.ancestry()
         }
         config = rewritten(checked.config, lambda text: places.get(text, text))
-        identity = identity_of(verb, config, parents=parents, after=after)
-        job = Job(
+        job = TableJob(
             title=title,
             verb=verb,
             overrides=(*overrides, *_grouped(config, self.name, title)),
@@ -249,24 +210,23 @@ class Planner:
             after=after,
             config=config,
             choices=checked.choices,
-            identity=identity,
-            root=self.root,
-            config_dir=self.config_dir,
+            identity=identity_of(verb, config, parents=parents, after=after),
+            root=self.given.root,
+            config_dir=self.given.config_dir,
         )
         return self._jobs.setdefault(_fingerprint(job), job)
 
     def _check(
-        self, verb: str, overrides: Sequence[str], parents: Mapping[str, tuple[Job, ...]]
+        self, verb: str, overrides: Sequence[str], parents: Mapping[str, tuple[TableJob, ...]]
     ) -> Checked:
-        given = list(overrides)
-        for name, jobs in parents.items():
-            given.append(override(name, *(str(self._standin(job)) for job in jobs)))
+        folders = {k: [str(self._standin(job)) for job in jobs] for k, jobs in parents.items()}
+        given = [*overrides, *(directories(key, several) for key, several in folders.items())]
         key = (verb, *given)
         if key not in self._checked:
-            self._checked[key] = check(verb, given, config_dir=self.config_dir)
+            self._checked[key] = check(verb, given, config_dir=self.given.config_dir)
         return self._checked[key]
 
-    def _standin(self, job: Job) -> Path:
+    def _standin(self, job: TableJob) -> Path:
         """A folder with the config that the job's directory will hold."""
         folder = self._standins / _fingerprint(job)
         if not folder.is_dir():
@@ -277,13 +237,14 @@ class Planner:
             (folder / "manifest.json").write_text(json.dumps({"choices": dict(job.choices)}))
         return folder
 
-    def _report(self, what: str, problems: Iterable[Problem]) -> None:
-        for problem in problems:
-            self.problems.append(Problem(f"{what}: {problem.key}", problem.text, problem.remedy))
+    def _refuse(self, title: str, checked: Checked) -> NoReturn:
+        for problem in checked.problems:
+            self.problems.append(Problem(f"{title}: {problem.key}", problem.text, problem.remedy))
+        raise _NotPlannedError
 
 
-def _fingerprint(job: Job) -> str:
-    """What tells jobs of one identity apart: the rest of their configs."""
+def _fingerprint(job: TableJob) -> str:
+    """Distinguishes jobs of one identity by the rest of their configs."""
     # Directories may hold the time.
     config = {key: value for key, value in job.config.items() if key != "dirs"}
     rest = json.dumps([config, job.choices], sort_keys=True, default=str)
@@ -291,7 +252,7 @@ def _fingerprint(job: Job) -> str:
 
 
 def _grouped(config: Mapping[str, Any], name: str, title: str) -> tuple[str, ...]:
-    """In loggers that know groups, the table is the group and the row the job type."""
+    """In loggers with groups, the table is the group and the row the job type."""
     row, _, rest = title.rpartition(": ")
     overrides: list[str] = []
     for logger, node in (config.get("logger") or {}).items():

@@ -1,4 +1,4 @@
-"""A job: one command of one verb, and the identity by which tables find its result again.
+"""A table's job: one command of one verb, and the identity by which its result is found again.
 
 The identity is the hash of everything that determines the result: the verb, the resolved config
 without what changes where or how fast it runs, and the identities of the jobs it starts from. It
@@ -7,35 +7,34 @@ does not depend on the order of overrides, on directories, loggers or devices.
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowexp.config.override_text import override
 from flowexp.config.renamed import original
 from flowexp.tree import mapped
 
-__all__ = ["FORMAT", "Job", "identity_of", "override", "rewritten", "significant", "token"]
+__all__ = ["FORMAT", "TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
 
 FORMAT = 1
-"""Version of what jobs leave behind; to be raised when old results no longer mean the same."""
+"""Version of the jobs' results; raised when old results no longer mean the same."""
 
 _EVERYWHERE = (
     "dirs", "logger", "callbacks", "launcher", "device", "hydra", "batch_size", "debug", "local",
     "recipe", "experiment", "shard_size", "dataset.root", "dataset.in_memory",
     "dataset.download",
 )  # fmt: skip
-_PLAIN_VALUE = re.compile(r"[\w./+-]+")
 _DIRECTORY_LETTERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
+class TableJob:
     """One command of one verb.
 
     Attributes:
-        title: What it is for, as a person is told.
+        title: Its name in messages.
         verb: ``train``, ``pairs``, ``calibrate`` or ``eval``.
         overrides: Without directories.
         parents: Override key -> jobs whose directories are its value.
@@ -50,8 +49,8 @@ class Job:
     title: str
     verb: str
     overrides: tuple[str, ...]
-    parents: Mapping[str, tuple["Job", ...]]
-    after: tuple["Job", ...]
+    parents: Mapping[str, tuple["TableJob", ...]]
+    after: tuple["TableJob", ...]
     config: Mapping[str, Any] = field(repr=False)
     choices: Mapping[str, str] = field(repr=False)
     identity: str
@@ -60,12 +59,12 @@ class Job:
 
     @property
     def directory(self) -> Path:
-        """Where it leaves what it makes."""
+        """Its output directory."""
         return self.root / self.verb / self.identity[:_DIRECTORY_LETTERS]
 
     @property
     def log_file(self) -> Path:
-        """What it said, of all attempts."""
+        """The output of all attempts."""
         return self.directory / "job.log"
 
     @property
@@ -75,7 +74,7 @@ class Job:
 
     @property
     def status_file(self) -> Path:
-        """What is known of an attempt that is not finished."""
+        """The state of an attempt that is not finished."""
         return self.directory / "status.json"
 
     @property
@@ -84,18 +83,18 @@ class Job:
         return self.directory / "recipe" if "run" in self.parents else None
 
     @property
-    def needs(self) -> tuple["Job", ...]:
+    def needs(self) -> tuple["TableJob", ...]:
         """All jobs that must be done before."""
         return (*(job for several in self.parents.values() for job in several), *self.after)
 
     @property
-    def run(self) -> "Job | None":
+    def run(self) -> "TableJob | None":
         """The training it starts from."""
         return next(iter(self.parents.get("run", ())), None)
 
-    def ancestry(self) -> Iterator["Job"]:
+    def ancestry(self) -> Iterator["TableJob"]:
         """Itself and everything it needs, each once, needed ones first."""
-        seen: dict[str, Job] = {}
+        seen: dict[str, TableJob] = {}
         for job in self.needs:
             seen.update((one.identity, one) for one in job.ancestry())
         yield from seen.values()
@@ -113,7 +112,7 @@ class Job:
         folders = [] if self.config_dir is None else ["--config-dir", self.config_dir]
         given = [*self.overrides]
         for key, jobs in self.parents.items():
-            given.append(override(key, *(str(job.directory) for job in jobs)))
+            given.append(directories(key, [str(job.directory) for job in jobs]))
         if self.recipe is not None:
             given.append(override("recipe", str(self.recipe)))
         # A calibration belongs beside the weights it was measured on, where samplers look for it.
@@ -122,19 +121,14 @@ class Job:
         return [self.verb, *folders, *given]
 
 
-def token(job: Job) -> str:
-    """What stands for a job's directory in configs that are not to depend on it."""
+def token(job: TableJob) -> str:
+    """The placeholder of a job's directory in configs that must not depend on it."""
     return f"job:{job.identity}"
 
 
-def override(key: str, *values: str) -> str:
-    """``key=value`` or ``key=[...]`` with quotes where Hydra needs them."""
-    quoted = [v if _PLAIN_VALUE.fullmatch(v) else '"' + _escaped(v) + '"' for v in values]
-    return f"{key}={quoted[0]}" if len(quoted) == 1 else f"{key}=[{','.join(quoted)}]"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')
+def directories(key: str, folders: Sequence[str]) -> str:
+    """An override whose value is one directory or a list of several."""
+    return override(key, folders[0] if len(folders) == 1 else list(folders))
 
 
 def rewritten(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401 - any config value
@@ -146,16 +140,16 @@ def identity_of(
     verb: str,
     config: Mapping[str, Any],
     *,
-    parents: Mapping[str, tuple[Job, ...]] | None = None,
-    after: tuple[Job, ...] = (),
+    parents: Mapping[str, tuple[TableJob, ...]] | None = None,
+    after: tuple[TableJob, ...] = (),
 ) -> str:
     """sha256 (hex) of everything that determines a job's result.
 
     Args:
         verb: The verb.
         config: Plain config in which tokens stand for the parents' directories.
-        parents: See :class:`Job`.
-        after: See :class:`Job`.
+        parents: See :class:`TableJob`.
+        after: See :class:`TableJob`.
     """
     content = {
         "format": FORMAT,

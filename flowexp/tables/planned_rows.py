@@ -1,16 +1,36 @@
 """Rows with their jobs, and how they are scored."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from flowexp.tables.jobs import Job
-from flowexp.tables.specs import RowSpec
+from flowexp.tables.jobs import TableJob
+from flowexp.tables.syntax import Arm, Row
 
-__all__ = ["Evaluations", "PlannedRow", "all_jobs"]
+__all__ = ["Circumstances", "PlannedRow", "Scoring", "all_jobs"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluations:
+class Circumstances:
+    """The user's choices besides the name of a table.
+
+    Attributes:
+        budget: Name of the budget.
+        root: Folder of all jobs.
+        seeds: Training seeds in place of the budget's or claim's; None = those.
+        extra: Verb -> overrides of all its jobs.
+        config_dir: Folder with further groups, or None.
+    """
+
+    budget: str
+    root: Path
+    seeds: Sequence[int] | None = None
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    config_dir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
     """How rows are scored.
 
     Attributes:
@@ -47,22 +67,22 @@ class PlannedRow:
         dataset: Option of the group ``dataset`` as published.
     """
 
-    spec: RowSpec
+    spec: Row | Arm
     seeds: tuple[int, ...]
-    evaluations: tuple[Job, ...]
-    baselines: tuple[Job, ...]
+    evaluations: tuple[TableJob, ...]
+    baselines: tuple[TableJob, ...]
     scaled: bool
     dataset: str
 
     @property
-    def targets(self) -> tuple[Job, ...]:
+    def targets(self) -> tuple[TableJob, ...]:
         """The jobs whose results make the row."""
         return (*self.evaluations, *self.baselines)
 
 
-def all_jobs(rows: Iterable[PlannedRow]) -> list[Job]:
+def all_jobs(rows: Iterable[PlannedRow]) -> list[TableJob]:
     """Every job of the rows once, needed ones first."""
-    found: dict[str, Job] = {}
+    found: dict[str, TableJob] = {}
     for row in rows:
         for target in row.targets:
             for job in target.ancestry():

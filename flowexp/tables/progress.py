@@ -1,17 +1,17 @@
-"""What the jobs of a table are doing, as one live view, or as plain lines where nobody watches."""
+"""The states of a table's jobs, as a live view in a terminal and as plain lines elsewhere."""
 
 import json
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowexp.tables.jobs import Job
+from flowexp.tables.jobs import TableJob
 
 __all__ = ["JobState", "plain_lines", "state_of", "watching"]
 
@@ -22,7 +22,7 @@ _SHOWN_RUNNING = 12
 
 @dataclass(frozen=True)
 class JobState:
-    """What a job is doing.
+    """The state of a job.
 
     Attributes:
         status: ``done``, ``running``, ``failed`` or ``waiting``.
@@ -41,13 +41,13 @@ class JobState:
         return f"{self.kimg:.4g}/{self.of_kimg:g} kimg"
 
 
-def state_of(job: Job, *, since: float = 0.0) -> JobState:
-    """What a job is doing, by the files in its directory.
+def state_of(job: TableJob, *, since: float = 0.0) -> JobState:
+    """The state of a job, by the files in its directory.
 
     Args:
         job: The job.
-        since: Seconds of the epoch; what was noted before belongs to an earlier table, which may
-            have been killed without noting it.
+        since: Seconds of the epoch; notes written before it are those of an earlier table, which
+            may have been killed since.
     """
     if job.is_done():
         return JobState("done")
@@ -61,7 +61,7 @@ def state_of(job: Job, *, since: float = 0.0) -> JobState:
     return JobState("failed" if status == "failed" else "waiting")
 
 
-def _noted(job: Job) -> dict[str, Any]:
+def _noted(job: TableJob) -> dict[str, Any]:
     try:
         content = json.loads(job.status_file.read_text())
     except (OSError, ValueError):
@@ -85,45 +85,34 @@ def _kimg(file: Path) -> float | None:
     return None
 
 
+Show = Callable[[Sequence[JobState]], None]
+
+
 @contextmanager
-def watching(jobs: Sequence[Job], *, name: str) -> Iterator[None]:
-    """Show what the jobs are doing while the context lasts.
-
-    Args:
-        jobs: The jobs.
-        name: What they are for.
-    """
+def watching(jobs: Sequence[TableJob], *, name: str) -> Iterator[None]:
+    """Show the states of the jobs while the context lasts."""
     stop = threading.Event()
-    view = _LiveView(jobs, name) if sys.stdout.isatty() else _Lines(jobs)
-    thread = threading.Thread(target=_poll, args=(view, jobs, stop), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    with _live_view(jobs, name) if sys.stdout.isatty() else _lines(jobs) as show:
+        thread = threading.Thread(target=_poll, args=(show, jobs, stop), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
-def _poll(view: "_LiveView | _Lines", jobs: Sequence[Job], stop: threading.Event) -> None:
-    started = time.time()
-    with view:
-        while True:
-            last = stop.wait(_POLL_SECONDS)
-            view.show([state_of(job, since=started) for job in jobs])
-            if last:
-                return
+def _poll(show: Show, jobs: Sequence[TableJob], stop: threading.Event) -> None:
+    started, last = time.time(), False
+    while not last:
+        last = stop.wait(_POLL_SECONDS)
+        show([state_of(job, since=started) for job in jobs])
 
 
 def plain_lines(
-    jobs: Sequence[Job], before: Sequence[str], states: Sequence[JobState]
+    jobs: Sequence[TableJob], before: Sequence[str], states: Sequence[JobState]
 ) -> Iterator[str]:
-    """One line for each job whose status is another than before.
-
-    Args:
-        jobs: The jobs.
-        before: Their statuses then.
-        states: Their states now.
-    """
+    """One line for each job whose status is another than before."""
     done = sum(state.status == "done" for state in states)
     for job, old, state in zip(jobs, before, states, strict=True):
         if state.status in (old, "waiting"):
@@ -132,56 +121,37 @@ def plain_lines(
         yield f"[{done}/{len(jobs)}] {state.status:<7} {job.title}{where}"
 
 
-class _Lines:
+@contextmanager
+def _lines(jobs: Sequence[TableJob]) -> Iterator[Show]:
     """For logs and pipes."""
+    before = [state_of(job, since=time.time()).status for job in jobs]
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = jobs
-        self._before = [state_of(job, since=time.time()).status for job in jobs]
-
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, states: Sequence[JobState]) -> None:
-        for line in plain_lines(self._jobs, self._before, states):
+    def show(states: Sequence[JobState]) -> None:
+        for line in plain_lines(jobs, before, states):
             print(line, flush=True)
-        self._before = [state.status for state in states]
+        before[:] = [state.status for state in states]
+
+    yield show
 
 
-class _LiveView:
-    """For a terminal: counts, and what is running."""
+@contextmanager
+def _live_view(jobs: Sequence[TableJob], name: str) -> Iterator[Show]:
+    """For a terminal: counts, and the jobs that are running or have failed."""
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
 
-    def __init__(self, jobs: Sequence[Job], name: str) -> None:
-        from rich.live import Live
-
-        self._jobs = jobs
-        self._name = name
-        self._live = Live(auto_refresh=False)
-
-    def __enter__(self) -> "_LiveView":
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self, states: Sequence[JobState]) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
+    def show(states: Sequence[JobState]) -> None:
         counts = Counter(state.status for state in states)
         head = ", ".join(f"{counts[s]} {s}" for s in ("done", "running", "failed", "waiting"))
         table = Table.grid(padding=(0, 2))
-        table.add_row(Text(self._name), Text(head))
-        shown = [
-            (job, state)
-            for job, state in zip(self._jobs, states, strict=True)
-            if state.status in ("running", "failed")
-        ]
+        table.add_row(Text(name), Text(head))
+        pairs = zip(jobs, states, strict=True)
+        shown = [(job, state) for job, state in pairs if state.status in ("running", "failed")]
         for job, state in shown[:_SHOWN_RUNNING]:
             detail = str(job.log_file) if state.status == "failed" else state.progress()
             table.add_row(Text(f"  {state.status}"), Text(job.title), Text(detail))
-        self._live.update(table, refresh=True)
+        live.update(table, refresh=True)
+
+    with Live(auto_refresh=False) as live:
+        yield show

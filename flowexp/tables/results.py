@@ -1,15 +1,46 @@
-"""What a table or a claim measured, in plain values that survive JSON."""
+"""The results of tables and claims in plain values that survive JSON."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-__all__ = ["ClaimResult", "Measured", "RowResult", "TableResult"]
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from flowexp.tree import mapped
+
+__all__ = ["ClaimResult", "Measurement", "RowResult", "TableResult"]
+
+_Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that JSON may hold as null (nan) or as a word (infinity)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class _Stored:
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins for JSON."""
+        content: dict[str, Any] = mapped(asdict(self), _plain)
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The result that ``to_dict`` described.
+
+        Raises:
+            ValueError: A field is missing, unknown or of the wrong type.
+        """
+        try:
+            result: Self = TypeAdapter(cls).validate_python(dict(content))
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise ValueError(f"not a {cls.__name__} ({'; '.join(found)})") from error
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(_Stored):
     """One measured cell: a number for each training seed, and what it was measured with.
 
     Attributes:
@@ -28,52 +59,32 @@ class Measured:
         notice: A caveat of the data; None if there is none.
     """
 
-    values: tuple[float, ...]
-    mean: float
-    spread: float
-    minimum: float
+    values: tuple[_Number, ...]
+    mean: _Number
+    spread: _Number
+    minimum: _Number
     seeds: tuple[int, ...]
     title: str
     protocol: Mapping[str, Any]
     n_gen: int
-    nfe: float
-    seconds: float
+    nfe: _Number
+    seconds: _Number
     device: str
     floor: float | None
     notice: str | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain builtins for JSON."""
-        return _described(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The cell that ``to_dict`` described.
-
-        Raises:
-            ValueError: If a field is missing or unknown.
-        """
-        given = _checked(cls, content)
-        given["values"] = tuple(_number(value) for value in given["values"])
-        given["seeds"] = tuple(int(seed) for seed in given["seeds"])
-        given["protocol"] = dict(given["protocol"])
-        given["floor"] = None if given["floor"] is None else _number(given["floor"])
-        for name in ("mean", "spread", "minimum", "nfe", "seconds"):
-            given[name] = _number(given[name])
-        return cls(**given)
-
 
 @dataclass(frozen=True, kw_only=True)
-class RowResult:
-    """A row of a table, or an arm of a claim: what was published and what was measured.
+class RowResult(_Stored):
+    """A row of a table, or an arm of a claim, with its published and its measured number.
 
     Attributes:
         label: Its name.
         published: The published number, if there is one.
-        published_source: Where it stands, for example ``Table 2, F``.
+        published_source: Its place in the publication, for example ``Table 2, F``.
         published_nfe: Network evaluations the publication states.
         verified: Whether the published number was checked against the publication; else recalled.
-        measured: What was measured; None unless the status is ``done``.
+        measured: The measurement; None unless the status is ``done``.
         status: Whether its jobs are ``done``, ``missing`` (not run yet) or ``failed``.
         log: Log file of the job that failed.
         scaled: Whether a budget made the row smaller than published.
@@ -86,34 +97,16 @@ class RowResult:
     published_source: str | None
     published_nfe: float | None
     verified: bool
-    measured: Measured | None
+    measured: Measurement | None
     status: Literal["done", "missing", "failed"]
     log: str | None
     scaled: bool
     mismatch: tuple[str, ...]
     runs: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain builtins for JSON."""
-        return _described(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The row that ``to_dict`` described.
-
-        Raises:
-            ValueError: If a field is missing or unknown.
-        """
-        given = _checked(cls, content)
-        if given["measured"] is not None:
-            given["measured"] = Measured.from_dict(given["measured"])
-        for name in ("mismatch", "runs"):
-            given[name] = tuple(given.get(name, ()))
-        return cls(**given)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TableResult:
+class TableResult(_Stored):
     """A whole table.
 
     Attributes:
@@ -124,7 +117,7 @@ class TableResult:
         protocol: The published protocol as the table's file states it.
         budget: Name of the budget it was measured with.
         rows: Its rows in the order of the publication.
-        hardware: What it was measured on.
+        hardware: Hardware of the measurement.
         versions: Versions of the packages it was measured with.
     """
 
@@ -138,41 +131,24 @@ class TableResult:
     hardware: str
     versions: Mapping[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain builtins for JSON."""
-        return _described(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The table that ``to_dict`` described.
-
-        Raises:
-            ValueError: If a field is missing or unknown.
-        """
-        given = _checked(cls, content)
-        given["rows"] = tuple(RowResult.from_dict(row) for row in given["rows"])
-        for name in ("protocol", "versions"):
-            given[name] = dict(given[name])
-        return cls(**given)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ClaimResult:
-    """What became of a published claim.
+class ClaimResult(_Stored):
+    """The result of testing a published claim.
 
     Attributes:
         name: Name of the claim's file, for example ``rfpp/reflow_straightens``.
         title: The claimed effect, one sentence.
-        source: Where it is claimed.
+        source: The publication.
         published: The published figures, as text.
-        arms: What was compared; the last is claimed to be better than the others.
+        arms: The compared arms; the last is claimed to be better than the others.
         direction: Whether ``lower`` or ``higher`` is better.
-        verdict: What the stated test says; ``missing`` while arms are.
+        verdict: The result of the stated test; ``missing`` while arms are.
         test: The test, in words.
         statistic: Its statistic; nan while arms are missing.
         p_value: Its p value in the claimed direction; nan while arms are missing.
         budget: Name of the budget it was measured with.
-        hardware: What it was measured on.
+        hardware: Hardware of the measurement.
     """
 
     name: str
@@ -183,58 +159,14 @@ class ClaimResult:
     direction: Literal["lower", "higher"]
     verdict: Literal["holds", "does not hold", "undecided", "missing"]
     test: str
-    statistic: float
-    p_value: float
+    statistic: _Number
+    p_value: _Number
     budget: str
     hardware: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain builtins for JSON."""
-        return _described(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The claim that ``to_dict`` described.
-
-        Raises:
-            ValueError: If a field is missing or unknown.
-        """
-        given = _checked(cls, content)
-        given["arms"] = tuple(RowResult.from_dict(arm) for arm in given["arms"])
-        for name in ("statistic", "p_value"):
-            given[name] = _number(given[name])
-        return cls(**given)
-
-
-def _described(result: "Measured | RowResult | TableResult | ClaimResult") -> dict[str, Any]:
-    return {part.name: _plain(getattr(result, part.name)) for part in fields(result)}
-
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 -- any value of these classes
-    """Builtins for JSON, which has neither nan (null here) nor infinity (a word here)."""
-    if isinstance(value, Measured | RowResult | TableResult | ClaimResult):
-        return _described(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+    """JSON has neither nan (null here) nor infinity (a word here)."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
-
-
-def _number(value: float | str | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _checked(
-    cls: "type[Measured | RowResult | TableResult | ClaimResult]", content: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The fields of a stored result; an incomplete or foreign one is refused by name."""
-    names = {part.name for part in fields(cls)}
-    missing, unknown = names - {"runs"} - set(content), set(content) - names
-    if missing or unknown:
-        raise ValueError(
-            f"not a {cls.__name__}: missing {sorted(missing)}, unknown {sorted(unknown)}"
-        )
-    return dict(content)

@@ -1,37 +1,139 @@
-"""One entry of a file written for several: texts with names in braces, and the values for them."""
+"""Grids of rows and claims that vary: texts with names in braces, written out for each value."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-__all__ = ["filled", "names_in"]
+from flowexp.config.nearest import did_you_mean
+from flowexp.tables.syntax import Grid, Row, checked, refuse
+
+__all__ = ["cells", "variations"]
 
 _NAME = re.compile(r"\{(\w+)\}")
+_BY_COLUMN = ("published", "nfe", "source", "verified")
 
 
-def names_in(node: object) -> set[str]:
+def cells(node: Mapping[str, Any], *, file: str) -> Iterator[dict[str, Any]]:
+    """The rows that a grid stands for: row by row, and in each from the first column on.
+
+    A cell is the grid's ``defaults`` with the keys that its row gives (``eval`` replaces ``eval``).
+    Texts in it may hold names in braces: those of ``columns``, and every other key of the row,
+    whose value is a list with an entry for each column, or one value for all columns. So may
+    ``published``, ``nfe``, ``source`` and ``verified`` be lists by column::
+
+        - columns: {steps: [5, 10], sigma_min: [0.01, 0.003]}
+          defaults: {label: "{solver}, {steps}", job: edm, nfe: "{steps}",
+                     eval: ["sampler={sampler}", "sampler.steps={steps}",
+                            "sampler.time_grid.sigma_min={sigma_min}"]}
+          rows:
+            - {solver: Heun, sampler: edm_heun, published: [16.57, 2.51]}
+            - {solver: UniPC, sampler: unipc, published: [2.85, 2.01]}
+
+    Raises:
+        UsageError: A list does not have one value for each column, or names and values do not
+            match.
+    """
+    grid = checked(Grid, node, file=file, what="a grid")
+    count = _same_length(grid.columns, None, file=file, what="a grid's columns")
+    unused = set(grid.columns)
+    for given in grid.rows:
+        own = {key: value for key, value in given.items() if key in Row.model_fields}
+        values = {key: value for key, value in given.items() if key not in own}
+        row = {**grid.defaults, **own}
+        used = _names_in(row)
+        unused -= used
+        shown = ", ".join(str(v) for v in given.values() if not isinstance(v, list | dict))
+        what = f"the grid's row {shown!r}"
+        by_column = {
+            key: value
+            for key, value in given.items()
+            if isinstance(value, list) and (key not in own or key in _BY_COLUMN)
+        }
+        _same_length(by_column, count, file=file, what=what)
+        for key in values:
+            if key not in used:
+                problem = f"{what} has no key {key!r}, and no text holds {{{key}}}"
+                refuse(file, problem, did_you_mean(key, {*Row.model_fields, *used}))
+        for column in range(count):
+            common = {key: value[column] for key, value in grid.columns.items()}
+            here = {key: value[column] for key, value in by_column.items()}
+            cell = {**row, **{key: value for key, value in here.items() if key in own}}
+            yield _written_out(cell, {**common, **values, **here}, file=file, what=what)
+    for key in sorted(unused):
+        problem = f"a grid's columns have {key!r}, but no text holds {{{key}}}"
+        refuse(file, problem, "Use it in a text, or delete the column.")
+
+
+def variations(content: Mapping[str, Any], *, file: str) -> dict[str, dict[str, Any]]:
+    """The claims that a file with ``vary`` stands for, by the last part of their names.
+
+    ``vary`` is a list of mappings, one for each claim: its ``name``, and a value for every name in
+    braces in the file's texts::
+
+        title: At {calls} evaluations UniPC samples better than DPM-Solver++
+        vary:
+          - {name: unipc_beats_dpmpp_5, calls: 5}
+          - {name: unipc_beats_dpmpp_8, calls: 8}
+
+    Raises:
+        UsageError: An entry of ``vary`` has no name or that of another, or names and values do
+            not match.
+    """
+    common = {key: value for key, value in content.items() if key != "vary"}
+    found: dict[str, dict[str, Any]] = {}
+    listed = content["vary"]
+    if not isinstance(listed, list) or not listed:
+        refuse(file, f"vary is {listed!r}", "Give a list: [{name: ..., ...}, ...].")
+    used = _names_in(common)
+    for entry in listed:
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name or name in found:
+            refuse(file, f"name of {entry!r} in vary is {name!r}", "Give each its own name.")
+        for key in entry:
+            if key != "name" and key not in used:
+                problem = f"{name!r} in vary has {key!r}, but no text holds {{{key}}}"
+                refuse(file, problem, did_you_mean(str(key), used))
+        found[name] = _written_out(common, entry, file=file, what=f"{name!r} in vary")
+    return found
+
+
+def _same_length(lists: Mapping[str, list[Any]], count: int | None, *, file: str, what: str) -> int:
+    """The common length of the lists."""
+    for key, value in lists.items():
+        count = len(value) if count is None else count
+        if len(value) != count:
+            problem = f"{key} of {what} has {len(value)} values for {count} columns"
+            refuse(file, problem, "Give one for each column, null where there is none.")
+    return count or 0
+
+
+def _written_out(
+    node: dict[str, Any], values: Mapping[str, Any], *, file: str, what: str
+) -> dict[str, Any]:
+    for name in sorted(_names_in(node)):
+        if name not in values:
+            problem = f"a text holds {{{name}}}, but {what} has no value for it"
+            refuse(file, problem, did_you_mean(name, values))
+    return {key: _filled(value, values) for key, value in node.items()}
+
+
+def _names_in(node: object) -> set[str]:
     """The names in braces in all texts of ``node``."""
     if isinstance(node, str):
         return set(_NAME.findall(node))
     if isinstance(node, Mapping):
-        return names_in(list(node.items()))
-    return set().union(*map(names_in, node)) if isinstance(node, list | tuple) else set()
+        return _names_in(list(node.items()))
+    return set().union(*map(_names_in, node)) if isinstance(node, list | tuple) else set()
 
 
-def filled(node: object, values: Mapping[str, object]) -> object:
+def _filled(node: object, values: Mapping[str, object]) -> object:
     """``node`` with every ``{name}`` in its texts replaced by the value of that name.
 
-    A text that is nothing but ``{name}`` becomes the value itself, a number or a list, say. In a
-    list it stands for none, one or several entries: null is left out, a list is inserted.
-
-    Args:
-        node: Plain YAML content.
-        values: Name -> value.
-
-    Raises:
-        KeyError: A name has no value.
+    A text that is nothing but ``{name}`` becomes the value itself, for example a number or a list.
+    In a list it stands for none, one or several entries: null is left out, a list is inserted.
     """
     if isinstance(node, dict):
-        return {filled(key, values): filled(value, values) for key, value in node.items()}
+        return {_filled(key, values): _filled(value, values) for key, value in node.items()}
     if isinstance(node, list):
         return [entry for part in node for entry in _entries(part, values)]
     if not isinstance(node, str):
@@ -41,8 +143,8 @@ def filled(node: object, values: Mapping[str, object]) -> object:
 
 
 def _entries(part: object, values: Mapping[str, object]) -> list[object]:
-    """What an entry of a list stands for."""
-    value = filled(part, values)
+    """The entries that an entry of a list becomes."""
+    value = _filled(part, values)
     if value is part or not isinstance(part, str):
         return [value]
     return value if isinstance(value, list) else [] if value is None else [value]

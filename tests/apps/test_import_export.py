@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flowexp.apps.import_ import configure
 from flowexp.cli import main
+from flowexp.config.check import sound_config
 from flowexp.published import Part, Published, Shape
 from flowexp.published.overrides import override, published_overrides
 from tests.published.persistence_files import (
@@ -104,7 +104,8 @@ def test_the_dataset_has_the_shape_of_the_model(shape, dataset):
 
 
 def test_the_config_is_that_of_train():
-    config = configure(published(), given=["sampler.steps=9"])
+    given = ["sampler.steps=9"]
+    config = sound_config("train", [*published_overrides(published(), given=given), *given])
     assert config["sampler"]["steps"] == 9
     assert config["network"]["_target_"].endswith("SongUNet")
     assert config["ema"] == {}

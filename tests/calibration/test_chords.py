@@ -167,14 +167,14 @@ def test_a_label_stands_for_one_set_of_chords(tmp_path):
     again = subject(tmp_path)
     assert run(again, chords(label="even_4")).file == made.file
     assert again.model.calls == 0
-    with pytest.raises(ValueError, match="'even_4' stands for chords that were made in another"):
+    with pytest.raises(ValueError, match="'even_4' belongs to chords that were made in another"):
         run(subject(tmp_path), chords(label="even_4", num=16))
     assert json.loads(made.file.with_suffix(".json").read_text())["settings"]["num"] == 20
 
 
 def test_other_guidance_and_grids_are_other_files(tmp_path):
     files = {run(subject(tmp_path), chords()).file}
-    files.add(run(subject(tmp_path, asked={"guidance": {"scale": 2.0}}), chords()).file)
+    files.add(run(subject(tmp_path, config={"guidance": {"scale": 2.0}}), chords()).file)
     grid = Given(values=[1.0, 0.7, 0.4, 0.1, 0.0])
     files.add(run(subject(tmp_path, sampler=Euler(steps=4, time_grid=grid)), chords()).file)
     assert len(files) == 3

@@ -1,6 +1,6 @@
 import torch
 
-from flowexp.calibration.moments import Moments
+from flowexp.calibration.statistics_pass import Moments
 
 
 def pairs():

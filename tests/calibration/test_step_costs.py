@@ -226,7 +226,7 @@ def test_other_settings_guidance_and_tasks_are_other_files(tmp_path):
     ]
     files = {run(subject(tmp_path), one).file for one in calibrations}
     for asked in ({"guidance": {"scale": 2.0}}, {"guidance": {"scale": 3.0}}, {"task": "7"}):
-        files.add(run(subject(tmp_path, asked=asked), boss()).file)
+        files.add(run(subject(tmp_path, config=asked), boss()).file)
     files.add(run(subject(tmp_path, seed=1), boss()).file)
     assert len(files) == 9
 

@@ -89,7 +89,7 @@ def test_every_row_of_table_2_is_a_sound_training():
         assert row.published is not None
         assert (row.source or "").startswith("Table 2, ")
         assert row.eval == ()
-        job = table.jobs[row.job]
+        job = table.jobs[row.training]
         assert (job.parents, job.after) == ({}, ())
         config = composed(job.experiment, *job.overrides)
         assert 2 * config["sampler"]["steps"] - 1 == row.nfe

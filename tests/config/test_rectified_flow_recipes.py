@@ -133,7 +133,7 @@ def test_every_row_of_the_tables_is_a_sound_training(name):
     table = read_table(name)
     for row in table.rows:
         assert None not in (row.published, row.nfe, row.source)
-        assert row.job in table.jobs
+        assert row.training in table.jobs
     for job in table.jobs.values():
         assert set(job.needs) <= set(table.jobs)
         if job.verb == "train":

@@ -149,7 +149,7 @@ def test_two_tables_at_once_share_their_jobs_and_a_failing_one_is_named(tmp_path
     ("arguments", "words"),
     [
         (["pfgmpp/cifar1"], ["pfgmpp/cifar10"]),
-        ([], ["which table", "flowexp table list"]),
+        ([], ["no table is named", "flowexp table list"]),
         (["claim=pfgmpp/robustnes"], ["pfgmpp/robustness"]),
         (["pfgmpp/cifar10", "budget=tiny"], ["budget", "cpu"]),
         (["pfgmpp/cifar10", "budget.max_king=3"], ["budget.max_kimg"]),

@@ -8,6 +8,8 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.paths import Path, Prediction
 from flowexp.paths.base import Coefficients, Schedule
+from flowexp.pipeline import Pipeline
+from flowexp.samplers import Euler
 from flowexp.streaming import (
     FullNegative,
     NoNegative,
@@ -75,10 +77,10 @@ class TanhNoise(Model):
 def stream_of(data, model):
     scale, delta = float(data["guidance_scale"]), float(data["delta"])
     condition, negative = (tensor(data, f"cond_{k}").reshape(1, 1) for k in ("pos", "neg"))
+    shape = data["frames"].shape[2:]
     return StreamBatch(
-        model,
+        Pipeline(model=model, sampler=Euler(steps=1), shape=shape),
         times=(data["timesteps"] / 1000.0).tolist(),
-        frame_shape=data["frames"].shape[2:],
         guidance=GUIDANCE[str(data["cfg_type"])](scale, delta),
         noise=tensor(data, "init_noise"),
         group=data["frames"].shape[1],

@@ -66,7 +66,7 @@ def manifest(maker, of: Pipeline, *, ranges=((0, 19),), shard_size: int = 6, **c
         "start": type(maker).__name__,
         "sampler": "exact",
         "guidance": "none",
-        "labels": maker.labels_law(of),
+        "labels": maker.label_distribution(of),
         "source": "Gaussian()",
         "shape": SHAPE,
         "num_classes": of.task.num_classes,

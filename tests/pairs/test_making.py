@@ -62,8 +62,9 @@ def test_labels_may_be_as_frequent_as_in_the_data():
     assert abs(labels.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 400)
     uniform = FromNoise().make(of, np.arange(400))["labels"]
     assert abs(uniform.mean() - 0.5) < 4 * np.sqrt(0.25 / 400)
-    assert FromNoise(labels_of_data=True).labels_law(of) == "as frequent as in made"
-    assert FromNoise().labels_law(teacher(task=Generation(num_classes=2, label=1))) == "class 1"
+    assert FromNoise(labels_of_data=True).label_distribution(of) == "as frequent as in made"
+    of_class = teacher(task=Generation(num_classes=2, label=1))
+    assert FromNoise().label_distribution(of_class) == "class 1"
 
 
 def test_a_pair_does_not_depend_on_its_company():

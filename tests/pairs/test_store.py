@@ -242,7 +242,7 @@ def test_a_store_is_compared_with_its_teacher(tmp_path, maker):
     of = teacher(data=data())
     store = written(tmp_path / "s", maker=maker, of=of)
     verify(store, maker=maker, teacher=of)
-    with pytest.raises(UsageError, match="is not what made makes"):
+    with pytest.raises(UsageError, match="does not match made"):
         verify(store, maker=maker, teacher=teacher(spread=0.3, data=data()))
 
 

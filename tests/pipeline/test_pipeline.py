@@ -5,6 +5,18 @@ import torch
 
 from flowexp.guidance import ClassifierFree
 from flowexp.pipeline import Processes, ReferenceLatents
+from flowexp.samplers import (
+    Churn,
+    DormandPrince,
+    Euler,
+    Heun,
+    LogDormandPrince,
+    StateNoise,
+    Uniform,
+    VelocityBlocks,
+)
+from flowexp.samplers.diffusions import Sigma
+from flowexp.samplers.sde import EulerMaruyama
 from tests.evaluation.tiny import SHAPE, pipeline, task, tiny_model
 
 
@@ -68,3 +80,35 @@ def test_guidance_is_applied_and_counted() -> None:
 def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         samples([0], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "text"),
+    [
+        (Euler(steps=4), "Euler, 4 steps"),
+        (Heun(steps=4, perturbation=StateNoise(scale=0.1)), "Heun, 4 steps, StateNoise, scale=0.1"),
+        (
+            Heun(steps=4, perturbation=Churn(S_churn=2)),
+            "Heun, 4 steps, Churn, S_churn=2.0, S_min=0.0, S_max=inf, S_noise=1.0",
+        ),
+        (
+            EulerMaruyama(steps=5, time_grid=Uniform(t_end=0.1), diffusion=Sigma()),
+            "EulerMaruyama, 5 steps",
+        ),
+        (DormandPrince(), "DormandPrince, rtol 1e-05"),
+        (LogDormandPrince(), "LogDormandPrince, rtol 0.0001"),
+        (
+            VelocityBlocks(blocks="H1P2", time_grid=Uniform()),
+            "VelocityBlocks, 3 steps, blocks H1P2",
+        ),
+    ],
+)
+def test_protocols_state_the_method_that_sampled(sampler, text) -> None:
+    assert sampler.describe() == text
+
+
+def test_protocols_state_latents_that_are_not_our_own() -> None:
+    sampler = Euler(steps=4)
+    assert pipeline(sampler=sampler).sampling == "Euler, 4 steps"
+    other = pipeline(sampler=sampler, latents=ReferenceLatents())
+    assert other.sampling == "Euler, 4 steps, ReferenceLatents"

@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from flowexp.report.chart import chart
-from flowexp.report.curves import Curve, curve_keys, curve_of, smoothed, thinned
+from flowexp.report.curves import Curve, chart, curve_keys, curve_of, smoothed, thinned
 from tests.report.runs import rows
 from tests.tables.render.test_over_nfe import places
 

@@ -69,5 +69,5 @@ def test_what_cannot_be_read_is_named(folder):
     with pytest.raises(UsageError, match="is not a folder"):
         results(folder / "nowhere")
     (folder / "b" / "results.json").write_text("{")
-    with pytest.raises(UsageError, match="no results that this version can read"):
+    with pytest.raises(UsageError, match="cannot read the results"):
         results(folder)

@@ -105,7 +105,7 @@ def test_the_grid_is_the_best_path_through_the_stored_times(tmp_path):
 def test_more_steps_than_the_fine_grid_are_refused(tmp_path):
     of = model(tmp_path)
     store(of)
-    with pytest.raises(ValueError, match=r"steps is 9, but costs knows a grid of 8 steps"):
+    with pytest.raises(ValueError, match=r"steps is 9, but the grid of costs has 8 steps"):
         BellmanGrid().times(of, COUNT)
 
 
@@ -139,7 +139,7 @@ def test_costs_of_a_guided_model_do_not_serve_the_plain_one_unasked(tmp_path):
     store(of, "plain", evaluations_per_call=1)
     store(of, "guided", points=12, evaluations_per_call=2)
     guided = ClassifierFree(scale=2.0).wrap(of)
-    with pytest.raises(ValueError, match="steps is 9, but plain knows"):
+    with pytest.raises(ValueError, match="steps is 9, but the grid of plain"):
         BellmanGrid().times(of, COUNT)
     assert len(BellmanGrid().times(guided, COUNT)) == COUNT + 1
     assert len(BellmanGrid(calibration="guided").times(of, COUNT)) == COUNT + 1

@@ -89,7 +89,7 @@ def test_per_sample_steps_do_not_depend_on_the_batch():
 
 def test_refuses_a_model_without_these_levels():
     model = DenoiserModel(Path(VE(t_min=2.0, t_max=3.0)), lambda x, s: x)
-    with pytest.raises(ValueError, match="the model knows only"):
+    with pytest.raises(ValueError, match="the model covers only"):
         LogDormandPrince(sigma_min=0.1, sigma_max=1.0).check(model)
     LogDormandPrince(sigma_min=0.1, sigma_max=2.5).check(model)
     assert EDMGrid().sigma_max == 80.0

@@ -17,8 +17,7 @@ from flowexp.samplers import (
     Uniform,
     UniPC,
 )
-from flowexp.samplers.multistep import Level, Weights
-from flowexp.samplers.phi_functions import phi
+from flowexp.samplers.multistep import Level, Weights, phi
 from tests.samplers.closed_forms import GaussianModel, MixtureModel
 
 PATHS = {

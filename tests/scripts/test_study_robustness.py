@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from flowexp.config.check import check
+from flowexp.tables.render.style import LIGHT
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -17,8 +18,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 def study_module(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     yield importlib.import_module("study_robustness")
-    for name in ("study_robustness", "line_plot"):
-        sys.modules.pop(name, None)
+    sys.modules.pop("study_robustness", None)
 
 
 @pytest.fixture
@@ -74,12 +74,16 @@ def test_tables_hold_every_number_and_its_circumstances(study, study_module, tmp
     assert "| inf | 10 ± 1.4 | 50 ± 14 | 5.00 |" in text
     with Image.open(tmp_path / "pfgmpp_robustness.png") as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(100_000)}
-    assert {(27, 108, 168), (209, 73, 91)} <= colours
+    assert {to_rgb_levels(LIGHT[name]) for name in ("s1", "s2")} <= colours
 
 
 def test_one_alpha_and_one_seed_can_be_drawn(study_module, tmp_path):
-    module = importlib.import_module("line_plot")
-    line = module.Line("D=1", [0.0], [3.0], [3.0], [3.0])
-    module.draw_lines(tmp_path / "one.png", [line], title="t", x_label="x", y_label="y")
-    with Image.open(tmp_path / "one.png") as picture:
-        assert picture.size == (760, 520)
+    arguments = ["--seeds", "0", "--D", "1", "--alphas", "0", "--runs", str(tmp_path)]
+    study, _ = study_module.parsed(arguments)
+    found = study_module.summary(study, {("1", 0.0): [entry(3.0)]})
+    study_module.write(study, found, tmp_path)
+    assert (tmp_path / "pfgmpp_robustness.png").stat().st_size > 1000
+
+
+def to_rgb_levels(colour):
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.tables.results import Measured, RowResult
+from flowexp.tables.results import Measurement, RowResult
 
 _FILE = Path(__file__).resolve().parents[2] / "scripts" / "time_claims.py"
 _SPEC = importlib.util.spec_from_file_location("time_claims", _FILE)
@@ -15,7 +15,7 @@ _SPEC.loader.exec_module(timing)
 
 
 def arm(run, values=(1.5, 2.5)):
-    measured = Measured(
+    measured = Measurement(
         values=values, mean=2.0, spread=0.5, minimum=min(values), seeds=(0, 1), title="FD",
         protocol={}, n_gen=8, nfe=3.0, seconds=1.0, device="cpu", floor=None, notice=None,
     )  # fmt: skip

@@ -5,6 +5,8 @@ import torch
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.paths import VP, Linear, Path, Prediction
+from flowexp.pipeline import Pipeline
+from flowexp.samplers import Euler
 from flowexp.streaming import (
     FullNegative,
     NoNegative,
@@ -46,8 +48,12 @@ def frames(count, seed=0):
 
 
 def stream(model=None, **options):
-    settings = {"times": TIMES, "frame_shape": SHAPE, "dtype": torch.float64, "conditions": LABEL}
-    return StreamBatch(model or TanhModel(VP()), **settings | options)
+    settings = {"times": TIMES, "dtype": torch.float64, "conditions": LABEL}
+    return StreamBatch(pipeline(model or TanhModel(VP())), **settings | options)
+
+
+def pipeline(model, shape=SHAPE):
+    return Pipeline(model=model, sampler=Euler(steps=1), shape=tuple(shape))
 
 
 def through(batch, x):

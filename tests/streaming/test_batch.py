@@ -15,7 +15,17 @@ from flowexp.streaming import (
     lcm_scalings,
 )
 from tests.networks.tiny import perturb
-from tests.streaming.models import GUIDANCE, LABEL, SHAPE, TIMES, TanhModel, frames, stream, through
+from tests.streaming.models import (
+    GUIDANCE,
+    LABEL,
+    SHAPE,
+    TIMES,
+    TanhModel,
+    frames,
+    pipeline,
+    stream,
+    through,
+)
 
 EQUAL = {"rtol": 0.0, "atol": 1e-12}
 PATHS = {"linear": Linear(), "vp": VP(), "trigonometric": Trigonometric(), "ve": VE()}
@@ -179,7 +189,7 @@ def test_a_network_in_float32_and_without_conditions():
         UNet(img_resolution=8, in_channels=1, out_channels=1, model_channels=8, pixel_unshuffle=1)
     ).eval()
     model = FlowModel(Path(Linear()), network=network, parameterization=VelocityPrediction())
-    batch = StreamBatch(model, times=TIMES, frame_shape=(1, 8, 8), guidance=SelfNegative(scale=1.3))
+    batch = StreamBatch(pipeline(model, (1, 8, 8)), times=TIMES, guidance=SelfNegative(scale=1.3))
     x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     found = through(batch, x)
     assert found.dtype == torch.float32

@@ -1,7 +1,5 @@
 """What budgets change, that they say so, and that every row of every table is sound under each."""
 
-from dataclasses import replace
-
 import pytest
 
 from flowexp.errors import UsageError
@@ -82,8 +80,8 @@ def test_the_full_budget_scales_nothing(tmp_path):
     given = Circumstances(budget="full", root=tmp_path)
     one = plan_table(read, given, node=budget_node("full"))
     assert not any(row.scaled for row in one.rows)
-    assert one.evaluations.num_samples == 50_000
-    assert one.evaluations.repeats == 3
+    assert one.scoring.num_samples == 50_000
+    assert one.scoring.repeats == 3
 
 
 @pytest.mark.slow
@@ -111,8 +109,8 @@ def test_every_recipe_of_every_table_is_sound_when_scaled(name, budget, tmp_path
     for row in read.rows:
         asked = row.eval if budget == "cpu" else ()
         groups = tuple(o for o in asked if "." not in o.partition("=")[0])
-        kinds.setdefault((read.jobs[row.job].experiment, groups), row)
-    some = replace(read, rows=tuple(kinds.values()))
+        kinds.setdefault((read.jobs[row.training].experiment, groups), row)
+    some = read.model_copy(update={"rows": tuple(kinds.values())})
     assert len(plan_table(some, given, node=budget_node(budget)).rows) == len(kinds)
 
 

@@ -67,7 +67,7 @@ def test_one_number_for_each_seed(tmp_path):
 @pytest.mark.parametrize(("reported", "value"), [("minimum", 1.0), ("mean", 2.0), (None, 2.0)])
 def test_ranges_of_seeds_are_reported_as_the_publication_does(tmp_path, reported, value):
     one = plan(tmp_path, content(repetitions=3, reported=reported))
-    assert one.evaluations.repeats == 3
+    assert one.scoring.repeats == 3
     play(one.rows[0].evaluations[0], 3.0, 1.0, 2.0)
     (row,) = one.result(budget="full").rows
     assert row.measured.values == (value,)

@@ -116,9 +116,7 @@ def test_failed_and_missing_rows_are_named(planned, started):
     for row in planned.rows:
         for job_ in row.evaluations:
             job_.done_file.unlink(missing_ok=True)
-    found = table_result(
-        planned.file, planned.rows, evaluations=planned.evaluations, budget="full"
-    ).rows
+    found = table_result(planned.file, planned.rows, scoring=planned.scoring, budget="full").rows
     assert [row.status for row in found] == ["missing", "failed"]
     assert found[1].log.endswith("job.log")
     assert found[0].log is None

@@ -107,7 +107,7 @@ def test_the_table_is_the_group_of_loggers_that_know_groups(tmp_path):
     one = plan(tmp_path, table([row]), extra={"train": ["logger=wandb"]})
     training = one.rows[0].evaluations[0].run
     assert "logger.wandb.group=mine/one" in training.arguments()
-    assert 'logger.wandb.job_type="D=64, one"' in training.arguments()
+    assert "logger.wandb.job_type='D=64, one'" in training.arguments()
     plain = plan(tmp_path, table([row])).rows[0].evaluations[0].run
     assert training.identity == plain.identity
 

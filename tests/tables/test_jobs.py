@@ -2,7 +2,8 @@
 
 import pytest
 
-from flowexp.tables.jobs import identity_of, override, significant
+from flowexp.config.override_text import override
+from flowexp.tables.jobs import identity_of, significant
 from tests.tables.files import job, table
 from tests.tables.planned import by_title, identities, plan
 
@@ -104,4 +105,4 @@ def test_overrides_are_quoted_where_hydra_needs_it():
     parser = OverridesParser.create()
     for text in ("outputs/jobs/train/ab12", "a b/c=d, e", "D=64, 'x' \"y\"", "[1,2]", "{a:b}"):
         assert parser.parse_override(override("key", text)).value() == text
-    assert parser.parse_override(override("key", "a", "b c")).value() == ["a", "b c"]
+    assert parser.parse_override(override("key", ["a", "b c"])).value() == ["a", "b c"]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from flowexp.tables.results import ClaimResult, Measured, RowResult, TableResult
+from flowexp.tables.results import ClaimResult, Measurement, RowResult, TableResult
 
-MEASURED = Measured(
+MEASURED = Measurement(
     values=(12.5, 12.0, 13.0),
     mean=12.5,
     spread=0.5,
@@ -74,7 +74,7 @@ def test_numbers_that_json_has_not_survive_it():
     claim = replace(CLAIM, statistic=-math.inf, p_value=math.nan)
     one_seed = replace(MEASURED, values=(math.nan,), mean=math.nan, spread=math.nan, floor=None)
     back = ClaimResult.from_dict(json.loads(json.dumps(claim.to_dict(), allow_nan=False)))
-    cell = Measured.from_dict(json.loads(json.dumps(one_seed.to_dict(), allow_nan=False)))
+    cell = Measurement.from_dict(json.loads(json.dumps(one_seed.to_dict(), allow_nan=False)))
     assert back.statistic == -math.inf
     assert math.isnan(back.p_value)
     assert all(map(math.isnan, (cell.values[0], cell.mean, cell.spread)))

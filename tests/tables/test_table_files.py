@@ -24,7 +24,7 @@ def test_rows_inline_and_by_job(tmp_path):
         "mine/one",
         config_dir=str(write(tmp_path, "mine/one", table(rows, jobs={"teacher": job()}))),
     )
-    assert [row.job for row in read.rows] == ["teacher", "b"]
+    assert [row.training for row in read.rows] == ["teacher", "b"]
     assert read.jobs["b"].parents == {"init": ("teacher",)}
     assert (read.rows[0].published, read.rows[0].eval) == (2.0, ("sampler.steps=3",))
     assert (read.rows[0].calibrate, read.rows[1].calibrate) == (None, ("for=boss",))
@@ -66,8 +66,8 @@ JOBS = {"teacher": job()}
         (table([ROW], jobs={"teacher": job(after=["nobody"])}), ["'nobody'"]),
         (table([ROW], jobs={"teacher": job(after=["teacher"])}), ["wait for each other"]),
         (table([ROW], jobs={"teacher": {**job(), "verb": "eval"}}), ["verb", "train"]),
-        ("rows: [", ["is no YAML"]),
-        ("just words", ["no mapping"]),
+        ("rows: [", ["cannot parse", "as YAML"]),
+        ("just words", ["is not a mapping"]),
     ],
 )
 def test_what_a_table_may_not_say(tmp_path, content, words):
@@ -136,6 +136,10 @@ def grid(**change):
         (grid(columns={}), ["columns of a grid", "lists"]),
         (grid(columns={"steps": 5}), ["columns of a grid", "lists"]),
         (grid(default={}), ["a grid has no key 'default'", "Did you mean defaults?"]),
+        (
+            grid(columns={**GRID["columns"], "sigma": [1.0, 2.0]}),
+            ["a grid's columns have 'sigma'", "no text holds {sigma}", "delete the column"],
+        ),
     ],
 )
 def test_what_a_grid_may_not_say(tmp_path, content, words):

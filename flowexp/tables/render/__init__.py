@@ -11,7 +11,7 @@ from flowexp.tables.render.csv_ import Csv
 from flowexp.tables.render.html import Html
 from flowexp.tables.render.latex import Latex
 from flowexp.tables.render.markdown import Markdown
-from flowexp.tables.render.nfe_picture import table_picture
+from flowexp.tables.render.over_nfe import table_picture
 from flowexp.tables.render.sheet import Form, Sheet
 from flowexp.tables.render.table_sheet import table_sheet
 from flowexp.tables.render.terminal import Terminal
@@ -31,10 +31,6 @@ FORMS: Mapping[str, Form] = {
 def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str) -> str:
     """A table or claims as text.
 
-    Args:
-        result: What was measured.
-        form: One of ``FORMS``.
-
     Raises:
         ValueError: There is no such form.
     """
@@ -43,10 +39,6 @@ def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str)
 
 def draw(sheets: Sequence[Sheet], form: str) -> str:
     """Sheets as text.
-
-    Args:
-        sheets: What to draw.
-        form: One of ``FORMS``.
 
     Raises:
         ValueError: There is no such form.

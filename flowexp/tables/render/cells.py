@@ -1,9 +1,10 @@
-"""Texts that tables and claims share: what was measured, what it cost, what to know about it."""
+"""Texts that tables and claims share: measured numbers, costs and notes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from flowexp.tables.render.numbers import cost_text, count_text, mean_text, number_text
-from flowexp.tables.results import Measured, RowResult, TableResult
+from flowexp.tables.results import Measurement, RowResult, TableResult
 
 __all__ = [
     "cost_cell",
@@ -14,16 +15,13 @@ __all__ = [
     "samples_cell",
     "stated_protocol",
     "titles",
+    "Kind",
+    "kind_of",
 ]
 
 
 def measured_cell(row: RowResult, *, minimum: bool = False) -> str:
-    """``12.5 ± 0.5 (3 seeds)``, or the status of a row without a number.
-
-    Args:
-        row: A row.
-        minimum: Whether the publication reports a minimum, which then stands beside the mean.
-    """
+    """``12.5 ± 0.5 (3 seeds)``, with ``minimum`` beside it; or the status of a row without one."""
     cell = row.measured
     if cell is None:
         return row.status
@@ -33,7 +31,7 @@ def measured_cell(row: RowResult, *, minimum: bool = False) -> str:
     return text
 
 
-def samples_cell(cell: Measured | None) -> str:
+def samples_cell(cell: Measurement | None) -> str:
     """The number of generated samples behind each value."""
     return "" if cell is None else count_text(cell.n_gen)
 
@@ -47,13 +45,13 @@ def nfe_cell(row: RowResult) -> str:
     return measured if published in ("", measured) else f"{measured} (published {published})"
 
 
-def cost_cell(cell: Measured | None) -> str:
+def cost_cell(cell: Measurement | None) -> str:
     """Wall time over all seeds and the device."""
     return "" if cell is None else cost_text(cell.seconds, device=cell.device)
 
 
 def row_notes(row: RowResult) -> list[str]:
-    """What a reader must know about a row, one sentence each."""
+    """The notes on a row, one sentence each."""
     notes = []
     if row.status == "failed":
         notes.append(f"failed; see {row.log}" if row.log else "failed without a log")
@@ -79,13 +77,8 @@ def titles(rows: tuple[RowResult, ...]) -> list[str]:
     return list(dict.fromkeys(row.measured.title for row in rows if row.measured is not None))
 
 
-def measured_record(cell: Measured | None, *, prefix: str) -> dict[str, Any]:
-    """Every number of a cell on its own, for CSV.
-
-    Args:
-        cell: What was measured.
-        prefix: Before the names of mean, spread, minimum and values: the column they belong to.
-    """
+def measured_record(cell: Measurement | None, *, prefix: str) -> dict[str, Any]:
+    """Every number of a cell on its own, for CSV; ``prefix`` names the column they belong to."""
     if cell is None:
         return {}
     return {
@@ -102,3 +95,27 @@ def measured_record(cell: Measured | None, *, prefix: str) -> dict[str, Any]:
         "floor": cell.floor,
         "notice": cell.notice,
     }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Numbers that may be compared with each other; two kinds never share a column or an axis.
+
+    Attributes:
+        title: Heading of the numbers.
+        prefix: Before the names of the numbers in CSV.
+        comparable: Whether they may stand beside published ones.
+    """
+
+    title: str
+    prefix: str
+    comparable: bool
+
+
+def kind_of(row: RowResult, *, budget: str) -> Kind:
+    """The kind of a row's measurement."""
+    if row.scaled:
+        return Kind(f"measured, budget {budget}", f"budget_{budget}", False)
+    if row.mismatch:
+        return Kind("measured, other protocol", "other_protocol", False)
+    return Kind("measured", "measured", True)

@@ -1,4 +1,4 @@
-"""Claims as a sheet: what is claimed, what was measured, and what the stated test says."""
+"""Claims as a sheet: the claim, the measurements, and the result of the stated test."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,8 @@ from flowexp.tables.render.cells import (
     samples_cell,
     titles,
 )
-from flowexp.tables.render.notes import Notes
 from flowexp.tables.render.numbers import number_text, p_text
-from flowexp.tables.render.sheet import Column, Line, Sheet, Tone
+from flowexp.tables.render.sheet import Column, Line, Notes, Sheet, Tone
 from flowexp.tables.results import ClaimResult, RowResult
 
 __all__ = ["claims_sheet"]
@@ -30,9 +29,6 @@ _TONES: Mapping[str, Tone] = {
 
 def claims_sheet(claims: Sequence[ClaimResult]) -> Sheet:
     """Claims as a sheet, one line for each arm.
-
-    Args:
-        claims: At least one.
 
     Raises:
         ValueError: There is none.
@@ -61,7 +57,7 @@ def claims_sheet(claims: Sequence[ClaimResult]) -> Sheet:
 
 
 def _lines(claim: ClaimResult, notes: Notes) -> list[Line]:
-    """The claim stands in the line of its first arm."""
+    """One line per arm; the first also names the claim."""
     lines = []
     for number, arm in enumerate(claim.arms):
         first = number == 0
@@ -88,7 +84,7 @@ def _lines(claim: ClaimResult, notes: Notes) -> list[Line]:
 
 
 def _test(claim: ClaimResult) -> str:
-    """What was tested on what, in one sentence."""
+    """Metric, direction and test in one sentence."""
     what = ", ".join(titles(claim.arms)) or "not measured yet"
     text = f"{what}; {claim.direction} is better; {claim.test}"
     if not math.isnan(claim.statistic):

@@ -14,7 +14,6 @@ class Csv:
     suffix = ".csv"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The records of the sheets; nothing for what is not known."""
         import pandas
 
         records = [record for sheet in sheets for record in sheet.records]
@@ -26,7 +25,7 @@ class Csv:
 
 
 def _names(records: Sequence[Any]) -> list[str]:
-    """All keys; one that only some records have stands where these have it."""
+    """All keys, each in the place that it has in its records."""
     names: list[str] = []
     for record in records:
         place = 0

@@ -19,12 +19,11 @@ _HERE = "flowexp.tables.render"
 
 
 class Html:
-    """A self-contained page, light or dark as its reader likes it; nothing is fetched."""
+    """A self-contained page, light or dark as the browser prefers; nothing is fetched."""
 
     suffix = ".html"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The sheets on one page."""
         title = sheets[0].title if len(sheets) == 1 else "flowexp"
         return filled("sheets.html", title=title, sheets=sheets)
 
@@ -34,8 +33,8 @@ def filled(template: str, *, package: str = _HERE, **values: Any) -> str:  # noq
 
     Args:
         template: Name of a file in the folder ``templates`` of the package.
-        package: Where the template lies; it can use the templates of this package too.
-        values: What the template shows.
+        package: The template's package; it can also use the templates of this one.
+        values: Values for the template.
     """
     return _environment(package).get_template(template).render(colours=COLOURS, **values)
 
@@ -61,7 +60,7 @@ def _data_uri(plot: "Plot") -> str:
 
 
 def _unbroken(text: str) -> str:
-    """A number stays on one line with its spread and its marks; the rest may be wrapped."""
+    """Keeps a number on one line with its spread and marks."""
     for mark in "±‡†":
         text = text.replace(f" {mark}", f"\u00a0{mark}")
     return text.replace("± ", "±\u00a0")

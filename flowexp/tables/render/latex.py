@@ -41,7 +41,6 @@ class Latex:
     suffix = ".tex"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The sheets, one after another."""
         return "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}\n" + "\n".join(
             _sheet(sheet) for sheet in sheets
         )

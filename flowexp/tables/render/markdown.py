@@ -8,7 +8,7 @@ from flowexp.tables.render.sheet import Sheet
 __all__ = ["Markdown"]
 
 _SPECIAL = re.compile(r"([\\`*|<>\[\]]|(?<!\w)_|_(?!\w))")
-"""What would be read as markup; an underscore within a word is none."""
+"""Markup characters; an underscore within a word is none."""
 
 
 class Markdown:
@@ -17,7 +17,6 @@ class Markdown:
     suffix = ".md"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The sheets, each under a heading of its own."""
         return "\n\n".join(_sheet(sheet) for sheet in sheets) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: no digit below the spread, costs in sensible units."""
+"""Readable numbers: no digit below the spread, costs in suitable units."""
 
 import math
 
@@ -25,9 +25,9 @@ def mean_text(mean: float, *, spread: float, count: int, of: str = "seed") -> st
 
     Args:
         mean: Mean.
-        spread: Standard deviation; nan with one value, which is then said.
+        spread: Standard deviation; nan with one value.
         count: Number of values.
-        of: What each value belongs to, in the singular.
+        of: Name of one value, in the singular.
     """
     if not math.isfinite(mean):
         return "not finite"

@@ -7,14 +7,30 @@ scaled down or measured otherwise has axes of its own, one pair for each metric 
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flowexp.tables.render.cells import stated_protocol, titles
-from flowexp.tables.render.kind import Kind, kind_of
+from flowexp.tables.render.cells import Kind, kind_of, stated_protocol, titles
+from flowexp.tables.render.numbers import count_text, mean_text, number_text
+from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 from flowexp.tables.results import ClaimResult, RowResult, TableResult
 
-__all__ = ["Line", "Panel", "Point", "claim_panels", "is_drawn", "method_of", "table_panels"]
+__all__ = [
+    "MethodLine",
+    "Panel",
+    "Point",
+    "claim_panels",
+    "is_drawn",
+    "method_of",
+    "table_panels",
+    "picture",
+    "table_picture",
+]
+
+_SIZE = (430.0, 400.0)
+_LETTERS = 72
+"""Letters of a line above a panel."""
 
 _FEWEST = 3
 
@@ -37,11 +53,11 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class MethodLine:
     """A curve.
 
     Attributes:
-        method: What was evaluated.
+        method: The evaluated method.
         points: At least one, in the order of evaluations.
         measured: Whether it was measured rather than published.
     """
@@ -56,14 +72,14 @@ class Panel:
     """A pair of axes.
 
     Attributes:
-        title: What kind of numbers stand in it.
-        protocols: How they were obtained, one sentence each.
+        title: Kind of its numbers.
+        protocols: Their protocols, one sentence each.
         lines: Its curves, at least one.
     """
 
     title: str
     protocols: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[MethodLine, ...]
 
 
 def method_of(row: RowResult) -> str:
@@ -72,9 +88,6 @@ def method_of(row: RowResult) -> str:
     That is the last free-standing number in the label that equals the published NFE, or else the
     measured one, with a comma before it: ``EDM, UniPC, 8`` is ``EDM, UniPC``, and ``8 even steps``
     is ``even steps``. A label without that number, or with nothing else, is a method as it stands.
-
-    Args:
-        row: A row of a table or an arm of a claim.
     """
     counts = [row.published_nfe, row.measured.nfe if row.measured else None]
     for count in counts:
@@ -89,11 +102,7 @@ def method_of(row: RowResult) -> str:
 
 
 def table_panels(table: TableResult) -> tuple[Panel, ...]:
-    """The axes of a table: first that of the publication, then one for each other measurement.
-
-    Args:
-        table: What was published and measured.
-    """
+    """The axes of a table: first that of the publication, then one for each other measurement."""
     lines = _lines(_published(table.rows), measured=False)
     near = [row for row in table.rows if kind_of(row, budget=table.budget).comparable]
     measured = _lines(_measured(near), measured=True)
@@ -124,9 +133,6 @@ def claim_panels(claims: Sequence[ClaimResult]) -> tuple[Panel, ...]:
     """The axes of the arms of several claims: one for each budget and metric title.
 
     An arm that several claims share is drawn once.
-
-    Args:
-        claims: What was measured.
 
     Raises:
         ValueError: Arms of one label were measured on different runs, so that no curve joins them,
@@ -170,7 +176,7 @@ def _measured(rows: Sequence[RowResult]) -> Iterable[tuple[str, Point]]:
             yield method_of(row), point
 
 
-def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[Line, ...]:
+def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[MethodLine, ...]:
     """Curves of the points that are finite; a point that occurs twice is drawn once."""
     found: dict[str, list[Point]] = {}
     for method, point in points:
@@ -179,12 +185,14 @@ def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[Line
             if not any((p.nfe, p.value) == (point.nfe, point.value) for p in mine):
                 mine.append(point)
     return tuple(
-        Line(method=method, points=tuple(sorted(mine, key=lambda p: p.nfe)), measured=measured)
+        MethodLine(
+            method=method, points=tuple(sorted(mine, key=lambda p: p.nfe)), measured=measured
+        )
         for method, mine in found.items()
     )
 
 
-def _check(line: Line, arms: Sequence[RowResult]) -> None:
+def _check(line: MethodLine, arms: Sequence[RowResult]) -> None:
     if len({arm.runs for arm in arms}) > 1:
         raise ValueError(f"{line.method} was measured on different runs; no curve joins them")
     counts = [point.nfe for point in line.points]
@@ -192,3 +200,76 @@ def _check(line: Line, arms: Sequence[RowResult]) -> None:
     if twice:
         values = [f"{point.value:g}" for point in line.points if point.nfe == twice[0]]
         raise ValueError(f"{line.method} at NFE {twice[0]:g} has the numbers {', '.join(values)}")
+
+
+def table_picture(table: TableResult) -> Plot | None:
+    """The picture of a table; None if no method has numbers at three counts of evaluations."""
+    return picture(table_panels(table), title=f"{table.title}, over network evaluations")
+
+
+def picture(panels: Sequence[Panel], *, title: str) -> Plot | None:
+    """Panels side by side with one legend; None if no curve has three counts of evaluations.
+
+    Published numbers are dashed thin lines with hollow marks, measured ones solid lines with bars
+    of one standard deviation over seeds. A method has one colour and one mark in all panels.
+
+    Args:
+        panels: Subplots; numbers of two panels never share an axis.
+        title: Heading.
+    """
+    if not is_drawn(panels):
+        return None
+    lines = [line for panel in panels for line in panel.lines]
+    methods = list(dict.fromkeys(line.method for line in lines))
+    log_x = is_log([point.nfe for line in lines for point in line.points])
+    notes = ["dashed: published"] if any(not line.measured for line in lines) else []
+    notes += ["solid: measured"] if any(line.measured for line in lines) else []
+    if any(point.spread > 0 for line in lines for point in line.points):
+        notes.append("bars: one standard deviation over training seeds, drawn side by side")
+    return Plot(
+        subplots=tuple(_subplot(panel, methods, log_x=log_x) for panel in panels),
+        size=_SIZE,
+        title=title,
+        described="\n".join(map(_described, panels)),
+        note="; ".join(notes),
+    )
+
+
+def _subplot(panel: Panel, methods: Sequence[str], *, log_x: bool) -> Subplot:
+    points = [point for line in panel.lines for point in line.points]
+    head = [panel.title, *(textwrap.fill(text, _LETTERS) for text in panel.protocols)]
+    return Subplot(
+        series=tuple(_series(line, methods.index(line.method)) for line in panel.lines),
+        x_label="network evaluations per sample",
+        title="\n".join(head),
+        log_x=log_x,
+        log_y=is_log([point.value for point in points]),
+        ticks=tuple(sorted({point.nfe for point in points})),
+    )
+
+
+def _series(line: MethodLine, number: int) -> Series:
+    bars = tuple(point.spread if point.spread > 0 else math.nan for point in line.points)
+    return Series(
+        label=line.method,
+        points=tuple((point.nfe, point.value) for point in line.points),
+        number=number,
+        bars=() if all(map(math.isnan, bars)) else bars,
+        marked=True,
+        dashed=not line.measured,
+    )
+
+
+def _described(panel: Panel) -> str:
+    """The panel in words, for screen readers."""
+    curves = []
+    for line in panel.lines:
+        values = ", ".join(f"{_value(p)} at {count_text(p.nfe)}" for p in line.points)
+        curves.append(f"{line.method} ({'measured' if line.measured else 'published'}): {values}")
+    return f"{panel.title} ({'; '.join(panel.protocols)}). {'. '.join(curves)}."
+
+
+def _value(point: Point) -> str:
+    if not point.seeds:
+        return number_text(point.value)
+    return mean_text(point.value, spread=point.spread, count=point.seeds)

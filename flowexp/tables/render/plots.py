@@ -1,4 +1,4 @@
-"""Charts as SVG and PNG; the one module that knows matplotlib."""
+"""Charts as SVG and PNG, drawn by matplotlib."""
 
 import io
 import itertools
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Field", "Plot", "Series", "is_log"]
+__all__ = ["Plot", "Series", "Subplot", "is_log"]
 
 _LOG_FROM, _FINE_BELOW = 8.0, 1000.0
 _MARKS = "os^Dv"
@@ -55,7 +55,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class Subplot:
     """A pair of axes.
 
     Attributes:
@@ -78,17 +78,17 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """Fields side by side, with one legend below them if there is a note or several labels.
+    """Subplots side by side, with one legend below them if there is a note or several labels.
 
     Attributes:
-        fields: At least one.
-        size: Width and height of a field, points.
-        title: Heading, drawn if the fields have titles, and for those who do not see the picture.
-        described: What it shows, for those who do not see it.
+        subplots: At least one.
+        size: Width and height of a subplot, points.
+        title: Heading, drawn if the subplots have titles, and the SVG's title.
+        described: Text alternative for screen readers.
         note: Above the legend.
     """
 
-    fields: tuple[Field, ...]
+    subplots: tuple[Subplot, ...]
     size: tuple[float, float]
     title: str
     described: str
@@ -128,14 +128,16 @@ class Plot:
     def _drawn(self) -> "Figure":
         from matplotlib.figure import Figure
 
-        width, height = self.size[0] * len(self.fields), self.size[1]
+        width, height = self.size[0] * len(self.subplots), self.size[1]
         figure = Figure((width / 72, height / 72), layout="constrained")
-        for place, field in enumerate(self.fields, start=1):
-            _draw(figure.add_subplot(1, len(self.fields), place), field)
-        if self.fields[0].title:
+        for place, subplot in enumerate(self.subplots, start=1):
+            _draw(figure.add_subplot(1, len(self.subplots), place), subplot)
+        if self.subplots[0].title:
             heading = textwrap.fill(self.title, int(width / 8))
             figure.suptitle(heading, x=0.01, ha="left", fontsize=13, fontweight="bold")
-        labels = dict.fromkeys(s.label for field in self.fields for s in field.series if s.label)
+        labels = dict.fromkeys(
+            s.label for subplot in self.subplots for s in subplot.series if s.label
+        )
         if self.note or len(labels) > 1:
             # Of the curves of one label the last, which is solid if any is.
             shown = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
@@ -152,29 +154,29 @@ def is_log(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) / min(values) >= _LOG_FROM
 
 
-def _draw(axes: "Axes", field: Field) -> None:
+def _draw(axes: "Axes", subplot: Subplot) -> None:
     from matplotlib.transforms import ScaledTranslation
 
-    axes.set_title(field.title)
-    axes.set_xlabel(field.x_label)
+    axes.set_title(subplot.title)
+    axes.set_xlabel(subplot.x_label)
     axes.margins(0.04, 0.06)
-    _scale(axes, "x", [x for series in field.series for x, _ in series.points], log=field.log_x)
-    ys = [y for series in field.series for _, y in series.points]
-    _scale(axes, "y", ys, log=field.log_y)
-    barred = [series for series in field.series if series.bars]
+    _scale(axes, "x", [x for series in subplot.series for x, _ in series.points], log=subplot.log_x)
+    ys = [y for series in subplot.series for _, y in series.points]
+    _scale(axes, "y", ys, log=subplot.log_y)
+    barred = [series for series in subplot.series if series.bars]
     apart = min(_APART, _ASIDE / len(barred)) if barred else 0.0
-    for series in field.series:
+    for series in subplot.series:
         # Bars of several curves at the same x would cover each other.
         rank = barred.index(series) - (len(barred) - 1) / 2 if series in barred else 0.0
         aside = ScaledTranslation(rank * apart / 72, 0, axes.figure.dpi_scale_trans)
         _draw_series(axes, series, transform=axes.transData + aside)
     # Curves that are moved aside do not count by themselves.
-    axes.update_datalim([place for series in field.series for place in _reached(series)])
+    axes.update_datalim([place for series in subplot.series for place in _reached(series)])
     axes.autoscale_view()
-    if not field.log_y and 0 <= min(ys) < 0.35 * max(ys):
+    if not subplot.log_y and 0 <= min(ys) < 0.35 * max(ys):
         axes.set_ylim(bottom=min(0.0, axes.dataLim.y0))
-    if field.ticks:
-        axes.set_xticks(_with_room(field.ticks, axes))
+    if subplot.ticks:
+        axes.set_xticks(_with_room(subplot.ticks, axes))
 
 
 def _draw_series(axes: "Axes", series: Series, *, transform: Any) -> None:  # noqa: ANN401

@@ -1,6 +1,6 @@
-"""What every form draws: a table of texts with its notes, and the same numbers unrounded."""
+"""The sheet that every form draws: a table of texts with notes, and the unrounded numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -9,7 +9,7 @@ from flowexp.tables.render.plots import Plot
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Column", "Form", "Line", "Sheet"]
+__all__ = ["Column", "Form", "Line", "Sheet", "Notes"]
 
 Tone = Literal["plain", "good", "bad", "open"]
 
@@ -77,11 +77,7 @@ class Sheet:
                 )
 
     def frame(self, escaped: Callable[[str], str]) -> "pandas.DataFrame":
-        """The cells below their headings.
-
-        Args:
-            escaped: How a form writes a text.
-        """
+        """The cells below their headings."""
         import pandas
 
         cells = [list(map(escaped, line.cells)) for line in self.lines]
@@ -100,3 +96,24 @@ class Form(Protocol):
     def draw(self, sheets: Sequence[Sheet]) -> str:
         """The sheets as one text that ends with a newline."""
         ...
+
+
+class Notes:
+    """Collects notes and numbers them."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def refer(self, texts: Iterable[str]) -> str:
+        """References to notes, ``[1] [3]``; notes not seen before are added."""
+        numbers = []
+        for text in texts:
+            if text not in self._texts:
+                self._texts.append(text)
+            numbers.append(self._texts.index(text) + 1)
+        return " ".join(f"[{number}]" for number in sorted(set(numbers)))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All notes in the order of their numbers."""
+        return tuple(self._texts)

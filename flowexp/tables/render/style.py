@@ -1,4 +1,4 @@
-"""Colours that pages and pictures share, for light and dark grounds."""
+"""Colours of pages and pictures, for light and dark backgrounds."""
 
 from collections.abc import Mapping
 

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowexp.tables.render.cells import (
+    Kind,
     cost_cell,
+    kind_of,
     measured_cell,
     measured_record,
     nfe_cell,
@@ -13,11 +15,9 @@ from flowexp.tables.render.cells import (
     stated_protocol,
     titles,
 )
-from flowexp.tables.render.kind import Kind, kind_of
-from flowexp.tables.render.nfe_picture import table_picture
-from flowexp.tables.render.notes import Notes
 from flowexp.tables.render.numbers import number_text
-from flowexp.tables.render.sheet import Column, Line, Sheet, Tone
+from flowexp.tables.render.over_nfe import table_picture
+from flowexp.tables.render.sheet import Column, Line, Notes, Sheet, Tone
 from flowexp.tables.results import RowResult, TableResult
 
 __all__ = ["table_sheet"]
@@ -28,11 +28,7 @@ _TONES: Mapping[str, Tone] = {"done": "plain", "missing": "open", "failed": "bad
 
 
 def table_sheet(table: TableResult) -> Sheet:
-    """A table as a sheet.
-
-    Args:
-        table: What was measured.
-    """
+    """A table as a sheet."""
     kinds = list(dict.fromkeys(kind_of(row, budget=table.budget) for row in table.rows))
     kinds.sort(key=lambda kind: not kind.comparable)
     several_metrics = len(titles(table.rows)) > 1

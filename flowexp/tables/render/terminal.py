@@ -23,7 +23,6 @@ class Terminal:
     suffix = ".txt"
 
     def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The sheets as text."""
         from rich.console import Console
 
         shows = sys.stdout.isatty()

@@ -14,8 +14,7 @@ from PIL import Image
 from flowexp.apps.table import _write
 from flowexp.report.document import read_results
 from flowexp.tables.render import render, table_picture
-from flowexp.tables.render.nfe_picture import picture
-from flowexp.tables.render.over_nfe import claim_panels, is_drawn, method_of, table_panels
+from flowexp.tables.render.over_nfe import claim_panels, is_drawn, method_of, picture, table_panels
 from flowexp.tables.table_files import read_table
 from tests.tables.test_results import CLAIM, MEASURED, ROW, TABLE
 

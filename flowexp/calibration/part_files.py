@@ -1,4 +1,4 @@
-"""Work in parts that survive a kill: a file per part, shared by processes."""
+"""Calibrations measured in parts: one file per part, shared by processes, resumed after a kill."""
 
 import hashlib
 import json
@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Progress
-from flowexp.files import write_npz
+from flowexp.calibration.base import Progress, Subject
+from flowexp.files import write_json, write_npz
 from flowexp.pipeline import Processes
 
-__all__ = ["Parts", "short_digest"]
+__all__ = ["PartFiles", "measure_once", "short_digest"]
 
 _REPORTS = 10
 
 
-class Parts:
-    """A hidden folder beside a result, with the finished parts of it.
+class PartFiles:
+    """The finished parts of a result, in a hidden folder beside it.
 
     Args:
         result: Path of the result without suffix.
-        processes: Who shares the parts.
-        progress: Told now and then how far it is.
+        processes: The processes that share the parts.
+        progress: Called with a line now and then.
     """
 
     def __init__(self, result: Path, processes: Processes, progress: Progress) -> None:
@@ -52,7 +52,7 @@ class Parts:
         return [self._read(name, i) for i in range(count)]
 
     def close(self) -> None:
-        """Remove the parts when nobody reads them any more; every process must call this."""
+        """Remove the parts; every process must call this."""
         self.processes.barrier()
         if self.processes.is_first:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -64,6 +64,36 @@ class Parts:
     def _read(self, name: str, i: int) -> dict[str, Tensor]:
         with np.load(self._file(name, i)) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def measure_once(
+    subject: Subject,
+    file: Path,
+    manifest: Mapping[str, Any],
+    *,
+    measure: Callable[[PartFiles], Mapping[str, Tensor]],
+    progress: Progress,
+    parts_beside: str | None = None,
+) -> None:
+    """Measure and store a calibration, unless its manifest is there; every process must call this.
+
+    Args:
+        subject: The model and its pipeline.
+        file: The file for the numbers; the manifest, written last, lies beside it as ``.json``.
+        manifest: See :func:`flowexp.calibration.manifest_of`.
+        measure: The numbers to store, measured in parts; called on every process.
+        progress: Called with a line now and then.
+        parts_beside: Name of the parts' folder, if they depend on more than the file's name.
+    """
+    if file.with_suffix(".json").is_file():
+        return
+    result = file.with_name(parts_beside or file.stem)
+    parts = PartFiles(result, subject.processes, progress)
+    tensors = measure(parts)
+    if subject.processes.is_first:
+        write_npz(file, {key: tensor.numpy() for key, tensor in tensors.items()})
+        write_json(file.with_suffix(".json"), dict(manifest))
+    parts.close()
 
 
 def short_digest(manifest: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The pipeline around a stream's batch: frames come in and results go out in threads."""
+"""The loop around a stream's batch; frames come in and results go out in threads."""
 
 import threading
 import time
@@ -19,12 +19,12 @@ __all__ = ["StreamOutput", "StreamReport", "run_stream"]
 
 @dataclass(frozen=True)
 class StreamOutput:
-    """What becomes of one frame.
+    """The result of one frame.
 
     Attributes:
         index: Number of the frame in the stream.
         source: Number of the frame that was processed for it: its own, or, if it was skipped, that
-            of the last frame before it that was not.
+            of the last processed frame before it.
         x: Result, (C, H, W).
         latency: Seconds between the frame's arrival and its result.
     """
@@ -42,15 +42,15 @@ class StreamOutput:
 
 @dataclass(frozen=True)
 class StreamReport:
-    """What a stream took.
+    """Counts and times of a stream.
 
     Attributes:
-        frames: Frames that came in; as many results went out.
+        frames: Frames that came in, and results that went out.
         skipped: Frames that were not processed.
         seconds: From the first frame to the last result.
         latency_mean: Mean seconds from a frame's arrival to its result.
         latency_max: The longest.
-        evaluations: Network evaluations in all, those for empty places of the batch included.
+        evaluations: Network evaluations, including those for empty places of the batch.
     """
 
     frames: int
@@ -77,16 +77,16 @@ def run_stream(
 ) -> StreamReport:
     """Send all frames through the batch; one result per frame, in the order of the frames.
 
-    Frames are taken in one thread and results are given away in another, each behind a bounded
-    queue: a slow camera or a slow disk does not hold up the network, and a fast camera waits. A
-    skipped frame has the result of the last processed one. After the last frame the batch is
-    flushed. The results do not depend on how the threads take turns.
+    Frames are read in one thread and results emitted in another, each behind a bounded queue: a
+    slow camera or disk does not hold up the network, and a fast camera waits. A skipped frame has
+    the result of the last processed one. After the last frame the batch is flushed. The results do
+    not depend on the scheduling of the threads.
 
     Args:
         frames: (C, H, W) each, float32 in [-1, 1].
         batch: The stages; it is reset first.
-        emit: Told every result, on the CPU, in a thread of its own.
-        similarity: What skips repeated frames; None = nothing does. It is reset first.
+        emit: Called with every result, on the CPU, in a thread of its own.
+        similarity: Decides which repeated frames are skipped; None = none. It is reset first.
         seed: Decides the filter's draws: that of frame k is drawn from (seed, "similarity", k).
         queue_size: Frames and results that may wait, >= 1.
 
@@ -130,7 +130,7 @@ def run_stream(
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame, its number, and when it came."""
+    """A frame, its number, and the time of its arrival."""
 
     index: int
     x: Tensor
@@ -139,7 +139,7 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Result:
-    """What a frame becomes, and the number of the frame that was processed for it."""
+    """The result of a frame, and the number of the frame that was processed for it."""
 
     frame: _Frame
     source: int
@@ -147,7 +147,7 @@ class _Result:
 
 
 class _Results:
-    """Pairs what leaves the batch with the frames, skipped ones included, in their order."""
+    """Pairs the batch's outputs with all frames, skipped ones included, in order."""
 
     def __init__(self, outgoing: Channel[_Result]) -> None:
         self.skipped = 0
@@ -159,7 +159,7 @@ class _Results:
         self._last: tuple[int, Tensor] | None = None
 
     def expect(self, frame: _Frame, *, skipped: bool) -> None:
-        """A frame that came in; a skipped one has the result of the last processed one."""
+        """Add a frame that came in; a skipped one has the result of the last processed one."""
         if skipped:
             self.skipped += 1
         else:
@@ -169,16 +169,16 @@ class _Results:
         self._give()
 
     def settle(self, batch: StreamBatch, x: Tensor) -> None:
-        """A frame that is processed; when there are enough for a call, the call is made."""
+        """Process a frame; the batch is called when its group is full."""
         self._group.append(x)
         if len(self._group) == batch.group:
             self._pair(batch.push(torch.stack(self._group)))
             self._group.clear()
 
     def finish(self, batch: StreamBatch) -> None:
-        """The stream has ended: everything under way is finished."""
+        """Finish all frames in progress at the end of the stream."""
         if self._group:
-            # Places that no frame is left for repeat the last one; nobody waits for their results.
+            # Fill the group with copies of the last frame; their results are dropped.
             missing = batch.group - len(self._group)
             padded = self._group + [self._group[-1]] * missing
             self._pair(batch.push(torch.stack(padded)))
@@ -210,7 +210,7 @@ def _give(
     outgoing: Channel[_Result], emit: Callable[[StreamOutput], None], latencies: list[float]
 ) -> None:
     for result in outgoing:
-        # The copy waits for the device, so that the moment after it is the true one.
+        # The copy waits for the device, so the time is taken after it.
         x = result.x.cpu()
         latencies.append(time.perf_counter() - result.frame.moment)
         emit(StreamOutput(result.frame.index, result.source, x, latencies[-1]))
