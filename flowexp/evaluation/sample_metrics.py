@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowexp.data import ImageArrays, quantize
 from flowexp.errors import UsageError
 from flowexp.metrics.base import Accumulator, Metric, PairedAccumulator
 from flowexp.metrics.protocol import MetricRecord
+from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Batch, Processes
 from flowexp.tasks import Task
+
+if TYPE_CHECKING:
+    import torchmetrics
 
 __all__ = ["SampleMetrics"]
 
@@ -21,13 +25,21 @@ class SampleMetrics:
     """Metrics that look at samples, and the states of them that this process has gathered.
 
     Args:
-        metrics: Name -> metric. One with ``paired = True`` compares each sample with what it should
-            be.
+        metrics: Name -> metric, ours or torchmetrics'. One with ``paired = True`` compares each
+            sample with what it should be.
         processes: Who shares the work.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric], processes: Processes) -> None:
-        self.metrics = dict(metrics)
+    def __init__(
+        self, metrics: "Mapping[str, Metric | torchmetrics.Metric]", processes: Processes
+    ) -> None:
+        self.metrics: dict[str, Metric] = {
+            # of all metrics only torchmetrics' are modules
+            name: TorchmetricsMetric(metric, name=name, sees_reference=processes.is_first)
+            if isinstance(metric, nn.Module)
+            else metric
+            for name, metric in metrics.items()
+        }
         self.processes = processes
         self._accumulators: dict[str, Accumulator] = {}
         self._count = 0

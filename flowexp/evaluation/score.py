@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from flowexp.locks import locked
 from flowexp.metrics.base import Metric
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.pipeline import Batch, Pipeline, Processes, in_turn, seeds_text
+
+if TYPE_CHECKING:
+    import torchmetrics
 
 __all__ = ["ScoreResult", "append_results", "score"]
 
@@ -74,7 +77,7 @@ class ScoreResult:
 def score(
     pipeline: Pipeline,
     *,
-    metrics: Mapping[str, Metric | ModelMetric],
+    metrics: "Mapping[str, Metric | ModelMetric | torchmetrics.Metric]",
     seeds: Sequence[int],
     reference: ImageArrays,
     heldout: ImageArrays | None = None,
@@ -87,7 +90,8 @@ def score(
 
     Args:
         pipeline: What is evaluated; its batch size is also that of the extractors.
-        metrics: Name -> metric, of samples or of the model; checked and prepared here.
+        metrics: Name -> metric, of samples (ours or torchmetrics') or of the model; checked and
+            prepared here.
         seeds: One per sample.
         reference: Real samples to compare with.
         heldout: Real samples whose own score is put beside every number as its floor.

@@ -61,6 +61,7 @@ from flowexp.metrics.precision_recall import (
 from flowexp.metrics.protocol import MetricRecord, Protocol, count_label, metric_key
 from flowexp.metrics.raw_values import RawValues
 from flowexp.metrics.reference_statistics import ReferenceStatistics
+from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.metrics.vgg16 import VGG16
 from flowexp.metrics.vision_transformers import CLIPImage, DINOv2
 
@@ -107,6 +108,7 @@ __all__ = [
     "ReflectedSSIM",
     "SSIM",
     "SampleSet",
+    "TorchmetricsMetric",
     "VGG16",
     "count_label",
     "density_coverage",

@@ -2,15 +2,42 @@
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
 
-__all__ = ["candidates", "check_with_key", "fill", "found_file", "read_state"]
+__all__ = ["candidates", "check_with_key", "fill", "found_file", "no_download", "read_state"]
+
+
+@contextmanager
+def no_download() -> Iterator[None]:
+    """Refuse downloads of other packages' weights (torchmetrics', torchvision's) by torch.hub.
+
+    Raises:
+        UsageError: Inside, when a file is missing; its remedy is the command that fetches it.
+    """
+    import torch.hub
+
+    def refuse(url: str, dst: str, *_: Any, **__: Any) -> None:  # noqa: ANN401 -- torch.hub's
+        raise UsageError(
+            f"the weights {Path(dst).name} are not on this machine, and nothing is downloaded "
+            "unasked.",
+            key="metric",
+            remedy=f"Fetch them: curl -L --create-dirs -o {dst} {url}",
+        )
+
+    before = torch.hub.download_url_to_file
+    torch.hub.download_url_to_file = refuse
+    try:
+        yield
+    finally:
+        torch.hub.download_url_to_file = before
 
 
 def candidates(file_name: str | None, *, given: Path | str | None = None) -> list[Path]:
