@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.data import ImageArrays, quantize
 from flowexp.errors import UsageError
-from flowexp.metrics.base import Accumulator, Metric, PairedAccumulator
+from flowexp.metrics.base import Accumulator, Metric
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Batch, Processes
@@ -110,7 +110,7 @@ class SampleMetrics:
             targets = None if batch.targets is None else _levels(batch.targets)
             for name, accumulator in self._accumulators.items():
                 if targets is not None and self.metrics[name].paired:
-                    cast(PairedAccumulator, accumulator).update(images, targets)
+                    accumulator.update(images, targets)
                 else:
                     accumulator.update(images)
 

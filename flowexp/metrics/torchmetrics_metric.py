@@ -17,7 +17,6 @@ Source: torchmetrics 1.8 and 1.9, pages of ``torchmetrics.image``.
 import hashlib
 import importlib.metadata
 import inspect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -28,9 +27,10 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.metrics.base import SampleSet
+from flowexp.metrics.base import Accumulator, SampleSet
 from flowexp.metrics.pretrained import as_rgb, float32_inference
-from flowexp.metrics.protocol import UINT8, MetricRecord, Protocol
+from flowexp.metrics.protocol import UINT8, MetricRecord
+from flowexp.metrics.sample_metric import NamedValue, SampleMetric
 from flowexp.metrics.weight_files import no_download
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ _State = dict[str, Tensor | list[Tensor]]
 _RANDOM_SEED = 0
 
 
-class TorchmetricsMetric:
+class TorchmetricsMetric(SampleMetric):
     """A torchmetrics metric behind the protocol of ours.
 
-    The first process alone sees the reference images, at every evaluation anew. States of several
+    The reference images are shown once per evaluation, by one process alone. States of several
     processes are combined by the reductions that the metric declares, lists in the order of the
     batches, so that the number is that of one process. Random subsets are drawn from a fixed seed.
     Every number of a tuple or mapping becomes a record of its own (``kid_mean``, ``kid_std``).
@@ -54,7 +54,6 @@ class TorchmetricsMetric:
         sees_reference: Whether this process computes the reference's share of the state.
 
     Attributes:
-        paired: Whether each sample is compared with a target of its own.
         minimum_samples: ``subset_size`` or ``splits`` where the metric has such, else 1, or 2 with
             a reference.
 
@@ -65,17 +64,16 @@ class TorchmetricsMetric:
     def __init__(
         self, metric: "torchmetrics.Metric", *, name: str, sees_reference: bool = True
     ) -> None:
-        self.name = name
-        self._given = metric
+        super().__init__(name=name)
+        self._given = self._metric = metric
+        self._start: _State = {}
         self._sees_reference = sees_reference
         parameters = inspect.signature(metric.update).parameters
         self.takes_real = "real" in parameters
         images = [p for p in parameters.values() if p.name != "real" and p.default is p.empty]
         if len(images) not in (1, 2) or not all(_is_tensor(p.annotation) for p in images):
-            raise UsageError(
-                f"{type(metric).__name__}.update{inspect.signature(metric.update)} does not take "
-                "images, or samples and targets.",
-                key=f"metric.{name}",
+            raise self._refused(
+                f"cannot be shown images: it has update{inspect.signature(metric.update)}",
                 remedy="Take a metric whose update has one or two tensors of images.",
             )
         self.paired = len(images) == 2
@@ -84,14 +82,17 @@ class TorchmetricsMetric:
         own = vars(metric)
         least = 2 if self.takes_real else 1
         self.minimum_samples = max(least, own.get("subset_size", 1), own.get("splits", 1))
-        self._metric = metric
-        self._device = torch.device("cpu")
-        self._start: _State = {}
-        self._protocol: Protocol | None = None
-        self._floors: dict[str, dict[str, float]] = {}
+        self.settings = _settings(metric, self._network)
 
-    def check(self) -> None:
-        """Weights were read by the metric's constructor."""
+    def described(self, reference: SampleSet) -> dict[str, Any]:
+        return {
+            "metric": type(self._given).__name__,
+            "extractor": _package(type(self._given)),
+            "weights_sha256": _parameters_sha256(self._given),
+            "resize": "the metric's own",
+            "quantization": UINT8,
+            "n_ref": len(reference.images) if self.takes_real else None,
+        }
 
     def prepare(
         self,
@@ -101,74 +102,33 @@ class TorchmetricsMetric:
         device: torch.device | str = "cpu",
         batch_size: int = 256,
     ) -> None:
-        """Show the metric the reference images, if it takes any.
-
-        Args:
-            reference: The real samples.
-            cache_dir: Not used; torchmetrics' features have no cache.
-            device: Where the metric runs.
-            batch_size: Images per update.
-
-        Raises:
-            UsageError: The reference holds points, or too few images.
-        """
         if reference.images.ndim != 4:
             raise self._refused(
                 f"is computed on pictures, but {reference.name} holds points",
                 remedy="Take metric=fd_raw.",
             )
-        if self.takes_real and len(reference.images) < self.minimum_samples:
-            raise self._refused(
-                f"needs {self.minimum_samples} reference images, but {reference.name} has "
-                f"{len(reference.images)}",
-                remedy="Take a smaller subset_size, which is another protocol.",
-            )
-        self._device, self._batch_size, self._floors = torch.device(device), batch_size, {}
-        self._metric = self._given.clone().to(self._device)
+        if self.takes_real:
+            self.refuse_few(len(reference.images), what=reference.name)
+        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+        self._metric = self._given.clone().to(self.device)
         self._metric.reset()
         # processes are combined here, and states are exchanged between two computations
         self._metric.distributed_available_fn = lambda: False
         self._metric.compute_with_cache = False
         self._start = self._metric.metric_state
         if self.takes_real and self._sees_reference:
-            for batch in _batches(reference, batch_size):
+            for batch in self._batches(reference):
                 self._start = self.updated(self._start, batch, real=True)
-        self._protocol = Protocol.against(
-            reference,
-            metric=type(self._given).__name__,
-            extractor=_package(type(self._given)),
-            weights_sha256=_parameters_sha256(self._given),
-            resize="the metric's own",
-            quantization=UINT8,
-            n_ref=len(reference.images) if self.takes_real else None,
-            settings=_settings(self._given, self._network),
-        )
-
-    def floor(self, heldout: SampleSet) -> float:
-        """The first number of real held-out images; nan if they are too few.
-
-        Args:
-            heldout: Real samples that are not in the reference.
-        """
-        if len(heldout.images) < self.minimum_samples:
-            return math.nan
-        accumulator = self.accumulator()
-        for batch in _batches(heldout, self._batch_size):
-            accumulator.update(batch)
-        records = accumulator.compute()
-        count = len(heldout.images)
-        self._floors = {r.name: {"floor": r.value, "floor_count": count} for r in records}
-        return records[0].value
 
     def accumulator(self) -> "TorchmetricsAccumulator":
-        """A fresh accumulator that has seen the reference images.
-
-        Raises:
-            RuntimeError: Before ``prepare``.
-        """
-        if self._protocol is None:
-            raise RuntimeError(f"metric {self.name}: prepare() has not been called")
+        _ = self.protocol
         return TorchmetricsAccumulator(self)
+
+    def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
+        state = self.start()
+        for batch in self._batches(samples):
+            state = self.updated(state, batch)
+        return self.measure(state)
 
     def start(self) -> _State:
         """A copy of the state without generated samples."""
@@ -178,8 +138,8 @@ class TorchmetricsMetric:
         """The state after a batch; tensors of ``state`` may change in place."""
         self._put(state)
         marked = {"real": real} if self.takes_real else {}
-        with float32_inference(self._device), no_download():
-            self._metric.update(*(self._pixels(i.to(self._device)) for i in images), **marked)
+        with float32_inference(self.device), no_download():
+            self._metric.update(*(self._pixels(i.to(self.device)) for i in images), **marked)
         return dict(self._metric.metric_state)
 
     def combined(self, states: Sequence[_State]) -> _State:
@@ -199,52 +159,44 @@ class TorchmetricsMetric:
                 combined[name] = stacked if reduction is None else reduction(stacked)
         return combined
 
-    def records(self, state: _State, *, count: int) -> tuple[MetricRecord, ...]:
-        """The numbers of a state with their protocol and floor.
-
-        Args:
-            state: What ``updated`` or ``combined`` returned.
-            count: Number of generated samples in it.
+    def measure(self, state: _State) -> tuple[NamedValue, ...]:
+        """The numbers of a state.
 
         Raises:
             UsageError: The result is not made of single numbers.
         """
-        protocol = self._protocol
-        if protocol is None or count < self.minimum_samples:
-            raise self._refused(
-                f"needs at least {self.minimum_samples} samples, got {count}",
-                remedy="Generate more samples.",
-            )
         self._put(state)
-        devices = [] if self._device.type == "cpu" else [self._device]
-        with float32_inference(self._device), torch.random.fork_rng(devices):
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with float32_inference(self.device), torch.random.fork_rng(devices):
             torch.manual_seed(_RANDOM_SEED)
-            found = dict(self._numbers(self._metric.compute(), ""))
-        facts = {k: v for k, v in vars(protocol).items() if k not in ("metric", "n_gen")}
+            result = self._metric.compute()
         return tuple(
-            MetricRecord(
-                name=f"{self.name}{part.replace(' ', '_')}",
+            NamedValue(
+                name="_".join([self.name, *path]),
+                metric=" ".join([type(self._given).__name__, *path]),
                 value=value,
-                protocol=Protocol(metric=f"{protocol.metric}{part}", n_gen=count, **facts),
-                extra=self._floors.get(f"{self.name}{part.replace(' ', '_')}", {}),
             )
-            for part, value in found.items()
+            for path, value in self._numbers(result)
         )
 
-    def _numbers(self, result: Any, part: str) -> Iterator[tuple[str, float]]:  # noqa: ANN401
-        if isinstance(result, tuple):  # KID's and the Inception score's: mean, standard deviation
+    def _numbers(self, result: Any) -> Iterator[tuple[list[str], float]]:  # noqa: ANN401
+        if isinstance(result, tuple):  # KID, Inception score: mean and standard deviation
             names = ["mean", "std", *map(str, range(2, len(result)))]
             result = dict(zip(names, result, strict=False))
         if isinstance(result, Mapping):
-            for name, value in result.items():
-                yield from self._numbers(value, f"{part} {name}")
+            for name, part in result.items():
+                yield from (([name, *path], value) for path, value in self._numbers(part))
         elif isinstance(result, Tensor) and result.numel() != 1:
             raise self._refused(
                 f"returns a tensor of shape {tuple(result.shape)} instead of a number",
                 remedy=f"Set metric.{self.name}.reduction=mean or its like.",
             )
         else:
-            yield part, float(result)
+            yield [], float(result)
+
+    def _batches(self, samples: SampleSet) -> Iterator[Tensor]:
+        for start in range(0, len(samples.images), self.batch_size):
+            yield torch.from_numpy(np.array(samples.images[start : start + self.batch_size]))
 
     def _pixels(self, levels: Tensor) -> Tensor:
         if self._network is not None:
@@ -271,7 +223,7 @@ class TorchmetricsMetric:
         return UsageError(f"{what} {problem}.", key=f"metric.{self.name}", remedy=remedy)
 
 
-class TorchmetricsAccumulator:
+class TorchmetricsAccumulator(Accumulator):
     """States of a torchmetrics metric, one per process.
 
     Args:
@@ -284,12 +236,10 @@ class TorchmetricsAccumulator:
         self._count = 0
 
     def update(self, *images: Tensor) -> None:
-        """Add a batch of samples, (B, C, H, W) uint8, and for pairs their targets."""
         self._ranks[0] = self._metric.updated(self._ranks[0], *images)
         self._count += len(images[0])
 
     def merge(self, other: "TorchmetricsAccumulator") -> None:
-        """Add what the next rank has seen; to be called in the order of the ranks."""
         self._ranks.extend(other._ranks)
         self._count += other._count
 
@@ -304,7 +254,6 @@ class TorchmetricsAccumulator:
         return found
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Replace what was seen by a stored state."""
         self._count = int(state["count"])
         loaded = self._metric.start()
         for name, value in loaded.items():
@@ -316,13 +265,9 @@ class TorchmetricsAccumulator:
         self._ranks = [loaded]
 
     def compute(self) -> tuple[MetricRecord, ...]:
-        """The numbers so far."""
-        return self._metric.records(self._metric.combined(self._ranks), count=self._count)
-
-
-def _batches(samples: SampleSet, size: int) -> Iterator[Tensor]:
-    for start in range(0, len(samples.images), size):
-        yield torch.from_numpy(np.array(samples.images[start : start + size]))
+        self._metric.refuse_few(self._count)
+        values = self._metric.measure(self._metric.combined(self._ranks))
+        return self._metric.records(values, count=self._count)
 
 
 def _is_tensor(annotation: object) -> bool:

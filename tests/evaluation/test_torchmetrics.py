@@ -175,13 +175,13 @@ def test_two_processes_measure_what_one_measures(tmp_path):
 
 
 def test_what_cannot_be_measured_is_refused_before_sampling():
-    with pytest.raises(UsageError, match=r"FromGenerator\.update.*does not take images") as caught:
+    with pytest.raises(UsageError, match=r"FromGenerator.*cannot be shown images") as caught:
         SampleMetrics({"odd": FromGenerator()}, Processes())
     assert caught.value.key == "metric.odd"
     with pytest.raises(UsageError, match="kid needs at least 20 samples, but 11"):
         evaluate(Constant(floating=False), {"kid": kernel_distance(subset_size=20)})
     many = TorchmetricsMetric(kernel_distance(subset_size=20), name="kid")
-    with pytest.raises(UsageError, match="needs 20 reference images, but tiles/train has 10"):
+    with pytest.raises(UsageError, match="needs at least 20 samples, but tiles/train has 10"):
         many.prepare(reference(10))
     with pytest.raises(UsageError, match="theirs compares each sample with the picture"):
         evaluate(None, {"theirs": torchmetrics.image.PeakSignalNoiseRatio(data_range=1.0)})

@@ -51,7 +51,7 @@ def test_what_needs_inceptions_weights_refuses_to_start_without(monkeypatch, tmp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("FLOWEXP_WEIGHTS", raising=False)
     monkeypatch.delenv("TORCH_HOME", raising=False)
-    with pytest.raises(UsageError, match="Inception weights") as caught:
+    with pytest.raises(UsageError, match="Inception-v3 weights") as caught:
         instantiate(entries(option)[option]).check()
     assert caught.value.key == f"metric.{option}.extractor.weights"
 
