@@ -1,4 +1,4 @@
-"""Straightness of a flow: how far its velocity strays from the chord of its trajectory."""
+"""Straightness of a flow: deviation of its velocity from the chord of the trajectory."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -71,7 +71,6 @@ class Straightness(TrajectoryMetric):
         self.quantity = "straightness S/N" if per_dimension else "straightness S"
 
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
-        """S, chord-arc ratio and transport cost, (B,) each."""
         found = _moments((station.share, station.velocity) for station in stations)
         dims = e[0].numel() if self.per_dimension else 1
         cost = _squared(found.mean)

@@ -20,12 +20,7 @@ from flowexp.metrics.image_quality import (
     ssim_reflected,
     ssim_uniform,
 )
-from flowexp.metrics.inception import (
-    InceptionLogits,
-    InceptionSpatial,
-    InceptionV3,
-    inception_candidates,
-)
+from flowexp.metrics.inception import InceptionLogits, InceptionSpatial, InceptionV3
 from flowexp.metrics.inception_score import InceptionScore, inception_score, shuffle_order
 from flowexp.metrics.kernel_distance import (
     GaussianKernel,
@@ -97,7 +92,6 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_from_moments",
     "improved_precision_recall",
-    "inception_candidates",
     "inception_score",
     "kernel_distance",
     "metric_key",

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ class ExtractorMetric(SampleMetric):
     """
 
     minimum_samples = 2
+    needs_reference: bool = True
 
     def __init__(self, extractor: Extractor, *, name: str) -> None:
         refuse_borrowed_name(name, extractor=extractor.name)
@@ -68,25 +68,11 @@ class FeatureMetric(ExtractorMetric, RowMetric):
     Args:
         extractor: Feature extractor; loaded in ``prepare``.
         name: Stem of the metric's key.
-
-    Attributes:
-        needs_reference: Whether features of the reference set are used.
     """
 
-    needs_reference: bool = True
     _reference: Tensor | None = None
 
-    def prepare(
-        self,
-        reference: SampleSet,
-        *,
-        cache_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        batch_size: int = 256,
-    ) -> None:
-        if self.needs_reference:
-            self.refuse_few(len(reference.images), what=reference.name)
-        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+    def set_reference(self, reference: SampleSet) -> None:
         self._reference = self.all_features(reference) if self.needs_reference else None
 
     @property

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
@@ -66,15 +65,7 @@ class FrechetDistance(ExtractorMetric):
             self.statistics.check(self.extractor)
         super().check()
 
-    def prepare(
-        self,
-        reference: SampleSet,
-        *,
-        cache_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        batch_size: int = 256,
-    ) -> None:
-        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+    def set_reference(self, reference: SampleSet) -> None:
         if self.statistics is None:
             self._reference = _reference_of(self.moments_of(reference))
             return

@@ -24,24 +24,9 @@ from flowexp.metrics.protocol import (
     INCEPTION_SHA256_PREFIX,
     INCEPTION_SPATIAL,
 )
-from flowexp.metrics.weight_files import candidates
 
-_FILE = "weights-inception-2015-12-05-6726825d.pth"
 _SPATIAL_CHANNELS = 7
 _LOG = logging.getLogger(__name__)
-
-
-def inception_candidates(weights: Path | str | None = None) -> list[Path]:
-    """Where the Inception weights are looked for, in order.
-
-    Args:
-        weights: The file itself, or a directory that holds it; when given, nothing else is tried.
-
-    Returns:
-        ``weights``, else ``$FLOWEXP_WEIGHTS/<file>``, ``$TORCH_HOME/hub/checkpoints/<file>`` and
-        ``~/.cache/torch/hub/checkpoints/<file>``.
-    """
-    return candidates(_FILE, given=weights)
 
 
 class InceptionV3(PretrainedExtractor):
@@ -55,7 +40,7 @@ class InceptionV3(PretrainedExtractor):
     name = INCEPTION_NAME
     dim = 2048
     resize = INCEPTION_RESIZE
-    file_name = _FILE
+    file_name = "weights-inception-2015-12-05-6726825d.pth"
     key = "metric.fid.extractor.weights"
     remedy = (
         "Get the file from torch-fidelity's release v0.2.0 and put it there or name it with this "

@@ -7,7 +7,6 @@ away as they are; one that copies is nearer.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -67,15 +66,8 @@ class NearestNeighbours(FeatureMetric):
         self.found: Neighbours | None = None
         self._heldout: Tensor | None = None
 
-    def prepare(
-        self,
-        reference: SampleSet,
-        *,
-        cache_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        batch_size: int = 256,
-    ) -> None:
-        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+    def set_reference(self, reference: SampleSet) -> None:
+        super().set_reference(reference)
         self._heldout = self.found = None
 
     def rows(self, *images: Tensor) -> Tensor:

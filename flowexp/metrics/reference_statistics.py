@@ -41,7 +41,6 @@ class ReferenceStatistics:
 
     def check(self, extractor: Extractor) -> None:
         """Raise ``UsageError`` unless the file is there and fits the extractor."""
-        self._check_declared(extractor)
         self._arrays(extractor)
 
     def read(self, extractor: Extractor) -> FrechetReference:
@@ -53,23 +52,19 @@ class ReferenceStatistics:
         Raises:
             UsageError: The file is missing, damaged, or of another protocol.
         """
-        self._check_declared(extractor)
         return FrechetReference.from_moments(*self._arrays(extractor))
 
-    def _check_declared(self, extractor: Extractor) -> None:
+    def _arrays(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         for part, actual in (("extractor", extractor.name), ("resize", extractor.resize)):
             declared = self.declared[part]
             if declared != actual:
                 said = "is not declared" if declared is None else f"is {declared!r}"
                 raise UsageError(
-                    f"the {part} that {self.file} was made with {said}, but this metric's is "
-                    f"{actual!r}.",
+                    f"the {part} of {self.file} {said}, but this metric's is {actual!r}.",
                     key=f"{self._key}.reference_{part}",
                     remedy="Statistics of another protocol cannot be compared with; if the file is "
                     "of this one, declare it here.",
                 )
-
-    def _arrays(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         if not self.file.is_file():
             raise self._wrong(f"{self.file} does not exist.")
         try:

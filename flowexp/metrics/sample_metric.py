@@ -44,11 +44,13 @@ class SampleMetric(Metric):
 
     Attributes:
         settings: The numbers inside the metric, for the protocol.
+        needs_reference: Whether samples are compared with a reference set.
     """
 
     paired = False
     minimum_samples = 1
     settings: str | None = None
+    needs_reference: bool = False
 
     def __init__(self, *, name: str) -> None:
         self.name = name
@@ -65,6 +67,10 @@ class SampleMetric(Metric):
     def described(self, reference: SampleSet) -> dict[str, Any]:
         """The metric's own fields of the protocol, but for settings."""
 
+    def set_reference(self, reference: SampleSet) -> None:
+        """Compute the reference statistics; device, cache and protocol are set."""
+        return
+
     @abstractmethod
     def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
         """The numbers of a set of real samples."""
@@ -79,11 +85,14 @@ class SampleMetric(Metric):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if self.needs_reference:
+            self.refuse_few(len(reference.images), what=reference.name)
         self.device, self.batch_size = torch.device(device), batch_size
         self.cache_dir, self._floors = cache_dir, {}
         self._protocol = Protocol.against(
-            reference, **{"settings": self.settings, **self.described(reference)}
+            reference, settings=self.settings, **self.described(reference)
         )
+        self.set_reference(reference)
 
     def floor(self, heldout: SampleSet) -> float:
         _ = self.protocol

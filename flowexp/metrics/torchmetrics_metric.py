@@ -19,7 +19,6 @@ import importlib.metadata
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -69,7 +68,7 @@ class TorchmetricsMetric(SampleMetric):
         self._start: _State = {}
         self._sees_reference = sees_reference
         parameters = inspect.signature(metric.update).parameters
-        self.takes_real = "real" in parameters
+        self.needs_reference = "real" in parameters
         images = [p for p in parameters.values() if p.name != "real" and p.default is p.empty]
         if len(images) not in (1, 2) or not all(_is_tensor(p.annotation) for p in images):
             raise self._refused(
@@ -80,43 +79,33 @@ class TorchmetricsMetric(SampleMetric):
         # what torchmetrics' FeatureShare reads: the name of the metric's network
         self._network: str | None = getattr(metric, "feature_network", None)
         own = vars(metric)
-        least = 2 if self.takes_real else 1
+        least = 2 if self.needs_reference else 1
         self.minimum_samples = max(least, own.get("subset_size", 1), own.get("splits", 1))
         self.settings = _settings(metric, self._network)
 
     def described(self, reference: SampleSet) -> dict[str, Any]:
+        if reference.images.ndim != 4:
+            raise self._refused(
+                f"is computed on pictures, but {reference.name} holds points",
+                remedy="Take metric=fd_raw.",
+            )
         return {
             "metric": type(self._given).__name__,
             "extractor": _package(type(self._given)),
             "weights_sha256": _parameters_sha256(self._given),
             "resize": "the metric's own",
             "quantization": UINT8,
-            "n_ref": len(reference.images) if self.takes_real else None,
+            "n_ref": len(reference.images) if self.needs_reference else None,
         }
 
-    def prepare(
-        self,
-        reference: SampleSet,
-        *,
-        cache_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        batch_size: int = 256,
-    ) -> None:
-        if reference.images.ndim != 4:
-            raise self._refused(
-                f"is computed on pictures, but {reference.name} holds points",
-                remedy="Take metric=fd_raw.",
-            )
-        if self.takes_real:
-            self.refuse_few(len(reference.images), what=reference.name)
-        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+    def set_reference(self, reference: SampleSet) -> None:
         self._metric = self._given.clone().to(self.device)
         self._metric.reset()
         # processes are combined here, and states are exchanged between two computations
         self._metric.distributed_available_fn = lambda: False
         self._metric.compute_with_cache = False
         self._start = self._metric.metric_state
-        if self.takes_real and self._sees_reference:
+        if self.needs_reference and self._sees_reference:
             for batch in self._batches(reference):
                 self._start = self.updated(self._start, batch, real=True)
 
@@ -137,7 +126,7 @@ class TorchmetricsMetric(SampleMetric):
     def updated(self, state: _State, *images: Tensor, real: bool = False) -> _State:
         """The state after a batch; tensors of ``state`` may change in place."""
         self._put(state)
-        marked = {"real": real} if self.takes_real else {}
+        marked = {"real": real} if self.needs_reference else {}
         with float32_inference(self.device), no_download():
             self._metric.update(*(self._pixels(i.to(self.device)) for i in images), **marked)
         return dict(self._metric.metric_state)

@@ -178,12 +178,12 @@ def test_what_cannot_be_measured_is_refused_before_sampling():
     with pytest.raises(UsageError, match=r"FromGenerator.*cannot be shown images") as caught:
         SampleMetrics({"odd": FromGenerator()}, Processes())
     assert caught.value.key == "metric.odd"
-    with pytest.raises(UsageError, match="kid needs at least 20 samples, but 11"):
+    with pytest.raises(UsageError, match="kid needs at least 20 samples, but there are 11"):
         evaluate(Constant(floating=False), {"kid": kernel_distance(subset_size=20)})
     many = TorchmetricsMetric(kernel_distance(subset_size=20), name="kid")
     with pytest.raises(UsageError, match="needs at least 20 samples, but tiles/train has 10"):
         many.prepare(reference(10))
-    with pytest.raises(UsageError, match="theirs compares each sample with the picture"):
+    with pytest.raises(UsageError, match="theirs compares each sample with a target"):
         evaluate(None, {"theirs": torchmetrics.image.PeakSignalNoiseRatio(data_range=1.0)})
 
 

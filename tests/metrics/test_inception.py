@@ -9,8 +9,8 @@ from flowexp.metrics import (
     InceptionLogits,
     InceptionSpatial,
     InceptionV3,
-    inception_candidates,
 )
+from flowexp.metrics.weight_files import candidates
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 OFFICIAL = "6726825d" + "0" * 56
@@ -43,19 +43,19 @@ def place(folder):
 def test_places_in_order(monkeypatch, nowhere):
     monkeypatch.setenv("FLOWEXP_WEIGHTS", str(nowhere / "own"))
     monkeypatch.setenv("TORCH_HOME", str(nowhere / "torch"))
-    assert inception_candidates() == [
+    assert candidates(FILE) == [
         nowhere / "own" / FILE,
         nowhere / "torch" / "hub" / "checkpoints" / FILE,
         nowhere / "cache" / "torch" / "hub" / "checkpoints" / FILE,
     ]
-    assert inception_candidates(nowhere / "a.pth") == [nowhere / "a.pth"]
-    assert inception_candidates(nowhere) == [nowhere / FILE]
+    assert candidates(FILE, given=nowhere / "a.pth") == [nowhere / "a.pth"]
+    assert candidates(FILE, given=nowhere) == [nowhere / FILE]
 
 
 def test_the_home_cache_is_the_last_place(monkeypatch, nowhere):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(nowhere))
-    assert inception_candidates() == [nowhere / ".cache" / "torch" / "hub" / "checkpoints" / FILE]
+    assert candidates(FILE) == [nowhere / ".cache" / "torch" / "hub" / "checkpoints" / FILE]
 
 
 @pytest.mark.parametrize("use", [InceptionV3.check, InceptionV3.load, lambda e: e.weights_sha256])
