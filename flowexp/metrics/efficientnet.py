@@ -33,8 +33,8 @@ class EfficientNetLite0(PretrainedExtractor):
 
     Args:
         block: Stage 0..6, or None for the 1280-d head after the last one.
-        size: Side images are resized to (bicubic, antialiased); images of that side are left alone,
-            None leaves all alone. Larger is somewhat sharper and slower.
+        size: Side that images are resized to (bicubic, antialiased); None keeps their size. Larger
+            is somewhat sharper and slower.
         weights: Local weights file; None takes the installed package's.
 
     Raises:

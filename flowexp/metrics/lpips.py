@@ -66,7 +66,7 @@ class LPIPS(FeatureDistance):
             torchmetrics'.
         net: Backbone, ``vgg`` or ``alex``.
         replace_pooling: Whether average pooling takes the place of max pooling.
-        resize: Side that images are brought to first; None leaves them alone.
+        resize: Side that images are brought to first; None keeps their size.
 
     Raises:
         ValueError: If ``net`` or ``resize`` is impossible.

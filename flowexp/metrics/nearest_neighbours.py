@@ -1,8 +1,7 @@
-"""How near samples come to single training images: a look for memorisation.
+"""Distance of samples to their nearest training images, which shows memorisation.
 
-The distance of each sample to its nearest reference image means something only beside the same
-distance of real images that were not in the reference. A model that generalises is about as far
-away as they are; one that copies is nearer.
+It is compared with the same distance of real images that are not in the reference: samples of a
+model that generalises are about as far away as those, copies are nearer.
 """
 
 import math
@@ -41,13 +40,13 @@ class Neighbours:
 class NearestNeighbours(FeatureMetric):
     """Mean distance to the nearest reference image, over that of held-out images.
 
-    1 = as far as unseen real images, 0 = copies. Without a held-out set the value is nan. Beside it
-    stand ``extra["distance"]`` and ``extra["heldout_distance"]`` (the two means) and
-    ``extra["share_below"]``, the share of samples nearer than the ``percentile``-th percentile of
-    the held-out distances, which is ``percentile`` / 100 for a perfect model.
+    1 = as far as unseen real images, 0 = copies; nan without a held-out set. ``extra`` has the two
+    means, ``distance`` and ``heldout_distance``, and ``share_below``, the share of samples nearer
+    than the ``percentile``-th percentile of the held-out distances, which is ``percentile`` / 100
+    for a perfect model.
 
     Args:
-        extractor: Space the distance is taken in: features, or :class:`RawValues` for pixels.
+        extractor: Features that are compared; :class:`RawValues` compares pixels.
         name: Stem of the metric's key.
         percentile: Of the held-out distances, in (0, 100).
 
@@ -75,7 +74,7 @@ class NearestNeighbours(FeatureMetric):
         return self._neighbours(super().rows(*images))
 
     def floor(self, heldout: SampleSet) -> float:
-        """Take the distances of held-out images as the measure; their own ratio is 1."""
+        """Keep the distances of held-out images, the unit of the value; their own ratio is 1."""
         _ = self.protocol
         self._heldout = self._neighbours(self.all_features(heldout).to(self.device))[:, 0]
         return 1.0

@@ -24,7 +24,7 @@ class FeatureDistance(ABC):
 
     Args:
         resize: Side that images are brought to first (bilinear, centred grid, low-passed only when
-            shrinking); None leaves them alone.
+            shrinking); None keeps their size.
 
     Attributes:
         metric: What it is called in titles.
@@ -138,7 +138,7 @@ class EfficientNetPerceptual(FeatureDistance):
 
     Args:
         layers: Stages 0..6 whose output is compared, ascending.
-        resize: Side that images are brought to first; None leaves them alone.
+        resize: Side that images are brought to first; None keeps their size.
         weights: Local weights file; None takes the installed package's.
 
     Raises:

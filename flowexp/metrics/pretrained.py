@@ -1,4 +1,4 @@
-"""What pretrained extractors share: loading, hashes, full-precision inference, checks."""
+"""The base of pretrained extractors: loading, hashes, full-precision inference, checks."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ IMAGENET_DEVIATION: Channels = (0.229, 0.224, 0.225)
 def without_tf32() -> Iterator[None]:
     """No TF32 in cuDNN's convolutions and cuBLAS's products, whatever was set before.
 
-    By the settings per operator: the older ``allow_tf32`` raises once somebody has used these.
+    Set per operator, since the older ``allow_tf32`` raises once these settings have been used.
     """
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # missing from torch's stubs
     operators = (conv, torch.backends.cuda.matmul)
@@ -81,7 +81,7 @@ def checked_images(images: Tensor) -> Tensor:
         images: (B, 1 or 3, H, W), uint8.
 
     Raises:
-        ValueError: If the type, the number of axes or of channels is another.
+        ValueError: If type or shape is another.
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images must be uint8 (quantise them once, before), got {images.dtype}")

@@ -12,7 +12,7 @@ from flowexp.metrics.protocol import UINT8
 class RawValues(Extractor):
     """Flattened values: points as they are, uint8 images as v / 127.5 - 1.
 
-    Needs no weights and no size; sensible while C * H * W is small against the sample count.
+    Sensible while C * H * W is small against the sample count.
     """
 
     name = "raw values"

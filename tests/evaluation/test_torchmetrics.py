@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from flowexp.evaluation.sample_metrics import SampleMetrics
 from flowexp.metrics import Metric, MetricRecord, TorchmetricsMetric
 from flowexp.metrics.weight_files import no_download
 from flowexp.pipeline import Processes
+from tests.e2e.command import flowexp
 from tests.evaluation.foreign import Brightness, FromGenerator, Projection
 from tests.evaluation.test_sample_metrics import Constant, evaluate
 from tests.evaluation.tiny import kernel_distance, metric, pipeline, reference
@@ -161,6 +163,23 @@ def test_states_of_processes_are_combined_in_the_order_of_the_batches():
         again = first.accumulator()
         again.load(merged.state())
         assert again.compute() == whole.compute()
+
+
+@pytest.mark.e2e
+def test_a_metric_of_an_outside_module_by_the_command_line(trained_run, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.copy(ROOT / "tests" / "evaluation" / "foreign.py", outside / "their_metrics.py")
+    done = flowexp(
+        "eval", f"run={trained_run}", "num_samples=12", "metric=none",
+        "+metric.light._target_=their_metrics.Brightness", "+metric.light.power=2.0",
+        cwd=tmp_path, fresh=True, env={"PYTHONPATH": f"{outside}:{ROOT}"},
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "Brightness mean[their_metrics] 12 on digits" in done.out
+    (stored,) = json.loads((trained_run / "results.json").read_text())["evaluations"]
+    assert [record["name"] for record in stored["records"]] == ["light_mean", "light_greatest"]
+    assert stored["records"][0]["protocol"]["settings"] == "power=2.0"
 
 
 @pytest.mark.slow
