@@ -1,4 +1,4 @@
-"""The protocols by which the evaluation loop and the metrics see each other.
+"""The protocols between the evaluation loop and the metrics.
 
 A metric is prepared once (reference statistics), hands out one accumulator per set of generated
 samples, and the accumulator returns records that carry their whole protocol.

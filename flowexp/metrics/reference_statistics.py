@@ -1,8 +1,8 @@
 """Published mean and covariance of a reference set, in place of the set itself.
 
-Such files carry no protocol (EDM's hold ``mu`` and ``sigma`` only), so what they were made with is
-declared beside them and held against the extractor: statistics of one resize group met by features
-of another give a plausible, wrong number.
+Such files carry no protocol (EDM's hold ``mu`` and ``sigma`` only), so extractor and resize are
+declared in the config and compared with the metric's: statistics of one resize with features of
+another give a plausible, wrong number.
 """
 
 import zipfile
@@ -87,6 +87,5 @@ class ReferenceStatistics:
         return UsageError(
             problem,
             key=f"{self._key}.reference_statistics",
-            remedy="Give an npz with mu and sigma of these features, or null to compute them from "
-            "the data set.",
+            remedy="Give an npz with mu and sigma of these features, or null for the data set's.",
         )

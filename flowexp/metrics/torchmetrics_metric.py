@@ -248,7 +248,8 @@ class TorchmetricsAccumulator(Accumulator):
         for name, value in loaded.items():
             if isinstance(value, list):
                 count = sum(key.startswith(f"{name}.") for key in state)
-                loaded[name] = [state[f"{name}.{i}"] for i in range(count)]
+                device = self._metric.device
+                loaded[name] = [state[f"{name}.{i}"].to(device) for i in range(count)]
             else:
                 loaded[name] = state[f"{name}."].to(value.device)
         self._ranks = [loaded]

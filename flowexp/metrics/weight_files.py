@@ -26,8 +26,8 @@ def no_download() -> Iterator[None]:
 
     def refuse(url: str, dst: str, *_: Any, **__: Any) -> None:  # noqa: ANN401 -- torch.hub's
         raise UsageError(
-            f"the weights {Path(dst).name} are not on this machine, and nothing is downloaded "
-            "unasked.",
+            f"the weights {Path(dst).name} are not on this machine, and flowexp downloads nothing "
+            "by itself.",
             key="metric",
             remedy=f"Fetch them: curl -L --create-dirs -o {dst} {url}",
         )

@@ -239,3 +239,19 @@ def test_missing_weights_are_named_and_not_downloaded(monkeypatch, tmp_path):
 
 def test_follows_the_protocol_of_ours():
     assert isinstance(TorchmetricsMetric(Brightness(), name="light"), Metric)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [kernel_distance, Brightness])
+def test_values_on_cuda_equal_those_on_cpu(make):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = []
+    for device in ("cpu", "cuda"):
+        adapter = TorchmetricsMetric(make(), name="m")
+        adapter.prepare(reference(), device=device)
+        accumulator, loaded = adapter.accumulator(), adapter.accumulator()
+        accumulator.update(samples().to(device))
+        loaded.load({name: tensor.cpu() for name, tensor in accumulator.state().items()})
+        found.append([record.value for record in loaded.compute()])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
