@@ -19,7 +19,7 @@ class FirstOrderDefect(TrajectoryMetric):
 
     Args:
         steps: Euler steps, uniform in the linear path's time, >= 2.
-        per_dimension: Whether to divide by N, the number of dimensions, which the title says.
+        per_dimension: Whether to divide by N, the number of dimensions; part of the title.
 
     Source: Wang et al., Rectified Diffusion, 2024, arXiv 2410.07303, for first-order ODEs; the
     defect as a number is flowexp's own.

@@ -71,12 +71,12 @@ class SolverError(ModelMetric):
             exact = self.exact.sample(known, start.e, **conditions)
             return {"value": _size(found.x - exact.x), "size": _size(exact.x)}
 
-        whose = "its own ODE" if self.reference is None else f"the ODE of {_named(self.reference)}"
+        ode = "its own ODE" if self.reference is None else f"the ODE of {_named(self.reference)}"
         return records_of(
             self.name,
             setting.per_item(list(setting.seeds), values),
             metric="RMS distance from the exact sample",
-            how=f"{whose}, rtol={self.exact.control.rtol:g}, atol={self.exact.control.atol:g}",
+            how=f"{ode}, rtol={self.exact.control.rtol:g}, atol={self.exact.control.atol:g}",
             data=setting.reference,
         )
 

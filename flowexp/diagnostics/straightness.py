@@ -57,7 +57,7 @@ class Straightness(TrajectoryMetric):
 
     Args:
         steps: Euler steps, uniform in the linear path's time, >= 2.
-        per_dimension: Whether to divide by N, the number of dimensions, which the title says.
+        per_dimension: Whether to divide by N, the number of dimensions; part of the title.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003 (their S(Z), without 1/N);
     Lee et al., 2023, arXiv 2301.12003, call the same integral curvature.

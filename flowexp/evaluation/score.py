@@ -93,7 +93,7 @@ def score(
             prepared here.
         seeds: One per sample.
         reference: Real samples to compare with.
-        heldout: Real samples whose own score is put beside every number as its floor.
+        heldout: Real samples whose own score is shown beside every number as its floor.
         cache_dir: Folder of cached reference statistics.
         facts: Fields of the protocol that the caller knows: ``precision``, ``ema``, ``sampler``.
         processes: The processes that share the work.

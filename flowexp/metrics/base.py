@@ -138,7 +138,7 @@ class Metric(Protocol):
 
         Args:
             reference: The real samples; the targets' data set for a paired metric.
-            cache_dir: Folder of cached statistics; None computes them anew.
+            cache_dir: Folder of cached statistics; None = no cache.
             device: Where the metric runs.
             batch_size: Samples at a time, >= 1.
 

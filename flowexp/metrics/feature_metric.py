@@ -82,9 +82,7 @@ class FeatureMetric(ExtractorMetric, RowMetric):
         Raises:
             RuntimeError: Before ``prepare``.
         """
-        if self._reference is None:
-            raise RuntimeError(f"metric {self.name}: prepare() has not been called")
-        return self._reference.to(self.device)
+        return self.prepared(self._reference).to(self.device)
 
     def rows(self, *images: Tensor) -> Tensor:
         """The features, (B, d) float32."""

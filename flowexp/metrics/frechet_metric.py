@@ -85,9 +85,7 @@ class FrechetDistance(ExtractorMetric):
         Raises:
             RuntimeError: Before ``prepare``.
         """
-        if self._reference is None:
-            raise RuntimeError(f"metric {self.name}: prepare() has not been called")
-        return self._reference
+        return self.prepared(self._reference)
 
     def accumulator(self) -> "FrechetAccumulator":
         _ = self.reference
@@ -158,7 +156,7 @@ class FrechetAccumulator(Accumulator):
 
 
 def first_available(candidates: Sequence[FrechetDistance]) -> FrechetDistance:
-    """The first metric whose weights are on this computer; one logged line says which and why.
+    """The first metric whose weights are on this computer; logs which and why.
 
     Args:
         candidates: In order of preference.

@@ -1,6 +1,6 @@
 """The Inception score exp(E_x KL(p(y | x) || p(y))) of class logits, and the metric by it.
 
-It depends strongly on the number of splits; the name must say it.
+It depends strongly on the number of splits, which is therefore part of its title.
 
 Source: Salimans et al. 2016, arXiv 1606.03498. Chunks, order and spread follow torch-fidelity:
 chunk i is [i n // splits, (i + 1) n // splits), std with ddof 0.

@@ -97,19 +97,14 @@ class LPIPS(FeatureDistance):
 
     @property
     def features_name(self) -> str:
-        """Backbone, pooling, and the hash of files that are not the published ones."""
-        pooling = ", average pooling" if self.replace_pooling else ""
-        return f"{self._backbone.name}{pooling}{self._foreign}"
-
-    @property
-    def _foreign(self) -> str:
-        """Suffix that says which files are not the published ones, as far as they are there."""
-        own = "" if self.heads is None else ", other heads"
+        """Backbone, pooling, and which files are not the published ones, as far as they exist."""
+        name = self._backbone.name + (", average pooling" if self.replace_pooling else "")
         try:
-            published = file_sha256(self._found_weights()).startswith(self._backbone.sha256_prefix)
+            sha256 = file_sha256(self._found_weights())
+            name += "" if sha256.startswith(self._backbone.sha256_prefix) else ", other weights"
         except UsageError:
-            return own
-        return own if published else f", other weights{own}"
+            pass  # without the file there is nothing to say of it
+        return name if self.heads is None else f"{name}, other heads"
 
     @property
     def weights_sha256(self) -> str:

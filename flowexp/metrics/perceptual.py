@@ -1,8 +1,8 @@
 """Differentiable perceptual distances: frozen networks compared layer by layer.
 
-A distance is a plain callable, not an ``nn.Module``, so that its weights do not enter the state
-dict, the optimizer or the average of whoever holds it. The network is loaded when first needed and
-follows the device of its input. Images are (B, C, H, W) in [-1, 1]; a grey channel is repeated.
+A distance is a plain callable, not an ``nn.Module``, so that its weights do not enter its owner's
+state dict, optimizer or average. The network is loaded when first needed and follows the device of
+its input. Images are (B, C, H, W) in [-1, 1]; a grey channel is repeated.
 """
 
 from abc import ABC, abstractmethod
@@ -74,7 +74,7 @@ class FeatureDistance(ABC):
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each pair, differentiable in both.
 
-        Computed in float32 whatever autocast says.
+        Computed in float32, also under autocast.
 
         Args:
             a: (B, 1 or 3, H, W) in [-1, 1].

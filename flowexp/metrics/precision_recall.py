@@ -45,15 +45,8 @@ def density_coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str
     """Precision, recall, density and coverage, with open balls: distance < radius.
 
     Density is the mean number of real balls around a generated sample over k (may exceed 1);
-    coverage the share of real balls that hold a generated sample.
-
-    Args:
-        generated: (n, d) features, n > k.
-        real: (m, d) features, m > k.
-        k: Neighbour that sets the radius.
-
-    Raises:
-        ValueError: If a set has no k-th neighbour.
+    coverage the share of real balls that hold a generated sample. Arguments are those of
+    :func:`improved_precision_recall`.
     """
     generated, real = generated.double(), real.double()
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)

@@ -20,7 +20,7 @@ from flowexp.metrics.frechet import FrechetReference
 
 
 class ReferenceStatistics:
-    """An npz file with ``mu``, (d,), and ``sigma``, (d, d), float64, and what it was made with.
+    """An npz file with ``mu``, (d,), and ``sigma``, (d, d), float64, with its protocol.
 
     Args:
         file: The file.
@@ -58,9 +58,9 @@ class ReferenceStatistics:
         for part, actual in (("extractor", extractor.name), ("resize", extractor.resize)):
             declared = self.declared[part]
             if declared != actual:
-                said = "is not declared" if declared is None else f"is {declared!r}"
+                found = "is not declared" if declared is None else f"is {declared!r}"
                 raise UsageError(
-                    f"the {part} of {self.file} {said}, but this metric's is {actual!r}.",
+                    f"the {part} of {self.file} {found}, but this metric's is {actual!r}.",
                     key=f"{self._key}.reference_{part}",
                     remedy="Statistics of another protocol cannot be compared with; if the file is "
                     "of this one, declare it here.",

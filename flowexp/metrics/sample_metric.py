@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from flowexp.metrics.base import Accumulator, Metric, SampleSet
 from flowexp.metrics.protocol import MetricRecord, Protocol
 
 _LOG = logging.getLogger(__name__)
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +112,13 @@ class SampleMetric(Metric):
         Raises:
             RuntimeError: Before ``prepare``.
         """
-        if self._protocol is None:
+        return self.prepared(self._protocol)
+
+    def prepared(self, part: _Part | None) -> _Part:
+        """What ``prepare`` has set; raises ``RuntimeError`` before."""
+        if part is None:
             raise RuntimeError(f"metric {self.name}: prepare() has not been called")
-        return self._protocol
+        return part
 
     def records(
         self, values: Sequence[NamedValue], *, count: int, finite: bool = True

@@ -34,8 +34,8 @@ def cached(
 ) -> _Stored:
     """Statistics of a set of real samples, computed only when no valid file holds them.
 
-    A damaged file is replaced with a warning; a file of another protocol is refused, since somebody
-    put it there.
+    A damaged file is replaced with a warning; a file of another protocol was put there by hand and
+    is refused.
 
     Args:
         compute: Computes them.
@@ -90,12 +90,12 @@ def _read(
             }
             content = parse(state)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        _LOG.warning("%s is damaged (%s) and is computed anew", file, error)
+        _LOG.warning("%s is damaged (%s) and is computed again", file, error)
         return None
     if found != described:
         parts = sorted(k for k in {*found, *described} if found.get(k) != described.get(k))
         raise UsageError(
             f"the statistics {file} were made by another protocol (differs in {', '.join(parts)}).",
-            remedy="Delete that file; it will be computed anew.",
+            remedy="Delete that file; it will be computed again.",
         )
     return content

@@ -1,4 +1,4 @@
-"""Features of two large vision transformers whose weights the user brings: DINOv2 and CLIP."""
+"""Features of DINOv2 and CLIP, vision transformers from weights files that the user provides."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

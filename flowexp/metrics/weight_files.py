@@ -73,7 +73,7 @@ def found_file(
 
     Args:
         file_name: Name the file is published under, None when it has no usual name.
-        given: What the config says.
+        given: The config's value.
         what: Whose weights they are, for the message.
         key: Config key of ``given``.
         remedy: Where to get the file.
@@ -96,7 +96,7 @@ def found_file(
 
 
 def check_with_key(check: Callable[[], None], *, key: str) -> None:
-    """Run a check whose ``UsageError`` names no config key, or another; it is raised with ``key``.
+    """Run a check and raise its ``UsageError`` with this config key.
 
     Args:
         check: Raises ``UsageError`` when weights are missing or wrong.
