@@ -10,6 +10,8 @@ from flowexp.runs.run_directory import RunDirectory
 from flowexp.runs.weights import RAW
 
 if TYPE_CHECKING:
+    import torchmetrics
+
     from flowexp.evaluation import ScoreResult
     from flowexp.metrics.base import Metric
     from flowexp.pipeline import Pipeline
@@ -58,7 +60,7 @@ def load(
 def evaluate(
     pipeline: "Pipeline",
     *,
-    metric: "str | Sequence[str] | Mapping[str, Metric]" = "auto",
+    metric: "str | Sequence[str] | Mapping[str, Metric | torchmetrics.Metric]" = "auto",
     num_samples: int = 5000,
     seeds: Sequence[int] | None = None,
 ) -> "ScoreResult":
@@ -66,7 +68,8 @@ def evaluate(
 
     Args:
         pipeline: See :func:`load`.
-        metric: Options of the group ``metric`` (``flowexp list metric``), or metrics by name.
+        metric: Options of the group ``metric`` (``flowexp list metric``), or metrics by name, ours
+            or torchmetrics'.
         num_samples: Number of samples, from the seeds 0, 1, ...
         seeds: Which seeds instead, one per sample.
 
@@ -107,9 +110,11 @@ def _metrics(names: str | Sequence[str]) -> dict[str, Any]:
     """The metrics of some options of the group ``metric``."""
     from flowexp.config.check import sound_config
     from flowexp.config.instantiate import instantiate
+    from flowexp.metrics.weight_files import no_download
 
     found: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
         config = sound_config("train", [f"metric={name}"])
-        found |= instantiate(config["metric"], key="metric")
+        with no_download():
+            found |= instantiate(config["metric"], key="metric")
     return found
