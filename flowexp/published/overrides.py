@@ -9,7 +9,7 @@ from flowexp.config.override_text import override
 if TYPE_CHECKING:
     from flowexp.published import Published, Shape
 
-__all__ = ["override", "published_overrides"]
+__all__ = ["published_overrides"]
 
 # resolution, channels -> option of the dataset group and its number of classes
 _DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
