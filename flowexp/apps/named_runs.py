@@ -28,7 +28,7 @@ def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
     from hydra._internal.utils import get_args_parser
 
     from flowexp.errors import UsageError
-    from flowexp.published.overrides import override
+    from flowexp.config.override_text import override
 
     args = get_args_parser().parse_intermixed_args(list(arguments))
     if args.multirun:
