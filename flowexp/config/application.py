@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import own_choices, sound_config
 from flowexp.config.compose import search_path
+from flowexp.config.hydra_internals import application, argument_parser
 from flowexp.config.loader import RunAwareLoader
 from flowexp.errors import UsageError
 
@@ -150,8 +149,7 @@ def examine(
 def _parse(
     verb: str, arguments: Sequence[str]
 ) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = get_args_parser()
-    parser.prog = f"flowexp {verb}"
+    parser = argument_parser(verb)
     return parser, parser.parse_intermixed_args(list(arguments))
 
 
@@ -191,7 +189,7 @@ def _run_hydra(
     from hydra.core.utils import JobRuntime
 
     loader = RunAwareLoader(search_path(args.config_dir))
-    hydra = Hydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
+    hydra = application(parser.prog.replace(" ", "_"), loader)
     GlobalHydra.instance().initialize(hydra)
     JobRuntime.instance().set("name", parser.prog.split()[-1])
     try:

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config import compose as composing
+from flowexp.config.hydra_internals import Repository
 from flowexp.config.nearest import nearest
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
 from flowexp.config.problems import ConfigError, Problem
@@ -162,7 +163,7 @@ def _check_names(
     """Problems with the groups, options and keys that the overrides name."""
     directory = run_in([str(o.input_line) for o in parsed])
     run = [] if directory is None else [f"run={directory}"]
-    repo = composing.repository(composing.with_run(path, directory))
+    repo = Repository(composing.with_run(path, directory))
     groups = [o for o in parsed if is_group(o, repo)]
     problems = [p for o in groups for p in check_options(o, repo)]
     known = [_first(o) for o in groups if not check_options(o, repo)]

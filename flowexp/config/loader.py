@@ -7,11 +7,9 @@ composition takes 0.1 s, nearly all of which goes into finding out which files t
 import copy
 import os
 import pickle
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -19,6 +17,7 @@ from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from flowexp.config.hydra_internals import Loader, note_overrides, set_values
 from flowexp.config.run_source import CONFIG, MANIFEST, RunSource, run_in
 from flowexp.config.schema import starts_from_run
 from flowexp.config.shipped_source import ShippedSource
@@ -31,26 +30,7 @@ _REMEMBERED = 256
 _COMPOSED: dict[Hashable, bytes] = {}
 
 
-class _Repository(ConfigRepository):
-    """Hydra's repository, which Hydra copies before every composition and every group it lists.
-
-    What it may change on the copy is which sources there are, not the sources: a deep copy of all
-    registered schemas took most of the time of ``--help``.
-    """
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "_Repository":
-        return copy.copy(self)
-
-
-class _Loader(ConfigLoaderImpl):
-    """Hydra's loader over such a repository."""
-
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
-        super().__init__(config_search_path)
-        self.repository = _Repository(config_search_path)
-
-
-class RunAwareLoader(_Loader):
+class RunAwareLoader(Loader):
     """Hydra's loader, with the run named in the overrides on its search path.
 
     It looks anew at every composition, so a sweep over ``run=a,b`` sees each run's own config.
@@ -67,7 +47,7 @@ class RunAwareLoader(_Loader):
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
         # A verb that starts from a run can show its help before one is named.
         run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
-        loader = _Loader(with_run(self.config_search_path, run))
+        loader = Loader(with_run(self.config_search_path, run))
         how = (run_mode, from_shell, validate_sweep_overrides)
         contents = _contents(loader.config_search_path)
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -85,8 +65,9 @@ class RunAwareLoader(_Loader):
         if len(_COMPOSED) > _REMEMBERED:
             del _COMPOSED[next(iter(_COMPOSED))]
         config: DictConfig = pickle.loads(composed)
-        ConfigLoaderImpl._apply_overrides_to_config(values, config)
-        _tell_hydra(config, parsed)
+        set_values(config, values)
+        note_overrides(config, parsed)
+        config.hydra.runtime.cwd = os.getcwd()
         return config
 
 
@@ -110,20 +91,6 @@ def _contents(path: ConfigSearchPath) -> Hashable | None:
         else:
             return None
     return tuple(found)
-
-
-def _tell_hydra(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """What Hydra notes of a command line beside its result."""
-    job = config.hydra.job
-    dirname = job.config.override_dirname
-    config.hydra.overrides.task = [override.input_line for override in overrides]
-    config.hydra.runtime.cwd = os.getcwd()
-    job.override_dirname = get_overrides_dirname(
-        overrides=list(overrides),
-        kv_sep=dirname.kv_sep,
-        item_sep=dirname.item_sep,
-        exclude_keys=dirname.exclude_keys,
-    )
 
 
 def with_run(search_path: ConfigSearchPath, run: str | None) -> ConfigSearchPath:

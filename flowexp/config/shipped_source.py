@@ -7,13 +7,14 @@ every option of every one of them, where it is and what it says.
 import pickle
 from functools import cache
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
+
+from flowexp.config.hydra_internals import FileConfigSource, config_source
 
 __all__ = ["ShippedSource"]
 
 
+@config_source
 class ShippedSource(FileConfigSource):
     """A folder of groups that nobody changes while the process lives: ``shipped://DIR``."""
 
@@ -55,6 +56,3 @@ def _is_config(path: str, config_path: str) -> bool:
 @cache
 def _loaded(path: str, config_path: str) -> bytes:
     return pickle.dumps(_files(path).load_config(config_path))
-
-
-SourcesRegistry.instance().register(ShippedSource)

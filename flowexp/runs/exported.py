@@ -64,7 +64,7 @@ def write_exported(
     nodes |= {n: config[n] for n in SAMPLING_GROUPS if n in config and _foreign(config[n]) is None}
     metadata = {
         "format": _FORMAT,
-        "config": json.dumps(_encoded(nodes), allow_nan=False),
+        "config": json.dumps(mapped(nodes, _encoded), allow_nan=False),
         "sha256": _digest(tensors),
         "shape": json.dumps(shape),
         **facts,
@@ -97,7 +97,7 @@ def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 6
     if _digest(tensors) != metadata.get("sha256"):
         raise UsageError(f"{file} was changed: its weights have another sha256.", key="file")
     try:
-        nodes = _decoded(json.loads(metadata["config"]))
+        nodes = json.loads(metadata["config"], object_hook=_decoded)
         wanted = {name: nodes[name] for name in EXPORTED_GROUPS}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
@@ -184,19 +184,10 @@ def _is_ours(target: object) -> bool:
     return isinstance(found, type) and found.__module__.startswith("flowexp.")
 
 
-def _encoded(node: object) -> object:
-    if isinstance(node, Mapping):
-        return {str(key): _encoded(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_encoded(value) for value in node]
-    if isinstance(node, float) and not math.isfinite(node):
-        return {_FLOAT: str(node)}
-    return node
+def _encoded(leaf: object) -> object:
+    infinite = isinstance(leaf, float) and not math.isfinite(leaf)
+    return {_FLOAT: str(leaf)} if infinite else leaf
 
 
-def _decoded(node: Any) -> Any:  # noqa: ANN401 - a JSON value is what it is
-    if isinstance(node, dict):
-        if node.keys() == {_FLOAT}:
-            return float(node[_FLOAT])
-        return {key: _decoded(value) for key, value in node.items()}
-    return [_decoded(value) for value in node] if isinstance(node, list) else node
+def _decoded(node: dict[str, Any]) -> object:
+    return float(node[_FLOAT]) if node.keys() == {_FLOAT} else node
