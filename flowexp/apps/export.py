@@ -36,7 +36,7 @@ def export(job: "Job") -> None:
     from flowexp.apps.terminal import shown, table
     from flowexp.errors import UsageError
     from flowexp.files import file_sha256
-    from flowexp.runs.exported import load_exported, write_exported
+    from flowexp.runs.exported import foreign_packages, load_exported, write_exported
     from flowexp.runs.opening import open_run
 
     config = job.config
@@ -63,11 +63,13 @@ def export(job: "Job") -> None:
         shape=opened.pipeline.shape,
         facts=facts,
     )
-    load_exported(path, device="cpu")
+    packages = foreign_packages(config)
+    load_exported(path, device="cpu", packages=packages)
+    named = f", packages={packages}" if packages else ""
     rows = [
         ("exported", f"{name} weights at {weights.kimg:g} kimg"),
         ("file", shown(path)),
         ("sha256", file_sha256(path)),
-        ("read it with", f'flowexp.load("{shown(path)}")'),
+        ("read it with", f'flowexp.load("{shown(path)}"{named})'),
     ]
     print(table(rows))

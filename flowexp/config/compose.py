@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from flowexp.config import schema
 from flowexp.config.hydra_internals import new_search_path
-from flowexp.config.loader import RunAwareLoader, with_run
+from flowexp.config.loader import RunAwareLoader
 from flowexp.config.locations import conf_dir
 from flowexp.config.shipped_source import ShippedSource
 
-__all__ = ["compose", "search_path", "with_run"]
+__all__ = ["compose", "search_path"]
 
 
 def search_path(config_dir: str | None = None) -> ConfigSearchPath:
@@ -34,20 +34,19 @@ def compose(
     config_name: str,
     overrides: Sequence[str],
     *,
-    path: ConfigSearchPath | None = None,
+    loader: RunAwareLoader | None = None,
 ) -> DictConfig:
     """The composed config of one job, with the ``hydra`` node.
 
     Args:
         config_name: Primary config: ``train``, ``eval`` ...
         overrides: Command-line overrides.
-        path: Search path; flowexp's own by default.
+        loader: Over which search path; flowexp's own by default.
 
     Raises:
         hydra.errors.HydraException: The overrides do not fit the config.
     """
     setup_globals()
-    loader = RunAwareLoader(path or search_path())
-    return loader.load_configuration(
+    return (loader or RunAwareLoader(search_path())).load_configuration(
         config_name=config_name, overrides=list(overrides), run_mode=RunMode.RUN, from_shell=True
     )

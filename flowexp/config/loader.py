@@ -7,7 +7,7 @@ composition takes 0.1 s, nearly all of which goes into finding out which files t
 import copy
 import os
 import pickle
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from flowexp.config.hydra_internals import Loader, note_overrides, set_values
+from flowexp.config.named_targets import with_additions, without_refused_keys
 from flowexp.config.run_source import CONFIG, MANIFEST, RunSource, run_in
 from flowexp.config.schema import starts_from_run
 from flowexp.config.shipped_source import ShippedSource
@@ -34,7 +35,12 @@ class RunAwareLoader(Loader):
     """Hydra's loader, with the run named in the overrides on its search path.
 
     It looks anew at every composition, so a sweep over ``run=a,b`` sees each run's own config.
+
+    Attributes:
+        remarks: What the last composition left out; see :func:`without_refused_keys`.
     """
+
+    remarks: Sequence[str] = ()
 
     def load_configuration(
         self,
@@ -45,12 +51,24 @@ class RunAwareLoader(Loader):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
+        typed = OverridesParser.create().parse_overrides(overrides)
+        parsed = with_additions(typed, config_name=str(config_name))
+        config = self._composed(
+            config_name, parsed, (run_mode, from_shell, validate_sweep_overrides)
+        )
+        if parsed != typed:
+            note_overrides(config, [o for o in typed if not o.is_hydra_override()])
+        self.remarks = without_refused_keys(config, typed)
+        return config
+
+    def _composed(
+        self, config_name: str | None, parsed: Sequence[Override], how: tuple[RunMode, bool, bool]
+    ) -> DictConfig:
+        overrides = [str(o.input_line) for o in parsed]
         # A verb that starts from a run can show its help before one is named.
         run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
         loader = Loader(with_run(self.config_search_path, run))
-        how = (run_mode, from_shell, validate_sweep_overrides)
         contents = _contents(loader.config_search_path)
-        parsed = OverridesParser.create().parse_overrides(overrides)
         if contents is None or not all(map(_is_plain, parsed)):
             return loader.load_configuration(config_name, overrides, *how)
         chosen = [loader.repository.group_exists(o.key_or_group) for o in parsed]

@@ -1,6 +1,7 @@
 """Command-line overrides held against the groups, options and keys that exist."""
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from hydra.core.object_type import ObjectType
@@ -105,13 +106,16 @@ def _selected(override: Override) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def check_key(override: Override, config: dict[str, Any], repo: Repository) -> list[Problem]:
+def check_key(
+    override: Override, config: dict[str, Any], repo: Repository, *, named: Collection[str]
+) -> list[Problem]:
     """Problems with the key that an override changes.
 
     Args:
         override: A parsed override of a value.
         config: The unresolved config of the chosen groups, in plain containers.
         repo: What groups there are, for suggestions.
+        named: Groups of named parts, to which an entry can be added.
     """
     if override.is_add() or override.is_force_add():
         return []
@@ -121,7 +125,11 @@ def check_key(override: Override, config: dict[str, Any], repo: Repository) -> l
     for depth, part in enumerate(parts):
         children = _children(node)
         if part not in children:
-            return [_unknown(parts, depth, config, repo)]
+            problem = _unknown(parts, depth, config, repo)
+            if depth != 1 or parts[0] not in named:
+                return [problem]
+            add = f"To add one, give {parts[0]}.{part}._target_=CLASS too."
+            return [dataclasses.replace(problem, remedy=f"{problem.remedy} {add}".lstrip())]
         node = node[int(part)] if isinstance(node, list) else node[part]
     return []
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flowexp.networks.foreign import call_network
 from flowexp.paths import Coefficients, Conversion, Schedule
 
 __all__ = ["NetworkInputs", "Parameterization", "bounded_input_scale", "times_between"]
@@ -64,8 +65,7 @@ class Parameterization(ABC):
             c_noise: Time condition, (B,), float32.
             conditions: What the model was asked with.
         """
-        output: Tensor = network(x, c_noise, **conditions)
-        return output
+        return call_network(network, x, c_noise, conditions)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """The times (low, high) at which samplers may ask for a velocity.

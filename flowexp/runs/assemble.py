@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.tree import select
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,17 +59,20 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
         prefix: What messages put before the name of a group.
 
     Raises:
-        UsageError: A part refused its values.
+        UsageError: A part refused its values, or the network takes no state and time.
         ValueError: The parameterization is not defined on the path.
     """
     import torch
 
     from flowexp.models import FlowModel
+    from flowexp.networks.foreign import adopt
 
     path = instantiate(config["path"], key=f"{prefix}path")
     parameterization = instantiate(config["parameterization"], key=f"{prefix}parameterization")
     with torch.device(device):
         network = instantiate(config["network"], key=f"{prefix}network")
+    classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
+    adopt(network, classes=classes, key=f"{prefix}network")
     return FlowModel(path, network=network, parameterization=parameterization)
 
 
@@ -84,6 +88,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     Raises:
         UsageError: A part refused its values, or two parts do not fit.
     """
+    from flowexp.networks.foreign import takes_labels
     from flowexp.pipeline import FlowexpLatents, Pipeline
 
     # The network comes last: teachers within other parts draw initial weights as well.
@@ -93,6 +98,9 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     try:
         model = build_model(config, device=device)
         model.origin = origin
+        if not takes_labels(model.network):
+            # The task takes its classes from the data where the network does not state them.
+            part["task"].num_classes = 0
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
             sampler=part["sampler"],
@@ -103,6 +111,8 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
             batch_size=config.get("batch_size", 64),
             device=device,
         )
+    except UsageError:
+        raise
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
     return Built(part["dataset"], model, part["guidance"], pipeline)

@@ -1,7 +1,8 @@
 """One safetensors file that is a whole model: weights, and the config of its parts as JSON.
 
 The config names classes by ``_target_``. A file from elsewhere must not be able to name anything
-that runs code, so only classes of flowexp's own packages of parts are built.
+that runs code, so only classes of flowexp's own packages of parts are built, and of packages that
+the caller names.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
     from flowexp.pipeline import Pipeline
 
-__all__ = ["EXPORTED_GROUPS", "SAMPLING_GROUPS", "load_exported", "write_exported"]
+__all__ = [
+    "EXPORTED_GROUPS",
+    "SAMPLING_GROUPS",
+    "foreign_packages",
+    "load_exported",
+    "write_exported",
+]
 
 EXPORTED_GROUPS = ("path", "network", "parameterization")
 SAMPLING_GROUPS = ("sampler", "guidance", "task")
@@ -72,17 +79,34 @@ def write_exported(
     return write_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
 
 
-def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 64) -> "Pipeline":
+def foreign_packages(config: Mapping[str, Any]) -> list[str]:
+    """The packages beside flowexp whose classes a file with this config names.
+
+    Args:
+        config: Plain config with the nodes of ``EXPORTED_GROUPS``.
+    """
+    named = (node.get("_target_") for n in EXPORTED_GROUPS for _, node in nodes_of(config[n]))
+    return sorted({str(t).partition(".")[0] for t in named if t} - {"flowexp"})
+
+
+def load_exported(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    batch_size: int = 64,
+    packages: Collection[str] = (),
+) -> "Pipeline":
     """The pipeline in a file of ``flowexp export``.
 
     Args:
         path: The file; nothing else is needed.
         device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
         batch_size: Samples per call of the sampler.
+        packages: Packages beside flowexp whose classes the file may name.
 
     Raises:
-        UsageError: The file is missing, damaged, changed, or names a class that is not a part of
-            flowexp's.
+        UsageError: The file is missing, damaged, changed, or names a class that is neither a part
+            of flowexp's nor of ``packages``.
     """
     from flowexp.config.instantiate import instantiate
     from flowexp.guidance import NoGuidance
@@ -102,9 +126,14 @@ def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 6
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
     wanted |= {name: nodes[name] for name in SAMPLING_GROUPS if name in nodes}
-    foreign = _foreign(wanted)
+    foreign = _foreign(wanted, packages)
     if foreign is not None:
-        raise UsageError(f"{file} was not loaded: {foreign}.", key="file")
+        raise UsageError(
+            f"{file} was not loaded: {foreign}.",
+            key="file",
+            remedy="If you trust the file, name the packages of its classes: flowexp.load(file, "
+            "packages=[...]).",
+        )
     model = build_model(wanted)
     network = model.network
     sampling = {n: instantiate(wanted[n], key=n) for n in SAMPLING_GROUPS if n in wanted}
@@ -162,26 +191,29 @@ def _digest(tensors: "Mapping[str, Tensor]") -> str:
     return digest.hexdigest()
 
 
-def _foreign(config: object) -> str | None:
+def _foreign(config: object, packages: Collection[str] = ()) -> str | None:
     """Why nodes cannot be exported or loaded: what they hold that is not a part of flowexp's."""
     for _, node in nodes_of(config):
-        if "_target_" in node and not _is_ours(node["_target_"]):
+        if "_target_" in node and not _is_allowed(node["_target_"], packages):
             return f"it names {node['_target_']}, which is not a part of flowexp's"
     found: list[str] = []
     mapped(config, lambda leaf: found.append(leaf) if "${" in str(leaf) else None)
     return f"its config holds the unresolved {found[0]}" if found else None
 
 
-def _is_ours(target: object) -> bool:
-    """Whether a dotted name is a class that flowexp itself defines."""
-    if not isinstance(target, str) or not _CLASS.fullmatch(target):
+def _is_allowed(target: object, packages: Collection[str]) -> bool:
+    """Whether a dotted name is a class that flowexp itself or one of the packages defines."""
+    if not isinstance(target, str):
+        return False
+    package = target.partition(".")[0]
+    if not (_CLASS.fullmatch(target) or package in packages):
         return False
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError:
         return False
-    return isinstance(found, type) and found.__module__.startswith("flowexp.")
+    return isinstance(found, type) and f"{found.__module__}.".startswith(f"{package}.")
 
 
 def _encoded(leaf: object) -> object:
