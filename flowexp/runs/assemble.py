@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from flowexp.guidance import Guidance
     from flowexp.models import FlowModel, Origin
     from flowexp.pipeline import Pipeline
+    from flowexp.tasks import Task
 
 __all__ = [
     "Built",
     "build",
     "build_model",
     "describe",
+    "fit_task",
     "resolve_device",
     "training_parts",
 ]
@@ -88,7 +90,6 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     Raises:
         UsageError: A part refused its values, or two parts do not fit.
     """
-    from flowexp.networks.foreign import takes_labels
     from flowexp.pipeline import FlowexpLatents, Pipeline
 
     # The network comes last: teachers within other parts draw initial weights as well.
@@ -98,9 +99,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     try:
         model = build_model(config, device=device)
         model.origin = origin
-        if not takes_labels(model.network):
-            # The task takes its classes from the data where the network does not state them.
-            part["task"].num_classes = 0
+        fit_task(part["task"], model.network)
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
             sampler=part["sampler"],
@@ -116,6 +115,17 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
     return Built(part["dataset"], model, part["guidance"], pipeline)
+
+
+def fit_task(task: "Task", network: "nn.Module") -> None:
+    """Ask a network that takes no labels for none.
+
+    A task takes its number of classes from the data where the network does not state one.
+    """
+    from flowexp.networks.foreign import takes_labels
+
+    if not takes_labels(network):
+        task.num_classes = 0
 
 
 def training_parts(config: Config, parts: Built) -> dict[str, Any]:

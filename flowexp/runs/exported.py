@@ -112,7 +112,7 @@ def load_exported(
     from flowexp.guidance import NoGuidance
     from flowexp.networks.base import label_dim_of
     from flowexp.pipeline import Pipeline
-    from flowexp.runs.assemble import build_model, resolve_device
+    from flowexp.runs.assemble import build_model, fit_task, resolve_device
     from flowexp.samplers import Heun, Natural
     from flowexp.tasks import Generation
 
@@ -149,11 +149,13 @@ def load_exported(
         # Written by flowexp 0.1.0.
         side = getattr(network, "img_resolution", None)
         shape = (network.in_channels,) if side is None else (network.in_channels, side, side)
+    task = sampling.get("task") or Generation(num_classes=label_dim_of(network))
+    fit_task(task, network)
     return Pipeline(
         model=sampling.get("guidance", NoGuidance()).wrap(model),
         sampler=sampling.get("sampler") or Heun(steps=16, time_grid=Natural()),
         shape=shape,
-        task=sampling.get("task") or Generation(num_classes=label_dim_of(network)),
+        task=task,
         batch_size=batch_size,
         device=place,
     )
