@@ -15,9 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import own_choices, sound_config
-from flowexp.config.compose import search_path
-from flowexp.config.hydra_internals import application, argument_parser
-from flowexp.config.loader import RunAwareLoader
+from flowexp.config.hydra_internals import Hydra, argument_parser
+from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.errors import UsageError
 
 __all__ = ["Job", "examine", "launch"]
@@ -189,7 +188,7 @@ def _run_hydra(
     from hydra.core.utils import JobRuntime
 
     loader = RunAwareLoader(search_path(args.config_dir))
-    hydra = application(parser.prog.replace(" ", "_"), loader)
+    hydra = Hydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
     GlobalHydra.instance().initialize(hydra)
     JobRuntime.instance().set("name", parser.prog.split()[-1])
     try:

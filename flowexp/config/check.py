@@ -19,9 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowexp.config import compose as composing
 from flowexp.config.hydra_internals import Repository
-from flowexp.config.loader import RunAwareLoader, with_run
+from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
 from flowexp.config.nearest import nearest
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
@@ -73,7 +72,7 @@ def check(
     if config_dir is not None and not Path(config_dir).is_dir():
         text = f"{config_dir} is not a folder."
         return Checked([Problem("--config-dir", text, "Give a folder that holds config groups.")])
-    path = composing.search_path(config_dir)
+    path = search_path(config_dir)
     parsed, problems = parse(overrides)
     parsed = with_additions(parsed, config_name=config_name)
     if starts_from_run(config_name):
@@ -119,9 +118,9 @@ def check_job(
     config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
-    loader = RunAwareLoader(path or composing.search_path())
+    loader = RunAwareLoader(path or search_path())
     try:
-        composed = composing.compose(config_name, overrides, loader=loader)
+        composed = loader.compose(config_name, overrides)
     except HydraException as error:
         return Checked([_composition_problem(error)])
     choices = own_choices(composed.hydra.runtime.choices)
@@ -179,7 +178,7 @@ def _check_names(
     problems = [p for o in groups for p in check_options(o, repo)]
     known = [_first(o) for o in groups if not check_options(o, repo)]
     try:
-        composed = composing.compose(config_name, [*known, *run], loader=RunAwareLoader(path))
+        composed = RunAwareLoader(path).compose(config_name, [*known, *run])
     except HydraException as error:
         return problems or [_composition_problem(error)]
     plain: Any = OmegaConf.to_container(composed, resolve=False)

@@ -8,7 +8,7 @@ options from run directories and starts jobs of its own; Hydra has no public nam
 import argparse
 import copy
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -19,25 +19,24 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
-from hydra.plugins.config_source import ConfigSource
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 __all__ = [
     "FileConfigSource",
+    "Hydra",
     "Loader",
     "Repository",
-    "application",
     "argument_parser",
-    "config_source",
     "context",
-    "new_search_path",
+    "create_config_search_path",
     "note_overrides",
+    "register_source",
     "set_values",
 ]
 
-
-_Source = TypeVar("_Source", bound=type[ConfigSource])
+register_source = SourcesRegistry.instance().register
+set_values = ConfigLoaderImpl._apply_overrides_to_config
 
 
 class Repository(ConfigRepository):
@@ -60,11 +59,6 @@ class Loader(ConfigLoaderImpl):
         self.repository = Repository(config_search_path)
 
 
-def set_values(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Set the values of overrides in a composed config, with Hydra's messages for a wrong key."""
-    ConfigLoaderImpl._apply_overrides_to_config(list(overrides), config)
-
-
 def note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Record overrides in the ``hydra`` node as a composition does."""
     job = config.hydra.job
@@ -78,27 +72,11 @@ def note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
     )
 
 
-def config_source(source: _Source) -> _Source:
-    """Class decorator: a search path may name this kind of source by its ``scheme()``."""
-    SourcesRegistry.instance().register(source)
-    return source
-
-
-def new_search_path(main: str) -> ConfigSearchPath:
-    """Hydra's own options, those of ``main`` (a URI), of plugins, and the registered schemas."""
-    return create_config_search_path(main)
-
-
 def argument_parser(verb: str) -> argparse.ArgumentParser:
     """The parser of Hydra's command-line options, for the usage of ``flowexp VERB``."""
     parser: argparse.ArgumentParser = get_args_parser()
     parser.prog = f"flowexp {verb}"
     return parser
-
-
-def application(name: str, loader: Loader) -> Hydra:
-    """What runs jobs and sweeps, and answers ``--help``, ``--cfg`` and ``--info``."""
-    return Hydra(task_name=name, config_loader=loader)
 
 
 def context(config: Any, loader: Loader) -> HydraContext:  # noqa: ANN401 - of an untyped library

@@ -8,9 +8,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.types import RunMode
 
-from flowexp.config.compose import search_path
 from flowexp.config.hydra_internals import context
-from flowexp.config.loader import RunAwareLoader
+from flowexp.config.loader import RunAwareLoader, search_path
 
 __all__ = ["ChosenLauncher", "LauncherError", "given_config_dir"]
 

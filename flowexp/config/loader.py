@@ -10,20 +10,26 @@ import pickle
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.utils import JobRuntime
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from flowexp.config.hydra_internals import Loader, note_overrides, set_values
+from flowexp.config import schema
+from flowexp.config.hydra_internals import (
+    Loader,
+    create_config_search_path,
+    note_overrides,
+    set_values,
+)
+from flowexp.config.locations import conf_dir
 from flowexp.config.named_targets import with_additions, without_refused_keys
 from flowexp.config.run_source import CONFIG, MANIFEST, RunSource, run_in
-from flowexp.config.schema import starts_from_run
 from flowexp.config.shipped_source import ShippedSource
 
-__all__ = ["RunAwareLoader", "with_run"]
+__all__ = ["RunAwareLoader", "search_path", "with_run"]
 
 _RUN = f"{RunSource.scheme()}://"
 _UNCHANGING = (f"{ShippedSource.scheme()}://", "pkg://", "structured://")
@@ -41,6 +47,15 @@ class RunAwareLoader(Loader):
     """
 
     remarks: Sequence[str] = ()
+
+    def compose(self, config_name: str, overrides: Sequence[str]) -> DictConfig:
+        """The config of one job, with the ``hydra`` node.
+
+        Raises:
+            hydra.errors.HydraException: The overrides do not fit the config.
+        """
+        setup_globals()
+        return self.load_configuration(config_name, list(overrides), RunMode.RUN)
 
     def load_configuration(
         self,
@@ -66,7 +81,7 @@ class RunAwareLoader(Loader):
     ) -> DictConfig:
         overrides = [str(o.input_line) for o in parsed]
         # A verb that starts from a run can show its help before one is named.
-        run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
+        run = run_in(overrides) or ("" if schema.starts_from_run(str(config_name)) else None)
         loader = Loader(with_run(self.config_search_path, run))
         contents = _contents(loader.config_search_path)
         if contents is None or not all(map(_is_plain, parsed)):
@@ -83,7 +98,7 @@ class RunAwareLoader(Loader):
         if len(_COMPOSED) > _REMEMBERED:
             del _COMPOSED[next(iter(_COMPOSED))]
         config: DictConfig = pickle.loads(composed)
-        set_values(config, values)
+        set_values(values, config)
         note_overrides(config, parsed)
         config.hydra.runtime.cwd = os.getcwd()
         return config
@@ -109,6 +124,19 @@ def _contents(path: ConfigSearchPath) -> Hashable | None:
         else:
             return None
     return tuple(found)
+
+
+def search_path(config_dir: str | None = None) -> ConfigSearchPath:
+    """The groups of flowexp, preceded by an outside folder of groups if one is given."""
+    schema.register()
+    path = create_config_search_path(f"{ShippedSource.scheme()}://{conf_dir()}")
+    if config_dir is not None:
+        path.prepend(
+            provider="command-line",
+            path=f"file://{Path(config_dir).resolve()}",
+            anchor=SearchPathQuery(provider="schema"),
+        )
+    return path
 
 
 def with_run(search_path: ConfigSearchPath, run: str | None) -> ConfigSearchPath:

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from flowexp.config.hydra_internals import config_source
+from flowexp.config.hydra_internals import register_source
 from flowexp.tree import select
 
 __all__ = ["CONFIG", "MANIFEST", "RunSource", "run_in"]
@@ -30,7 +30,6 @@ CONFIG, MANIFEST = "config.yaml", "manifest.json"
 _OPTION = "run"
 
 
-@config_source
 class RunSource(ConfigSource):
     """Serves ``<group>/run`` from ``config.yaml`` and ``manifest.json`` of a run directory."""
 
@@ -109,6 +108,9 @@ class RunSource(ConfigSource):
         if manifest.is_file():
             choices = json.loads(manifest.read_text(encoding="utf-8")).get("choices", {})
             self._groups |= {g for g in choices if "@" not in g and not g.startswith("hydra")}
+
+
+register_source(RunSource)
 
 
 def run_in(overrides: list[str]) -> str | None:

@@ -9,12 +9,11 @@ from functools import cache
 
 from hydra.plugins.config_source import ConfigResult
 
-from flowexp.config.hydra_internals import FileConfigSource, config_source
+from flowexp.config.hydra_internals import FileConfigSource, register_source
 
 __all__ = ["ShippedSource"]
 
 
-@config_source
 class ShippedSource(FileConfigSource):
     """A folder of groups that nobody changes while the process lives: ``shipped://DIR``."""
 
@@ -56,3 +55,6 @@ def _is_config(path: str, config_path: str) -> bool:
 @cache
 def _loaded(path: str, config_path: str) -> bytes:
     return pickle.dumps(_files(path).load_config(config_path))
+
+
+register_source(ShippedSource)

@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 
 from flowexp.config import loader
 from flowexp.config.check import own_choices
-from flowexp.config.compose import search_path
 from flowexp.config.hydra_internals import Loader
-from flowexp.config.loader import RunAwareLoader, with_run
+from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.run_source import run_in
 
 

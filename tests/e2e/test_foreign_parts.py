@@ -159,6 +159,24 @@ def test_callbacks_loggers_metrics_and_averages_are_added_without_a_plus(outside
     assert "every: 3" in shown.out
 
 
+def test_a_folder_of_yaml_files_names_them_as_well(outside):
+    files = {
+        "network/mine": "_target_: my_package.Labelled\nclasses: ${dataset.num_classes}\n",
+        "callbacks/mine": "mine:\n  _target_: my_package.Counter\n  every: 3\n",
+        "logger/mine": "mine:\n  _target_: my_package.MyLogger\n  save_dir: x\n",
+        "metric/mine": "kid:\n  _target_: torchmetrics.image.KernelInceptionDistance\n",
+    }
+    for name, text in files.items():
+        file = outside / "conf" / f"{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"# mine\n{text}")
+    chosen = ["callbacks=mine", "logger=mine", "metric=mine", "--config-dir", "conf"]
+    assert "sound" in succeed("check", *chosen, cwd=outside).out
+    chosen = ["network=mine", "trainer.max_kimg=0.032", "--config-dir", "conf", "dirs.run=run"]
+    assert "Labelled, 86 parameters" in succeed("train", *TINY, *chosen, cwd=outside).out
+    succeed("eval", "run=run", "num_samples=16", cwd=outside)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
