@@ -173,7 +173,7 @@ def test_a_folder_of_yaml_files_names_them_as_well(outside):
     chosen = ["callbacks=mine", "logger=mine", "metric=mine", "--config-dir", "conf"]
     assert "sound" in succeed("check", *chosen, cwd=outside).out
     chosen = ["network=mine", "trainer.max_kimg=0.032", "--config-dir", "conf", "dirs.run=run"]
-    assert "Labelled, 86 parameters" in succeed("train", *TINY, *chosen, cwd=outside).out
+    assert "Labelled, 116 parameters" in succeed("train", *TINY, *chosen, cwd=outside).out
     succeed("eval", "run=run", "num_samples=16", cwd=outside)
 
 
