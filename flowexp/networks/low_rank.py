@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 
 from flowexp.errors import UsageError
 from flowexp.networks.base import label_dim_of
+from flowexp.networks.foreign import call_network
 
 __all__ = ["LowRank"]
 
@@ -70,10 +71,15 @@ class LowRank(nn.Module):
                 change = _LowRankSum(weight, rank=rank)
                 parametrize.register_parametrization(layer, "weight", change, unsafe=True)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        **conditions: Tensor | None,
+    ) -> Tensor:
         """The changed network."""
-        output: Tensor = self.network(*args, **kwargs)
-        return output
+        return call_network(self.network, x, c_noise, {"labels": labels, **conditions})
 
     def load_base(self, state: dict[str, Tensor]) -> None:
         """Load the weights of the plain network; the changes are kept.

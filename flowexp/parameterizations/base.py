@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flowexp.networks.foreign import call_network
 from flowexp.paths import Coefficients, Conversion, Schedule
 
 __all__ = [
@@ -70,8 +71,7 @@ class Parameterization(ABC):
             c_noise: Time condition, (B,), float32.
             conditions: The conditions of the call.
         """
-        output: Tensor = network(x, c_noise, **conditions)
-        return output
+        return call_network(network, x, c_noise, conditions)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         """The times (low, high) between which samplers may evaluate the velocity.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from flowexp.networks.foreign import call_network
 from flowexp.parameterizations.direct import VelocityPrediction
 
 __all__ = ["VelocityIncrement"]
@@ -46,5 +47,4 @@ class VelocityIncrement(VelocityPrediction):
                 "another model (sampler.refiner) and is not a model to sample from"
             )
         earlier = velocity.to(x.dtype)
-        output: Tensor = network(torch.cat([x, earlier], dim=1), c_noise, **rest)
-        return earlier + output
+        return earlier + call_network(network, torch.cat([x, earlier], dim=1), c_noise, rest)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.tree import select
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from flowexp.guidance import Guidance
     from flowexp.models import FlowModel, Origin
     from flowexp.pipeline import Pipeline
+    from flowexp.tasks import Task
 
 __all__ = [
     "Built",
     "build",
     "build_model",
     "describe",
+    "fit_task",
     "resolve_device",
 ]
 
@@ -57,17 +60,20 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
         prefix: What messages put before the name of a group.
 
     Raises:
-        UsageError: A part refused its values.
+        UsageError: A part refused its values, or the network takes no state and time.
         ValueError: The parameterization is not defined on the path.
     """
     import torch
 
     from flowexp.models import FlowModel
+    from flowexp.networks.foreign import adopt
 
     path = instantiate(config["path"], key=f"{prefix}path")
     parameterization = instantiate(config["parameterization"], key=f"{prefix}parameterization")
     with torch.device(device):
         network = instantiate(config["network"], key=f"{prefix}network")
+    classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
+    adopt(network, classes=classes, key=f"{prefix}network")
     return FlowModel(path, network=network, parameterization=parameterization)
 
 
@@ -92,6 +98,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     try:
         model = build_model(config, device=device)
         model.origin = origin
+        fit_task(part["task"], model.network)
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
             sampler=part["sampler"],
@@ -102,9 +109,22 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
             batch_size=config.get("batch_size", 64),
             device=device,
         )
+    except UsageError:
+        raise
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
     return Built(part["dataset"], model, part["guidance"], pipeline)
+
+
+def fit_task(task: "Task", network: "nn.Module") -> None:
+    """Drop the labels of a task whose network takes none.
+
+    A task takes its number of classes from the data where the network does not state one.
+    """
+    from flowexp.networks.foreign import takes_labels
+
+    if not takes_labels(network):
+        task.num_classes = 0
 
 
 def resolve_device(name: str) -> str:

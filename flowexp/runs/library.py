@@ -1,6 +1,6 @@
 """The library face of runs: load a trained model, evaluate it. No Hydra in sight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ def load(
     checkpoint: str = "last",
     device: str = "auto",
     batch_size: int = 64,
+    packages: Collection[str] = (),
 ) -> "Pipeline":
     """The pipeline of a trained model: its network, guidance, sampler and task.
 
@@ -37,6 +38,7 @@ def load(
         checkpoint: ``last``, a step number, or a file name.
         device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
         batch_size: Samples per call of the sampler.
+        packages: Packages beside flowexp whose classes an exported file may name.
 
     Raises:
         UsageError: There is no such run, checkpoint, average or device.
@@ -45,7 +47,7 @@ def load(
     if file.suffix == ".safetensors":
         from flowexp.runs.exported import load_exported
 
-        return load_exported(file, device=device, batch_size=batch_size)
+        return load_exported(file, device=device, batch_size=batch_size, packages=packages)
     if file.is_file():
         raise UsageError(
             f"{file} is neither a run directory nor an exported file.",

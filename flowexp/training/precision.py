@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel
+from flowexp.networks.foreign import call_network
 
 __all__ = [
     "AutocastNetwork",
@@ -42,10 +43,16 @@ class AutocastNetwork(nn.Module):
         self.network = network
         self.dtype = dtype
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        **conditions: Tensor | None,
+    ) -> Tensor:
         """The network under autocast."""
         with torch.autocast(x.device.type, dtype=self.dtype):
-            output: Tensor = self.network(x, *args, **kwargs)
+            output = call_network(self.network, x, c_noise, {"labels": labels, **conditions})
         return output.float()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401

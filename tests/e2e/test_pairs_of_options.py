@@ -8,6 +8,7 @@ make no sense are listed here with the reason, and must be refused with it.
 import itertools
 import math
 import random
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -61,6 +62,12 @@ TINY = {
     "network=dit": ["network.hidden_size=16", "network.depth=1", "network.num_heads=2"],
     "network=lora": ["network.network.model_channels=8", "network.network.pixel_unshuffle=1"],
     "network=mlp": ["network.hidden=16", "network.depth=1"],
+    "network=diffusers_unet": [
+        "network.block_out_channels=[32]",
+        "network.layers_per_block=1",
+        "network.down_block_types=[DownBlock2D]",
+        "network.up_block_types=[UpBlock2D]",
+    ],
     "sampler/time_grid=given": ["sampler.time_grid.values=[0.8,0.4,0.0]"],
     **{f"objective={name}": OFFLINE for name in PERCEPTUAL},
 }
@@ -87,6 +94,8 @@ NEEDS_A_RUN = {
 
 # What is of use with an option of one of the groups that are not swapped here alone.
 NEEDS_A_PARTNER = {"captioned"}
+# What is of use with a package that is not a requirement, where it is not installed.
+ABSENT = set() if find_spec("diffusers") else {"diffusers_unet"}
 
 
 # Differ from another option in numbers only (an order, a tableau), which stands for them in pairs.
@@ -102,7 +111,7 @@ STANDS_FOR = {
 
 def free(group: str) -> list[str]:
     """The options of a group that need no finished run and no one option of another group."""
-    left_out = NEEDS_A_RUN | NEEDS_A_PARTNER | set(STANDS_FOR)
+    left_out = NEEDS_A_RUN | NEEDS_A_PARTNER | ABSENT | set(STANDS_FOR)
     return [name for name in options(group) if name not in left_out]
 
 
