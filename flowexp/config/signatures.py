@@ -139,6 +139,7 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
         return None
     exported: list[str] = []
     stars: list[str] = []
+    absent: UnknownTargetError | None = None
     for node in _statements(tree.body):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             exported.append(node.name)
@@ -151,10 +152,17 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
                     stars.append(source)
                     continue
                 exported.append(alias.asname or alias.name)
-                if exported[-1] == name:
+                if exported[-1] != name:
+                    continue
+                try:
                     return _find(source, alias.name, depth=depth + 1)
+                except UnknownTargetError as error:
+                    # An ``except ImportError`` may say where else it comes from.
+                    absent = error
         elif any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node)):
             return None
+    if absent is not None:
+        raise absent
     unread = "__getattr__" in exported or _source_file(f"{module}.{name}") is not None
     for source in stars:
         try:
@@ -173,13 +181,15 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a module, with those inside ``if``, ``try`` and ``with``."""
     for node in body:
-        if not isinstance(node, ast.If | ast.Try | ast.With):
+        if isinstance(node, ast.If):
+            yield from _statements([*node.body, *node.orelse])
+        elif isinstance(node, ast.Try):
+            handled = [statement for handler in node.handlers for statement in handler.body]
+            yield from _statements([*node.body, *handled, *node.orelse, *node.finalbody])
+        elif isinstance(node, ast.With):
+            yield from _statements(node.body)
+        else:
             yield node
-            continue
-        yield from _statements(node.body)
-        for handler in getattr(node, "handlers", ()):
-            yield from _statements(handler.body)
-        yield from _statements([*getattr(node, "orelse", ()), *getattr(node, "finalbody", ())])
 
 
 def _resolve(module: str, base: ast.expr) -> tuple[str, _Definition] | None:

@@ -29,7 +29,7 @@ Choice = TypeVar("Choice")
 
 
 class EncoderBranch:
-    """How the downsampled network input joins the encoder after each level change: not at all.
+    """The encoder's second branch, from the downsampled network input: here there is none (DDPM++).
 
     The modules live in the network's own ``enc`` dictionary under EDM's names, so that published
     weights load; a branch only says which modules a level has and how they are used.
@@ -68,7 +68,7 @@ class _SkipEncoderBranch(EncoderBranch):
 
 
 class _ResidualEncoderBranch(EncoderBranch):
-    """The branch is a residual pyramid of its own: aux = x = (x + conv(aux)) / sqrt(2) (NCSN++)."""
+    """The branch is a residual pyramid: aux = x = (x + conv(aux)) / sqrt(2) (NCSN++)."""
 
     def modules(
         self, aux_channels: int, out_channels: int, style: UNetBlockStyle
@@ -143,8 +143,8 @@ class LeveledUNet(ImageNetwork):
 
     Args:
         style: What all blocks have in common.
-        encoder_branch: How the input joins the encoder a second time.
-        output_branch: How the decoder ends on each level; None = it returns its features.
+        encoder_branch: Second branch of the encoder.
+        output_branch: Output heads of the decoder; None = it returns its features.
         attend_last_only: Whether only the last decoder block of a level has attention.
 
     Raises:

@@ -53,6 +53,10 @@ def outside(tmp_path, monkeypatch):
                 from outside_parts.inner.deep import Open
             except ImportError:
                 Open = None
+            try:
+                from no_such_package_anywhere import Forwarding
+            except ImportError:
+                from outside_parts.inner.deep import Forwarding
             if abc:
                 from outside_parts.inner.deep import Data as Chosen
             else:
@@ -113,6 +117,7 @@ class TestFollowing:
 
     def test_imports_inside_if_try_and_with_and_star_imports(self):
         assert signature_of("outside_parts.several.Open").open_ended
+        assert set(names("outside_parts.several.Forwarding")) == {"a", "b", "c"}
         assert names("outside_parts.several.Chosen") == ["x", "y"]
         assert names("outside_parts.several.Other") == []
         assert names("outside_parts.several.made") == ["k"]
