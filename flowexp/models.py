@@ -49,14 +49,12 @@ class Model(ABC):
             the data end, t = 0, remains, which is reached by a step that asks at ``low`` or above.
         evaluations_per_call: Network evaluations per sample that one :meth:`predict` costs.
         origin: The trained weights behind it, or None (a closed form, a network in training).
-        needs_run: Whether its constructor needs the directory of a run as ``run``.
     """
 
     path: Path
     time_range: tuple[float, float]
     evaluations_per_call: int = 1
     origin: Origin | None = None
-    needs_run: bool = False
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from flowexp.metrics.protocol import MetricRecord, Protocol, refuse_borrowed_nam
 from flowexp.metrics.reference_statistics import ReferenceStatistics
 from flowexp.metrics.statistics_cache import cached_moments
 from flowexp.metrics.weight_files import check_with_key
+from flowexp.requirements import Part, Parts, Unmet, of_pictures
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def moments_of(images: npt.NDArray[Any], extractor: Extractor, *, batch_size: in
     return moments
 
 
-class FrechetDistance:
+class FrechetDistance(Part):
     """Frechet distance of features to a reference set; FID when the features are Inception's.
 
     Args:
@@ -93,6 +94,11 @@ class FrechetDistance:
         self._floor: dict[str, float] = {}
         self._cache_dir: Path | None = None
         self._batch_size = 256
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures, unless the features are defined for points."""
+        if not self.extractor.on_points:
+            yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     def check(self) -> None:
         """Raise ``UsageError`` when weights or statistics are missing or do not fit."""

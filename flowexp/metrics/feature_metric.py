@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -23,6 +23,7 @@ from flowexp.metrics.base import Extractor, SampleSet
 from flowexp.metrics.protocol import MetricRecord, Protocol, refuse_borrowed_name
 from flowexp.metrics.statistics_cache import cached_features
 from flowexp.metrics.weight_files import check_with_key
+from flowexp.requirements import Part, Parts, Unmet, of_pictures
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Measured:
     extra: Mapping[str, float] = field(default_factory=dict)
 
 
-class FeatureMetric(ABC):
+class FeatureMetric(Part, ABC):
     """A metric of all features of the samples, and mostly of the reference's.
 
     Args:
@@ -72,6 +73,11 @@ class FeatureMetric(ABC):
         self._reference: Tensor | None = None
         self._protocol: Protocol | None = None
         self._floors: dict[str, dict[str, float]] = {}
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures, unless the features are defined for points."""
+        if not self.extractor.on_points:
+            yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     @property
     @abstractmethod

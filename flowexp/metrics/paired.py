@@ -6,6 +6,7 @@ depend on the batch.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from flowexp.metrics.perceptual import PerceptualDistance
 from flowexp.metrics.pretrained import checked_images, float32_inference
 from flowexp.metrics.protocol import PIXELS, UINT8, MetricRecord, Protocol
 from flowexp.metrics.weight_files import check_with_key
+from flowexp.requirements import Part, Parts, Unmet, of_pictures
 
 _LEVELS = 255.0
 
 
-class PairedMetric(ABC):
+class PairedMetric(Part, ABC):
     """Mean over pairs of a value per pair.
 
     Args:
@@ -51,6 +53,10 @@ class PairedMetric(ABC):
         self.name = name
         self._protocol: Protocol | None = None
 
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures."""
+        yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
+
     @abstractmethod
     def values(self, images: Tensor, targets: Tensor) -> Tensor:
         """One value per pair, (B,) float64.
@@ -60,7 +66,7 @@ class PairedMetric(ABC):
             targets: The same shape and type, on the same device.
         """
 
-    def check(self) -> None:  # noqa: B027 -- a default, not a hole
+    def check(self) -> None:
         """Raise ``UsageError`` when something needed is missing; most need nothing."""
 
     def prepare(

@@ -1,11 +1,12 @@
 """From a checked config to objects: the one place that builds a model and its pipeline."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.requirements import Parts, require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,6 +94,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     try:
         model = build_model(config, device=device)
         model.origin = origin
+        _require_fit({**part, "parameterization": model.parameterization}, _known(part, model))
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
             sampler=part["sampler"],
@@ -103,6 +105,8 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
             batch_size=config.get("batch_size", 64),
             device=device,
         )
+    except UsageError:
+        raise
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
     return Built(part["dataset"], model, part["guidance"], pipeline)
@@ -119,28 +123,37 @@ def training_parts(config: Config, parts: Built) -> dict[str, Any]:
         The four parts by the names of their groups.
 
     Raises:
-        UsageError: The augmentation's labels are not the network's, the law draws times outside the
-            path's range, or the coupling or the objective is not defined on this path.
+        UsageError: A part refused its values, needs another part than was chosen, or misses a file.
     """
-    from flowexp.networks.base import augment_dim_of
-    from flowexp.timesteps import check_compatible
-
     names = ("augmentation", "coupling", "timestep", "objective")
     built = {name: instantiate(config[name], key=name) for name in names}
-    path, augment_dim = parts.model.path, augment_dim_of(parts.network)
-    checks: dict[str, Callable[[], None]] = {
-        "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
-        "augmentation": lambda: built["coupling"].check_augmentation(built["augmentation"]),
-        "coupling": lambda: built["coupling"].check_path(path),
-        "timestep": lambda: check_compatible(built["timestep"], path.schedule),
-        "objective": lambda: built["objective"].check_path(path),
-    }
-    for key, run in checks.items():
-        try:
-            run()
-        except ValueError as error:
-            raise UsageError(f"{error}.", key=key) from error
+    others = {"dataset": parts.dataset, "pairs": config.get("pairs"), **built}
+    known = _known(others, parts.model)
+    _require_fit({**built, "parameterization": parts.model.parameterization}, known)
+    built["objective"].check()
     return built
+
+
+def _known(others: Mapping[str, Any], model: "FlowModel") -> Parts:
+    """What the parts may know of each other."""
+    from flowexp.networks.base import facts_of
+
+    return Parts(
+        path=model.path,
+        network=facts_of(model.network),
+        parameterization=model.parameterization,
+        **others,
+    )
+
+
+def _require_fit(chosen: Mapping[str, Any], parts: Parts) -> None:
+    """Refuse the first need of a chosen part that is unmet.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for group, part in chosen.items():
+        require(part.needs(parts), group=group)
 
 
 def resolve_device(name: str) -> str:

@@ -1,6 +1,6 @@
 """Timestep laws: the distribution of t in training."""
 
-from flowexp.timesteps.base import TimestepLaw, check_compatible
+from flowexp.timesteps.base import TimestepLaw
 from flowexp.timesteps.beta import Beta
 from flowexp.timesteps.cosmap import CosMap
 from flowexp.timesteps.discrete import Fixed, UniformGrid
@@ -15,7 +15,6 @@ from flowexp.timesteps.vp_uniform import VPUniform
 
 __all__ = [
     "TimestepLaw",
-    "check_compatible",
     "Beta",
     "CosMap",
     "Fixed",

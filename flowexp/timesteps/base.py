@@ -1,27 +1,49 @@
 """What a timestep law answers: the distribution of t in training."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from flowexp.paths import Schedule
+from flowexp.requirements import Part, Parts, Unmet
 from flowexp.seeding import open_uniform
 
-__all__ = ["TimestepLaw", "check_compatible"]
+__all__ = ["TimestepLaw"]
 
 
-class TimestepLaw(ABC):
+class TimestepLaw(Part, ABC):
     """A distribution of training times, given by its quantile function.
 
     Attributes:
         in_nsr: Whether the law is one of the noise-to-signal ratio ``sigma / alpha`` (then it suits
             every path) instead of the time t.
-        includes_end: Whether the upper end of the support is itself drawn.
+        drawn_end: The argument that holds the upper end of the support, if it is itself drawn.
     """
 
     in_nsr: bool = False
-    includes_end: bool = False
+    drawn_end: str | None = None
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A path that has the times of this law; laws of sigma / alpha suit every path."""
+        if self.in_nsr:
+            return
+        (low, high), schedule = self.support, parts.path.schedule
+        name, path = type(self).__name__, type(schedule).__name__
+        if high <= 1.0 < schedule.t_max:
+            yield Unmet(
+                ".",
+                f"{name} draws t in ({low:g}, {high:g}), but on the {path} path time runs from "
+                f"{schedule.t_min:g} to {schedule.t_max:g}.",
+                "Use timestep=lognormal, which suits every path, or a path with time in [0, 1].",
+            )
+        elif low < 0.0 or high > max(schedule.t_max, 1.0):
+            yield Unmet(
+                ".",
+                f"{name} draws t up to {high:g}, but the {path} path ends at t={schedule.t_max:g}.",
+                "Use timestep=lognormal, which suits every path, or times within the path's.",
+            )
 
     @property
     @abstractmethod
@@ -51,28 +73,3 @@ class TimestepLaw(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
-
-
-def check_compatible(law: TimestepLaw, schedule: Schedule) -> None:
-    """Refuse a law of t that does not live on the path's time.
-
-    A law of the noise-to-signal ratio suits every path. A law of t must not reach beyond the path's
-    last time, and a law of unit time says nothing about a path whose time is the noise level.
-
-    Raises:
-        ValueError: One sentence that names both.
-    """
-    if law.in_nsr:
-        return
-    low, high = law.support
-    remedy = "a law of the noise-to-signal ratio such as lognormal suits every path"
-    if high <= 1.0 < schedule.t_max:
-        raise ValueError(
-            f"the timestep law {law!r} draws t in ({low:g}, {high:g}), but on the path "
-            f"{schedule!r} time runs from {schedule.t_min:g} to {schedule.t_max:g}; {remedy}"
-        )
-    if low < 0.0 or high > max(schedule.t_max, 1.0):
-        raise ValueError(
-            f"the timestep law {law!r} draws t up to {high:g}, but the path {schedule!r} "
-            f"ends at t = {schedule.t_max:g}; {remedy}"
-        )

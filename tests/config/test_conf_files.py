@@ -23,6 +23,7 @@ PACKAGES = ("paths", "couplings", "timesteps", "networks", "parameterizations", 
 
 # what an option needs beside it, because the default of the other group does not fit it
 COMPANIONS = {
+    "augmentation/edm": ["network.augment_dim=9"],
     "dataset/toy2d": ["network=mlp", "metric=fd_raw"],
     "dataset/moons": ["network=mlp", "metric=fd_raw"],
     "dataset/eight_gaussians": ["network=mlp", "metric=fd_raw"],
