@@ -1,7 +1,7 @@
 """EDM's augmentation pipe."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from flowexp.augmentations.pixel import (
     YFlip,
 )
 from flowexp.augmentations.resampling import resample
+from flowexp.requirements import Parts, Unmet, all_of, of_pictures
 
 __all__ = ["EDMAugmentation"]
 
@@ -145,6 +146,11 @@ class EDMAugmentation(Augmentation):
         present: list[PixelTransform | GeometricTransform | ColorTransform]
         present = [*self.pixel, *self.geometric, *self.color]
         self.augment_dim = sum(transform.columns for transform in present)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures, and a network that expects the labels."""
+        pictures = of_pictures(parts, name=type(self).__name__, remedy="Use augmentation=none.")
+        yield from all_of(super().needs(parts), pictures)
 
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1

@@ -8,6 +8,7 @@ import (torch, files) raises :class:`UnknownError` instead, and nothing is concl
 """
 
 import ast
+import copy
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,8 @@ def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401
         ValueError: The constructor refused its arguments.
     """
     module, _, name = target.rpartition(".")
-    return _Source.of(module).value(name)(**arguments)
+    with _Guard(target):
+        return _Source.of(module).value(name)(**arguments)
 
 
 class _Names(dict[str, Any]):
@@ -218,8 +220,13 @@ class StandIn(Part):
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__") or name in vars(self)["__unknown"]:
             raise UnknownError(name)
-        owner, node = _class_of(self).lookup(name)
-        return _bound(owner, node, self, _class_of(self))
+        cls = _class_of(self)
+        try:
+            found = cls.lookup(name)
+        except UnknownError:
+            with _Guard(name):
+                return _bound(*cls.lookup("__getattr__"), self, cls)(name)
+        return _bound(*found, self, cls)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the class of the source says; nothing, if it is no :class:`Part`."""
@@ -259,8 +266,19 @@ class _Super:
         )
         if name == "__init__":
             return lambda *positional, **named: _construct(made, owner, positional, named)
-        found, node = _class_of(made).lookup(name, after=owner)
-        return _bound(found, node, made, _class_of(made))
+        if name == "__getattr__":
+            return functools.partial(_held_by, made)
+        return _bound(*_class_of(made).lookup(name, after=owner), made, _class_of(made))
+
+
+def _held_by(made: StandIn, name: str) -> Any:  # noqa: ANN401
+    """What ``torch.nn.Module.__getattr__`` finds: a parameter or a module that was assigned."""
+    held = vars(made)
+    if name in held["__unknown"]:
+        raise UnknownError(name)
+    if name not in held:
+        raise AttributeError(name)
+    return held[name]
 
 
 def _bound(owner: _Class, node: ast.stmt, made: StandIn | None, cls: _Class) -> Any:  # noqa: ANN401
@@ -436,19 +454,17 @@ def _statement(node: ast.stmt, module: str) -> Any:  # noqa: ANN401 - a code obj
 @functools.cache
 def _compiled(node: ast.FunctionDef, module: str) -> Any:  # noqa: ANN401 - a code object
     """A function without what is evaluated when it is defined: annotations and decorators."""
-    args = node.args
-    bare = ast.FunctionDef(
-        name=node.name,
-        args=ast.arguments(
-            posonlyargs=[ast.arg(a.arg) for a in args.posonlyargs],
-            args=[ast.arg(a.arg) for a in args.args],
-            vararg=None if args.vararg is None else ast.arg(args.vararg.arg),
-            kwonlyargs=[ast.arg(a.arg) for a in args.kwonlyargs],
-            kw_defaults=args.kw_defaults,
-            kwarg=None if args.kwarg is None else ast.arg(args.kwarg.arg),
-            defaults=args.defaults,
-        ),
-        body=node.body,
-        decorator_list=[],
-    )
-    return compile(ast.fix_missing_locations(ast.Module([bare], [])), module, "exec")
+    bare, args = copy.copy(node), copy.copy(node.args)
+    bare.decorator_list, bare.returns, bare.args = [], None, args
+    args.posonlyargs = [_without_annotation(a) for a in args.posonlyargs]
+    args.args = [_without_annotation(a) for a in args.args]
+    args.kwonlyargs = [_without_annotation(a) for a in args.kwonlyargs]
+    args.vararg = args.vararg and _without_annotation(args.vararg)
+    args.kwarg = args.kwarg and _without_annotation(args.kwarg)
+    return compile(ast.Module([bare], []), module, "exec")
+
+
+def _without_annotation(argument: ast.arg) -> ast.arg:
+    bare = copy.copy(argument)
+    bare.annotation = None
+    return bare

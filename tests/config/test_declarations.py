@@ -96,22 +96,28 @@ def test_a_misspelt_declaration_is_found():
     assert undeclared(Doubled) == {"outputs_channels"}
 
 
-def needs_methods() -> list[tuple[str, ast.FunctionDef]]:
-    """Every method below flowexp that is about the other parts, with the file it stands in."""
+def is_parts(annotation: ast.expr | None) -> bool:
+    return annotation is not None and ast.unparse(annotation) == "Parts"
+
+
+def needs_methods() -> list[tuple[str, str, ast.FunctionDef]]:
+    """Every method below flowexp that is about the other parts: its name, module and source."""
     found = []
     for file in sorted((ROOT / "flowexp").rglob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        tree = ast.parse(text if "flowexp.requirements" in text else "")
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
             methods = [node for node in cls.body if isinstance(node, ast.FunctionDef)]
             found += [
-                (f"{file.stem}.{cls.name}.{method.name}", method)
+                (f"{file.stem}.{cls.name}.{method.name}", module, method)
                 for method in methods
                 if any(a.arg == "parts" and is_parts(a.annotation) for a in method.args.args)
             ]
     return found
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, id=name) for name, m in needs_methods()])
+@pytest.mark.parametrize("method", [pytest.param(m, id=name) for name, _, m in needs_methods()])
 def test_needs_read_only_what_protocols_declare(method):
     """``parts.path.D`` must be declared by ``requirements.Parts.path``, and so on downwards."""
     for node in ast.walk(method):
@@ -123,10 +129,6 @@ def test_needs_read_only_what_protocols_declare(method):
                 declared = FACTS.get(type_name(declared, name), object)
                 if declared is object:
                     break
-
-
-def is_parts(annotation: ast.expr | None) -> bool:
-    return annotation is not None and ast.unparse(annotation) == "Parts"
 
 
 def type_name(declared: type, name: str) -> str:
