@@ -11,7 +11,6 @@ from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from flowexp.config import schema
 from flowexp.config.loader import RunAwareLoader, with_run
 from flowexp.config.locations import conf_dir
 from flowexp.config.shipped_source import ShippedSource
@@ -21,7 +20,6 @@ __all__ = ["compose", "repository", "search_path", "with_run"]
 
 def search_path(config_dir: str | None = None) -> ConfigSearchPath:
     """The groups of flowexp, preceded by an outside folder of groups if one is given."""
-    schema.register()
     path = create_config_search_path(f"{ShippedSource.scheme()}://{conf_dir()}")
     if config_dir is not None:
         path.prepend(

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from flowexp.config.run_source import CONFIG, MANIFEST, RunSource, run_in
-from flowexp.config.schema import starts_from_run
+from flowexp.config.schema import register, starts_from_run
 from flowexp.config.shipped_source import ShippedSource
 
 __all__ = ["RunAwareLoader", "with_run"]
@@ -65,6 +65,7 @@ class RunAwareLoader(_Loader):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
+        register(str(config_name))
         # A verb that starts from a run can show its help before one is named.
         run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
         loader = _Loader(with_run(self.config_search_path, run))
