@@ -91,8 +91,9 @@ class BrownianNoise(BridgeNoise):
     """
 
     def std(self, t: Tensor) -> Tensor:
-        """``scale sqrt(t (1 - t))``."""
-        return self.scale * torch.sqrt(t * (1.0 - t))
+        """``scale sqrt(t (1 - t))``, 0 outside [0, 1]."""
+        # A distribution of sigma / alpha reaches beyond t = 1 on paths that end before pure noise.
+        return self.scale * torch.sqrt((t * (1.0 - t)).clamp(min=0.0))
 
     def d_std(self, t: Tensor) -> Tensor:
         """``(1 - 2t) / (2 t (1 - t) + guard) gamma``."""

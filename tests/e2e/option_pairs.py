@@ -118,6 +118,8 @@ def overrides_of(*choices: Choice) -> list[str]:
     """Overrides that choose these options, at tiny sizes."""
     ordered = sorted(choices, key=lambda choice: choice[0].count("/"))
     chosen = [f"{group}={value}" for group, value in ordered]
+    if ("network", "mlp") in choices and "dataset" not in dict(choices):
+        chosen.append("dataset=toy2d")
     extra = [override for choice in chosen for override in TINY.get(choice, [])]
     if ("network", "lora") in choices or ("network", "captioned") in choices:
         extra = [o.replace("network.augment", "network.network.augment") for o in extra]
