@@ -5,6 +5,7 @@ Exit code 0: done; 1: the run failed; 2: wrong use, with one readable paragraph 
 behind. ``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Arguments after the program's name; those of the process by default.
     """
+    # Composing a config allocates much and drops little: Python's default of a collection per 700
+    # objects takes a fifth of a check's time.
+    gc.set_threshold(10_000, *gc.get_threshold()[1:])
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("HYDRA_FULL_ERROR") == "1"
     given = [a for a in given if a != "--debug"]

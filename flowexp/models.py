@@ -49,14 +49,12 @@ class Model(ABC):
             lies only the data end, t = 0, which a step from ``low`` or above reaches.
         evaluations_per_call: Network evaluations per sample that one :meth:`predict` costs.
         origin: The trained weights, or None (a closed form, a network in training).
-        needs_run: Whether its constructor needs the directory of a run as ``run``.
     """
 
     path: Path
     time_range: tuple[float, float]
     evaluations_per_call: int = 1
     origin: Origin | None = None
-    needs_run: bool = False
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:

@@ -1,14 +1,17 @@
 """The protocol of augmentations: changed pictures, and labels that describe the change."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from flowexp.requirements import Part, Parts, Unmet
+
 __all__ = ["Augmentation"]
 
 
-class Augmentation(ABC):
+class Augmentation(Part, ABC):
     """A random change of training pictures, on which the network is conditioned.
 
     The label is the network's condition ``augment_labels``; zeros mean "unchanged" and are used in
@@ -41,17 +44,13 @@ class Augmentation(ABC):
             float32.
         """
 
-    def check_network(self, augment_dim: int) -> None:
-        """Refuse a network that does not expect this augmentation's labels.
-
-        Args:
-            augment_dim: The network's number of augmentation columns.
-
-        Raises:
-            ValueError: The numbers differ.
-        """
-        if augment_dim != self.augment_dim:
-            raise ValueError(
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network that expects this augmentation's labels."""
+        expected = parts.network.augment_dim
+        if expected != self.augment_dim:
+            yield Unmet(
+                "network.augment_dim",
                 f"{type(self).__name__} makes {self.augment_dim} label columns, but the network "
-                f"expects {augment_dim}; set network.augment_dim={self.augment_dim}"
+                f"expects {expected}.",
+                f"Set network.augment_dim={self.augment_dim}.",
             )

@@ -1,7 +1,7 @@
 """EDM's augmentation pipe."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 import torch
@@ -27,6 +27,7 @@ from flowexp.augmentations.geometric import (
 )
 from flowexp.augmentations.pixel import PixelTransform, QuarterTurns, WholePixelShift, XFlip, YFlip
 from flowexp.augmentations.resampling import resample
+from flowexp.requirements import Parts, Unmet, all_of, of_pictures
 
 __all__ = ["EDMAugmentation"]
 
@@ -139,6 +140,11 @@ class EDMAugmentation(Augmentation):
         self.color = [transform for multiplier, transform in color if multiplier > 0]
         present: list[Transform] = [*self.pixel, *self.geometric, *self.color]
         self.augment_dim = sum(transform.columns for transform in present)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures, and a network that expects the labels."""
+        pictures = of_pictures(parts, name=type(self).__name__, remedy="Use augmentation=none.")
+        yield from all_of(super().needs(parts), pictures)
 
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1

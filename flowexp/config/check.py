@@ -28,7 +28,7 @@ from flowexp.config.problems import ConfigError, Problem
 from flowexp.config.resolve import resolve
 from flowexp.config.rules import check_rules
 from flowexp.config.run_source import run_in
-from flowexp.config.schema import named_entries, starts_from_run
+from flowexp.config.schema import named_entries, out_of_range, starts_from_run
 from flowexp.config.targets import check_targets
 
 __all__ = ["Checked", "check", "check_job", "own_choices", "sound_config"]
@@ -129,7 +129,10 @@ def check_job(
     resolved = resolve(composed)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
-    problems += check_rules(resolved.values)
+    problems += out_of_range(config_name, resolved.values)
+    reported = {problem.key for problem in problems}
+    found = check_rules(resolved.values, missing=resolved.missing)
+    problems += [problem for problem in found if problem.key not in reported]
     return Checked(problems, resolved.values, choices, list(loader.remarks))
 
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from flowexp.config.problems import refusal
 from flowexp.config.renamed import present
 from flowexp.errors import UsageError
 
@@ -28,22 +29,22 @@ def instantiate(node: object, *, key: str) -> Any:  # noqa: ANN401 - the config 
     try:
         built = hydra.utils.instantiate(present(node), _convert_="all")
     except InstantiationException as error:
-        raise _as_usage_error(error, key) from error
+        raise _as_usage_error(error, key, node) from error
     # Hydra's partials are a private subclass that newer versions cannot pickle.
     if isinstance(built, functools.partial):
         return functools.partial(built.func, *built.args, **built.keywords)
     return built
 
 
-def _as_usage_error(error: Exception, key: str) -> Exception:
+def _as_usage_error(error: Exception, key: str, node: object) -> Exception:
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, UsageError):
         cause = cause.__cause__
     if isinstance(cause, UsageError):
         return cause
     if isinstance(cause, ValueError | TypeError | ImportError | AttributeError):
-        sentence = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        found = refusal(cause, key=key, arguments=node if isinstance(node, Mapping) else {})
         missing = isinstance(cause, ModuleNotFoundError)
         remedy = "Start in the folder that holds it, or install it." if missing else None
-        return UsageError(f"{sentence.rstrip('.')}.", key=key, remedy=remedy)
+        return UsageError(found.text, key=found.key, remedy=remedy)
     return cause if isinstance(cause, Exception) else error

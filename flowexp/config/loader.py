@@ -66,6 +66,7 @@ class RunAwareLoader(Loader):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
+        schema.register(str(config_name))
         typed = OverridesParser.create().parse_overrides(overrides)
         parsed = with_additions(typed, config_name=str(config_name))
         config = self._composed(
@@ -128,7 +129,6 @@ def _contents(path: ConfigSearchPath) -> Hashable | None:
 
 def search_path(config_dir: str | None = None) -> ConfigSearchPath:
     """The groups of flowexp, preceded by an outside folder of groups if one is given."""
-    schema.register()
     path = create_config_search_path(f"{ShippedSource.scheme()}://{conf_dir()}")
     if config_dir is not None:
         path.prepend(

@@ -16,7 +16,14 @@ from pathlib import Path
 
 from flowexp.config.renamed import present
 
-__all__ = ["Parameter", "Signature", "UnknownTargetError", "class_attribute", "signature_of"]
+__all__ = [
+    "Parameter",
+    "Signature",
+    "UnknownTargetError",
+    "imported_from",
+    "module_source",
+    "signature_of",
+]
 
 
 class UnknownTargetError(Exception):
@@ -83,33 +90,17 @@ def signature_of(target: str) -> Signature | None:
     return _parameters(node.args, skip_first=False)
 
 
-def class_attribute(target: str, name: str) -> ast.expr | None:
-    """The value a class (or a base of it) assigns to ``name`` in its body, as a syntax tree."""
-    module, _, cls = present(target).rpartition(".")
+def module_source(module: str) -> ast.Module | None:
+    """A module's syntax tree, or None where there is no source text."""
     try:
-        found = _find(module, cls, depth=0) if module else None
+        return _parse(module)
     except UnknownTargetError:
         return None
-    while found is not None:
-        home, node = found
-        if not isinstance(node, ast.ClassDef):
-            return None
-        for item in node.body:
-            value = _assigned(item, name)
-            if value is not None:
-                return value
-        found = _resolve(home, node.bases[0]) if node.bases else None
-    return None
 
 
-def _assigned(item: ast.stmt, name: str) -> ast.expr | None:
-    if isinstance(item, ast.AnnAssign):
-        targets: list[ast.expr] = [item.target]
-    elif isinstance(item, ast.Assign):
-        targets = item.targets
-    else:
-        return None
-    return item.value if any(isinstance(t, ast.Name) and t.id == name for t in targets) else None
+def imported_from(module: str, node: ast.ImportFrom) -> str:
+    """The absolute name of the module that an import statement of ``module`` names."""
+    return _absolute(module, node)
 
 
 def _may_be_class(dotted: str) -> bool:

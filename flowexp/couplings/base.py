@@ -1,13 +1,13 @@
 """The protocol of couplings: which source draw goes with which data point."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowexp.augmentations import Augmentation
-from flowexp.paths import Path
+from flowexp.requirements import Part, Parts, Unmet, all_of, on_gaussian_noise
 
 __all__ = ["Conditions", "Coupling", "Pairs"]
 
@@ -35,14 +35,13 @@ class Pairs:
     t: Tensor | None = None
 
 
-class Coupling(ABC):
+class Coupling(Part, ABC):
     """The joint distribution of (x, e) within a batch.
 
     Attributes:
         needs_partner: Whether it couples x to the source draw stored with it, so that the data must
             be pairs.
-        needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only;
-            :meth:`check_path` refuses other sources then.
+        needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only.
         gives_times: Whether it has pictures and times of its own, so that it uses neither those of
             the data nor the timestep distribution's.
     """
@@ -51,38 +50,37 @@ class Coupling(ABC):
     needs_gaussian: bool = False
     gives_times: bool = False
 
-    def check_path(self, path: Path) -> None:
-        """Refuse a path on which its pairs mean something else; called once, before training.
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A Gaussian source, stored pairs, and pictures as they were stored."""
+        yield from all_of(
+            self._gaussian_draws(parts), self._stored_draws(parts), self._unchanged_pictures(parts)
+        )
 
-        Args:
-            path: The path of training.
+    def _gaussian_draws(self, parts: Parts) -> Iterator[Unmet]:
+        if self.needs_gaussian:
+            what = f"{type(self).__name__} adds fresh noise to stored noise, which assumes"
+            yield from on_gaussian_noise(parts, what=what, remedy="Use coupling=pairs")
 
-        Raises:
-            ValueError: The pairs belong to another path, or its source is not Gaussian.
-        """
-        if self.needs_gaussian and not path.source.is_gaussian:
-            raise ValueError(
-                f"{type(self).__name__} adds Gaussian draws, but the source is {path.source!r}"
-            )
+    def _stored_draws(self, parts: Parts) -> Iterator[Unmet]:
+        name = type(self).__name__
+        if not self.needs_partner:
+            if parts.pairs is not None:
+                problem = f"the noise stored there is not used by {name}."
+                yield Unmet("pairs", problem, "Set coupling=pairs, or leave pairs out.")
+        elif parts.pairs is None and not parts.dataset.has_partners:
+            remedy = "Make some with flowexp pairs run=DIR, then set pairs=DIR/pairs."
+            yield Unmet("pairs", f"{name} needs noise-data pairs, but none are given.", remedy)
 
-    def check_augmentation(self, augmentation: Augmentation | None) -> None:
-        """Refuse an augmentation that changes pictures that belong to stored pairs.
-
-        Raises:
-            ValueError: The changed pictures would not be those of the pairs.
-        """
-        if augmentation is None or not augmentation.changes_pictures:
+    def _unchanged_pictures(self, parts: Parts) -> Iterator[Unmet]:
+        if not (self.needs_partner or self.gives_times) or not parts.augmentation.changes_pictures:
             return
-        changing, own = type(augmentation).__name__, type(self).__name__
+        changing, name = type(parts.augmentation).__name__, type(self).__name__
         if self.needs_partner:
-            raise ValueError(
-                f"{changing} changes pictures, but not the noise that {own} couples them to; "
-                f"use augmentation=none"
-            )
-        if self.gives_times:
-            raise ValueError(
-                f"{changing} changes pictures that {own} does not use; use augmentation=none"
-            )
+            problem = f"{changing} changes pictures, but not the noise that {name} couples them to."
+            yield Unmet("augmentation", problem, "Use augmentation=none; dataset.hflip flips both.")
+        else:
+            problem = f"{changing} changes pictures that {name} does not use."
+            yield Unmet("augmentation", problem, "Use augmentation=none.")
 
     @abstractmethod
     def pair(

@@ -1,6 +1,7 @@
 """The coupling of data, source and time along chords of a trained model's trajectories."""
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path as FilePath
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from flowexp.couplings.base import Conditions, Coupling, Pairs
 from flowexp.errors import UsageError
-from flowexp.paths import Path
+from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["CHORDS", "Chords"]
 
@@ -42,22 +43,22 @@ class Chords(Coupling):
     def __init__(self, *, run: str | None, name: str | None = None) -> None:
         if run is None:
             raise UsageError(
-                "there are chords of a trained model only, but no run is given.",
-                key="coupling.run",
-                remedy="Name the directory of the teacher: coupling.run=DIR, or init=DIR.",
+                "Chords are those of a trained model, but no run is given.",
+                key="init",
+                remedy="Name the directory of the teacher: init=DIR, or coupling.run=DIR.",
             )
         self.file = _stored(FilePath(run) / "calibrations" / CHORDS, name)
 
-    def check_path(self, path: Path) -> None:
-        """Chords are pairs of the path they were made on.
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures as they were stored, and the path that the chords were made on."""
+        yield from all_of(super().needs(parts), self._path_of_the_chords(parts))
 
-        Raises:
-            ValueError: It is another path.
-        """
+    def _path_of_the_chords(self, parts: Parts) -> Iterator[Unmet]:
         manifest = json.loads(self.file.with_suffix(".json").read_text(encoding="utf-8"))
-        theirs = manifest["identity"]["path"]
-        if theirs != path.identity():
-            raise ValueError(f"the chords in {self.file} are of {theirs}, but the path is {path!r}")
+        theirs, path = manifest["identity"]["path"], parts.path.identity()
+        if theirs != path:
+            problem = f"the chords in {self.file} are of {theirs}, but the path is {path}."
+            yield Unmet(".", problem, "Take the path of the run that made them.")
 
     @cached_property
     def _arrays(self) -> dict[str, Tensor]:

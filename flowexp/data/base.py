@@ -1,7 +1,7 @@
 """The protocol of data sets: declared properties, arrays read on demand, a content fingerprint."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from flowexp.data.digests import array_digest, combine_digests, digest_header, fingerprint
 from flowexp.data.partners import Partners
 from flowexp.errors import UsageError
+from flowexp.requirements import Part, Parts, Unmet, all_of
 
 __all__ = [
     "Dataset",
@@ -122,7 +123,7 @@ class ImageArrays:
         )
 
 
-class Dataset(ABC):
+class Dataset(Part, ABC):
     """A data set. The attributes are known before a file is opened.
 
     Attributes:
@@ -157,6 +158,35 @@ class Dataset(ABC):
         self.hflip = hflip
         self.notice = notice
         self._train: ImageArrays | None = None
+
+    @property
+    def holds_points(self) -> bool:
+        """Whether the items are points, not pictures."""
+        return len(self.shape) == 1
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network for as many classes, and for pictures of this size."""
+        yield from all_of(self._classes_of(parts), self._size_of(parts))
+
+    def _classes_of(self, parts: Parts) -> Iterator[Unmet]:
+        expected, name = parts.network.label_dim, type(self).__name__
+        if expected > 0 and expected != self.num_classes:
+            has = f"has {self.num_classes}" if self.num_classes else "has no labels"
+            yield Unmet(
+                "network.label_dim",
+                f"the network expects {expected} classes, but {name} {has}.",
+                f"Set network.label_dim={self.num_classes}.",
+            )
+
+    def _size_of(self, parts: Parts) -> Iterator[Unmet]:
+        size = parts.network.img_resolution
+        if size is not None and size != self.resolution:
+            yield Unmet(
+                "network.img_resolution",
+                f"{size} does not fit {type(self).__name__}, whose resolution is "
+                f"{self.resolution}.",
+                f"Leave it out, or set network.img_resolution={self.resolution}.",
+            )
 
     @abstractmethod
     def locate(self) -> None:

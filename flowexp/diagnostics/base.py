@@ -12,6 +12,7 @@ from flowexp.data import ImageArrays
 from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.models import Model
 from flowexp.pipeline import Pipeline, Processes, in_turn
+from flowexp.requirements import Part
 
 __all__ = ["ModelMetric", "Setting", "records_of"]
 
@@ -67,18 +68,14 @@ class Setting:
         return {name: torch.cat([batch[name] for batch in ordered]) for name in ordered[0]}
 
 
-class ModelMetric(ABC):
+class ModelMetric(Part, ABC):
     """A metric of the model itself, under the guidance and conditions of an evaluation.
 
     Attributes:
         name: Stem of the metric's key, for example ``straightness``.
-        on_points: Whether it is defined for points as well as for pictures.
-        needs_gaussian: Whether it is defined for a Gaussian source only.
     """
 
     name: str
-    on_points: bool = True
-    needs_gaussian: bool = False
 
     def check(self) -> None:
         """Raise ``UsageError`` when something needed is missing on this computer."""

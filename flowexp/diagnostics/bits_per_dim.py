@@ -1,5 +1,7 @@
 """Likelihood of real images in bits per dimension, by the probability-flow ODE."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from flowexp.errors import UsageError
 from flowexp.likelihood import Divergence, ExactTrace, Hutchinson, log_likelihood
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.models import Model
+from flowexp.requirements import Parts, Unmet, on_gaussian_noise
 from flowexp.seeding import generator
 
 __all__ = ["BitsPerDim", "dequantized"]
@@ -56,7 +59,6 @@ class BitsPerDim(ModelMetric):
     """
 
     name = "bits_per_dim"
-    needs_gaussian = True
 
     def __init__(
         self,
@@ -83,14 +85,12 @@ class BitsPerDim(ModelMetric):
         self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
         self.offset = offset
 
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A source whose density is known."""
+        what, off = "bits_per_dim is defined for", "Leave it out"
+        yield from on_gaussian_noise(parts, what=what, remedy=off)
+
     def check_setting(self, model: Model, *, setting: Setting) -> None:
-        if not model.path.source.is_gaussian:
-            raise UsageError(
-                f"bits_per_dim needs a Gaussian source, but the path's source is "
-                f"{model.path.source!r}.",
-                key="metric.bits_per_dim",
-                remedy="Take a model with path.D=inf, or leave bits_per_dim out.",
-            )
         self._images(setting)
         conditions = setting.pipeline.start(setting.seeds[:1]).conditions
         unknown = sorted(conditions.keys() - {"labels"})

@@ -19,6 +19,7 @@ from flowexp.locks import locked
 from flowexp.metrics.base import Metric
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.pipeline import Batch, Pipeline, Processes, in_turn, seeds_text
+from flowexp.requirements import Part, Parts, require
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -116,6 +117,10 @@ def score(
     samples = SampleMetrics(
         {name: m for name, m in metrics.items() if not isinstance(m, ModelMetric)}, processes
     )
+    known = Parts(path=pipeline.model.path, dataset=pipeline.dataset)
+    for name, asked in metrics.items():
+        if isinstance(asked, Part):
+            require(asked.needs(known), group=f"metric.{name}")
     for metric in of_model.values():
         metric.check()
         metric.check_setting(pipeline.model, setting=setting)

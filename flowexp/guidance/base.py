@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 
 from flowexp.models import Model
+from flowexp.requirements import Part
 
 __all__ = ["Guidance", "guided"]
 
 
-class Guidance(ABC):
+class Guidance(Part, ABC):
     """A rule that wraps a model into a guided model.
 
     Samplers count evaluations by the wrapped model's ``evaluations_per_call``.

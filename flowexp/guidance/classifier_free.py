@@ -1,7 +1,7 @@
 """Classifier-free guidance."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from flowexp.guidance.base import Guidance
 from flowexp.models import Evaluation, Model
 from flowexp.networks.base import without_condition
 from flowexp.paths import Prediction
+from flowexp.requirements import Parts, Unmet
 
 __all__ = ["ClassifierFree"]
 
@@ -45,6 +46,15 @@ class ClassifierFree(Guidance):
             raise ValueError(f"channels is {channels}; expected a positive number or null")
         self.scale = float(scale)
         self.channels = channels
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network that knows labels, unless there is nothing to guide."""
+        if self.scale != 1.0 and parts.network.label_dim == 0:
+            problem = (
+                f"{type(self).__name__} compares with and without label, but the network knows no "
+                f"labels."
+            )
+            yield Unmet(".", problem, "Use guidance=none, or a class-conditional network.")
 
     def wrap(self, model: Model) -> Model:
         """The guided model; the model itself for scale = 1."""

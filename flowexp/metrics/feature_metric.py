@@ -14,6 +14,7 @@ from flowexp.metrics.protocol import refuse_borrowed_name
 from flowexp.metrics.sample_metric import NamedValue, RowMetric, SampleMetric
 from flowexp.metrics.statistics_cache import cached
 from flowexp.metrics.weight_files import check_with_key
+from flowexp.requirements import Parts, Unmet, of_pictures
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ class ExtractorMetric(SampleMetric):
         refuse_borrowed_name(name, extractor=extractor.name)
         super().__init__(name=name)
         self.extractor = extractor
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures, unless the features are defined for points."""
+        if not self.extractor.on_points:
+            yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     def check(self) -> None:
         check_with_key(self.extractor.check, key=f"metric.{self.name}.extractor.weights")

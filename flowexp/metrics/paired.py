@@ -6,6 +6,7 @@ depend on the batch.
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from flowexp.metrics.pretrained import checked_images, float32_inference
 from flowexp.metrics.protocol import PIXELS, UINT8
 from flowexp.metrics.sample_metric import NamedValue, RowMetric
 from flowexp.metrics.weight_files import check_with_key
+from flowexp.requirements import Parts, Unmet, of_pictures
 
 _LEVELS = 255.0
 
@@ -34,6 +36,10 @@ class PairedMetric(RowMetric):
 
     paired = True
     metric: str
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures."""
+        yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     @abstractmethod
     def values(self, images: Tensor, targets: Tensor) -> Tensor:

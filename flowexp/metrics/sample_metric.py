@@ -15,6 +15,7 @@ from torch import Tensor
 from flowexp.errors import UsageError
 from flowexp.metrics.base import Accumulator, Metric, SampleSet
 from flowexp.metrics.protocol import MetricRecord, Protocol
+from flowexp.requirements import Part
 
 _LOG = logging.getLogger(__name__)
 _Part = TypeVar("_Part")
@@ -37,7 +38,7 @@ class NamedValue:
     extra: Mapping[str, float] = field(default_factory=dict)
 
 
-class SampleMetric(Metric):
+class SampleMetric(Part, Metric):
     """A metric that looks at samples.
 
     Args:

@@ -9,6 +9,7 @@ Labels follow one convention in the whole package: int64 class indices of shape 
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 __all__ = [
     "ImageNetwork",
     "Network",
+    "NetworkFacts",
     "augment_dim_of",
     "crop",
+    "facts_of",
     "label_dim_of",
     "label_vectors",
     "pad_to_multiple",
@@ -36,6 +39,39 @@ def label_dim_of(network: nn.Module) -> int:
 def augment_dim_of(network: nn.Module) -> int:
     """``augment_dim`` of a network; 0 for a foreign module, which may lack the attribute."""
     return int(getattr(network, "augment_dim", 0))
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What other parts may ask of a network, which may be a foreign module.
+
+    Attributes:
+        label_dim: Number of classes; 0 = unconditional.
+        augment_dim: Number of augmentation columns.
+        takes_tokens: Whether it is conditioned on captions.
+        in_channels: Channels of the input; None = the module does not say.
+        out_channels: Channels of the output, likewise.
+        img_resolution: Height and width of the pictures; None = any.
+    """
+
+    label_dim: int
+    augment_dim: int
+    takes_tokens: bool
+    in_channels: int | None
+    out_channels: int | None
+    img_resolution: int | None
+
+
+def facts_of(network: nn.Module) -> NetworkFacts:
+    """The facts of a network; a foreign module may lack any of the attributes."""
+    return NetworkFacts(
+        label_dim_of(network),
+        augment_dim_of(network),
+        bool(getattr(network, "takes_tokens", False)),
+        getattr(network, "in_channels", None),
+        getattr(network, "out_channels", None),
+        getattr(network, "img_resolution", None),
+    )
 
 
 def without_condition(value: Tensor) -> Tensor:
@@ -141,12 +177,14 @@ class Network(nn.Module, ABC):
 
     Attributes:
         takes_tokens: Whether it is conditioned on captions, under ``tokens``.
+        img_resolution: Height and width of the pictures it was built for; None = any.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
     takes_tokens: bool = False
+    img_resolution: int | None = None
 
     def __init__(
         self,
@@ -253,6 +291,8 @@ class ImageNetwork(Network):
     Raises:
         ValueError: If an argument is out of range.
     """
+
+    img_resolution: int
 
     def __init__(
         self,

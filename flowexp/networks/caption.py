@@ -116,6 +116,7 @@ class CaptionedNetwork(Network):
             if value < 1:
                 raise ValueError(f"{name}={value}; allowed: integers >= 1")
         self.network = network
+        self.img_resolution = network.img_resolution
         self.width = width
         self.queries = nn.Parameter(torch.randn(heads, width) / math.sqrt(width))
         self.project = nn.Linear(heads * width, network.label_dim)

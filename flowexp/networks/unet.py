@@ -57,10 +57,10 @@ class UNet(ImageNetwork):
         head_channels: int = 16,
     ) -> None:
         _check_sizes(model_channels, channel_mult, pixel_unshuffle, head_channels)
-        if num_blocks < 1 or not 0.0 <= dropout < 1.0:
-            raise ValueError(
-                f"num_blocks={num_blocks}, dropout={dropout}; allowed: integers >= 1 and [0, 1)"
-            )
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks={num_blocks}; allowed: integers >= 1")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout={dropout}; allowed: [0, 1)")
         super().__init__(
             img_resolution=img_resolution,
             min_multiple=pixel_unshuffle * 2 ** (len(channel_mult) - 1),

@@ -1,6 +1,7 @@
 """The protocol of objectives: what is regressed, and how deviations are measured."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
-from flowexp.paths import Path
+from flowexp.objectives.weightings import Weighting
+from flowexp.requirements import Part, Parts, Unmet, all_of, on_unit_time, within, within_signal
 
 __all__ = ["Loss", "Objective"]
 
@@ -26,7 +28,7 @@ class Loss:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(ABC):
+class Objective(Part, ABC):
     """A training loss as a function of the model, the coupled pairs and their times.
 
     Attributes:
@@ -34,23 +36,32 @@ class Objective(ABC):
         needs_unit_time: Whether the path's time must run from 0 to 1.
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
+        weighting: Loss weight as a function of time, if there is one.
     """
 
     needs_signal: bool = False
     needs_unit_time: bool = False
     trains_refiner: bool = False
+    weighting: Weighting | None = None
 
-    def check_path(self, path: Path) -> None:
-        """Refuse a path on which the objective is not defined; called once, before training.
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Times at which it is defined, and what its weighting needs."""
+        yield from all_of(self._signal(parts), self._time(parts), self._weighting(parts))
 
-        Raises:
-            ValueError: One sentence that names both.
-        """
-        if self.needs_unit_time and path.schedule.t_max > 1.0:
-            raise ValueError(
-                f"{type(self).__name__} needs a path whose time runs from 0 to 1, not "
-                f"{path.schedule!r}"
-            )
+    def _signal(self, parts: Parts) -> Iterator[Unmet]:
+        if self.needs_signal:
+            yield from within_signal(parts, name=type(self).__name__, group="objective")
+
+    def _time(self, parts: Parts) -> Iterator[Unmet]:
+        if self.needs_unit_time:
+            yield from on_unit_time(parts, name=type(self).__name__)
+
+    def _weighting(self, parts: Parts) -> Iterator[Unmet]:
+        if self.weighting is not None:
+            yield from within("weighting", self.weighting.needs(parts))
+
+    def check(self) -> None:
+        """Raise ``UsageError`` if a file is missing; most objectives need none."""
 
     @abstractmethod
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:

@@ -31,6 +31,8 @@ class BridgeMatching(Objective):
 
     needs_unit_time = True
 
+    weighting: Weighting
+
     def __init__(self, noise: BridgeNoise, *, weighting: Weighting, premetric: Premetric) -> None:
         self.noise = noise
         self.weighting = weighting

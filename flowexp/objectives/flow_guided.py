@@ -1,6 +1,6 @@
 """Distillation to one step, with two steps of the teacher flow as target."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -9,11 +9,16 @@ from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
-from flowexp.objectives.perceptual_regression import PerceptualDistance
+from flowexp.objectives.perceptual_regression import (
+    PerceptualDistance,
+    check_files,
+    compared_pictures,
+)
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
 from flowexp.objectives.weightings import Uniform, Weighting
-from flowexp.paths import Linear, Path
+from flowexp.paths import Linear
+from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.seeding import open_uniform
 
 __all__ = ["FlowGuided"]
@@ -48,7 +53,7 @@ class FlowGuided(Objective):
     to 64 with aligned corners; here they are enlarged as for every LPIPS.
     """
 
-    needs_unit_time = True
+    weighting: Weighting
 
     def __init__(
         self,
@@ -79,22 +84,31 @@ class FlowGuided(Objective):
         self.perceptual = perceptual
         self.weighting = Uniform() if weighting is None else weighting
 
-    def check_path(self, path: Path) -> None:
-        """Refuse paths other than the linear one, where alone ``x = e - v``.
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """The linear path, where alone ``x = e - v``, and pictures for a perceptual distance."""
+        yield from all_of(
+            super().needs(parts),
+            self._linear_path(parts),
+            self._linear_teacher(),
+            [] if self.perceptual is None else compared_pictures(parts, self.perceptual),
+        )
 
-        Raises:
-            ValueError: The path has another schedule, or the teacher has.
-        """
-        for whose, found in (("the path", path), ("the teacher's path", self.teacher.path)):
-            schedule = found.schedule
-            if not isinstance(schedule, Linear) or schedule.sigma_min != 0.0:
-                raise ValueError(
-                    f"FlowGuided is defined on the linear path to the data, but {whose} is "
-                    f"{schedule!r}"
-                )
-        check = getattr(self.perceptual, "check", None)
-        if callable(check):
-            check()
+    def _linear_path(self, parts: Parts) -> Iterator[Unmet]:
+        if not _is_linear(parts.path.schedule):
+            yield self._other_path("the path", parts.path.schedule.identity())
+
+    def _linear_teacher(self) -> Iterator[Unmet]:
+        schedule = self.teacher.path.schedule
+        if not _is_linear(schedule):
+            yield self._other_path("the teacher's path", schedule.identity())
+
+    def _other_path(self, whose: str, found: str) -> Unmet:
+        problem = f"FlowGuided is defined on the linear path to the data, but {whose} is {found}."
+        return Unmet(".", problem, "Use path=linear.")
+
+    def check(self) -> None:
+        """Raise ``UsageError`` if weights of the distance are missing."""
+        check_files(self.perceptual)
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the student and one or two of the teacher; e and t come from ``rng``.
@@ -153,3 +167,7 @@ class FlowGuided(Objective):
         z = e - tau * first
         second = self.teacher.velocity(z, t, **conditions)
         return tau * first + (1.0 - tau) * second
+
+
+def _is_linear(schedule: object) -> bool:
+    return isinstance(schedule, Linear) and schedule.sigma_min == 0.0

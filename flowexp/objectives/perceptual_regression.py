@@ -1,6 +1,7 @@
 """Regression of one prediction together with a perceptual distance of the predicted data."""
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,19 +12,24 @@ from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import PredictionKind, point_of, require_kind, weighted
 from flowexp.objectives.weightings import Weighting
-from flowexp.paths import Path
+from flowexp.requirements import Parts, Unmet, all_of, of_pictures
 
-__all__ = ["PerceptualDistance", "PerceptualRegression"]
+__all__ = ["PerceptualDistance", "PerceptualRegression", "check_files", "compared_pictures"]
 
 
 class PerceptualDistance(Protocol):
-    """A distance of pictures, differentiable in its first argument.
-
-    One that reads a file may have a method ``check()`` that refuses if the file is missing.
-    """
+    """A distance of pictures, differentiable in its first argument."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """The distances, (B,), of pictures (B, C, H, W), float32 in [-1, 1]."""
+
+
+@runtime_checkable
+class _ReadsFiles(Protocol):
+    """A distance whose weights are in a file."""
+
+    def check(self) -> None:
+        """Raise ``UsageError`` if the file is missing."""
 
 
 class PerceptualRegression(Objective):
@@ -50,6 +56,8 @@ class PerceptualRegression(Objective):
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, section 4.2 and their train.py.
     """
 
+    weighting: Weighting
+
     def __init__(
         self,
         target: PredictionKind,
@@ -66,11 +74,13 @@ class PerceptualRegression(Objective):
         self.perceptual = perceptual
         self.inverse_time = inverse_time
 
-    def check_path(self, path: Path) -> None:
-        """Accept every path; weights that the distance misses are named now, not while training."""
-        check = getattr(self.perceptual, "check", None)
-        if callable(check):
-            check()
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Pictures, for the perceptual distance."""
+        yield from all_of(super().needs(parts), compared_pictures(parts, self.perceptual))
+
+    def check(self) -> None:
+        """Raise ``UsageError`` if weights of the distance are missing."""
+        check_files(self.perceptual)
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         point = point_of(pairs, model.path, t)
@@ -87,3 +97,15 @@ class PerceptualRegression(Objective):
             total = total + self.weighting(c) * deviation
         weight = torch.ones_like(c.sigma)
         return Loss(weighted(total, weight=weight, pairs=pairs), metrics)
+
+
+def compared_pictures(parts: Parts, perceptual: PerceptualDistance) -> Iterator[Unmet]:
+    """The need of an objective with a perceptual distance: data that are pictures."""
+    remedy = "Use an objective without a perceptual distance."
+    yield from of_pictures(parts, name=type(perceptual).__name__, remedy=remedy)
+
+
+def check_files(perceptual: object) -> None:
+    """Raise ``UsageError`` if a distance reads a file that is missing."""
+    if isinstance(perceptual, _ReadsFiles):
+        perceptual.check()

@@ -1,6 +1,6 @@
 """Phased Rectified Diffusion: a path made first-order segment by segment, without stored pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,8 @@ from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
-from flowexp.paths import Coefficients, Path
+from flowexp.paths import Coefficients
+from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["PhasedRectification", "Segment", "segment_between"]
 
@@ -93,17 +94,15 @@ class PhasedRectification(Objective):
         self.substeps = int(substeps)
         self.premetric = premetric
 
-    def check_path(self, path: Path) -> None:
-        """Refuse a path that is not the teacher's.
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """The teacher's path."""
+        yield from all_of(super().needs(parts), self._path_of_the_teacher(parts))
 
-        Raises:
-            ValueError: The schedules differ.
-        """
-        if path.schedule.identity() != self.teacher.path.schedule.identity():
-            raise ValueError(
-                f"PhasedRectification keeps the teacher's path {self.teacher.path.schedule!r}, but "
-                f"the path is {path.schedule!r}"
-            )
+    def _path_of_the_teacher(self, parts: Parts) -> Iterator[Unmet]:
+        own, path = self.teacher.path.schedule.identity(), parts.path.schedule.identity()
+        if own != path:
+            problem = f"PhasedRectification keeps the teacher's path {own}, but the path is {path}."
+            yield Unmet(".", problem, "Take the teacher's path.")
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """``substeps`` calls of the teacher and one of the student; draws nothing of its own."""

@@ -88,6 +88,8 @@ class PoissonField(Objective):
     and models/utils_poisson.py.
     """
 
+    weighting: Weighting
+
     def __init__(
         self,
         *,

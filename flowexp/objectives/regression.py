@@ -39,6 +39,8 @@ class Regression(Objective):
     here); Lipman et al., 2022, arXiv 2210.02747; Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14.
     """
 
+    weighting: Weighting
+
     def __init__(
         self, target: PredictionKind, *, weighting: Weighting, premetric: Premetric
     ) -> None:

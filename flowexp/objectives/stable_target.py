@@ -43,6 +43,8 @@ class StableTarget(Objective):
     # The kernel compares x_t / alpha with the data.
     needs_signal = True
 
+    weighting: Weighting
+
     def __init__(
         self,
         target: PredictionKind,

@@ -1,6 +1,6 @@
 """Training of a small network that predicts how a frozen model's velocity changes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from flowexp.networks.base import without_condition
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import SquaredL2
 from flowexp.objectives.regression import point_of, weighted
-from flowexp.paths import Path
+from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["VelocityRefinement"]
 
@@ -69,17 +69,25 @@ class VelocityRefinement(Objective):
         self.shared_dt = shared_dt
         self.premetric = SquaredL2()
 
-    def check_path(self, path: Path) -> None:
-        """Refuse a path that is not the teacher's.
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A parameterization that takes a velocity, and the teacher's path."""
+        yield from all_of(
+            super().needs(parts), self._velocity_for(parts), self._path_of_the_teacher(parts)
+        )
 
-        Raises:
-            ValueError: The paths differ.
-        """
-        if path.identity() != self.teacher.path.identity():
-            raise ValueError(
-                f"VelocityRefinement refines a teacher on {self.teacher.path!r}, but the path is "
-                f"{path!r}"
+    def _velocity_for(self, parts: Parts) -> Iterator[Unmet]:
+        if not parts.parameterization.corrects_velocity:
+            problem = (
+                f"VelocityRefinement trains a network that is given a velocity, but "
+                f"{type(parts.parameterization).__name__} has none."
             )
+            yield Unmet("parameterization", problem, "Use parameterization=velocity_increment.")
+
+    def _path_of_the_teacher(self, parts: Parts) -> Iterator[Unmet]:
+        own, path = self.teacher.path.identity(), parts.path.identity()
+        if own != path:
+            problem = f"VelocityRefinement refines a teacher on {own}, but the path is {path}."
+            yield Unmet(".", problem, "Take the teacher's path.")
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """Two calls of the teacher, one of the refiner; dt and dropped labels come from ``rng``."""

@@ -1,13 +1,13 @@
 """Several losses of one batch, added."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
-from flowexp.paths import Path
+from flowexp.requirements import Parts, Unmet, all_of, within
 
 __all__ = ["WeightedSum"]
 
@@ -36,14 +36,15 @@ class WeightedSum(Objective):
         self.parts = dict(parts)
         self.weights = {name: 1.0 if weights is None else float(weights[name]) for name in parts}
 
-    def check_path(self, path: Path) -> None:
-        """Refuse a path on which one of the parts is not defined.
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What each of the parts needs."""
+        needs = [within(f"parts.{name}", part.needs(parts)) for name, part in self.parts.items()]
+        yield from all_of(*needs)
 
-        Raises:
-            ValueError: See the part.
-        """
+    def check(self) -> None:
+        """Raise ``UsageError`` if a file of one of the parts is missing."""
         for part in self.parts.values():
-            part.check_path(path)
+            part.check()
 
     def loss(self, model: Model, pairs: Pairs, t: torch.Tensor, *, rng: torch.Generator) -> Loss:
         total = torch.zeros(len(t), dtype=torch.float32, device=pairs.x.device)

@@ -7,11 +7,13 @@ proportional to each other: with ``W = alpha sigma' - alpha' sigma`` and r = sig
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from flowexp.paths import Coefficients
+from flowexp.requirements import Part, Parts, Unmet, within_signal
 
 __all__ = [
     "Alpha",
@@ -26,7 +28,7 @@ __all__ = [
 ]
 
 
-class Weighting(ABC):
+class Weighting(Part, ABC):
     """The loss weight at a time.
 
     Attributes:
@@ -34,6 +36,11 @@ class Weighting(ABC):
     """
 
     needs_signal: bool = False
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Times at which it is finite."""
+        if self.needs_signal:
+            yield from within_signal(parts, name=type(self).__name__, group="weighting")
 
     @abstractmethod
     def __call__(self, c: Coefficients) -> Tensor:

@@ -1,7 +1,7 @@
 """The protocol of parameterizations: how the raw network becomes a prediction."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowexp.networks.foreign import call_network
 from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.requirements import Part, Parts, Unmet, all_of, within_signal
 
 __all__ = [
     "BetweenLevels",
@@ -32,21 +33,50 @@ class NetworkInputs:
     c_noise: Tensor
 
 
-class Parameterization(ABC):
+class Parameterization(Part, ABC):
     """The rule that turns the raw network F into a prediction on any path.
 
     Attributes:
         needs_signal: Whether the network cannot be evaluated where alpha is 0, at pure source.
-        extra_channels: How many channels the network may output beyond those of the data.
-        doubles_channels: Whether the network may output twice the channels of the data.
-        doubles_input: Whether the network takes a second picture beside the state, so that only
-            an objective that provides one can train it.
+        corrects_velocity: Whether the network is given a velocity beside the state, and so is
+            trained only by an objective that provides one.
     """
 
     needs_signal: bool = False
-    extra_channels: int = 0
-    doubles_channels: bool = False
-    doubles_input: bool = False
+    corrects_velocity: bool = False
+
+    def input_channels(self, channels: int) -> int:
+        """How many channels the network takes of data with ``channels``."""
+        return 2 * channels if self.corrects_velocity else channels
+
+    def output_channels(self, channels: int) -> tuple[int, ...]:
+        """How many channels the network may give of data with ``channels``."""
+        return (channels,)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network with the right channels, and no time at which formulas are singular."""
+        yield from all_of(self._input_of(parts), self._output_of(parts), self._signal(parts))
+
+    def _input_of(self, parts: Parts) -> Iterator[Unmet]:
+        found, allowed = parts.network.in_channels, self.input_channels(parts.dataset.channels)
+        if found is not None and found != allowed:
+            yield self._misfit(parts, key="network.in_channels", found=found, allowed=(allowed,))
+
+    def _output_of(self, parts: Parts) -> Iterator[Unmet]:
+        found, allowed = parts.network.out_channels, self.output_channels(parts.dataset.channels)
+        if found is not None and found not in allowed:
+            yield self._misfit(parts, key="network.out_channels", found=found, allowed=allowed)
+
+    def _misfit(self, parts: Parts, *, key: str, found: int, allowed: tuple[int, ...]) -> Unmet:
+        problem = (
+            f"{found} does not fit {type(self).__name__} and {type(parts.dataset).__name__}, "
+            f"which has {parts.dataset.channels} channels."
+        )
+        return Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
+
+    def _signal(self, parts: Parts) -> Iterator[Unmet]:
+        if self.needs_signal:
+            yield from within_signal(parts, name=type(self).__name__, group="parameterization")
 
     @abstractmethod
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:

@@ -38,8 +38,9 @@ class IDDPMPreconditioning(Parameterization):
 
     needs_signal = True
 
-    # Twice as many output channels as the data have are allowed.
-    doubles_channels = True
+    def output_channels(self, channels: int) -> tuple[int, ...]:
+        """The noise, and perhaps a variance of each channel, which is not used."""
+        return channels, 2 * channels
 
     def __init__(self, *, C1: float = 1e-3, C2: float = 8e-3, time_steps: int = 1000) -> None:
         if not 0.0 < C1 < 1.0:

@@ -159,8 +159,9 @@ class PoissonFieldPrediction(BetweenLevels):
 
     needs_signal = True
 
-    # One output channel more than the data have is allowed.
-    extra_channels = 1
+    def output_channels(self, channels: int) -> tuple[int, ...]:
+        """The field along x, and perhaps one channel along z."""
+        return channels, channels + 1
 
     def __init__(
         self,

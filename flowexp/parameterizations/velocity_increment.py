@@ -1,12 +1,13 @@
 """Networks that correct a given velocity: FlowTurbo's refiner."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.networks.foreign import call_network
 from flowexp.parameterizations.direct import VelocityPrediction
+from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["VelocityIncrement"]
 
@@ -25,7 +26,17 @@ class VelocityIncrement(VelocityPrediction):
     opposite time and sign; F here is an increment of flowexp's velocity.
     """
 
-    doubles_input = True
+    corrects_velocity = True
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """An objective that gives the network a velocity to correct."""
+        yield from all_of(super().needs(parts), self._velocity_from(parts))
+
+    def _velocity_from(self, parts: Parts) -> Iterator[Unmet]:
+        if not parts.objective.trains_refiner:
+            own, objective = type(self).__name__, type(parts.objective).__name__
+            problem = f"{own} corrects a velocity, but {objective} gives it none."
+            yield Unmet("objective", problem, "Use objective=velocity_refinement.")
 
     def evaluate(
         self,

@@ -89,7 +89,8 @@ class BrownianNoise(BridgeNoise):
     """
 
     def std(self, t: Tensor) -> Tensor:
-        return self.scale * torch.sqrt(t * (1.0 - t))
+        # A distribution of sigma / alpha reaches beyond t = 1 on paths that end before pure noise.
+        return self.scale * torch.sqrt((t * (1.0 - t)).clamp(min=0.0))
 
     def d_std(self, t: Tensor) -> Tensor:
         return (1.0 - 2.0 * t) / (2.0 * t * (1.0 - t) + self.guard) * self.std(t)

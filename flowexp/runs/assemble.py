@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.requirements import Parts, require
 from flowexp.tree import select
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
         model = build_model(config, device=device)
         model.origin = origin
         fit_task(part["task"], model.network)
+        require_fit({**part, "parameterization": model.parameterization}, known(part, model))
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
             sampler=part["sampler"],
@@ -125,6 +127,28 @@ def fit_task(task: "Task", network: "nn.Module") -> None:
 
     if not takes_labels(network):
         task.num_classes = 0
+
+
+def known(others: Mapping[str, Any], model: "FlowModel") -> Parts:
+    """What the parts may know of each other."""
+    from flowexp.networks.base import facts_of
+
+    return Parts(
+        path=model.path,
+        network=facts_of(model.network),
+        parameterization=model.parameterization,
+        **others,
+    )
+
+
+def require_fit(chosen: Mapping[str, Any], parts: Parts) -> None:
+    """Refuse the first need of a chosen part that is unmet.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for group, part in chosen.items():
+        require(part.needs(parts), group=group)
 
 
 def resolve_device(name: str) -> str:

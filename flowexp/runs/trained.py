@@ -40,8 +40,6 @@ class TrainedModel(Model):
         UsageError: There is no such run, checkpoint or average.
     """
 
-    needs_run = True
-
     def __init__(
         self,
         run: str | None,

@@ -89,8 +89,9 @@ class StepControl:
     max_steps: int
 
     def __post_init__(self) -> None:
-        if not (self.rtol > 0.0 and self.atol > 0.0):
-            raise ValueError(f"need rtol > 0 and atol > 0, got rtol={self.rtol}, atol={self.atol}")
+        for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
+            if not tolerance > 0.0:
+                raise ValueError(f"{name} is {tolerance}; expected a positive number")
         if self.max_steps < 1:
             raise ValueError(f"max_steps is {self.max_steps}; expected at least 1")
 

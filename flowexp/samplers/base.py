@@ -1,7 +1,7 @@
 """The sampler protocol: a source draw becomes a sample, with its evaluations counted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from flowexp.identity import Identified
 from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
+from flowexp.requirements import Part, Parts, Unmet, on_gaussian_noise, require
 from flowexp.seeding import Noise
 
 __all__ = ["CountedModel", "Sampler", "Samples", "StepObserver", "TimeGrid"]
@@ -88,12 +89,12 @@ class TimeGrid(Identified, ABC):
         """
 
 
-class Sampler(ABC):
+class Sampler(Part, ABC):
     """A numerical method that carries source draws to samples.
 
     Attributes:
         needs_gaussian: Whether the method adds noise in a way that is right for a Gaussian source
-            only; :meth:`sample` refuses other sources then.
+            only.
     """
 
     needs_gaussian: bool = False
@@ -102,6 +103,12 @@ class Sampler(ABC):
     def adds_noise(self) -> bool:
         """Whether a sample depends on more than its source draw."""
         return self.needs_gaussian
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A Gaussian source, if the method adds noise that is right for no other."""
+        if self.needs_gaussian:
+            what = f"{type(self).__name__} assumes"
+            yield from on_gaussian_noise(parts, what=what, remedy="Take a deterministic sampler")
 
     @abstractmethod
     def sample(
@@ -139,14 +146,9 @@ class Sampler(ABC):
         """Refuse a source for which this method's noise is wrong.
 
         Raises:
-            ValueError: The method needs a Gaussian source and the path has another.
+            UsageError: The method needs a Gaussian source and the path has another.
         """
-        if self.needs_gaussian and not model.path.source.is_gaussian:
-            raise ValueError(
-                f"{type(self).__name__} adds Gaussian noise, which does not lead from one noise "
-                f"level to another for the path's source {model.path.source!r}; switch the noise "
-                f"off (S_churn=0, eta=0), or use path.D=inf"
-            )
+        require(self.needs(Parts(path=model.path)), group="sampler")
 
 
 def known_times(model: Model, times: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from flowexp.requirements import Parts, Unmet, on_gaussian_noise
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Interval
 from flowexp.samplers.fixed_step import FixedStepSampler
@@ -43,6 +44,12 @@ class DDIM(FixedStepSampler):
             raise ValueError(f"eta is {eta}; expected a number in [0, 1]")
         self.eta = float(eta)
         self.needs_gaussian = self.eta > 0.0
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A Gaussian source for fresh noise."""
+        if self.eta > 0.0:
+            what, off = f"DDIM with eta={self.eta:g} adds", "Set sampler.eta=0"
+            yield from on_gaussian_noise(parts, key=".eta", what=what, remedy=off)
 
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None

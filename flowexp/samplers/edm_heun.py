@@ -1,7 +1,9 @@
 """EDM's sampler on any path."""
 
 import math
+from collections.abc import Iterator
 
+from flowexp.requirements import Parts, Unmet
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.perturbations import Churn
 from flowexp.samplers.runge_kutta import Heun
@@ -53,3 +55,8 @@ class EDMHeun(Heun):
             perturbation=churn if S_churn > 0.0 else None,
             double=double,
         )
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What churn needs, whose arguments are the sampler's own here."""
+        if self.perturbation is not None:
+            yield from self.perturbation.needs(parts)

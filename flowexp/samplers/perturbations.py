@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flowexp.requirements import Part, Parts, Unmet, on_gaussian_noise
 from flowexp.samplers.field import Field, Interval, Node
 from flowexp.seeding import Noise
 
@@ -39,7 +40,7 @@ class Move:
         return torch.add(kept, noise(self.interval.index, z), alpha=self.amount)
 
 
-class Perturbation(ABC):
+class Perturbation(Part, ABC):
     """A change of the state, and perhaps of the noise level, before each step.
 
     Attributes:
@@ -97,6 +98,12 @@ class Churn(Perturbation):
         self.S_max = float(S_max)
         self.S_noise = float(S_noise)
         self.needs_gaussian = self.S_churn > 0.0
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A Gaussian source for fresh noise."""
+        if self.needs_gaussian:
+            what, off = f"churn with S_churn={self.S_churn:g} adds", "Set S_churn=0"
+            yield from on_gaussian_noise(parts, key=".S_churn", what=what, remedy=off)
 
     def describe(self) -> str:
         return (

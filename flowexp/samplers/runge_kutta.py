@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.requirements import Parts, Unmet, within
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Interval, Node
 from flowexp.samplers.fixed_step import FixedStepSampler
@@ -120,6 +121,11 @@ class RungeKutta(FixedStepSampler):
         c, a = self.tableau.c, self.tableau.a
         self._stages = [(node, _nonzero(row)) for node, row in zip(c[1:], a, strict=True)]
         self._weights = _nonzero(self.tableau.b)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the perturbation needs."""
+        if self.perturbation is not None:
+            yield from within("perturbation", self.perturbation.needs(parts))
 
     @property
     def adds_noise(self) -> bool:

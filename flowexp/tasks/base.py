@@ -1,15 +1,17 @@
 """The protocol of tasks: conditions, and perhaps a target, of each sample."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from flowexp.requirements import Part, Parts, Unmet
+
 __all__ = ["Task"]
 
 
-class Task(ABC):
+class Task(Part, ABC):
     """The conditions, and perhaps the targets, of samples.
 
     Attributes:
@@ -19,6 +21,16 @@ class Task(ABC):
 
     num_classes: int = 0
     gives_tokens: bool = False
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network that takes the captions it gives, and gives those that a network takes."""
+        name = type(self).__name__
+        if parts.network.takes_tokens and not self.gives_tokens:
+            problem = f"the network is conditioned on captions, which {name} does not give."
+            yield Unmet(".", problem, "Use task=captions.")
+        elif self.gives_tokens and not parts.network.takes_tokens:
+            problem = f"{name} makes captions, which the network does not take."
+            yield Unmet("network", problem, "Use network=captioned, or task=generation.")
 
     @abstractmethod
     def conditions(

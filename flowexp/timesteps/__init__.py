@@ -1,6 +1,6 @@
 """Timestep distributions: how t is drawn in training."""
 
-from flowexp.timesteps.base import TimestepDistribution, check_compatible
+from flowexp.timesteps.base import TimestepDistribution
 from flowexp.timesteps.beta import Beta
 from flowexp.timesteps.cosmap import CosMap
 from flowexp.timesteps.discrete import Fixed, UniformGrid
@@ -15,7 +15,6 @@ from flowexp.timesteps.vp_uniform import VPUniform
 
 __all__ = [
     "TimestepDistribution",
-    "check_compatible",
     "Beta",
     "CosMap",
     "Fixed",

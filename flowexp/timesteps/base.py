@@ -1,27 +1,49 @@
 """The protocol of timestep distributions: how t is drawn in training."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from flowexp.paths import Schedule
+from flowexp.requirements import Part, Parts, Unmet
 from flowexp.seeding import open_uniform
 
-__all__ = ["TimestepDistribution", "check_compatible"]
+__all__ = ["TimestepDistribution"]
 
 
-class TimestepDistribution(ABC):
+class TimestepDistribution(Part, ABC):
     """A distribution of training times, given by its quantile function.
 
     Attributes:
         in_nsr: Whether the values are noise levels ``sigma / alpha``, which suits every path,
             instead of times t.
-        includes_end: Whether the upper end of the support is itself drawn.
+        drawn_end: The argument that holds the upper end of the support, if it is itself drawn.
     """
 
     in_nsr: bool = False
-    includes_end: bool = False
+    drawn_end: str | None = None
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A path that has the times of this law; laws of sigma / alpha suit every path."""
+        if self.in_nsr:
+            return
+        (low, high), schedule = self.support, parts.path.schedule
+        name, path = type(self).__name__, type(schedule).__name__
+        if high <= 1.0 < schedule.t_max:
+            yield Unmet(
+                ".",
+                f"{name} draws t in ({low:g}, {high:g}), but on the {path} path time runs from "
+                f"{schedule.t_min:g} to {schedule.t_max:g}.",
+                "Use timestep=lognormal, which suits every path, or a path with time in [0, 1].",
+            )
+        elif low < 0.0 or high > max(schedule.t_max, 1.0):
+            yield Unmet(
+                ".",
+                f"{name} draws t up to {high:g}, but the {path} path ends at t={schedule.t_max:g}.",
+                "Use timestep=lognormal, which suits every path, or times within the path's.",
+            )
 
     @property
     def support(self) -> tuple[float, float]:
@@ -51,29 +73,3 @@ class TimestepDistribution(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
-
-
-def check_compatible(distribution: TimestepDistribution, schedule: Schedule) -> None:
-    """Refuse a distribution of t that does not match the path's time range.
-
-    A distribution of noise levels suits every path. One of t must not reach beyond the path's last
-    time, and one on [0, 1] does not suit a path whose time is the noise level.
-
-    Raises:
-        ValueError: The support does not match; names distribution and path.
-    """
-    if distribution.in_nsr:
-        return
-    low, high = distribution.support
-    remedy = "a distribution of noise levels, such as lognormal, suits every path"
-    if high <= 1.0 < schedule.t_max:
-        raise ValueError(
-            f"the timestep distribution {distribution!r} draws t in ({low:g}, {high:g}), but on "
-            f"the path {schedule!r} time runs from {schedule.t_min:g} to {schedule.t_max:g}; "
-            f"{remedy}"
-        )
-    if low < 0.0 or high > max(schedule.t_max, 1.0):
-        raise ValueError(
-            f"the timestep distribution {distribution!r} draws t up to {high:g}, but the path "
-            f"{schedule!r} ends at t = {schedule.t_max:g}; {remedy}"
-        )

@@ -24,7 +24,7 @@ class Fixed(TimestepDistribution):
     the state is 0.999 e + 0.001 x and contains a little of x; at t = 1 it is e alone.
     """
 
-    includes_end = True
+    drawn_end = "value"
 
     def __init__(self, *, value: float) -> None:
         if not (0.0 <= value and math.isfinite(value)):
@@ -63,7 +63,7 @@ class UniformGrid(TimestepDistribution):
     high = 0.999.
     """
 
-    includes_end = True
+    drawn_end = "high"
 
     def __init__(self, *, points: int, low: float = 0.0, high: float = 1.0) -> None:
         if points < 1:

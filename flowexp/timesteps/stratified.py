@@ -27,6 +27,7 @@ class Stratified(TimestepDistribution):
     def __init__(self, law: TimestepDistribution) -> None:
         self.law = law
         self.in_nsr = law.in_nsr
+        self.drawn_end = None if law.drawn_end is None else f"law.{law.drawn_end}"
 
     @property
     def support(self) -> tuple[float, float]:

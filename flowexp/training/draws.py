@@ -7,6 +7,7 @@ from flowexp.augmentations import Augmentation
 from flowexp.couplings import Coupling, Pairs
 from flowexp.data import Batch, as_data
 from flowexp.paths import Path
+from flowexp.requirements import Parts, require
 from flowexp.seeding import generator
 from flowexp.tasks import Task
 from flowexp.timesteps import TimestepDistribution
@@ -44,8 +45,7 @@ class Draws:
         world_size: Number of processes.
 
     Raises:
-        ValueError: An augmentation would change pictures, but not the noise that is theirs; or the
-            coupling does not suit the path.
+        UsageError: The path or the augmentation is not what the coupling needs.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Draws:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        coupling.check_path(path)
-        coupling.check_augmentation(augmentation)
+        parts = Parts(path=path, augmentation=augmentation)
+        require(coupling.needs(parts), group="coupling")
         self.path = path
         self.coupling = coupling
         self.timestep = timestep

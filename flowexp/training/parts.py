@@ -15,11 +15,10 @@ from flowexp.couplings import Coupling
 from flowexp.data import Dataset
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel
-from flowexp.networks.base import augment_dim_of
 from flowexp.objectives import Objective
 from flowexp.pipeline import Pipeline
-from flowexp.runs.assemble import Built
-from flowexp.timesteps import TimestepDistribution, check_compatible
+from flowexp.runs.assemble import Built, known, require_fit
+from flowexp.timesteps import TimestepDistribution
 from flowexp.training.ema import EMA
 from flowexp.training.lr_schedules import LRSchedule
 from flowexp.training.settings import TrainerSettings
@@ -74,16 +73,17 @@ def training_parts(config: Mapping[str, Any], built: Built) -> TrainingParts:
         built: Its model and pipeline.
 
     Raises:
-        UsageError: A part refused its values; the augmentation's labels are not the network's, the
-            distribution draws times outside the path's range, or the coupling or the objective is
-            not defined on this path.
+        UsageError: A part refused its values, needs another part than was chosen, or misses a file.
     """
     settings = instantiate(config["trainer"], key="trainer")
     names = ("augmentation", "coupling", "timestep", "objective")
     chosen = {name: instantiate(config[name], key=name) for name in names}
-    _check(chosen, built)
+    model = built.model
+    facts = known({"dataset": built.dataset, "pairs": config.get("pairs"), **chosen}, model)
+    require_fit({**chosen, "parameterization": model.parameterization}, facts)
+    chosen["objective"].check()
     return TrainingParts(
-        model=built.model,
+        model=model,
         dataset=built.dataset,
         pipeline=built.pipeline,
         settings=settings,
@@ -94,22 +94,6 @@ def training_parts(config: Mapping[str, Any], built: Built) -> TrainingParts:
         callbacks=_entries(config, "callbacks"),
         loggers=_entries(config, "logger"),
     )
-
-
-def _check(chosen: Mapping[str, Any], built: Built) -> None:
-    path, augment_dim = built.model.path, augment_dim_of(built.network)
-    checks: dict[str, Callable[[], None]] = {
-        "network.augment_dim": lambda: chosen["augmentation"].check_network(augment_dim),
-        "augmentation": lambda: chosen["coupling"].check_augmentation(chosen["augmentation"]),
-        "coupling": lambda: chosen["coupling"].check_path(path),
-        "timestep": lambda: check_compatible(chosen["timestep"], path.schedule),
-        "objective": lambda: chosen["objective"].check_path(path),
-    }
-    for key, run in checks.items():
-        try:
-            run()
-        except ValueError as error:
-            raise UsageError(f"{error}.", key=key) from error
 
 
 def _entries(config: Mapping[str, Any], group: str) -> dict[str, Any]:

@@ -63,7 +63,9 @@ class TrainerSettings:
             value = getattr(self, name)
             _require(name, value, "an integer >= 1", value >= 1)
         micro = self.micro_batch
-        _require("micro_batch", micro, "an integer >= 1 or null", micro is None or micro >= 1)
+        fits = micro is None or 1 <= micro <= self.batch_size
+        most = f"null, or an integer from 1 to trainer.batch_size={self.batch_size}"
+        _require("micro_batch", micro, most, fits)
         allowed = ", ".join(PRECISIONS)
         _require("precision", self.precision, f"one of {allowed}", self.precision in PRECISIONS)
         for name in ("grad_clip", "checkpoint_kimg"):

@@ -1,10 +1,13 @@
 """No augmentation: the pictures themselves, and no label columns."""
 
+import re
+
 import pytest
 import torch
 
 from flowexp.augmentations import NoAugmentation
 from flowexp.seeding import generator
+from tests.refusals import network_with, refusal_of
 
 
 def test_pictures_and_generator_are_left_alone():
@@ -18,15 +21,15 @@ def test_pictures_and_generator_are_left_alone():
 
 
 def test_a_network_with_columns_is_refused():
-    NoAugmentation().check_network(0)
-    with pytest.raises(ValueError, match=r"expects 9.*network\.augment_dim=0"):
-        NoAugmentation().check_network(9)
+    assert refusal_of(NoAugmentation(), network=network_with(0)) is None
+    refusal = refusal_of(NoAugmentation(), network=network_with(9))
+    assert re.search(r"expects 9.*network\.augment_dim=0", refusal)
 
 
 def test_zeros_for_a_network_that_was_trained_with_columns():
     images = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
     augmentation = NoAugmentation(augment_dim=9)
-    augmentation.check_network(9)
+    assert refusal_of(augmentation, network=network_with(9)) is None
     changed, labels = augmentation(images, rng=generator(0, "augment"))
     assert changed is images
     assert torch.equal(labels, torch.zeros(2, 9))

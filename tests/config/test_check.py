@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from flowexp.config.check import check
+from flowexp.config.schema import out_of_range
 
 
 def problems(*overrides, verb="train", **options):
@@ -29,7 +30,11 @@ def test_the_default_is_sound():
         ("network.channel_mult=3", "network.channel_mult", ["3"]),
         ("seed=one", "seed", ["one"]),
         ("path.D=-1", "path.D", ["-1", "positive"]),
-        ("sampler.steps=0", "sampler.steps", ["0"]),
+        ("sampler.steps=0", "sampler.steps", ["0", "at least 1"]),
+        ("optimizer.lr=0", "optimizer.lr", ["positive"]),
+        ("trainer.max_kimg=0", "trainer.max_kimg", ["0", "positive"]),
+        ("network.dropout=1", "network.dropout", ["1", "[0, 1)"]),
+        ("network.label_dropout=-0.1", "network.label_dropout", ["-0.1", "[0, 1)"]),
         ("+path.nonsense=1", "path.nonsense", ["Path"]),
         ("path._target_=flowexp.paths.Pth", "path._target_", ["Path"]),
         ("path", "path", ["key=value"]),
@@ -45,6 +50,9 @@ def test_each_mistake_names_its_key_and_a_remedy(override, key, words):
     assert key in found, found
     for word in words:
         assert word in found[key]
+
+
+POINTS = ["dataset=toy2d", "network=mlp"]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,24 @@ def test_each_mistake_names_its_key_and_a_remedy(override, key, words):
             "objective",
             ["VelocityIncrement", "Regression"],
         ),
+        (
+            [*POINTS, "parameterization=velocity_increment", "objective=velocity_refinement"],
+            "network.in_channels",
+            ["VelocityIncrement", "EightGaussians", "network.in_channels=4"],
+        ),
+        (["sampler=dopri5", "sampler.rtol=0"], "sampler.rtol", ["0.0", "positive"]),
+        (["path=pfgm", "sampler=sde"], "sampler", ["EulerMaruyama", "StudentT", "path.D=inf"]),
+        (["path=pfgm", "metric=bits_per_dim"], "metric.bits_per_dim", ["StudentT"]),
+        ([*POINTS, "metric=fid"], "metric.fid", ["fid", "EightGaussians", "metric=fd_raw"]),
+        ([*POINTS, "metric=auto"], "metric.auto", ["EightGaussians", "metric=fd_raw"]),
+        ([*POINTS, "objective=lpips"], "objective", ["LPIPS", "EightGaussians"]),
+        (["coupling=pairs"], "pairs", ["StoredPairs", "flowexp pairs"]),
+        (["pairs=somewhere"], "pairs", ["Independent", "coupling=pairs"]),
+        (["augmentation=edm"], "network.augment_dim", ["EDMAugmentation", "augment_dim=9"]),
+        (["timestep=fixed"], "timestep", ["Fixed", "EDMPreconditioning", "timestep.value"]),
+        (["network=captioned"], "task", ["task=captions"]),
+        (["task=captions"], "network", ["Captions", "network=captioned"]),
+        (["objective=phased"], "teacher", ["teacher="]),
         (["coupling=chords"], "init", ["Chords"]),
         (["coupling=chords", "init=run", "augmentation=edm"], "augmentation", ["Chords"]),
         (["dataset=toy2d"], "network.img_resolution", ["dataset.resolution", "network"]),
@@ -89,6 +115,15 @@ def test_output_channels_follow_the_parameterization(parameterization, allowed):
         if channels not in allowed:
             assert f"={' or '.join(map(str, sorted(allowed)))}." in found["network.out_channels"]
     assert "network.in_channels" in problems(*chosen, "network.in_channels=6")
+
+
+@pytest.mark.parametrize("key", ["num_samples", "repeats", "batch_size"])
+def test_numbers_of_a_verb_have_ranges(key):
+    config = {"num_samples": 2, "repeats": 1, "batch_size": 1}
+    assert list(out_of_range("eval", config)) == []
+    (problem,) = out_of_range("eval", config | {key: 0})
+    assert problem.key == key
+    assert "at least" in problem.remedy
 
 
 def test_all_problems_are_reported_at_once():

@@ -23,6 +23,7 @@ PACKAGES = ("paths", "couplings", "timesteps", "networks", "parameterizations", 
 
 # what an option needs beside it, because the default of the other group does not fit it
 COMPANIONS = {
+    "augmentation/edm": ["network.augment_dim=9"],
     "dataset/toy2d": ["network=mlp", "metric=fd_raw"],
     "dataset/moons": ["network=mlp", "metric=fd_raw"],
     "dataset/eight_gaussians": ["network=mlp", "metric=fd_raw"],
@@ -168,7 +169,11 @@ def test_every_class_of_a_method_package_has_a_yaml():
 
 
 # bases of others, not chosen in a config
-NOT_SELECTED_BY_NAME = {"networks.LeveledUNet", "samplers.RungeKutta"}
+NOT_SELECTED_BY_NAME = {
+    "networks.LeveledUNet",
+    "samplers.LinearMultistepSampler",
+    "samplers.RungeKutta",
+}
 
 _ABSTRACT = {"ABC", "Protocol"}
 _PARTS = {"Schedule", "Coupling", "TimestepDistribution", "Network", "Parameterization",

@@ -48,7 +48,7 @@ def composed(name, *overrides):
 def test_augmentation_and_network_agree_and_pictures_are_mirrored_once(name):
     config = composed(name)
     augmentation = instantiate(config["augmentation"], key="augmentation")
-    augmentation.check_network(config["network"]["augment_dim"])
+    assert augmentation.augment_dim == config["network"]["augment_dim"]
     assert (augmentation.augment_dim == 9) == (name not in BASELINES and "imagenet" not in name)
     assert config["dataset"]["hflip"] == (name in BASELINES)
 

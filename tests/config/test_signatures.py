@@ -6,7 +6,7 @@ import pytest
 
 from flowexp.config import signatures
 from flowexp.config.annotations import fits
-from flowexp.config.signatures import UnknownTargetError, class_attribute, signature_of
+from flowexp.config.signatures import UnknownTargetError, signature_of
 
 
 @pytest.fixture
@@ -23,11 +23,10 @@ def outside(tmp_path, monkeypatch):
             from dataclasses import dataclass
 
             class Base:
-                stochastic = True
                 def __init__(self, a: int, *, b: float = 1.0) -> None: ...
 
             class Thing(Base):
-                needs_gaussian: bool = True
+                pass
 
             class Forwarding(Base):
                 def __init__(self, c: str, **rest) -> None: ...
@@ -105,11 +104,6 @@ class TestFollowing:
     def test_functions(self):
         assert names("outside_parts.inner.make") == ["n", "names"]
 
-    def test_class_attributes_are_inherited(self):
-        assert class_attribute("outside_parts.inner.Thing", "needs_gaussian").value is True
-        assert class_attribute("outside_parts.inner.Thing", "stochastic").value is True
-        assert class_attribute("outside_parts.inner.Thing", "absent") is None
-
     def test_unknown_names_come_with_what_stands_there(self):
         with pytest.raises(UnknownTargetError) as caught:
             signature_of("outside_parts.inner.deep.Thin")
@@ -125,7 +119,6 @@ class TestFollowing:
 
     def test_bases_named_with_a_dot(self):
         assert names("outside_parts.several.Dotted") == ["a", "b"]
-        assert class_attribute("outside_parts.several.Dotted", "needs_gaussian").value is True
 
     def test_names_of_a_star_import_are_suggested(self):
         with pytest.raises(UnknownTargetError) as caught:

@@ -18,6 +18,7 @@ from flowexp.data import ImageArrays, gather_batch
 from flowexp.data.partners import StoredPartners
 from flowexp.objectives import FlowGuided, SquaredL2, weightings
 from flowexp.paths import Linear, Path, Prediction
+from flowexp.requirements import Parts
 from flowexp.samplers import Heun, Inversion, LaggedEuler, Uniform
 from tests.goldens.harness import dispatch, parametrize
 from tests.samplers.closed_forms import MixtureModel
@@ -117,7 +118,7 @@ def check_flow_guided(case):
         premetric=SquaredL2(),
         weighting=weighting,
     )
-    objective.check_path(student.path)
+    assert list(objective.needs(Parts(path=student.path))) == []
     e, t = tensor(g, "e").double(), tensor(g, "t").double()
     assert ((t > objective.low) & (t < objective.high)).all()
     value, _ = objective.deviation(student, e, t, conditions={})

@@ -15,6 +15,7 @@ from flowexp.objectives import (
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import VE, Linear, Path, Prediction
 from tests.objectives.models import TinyNetwork, tiny_model
+from tests.refusals import refusal_of
 from tests.samplers.closed_forms import MixtureModel
 
 PATH = Path(Linear())
@@ -171,7 +172,6 @@ def test_bad_values_are_named(build, named):
 
 def test_other_paths_are_refused_also_within_a_sum():
     objective = FlowGuided(teacher=mixture(), premetric=SquaredL2())
-    objective.check_path(PATH)
+    assert refusal_of(objective, path=PATH) is None
     for path in (Path(VE()), Path(Linear(sigma_min=0.1))):
-        with pytest.raises(ValueError, match="linear path"):
-            WeightedSum(parts={"two_step": objective}).check_path(path)
+        assert "linear path" in refusal_of(WeightedSum(parts={"two_step": objective}), path=path)

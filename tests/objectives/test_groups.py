@@ -16,7 +16,8 @@ from flowexp.objectives import Objective, PseudoHuber, Regression
 from flowexp.objectives.weightings import MinSNR
 from flowexp.parameterizations import Parameterization
 from flowexp.paths import Path, StudentT
-from flowexp.timesteps import LogitNormal, Stratified, TimestepDistribution, check_compatible
+from flowexp.timesteps import LogitNormal, Stratified, TimestepDistribution
+from tests.refusals import refusal_of
 
 CONF = File(__file__).parents[2] / "conf"
 KINDS = {
@@ -104,7 +105,7 @@ def test_stratified_takes_any_law():
 
 @pytest.mark.parametrize("option", [o for g, o in FILES if g == "timestep"])
 def test_every_law_suits_the_default_path(option):
-    check_compatible(build("timestep", option), build("path", "linear").schedule)
+    assert refusal_of(build("timestep", option), path=build("path", "linear")) is None
 
 
 def test_uniform_follows_the_path():

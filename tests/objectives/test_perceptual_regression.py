@@ -105,9 +105,9 @@ def test_weights_that_are_missing_are_named_before_training():
             return distance(a, b)
 
     perceptual = WithFile()
-    objective(perceptual=perceptual).check_path(Path(Linear()))
+    objective(perceptual=perceptual).check()
     assert perceptual.checked
-    objective().check_path(Path(Linear()))
+    objective().check()
 
 
 def test_an_unknown_target_is_named():

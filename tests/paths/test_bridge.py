@@ -42,6 +42,13 @@ def test_brownian_bridge_is_pinned_and_finite_at_both_ends():
     assert point.velocity.isfinite().all()
 
 
+def test_brownian_bridge_has_no_noise_beyond_the_ends():
+    t = torch.tensor([-0.1, 1.2], dtype=torch.float64)
+    law = BrownianNoise(0.5)
+    assert law.std(t).tolist() == [0.0, 0.0]
+    assert (law.d_std(t) == 0.0).all()
+
+
 def test_score_weight_turns_the_score_into_the_drawn_noise():
     # weight * score = 2 gamma / s^2 * (-eps / gamma) = -2 eps / s^2
     t = torch.tensor([0.2, 0.5], dtype=F64)

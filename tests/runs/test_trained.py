@@ -73,7 +73,7 @@ def test_without_a_run_the_check_and_the_constructor_say_what_to_give():
     node = {"_target_": "flowexp.runs.trained.TrainedModel", "run": None, "key": "refiner"}
     (problem,) = check_rules({"sampler": {"_target_": "a.FlowTurbo", "refiner": node}})
     assert problem.key == "refiner"
-    assert "FlowTurbo asks a trained model" in problem.text
+    assert "needs a trained model, but refiner is not given" in problem.text
     with pytest.raises(UsageError, match="teacher=outputs"):
         TrainedModel(None)
     with pytest.raises(UsageError, match="is not a run directory"):

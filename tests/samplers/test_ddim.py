@@ -111,7 +111,7 @@ def test_stochastic_sampling_keeps_the_law(schedule, eta):
 def test_stochastic_needs_gaussian_source_and_noise():
     sampler = DDIM(steps=3, time_grid=GRID, eta=1.0)
     model = DenoiserModel(Path(VE(), source=StudentT(4.0)), DENOISER)
-    with pytest.raises(ValueError, match=r"DDIM.*StudentT\(D=4"):
+    with pytest.raises(ValueError, match=r"DDIM.*StudentT source of path\.D=4"):
         sampler.sample(model, E0, noise=SampleNoise([0, 1]))
     with pytest.raises(ValueError, match="noise is None"):
         sampler.sample(model_on(VE()), E0)

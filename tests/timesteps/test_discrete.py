@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from flowexp.paths import VE, Linear
+from flowexp.paths import VE, Linear, Path
 from flowexp.seeding import generator
-from flowexp.timesteps import Fixed, UniformGrid, check_compatible
+from flowexp.timesteps import Fixed, UniformGrid
+from tests.refusals import refusal_of
 
 F64 = torch.float64
 
@@ -45,10 +46,9 @@ def test_one_point_is_the_end():
 
 
 def test_they_suit_paths_that_reach_them():
-    check_compatible(Fixed(value=1.0), Linear())
-    check_compatible(UniformGrid(points=2, high=80.0), VE())
-    with pytest.raises(ValueError, match="Fixed"):
-        check_compatible(Fixed(value=2.0), Linear())
+    assert refusal_of(Fixed(value=1.0), path=Path(Linear())) is None
+    assert refusal_of(UniformGrid(points=2, high=80.0), path=Path(VE())) is None
+    assert "Fixed" in refusal_of(Fixed(value=2.0), path=Path(Linear()))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """RF++'s U-shaped distribution: published figures, symmetry, limits."""
 
 import math
+import re
 
 import pytest
 import torch
 
-from flowexp.paths import VE, Linear
-from flowexp.timesteps import UShaped, check_compatible
+from flowexp.paths import VE, Linear, Path
+from flowexp.timesteps import UShaped
+from tests.refusals import refusal_of
 
 F64 = torch.float64
 U = torch.linspace(0.001, 0.999, 999, dtype=F64)
@@ -57,9 +59,8 @@ def test_draws_keep_the_margin():
 
 
 def test_lives_on_paths_of_unit_time():
-    check_compatible(UShaped(), Linear())
-    with pytest.raises(ValueError, match=r"UShaped.*VE"):
-        check_compatible(UShaped(), VE())
+    assert refusal_of(UShaped(), path=Path(Linear())) is None
+    assert re.search(r"UShaped.*VE", refusal_of(UShaped(), path=Path(VE())))
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_a_coupling_is_told_partners_and_images_seen() -> None:
 
 def test_partners_cannot_follow_an_augmentation_nor_another_law() -> None:
     parts = {"timestep": Uniform(), "conditional": False, "seed": 0}
-    with pytest.raises(ValueError, match="use augmentation=none"):
+    with pytest.raises(ValueError, match="Use augmentation=none"):
         Draws(
             Path(Linear()),
             coupling=StoredPairs(),

@@ -1,0 +1,470 @@
+"""Stand-ins: objects that a config describes, as far as source text tells, without an import.
+
+A config check must answer before torch is imported, yet what constructors refuse and what parts
+need of each other (``flowexp.requirements``) is Python. So the plain Python of a part is run
+without its module: a stand-in takes the arguments of a config node, runs the statements of
+``__init__`` one by one, and evaluates properties and methods when they are read. Whatever needs an
+import (torch, files) raises :class:`UnknownError` instead, and nothing is concluded from it.
+"""
+
+import ast
+import copy
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from flowexp.config.signatures import imported_from, module_source
+from flowexp.requirements import Part, Parts, UnknownError, Unmet
+
+__all__ = ["StandIn", "evaluated"]
+
+# Modules that parts may use here: light, and without side effects.
+_SHARED = frozenset(
+    {"collections.abc", "flowexp.errors", "flowexp.requirements", "itertools", "math", "typing"}
+)
+_BUILTINS = (
+    abs, all, any, bool, dict, enumerate, filter, float, frozenset, getattr, hasattr, int,
+    isinstance, iter, len, list, map, max, min, next, object, range, repr, reversed, round, set,
+    sorted, str, sum, tuple, type, vars, zip, AttributeError, Exception, IndexError, KeyError,
+    NotImplementedError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+
+
+def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as config says
+    """What the class or function ``target`` gives for these arguments.
+
+    Args:
+        target: Full dotted path.
+        arguments: Values, and stand-ins of nested parts; an argument that is absent is unknown.
+
+    Raises:
+        UnknownError: Source text does not tell.
+        ValueError: The constructor refused its arguments.
+    """
+    module, _, name = target.rpartition(".")
+    with _Guard(target):
+        return _Source.of(module).value(name)(**arguments)
+
+
+class _Names(dict[str, Any]):
+    """Built-in names of evaluated code: allowed built-ins, then what its module defines."""
+
+    def __init__(self, source: "_Source") -> None:
+        super().__init__({builtin.__name__: builtin for builtin in _BUILTINS})
+        self.source = source
+
+    def __missing__(self, name: str) -> Any:  # noqa: ANN401
+        value = self[name] = self.source.value(name)
+        return value
+
+
+class _Source:
+    """The names that a module defines or imports, evaluated when they are needed."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        self.nodes: dict[str, ast.stmt] = {}
+        tree = module_source(module)
+        for node in tree.body if tree else ():
+            self.nodes |= dict.fromkeys(_defined_names(node), node)
+        self.names = {"__builtins__": _Names(self)}
+        self.found: dict[str, Any] = {}
+
+    @staticmethod
+    @functools.cache
+    def of(module: str) -> "_Source":
+        return _Source(module)
+
+    def value(self, name: str) -> Any:  # noqa: ANN401
+        """A class, function or constant.
+
+        Raises:
+            UnknownError: It is none of this module's, or it needs an import.
+        """
+        if name not in self.found:
+            self.found[name] = self._value(name)
+        return self.found[name]
+
+    def _value(self, name: str) -> Any:  # noqa: ANN401
+        node = self.nodes.get(name)
+        if isinstance(node, ast.ClassDef):
+            return _Class(self, node)
+        if isinstance(node, ast.FunctionDef):
+            return self.function(node)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            return self.constant(node.value)
+        if isinstance(node, ast.ImportFrom):
+            original = next(a.name for a in node.names if name in (a.asname, a.name))
+            return self._imported(imported_from(self.module, node), original)
+        if isinstance(node, ast.Import) and name in _SHARED:
+            return importlib.import_module(name)
+        raise UnknownError(f"{self.module}.{name}")
+
+    def _imported(self, module: str, name: str) -> Any:  # noqa: ANN401
+        if module in _SHARED:
+            return getattr(importlib.import_module(module), name)
+        if module.partition(".")[0] not in ("flowexp", self.module.partition(".")[0]):
+            raise UnknownError(f"{module}.{name}")
+        return _Source.of(module).value(name)
+
+    def class_named(self, name: str) -> "_Class | None":
+        """A class by its name here, also one of a shared module."""
+        node = self.nodes.get(name)
+        if isinstance(node, ast.ImportFrom):
+            module = imported_from(self.module, node)
+            if module.partition(".")[0] in ("flowexp", self.module.partition(".")[0]):
+                original = next(a.name for a in node.names if name in (a.asname, a.name))
+                return _Source.of(module).class_named(original)
+        return self.value(name) if isinstance(node, ast.ClassDef) else None
+
+    def constant(self, node: ast.expr) -> Any:  # noqa: ANN401
+        """The value of an expression of the module."""
+        return self.expression(node, self.names)
+
+    def expression(self, node: ast.expr, names: dict[str, Any]) -> Any:  # noqa: ANN401
+        """The value of an expression.
+
+        Raises:
+            UnknownError: It cannot be evaluated.
+            ValueError: It refused a value.
+        """
+        with _Guard(self.module):
+            return eval(compile(ast.Expression(node), self.module, "eval"), names)
+
+    def function(self, node: ast.FunctionDef, **names: object) -> Callable[..., Any]:
+        """A function of the module, or a method with further ``names``."""
+        scope: dict[str, Any] = {**self.names, **names}
+        with _Guard(self.module):
+            exec(_compiled(node, self.module), scope)
+        made: Callable[..., Any] = scope[node.name]
+        return made
+
+
+class _Guard:
+    """Turns every failure of evaluated code but a refusal into :class:`UnknownError`."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, UnknownError | ValueError):
+            raise UnknownError(f"{self.where}: {error}") from error
+
+
+class _Class:
+    """A class as its source describes it."""
+
+    def __init__(self, source: _Source, node: ast.ClassDef) -> None:
+        self.source = source
+        self.node = node
+        self.members = {name: item for item in node.body for name in _defined_names(item)}
+        self.values = {
+            name: item
+            for name, item in self.members.items()
+            if not isinstance(item, ast.AnnAssign) or item.value is not None
+        }
+        self.kind = type(node.name, (StandIn,), {})
+
+    @functools.cached_property
+    def mro(self) -> list["_Class"]:
+        """The class and its readable bases, in the order in which attributes are looked up."""
+        found = [self]
+        for base in self.node.bases:
+            parent = self.source.class_named(ast.unparse(base).partition("[")[0])
+            found += parent.mro if parent is not None else []
+        last = {cls: number for number, cls in enumerate(found)}
+        return sorted(last, key=lambda cls: last[cls])
+
+    def lookup(self, name: str, *, after: "_Class | None" = None) -> "tuple[_Class, ast.stmt]":
+        """The class that defines an attribute, and the statement that does.
+
+        Raises:
+            UnknownError: No readable class does.
+        """
+        start = 0 if after is None else self.mro.index(after) + 1
+        for cls in self.mro[start:]:
+            if name in cls.values:
+                return cls, cls.values[name]
+        raise UnknownError(f"{self.node.name}.{name}")
+
+    def __call__(self, *positional: object, **named: object) -> "StandIn":
+        made: StandIn = self.kind(self)
+        _construct(made, None, positional, named)
+        return made
+
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, StandIn) and self in _class_of(value).mro
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name == "__name__":
+            return self.node.name
+        owner, node = self.lookup(name)
+        return _bound(owner, node, None, self)
+
+
+class StandIn(Part):
+    """An object of a class that was not imported; ``type(x).__name__`` is the class's own.
+
+    Args:
+        cls: Its class.
+    """
+
+    def __init__(self, cls: _Class) -> None:
+        vars(self)["__class"] = cls
+        vars(self)["__unknown"] = set()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name.startswith("__") or name in vars(self)["__unknown"]:
+            raise UnknownError(name)
+        cls = _class_of(self)
+        try:
+            found = cls.lookup(name)
+        except UnknownError:
+            with _Guard(name):
+                return _bound(*cls.lookup("__getattr__"), self, cls)(name)
+        return _bound(*found, self, cls)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the class of the source says; nothing, if it is no :class:`Part`."""
+        try:
+            owner, node = _class_of(self).lookup("needs")
+        except UnknownError:
+            return
+        needs = _bound(owner, node, self, _class_of(self))(parts)
+        while True:
+            with _Guard(f"{type(self).__name__}.needs"):
+                unmet = next(needs, None)
+            if unmet is None:
+                return
+            yield unmet
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+
+def _class_of(made: StandIn) -> _Class:
+    cls: _Class = vars(made)["__class"]
+    return cls
+
+
+class _Super:
+    """What ``super()`` gives within a method of ``owner``."""
+
+    def __init__(self, made: StandIn, owner: _Class) -> None:
+        self._made = made
+        self._owner = owner
+
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401
+        made, owner = (
+            object.__getattribute__(self, "_made"),
+            object.__getattribute__(self, "_owner"),
+        )
+        if name == "__init__":
+            return lambda *positional, **named: _construct(made, owner, positional, named)
+        if name == "__getattr__":
+            return functools.partial(_held_by, made)
+        return _bound(*_class_of(made).lookup(name, after=owner), made, _class_of(made))
+
+
+def _held_by(made: StandIn, name: str) -> Any:  # noqa: ANN401
+    """What ``torch.nn.Module.__getattr__`` finds: a parameter or a module that was assigned."""
+    held = vars(made)
+    if name in held["__unknown"]:
+        raise UnknownError(name)
+    if name not in held:
+        raise AttributeError(name)
+    return held[name]
+
+
+def _bound(owner: _Class, node: ast.stmt, made: StandIn | None, cls: _Class) -> Any:  # noqa: ANN401
+    """An attribute that ``owner`` defines, as an object of ``cls`` (or the class) has it."""
+    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        return owner.source.constant(node.value)
+    if not isinstance(node, ast.FunctionDef):
+        raise UnknownError(f"{owner.node.name} only declares it")
+    how = {ast.unparse(d).rpartition(".")[2] for d in node.decorator_list}
+    if "abstractmethod" in how:
+        raise UnknownError(f"{owner.node.name}.{node.name} is abstract")
+    function = owner.source.function(node, super=lambda: _Super(made, owner))  # type: ignore[arg-type]
+    if how & {"property", "cached_property"}:
+        with _Guard(node.name):
+            return function(made)
+    if how - {"staticmethod", "classmethod"}:
+        raise UnknownError(f"{owner.node.name}.{node.name} is decorated")
+    first = () if "staticmethod" in how else (cls,) if "classmethod" in how else (made,)
+    return functools.partial(function, *first)
+
+
+def _construct(
+    made: StandIn, after: _Class | None, positional: Sequence[object], named: Mapping[str, object]
+) -> None:
+    """Run the constructor of the class, or of the next one ``after`` a class of its order."""
+    cls = _class_of(made)
+    try:
+        owner, node = cls.lookup("__init__", after=after)
+    except UnknownError:
+        _fill_fields(made, positional, named)
+        return
+    if isinstance(node, ast.FunctionDef):
+        _Constructor(made, owner, node).run(positional, named)
+
+
+def _fill_fields(made: StandIn, positional: Sequence[object], named: Mapping[str, object]) -> None:
+    """The constructor of a dataclass: one argument for each annotated name."""
+    cls = _class_of(made)
+    fields = {
+        name: (owner, item)
+        for owner in reversed(cls.mro)
+        for name, item in owner.members.items()
+        if isinstance(item, ast.AnnAssign)
+    }
+    given = {**dict(zip(fields, positional, strict=False)), **named}
+    vars(made).update({name: given[name] for name in fields if name in given})
+    try:
+        owner, node = cls.lookup("__post_init__")
+    except UnknownError:
+        return
+    if isinstance(node, ast.FunctionDef):
+        _Constructor(made, owner, node).run((), {})
+
+
+class _Constructor:
+    """Runs a constructor statement by statement, so that one that is unknown costs only its own."""
+
+    def __init__(self, made: StandIn, owner: _Class, node: ast.FunctionDef) -> None:
+        self.made = made
+        self.owner = owner
+        self.node = node
+        self.names: dict[str, Any] = {**owner.source.names, "super": lambda: _Super(made, owner)}
+
+    def run(self, positional: Sequence[object], named: Mapping[str, object]) -> None:
+        """Run it with these arguments.
+
+        Raises:
+            ValueError: It refused a value.
+        """
+        self.names |= self._arguments(positional, dict(named))
+        self._body(self.node.body)
+
+    def _arguments(self, positional: Sequence[object], named: dict[str, object]) -> dict[str, Any]:
+        arguments = self.node.args
+        parameters = [*arguments.posonlyargs, *arguments.args]
+        last = [p.arg for p in reversed(parameters)]
+        defaults = dict(zip(last, reversed(arguments.defaults), strict=False))
+        pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        defaults |= {p.arg: default for p, default in pairs if default is not None}
+        found = dict(zip([p.arg for p in parameters], [self.made, *positional], strict=False))
+        for parameter in [*parameters, *arguments.kwonlyargs]:
+            name = parameter.arg
+            if name in named:
+                found[name] = named.pop(name)
+            elif name not in found and name in defaults:
+                with _Skip():
+                    found[name] = self.owner.source.constant(defaults[name])
+        if arguments.kwarg is not None:
+            found[arguments.kwarg.arg] = named
+        if arguments.vararg is not None:
+            found[arguments.vararg.arg] = tuple(positional[len(parameters) - 1 :])
+        return found
+
+    def _body(self, statements: Sequence[ast.stmt]) -> bool:
+        """Run statements; whether one of them returned."""
+        for statement in statements:
+            if isinstance(statement, ast.Return):
+                return True
+            try:
+                if isinstance(statement, ast.If):
+                    branch = statement.body if self._value(statement.test) else statement.orelse
+                    if self._body(branch):
+                        return True
+                elif (call := _super_call(statement)) is not None:
+                    self._construct_base(call)
+                else:
+                    with _Guard(self.owner.node.name):
+                        exec(_statement(statement, self.owner.source.module), self.names)
+            except UnknownError:
+                self._forget(statement)
+        return False
+
+    def _value(self, node: ast.expr) -> Any:  # noqa: ANN401
+        return self.owner.source.expression(node, self.names)
+
+    def _construct_base(self, call: ast.Call) -> None:
+        """The base's constructor, without the arguments that are unknown."""
+        positional = [self._value(argument) for argument in call.args]
+        named: dict[str, Any] = {}
+        for keyword in call.keywords:
+            with _Skip():
+                value = self._value(keyword.value)
+                named |= {keyword.arg: value} if keyword.arg is not None else value
+        _construct(self.made, self.owner, positional, named)
+
+    def _forget(self, statement: ast.stmt) -> None:
+        """What a statement assigns is unknown, if it could not be run."""
+        own = self.node.args.args[0].arg
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                self.names.pop(node.id, None)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                if isinstance(node.value, ast.Name) and node.value.id == own:
+                    vars(self.made).pop(node.attr, None)
+                    vars(self.made)["__unknown"].add(node.attr)
+
+
+class _Skip:
+    """Leaves out what is unknown."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
+        return isinstance(error, UnknownError)
+
+
+def _super_call(statement: ast.stmt) -> ast.Call | None:
+    """The call, if the statement is ``super().__init__(...)``."""
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Call):
+        return None
+    function = ast.unparse(statement.value.func)
+    return statement.value if function == "super().__init__" else None
+
+
+def _defined_names(node: ast.stmt) -> Iterator[str]:
+    """The names that a statement of a module or class binds."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in node.names)
+    elif isinstance(node, ast.Assign):
+        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id
+
+
+@functools.cache
+def _statement(node: ast.stmt, module: str) -> Any:  # noqa: ANN401 - a code object
+    return compile(ast.Module([node], []), module, "exec")
+
+
+@functools.cache
+def _compiled(node: ast.FunctionDef, module: str) -> Any:  # noqa: ANN401 - a code object
+    """A function without what is evaluated when it is defined: annotations and decorators."""
+    bare, args = copy.copy(node), copy.copy(node.args)
+    bare.decorator_list, bare.returns, bare.args = [], None, args
+    args.posonlyargs = [_without_annotation(a) for a in args.posonlyargs]
+    args.args = [_without_annotation(a) for a in args.args]
+    args.kwonlyargs = [_without_annotation(a) for a in args.kwonlyargs]
+    args.vararg = args.vararg and _without_annotation(args.vararg)
+    args.kwarg = args.kwarg and _without_annotation(args.kwarg)
+    return compile(ast.Module([bare], []), module, "exec")
+
+
+def _without_annotation(argument: ast.arg) -> ast.arg:
+    bare = copy.copy(argument)
+    bare.annotation = None
+    return bare

@@ -1,0 +1,340 @@
+"""What parts need of each other, in words that need no torch.
+
+A part that does not go with every other overrides :meth:`Part.needs` in its own file. The same
+method answers for real objects, when a run is assembled, and for stand-ins made of a config and the
+parts' source (``flowexp.config.stand_in``), when a config is checked without importing torch. It
+therefore reads only what :class:`Parts` declares, attributes of its own, and names of this module.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NoReturn, Protocol
+
+from flowexp.errors import UsageError
+
+__all__ = [
+    "Part",
+    "Parts",
+    "UnknownError",
+    "Unmet",
+    "all_of",
+    "of_pictures",
+    "on_gaussian_noise",
+    "on_unit_time",
+    "require",
+    "source_of",
+    "within",
+    "within_signal",
+]
+
+
+class UnknownError(Exception):
+    """A fact that is not known here. The need that asked for it ends; nothing is refused."""
+
+
+class Unmet:
+    """A need that the chosen parts do not meet.
+
+    Args:
+        key: Config key that is wrong. ``.`` is the part itself, ``.eta`` an argument of the part,
+            anything else a key from the root of the config.
+        problem: One sentence that names both parts.
+        remedy: How to fix it.
+    """
+
+    def __init__(self, key: str, problem: str, remedy: str) -> None:
+        self.key = key
+        self.problem = problem
+        self.remedy = remedy
+
+    def seen_from(self, group: str) -> "Unmet":
+        """The same with the key of a part that stands at ``group``."""
+        key = f"{group}{self.key}".removesuffix(".") if self.key.startswith(".") else self.key
+        return Unmet(key, self.problem, self.remedy)
+
+
+class Source(Protocol):
+    """What may be asked of ``parts.path.source``."""
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether formulas that assume Gaussian noise are true for it."""
+
+
+class Schedule(Protocol):
+    """What may be asked of ``parts.path.schedule``."""
+
+    t_min: float
+    t_max: float
+
+    @property
+    def ends_in_source(self) -> bool:
+        """Whether alpha is 0 at t = 1."""
+
+    def identity(self) -> str:
+        """Class and arguments, by which stored artefacts know it again."""
+
+
+class Path(Protocol):
+    """What may be asked of ``parts.path``."""
+
+    D: float
+
+    @property
+    def source(self) -> Source:
+        """The distribution of e."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """Alpha and sigma."""
+
+    def identity(self) -> str:
+        """Class and arguments, by which stored artefacts know it again."""
+
+
+class Dataset(Protocol):
+    """What may be asked of ``parts.dataset``."""
+
+    channels: int
+    resolution: int
+    num_classes: int
+
+    @property
+    def has_partners(self) -> bool:
+        """Whether every item comes with a source draw of its own."""
+
+    @property
+    def holds_points(self) -> bool:
+        """Whether its items are points, not pictures."""
+
+
+class Network(Protocol):
+    """What may be asked of ``parts.network``; None where a foreign module does not say."""
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes; 0 = unconditional."""
+
+    @property
+    def augment_dim(self) -> int:
+        """Number of augmentation columns."""
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether it is conditioned on captions."""
+
+    @property
+    def in_channels(self) -> int | None:
+        """Channels of the input."""
+
+    @property
+    def out_channels(self) -> int | None:
+        """Channels of the output."""
+
+    @property
+    def img_resolution(self) -> int | None:
+        """Height and width of the pictures; None = any."""
+
+
+class Parameterization(Protocol):
+    """What may be asked of ``parts.parameterization``."""
+
+    @property
+    def corrects_velocity(self) -> bool:
+        """Whether the network is given a velocity to correct."""
+
+
+class Objective(Protocol):
+    """What may be asked of ``parts.objective``."""
+
+    @property
+    def trains_refiner(self) -> bool:
+        """Whether it gives the network a velocity to correct."""
+
+
+class Timestep(Protocol):
+    """What may be asked of ``parts.timestep``."""
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The interval (low, high) of its times."""
+
+    @property
+    def drawn_end(self) -> str | None:
+        """The argument that holds the largest time, if that time itself is drawn."""
+
+
+class Augmentation(Protocol):
+    """What may be asked of ``parts.augmentation``."""
+
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether pictures may come back changed."""
+
+
+class Task(Protocol):
+    """What may be asked of ``parts.task``."""
+
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether its conditions are captions."""
+
+
+class Parts:
+    """The parts of one configuration, by their groups.
+
+    A part that is not there, or a fact that it does not tell, is unknown: reading it raises
+    :class:`UnknownError`.
+
+    Args:
+        path: The path.
+        dataset: The data set.
+        network: The network.
+        parameterization: The parameterization.
+        objective: The objective.
+        timestep: The distribution of times.
+        augmentation: The augmentation.
+        task: The task.
+        others: Further values of the config by their keys, such as ``pairs``.
+    """
+
+    path: Path
+    dataset: Dataset
+    network: Network
+    parameterization: Parameterization
+    objective: Objective
+    timestep: Timestep
+    augmentation: Augmentation
+    task: Task
+    pairs: object
+
+    def __init__(
+        self,
+        *,
+        path: Path | None = None,
+        dataset: Dataset | None = None,
+        network: Network | None = None,
+        parameterization: Parameterization | None = None,
+        objective: Objective | None = None,
+        timestep: Timestep | None = None,
+        augmentation: Augmentation | None = None,
+        task: Task | None = None,
+        **others: object,
+    ) -> None:
+        named = {
+            "path": path,
+            "dataset": dataset,
+            "network": network,
+            "parameterization": parameterization,
+            "objective": objective,
+            "timestep": timestep,
+            "augmentation": augmentation,
+            "task": task,
+        }
+        vars(self).update({name: part for name, part in named.items() if part is not None})
+        vars(self).update(others)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise UnknownError(name)
+
+
+class Part:
+    """A choice of a config group, or an argument of one."""
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What this part needs of the others and does not find; by default nothing.
+
+        A part that holds parts passes on what these need; see :func:`within`. Needs that read
+        different facts belong into separate generators, joined by :func:`all_of`.
+
+        Args:
+            parts: All parts of the configuration.
+        """
+        yield from ()
+
+
+def all_of(*needs: Iterable[Unmet]) -> Iterator[Unmet]:
+    """What is unmet of several needs; one that meets an unknown fact ends without the others."""
+    for need in needs:
+        try:
+            yield from need
+        except UnknownError:
+            continue
+
+
+def within(argument: str, needs: Iterable[Unmet]) -> Iterator[Unmet]:
+    """What the part given as ``argument`` of another needs, with keys as the other sees them."""
+    for unmet in needs:
+        yield unmet.seen_from(f".{argument}") if unmet.key.startswith(".") else unmet
+
+
+def require(needs: Iterable[Unmet], *, group: str) -> None:
+    """Refuse the first of the needs that is unmet.
+
+    Args:
+        needs: What a part needs.
+        group: Where the part stands in the config.
+
+    Raises:
+        UsageError: One need is unmet.
+    """
+    for unmet in all_of(needs):
+        found = unmet.seen_from(group)
+        raise UsageError(found.problem, key=found.key, remedy=found.remedy)
+
+
+def source_of(path: Path) -> str:
+    """The source of a path, as messages name it."""
+    if math.isfinite(path.D):
+        return f"the {type(path.source).__name__} source of path.D={path.D:g}"
+    return f"the source {type(path.source).__name__}"
+
+
+def on_gaussian_noise(parts: Parts, *, what: str, remedy: str, key: str = ".") -> Iterator[Unmet]:
+    """The source must be Gaussian.
+
+    Args:
+        parts: The parts.
+        what: What assumes it, as the beginning of a sentence: ``EulerMaruyama assumes``.
+        remedy: What can be done besides ``path.D=inf``.
+        key: See :class:`Unmet`.
+    """
+    if not parts.path.source.is_gaussian:
+        problem = f"{what} Gaussian noise, which {source_of(parts.path)} is not."
+        yield Unmet(key, problem, f"{remedy}, or path.D=inf.")
+
+
+def on_unit_time(parts: Parts, *, name: str) -> Iterator[Unmet]:
+    """Time must run from 0 to 1."""
+    schedule = parts.path.schedule
+    if schedule.t_max > 1.0:
+        problem = (
+            f"{name} needs t in [0, 1], but on the {type(schedule).__name__} path time runs from "
+            f"{schedule.t_min:g} to {schedule.t_max:g}."
+        )
+        yield Unmet(".", problem, "Use another objective, or a path with time in [0, 1].")
+
+
+def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:
+    """No time may be drawn at which alpha is 0.
+
+    Args:
+        parts: The parts.
+        name: What is not defined there.
+        group: What else to choose, in the remedy.
+    """
+    law = parts.timestep
+    argument = law.drawn_end
+    if argument is not None and law.support[1] >= 1.0 and parts.path.schedule.ends_in_source:
+        yield Unmet(
+            "timestep",
+            f"{type(law).__name__} draws t=1, pure noise, where {name} is not defined.",
+            f"Set timestep.{argument}=0.99999, or take another {group}.",
+        )
+
+
+def of_pictures(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
+    """The data must be pictures."""
+    if parts.dataset.holds_points:
+        problem = f"{name} looks at images, but {type(parts.dataset).__name__} holds points."
+        yield Unmet(".", problem, remedy)
