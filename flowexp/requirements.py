@@ -54,7 +54,7 @@ class Unmet:
 
 
 class Source(Protocol):
-    """What may be asked of ``parts.path.source``."""
+    """What needs may read of ``parts.path.source``."""
 
     @property
     def is_gaussian(self) -> bool:
@@ -62,7 +62,7 @@ class Source(Protocol):
 
 
 class Schedule(Protocol):
-    """What may be asked of ``parts.path.schedule``."""
+    """What needs may read of ``parts.path.schedule``."""
 
     t_min: float
     t_max: float
@@ -76,7 +76,7 @@ class Schedule(Protocol):
 
 
 class Path(Protocol):
-    """What may be asked of ``parts.path``."""
+    """What needs may read of ``parts.path``."""
 
     D: float
 
@@ -93,7 +93,7 @@ class Path(Protocol):
 
 
 class Dataset(Protocol):
-    """What may be asked of ``parts.dataset``."""
+    """What needs may read of ``parts.dataset``."""
 
     channels: int
     resolution: int
@@ -109,7 +109,7 @@ class Dataset(Protocol):
 
 
 class Network(Protocol):
-    """What may be asked of ``parts.network``; None where a foreign module does not say."""
+    """What needs may read of ``parts.network``; None where a foreign module does not say."""
 
     @property
     def label_dim(self) -> int:
@@ -137,7 +137,7 @@ class Network(Protocol):
 
 
 class Parameterization(Protocol):
-    """What may be asked of ``parts.parameterization``."""
+    """What needs may read of ``parts.parameterization``."""
 
     @property
     def corrects_velocity(self) -> bool:
@@ -145,7 +145,7 @@ class Parameterization(Protocol):
 
 
 class Objective(Protocol):
-    """What may be asked of ``parts.objective``."""
+    """What needs may read of ``parts.objective``."""
 
     @property
     def trains_refiner(self) -> bool:
@@ -153,7 +153,7 @@ class Objective(Protocol):
 
 
 class Timestep(Protocol):
-    """What may be asked of ``parts.timestep``."""
+    """What needs may read of ``parts.timestep``."""
 
     @property
     def support(self) -> tuple[float, float]:
@@ -165,7 +165,7 @@ class Timestep(Protocol):
 
 
 class Augmentation(Protocol):
-    """What may be asked of ``parts.augmentation``."""
+    """What needs may read of ``parts.augmentation``."""
 
     @property
     def changes_pictures(self) -> bool:
@@ -173,7 +173,7 @@ class Augmentation(Protocol):
 
 
 class Task(Protocol):
-    """What may be asked of ``parts.task``."""
+    """What needs may read of ``parts.task``."""
 
     @property
     def gives_tokens(self) -> bool:

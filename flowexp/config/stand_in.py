@@ -26,9 +26,10 @@ _SHARED = frozenset(
 _BUILTINS = (
     abs, all, any, bool, dict, enumerate, filter, float, frozenset, getattr, hasattr, int,
     isinstance, iter, len, list, map, max, min, next, object, range, repr, reversed, round, set,
-    sorted, str, sum, tuple, type, vars, zip, AttributeError, Exception, IndexError, KeyError,
+    sorted, str, sum, tuple, type, vars, zip, AttributeError, IndexError, KeyError,
     NotImplementedError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
+# Not Exception: a handler of it would take what is unknown for a failure.
 
 
 def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as config says
@@ -95,27 +96,30 @@ class _Source:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             return self.constant(node.value)
         if isinstance(node, ast.ImportFrom):
-            original = next(a.name for a in node.names if name in (a.asname, a.name))
-            return self._imported(imported_from(self.module, node), original)
+            module, original = self._origin(node, name)
+            if module in _SHARED:
+                return getattr(importlib.import_module(module), original)
+            if self._is_readable(module):
+                return _Source.of(module).value(original)
         if isinstance(node, ast.Import) and name in _SHARED:
             return importlib.import_module(name)
         raise UnknownError(f"{self.module}.{name}")
 
-    def _imported(self, module: str, name: str) -> Any:  # noqa: ANN401
-        if module in _SHARED:
-            return getattr(importlib.import_module(module), name)
-        if module.partition(".")[0] not in ("flowexp", self.module.partition(".")[0]):
-            raise UnknownError(f"{module}.{name}")
-        return _Source.of(module).value(name)
+    def _origin(self, node: ast.ImportFrom, name: str) -> tuple[str, str]:
+        """The module that a name is imported from, and its name there."""
+        original = next(alias.name for alias in node.names if name in (alias.asname, alias.name))
+        return imported_from(self.module, node), original
+
+    def _is_readable(self, module: str) -> bool:
+        """Whether it belongs to the same package, or to flowexp; others (torch) take too long."""
+        return module.partition(".")[0] in ("flowexp", self.module.partition(".")[0])
 
     def class_named(self, name: str) -> "_Class | None":
-        """A class by its name here, also one of a shared module."""
+        """A class by its name here; also one of a shared module, as its source describes it."""
         node = self.nodes.get(name)
         if isinstance(node, ast.ImportFrom):
-            module = imported_from(self.module, node)
-            if module.partition(".")[0] in ("flowexp", self.module.partition(".")[0]):
-                original = next(a.name for a in node.names if name in (a.asname, a.name))
-                return _Source.of(module).class_named(original)
+            module, original = self._origin(node, name)
+            return _Source.of(module).class_named(original) if self._is_readable(module) else None
         return self.value(name) if isinstance(node, ast.ClassDef) else None
 
     def constant(self, node: ast.expr) -> Any:  # noqa: ANN401
@@ -373,8 +377,8 @@ class _Constructor:
         return found
 
     def _body(self, statements: Sequence[ast.stmt]) -> bool:
-        """Run statements; whether one of them returned."""
-        for statement in statements:
+        """Run statements; whether one of them returned, or may have."""
+        for number, statement in enumerate(statements):
             if isinstance(statement, ast.Return):
                 return True
             try:
@@ -389,6 +393,10 @@ class _Constructor:
                         exec(_statement(statement, self.owner.source.module), self.names)
             except UnknownError:
                 self._forget(statement)
+                if any(isinstance(node, ast.Return) for node in ast.walk(statement)):
+                    for later in statements[number + 1 :]:
+                        self._forget(later)
+                    return True
         return False
 
     def _value(self, node: ast.expr) -> Any:  # noqa: ANN401
@@ -405,15 +413,37 @@ class _Constructor:
         _construct(self.made, self.owner, positional, named)
 
     def _forget(self, statement: ast.stmt) -> None:
-        """What a statement assigns is unknown, if it could not be run."""
-        own = self.node.args.args[0].arg
+        """What a statement changes is unknown, if it could not be run."""
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 self.names.pop(node.id, None)
-            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                if isinstance(node.value, ast.Name) and node.value.id == own:
-                    vars(self.made).pop(node.attr, None)
-                    vars(self.made)["__unknown"].add(node.attr)
+            elif isinstance(node, ast.Expr):
+                for used in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}:
+                    if isinstance(self.names.get(used), list | dict | set):
+                        del self.names[used]
+        for name in self._attributes(self.owner, self.node, statement, set()):
+            vars(self.made).pop(name, None)
+            vars(self.made)["__unknown"].add(name)
+
+    def _attributes(
+        self, owner: _Class, method: ast.FunctionDef, within: ast.stmt, seen: set[ast.stmt]
+    ) -> Iterator[str]:
+        """The attributes that a part of a method sets, itself and by calls of other methods."""
+        seen.add(within)
+        own = method.args.args[0].arg if method.args.args else ""
+        for node in ast.walk(within):
+            if not isinstance(node, ast.Attribute):
+                continue
+            after = owner if ast.unparse(node.value) == "super()" else None
+            if after is None and not (isinstance(node.value, ast.Name) and node.value.id == own):
+                continue
+            if isinstance(node.ctx, ast.Store):
+                yield node.attr
+                continue
+            with _Skip():
+                found, called = _class_of(self.made).lookup(node.attr, after=after)
+                if isinstance(called, ast.FunctionDef) and called not in seen:
+                    yield from self._attributes(found, called, called, seen)
 
 
 class _Skip:

@@ -97,6 +97,37 @@ def outside(tmp_path, monkeypatch):
                     self.inner = inner
                     self.is_noisy = isinstance(inner, Noisy)
 
+            class Careful(Base):
+                scale: float = 1.0
+                kind = "careful"
+
+                def __init__(self, *, names=(), early: bool = False, choice=None):
+                    self.early = early
+                    found = ["a"]
+                    found.extend(torch.arange(3))
+                    if len(found) == 1:
+                        raise ValueError("found is short")
+                    try:
+                        self.read()
+                    except Exception as error:
+                        raise ValueError("it could not be read")
+                    self._set_up()
+                    if torch.cuda.is_available():
+                        return
+                    if choice == 3:
+                        raise ValueError("choice is 3; expected another one")
+
+                def _set_up(self):
+                    torch.manual_seed(0)
+                    self.kind = "changed"
+                    self._set_more()
+
+                def _set_more(self):
+                    self.scale = 2.0
+
+                def read(self):
+                    return open("file")
+
             def plain(inner, *, factor=2):
                 return inner if factor == 2 else torch.stack([inner])
             """
@@ -161,6 +192,14 @@ def test_a_constructor_refuses_here_as_it_would_there(outside):
     assert [p.key for p in found] == ["sampler.length"]
     config = {"sampler": node(outside, "Noisy", amount=1, steps=0)}
     assert check_rules(config, missing={"sampler.steps"}) == []
+
+
+def test_what_may_have_happened_refuses_nothing(outside):
+    part = evaluated(f"{outside}.part.Careful", {"choice": 3})
+    assert part.early is False
+    for name in ("kind", "scale"):
+        with pytest.raises(UnknownError):
+            getattr(part, name)
 
 
 def test_a_part_from_outside_states_its_needs(outside):
