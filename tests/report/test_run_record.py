@@ -54,7 +54,7 @@ def test_a_value_that_was_not_finite_stays_so(tmp_path):
 def test_foreign_results_are_refused(tmp_path, content):
     run = make_run(tmp_path / "a")
     (run / "results.json").write_text(content)
-    with pytest.raises(UsageError, match=r"results\.json holds no results"):
+    with pytest.raises(UsageError, match=r"cannot read the results in .*results\.json"):
         read_run(run, name="a")
 
 
