@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flowexp.tables.render.sheet import Sheet
+from flowexp.tables.render.sheet import Form, Sheet
 
 __all__ = ["Csv"]
 
 
-class Csv:
+class Csv(Form):
     """One header and the records of all sheets; a sheet of a budget has columns of its own."""
 
     suffix = ".csv"

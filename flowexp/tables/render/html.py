@@ -5,7 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowexp.tables.render.sheet import Sheet
+from flowexp.tables.render.sheet import Form, Sheet
 from flowexp.tables.render.style import COLOURS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["Html", "filled"]
 _HERE = "flowexp.tables.render"
 
 
-class Html:
+class Html(Form):
     """A self-contained page, light or dark as the browser prefers; nothing is fetched."""
 
     suffix = ".html"

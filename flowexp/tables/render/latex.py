@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from flowexp.tables.render.sheet import Sheet
+from flowexp.tables.render.sheet import Form, Sheet
 
 __all__ = ["Latex"]
 
@@ -35,7 +35,7 @@ _ESCAPES: Mapping[str, str] = {
 _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
 
 
-class Latex:
+class Latex(Form):
     r"""One ``table`` environment a sheet; needs ``\usepackage{booktabs}``."""
 
     suffix = ".tex"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from flowexp.tables.render.sheet import Sheet
+from flowexp.tables.render.sheet import Form, Sheet
 
 __all__ = ["Markdown"]
 
@@ -11,7 +11,7 @@ _SPECIAL = re.compile(r"([\\`*|<>\[\]]|(?<!\w)_|_(?!\w))")
 """Markup characters; an underscore within a word is none."""
 
 
-class Markdown:
+class Markdown(Form):
     """GitHub's Markdown."""
 
     suffix = ".md"

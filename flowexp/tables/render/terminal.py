@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flowexp.tables.render.sheet import Sheet
+from flowexp.tables.render.sheet import Form, Sheet
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +17,7 @@ _STYLES: Mapping[str, str] = {"plain": "", "good": "green", "bad": "red", "open"
 _UNLIMITED = 240
 
 
-class Terminal:
+class Terminal(Form):
     """Text with box lines, as wide as the terminal; colours only where a terminal shows them."""
 
     suffix = ".txt"
