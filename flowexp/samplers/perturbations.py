@@ -98,12 +98,6 @@ class Churn(Perturbation):
         self.S_noise = float(S_noise)
         self.needs_gaussian = self.S_churn > 0.0
 
-    def describe(self) -> str:
-        return (
-            f"{super().describe()}, S_churn={self.S_churn}, S_min={self.S_min}, "
-            f"S_max={self.S_max}, S_noise={self.S_noise}"
-        )
-
     def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
         levels = [
             sigma / alpha if alpha > 0.0 else math.inf
@@ -139,6 +133,12 @@ class Churn(Perturbation):
         keep = (interval.start.scale / alpha) * (alpha_hat / node.scale)
         amount = added * self.S_noise * alpha_hat / node.scale
         return Move(dataclasses.replace(interval, start=node), keep, amount)
+
+    def describe(self) -> str:
+        return (
+            f"{super().describe()}, S_churn={self.S_churn}, S_min={self.S_min}, "
+            f"S_max={self.S_max}, S_noise={self.S_noise}"
+        )
 
 
 class StateNoise(Perturbation):
