@@ -1,7 +1,7 @@
 """Exact likelihood by the instantaneous change of variables along the probability-flow ODE.
 
 ``d log p_t(x_t) / dt = -div v``, so ``log p_0(x) = log p_T(x_T) + int_0^T div v(x_t, t) dt``,
-integrated from the data to the source together with x; p_T is the law of ``sigma(T) e``.
+integrated from the data to the source together with x; p_T is the density of ``sigma(T) e``.
 """
 
 import math
@@ -52,14 +52,13 @@ class Divergence(ABC):
 
     @abstractmethod
     def __call__(self, v: Velocity, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity (b, N) and its divergence (b,) at states (b, N), whose places are ``rows``."""
+        """Velocity (b, N) and its divergence (b,) at states (b, N), rows ``rows`` of the batch."""
 
 
 class ExactTrace(Divergence):
     """The sum of the Jacobian's diagonal, one backward pass per dimension: for small N only."""
 
     def __call__(self, v: Velocity, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and divergence."""
         x = x.detach().requires_grad_()
         out = v(x)
         total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
@@ -83,7 +82,6 @@ class Hutchinson(Divergence):
         self.probes = probes.flatten(1)
 
     def __call__(self, v: Velocity, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and estimated divergence."""
         eps = self.probes[rows.to(self.probes.device)].to(x)
         x = x.detach().requires_grad_()
         out = v(x)
@@ -107,14 +105,14 @@ def log_likelihood(
     Where the range begins above t = 0, ``x`` is taken to lie there (truncation).
 
     Args:
-        model: What predicts; its path's source must be Gaussian.
+        model: The model; its path's source must be Gaussian.
         x: Data, (B, ...); dequantised if it comes from 8-bit images.
         divergence: How ``div v`` is computed.
         rtol: Relative tolerance of Dormand-Prince 5(4).
         atol: Absolute tolerance.
         per_sample: A step size per sample; else one for the flattened batch, as published.
         max_steps: Attempts allowed.
-        conditions: (B, ...) tensors handed to the model.
+        conditions: (B, ...) tensors passed to the model.
 
     Raises:
         ValueError: The source is not Gaussian.
@@ -124,7 +122,7 @@ def log_likelihood(
     """
     if not model.path.source.is_gaussian:
         raise ValueError(
-            f"log_likelihood knows the density of a Gaussian source only, but the path's source is "
+            f"log_likelihood needs a Gaussian source, but the path's source is "
             f"{model.path.source!r}; use path.D=inf"
         )
     low, high = model.time_range

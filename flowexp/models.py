@@ -1,4 +1,4 @@
-"""The face that samplers, guidance, objectives and metrics see: one prediction per network call."""
+"""The model interface of samplers, guidance and objectives: one prediction per network call."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class Origin:
-    """Which trained weights a model has, and what was measured on them beside.
+    """The trained weights behind a model, and where their calibrations are.
 
     Attributes:
         weights_sha256: Of the checkpoint file.
         weights: Name of the average, or ``raw``.
-        calibrations: Folder in which samplers find what was calibrated for this run.
+        calibrations: Folder of what was calibrated for this run.
     """
 
     weights_sha256: str
@@ -44,11 +44,11 @@ class Model(ABC):
     A subclass implements :meth:`predict`; wrappers (guidance) are models of models.
 
     Attributes:
-        path: The path the model lives on.
-        time_range: Times (low, high) at which samplers may ask for a velocity; below ``low`` only
-            the data end, t = 0, remains, which is reached by a step that asks at ``low`` or above.
+        path: The path the model is defined on.
+        time_range: Times (low, high) at which samplers may evaluate the velocity; below ``low``
+            lies only the data end, t = 0, which a step from ``low`` or above reaches.
         evaluations_per_call: Network evaluations per sample that one :meth:`predict` costs.
-        origin: The trained weights behind it, or None (a closed form, a network in training).
+        origin: The trained weights, or None (a closed form, a network in training).
         needs_run: Whether its constructor needs the directory of a run as ``run``.
     """
 
@@ -69,11 +69,11 @@ class Model(ABC):
         """
 
     def at(self, times: Tensor) -> list[Evaluation]:
-        """The model at each of some times, for samplers that know theirs in advance.
+        """The model at each of several times, for samplers that know theirs in advance.
 
         ``model.at(times)[i](x_t, **conditions)`` is ``model.predict(x_t, times[i], **conditions)``
-        to rounding. A model may prepare here, for all times together, what depends on time only; a
-        subclass that overrides :meth:`predict` alone is asked through it.
+        to rounding. A model may prepare here, for all times together, what depends on time only; by
+        default this calls :meth:`predict`.
 
         Args:
             times: (K,), or (K, B) where the samples have their own; float64, on the device of the
@@ -84,15 +84,15 @@ class Model(ABC):
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times nearest to float64 ``t``, of its shape, that the model was trained at.
 
-        They are t itself, unless the network knows a finite number of noise levels. Samplers put
-        their steps on them; a model answers at every other time of its range too.
+        This is t itself unless the network has a finite number of noise levels. Samplers place
+        their steps on these times; a model can be evaluated at every other time of its range too.
 
         Source: Karras et al., EDM, 2022, arXiv 2206.00364: ``round_sigma`` in their code.
         """
         return t
 
     def alongside(self, other: "Model") -> "Model":
-        """A model that is to be asked beside this one, guided as this one is: itself here.
+        """The other model with the guidance of this one: unchanged here.
 
         Wrappers wrap the other in the same way.
         """
@@ -133,7 +133,7 @@ class FlowModel(Model):
         low, high = parameterization.time_range(path.schedule)
         if not low < high:
             raise ValueError(
-                f"{type(parameterization).__name__} is defined on no time of {path.schedule!r}"
+                f"{type(parameterization).__name__} is defined at no time of {path.schedule!r}"
             )
         self.time_range = (low, high)
 
@@ -149,13 +149,13 @@ class FlowModel(Model):
         return Prediction(self.path, x_t, output, self.parameterization.conversion(c))
 
     def at(self, times: Tensor) -> list[Evaluation]:
-        """The model at each time; all that depends on time only is computed here, at once."""
+        """The model at each time; what depends on time only is computed here, for all times."""
         if type(self).predict is not FlowModel.predict:
             return super().at(times)
         t = times.to(device="cpu", dtype=torch.float64)
         c = self.path.schedule.coefficients(t)
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
-        # The scalars that predictions carry are wanted where the states are.
+        # Predictions need their scalars on the device of the states.
         conversions = self.parameterization.conversion(c.to(times.device)).rows()
         c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
         c_in = factors(inputs.c_in, device=times.device)
@@ -177,5 +177,4 @@ class FlowModel(Model):
         return Prediction(self.path, x_t, output.to(x_t.dtype), conversion)
 
     def nearest_time(self, t: Tensor) -> Tensor:
-        """The times the parameterization knows."""
         return self.parameterization.nearest_time(self.path.schedule, t)

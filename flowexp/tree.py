@@ -1,9 +1,9 @@
 """Walking the tree of a plain config: nested mappings, sequences and scalars."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["mapped", "nodes", "plain"]
+__all__ = ["leaves", "mapped", "nodes", "plain", "select", "without"]
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 -- any configuration value
@@ -34,3 +34,40 @@ def nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from nodes(item, f"{key}[{number}]")
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Every value with its dotted key; a sequence and an empty mapping are one value.
+
+    Args:
+        value: The tree.
+        key: Where it stands.
+    """
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from leaves(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def select(value: Any, key: str) -> Any:  # noqa: ANN401 -- any configuration value
+    """The value at a dotted key, or None where a mapping on the way lacks it."""
+    for name in key.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
+def without(value: Any, keys: Collection[str], key: str = "") -> Any:  # noqa: ANN401
+    """The tree without the mappings' entries at some dotted keys.
+
+    Args:
+        value: The tree.
+        keys: What to leave out; entries of mappings inside sequences cannot be named.
+        key: Where it stands.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    full = {name: f"{key}.{name}" if key else str(name) for name in value}
+    return {n: without(value[n], keys, full[n]) for n in value if full[n] not in keys}

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from pytorch_lightning import Callback
 
 from flowexp.couplings import Independent
 from flowexp.data import BatchStream, as_data
@@ -31,8 +32,14 @@ from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
 from flowexp.runs import RunDirectory
 from flowexp.timesteps import Uniform
-from flowexp.training import Constant, ConstantEMA, TrainerSettings, fit
-from flowexp.training.callbacks import Callback, Progress
+from flowexp.training import (
+    Constant,
+    ConstantEMA,
+    Progress,
+    TrainerSettings,
+    TrainingParts,
+    fit,
+)
 
 BATCH = 64
 
@@ -76,11 +83,11 @@ class _Clock(Callback):
         self.steps = steps
         self.taken = 0.0
 
-    def on_start(self, session: object) -> None:
+    def on_train_start(self, trainer: object, pl_module: object) -> None:
         """Start."""
         self.taken = -self.seconds()
 
-    def on_step(self, session: object) -> None:
+    def on_train_batch_end(self, trainer: object, pl_module: object, *_: object) -> None:
         """Stop after the last step."""
         self.steps -= 1
         if self.steps == 0:
@@ -92,7 +99,7 @@ def framework(steps: int, seconds: Callable[[], float], *, log_every: int) -> fl
     model, data, objective = parts()
     clock = _Clock(seconds, steps)
     with tempfile.TemporaryDirectory() as folder:
-        fit(
+        parts_of_training = TrainingParts(
             model=model,
             dataset=data,
             coupling=Independent(),
@@ -108,10 +115,9 @@ def framework(steps: int, seconds: Callable[[], float], *, log_every: int) -> fl
                 log_every=log_every,
             ),
             callbacks={"progress": Progress(), "clock": clock},
-            run=RunDirectory.start(Path(folder) / "run", config={}),
-            seed=0,
-            config={},
         )
+        run = RunDirectory.start(Path(folder) / "run", config={})
+        fit(parts_of_training, run=run, seed=0, config={})
     return clock.taken / steps
 
 

@@ -87,5 +87,5 @@ def test_student_source_is_refused():
     model = GaussianModel(
         Path(VE(), source=StudentT(3.0)), mean=torch.zeros(1, 3, dtype=torch.float64), std=0.5
     )
-    with pytest.raises(ValueError, match=r"Gaussian source only.*StudentT\(D=3"):
+    with pytest.raises(ValueError, match=r"needs a Gaussian source.*StudentT\(D=3"):
         log_likelihood(model, data(), divergence=ExactTrace())

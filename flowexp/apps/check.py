@@ -19,7 +19,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def _report(config: dict[str, Any]) -> None:
     from flowexp.apps.terminal import table
-    from flowexp.runs.assemble import build, describe, training_parts
+    from flowexp.runs.assemble import build, describe
+    from flowexp.training import training_parts
 
     parts = build(config, device="meta")
     training_parts(config, parts)

@@ -36,11 +36,13 @@ def evaluate(job: Job) -> float | None:
     """
     from flowexp.data.locations import cache_dir
     from flowexp.evaluation import append_results, score, summarize
+    from flowexp.metrics.weight_files import no_download
     from flowexp.pipeline import Processes, save_grid
     from flowexp.runs.opening import open_run
 
     config = job.config
-    metrics = instantiate(config["metric"], key="metric")
+    with no_download():
+        metrics = instantiate(config["metric"], key="metric")
     if not metrics:
         raise UsageError("there is nothing to measure.", key="metric", remedy="Try metric=auto.")
     ranges = _ranges(config)

@@ -29,7 +29,7 @@ def export(job: Job) -> None:
         UsageError: The format is unknown, or the run has no such weights.
     """
     from flowexp import __version__
-    from flowexp.runs.exported import load_exported, write_exported
+    from flowexp.runs.exported import foreign_packages, load_exported, write_exported
     from flowexp.runs.opening import open_run
 
     config = job.config
@@ -56,11 +56,13 @@ def export(job: Job) -> None:
         shape=opened.pipeline.shape,
         facts=facts,
     )
-    load_exported(path, device="cpu")
+    packages = foreign_packages(config)
+    load_exported(path, device="cpu", packages=packages)
+    named = f", packages={packages}" if packages else ""
     rows = [
         ("exported", f"{name} weights at {weights.kimg:g} kimg"),
         ("file", shown(path)),
         ("sha256", file_sha256(path)),
-        ("read it with", f'flowexp.load("{shown(path)}")'),
+        ("read it with", f'flowexp.load("{shown(path)}"{named})'),
     ]
     print(table(rows))

@@ -25,12 +25,11 @@ def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
     Raises:
         UsageError: Runs are named in two ways, or a sweep is asked for.
     """
-    from hydra._internal.utils import get_args_parser
-
+    from flowexp.config.hydra_internals import argument_parser
+    from flowexp.config.override_text import override
     from flowexp.errors import UsageError
-    from flowexp.published.overrides import override
 
-    args = get_args_parser().parse_intermixed_args(list(arguments))
+    args = argument_parser(verb).parse_intermixed_args(list(arguments))
     if args.multirun:
         raise UsageError(f"{verb} looks at all its runs at once.", remedy="Leave out -m.")
     named = [text for text in args.overrides if _names_run(text)]

@@ -37,31 +37,25 @@ def train(job: "Job") -> float:
     import torch
 
     from flowexp.apps.terminal import logging_to, shown, table
-    from flowexp.config.instantiate import instantiate
     from flowexp.runs import RunDirectory, describe_run, is_first_process
-    from flowexp.runs.assemble import build, describe, training_parts
+    from flowexp.runs.assemble import build, describe
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
-    from flowexp.training import fit
+    from flowexp.training import fit, training_parts
 
     config = job.config
     seed = int(config["seed"])
-    settings = instantiate(config["trainer"], key="trainer")
     torch.manual_seed(derive_seed(seed, "init"))
-    parts = build(config)
-    parts.dataset.locate()
+    built = build(config)
+    built.dataset.locate()
     if config["init"]:
-        start_from(parts.network, run=config["init"], weights=config["init_weights"])
-    rest = training_parts(config, parts)
-    for name in ("optimizer", "lr_schedule"):
-        rest[name] = instantiate(config[name], key=name)
-    several = {name: instantiate(config[name], key=name) for name in ("ema", "callbacks", "logger")}
-    rows = [*describe(parts, config), ("run", shown(job.directory))]
+        start_from(built.network, run=config["init"], weights=config["init_weights"])
+    parts = training_parts(config, built)
     if is_first_process():
-        print(table(rows), flush=True)
-    pairs = open_pairs(config, parts, check=is_first_process())
-    arrays = parts.dataset.train() if pairs is None else pairs.arrays
+        print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
+    pairs = open_pairs(config, built, check=is_first_process())
+    arrays = built.dataset.train() if pairs is None else pairs.arrays
     run = RunDirectory.start(
         job.directory,
         config=config,
@@ -75,22 +69,7 @@ def train(job: "Job") -> float:
     with logging_to(run.log_file):
         for remark in pairs.remarks if pairs else ():
             _LOG.warning(remark)
-        result = fit(
-            model=parts.model,
-            dataset=parts.dataset,
-            emas=several["ema"],
-            callbacks=several["callbacks"],
-            loggers=several["logger"],
-            settings=settings,
-            sampler=parts.pipeline.sampler,
-            guidance=parts.guidance,
-            task=parts.pipeline.task,
-            run=run,
-            seed=seed,
-            config=dict(config),
-            arrays=arrays,
-            **rest,
-        )
+        result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
     if is_first_process():
         print("\n" + table(_outcome(result, run)))
     return result.final_loss

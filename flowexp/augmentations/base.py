@@ -1,4 +1,4 @@
-"""What an augmentation answers: changed pictures, and a label that says how they were changed."""
+"""The protocol of augmentations: changed pictures, and labels that describe the change."""
 
 from abc import ABC, abstractmethod
 
@@ -9,10 +9,10 @@ __all__ = ["Augmentation"]
 
 
 class Augmentation(ABC):
-    """A random change of training pictures that the network is told of.
+    """A random change of training pictures, on which the network is conditioned.
 
-    The network is given the label as its condition ``augment_labels``; zeros mean "unchanged", and
-    that is what it is asked for when sampling. The changes therefore do not leak into samples.
+    The label is the network's condition ``augment_labels``; zeros mean "unchanged" and are used in
+    sampling, so the changes do not leak into samples.
 
     Attributes:
         augment_dim: Number of label columns, equal to the network's ``augment_dim``; 0 = no labels.
@@ -29,12 +29,12 @@ class Augmentation(ABC):
         """Changed pictures and their labels.
 
         Args:
-            images: (B, C, H, W), float32 in [-1, 1]; left as they are.
+            images: (B, C, H, W), float32 in [-1, 1]; not modified.
             rng: Generator of all draws. One on the CPU gives the same draws for every device, and
-                on an accelerator it spares a synchronisation.
-            rank: This process. Draws are made for the global batch of ``world_size * B`` rows, of
-                which every process takes its own.
-            world_size: Number of processes; their shares are equal.
+                saves a synchronisation on an accelerator.
+            rank: This process. Draws are made for the global batch of ``world_size * B`` rows;
+                every process uses its own.
+            world_size: Number of processes, with equal shares.
 
         Returns:
             Pictures (B, C, H, W), float32, possibly beyond [-1, 1]; and labels (B, augment_dim),

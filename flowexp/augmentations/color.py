@@ -6,11 +6,12 @@ in which they are drawn.
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.draws import Draws, gated
+from flowexp.augmentations.draws import Draws, Transform
 
 __all__ = [
     "Brightness",
@@ -23,41 +24,26 @@ __all__ = [
 ]
 
 
-class ColorTransform(ABC):
-    """An affine map of colours.
-
-    Args:
-        probability: Share of rows that are drawn for; at or above 1 all of them.
-
-    Attributes:
-        columns: Number of label columns.
-    """
-
-    columns: int = 1
-
-    def __init__(self, *, probability: float) -> None:
-        self.probability = probability
+class ColorTransform(Transform, ABC):
+    """An affine map of colours."""
 
     @abstractmethod
     def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
         """Matrices (B, 4, 4), float64, and labels (B, columns)."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Normal(ColorTransform):
     """One normal number w per row, which is the label.
 
     Args:
-        probability: Share of rows that are changed.
         std: Factor of w in the transform.
     """
 
-    def __init__(self, *, probability: float, std: float) -> None:
-        super().__init__(probability=probability)
-        self.std = std
+    std: float
 
     def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        """The map at w."""
-        w = gated(draws.normal(), draws, probability=self.probability)
+        w = self.gated(draws.normal(), draws)
         return self.matrix(self.std * w), w[:, None]
 
     @abstractmethod
@@ -69,7 +55,6 @@ class Brightness(_Normal):
     """``std w`` added to every channel; label w, standard normal."""
 
     def matrix(self, amount: Tensor) -> Tensor:
-        """The shift along grey."""
         shift = amount[:, None, None].expand(-1, 3, 1)
         return _affine(torch.eye(3, dtype=amount.dtype, device=amount.device), shift)
 
@@ -78,16 +63,14 @@ class Contrast(_Normal):
     """All channels times ``2^(std w)``; label w, standard normal."""
 
     def matrix(self, amount: Tensor) -> Tensor:
-        """The scaling about grey."""
         eye = torch.eye(3, dtype=amount.dtype, device=amount.device)
         return _affine(eye * torch.exp2(amount)[:, None, None])
 
 
 class Saturation(_Normal):
-    """What is across the luma axis times ``2^(std w)``; label w, standard normal."""
+    """The part across the luma axis times ``2^(std w)``; label w, standard normal."""
 
     def matrix(self, amount: Tensor) -> Tensor:
-        """The scaling across the axis."""
         along, across = _luma(amount)
         return _affine(along + across * torch.exp2(amount)[:, None, None])
 
@@ -96,32 +79,28 @@ class LumaFlip(ColorTransform):
     """Mirror image of the luma with probability one half, colours kept; label 0 or 1."""
 
     def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        """``across - along`` where the label is 1."""
-        w = gated(draws.integers(2), draws, probability=self.probability).to(torch.float64)
+        w = self.gated(draws.integers(2), draws).to(torch.float64)
         along, across = _luma(w)
         return _affine(across + along * (1.0 - 2.0 * w)[:, None, None]), w[:, None]
 
 
+@dataclass(frozen=True, kw_only=True)
 class HueTurn(ColorTransform):
     """Rotation about the luma axis by w uniform up to a share of a half turn.
 
     Labels ``cos w - 1, sin w``.
 
     Args:
-        probability: Share of rows that are turned.
         largest: Largest angle in half turns.
     """
 
     columns = 2
-
-    def __init__(self, *, probability: float, largest: float) -> None:
-        super().__init__(probability=probability)
-        self.largest = largest
+    largest: float
 
     def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
         """Rodrigues' formula about the luma axis."""
         angle = (draws.uniform() * 2.0 - 1.0) * (math.pi * self.largest)
-        w = gated(angle, draws, probability=self.probability)
+        w = self.gated(angle, draws)
         along, across = _luma(w)
         cross = w.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
         cos, sin = torch.cos(w)[:, None, None], torch.sin(w)[:, None, None]

@@ -1,7 +1,8 @@
 """EDM's augmentation pipe."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from flowexp.augmentations.color import (
     Saturation,
     recolor,
 )
-from flowexp.augmentations.draws import Draws, GeneratorDraws
+from flowexp.augmentations.draws import Draws, GeneratorDraws, Transform
 from flowexp.augmentations.geometric import (
     FractionalShift,
     GeometricTransform,
@@ -24,33 +25,27 @@ from flowexp.augmentations.geometric import (
     Scaling,
     Stretching,
 )
-from flowexp.augmentations.pixel import (
-    PixelTransform,
-    QuarterTurns,
-    WholePixelShift,
-    XFlip,
-    YFlip,
-)
+from flowexp.augmentations.pixel import PixelTransform, QuarterTurns, WholePixelShift, XFlip, YFlip
 from flowexp.augmentations.resampling import resample
 
 __all__ = ["EDMAugmentation"]
 
 
 class EDMAugmentation(Augmentation):
-    """Flips, turns, shifts, scalings and changes of colour, each with a probability of its own.
+    """Flips, turns, shifts, scalings and changes of colour, each with its own probability.
 
     A transform with multiplier m happens to a row with probability ``min(1, m p)``; one with
-    multiplier 0 does not exist: it draws nothing and has no label columns. Label columns and draws
-    come in the order of the arguments, a transform's parameters before its gate. What EDM trains
-    with is xflip = 1e8 (always tried, so that one half of the pictures is mirrored whatever p) and
-    1 for yflip, scale, rotate_frac, aniso and translate_frac: 9 columns.
+    multiplier 0 is left out: it draws nothing and has no label columns. Label columns and draws
+    come in the order of the arguments, a transform's parameters before its gate. EDM trains with
+    xflip = 1e8 (half of the pictures are mirrored, whatever p is) and 1 for yflip, scale,
+    rotate_frac, aniso and translate_frac: 9 columns.
 
     A row whose labels are 0 is returned bit for bit. Rows are independent of each other, except
-    that pictures are padded as far as the row that reaches furthest needs, which changes the others
-    by rounding.
+    that all pictures get the padding of the row that needs most, which changes the others by
+    rounding.
 
     Args:
-        p: Probability that the multipliers multiply, >= 0; 0.12 for CIFAR-10, 0.15 at 64 x 64.
+        p: Probability for multiplier 1, >= 0; 0.12 for CIFAR-10, 0.15 at 64 x 64.
         xflip: Mirror images.
         yflip: Upside-down images.
         rotate_int: Quarter turns.
@@ -142,23 +137,21 @@ class EDMAugmentation(Augmentation):
         self.pixel = [transform for multiplier, transform in pixel if multiplier > 0]
         self.geometric = [transform for multiplier, transform in geometric if multiplier > 0]
         self.color = [transform for multiplier, transform in color if multiplier > 0]
-        present: list[PixelTransform | GeometricTransform | ColorTransform]
-        present = [*self.pixel, *self.geometric, *self.color]
+        present: list[Transform] = [*self.pixel, *self.geometric, *self.color]
         self.augment_dim = sum(transform.columns for transform in present)
 
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels; see :class:`Augmentation`."""
         rows = len(images)
         return self.apply(images, GeneratorDraws(rng, rows=rows, rank=rank, world_size=world_size))
 
     def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels, with random numbers from anywhere.
+        """Changed pictures and their labels, with given random numbers.
 
         Args:
             images: (B, C, H, W), floating, in [-1, 1].
-            draws: The random numbers, asked for in the documented order.
+            draws: The random numbers, drawn in the documented order.
 
         Raises:
             ValueError: The data are not pictures.
@@ -169,51 +162,34 @@ class EDMAugmentation(Augmentation):
         for move in self.pixel:
             images, label = move(images, draws)
             labels.append(label)
-        images = self._resampled(images, draws, labels)
-        images = self._recolored(images, draws, labels)
+        height, width = images.shape[2:]
+        moves = [transform(draws, height=height, width=width) for transform in self.geometric]
+        images = _changed(images, moves, lambda inverse, later: inverse @ later, resample)
+        colors = [transform(draws) for transform in self.color]
+        images = _changed(images, colors, lambda matrix, later: later @ matrix, recolor)
+        labels += [label for _, label in (*moves, *colors)]
         columns = [label.to(images) for label in labels]
         return images, torch.cat([images.new_zeros(len(images), 0), *columns], dim=1)
-
-    def _resampled(self, images: Tensor, draws: Draws, labels: list[Tensor]) -> Tensor:
-        """The geometric transforms, composed, in the rows that have any; appends their labels."""
-        height, width = images.shape[2:]
-        found = [transform(draws, height=height, width=width) for transform in self.geometric]
-        if not found:
-            return images
-        inverse = found[0][0]
-        for matrix, _ in found[1:]:
-            inverse = inverse @ matrix
-        labels += [label for _, label in found]
-        rows = _changed([label for _, label in found])
-        if len(rows) == 0:
-            return images
-        return _replaced(images, rows, resample(images[rows.to(images.device)], inverse[rows]))
-
-    def _recolored(self, images: Tensor, draws: Draws, labels: list[Tensor]) -> Tensor:
-        """The colour transforms, composed, in the rows that have any; appends their labels."""
-        found = [transform(draws) for transform in self.color]
-        if not found:
-            return images
-        matrix = found[0][0]
-        for later, _ in found[1:]:
-            matrix = later @ matrix
-        labels += [label for _, label in found]
-        rows = _changed([label for _, label in found])
-        if len(rows) == 0:
-            return images
-        return _replaced(images, rows, recolor(images[rows.to(images.device)], matrix[rows]))
 
     def __repr__(self) -> str:
         return f"EDMAugmentation(p={self.p}, augment_dim={self.augment_dim})"
 
 
-def _changed(labels: Sequence[Tensor]) -> Tensor:
-    """Rows with a label that is not 0."""
-    return torch.cat(list(labels), dim=1).ne(0).any(dim=1).nonzero()[:, 0]
-
-
-def _replaced(images: Tensor, rows: Tensor, changed: Tensor) -> Tensor:
-    return images.index_copy(0, rows.to(images.device), changed)
+def _changed(
+    images: Tensor,
+    found: Sequence[tuple[Tensor, Tensor]],
+    compose: Callable[[Tensor, Tensor], Tensor],
+    change: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Pictures with the composed matrices applied in the rows with a label that is not 0."""
+    if not found:
+        return images
+    rows = torch.cat([label for _, label in found], dim=1).ne(0).any(dim=1).nonzero()[:, 0]
+    if len(rows) == 0:
+        return images
+    matrix = reduce(compose, [matrix for matrix, _ in found])
+    place = rows.to(images.device)
+    return images.index_copy(0, place, change(images[place], matrix[rows]))
 
 
 def _require_amount(name: str, value: float) -> None:

@@ -1,17 +1,18 @@
 """Changes of place that need resampling, as matrices of the inverse map.
 
 A point (x, y, 1) of the changed picture, counted in pixels from the centre, x to the right and y
-down, is fetched from ``A (x, y, 1)`` of the original. The transforms of a row are multiplied on the
+down, is taken from ``A (x, y, 1)`` of the original. The transforms of a row are multiplied on the
 right in the order in which they are drawn.
 """
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.draws import Draws, gated
+from flowexp.augmentations.draws import Draws, Transform, gated
 
 __all__ = [
     "FractionalShift",
@@ -25,69 +26,51 @@ __all__ = [
 ]
 
 
-class GeometricTransform(ABC):
-    """A linear map of the plane.
-
-    Args:
-        probability: Share of rows that are drawn for; at or above 1 all of them.
-
-    Attributes:
-        columns: Number of label columns.
-    """
-
-    columns: int
-
-    def __init__(self, *, probability: float) -> None:
-        self.probability = probability
+class GeometricTransform(Transform, ABC):
+    """A linear map of the plane."""
 
     @abstractmethod
     def __call__(self, draws: Draws, *, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Inverse matrices (B, 3, 3), float64, and labels (B, columns)."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Scaling(GeometricTransform):
     """Magnification by ``2^(std w)``, w standard normal; label w.
 
     Args:
-        probability: Share of rows that are scaled.
         std: Standard deviation of the binary logarithm.
     """
 
-    columns = 1
-
-    def __init__(self, *, probability: float, std: float) -> None:
-        super().__init__(probability=probability)
-        self.std = std
+    std: float
 
     def __call__(self, draws: Draws, *, height: int, width: int) -> tuple[Tensor, Tensor]:
         """``S(1/s, 1/s)``."""
-        w = gated(draws.normal(), draws, probability=self.probability)
+        w = self.gated(draws.normal(), draws)
         shrink = torch.exp2(-self.std * w)
         return scaling(shrink, shrink), w[:, None]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Rotation(GeometricTransform):
     """Rotation by an angle w uniform up to a share of a half turn; labels ``cos w - 1, sin w``.
 
     Args:
-        probability: Share of rows that are rotated.
         largest: Largest angle in half turns.
     """
 
     columns = 2
-
-    def __init__(self, *, probability: float, largest: float) -> None:
-        super().__init__(probability=probability)
-        self.largest = largest
+    largest: float
 
     def __call__(self, draws: Draws, *, height: int, width: int) -> tuple[Tensor, Tensor]:
         """``R(w)``, the inverse of a turn by -w."""
         angle = (draws.uniform() * 2.0 - 1.0) * (math.pi * self.largest)
-        w = gated(angle, draws, probability=self.probability)
+        w = self.gated(angle, draws)
         # -2 sin^2(w/2) is cos w - 1 without cancellation.
         return rotation(w), torch.stack([-2.0 * torch.sin(0.5 * w) ** 2, torch.sin(w)], dim=1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Stretching(GeometricTransform):
     """Stretching by ``s = 2^(std w)`` along an axis at angle r, shrinking by s across it.
 
@@ -95,46 +78,39 @@ class Stretching(GeometricTransform):
     the row is stretched or not. Labels ``w cos r, w sin r``.
 
     Args:
-        probability: Share of rows that are stretched.
         std: Standard deviation of the binary logarithm.
         turned: Share of rows whose axis is not horizontal.
     """
 
     columns = 2
-
-    def __init__(self, *, probability: float, std: float, turned: float) -> None:
-        super().__init__(probability=probability)
-        self.std = std
-        self.turned = turned
+    std: float
+    turned: float
 
     def __call__(self, draws: Draws, *, height: int, width: int) -> tuple[Tensor, Tensor]:
         """``R(r) S(1/s, s) R(-r)`` of the inverse rotations."""
         w = draws.normal()
         angle = (draws.uniform() * 2.0 - 1.0) * math.pi
-        w = gated(w, draws, probability=self.probability)
+        w = self.gated(w, draws)
         r = gated(angle, draws, probability=self.turned)
         s = torch.exp2(self.std * w)
         inverse = rotation(-r) @ scaling(1.0 / s, s) @ rotation(r)
         return inverse, torch.stack([w * torch.cos(r), w * torch.sin(r)], dim=1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class FractionalShift(GeometricTransform):
     """A shift by normal shares of the picture's size; labels w_x, w_y.
 
     Args:
-        probability: Share of rows that are shifted.
         std: Standard deviation as a share of width and height.
     """
 
     columns = 2
-
-    def __init__(self, *, probability: float, std: float) -> None:
-        super().__init__(probability=probability)
-        self.std = std
+    std: float
 
     def __call__(self, draws: Draws, *, height: int, width: int) -> tuple[Tensor, Tensor]:
         """``T(-w_x std W, -w_y std H)``."""
-        w = gated(draws.normal(2), draws, probability=self.probability)
+        w = self.gated(draws.normal(2), draws)
         inverse = translation(-w[0] * (self.std * width), -w[1] * (self.std * height))
         return inverse, w.T
 

@@ -9,11 +9,11 @@ __all__ = ["NoAugmentation"]
 
 
 class NoAugmentation(Augmentation):
-    """The pictures as they are, and labels of zeros, which say so.
+    """Unchanged pictures, and labels of zeros; draws nothing.
 
     Args:
         augment_dim: Number of label columns: that of a network which was trained with an
-            augmentation and goes on without one; else 0.
+            augmentation and continues without one; else 0.
 
     Raises:
         ValueError: augment_dim is negative.
@@ -29,5 +29,4 @@ class NoAugmentation(Augmentation):
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """The pictures themselves and zeros (B, augment_dim); draws nothing."""
         return images, images.new_zeros(len(images), self.augment_dim)

@@ -1,29 +1,18 @@
 """Changes that move pixels without touching their values."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.draws import Draws, gated
+from flowexp.augmentations.draws import Draws, Transform
 
 __all__ = ["PixelTransform", "QuarterTurns", "WholePixelShift", "XFlip", "YFlip"]
 
 
-class PixelTransform(ABC):
-    """A rearrangement of pixels.
-
-    Args:
-        probability: Share of rows that are drawn for; at or above 1 all of them.
-
-    Attributes:
-        columns: Number of label columns.
-    """
-
-    columns: int
-
-    def __init__(self, *, probability: float) -> None:
-        self.probability = probability
+class PixelTransform(Transform, ABC):
+    """A rearrangement of pixels."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -33,12 +22,10 @@ class PixelTransform(ABC):
 class XFlip(PixelTransform):
     """Left-right mirror image with probability one half; label 0 or 1."""
 
-    columns = 1
     axis = 3
 
     def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Mirrored where the label is 1."""
-        w = gated(draws.integers(2), draws, probability=self.probability)
+        w = self.gated(draws.integers(2), draws)
         return _where(w == 1, images.flip(self.axis), images), w[:, None]
 
 
@@ -61,32 +48,28 @@ class QuarterTurns(PixelTransform):
         """
         if images.shape[2] != images.shape[3]:
             raise ValueError(f"quarter turns need square pictures, not {tuple(images.shape[2:])}")
-        w = gated(draws.integers(4), draws, probability=self.probability)
+        w = self.gated(draws.integers(4), draws)
         for turns in (1, 2, 3):
             images = _where(w == turns, torch.rot90(images, turns, (2, 3)), images)
         return images, torch.stack([(w == 1) | (w == 2), (w == 2) | (w == 3)], dim=1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class WholePixelShift(PixelTransform):
-    """A shift by whole pixels, uniform up to a share of the size; mirror images come in behind.
+    """A shift by whole pixels, uniform up to a share of the size; reflected at the edges.
 
     Labels: the rounded shift over the largest one, (x to the right, y upwards).
 
     Args:
-        probability: Share of rows that are shifted.
         largest: Largest shift as a share of the picture's size.
     """
 
     columns = 2
-
-    def __init__(self, *, probability: float, largest: float) -> None:
-        super().__init__(probability=probability)
-        self.largest = largest
+    largest: float
 
     def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Shifted pictures."""
         batch, channels, height, width = images.shape
-        w = gated(draws.uniform(2) * 2.0 - 1.0, draws, probability=self.probability)
+        w = self.gated(draws.uniform(2) * 2.0 - 1.0, draws)
         size = torch.tensor([width, height], dtype=w.dtype, device=w.device) * self.largest
         shift = (w * size[:, None]).round()
         tx, ty = shift.to(device=images.device, dtype=torch.int64)

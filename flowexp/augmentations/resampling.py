@@ -31,14 +31,14 @@ _BORDER = len(_SYM6) // 4
 def resample(images: Tensor, inverse: Tensor) -> Tensor:
     """Pictures changed by linear maps, with mirror images beyond their edges.
 
-    Pictures are padded by reflection, doubled in size, fetched bilinearly and halved again. The
-    padding is what the row that reaches furthest needs, at most a whole picture less a pixel;
-    beyond that there are zeros. Padding that a row does not need changes it by rounding only.
+    Pictures are padded by reflection, doubled in size, sampled bilinearly and halved again. The
+    padding is that of the row that needs most, at most a whole picture less a pixel; beyond that
+    there are zeros. Padding that a row does not need changes it by rounding only.
 
     Args:
         images: (B, C, H, W), floating.
         inverse: Maps from the new to the old picture in pixels from the centre, (B, 3, 3), float64,
-            best on the CPU: the padding has to be known there.
+            preferably on the CPU, where the padding is computed.
 
     Returns:
         (B, C, H, W).
@@ -77,7 +77,7 @@ def _in_unit_squares(inverse: Tensor, *, source: Sequence[int], target: Sequence
     """The map between doubled pictures, in grid_sample's coordinates (-1 to 1 across each).
 
     A pixel of the original becomes two, whose common centre lies half a pixel off the doubled
-    picture's own.
+    picture's centre.
     """
 
     def plane(x: float, y: float) -> tuple[Tensor, Tensor]:

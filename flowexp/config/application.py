@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import own_choices, sound_config
-from flowexp.config.compose import search_path
-from flowexp.config.loader import RunAwareLoader
+from flowexp.config.hydra_internals import Hydra, argument_parser
+from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.errors import UsageError
 
 __all__ = ["Job", "examine", "launch"]
@@ -150,8 +148,7 @@ def examine(
 def _parse(
     verb: str, arguments: Sequence[str]
 ) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = get_args_parser()
-    parser.prog = f"flowexp {verb}"
+    parser = argument_parser(verb)
     return parser, parser.parse_intermixed_args(list(arguments))
 
 

@@ -6,6 +6,7 @@ against the constructors' annotations (read from source, not imported), combinat
 """
 
 import itertools
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +19,21 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from flowexp.config import compose as composing
+from flowexp.config.hydra_internals import Repository
+from flowexp.config.loader import RunAwareLoader, search_path, with_run
+from flowexp.config.named_targets import with_additions
 from flowexp.config.nearest import nearest
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.config.resolve import resolve
 from flowexp.config.rules import check_rules
 from flowexp.config.run_source import run_in
-from flowexp.config.schema import starts_from_run
+from flowexp.config.schema import named_entries, starts_from_run
 from flowexp.config.targets import check_targets
 
 __all__ = ["Checked", "check", "check_job", "own_choices", "sound_config"]
 
+_LOG = logging.getLogger(__name__)
 _MOST_JOBS = 64
 
 
@@ -41,11 +45,13 @@ class Checked:
         problems: Everything that is wrong; empty means sound.
         config: The plain, resolved config of the (first) job, if it could be composed.
         choices: The chosen option of every group of that job.
+        remarks: What else the user should know of.
     """
 
     problems: list[Problem] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def check(
@@ -66,8 +72,9 @@ def check(
     if config_dir is not None and not Path(config_dir).is_dir():
         text = f"{config_dir} is not a folder."
         return Checked([Problem("--config-dir", text, "Give a folder that holds config groups.")])
-    path = composing.search_path(config_dir)
+    path = search_path(config_dir)
     parsed, problems = parse(overrides)
+    parsed = with_additions(parsed, config_name=config_name)
     if starts_from_run(config_name):
         problems += _check_run(config_name, overrides)
     if not multirun:
@@ -81,6 +88,7 @@ def check(
             # Hydra says that it cannot compose; what was meant takes a second composition to name.
             return Checked(_check_names(config_name, parsed, path) or single.problems)
         result.problems += [p for p in single.problems if p not in result.problems]
+        result.remarks += [r for r in single.remarks if r not in result.remarks]
         result.config = result.config or single.config
         result.choices = result.choices or single.choices
     return result
@@ -101,6 +109,8 @@ def sound_config(
     checked = check(config_name, overrides, multirun=multirun, config_dir=config_dir)
     if checked.problems:
         raise ConfigError(checked.problems)
+    for remark in checked.remarks:
+        _LOG.warning(remark)
     return checked.config
 
 
@@ -108,8 +118,9 @@ def check_job(
     config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
+    loader = RunAwareLoader(path or search_path())
     try:
-        composed = composing.compose(config_name, overrides, path=path)
+        composed = loader.compose(config_name, overrides)
     except HydraException as error:
         return Checked([_composition_problem(error)])
     choices = own_choices(composed.hydra.runtime.choices)
@@ -119,7 +130,7 @@ def check_job(
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
     problems += check_rules(resolved.values)
-    return Checked(problems, resolved.values, choices)
+    return Checked(problems, resolved.values, choices, list(loader.remarks))
 
 
 def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -162,18 +173,18 @@ def _check_names(
     """Problems with the groups, options and keys that the overrides name."""
     directory = run_in([str(o.input_line) for o in parsed])
     run = [] if directory is None else [f"run={directory}"]
-    repo = composing.repository(composing.with_run(path, directory))
+    repo = Repository(with_run(path, directory))
     groups = [o for o in parsed if is_group(o, repo)]
     problems = [p for o in groups for p in check_options(o, repo)]
     known = [_first(o) for o in groups if not check_options(o, repo)]
     try:
-        composed = composing.compose(config_name, [*known, *run], path=path)
+        composed = RunAwareLoader(path).compose(config_name, [*known, *run])
     except HydraException as error:
         return problems or [_composition_problem(error)]
     plain: Any = OmegaConf.to_container(composed, resolve=False)
     for override in parsed:
         if override not in groups and not override.key_or_group.startswith("hydra."):
-            problems += check_key(override, plain, repo)
+            problems += check_key(override, plain, repo, named=named_entries(config_name))
     return problems
 
 

@@ -37,11 +37,13 @@ def instantiate(node: object, *, key: str) -> Any:  # noqa: ANN401 - the config 
 
 def _as_usage_error(error: Exception, key: str) -> Exception:
     cause: BaseException = error
-    while cause.__cause__ is not None:
+    while cause.__cause__ is not None and not isinstance(cause, UsageError):
         cause = cause.__cause__
     if isinstance(cause, UsageError):
         return cause
     if isinstance(cause, ValueError | TypeError | ImportError | AttributeError):
         sentence = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        return UsageError(f"{sentence.rstrip('.')}.", key=key)
+        missing = isinstance(cause, ModuleNotFoundError)
+        remedy = "Start in the folder that holds it, or install it." if missing else None
+        return UsageError(f"{sentence.rstrip('.')}.", key=key, remedy=remedy)
     return cause if isinstance(cause, Exception) else error

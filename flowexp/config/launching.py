@@ -6,10 +6,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.types import HydraContext, RunMode
+from hydra.types import RunMode
 
-from flowexp.config.compose import search_path
-from flowexp.config.loader import RunAwareLoader
+from flowexp.config.hydra_internals import context
+from flowexp.config.loader import RunAwareLoader, search_path
 
 __all__ = ["ChosenLauncher", "LauncherError", "given_config_dir"]
 
@@ -39,8 +39,6 @@ class ChosenLauncher:
     """
 
     def __init__(self, task: Callable[[Any], bool]) -> None:
-        from hydra._internal.callbacks import Callbacks
-
         running = HydraConfig.get()
         own = [o for o in running.overrides.hydra if not o.startswith("hydra.mode=")]
         # Jobs have directories of their own; Hydra's would be empty.
@@ -50,9 +48,8 @@ class ChosenLauncher:
         config = loader.load_configuration(
             str(running.job.config_name), [*self._overrides, *here], RunMode.MULTIRUN
         )
-        context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
         self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=context, task_function=task, config=config
+            hydra_context=context(config, loader), task_function=task, config=config
         )
         self._started = 0
 

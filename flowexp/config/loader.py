@@ -10,20 +10,26 @@ import pickle
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.config_repository import ConfigRepository
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.utils import JobRuntime
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from flowexp.config import schema
+from flowexp.config.hydra_internals import (
+    Loader,
+    create_config_search_path,
+    note_overrides,
+    set_values,
+)
+from flowexp.config.locations import conf_dir
+from flowexp.config.named_targets import with_additions, without_refused_keys
 from flowexp.config.run_source import CONFIG, MANIFEST, RunSource, run_in
-from flowexp.config.schema import starts_from_run
 from flowexp.config.shipped_source import ShippedSource
 
-__all__ = ["RunAwareLoader", "with_run"]
+__all__ = ["RunAwareLoader", "search_path", "with_run"]
 
 _RUN = f"{RunSource.scheme()}://"
 _UNCHANGING = (f"{ShippedSource.scheme()}://", "pkg://", "structured://")
@@ -31,30 +37,25 @@ _REMEMBERED = 256
 _COMPOSED: dict[Hashable, bytes] = {}
 
 
-class _Repository(ConfigRepository):
-    """Hydra's repository, which Hydra copies before every composition and every group it lists.
-
-    What it may change on the copy is which sources there are, not the sources: a deep copy of all
-    registered schemas took most of the time of ``--help``.
-    """
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "_Repository":
-        return copy.copy(self)
-
-
-class _Loader(ConfigLoaderImpl):
-    """Hydra's loader over such a repository."""
-
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
-        super().__init__(config_search_path)
-        self.repository = _Repository(config_search_path)
-
-
-class RunAwareLoader(_Loader):
+class RunAwareLoader(Loader):
     """Hydra's loader, with the run named in the overrides on its search path.
 
     It looks anew at every composition, so a sweep over ``run=a,b`` sees each run's own config.
+
+    Attributes:
+        remarks: What the last composition left out; see :func:`without_refused_keys`.
     """
+
+    remarks: Sequence[str] = ()
+
+    def compose(self, config_name: str, overrides: Sequence[str]) -> DictConfig:
+        """The config of one job, with the ``hydra`` node.
+
+        Raises:
+            hydra.errors.HydraException: The overrides do not fit the config.
+        """
+        setup_globals()
+        return self.load_configuration(config_name, list(overrides), RunMode.RUN)
 
     def load_configuration(
         self,
@@ -65,12 +66,24 @@ class RunAwareLoader(_Loader):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
+        typed = OverridesParser.create().parse_overrides(overrides)
+        parsed = with_additions(typed, config_name=str(config_name))
+        config = self._composed(
+            config_name, parsed, (run_mode, from_shell, validate_sweep_overrides)
+        )
+        if parsed != typed:
+            note_overrides(config, [o for o in typed if not o.is_hydra_override()])
+        self.remarks = without_refused_keys(config, typed)
+        return config
+
+    def _composed(
+        self, config_name: str | None, parsed: Sequence[Override], how: tuple[RunMode, bool, bool]
+    ) -> DictConfig:
+        overrides = [str(o.input_line) for o in parsed]
         # A verb that starts from a run can show its help before one is named.
-        run = run_in(overrides) or ("" if starts_from_run(str(config_name)) else None)
-        loader = _Loader(with_run(self.config_search_path, run))
-        how = (run_mode, from_shell, validate_sweep_overrides)
+        run = run_in(overrides) or ("" if schema.starts_from_run(str(config_name)) else None)
+        loader = Loader(with_run(self.config_search_path, run))
         contents = _contents(loader.config_search_path)
-        parsed = OverridesParser.create().parse_overrides(overrides)
         if contents is None or not all(map(_is_plain, parsed)):
             return loader.load_configuration(config_name, overrides, *how)
         chosen = [loader.repository.group_exists(o.key_or_group) for o in parsed]
@@ -85,8 +98,9 @@ class RunAwareLoader(_Loader):
         if len(_COMPOSED) > _REMEMBERED:
             del _COMPOSED[next(iter(_COMPOSED))]
         config: DictConfig = pickle.loads(composed)
-        ConfigLoaderImpl._apply_overrides_to_config(values, config)
-        _tell_hydra(config, parsed)
+        set_values(values, config)
+        note_overrides(config, parsed)
+        config.hydra.runtime.cwd = os.getcwd()
         return config
 
 
@@ -112,18 +126,17 @@ def _contents(path: ConfigSearchPath) -> Hashable | None:
     return tuple(found)
 
 
-def _tell_hydra(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """What Hydra notes of a command line beside its result."""
-    job = config.hydra.job
-    dirname = job.config.override_dirname
-    config.hydra.overrides.task = [override.input_line for override in overrides]
-    config.hydra.runtime.cwd = os.getcwd()
-    job.override_dirname = get_overrides_dirname(
-        overrides=list(overrides),
-        kv_sep=dirname.kv_sep,
-        item_sep=dirname.item_sep,
-        exclude_keys=dirname.exclude_keys,
-    )
+def search_path(config_dir: str | None = None) -> ConfigSearchPath:
+    """The groups of flowexp, preceded by an outside folder of groups if one is given."""
+    schema.register()
+    path = create_config_search_path(f"{ShippedSource.scheme()}://{conf_dir()}")
+    if config_dir is not None:
+        path.prepend(
+            provider="command-line",
+            path=f"file://{Path(config_dir).resolve()}",
+            anchor=SearchPathQuery(provider="schema"),
+        )
+    return path
 
 
 def with_run(search_path: ConfigSearchPath, run: str | None) -> ConfigSearchPath:

@@ -1,17 +1,19 @@
 """Command-line overrides held against the groups, options and keys that exist."""
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from flowexp.config.hydra_internals import Repository
 from flowexp.config.nearest import did_you_mean, nearest
 from flowexp.config.problems import Problem
+from flowexp.tree import nodes
 
 __all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "sweep_values"]
 
@@ -55,7 +57,7 @@ def sweep_values(override: Override) -> list[str]:
     return [str(value) for value in override.sweep_string_iterator()]
 
 
-def is_group(override: Override, repo: ConfigRepository) -> bool:
+def is_group(override: Override, repo: Repository) -> bool:
     """Whether an override selects an option of a group (or looks like wanting to)."""
     name = override.key_or_group
     if override.package is not None or "/" in name:
@@ -63,7 +65,7 @@ def is_group(override: Override, repo: ConfigRepository) -> bool:
     return "." not in name and bool(repo.group_exists(name))
 
 
-def check_options(override: Override, repo: ConfigRepository) -> list[Problem]:
+def check_options(override: Override, repo: Repository) -> list[Problem]:
     """Problems with the group or the options that an override selects."""
     group = override.key_or_group
     if not repo.group_exists(group):
@@ -77,7 +79,7 @@ def check_options(override: Override, repo: ConfigRepository) -> list[Problem]:
     return problems
 
 
-def all_groups(repo: ConfigRepository, parent: str = "") -> list[str]:
+def all_groups(repo: Repository, parent: str = "") -> list[str]:
     """Every group and group inside a group, without Hydra's own."""
     names = []
     for name in repo.get_group_options(parent, ObjectType.GROUP):
@@ -87,7 +89,7 @@ def all_groups(repo: ConfigRepository, parent: str = "") -> list[str]:
     return names
 
 
-def _options(group: str, repo: ConfigRepository) -> list[str]:
+def _options(group: str, repo: Repository) -> list[str]:
     found = list(repo.get_group_options(group, ObjectType.CONFIG))
     if group.partition("/")[0] in _NESTED_OPTIONS:
         for inner in repo.get_group_options(group, ObjectType.GROUP):
@@ -104,13 +106,16 @@ def _selected(override: Override) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def check_key(override: Override, config: dict[str, Any], repo: ConfigRepository) -> list[Problem]:
+def check_key(
+    override: Override, config: dict[str, Any], repo: Repository, *, named: Collection[str]
+) -> list[Problem]:
     """Problems with the key that an override changes.
 
     Args:
         override: A parsed override of a value.
         config: The unresolved config of the chosen groups, in plain containers.
         repo: What groups there are, for suggestions.
+        named: Groups of named parts, to which an entry can be added.
     """
     if override.is_add() or override.is_force_add():
         return []
@@ -120,7 +125,11 @@ def check_key(override: Override, config: dict[str, Any], repo: ConfigRepository
     for depth, part in enumerate(parts):
         children = _children(node)
         if part not in children:
-            return [_unknown(parts, depth, config, repo)]
+            problem = _unknown(parts, depth, config, repo)
+            if depth != 1 or parts[0] not in named:
+                return [problem]
+            add = f"To add one, give {parts[0]}.{part}._target_=CLASS too."
+            return [dataclasses.replace(problem, remedy=f"{problem.remedy} {add}".lstrip())]
         node = node[int(part)] if isinstance(node, list) else node[part]
     return []
 
@@ -131,12 +140,10 @@ def _children(node: object) -> list[str]:
     return [str(i) for i in range(len(node))] if isinstance(node, list) else []
 
 
-def _unknown(
-    parts: list[str], depth: int, config: dict[str, Any], repo: ConfigRepository
-) -> Problem:
+def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Repository) -> Problem:
     key, part = ".".join(parts), parts[depth]
     if depth == 0:
-        owners = [k for k in _all_keys(config) if k.rpartition(".")[2] == part]
+        owners = _owners(config, part)
         if owners and len(parts) == 1:
             return Problem(key, "there is no such key.", f"Did you mean {owners[0]}?")
         names = [*_children(config), *all_groups(repo)]
@@ -147,7 +154,7 @@ def _unknown(
     children = [c for c in _children(_plain(node)) if not c.startswith("_")]
     guess = nearest(part, children)
     if guess is None:
-        owners = [k for k in _all_keys(config) if k.rpartition(".")[2] == part]
+        owners = _owners(config, part)
         remedy = f"Did you mean {owners[0]}?" if owners else did_you_mean(part, children)
     else:
         remedy = f"Did you mean {'.'.join([parent, guess, *parts[depth + 1 :]])}?"
@@ -158,10 +165,6 @@ def _plain(node: object) -> object:
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
 
 
-def _all_keys(node: object, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    if isinstance(node, dict):
-        for name, value in node.items():
-            full = f"{prefix}.{name}" if prefix else str(name)
-            keys += [full, *_all_keys(value, full)]
-    return keys
+def _owners(config: dict[str, Any], name: str) -> list[str]:
+    """The full keys that end in ``name``."""
+    return [f"{key}.{name}".lstrip(".") for key, node in nodes(config) if name in node]

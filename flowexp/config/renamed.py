@@ -10,6 +10,9 @@ RENAMED = {
     "flowexp.apps.trained.TrainedModel": "flowexp.runs.trained.TrainedModel",
     "flowexp.evaluation.latents.FlowexpLatents": "flowexp.pipeline.latents.FlowexpLatents",
     "flowexp.evaluation.latents.ReferenceLatents": "flowexp.pipeline.latents.ReferenceLatents",
+    "flowexp.metrics.InceptionScoreMetric": "flowexp.metrics.InceptionScore",
+    "flowexp.metrics.KernelDistanceMetric": "flowexp.metrics.KernelDistance",
+    "flowexp.metrics.PrecisionRecallMetric": "flowexp.metrics.PrecisionRecall",
 }
 """Old dotted path -> the present one."""
 

@@ -39,8 +39,6 @@ def resolve(config: DictConfig) -> Resolved:
 
 
 def _container(node: DictConfig | ListConfig, key: str, result: Resolved) -> Any:  # noqa: ANN401
-    if node._is_none() or node._is_missing():
-        return None
     if isinstance(node, DictConfig):
         names = [str(name) for name in node]
         return {n: _child(node, n, f"{key}.{n}" if key else n, result) for n in names}

@@ -13,12 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
+
+from flowexp.config.hydra_internals import register_source
+from flowexp.tree import select
 
 __all__ = ["CONFIG", "MANIFEST", "RunSource", "run_in"]
 
@@ -88,9 +90,7 @@ class RunSource(ConfigSource):
         )
 
     def _node(self, group: str) -> Any:  # noqa: ANN401 - a yaml node is what it is
-        node: Any = self._config
-        for part in group.split("/"):
-            node = node[part] if isinstance(node, dict) and part in node else {}
+        node = select(self._config, group.replace("/", "."))
         return {} if node is None else node
 
     def _read(self) -> None:
@@ -110,7 +110,7 @@ class RunSource(ConfigSource):
             self._groups |= {g for g in choices if "@" not in g and not g.startswith("hydra")}
 
 
-SourcesRegistry.instance().register(RunSource)
+register_source(RunSource)
 
 
 def run_in(overrides: list[str]) -> str | None:

@@ -1,7 +1,7 @@
 """The typed top level of every verb's config; the groups keep the types of their own classes."""
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,6 +19,7 @@ __all__ = [
     "StreamConfig",
     "TableConfig",
     "TrainConfig",
+    "named_entries",
     "register",
     "starts_from_run",
 ]
@@ -192,6 +193,7 @@ class TableConfig:
     job: str | None = None
 
 
+_NAMED = dict[str, Any]
 _SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "eval": EvalConfig,
@@ -210,6 +212,12 @@ _SCHEMAS: dict[str, type] = {
 def starts_from_run(config_name: str) -> bool:
     """Whether the verb's primary config takes ``run=DIR``."""
     return issubclass(_SCHEMAS.get(config_name, object), _FromRun)
+
+
+def named_entries(config_name: str) -> set[str]:
+    """The groups of a primary config that hold any number of named parts: callbacks, metric ..."""
+    schema = _SCHEMAS.get(config_name)
+    return set() if schema is None else {f.name for f in fields(schema) if f.type == _NAMED}
 
 
 @functools.cache

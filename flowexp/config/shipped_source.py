@@ -7,9 +7,9 @@ every option of every one of them, where it is and what it says.
 import pickle
 from functools import cache
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
+
+from flowexp.config.hydra_internals import FileConfigSource, register_source
 
 __all__ = ["ShippedSource"]
 
@@ -57,4 +57,4 @@ def _loaded(path: str, config_path: str) -> bytes:
     return pickle.dumps(_files(path).load_config(config_path))
 
 
-SourcesRegistry.instance().register(ShippedSource)
+register_source(ShippedSource)

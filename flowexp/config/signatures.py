@@ -10,6 +10,7 @@ import functools
 import importlib.machinery
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,12 @@ def signature_of(target: str) -> Signature | None:
     module, _, name = present(target).rpartition(".")
     if not module:
         raise UnknownTargetError(target, [])
-    found = _find(module, name, depth=0)
+    try:
+        found = _find(module, name, depth=0)
+    except UnknownTargetError:
+        if _may_be_class(module):
+            return None
+        raise
     if found is None:
         return None
     home, node = found
@@ -92,10 +98,7 @@ def class_attribute(target: str, name: str) -> ast.expr | None:
             value = _assigned(item, name)
             if value is not None:
                 return value
-        try:
-            found = _find(home, ast.unparse(node.bases[0]), depth=0) if node.bases else None
-        except UnknownTargetError:
-            return None
+        found = _resolve(home, node.bases[0]) if node.bases else None
     return None
 
 
@@ -109,31 +112,104 @@ def _assigned(item: ast.stmt, name: str) -> ast.expr | None:
     return item.value if any(isinstance(t, ast.Name) and t.id == name for t in targets) else None
 
 
+def _may_be_class(dotted: str) -> bool:
+    """Whether a dotted path may name a class, of which another name can be a method."""
+    module, _, name = dotted.rpartition(".")
+    if not module or _source_file(dotted) is not None:
+        return False
+    try:
+        found = _find(module, name, depth=0)
+    except UnknownTargetError:
+        return False
+    return found is None or isinstance(found[1], ast.ClassDef)
+
+
 _Definition = ast.ClassDef | ast.FunctionDef
+_DEEPEST = 8
 
 
 def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | None:
+    """Where a name of a module is defined; None where source text does not tell.
+
+    Raises:
+        UnknownTargetError: All of the module is readable, and it has no such name.
+    """
     tree = _parse(module)
-    if tree is None or depth > 8:
+    if tree is None or depth > _DEEPEST:
         return None
     exported: list[str] = []
-    for node in tree.body:
+    stars: list[str] = []
+    absent: UnknownTargetError | None = None
+    for node in _statements(tree.body):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             exported.append(node.name)
             if node.name == name:
                 return module, node
         elif isinstance(node, ast.ImportFrom):
+            source = _absolute(module, node)
             for alias in node.names:
+                if alias.name == "*":
+                    stars.append(source)
+                    continue
                 exported.append(alias.asname or alias.name)
-                if (alias.asname or alias.name) == name:
-                    return _find(_absolute(module, node), alias.name, depth=depth + 1)
-        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.If | ast.Try):
-            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            if name in names:
-                return None
-    if _source_file(f"{module}.{name}") is not None:
+                if exported[-1] != name:
+                    continue
+                try:
+                    return _find(source, alias.name, depth=depth + 1)
+                except UnknownTargetError as error:
+                    # An ``except ImportError`` may say where else it comes from.
+                    absent = error
+        elif any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node)):
+            return None
+    if absent is not None:
+        raise absent
+    unread = "__getattr__" in exported or _source_file(f"{module}.{name}") is not None
+    for source in stars:
+        try:
+            found = _find(source, name, depth=depth + 1)
+        except UnknownTargetError as error:
+            exported += error.siblings
+            continue
+        if found is not None:
+            return found
+        unread = True
+    if unread:
         return None
     raise UnknownTargetError(f"{module}.{name}", [n for n in exported if not n.startswith("_")])
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module, with those inside ``if``, ``try`` and ``with``."""
+    for node in body:
+        if isinstance(node, ast.If):
+            yield from _statements([*node.body, *node.orelse])
+        elif isinstance(node, ast.Try):
+            handled = [statement for handler in node.handlers for statement in handler.body]
+            yield from _statements([*node.body, *handled, *node.orelse, *node.finalbody])
+        elif isinstance(node, ast.With):
+            yield from _statements(node.body)
+        else:
+            yield node
+
+
+def _resolve(module: str, base: ast.expr) -> tuple[str, _Definition] | None:
+    """The class that ``nn.Module`` or ``Base[T]`` is inside a module; None if that is not known."""
+    first, _, rest = ast.unparse(base).split("[")[0].partition(".")
+    try:
+        if not rest:
+            return _find(module, first, depth=0)
+        tree = _parse(module)
+        for node in _statements([] if tree is None else tree.body):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            source = f"{_absolute(module, node)}." if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                if (alias.asname or alias.name) == first:
+                    owner, _, name = f"{source}{alias.name}.{rest}".rpartition(".")
+                    return _find(owner, name, depth=0)
+    except UnknownTargetError:
+        pass
+    return None
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:
@@ -147,17 +223,27 @@ def _absolute(module: str, node: ast.ImportFrom) -> str:
 
 @functools.cache
 def _parse(module: str) -> ast.Module | None:
+    """The syntax tree of a module, or None if it is there but not as source text.
+
+    Raises:
+        UnknownTargetError: There is no such module.
+    """
     path = _source_file(module)
-    if path is None:
-        top = module.split(".")[0]
-        if _top_level(top) is None:
+    if path is not None:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    package, _, last = module.rpartition(".")
+    if not package:
+        if module not in sys.modules and _spec(module) is None:
             raise UnknownTargetError(module, [])
-        if _source_file(top) is not None and _source_file(module.rpartition(".")[0]) is not None:
-            folder = (_source_file(module.rpartition(".")[0]) or Path()).parent
-            siblings = [p.stem for p in folder.iterdir() if p.suffix == ".py" or p.is_dir()]
-            raise UnknownTargetError(module, [s for s in siblings if not s.startswith("_")])
         return None
-    return ast.parse(path.read_text(encoding="utf-8"))
+    source = _source_file(package)
+    if source is None:
+        _parse(package)
+    elif source.name == "__init__.py":
+        entries = [entry.name.partition(".")[0] for entry in source.parent.iterdir()]
+        if last not in entries:
+            raise UnknownTargetError(module, [e for e in set(entries) if not e.startswith("_")])
+    return None
 
 
 @functools.cache
@@ -209,10 +295,7 @@ def _class_signature(home: str, node: ast.ClassDef) -> Signature:
 def _with_bases(home: str, node: ast.ClassDef, own: Signature) -> Signature:
     """Add what the first readable base accepts: its constructor is inherited or gets **kwargs."""
     for base in node.bases:
-        try:
-            found = _find(home, ast.unparse(base).split("[")[0], depth=0)
-        except UnknownTargetError:
-            found = None
+        found = _resolve(home, base)
         if found is None:
             continue
         where, parent = found

@@ -9,9 +9,10 @@ from flowexp.config.problems import Problem
 from flowexp.config.signatures import Signature, UnknownTargetError, signature_of
 from flowexp.tree import nodes
 
-__all__ = ["check_targets"]
+__all__ = ["RESERVED", "check_targets"]
 
-_RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+"""Keys of a node that are Hydra's, not arguments."""
 
 
 def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Problem]:
@@ -32,14 +33,20 @@ def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Probl
         try:
             signature = signature_of(target)
         except UnknownTargetError as error:
-            where, _, name = error.dotted.rpartition(".")
-            hint = did_you_mean(name, error.siblings)
-            text = f"{target} does not exist ({where or 'nothing'} has no {name})."
-            problems.append(Problem(f"{key}._target_", text, hint))
+            problems.append(_unknown(f"{key}._target_", target, error))
             continue
         if signature is not None:
             problems += _check_arguments(key, node, signature, missing)
     return problems
+
+
+def _unknown(key: str, target: str, error: UnknownTargetError) -> Problem:
+    where, _, name = error.dotted.rpartition(".")
+    if where:
+        text = f"{target} does not exist ({where} has no {name})."
+        return Problem(key, text, did_you_mean(name, error.siblings))
+    text = f"{target} cannot be imported: there is no module {name}."
+    return Problem(key, text, f"Run the command in the folder that holds {name}, or install it.")
 
 
 def _check_arguments(
@@ -48,7 +55,7 @@ def _check_arguments(
     problems = []
     short = str(node["_target_"]).rpartition(".")[2]
     for name, value in node.items():
-        if name in _RESERVED or f"{key}.{name}" in missing:
+        if name in RESERVED or f"{key}.{name}" in missing:
             continue
         parameter = signature.parameters.get(name)
         if parameter is None:

@@ -3,10 +3,9 @@
 import math
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.base import Conditions, Coupling, Pairs
 from flowexp.couplings.stored_pairs import require_partner
 
 __all__ = [
@@ -19,11 +18,11 @@ __all__ = [
     "annealed",
 ]
 
-_IMAGES = 1000.0
+_IMAGES_PER_KIMG = 1000.0
 
 
 class Annealing(ABC):
-    """The share beta of fresh noise as a function of how much has been trained."""
+    """The share beta of fresh noise as a function of the images seen in training."""
 
     @abstractmethod
     def __call__(self, images_seen: int) -> float:
@@ -34,7 +33,20 @@ class Annealing(ABC):
         """
 
 
-class LinearAnnealing(Annealing):
+class _OverKimg(Annealing):
+    """A function of the thousands of images k, over a scale K."""
+
+    def __init__(self, kimg: float) -> None:
+        if not kimg > 0.0:
+            raise ValueError(f"kimg is {kimg}; expected a positive number")
+        self.kimg = float(kimg)
+
+    def _progress(self, images_seen: int) -> float:
+        """``k / K``."""
+        return images_seen / (_IMAGES_PER_KIMG * self.kimg)
+
+
+class LinearAnnealing(_OverKimg):
     """``beta = 1 - min(1, k / K)``.
 
     Args:
@@ -46,35 +58,21 @@ class LinearAnnealing(Annealing):
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, table 4 (the best of its schedules).
     """
 
-    def __init__(self, kimg: float) -> None:
-        self.kimg = _positive(kimg)
-
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
-        return 1.0 - min(1.0, images_seen / (_IMAGES * self.kimg))
+        return 1.0 - min(1.0, self._progress(images_seen))
 
 
-class CosineAnnealing(Annealing):
-    """``beta = (1 + cos(pi min(1, k / K))) / 2``.
-
-    Args:
-        kimg: K, thousands of images after which only the stored pairs are left, > 0.
-
-    Raises:
-        ValueError: kimg is not positive.
+class CosineAnnealing(_OverKimg):
+    """``beta = (1 + cos(pi min(1, k / K))) / 2``; arguments as in :class:`LinearAnnealing`.
 
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' code.
     """
 
-    def __init__(self, kimg: float) -> None:
-        self.kimg = _positive(kimg)
-
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
-        return (1.0 + math.cos(math.pi * min(1.0, images_seen / (_IMAGES * self.kimg)))) / 2.0
+        return (1.0 + math.cos(math.pi * min(1.0, self._progress(images_seen)))) / 2.0
 
 
-class ExponentialAnnealing(Annealing):
+class ExponentialAnnealing(_OverKimg):
     """``beta = exp(-k / K)``, which never reaches 0.
 
     Args:
@@ -86,12 +84,8 @@ class ExponentialAnnealing(Annealing):
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' code.
     """
 
-    def __init__(self, kimg: float) -> None:
-        self.kimg = _positive(kimg)
-
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
-        return math.exp(-images_seen / (_IMAGES * self.kimg))
+        return math.exp(-self._progress(images_seen))
 
 
 class ConstantAnnealing(Annealing):
@@ -112,22 +106,21 @@ class ConstantAnnealing(Annealing):
         self.beta = float(beta)
 
     def __call__(self, images_seen: int) -> float:
-        """See :meth:`Annealing.__call__`."""
         return self.beta
 
 
 class AnnealedPairs(Coupling):
     """Each x with ``e_beta = sqrt(1 - beta^2) e + beta e'``, e stored beside it and e' fresh.
 
-    e_beta is normal whenever e and e' are, so the marginals stay and only their joint law moves:
+    e_beta is normal whenever e and e' are: the marginals stay, and the joint distribution moves
     from the independent coupling (beta = 1) to the stored pairs (beta = 0, bit for bit). A network
     that cannot start from the teacher's weights thus learns an ordinary flow first.
 
     Args:
         annealing: Beta as a function of the images seen.
 
-    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.1 (annealing reflow). Its count
-    is iterations of 128 images; here it is images.
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.1 (annealing reflow). It counts
+    iterations of 128 images; here images are counted.
     """
 
     needs_partner = True
@@ -140,17 +133,12 @@ class AnnealedPairs(Coupling):
         self,
         x: Tensor,
         e: Tensor,
-        conditions: dict[str, Tensor | None],
+        conditions: Conditions,
         *,
-        rng: torch.Generator,
         partner: Tensor | None = None,
         images_seen: int = 0,
+        **_: object,
     ) -> Pairs:
-        """Pairs of x and the interpolation of its partner with the independent draw e.
-
-        Raises:
-            ValueError: There are no partners, or they have another shape than x.
-        """
         beta = self.annealing(images_seen)
         return Pairs(
             x=x, e=annealed(require_partner(x, partner), e, beta=beta), conditions=conditions
@@ -167,11 +155,5 @@ def annealed(e: Tensor, fresh: Tensor, *, beta: float) -> Tensor:
     """
     if beta == 0.0:
         return e
-    # (1 - beta)(1 + beta) keeps its digits where beta is near 1.
+    # (1 - beta)(1 + beta) does not cancel near beta = 1.
     return math.sqrt((1.0 - beta) * (1.0 + beta)) * e + beta * fresh
-
-
-def _positive(kimg: float) -> float:
-    if not kimg > 0.0:
-        raise ValueError(f"kimg is {kimg}; expected a positive number")
-    return float(kimg)

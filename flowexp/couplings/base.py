@@ -1,4 +1,4 @@
-"""What a coupling answers: which source draw goes with which data point."""
+"""The protocol of couplings: which source draw goes with which data point."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from torch import Tensor
 from flowexp.augmentations import Augmentation
 from flowexp.paths import Path
 
-__all__ = ["Coupling", "Pairs"]
+__all__ = ["Conditions", "Coupling", "Pairs"]
+
+Conditions = dict[str, Tensor | None]
+"""Tensors that belong to the rows of a batch, by name: ``labels``, ``tokens`` ..."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +22,21 @@ class Pairs:
     Attributes:
         x: Data, (B, ...).
         e: Source, (B, ...).
-        conditions: What belongs to x and moved with it: ``labels`` (B,) and the like.
+        conditions: Tensors that belong to the rows of x: ``labels`` (B,) and the like.
         weight: Loss weight of each pair, (B,), or None for 1.
-        t: Times that belong to the pairs, (B,), float64, where the coupling decides them; None =
-            the timestep law draws them.
+        t: Times of the pairs, (B,), float64, where the coupling sets them; None = the timestep
+            distribution draws them.
     """
 
     x: Tensor
     e: Tensor
-    conditions: dict[str, Tensor | None]
+    conditions: Conditions
     weight: Tensor | None = None
     t: Tensor | None = None
 
 
 class Coupling(ABC):
-    """The joint law of (x, e) within a batch.
+    """The joint distribution of (x, e) within a batch.
 
     Attributes:
         needs_partner: Whether it couples x to the source draw stored with it, so that the data must
@@ -41,7 +44,7 @@ class Coupling(ABC):
         needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only;
             :meth:`check_path` refuses other sources then.
         gives_times: Whether it has pictures and times of its own, so that it uses neither those of
-            the data nor the timestep law's.
+            the data nor the timestep distribution's.
     """
 
     needs_partner: bool = False
@@ -86,7 +89,7 @@ class Coupling(ABC):
         self,
         x: Tensor,
         e: Tensor,
-        conditions: dict[str, Tensor | None],
+        conditions: Conditions,
         *,
         rng: torch.Generator,
         partner: Tensor | None = None,
@@ -97,8 +100,11 @@ class Coupling(ABC):
         Args:
             x: Data, (B, ...).
             e: Independent source draws, (B, ...).
-            conditions: Tensors that belong to the rows of x (labels ...), carried along.
+            conditions: Tensors that belong to the rows of x (labels ...); reordered with x.
             rng: Generator for couplings that draw.
             partner: The source draw stored with each row of x, (B, ...), or None.
             images_seen: Images that training has seen before this batch, over all devices.
+
+        Raises:
+            ValueError: Partners or labels are needed but missing, or the shapes differ.
         """

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.base import Conditions, Coupling, Pairs
 from flowexp.errors import UsageError
 from flowexp.paths import Path
 
@@ -23,12 +23,12 @@ _MAKE = "flowexp calibrate run=DIR for=chords sampler=boss sampler.steps=K"
 class Chords(Coupling):
     """Pairs (x, e) that pass through stored states with stored chord velocities, at stored times.
 
-    A row is a trajectory and an interval, both uniform. Of the batch it is given, only the size and
-    the shape matter. Velocity regression on these pairs makes a model's velocity at the K times of
-    a grid the mean velocity over the interval that follows. All chords are held in memory.
+    A row is a trajectory and an interval, both uniform. Only the size and shape of the batch are
+    used. Velocity regression on these pairs makes a model's velocity at the K times of a grid the
+    mean velocity over the interval that follows. All chords are held in memory.
 
     Args:
-        run: Directory of the run whose trajectories they are, the teacher.
+        run: Directory of the teacher's run.
         name: Name of the stored chords; None = the only ones of that run.
 
     Raises:
@@ -65,20 +65,12 @@ class Chords(Coupling):
             return {key: torch.from_numpy(stored[key]) for key in stored.files}
 
     def pair(
-        self,
-        x: Tensor,
-        e: Tensor,
-        conditions: dict[str, Tensor | None],
-        *,
-        rng: torch.Generator,
-        partner: Tensor | None = None,
-        images_seen: int = 0,
+        self, x: Tensor, e: Tensor, conditions: Conditions, *, rng: torch.Generator, **_: object
     ) -> Pairs:
         """As many stored chords as ``x`` has rows, drawn by ``rng``.
 
         Raises:
-            UsageError: The chords have another shape than the data, or no labels where some are
-                asked for.
+            UsageError: The chords have another shape than the data, or lack labels.
         """
         stored = self._arrays
         trajectories, intervals = stored["x"].shape[:2]
@@ -94,7 +86,7 @@ class Chords(Coupling):
         if moved.get("labels") is not None:
             if "labels" not in stored:
                 raise _refusal(
-                    f"the network wants labels, but the chords in {self.file} have none",
+                    f"the network needs labels, but the chords in {self.file} have none",
                     "Set network.label_dim=0, or take chords of a class-conditional run.",
                 )
             moved["labels"] = stored["labels"][i].to(x.device)
@@ -107,7 +99,7 @@ class Chords(Coupling):
 
 
 def _stored(folder: FilePath, name: str | None) -> FilePath:
-    """The chords of this name; those without a manifest, which is written last, do not count."""
+    """The chords of this name; incomplete ones, without a manifest, are ignored."""
     there = {file.stem: file.with_suffix(".npz") for file in sorted(folder.glob("[!.]*.json"))}
     if not there:
         raise UsageError(

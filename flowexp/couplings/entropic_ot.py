@@ -15,7 +15,7 @@ class EntropicOT(PlanCoupling):
 
     ``reg = 2 s^2`` is the Schroedinger bridge of a Brownian motion with diffusion s; reg -> 0 is
     :class:`MinibatchOT` with replacement, reg -> inf the independent coupling. The cost grows with
-    the number of pixels, so reg has to grow with it.
+    the number of pixels, and reg must grow with it.
 
     Args:
         reg: Regularization in the cost's unit, > 0.
@@ -27,8 +27,8 @@ class EntropicOT(PlanCoupling):
         ValueError: reg is not positive, or iterations < 1.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
-    2302.00482 (SB-CFM). The authors' class uses the exact plan unless told otherwise; this one
-    always uses the entropic plan that their paper states.
+    2302.00482 (SB-CFM). The authors' class uses the exact plan by default; this one always uses
+    the entropic plan that their paper states.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class EntropicOT(PlanCoupling):
         self.tolerance = float(tolerance)
 
     def match(self, e: Tensor, x: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As many pairs as the batch has rows, drawn with replacement."""
         plan = sinkhorn_plan(
             squared_cost(e, x), reg=self.reg, iterations=self.iterations, tolerance=self.tolerance
         )

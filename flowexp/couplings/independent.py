@@ -1,25 +1,14 @@
 """The independent coupling."""
 
-import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.base import Conditions, Coupling, Pairs
 
 __all__ = ["Independent"]
 
 
 class Independent(Coupling):
-    """Each x with an e of its own: the batch as it comes."""
+    """Each x with an independent e: the batch unchanged."""
 
-    def pair(
-        self,
-        x: Tensor,
-        e: Tensor,
-        conditions: dict[str, Tensor | None],
-        *,
-        rng: torch.Generator,
-        partner: Tensor | None = None,
-        images_seen: int = 0,
-    ) -> Pairs:
-        """The batch unchanged."""
+    def pair(self, x: Tensor, e: Tensor, conditions: Conditions, **_: object) -> Pairs:
         return Pairs(x=x, e=e, conditions=conditions)

@@ -29,7 +29,6 @@ class MinibatchOT(PlanCoupling):
         self.replacement = replacement
 
     def match(self, e: Tensor, x: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The optimal permutation, or draws from it."""
         permutation = optimal_permutation(squared_cost(e, x))
         rows = torch.arange(permutation.shape[0], device=permutation.device)
         if not self.replacement:

@@ -1,11 +1,11 @@
-"""What couplings by a transport plan share: groups of rows, and gathering what belongs together."""
+"""The base of couplings by a transport plan: groups of rows, and gathering of the pairs."""
 
 from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.base import Conditions, Coupling, Pairs
 
 __all__ = ["PlanCoupling"]
 
@@ -15,7 +15,7 @@ class PlanCoupling(Coupling):
 
     Args:
         per_class: Pair only within the rows of one label. A plan over the whole batch couples e to
-            the label, so that a conditional model would need a source that depends on its label.
+            the label; a conditional model would then need a source that depends on the label.
     """
 
     def __init__(self, *, per_class: bool = False) -> None:
@@ -26,14 +26,7 @@ class PlanCoupling(Coupling):
         """Indices (i, j), (B,) each: source row i goes with data row j."""
 
     def pair(
-        self,
-        x: Tensor,
-        e: Tensor,
-        conditions: dict[str, Tensor | None],
-        *,
-        rng: torch.Generator,
-        partner: Tensor | None = None,
-        images_seen: int = 0,
+        self, x: Tensor, e: Tensor, conditions: Conditions, *, rng: torch.Generator, **_: object
     ) -> Pairs:
         """Rows of x and of all conditions gathered by the same index, rows of e by theirs.
 
@@ -51,7 +44,7 @@ class PlanCoupling(Coupling):
         moved = {k: None if c is None else c[data.to(c.device)] for k, c in conditions.items()}
         return Pairs(x=x[data], e=e[source], conditions=moved)
 
-    def _groups(self, x: Tensor, conditions: dict[str, Tensor | None]) -> list[Tensor]:
+    def _groups(self, x: Tensor, conditions: Conditions) -> list[Tensor]:
         if not self.per_class:
             return [torch.arange(x.shape[0], device=x.device)]
         labels = conditions.get("labels")

@@ -1,9 +1,8 @@
-"""The coupling that a trained flow has made: each sample with the draw it came from."""
+"""The coupling made by a trained flow: each sample with the draw it came from."""
 
-import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.base import Conditions, Coupling, Pairs
 
 __all__ = ["StoredPairs", "require_partner"]
 
@@ -13,8 +12,8 @@ class StoredPairs(Coupling):
 
     ``(x', e)`` with ``x'`` the end of a teacher's ODE that starts at e is a deterministic coupling
     with the data's marginals (up to the teacher's error) and a transport cost no larger than that
-    of the coupling the teacher learned. Repeating it gives k-rectified flows. The pairs stay as
-    they are: re-pairing one side would give the independent coupling back.
+    of the coupling the teacher learned. Repeating it gives k-rectified flows. The pairs must stay
+    together: re-pairing one side would give the independent coupling.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, section 2.2.
     """
@@ -25,17 +24,11 @@ class StoredPairs(Coupling):
         self,
         x: Tensor,
         e: Tensor,
-        conditions: dict[str, Tensor | None],
+        conditions: Conditions,
         *,
-        rng: torch.Generator,
         partner: Tensor | None = None,
-        images_seen: int = 0,
+        **_: object,
     ) -> Pairs:
-        """Pairs of x and its partner; the independent draws e are not used.
-
-        Raises:
-            ValueError: There are no partners, or they have another shape than x.
-        """
         return Pairs(x=x, e=require_partner(x, partner), conditions=conditions)
 
 

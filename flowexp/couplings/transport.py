@@ -54,7 +54,7 @@ def sinkhorn_plan(
         cost: (B_e, B_x), float64.
         reg: Entropic regularization in the cost's unit, > 0.
         iterations: Largest number of double projections.
-        tolerance: Largest error of the marginal that is left inexact.
+        tolerance: Error of the column sums at which to stop.
 
     Raises:
         ValueError: reg is not positive.

@@ -1,9 +1,9 @@
-"""Data sets: which samples there are, in which order they are shown, and how they become numbers.
+"""Data sets: the samples, their order in training, and their conversion to numbers.
 
-A :class:`~flowexp.data.base.Dataset` declares shape and classes before anything is read and gives
-:class:`~flowexp.data.base.ImageArrays`; a :class:`~flowexp.data.stream.BatchStream` shows them in
+A :class:`~flowexp.data.base.Dataset` declares shape and classes before anything is read and returns
+:class:`~flowexp.data.base.ImageArrays`; a :class:`~flowexp.data.stream.BatchStream` yields them in
 an order that is a function of the seed and the step alone. Pictures stay uint8 until they are on
-the device; :mod:`flowexp.data.quantization` is the one place where they become floats and return.
+the device; only :mod:`flowexp.data.quantization` converts them to floats and back.
 """
 
 from flowexp.data.base import Dataset, ImageArrays, fingerprint

@@ -1,7 +1,7 @@
 """CIFAR-10 (colour, 32 x 32, ten classes) from the publisher's archive, lossless.
 
 Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images". The archive holds
-pickles; they are compared with the publisher's digests and read without being able to run code.
+pickles; their digests must be the publisher's, and reading them cannot run code.
 """
 
 import hashlib
@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from flowexp.data.base import Dataset, ImageArrays, array_digest, combine_digests
 from flowexp.data.decoded import decode_once
-from flowexp.data.download import fetch, file_digest
+from flowexp.data.download import fetch
 from flowexp.data.locations import cache_dir, first_existing, search_folders
 from flowexp.data.plain_pickle import load_plain
 from flowexp.errors import UsageError
+from flowexp.files import file_sha256
 
 __all__ = ["CIFAR10"]
 
@@ -45,17 +46,15 @@ _SPLITS = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "heldout": ("
 class CIFAR10(Dataset):
     """CIFAR-10: 50,000 pictures for training, 10,000 held out.
 
-    ``cifar-10-python.tar.gz``, or the folder ``cifar-10-batches-py`` it unpacks to, is looked for
-    in ``root`` or, if that is None, in ``$FLOWEXP_DATA`` and the cache.
+    ``cifar-10-python.tar.gz``, or its unpacked folder ``cifar-10-batches-py``, must be in ``root``
+    or, if that is None, in ``$FLOWEXP_DATA`` or the cache. Arguments not listed only declare what
+    is fixed.
 
     Args:
         root: Folder to look in, or the archive itself, instead of the usual folders.
         download: Fetch a missing archive from the publisher into the cache.
-        in_memory: Hold the pictures in memory (150 MB) instead of mapping the cache's file.
-        resolution: 32.
-        channels: 3.
-        num_classes: 10.
-        hflip: Whether training may show mirrored pictures.
+        in_memory: Keep the pictures in memory (150 MB) instead of mapping the cached file.
+        hflip: Whether training mirrors pictures at random.
     """
 
     class_names = (
@@ -79,16 +78,13 @@ class CIFAR10(Dataset):
             num_classes=num_classes,
             hflip=hflip,
         )
-        self._require("channels", channels, [3])
-        self._require("resolution", resolution, [32])
-        self._require("num_classes", num_classes, [10])
+        self._require_declared(channels=[3], resolution=[32], num_classes=[10])
         self.root = root
         self.download = download
         self.in_memory = in_memory
         self._verified: Path | None = None
 
     def locate(self) -> None:
-        """Check that archive or folder is there, or may be fetched."""
         if self._find() is None and not self.download:
             raise self._missing()
 
@@ -144,7 +140,7 @@ class CIFAR10(Dataset):
     def _missing(self) -> UsageError:
         folders = ", ".join(str(folder) for folder in search_folders(self.root))
         return UsageError(
-            f"{ARCHIVE} (or the folder {FOLDER}) was found in none of: {folders}.",
+            f"{ARCHIVE} (or the folder {FOLDER}) was not found in any of: {folders}.",
             key="dataset.root",
             remedy=f"Set dataset.root or FLOWEXP_DATA to its folder, fetch {URL}, or set "
             "dataset.download=true.",
@@ -152,7 +148,7 @@ class CIFAR10(Dataset):
 
     @staticmethod
     def _verify_archive(file: Path) -> None:
-        digest = file_digest(file)
+        digest = file_sha256(file)
         if digest != ARCHIVE_SHA256:
             raise UsageError(
                 f"{file} is not the publisher's {ARCHIVE} (sha256 {digest}, expected "

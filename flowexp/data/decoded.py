@@ -1,24 +1,23 @@
-"""Decoded pictures kept on disk, so that an archive is decoded once and not once per run.
+"""Cache of decoded pictures on disk, so that an archive is decoded once and not in every run.
 
 An entry is ``<key>.npy`` plus ``<key>.json`` with the digest of its content; both are written
-beside their place and renamed into it, the JSON file last. The key holds everything the pixels
-depend on.
+under another name and renamed, the JSON file last. The key holds everything the pixels depend on.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flowexp.data.base import array_digest, digest_header
-from flowexp.data.locations import cache_dir, part_file
+from flowexp.data.locations import cache_dir
+from flowexp.files import write_atomically, write_json
 
 __all__ = ["Decoded", "decode_once"]
 
@@ -34,7 +33,7 @@ class Decoded:
 
     Attributes:
         images: (N, C, H, W), uint8, in memory or memory-mapped.
-        digest: What ``array_digest(images)`` gives.
+        digest: ``array_digest(images)``.
     """
 
     images: Array
@@ -44,14 +43,14 @@ class Decoded:
 def decode_once(
     key: str, *, shape: Sequence[int], chunks: Chunks, in_memory: bool, origin: str
 ) -> Decoded:
-    """The decoded pictures of ``key``: from the cache, or decoded now and put there.
+    """The decoded pictures of ``key``: from the cache, or decoded now and cached.
 
     Args:
         key: File name of the entry; holds everything the pixels depend on.
         shape: (N, C, H, W).
-        chunks: Starts decoding; gives pieces (n, C, H, W), uint8, in order.
+        chunks: Starts decoding; yields pieces (n, C, H, W), uint8, in order.
         in_memory: Read the entry into memory and check its digest, instead of mapping it.
-        origin: What was decoded, kept in the entry for people.
+        origin: What was decoded, noted in the entry.
 
     If the cache cannot be written (no permission, no space), the pictures are decoded into memory
     and a warning is logged.
@@ -62,7 +61,7 @@ def decode_once(
         return found
     try:
         _store(folder, key, tuple(shape), chunks, origin)
-    except _CacheError as error:
+    except OSError as error:
         _log.warning(
             "The cache %s cannot be written (%s): %s is decoded into memory, again in every run. "
             "Set FLOWEXP_CACHE to a folder that can be written.",
@@ -73,14 +72,10 @@ def decode_once(
     return _decode_in_memory(tuple(shape), chunks) if stored is None else stored
 
 
-class _CacheError(Exception):
-    """The cache failed, as opposed to the archive that is decoded."""
-
-
 def _load(folder: Path, key: str, shape: tuple[int, ...], in_memory: bool) -> Decoded | None:
     try:
         record = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-        # Copy on write: torch takes writable arrays only, and the file must not change.
+        # Copy on write: torch requires writable arrays, and the file must not change.
         images = np.load(
             folder / f"{key}.npy", mmap_mode=None if in_memory else "c", allow_pickle=False
         )
@@ -95,47 +90,20 @@ def _load(folder: Path, key: str, shape: tuple[int, ...], in_memory: bool) -> De
 
 
 def _store(folder: Path, key: str, shape: tuple[int, ...], chunks: Chunks, origin: str) -> None:
-    # Written piece by piece and not through a memory map, where a full disk kills the process.
-    with _published(folder, f"{key}.npy") as out:
-        digest = _write(out, shape, chunks)
-    with _published(folder, f"{key}.json") as out:
-        _guard(out.write, json.dumps({"digest": digest, "origin": origin}).encode())
-
-
-@contextmanager
-def _published(folder: Path, name: str) -> Iterator[BinaryIO]:
-    """A file to write, which takes its name only when everything went well."""
-    part = part_file(folder / name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        out = part.open("xb")
-    except OSError as error:
-        raise _CacheError(str(error)) from error
-    try:
-        with out:
-            yield out
-            _guard(out.flush)
-        _guard(part.replace, folder / name)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write(out: BinaryIO, shape: tuple[int, ...], chunks: Chunks) -> str:
     digest = hashlib.sha256(digest_header(np.dtype(np.uint8), shape))
     header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, header)
-    for chunk in chunks():
-        data = np.ascontiguousarray(chunk).data
-        _guard(out.write, data)
-        digest.update(data)
-    return digest.hexdigest()
 
+    # Written piece by piece: with a memory map a full disk kills the process.
+    def write(part: Path) -> None:
+        with part.open("xb") as out:
+            np.lib.format.write_array_header_1_0(out, header)
+            for chunk in chunks():
+                data = np.ascontiguousarray(chunk).data
+                out.write(data)
+                digest.update(data)
 
-def _guard(action: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401 - any file call
-    try:
-        action(*arguments)
-    except OSError as error:
-        raise _CacheError(str(error)) from error
+    write_atomically(folder / f"{key}.npy", write)
+    write_json(folder / f"{key}.json", {"digest": digest.hexdigest(), "origin": origin})
 
 
 def _decode_in_memory(shape: tuple[int, ...], chunks: Chunks) -> Decoded:

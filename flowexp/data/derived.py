@@ -1,4 +1,4 @@
-"""Data sets made of another one: some of its classes, or its pictures changed one by one."""
+"""Data sets derived from another: some of its classes, or its pictures after a filter."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 class _Derived(Dataset):
-    """A data set whose facts are those of another, except for what is changed."""
+    """A data set with the properties of another, except for what is changed."""
 
     def __init__(self, dataset: Dataset, *, name: str, hflip: bool) -> None:
         super().__init__(
@@ -30,7 +30,6 @@ class _Derived(Dataset):
         self.class_names = dataset.class_names
 
     def locate(self) -> None:
-        """Check that the other data set can be read."""
         self.dataset.locate()
 
     def _read(self) -> ImageArrays:
@@ -49,15 +48,16 @@ class OfClasses(_Derived):
     """The items of some classes of a data set; labels keep their meaning.
 
     Args:
-        dataset: Where from; its classes are indices.
-        classes: Which classes.
+        dataset: The data set; its classes are indices.
+        classes: The classes to keep.
         resolution: That of the data set.
         channels: That of the data set.
         num_classes: That of the data set.
-        hflip: Whether training may show mirrored pictures.
+        hflip: Whether training mirrors pictures at random.
 
     Raises:
         ValueError: There is no such class.
+        UsageError: A declared value is not that of the data set.
     """
 
     def __init__(
@@ -77,12 +77,14 @@ class OfClasses(_Derived):
             )
         chosen = "+".join(str(k) for k in classes)
         super().__init__(dataset, name=f"{dataset.name}[{chosen}]", hflip=hflip)
-        _require_facts(self, resolution=resolution, channels=channels, num_classes=num_classes)
+        self._require("resolution", resolution, [dataset.resolution])
+        self._require("channels", channels, [dataset.channels])
+        self._require("num_classes", num_classes, [dataset.num_classes])
         self.classes = tuple(classes)
 
     def _changed(self, arrays: ImageArrays, *, split: str) -> ImageArrays:
         if arrays.labels is None or arrays.labels.ndim != 1:
-            raise ValueError(f"{arrays.name} has no class indices to choose by")
+            raise ValueError(f"{arrays.name} has no class indices to select by")
         mask = np.isin(arrays.labels, self.classes)
         return arrays.select(mask, name=f"{self.name}/{split}")
 
@@ -91,8 +93,8 @@ class _Filtered(_Derived):
     """Every picture of a data set, changed.
 
     Args:
-        dataset: Pictures.
-        hflip: Whether training may show mirrored pictures.
+        dataset: The pictures.
+        hflip: Whether training mirrors pictures at random.
 
     Raises:
         ValueError: The data are points.
@@ -126,15 +128,14 @@ class Inverted(_Filtered):
     """
 
     def filtered(self, images: Array) -> Array:
-        """``255 - u``."""
         return np.asarray(255 - images)
 
 
 class Blurred(_Filtered):
-    """Pictures seen through a filter of 3 x 3 pixels with weights (1, 2, 1) / 4 per axis.
+    """Pictures after a filter of 3 x 3 pixels with weights (1, 2, 1) / 4 per axis.
 
-    Its eigenvalues are not negative, so that the segment from a blurred picture to the picture
-    itself meets no segment of another picture on its way.
+    Its eigenvalues are not negative, so the segments from blurred pictures to the originals do not
+    intersect.
 
     See the base class for the arguments.
     """
@@ -151,11 +152,3 @@ class Blurred(_Filtered):
             )
             wide = (before + 2.0 * middle + after) / 4.0
         return np.rint(wide).astype(np.uint8)
-
-
-def _require_facts(dataset: Dataset, **declared: int) -> None:
-    """Refuse facts that are not those of the data set; a config states them for other groups."""
-    for name, value in declared.items():
-        actual = getattr(dataset, name)
-        if actual != value:
-            raise ValueError(f"{name} is {value}, but {dataset.name} has {actual}")

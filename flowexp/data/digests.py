@@ -1,4 +1,4 @@
-"""Identities of content: sha256 over arrays, whatever file they came from."""
+"""Content digests: sha256 over arrays, independent of the file format."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _CHUNK_BYTES = 1 << 24
 
 
 def digest_header(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
-    """What an array's digest starts with, so that equal bytes of unequal arrays differ."""
+    """Prefix of an array's digest: equal bytes of another dtype or shape get another digest."""
     return f"{dtype.str}{tuple(int(n) for n in shape)}".encode()
 
 
@@ -34,5 +34,5 @@ def combine_digests(images: str, labels: str | None) -> str:
 
 
 def fingerprint(images: Array, labels: Array | None) -> str:
-    """Identity of the content, whatever file format it came from: sha256 over images and labels."""
+    """sha256 over images and labels, independent of the file format."""
     return combine_digests(array_digest(images), None if labels is None else array_digest(labels))

@@ -19,13 +19,11 @@ _HELDOUT_PER_CLASS = 30
 class Digits(Dataset):
     """1,497 pictures for training, 300 held out (30 of each class, evenly spaced in the file).
 
-    The file's values 0..16 become levels round(v * 255 / 16).
+    The file's values 0..16 become levels round(v * 255 / 16). Arguments not listed only declare
+    what is fixed.
 
     Args:
-        resolution: 8.
-        channels: 1.
-        num_classes: 10.
-        hflip: Whether training may show mirrored pictures.
+        hflip: Whether training mirrors pictures at random.
     """
 
     class_names = tuple(str(digit) for digit in range(10))
@@ -39,12 +37,9 @@ class Digits(Dataset):
             num_classes=num_classes,
             hflip=hflip,
         )
-        self._require("channels", channels, [1])
-        self._require("resolution", resolution, [8])
-        self._require("num_classes", num_classes, [10])
+        self._require_declared(channels=[1], resolution=[8], num_classes=[10])
 
     def locate(self) -> None:
-        """Check that scikit-learn is installed."""
         if not self._file().is_file():
             raise UsageError(
                 "the digits are part of scikit-learn, which is not installed.",
@@ -54,7 +49,7 @@ class Digits(Dataset):
 
     @staticmethod
     def _file() -> Path:
-        """Where scikit-learn keeps them; importing it to ask takes longer than a short job."""
+        """The file in scikit-learn's package, found without the slow import."""
         package = find_spec("sklearn")
         folder = package.submodule_search_locations if package is not None else None
         return Path(folder[0] if folder else "sklearn", "datasets", "data", "digits.csv.gz")

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (grey, 28 x 28, ten classes): the whole of it, and the part flowexp brings along.
+"""Fashion-MNIST (grey, 28 x 28, ten classes): the full set, and the part shipped with flowexp.
 
 Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747. Padding 28 -> 32 with two rows of zeros on
 every side is EDM's convention for the MNIST family.
@@ -51,9 +51,7 @@ class _Fashion(Dataset):
             num_classes=num_classes,
             hflip=hflip,
         )
-        self._require("channels", channels, [1])
-        self._require("resolution", resolution, [28, 32])
-        self._require("num_classes", num_classes, [10])
+        self._require_declared(channels=[1], resolution=[28, 32], num_classes=[10])
 
     def _arrays(self, images: Array, labels: Array, *, split: str) -> ImageArrays:
         margin = (self.resolution - images.shape[-1]) // 2
@@ -68,17 +66,15 @@ class _Fashion(Dataset):
 
 
 class Fashion10k(_Fashion):
-    """10,000 real pictures that come with flowexp: Fashion-MNIST's test archive, split in two.
+    """10,000 real pictures shipped with flowexp: Fashion-MNIST's test archive, split in two.
 
     8,000 for training (800 of each class) and 2,000 held out (every fifth of each class in the
-    order of the file). A figure on it is not a figure on Fashion-MNIST, whose training set is
-    another one.
+    order of the file). A number measured on it is not a number on Fashion-MNIST, whose training set
+    is another one.
 
     Args:
         resolution: 28, or 32 to pad with zeros.
-        channels: 1.
-        num_classes: 10.
-        hflip: Whether training may show mirrored pictures (shoes all point to the left).
+        hflip: Whether training mirrors pictures at random (all shoes point to the left).
     """
 
     def __init__(
@@ -93,7 +89,6 @@ class Fashion10k(_Fashion):
         )
 
     def locate(self) -> None:
-        """Check that the package's files are there."""
         for stem in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
             if not _packaged(stem).is_file():
                 raise _broken_package(stem, "is missing")
@@ -114,17 +109,15 @@ class Fashion10k(_Fashion):
 class FashionMNIST(_Fashion):
     """Fashion-MNIST: 60,000 pictures for training, 10,000 held out.
 
-    The four idx files, gzipped or plain, are looked for in ``root`` or, if that is None, in
-    ``$FLOWEXP_DATA``, in the folder of Debian's package ``dataset-fashion-mnist`` and in the cache;
-    in each of them also under ``fashion-mnist`` and in torchvision's ``FashionMNIST/raw``.
+    The four idx files, gzipped or plain, must be in ``root`` or, if that is None, in
+    ``$FLOWEXP_DATA``, in the folder of Debian's package ``dataset-fashion-mnist`` or in the cache;
+    the subfolders ``fashion-mnist`` and torchvision's ``FashionMNIST/raw`` are searched too.
 
     Args:
         root: Folder to look in instead of the usual ones.
         download: Fetch missing files from the publisher into the cache.
         resolution: 28, or 32 to pad with zeros.
-        channels: 1.
-        num_classes: 10.
-        hflip: Whether training may show mirrored pictures.
+        hflip: Whether training mirrors pictures at random.
     """
 
     def __init__(
@@ -148,7 +141,6 @@ class FashionMNIST(_Fashion):
         self.download = download
 
     def locate(self) -> None:
-        """Check that all four files are there, or may be fetched."""
         for stem in CONTENT_SHA256:
             if self._find(stem) is None and not self.download:
                 raise self._missing(stem)
@@ -185,7 +177,7 @@ class FashionMNIST(_Fashion):
     def _missing(self, stem: str) -> UsageError:
         folders = ", ".join(str(folder) for folder in self._folders())
         return UsageError(
-            f"Fashion-MNIST's {stem}.gz was found in none of: {folders}.",
+            f"Fashion-MNIST's {stem}.gz was not found in any of: {folders}.",
             key="dataset.root",
             remedy="Set dataset.root or FLOWEXP_DATA to its folder, install Debian's package "
             "dataset-fashion-mnist, or set dataset.download=true.",
@@ -193,7 +185,7 @@ class FashionMNIST(_Fashion):
 
 
 def _verified(file: Path, stem: str) -> bytes:
-    """The unpacked content of a file, if it is what the publisher made."""
+    """The unpacked content of a file, if it is the publisher's."""
     try:
         content = unpack(file.read_bytes())
     except (OSError, ValueError) as error:
@@ -221,13 +213,13 @@ def _packaged_content(stem: str) -> bytes:
     except (OSError, ValueError) as error:
         raise _broken_package(stem, f"cannot be read ({error})") from error
     if hashlib.sha256(content).hexdigest() != CONTENT_SHA256[stem]:
-        raise _broken_package(stem, "has other content than it should")
+        raise _broken_package(stem, "has the wrong content")
     return content
 
 
 def _broken_package(stem: str, what: str) -> UsageError:
     return UsageError(
-        f"the file {stem}.gz that comes with flowexp {what}.",
+        f"the file {stem}.gz shipped with flowexp {what}.",
         key="dataset",
         remedy="Install flowexp again.",
     )

@@ -1,8 +1,7 @@
 """The idx format of the MNIST family, plain or gzipped.
 
-Two zero bytes, a type code (8 = unsigned byte), the number of axes, each axis' length as a
-big-endian 32-bit integer, then the values in C order. Magic 2051 = bytes in
-3 axes, 2049 = bytes in one.
+Two zero bytes, a type code (8 = unsigned byte), the number of axes, the length of each axis as a
+big-endian 32-bit integer, then the values in C order. Magic 2051 = bytes in 3 axes, 2049 = in one.
 """
 
 import gzip
@@ -37,7 +36,7 @@ def parse_idx(content: bytes, *, axes: int) -> npt.NDArray[Any]:
 
     Args:
         content: The file, unpacked.
-        axes: How many axes it must have: 3 for pictures, 1 for labels.
+        axes: Number of axes it must have: 3 for pictures, 1 for labels.
 
     Returns:
         uint8, read-only.
@@ -49,9 +48,9 @@ def parse_idx(content: bytes, *, axes: int) -> npt.NDArray[Any]:
     head = 4 + 4 * axes
     magic = int.from_bytes(content[:4], "big")
     if len(content) < head or magic != wanted:
-        raise ValueError(f"the magic number is {magic}, but {wanted} is expected")
+        raise ValueError(f"the magic number is {magic}; expected {wanted}")
     shape = struct.unpack(f">{axes}I", content[4:head])
     expected = head + int(np.prod(shape, dtype=np.int64))
     if len(content) != expected:
-        raise ValueError(f"{len(content)} bytes, but its header {shape} asks for {expected}")
+        raise ValueError(f"{len(content)} bytes; expected {expected} by its header {shape}")
     return np.frombuffer(content, dtype=np.uint8, offset=head).reshape(shape)

@@ -26,23 +26,23 @@ class ImageArchive(Dataset):
     They are decoded once into the cache and then memory-mapped.
 
     Args:
-        archive: ZIP or folder; a relative name is looked for below the working directory and then
-            below ``$FLOWEXP_DATA``.
-        resolution: Height and width the pictures have.
+        archive: ZIP or folder; a relative name is relative to the working directory or, if not
+            found there, to ``$FLOWEXP_DATA``.
+        resolution: Height and width of the pictures.
         channels: 1 for grey, 3 for colour.
         num_classes: Number of classes (length of label vectors); 0 without labels.
         use_labels: Read the labels of ``dataset.json``.
-        hflip: Whether training may show mirrored pictures.
+        hflip: Whether training mirrors pictures at random.
         test_archive: ZIP or folder with held-out pictures, or None.
         max_size: Train on this many of the pictures, or None for all; EDM's choice:
             ``RandomState(subset_seed)`` shuffles all positions, and the first are kept in order.
         subset_seed: Seed of that choice.
-        in_memory: Hold the pictures in memory instead of mapping the cache's file.
+        in_memory: Keep the pictures in memory instead of mapping the cached file.
         name: Short name, used in records.
-        notice: What has to be said beside every figure measured on this data, or None.
+        notice: Note that accompanies every number measured on this data, or None.
 
     Raises:
-        UsageError: If the numbers contradict each other.
+        UsageError: The values contradict each other.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ImageArchive(Dataset):
             raise UsageError(
                 f"{num_classes} contradicts use_labels={use_labels}.",
                 key="dataset.num_classes",
-                remedy="Without labels there are 0 classes; with labels say how many.",
+                remedy="Set dataset.num_classes=0 without labels, else to the number of classes.",
             )
         if max_size is not None and max_size < 1:
             raise UsageError(f"{max_size} is less than 1.", key="dataset.max_size")
@@ -86,7 +86,6 @@ class ImageArchive(Dataset):
         self._opened: dict[str, PictureFiles] = {}
 
     def locate(self) -> None:
-        """Check that the archives are there and their first pictures have the declared shape."""
         self._open(self.archive, key="dataset.archive")
         if self.test_archive is not None:
             self._open(self.test_archive, key="dataset.test_archive")
@@ -130,7 +129,7 @@ class ImageArchive(Dataset):
         labels: npt.NDArray[Any] | None = files.labels()[keep] if self.use_labels else None
         names = [files.names[i] for i in keep]
         shape = (self.shape[0], self.shape[1], self.shape[2])
-        # Decoders of lossy formats differ between versions by single levels.
+        # Decoders of lossy formats differ by single levels between versions.
         identity = f"{files.identity(names)} {shape} pillow {pillow_version}"
         decoded = decode_once(
             f"pictures-{hashlib.sha256(identity.encode()).hexdigest()[:32]}",
@@ -161,5 +160,5 @@ def _find(value: str, *, key: str) -> Path:
         f"{value} was not found: there is no {tried}.",
         key=key,
         remedy=f"Set {key} to a ZIP in EDM's layout or a folder of pictures, or FLOWEXP_DATA to "
-        "the folder it lies in.",
+        "its parent folder.",
     )

@@ -21,10 +21,10 @@ def join_stores(stores: Sequence[PairStore], source: Source) -> ImageArrays:
 
     Args:
         stores: At least one, of equal shape and number of classes.
-        source: Law of the training path's source.
+        source: Source of the training path.
 
     Raises:
-        UsageError: The stores do not belong together, or share pairs.
+        UsageError: The stores do not match, or share pairs.
     """
     if len(stores) == 1:
         return stores[0].arrays(source)
@@ -50,26 +50,31 @@ def _floats(images: Array) -> Array:
 
 def _require_alike(stores: Sequence[PairStore]) -> None:
     first = stores[0]
+    wanted = _common_properties(first)
     for other in stores[1:]:
-        for name in ("shape", "num_classes", "guidance"):
-            mine, theirs = getattr(first.manifest, name), getattr(other.manifest, name)
+        for name, theirs in _common_properties(other).items():
+            mine = wanted[name]
             if mine != theirs:
                 raise UsageError(
                     f"{first.path} and {other.path} differ in {name}: {mine} and {theirs}.",
                     key="pairs",
-                    remedy="Only pairs of one teacher and one guidance belong together.",
+                    remedy="Join only pairs of one teacher and one guidance.",
                 )
-        if first.manifest.teacher["sha256"] != other.manifest.teacher["sha256"]:
-            raise UsageError(
-                f"{first.path} and {other.path} were made by different teachers.",
-                key="pairs",
-                remedy="Only pairs of one teacher and one guidance belong together.",
-            )
     _refuse_common_pairs(stores)
 
 
+def _common_properties(store: PairStore) -> dict[str, object]:
+    m = store.manifest
+    return {
+        "shape": m.shape,
+        "num_classes": m.num_classes,
+        "guidance": m.guidance,
+        "teacher": m.teacher["sha256"],
+    }
+
+
 def _refuse_common_pairs(stores: Sequence[PairStore]) -> None:
-    """Different folders must hold different pairs; naming a folder twice is a choice."""
+    """Different folders must hold different pairs; the same folder may be named twice."""
     distinct = {store.path.resolve(): store for store in stores}.values()
     seen: dict[str, set[int]] = {}
     for store in distinct:
@@ -80,6 +85,6 @@ def _refuse_common_pairs(stores: Sequence[PairStore]) -> None:
                 f"{store.path} repeats {len(common)} pairs of another store "
                 f"({store.manifest.identity} {min(common)} and others).",
                 key="pairs",
-                remedy="Make it with other seeds=..., for example 100000-199999.",
+                remedy="Make it with other seeds, for example seeds=100000-199999.",
             )
         seen[store.manifest.start] |= mine

@@ -1,4 +1,4 @@
-"""How the pairs of a store were made, and which pairs are in which of its shards."""
+"""How the pairs of a store were made, and which shard holds which pairs."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -19,19 +19,19 @@ class PairManifest:
 
     Attributes:
         teacher: ``run``, ``checkpoint``, ``sha256`` of that file, ``weights``, ``transform``.
-        start: Where a pair begins: noise (sampled) or data (inverted), and with which options.
-        sampler: The sampler, in words.
-        guidance: The guidance and its scale, in words; it is part of the coupling.
-        labels: Law of the labels, in words.
-        source: The source's own description; training on seeds needs the same one.
+        start: Where a pair begins: noise (sampled) or data (inverted), and the options.
+        sampler: Description of the sampler.
+        guidance: Description of the guidance and its scale; it is part of the coupling.
+        labels: Description of the distribution of labels.
+        source: Identity of the source; training on seeds needs the same one.
         shape: Shape of a sample.
         num_classes: Number of classes; 0 = no labels.
         images: ``uint8`` levels, or ``float32``.
         noise: ``seeds`` (drawn again when needed) or ``arrays`` (float32).
-        identity: Name of the column that says who a pair is: ``seeds`` or ``index``.
+        identity: Name of the column that identifies a pair: ``seeds`` or ``index``.
         ranges: The seeds or indices, in order, as inclusive ranges.
         shard_size: Pairs per shard.
-        batch_size: Pairs per call of the sampler; it changes the rounding.
+        batch_size: Pairs per call of the sampler; it affects rounding.
     """
 
     teacher: Mapping[str, str]

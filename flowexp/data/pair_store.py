@@ -1,10 +1,10 @@
-"""Noise-data pairs on disk: what a store says of itself, and how it is read.
+"""Noise-data pairs on disk: the layout of a store, and how it is read.
 
 A store is a folder: ``manifest.json`` (how the pairs were made), ``config.yaml`` (the parts that
-made them), ``shard_000000.npz`` ... (``images``, ``labels``, ``nfe``, and who each pair is: its
-``seeds``, or the ``index`` of its picture in a data set; ``noise`` where the draws are kept), and
-``digests.json`` (sha256 of every shard), which is written last. Shard k holds the k-th
-``shard_size`` pairs; its bytes depend on nothing but manifest and config.
+made them), ``shard_000000.npz`` ... (``images``, ``labels``, ``nfe``, the identity of each pair,
+that is its ``seeds`` or the ``index`` of its picture in a data set, and ``noise`` where the draws
+are stored), and ``digests.json`` (sha256 of every shard), which is written last. Shard k holds the
+k-th ``shard_size`` pairs; its bytes depend only on manifest and config.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class PairStore:
 
     Args:
         path: The folder.
-        manifest: What it says of itself.
+        manifest: How the pairs were made.
         digests: File name -> sha256 (hex) of every shard.
     """
 
@@ -49,14 +49,14 @@ class PairStore:
 
     @classmethod
     def open(cls, path: Path | str, *, key: str = "pairs") -> "PairStore":
-        """The store in a folder, complete by its own account; contents are checked when read.
+        """The store in a folder, complete by its manifest; contents are checked when read.
 
         Args:
             path: The folder.
             key: Config key to name in messages.
 
         Raises:
-            UsageError: It is not a store, or not finished.
+            UsageError: The folder is not a store, or not finished.
         """
         folder = Path(path)
         try:
@@ -73,9 +73,9 @@ class PairStore:
         there = sum(name in digests and (folder / name).is_file() for name in wanted)
         if there < len(wanted):
             raise UsageError(
-                f"{folder} is not finished: {there} of {len(wanted)} shards are there and checked.",
+                f"{folder} is not finished: only {there} of {len(wanted)} shards are complete.",
                 key=key,
-                remedy="Repeat the flowexp pairs command; it makes what is missing.",
+                remedy="Repeat the flowexp pairs command; it makes only what is missing.",
             )
         return cls(folder, manifest=manifest, digests={name: digests[name] for name in wanted})
 
@@ -84,7 +84,7 @@ class PairStore:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the digests of all shards and the law of the draws."""
+        """sha256 (hex) over the digests of all shards and the source."""
         digest = hashlib.sha256(f"{self.manifest.noise} {self.manifest.source}\n".encode())
         for name, sha256 in sorted(self.digests.items()):
             digest.update(f"{name} {sha256}\n".encode())
@@ -106,7 +106,7 @@ class PairStore:
         """The columns of every shard, in order, each checked against its digest.
 
         Raises:
-            UsageError: A shard is damaged or holds other pairs than it should.
+            UsageError: A shard is damaged or does not match the manifest.
         """
         for name, members in self.manifest.shards().items():
             yield self._shard(name, members)
@@ -114,11 +114,11 @@ class PairStore:
     def _shard(self, name: str, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         content = (self.path / name).read_bytes()
         if hashlib.sha256(content).hexdigest() != self.digests[name]:
-            raise self._damaged(name, "its sha256 is not the recorded one")
+            raise self._damaged(name, "its sha256 does not match")
         with np.load(io.BytesIO(content), allow_pickle=False) as columns:
             shard = {key: columns[key] for key in columns.files}
         if not np.array_equal(shard[self.manifest.identity], members):
-            raise self._damaged(name, "it holds other pairs than the manifest says")
+            raise self._damaged(name, "its pairs are not those of the manifest")
         return shard
 
     def _damaged(self, name: str, what: str) -> UsageError:
@@ -152,10 +152,10 @@ class PairStore:
         """The pairs for training; shards are checked against their digests.
 
         Args:
-            source: Law of the training path's source.
+            source: Source of the training path.
 
         Raises:
-            UsageError: A shard is damaged, or seeds of another law are to be drawn from.
+            UsageError: A shard is damaged, or seeds belong to another source.
         """
         self._require_source(source)
         columns: dict[str, list[Array]] = {}
@@ -201,7 +201,7 @@ class PairStore:
         return len(self) * int(np.prod(self.manifest.shape))
 
     def _mapped_images(self) -> Array:
-        """All pictures behind one memory map, put together once and kept in the cache."""
+        """All pictures behind one memory map, joined once and cached."""
         shape = (len(self), *self.manifest.shape)
         return decode_once(
             f"pairs_{self.fingerprint}",
@@ -212,7 +212,7 @@ class PairStore:
         ).images
 
     def _small_columns(self) -> Iterator[dict[str, Array]]:
-        """Everything but the pictures, which are not even read."""
+        """All columns except the pictures, which are not read."""
         for name in self.manifest.shards():
             with np.load(self.path / name, allow_pickle=False) as columns:
                 yield {key: columns[key] for key in columns.files if key != "images"}

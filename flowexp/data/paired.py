@@ -1,4 +1,4 @@
-"""Two data sets whose items belong together, and a data set as the law of the source."""
+"""Pairs of items of two data sets, and a data set as source."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,18 +18,19 @@ __all__ = ["DatasetSource", "Paired"]
 
 
 class Paired(Dataset):
-    """A data set whose item i comes with item i of another as its source, for coupling=pairs.
+    """A data set whose item i has item i of another as its source, for coupling=pairs.
 
     Args:
-        dataset: What is generated.
-        partner: What it is generated from; as many items of the same shape, in the same order.
+        dataset: The data to generate.
+        partner: The data to start from; as many items of the same shape, in the same order.
         resolution: That of the data set.
         channels: That of the data set.
         num_classes: That of the data set.
-        hflip: Whether training may show mirrored pictures; partners are mirrored with them.
+        hflip: Whether training mirrors pictures at random, with their partners.
 
     Raises:
-        ValueError: The two have different shapes, or a stated fact is wrong.
+        ValueError: The two have different shapes.
+        UsageError: A declared value is wrong.
     """
 
     has_partners = True
@@ -64,7 +65,6 @@ class Paired(Dataset):
         self.partner = partner
 
     def locate(self) -> None:
-        """Check that both can be read."""
         self.dataset.locate()
         self.partner.locate()
 
@@ -78,8 +78,8 @@ class Paired(Dataset):
     def _together(self, arrays: ImageArrays, partner: ImageArrays) -> ImageArrays:
         if len(arrays) != len(partner):
             raise UsageError(
-                f"{arrays.name} has {len(arrays)} items and {partner.name} {len(partner)}; pairs "
-                "need as many of both.",
+                f"{arrays.name} has {len(arrays)} items and {partner.name} {len(partner)}; "
+                "pairs need equal numbers.",
                 key="dataset.partner",
             )
         return ImageArrays.of(
@@ -95,15 +95,14 @@ class Paired(Dataset):
 class DatasetSource(Source):
     """The items of a data set as source: training draws from its training split.
 
-    Sampling starts from items that training has not seen, so that what is shown is a translation
-    and no memory.
+    Sampling starts from items not seen in training, so the results are not memorised.
 
     Args:
         dataset: Where the draws come from.
         start_from: Split that sampling starts from; ``train`` to make pairs for another training.
 
     Raises:
-        ValueError: start_from is neither.
+        ValueError: start_from is not one of the two.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, section 4 (image-to-image
     translation): the same loss, with e a sample of another data set.
@@ -129,7 +128,6 @@ class DatasetSource(Source):
     def prior(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Items of the split that sampling starts from, drawn with replacement."""
         return self._drawn(self.start_from, shape, rng, dtype)
 
     def _drawn(
@@ -137,7 +135,7 @@ class DatasetSource(Source):
     ) -> Tensor:
         if tuple(shape[1:]) != self.dataset.shape:
             raise ValueError(
-                f"draws of shape {tuple(shape[1:])} are wanted, but {self.dataset.name} has "
+                f"the source needs draws of shape {tuple(shape[1:])}, but {self.dataset.name} has "
                 f"samples of shape {self.dataset.shape}"
             )
         items = self._items(split, rng.device)
@@ -145,7 +143,7 @@ class DatasetSource(Source):
         return as_data(items[index]).to(dtype)
 
     def _items(self, split: str, device: torch.device) -> Tensor:
-        """All items of a split on a device, as they are stored."""
+        """All items of a split on a device."""
         if (split, device) not in self._placed:
             arrays = self.dataset.train() if split == "train" else self.dataset.heldout()
             if arrays is None:
@@ -159,5 +157,4 @@ class DatasetSource(Source):
         return self._placed[split, device]
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"DatasetSource({self.dataset.name}, start_from={self.start_from})"

@@ -1,4 +1,4 @@
-"""The source draw that belongs to each item of a data set: stored, or drawn again from its seed."""
+"""The source draw of each item of a data set: stored, or drawn again from its seed."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ class Partners(ABC):
     """One source draw e per item, in the order of the items.
 
     Attributes:
-        fingerprint: sha256 (hex) of what the draws are made from.
+        fingerprint: sha256 (hex) of what defines the draws.
     """
 
     fingerprint: str
@@ -40,7 +40,7 @@ class Partners(ABC):
 
 
 class StoredPartners(Partners):
-    """Draws kept as an array.
+    """Draws stored as an array.
 
     Args:
         arrays: (N, ...), float32; or pictures (N, C, H, W), uint8, which become data in [-1, 1].
@@ -59,21 +59,20 @@ class StoredPartners(Partners):
         return len(self.arrays)
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The stored rows."""
         rows = np.take(np.asarray(self.arrays), index, axis=0)
         drawn: npt.NDArray[np.float32] = as_data(torch.from_numpy(rows)).numpy()
         return drawn
 
 
 class SeededPartners(Partners):
-    """Draws made again whenever they are wanted: ``source.prior`` from (seed, "latents").
+    """Draws repeated on demand: ``source.prior`` from (seed, "latents"), on the CPU.
 
-    That is what sampling starts from (:class:`flowexp.evaluation.FlowexpLatents`), on the CPU, so
-    the draw is the one that a teacher was given, bit for bit, at 8 bytes an item.
+    Sampling starts from the same draws (:class:`flowexp.pipeline.latents.FlowexpLatents`), so they
+    are the teacher's, bit for bit, at 8 bytes an item.
 
     Args:
         seeds: One per item, (N,), int64.
-        source: Law of the draws.
+        source: Source of the draws.
         shape: Shape of one draw.
     """
 
@@ -83,14 +82,13 @@ class SeededPartners(Partners):
         self.seeds = np.asarray(seeds, dtype=np.int64)
         self.source = source
         self.shape = tuple(shape)
-        law = f"{source!r} {self.shape} {array_digest(self.seeds)}"
-        self.fingerprint = hashlib.sha256(law.encode()).hexdigest()
+        text = f"{source!r} {self.shape} {array_digest(self.seeds)}"
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The draws of these items' seeds."""
         drawn = np.empty((len(index), *self.shape), dtype=np.float32)
         for row, seed in enumerate(self.seeds[index].tolist()):
             drawn[row] = self.source.prior((1, *self.shape), rng=generator(seed, "latents"))[0]
@@ -114,7 +112,6 @@ class JoinedPartners(Partners):
         return int(self._ends[-1])
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The draws of these items, each from its own set."""
         which = np.searchsorted(self._ends, index, side="right")
         drawn: npt.NDArray[np.float32] | None = None
         for number in np.unique(which):
@@ -147,5 +144,4 @@ class ChosenPartners(Partners):
         return len(self.index)
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The draws of these items."""
         return self.whole.take(self.index[index])

@@ -51,7 +51,7 @@ class PictureFiles(ABC):
             raise UsageError(
                 f"{location} holds no picture ({', '.join(SUFFIXES)}).",
                 key=key,
-                remedy="Give a ZIP in EDM's layout or a folder of pictures.",
+                remedy="Use a ZIP in EDM's layout or a folder of pictures.",
             )
 
     @abstractmethod
@@ -60,7 +60,7 @@ class PictureFiles(ABC):
 
     @abstractmethod
     def identity(self, names: Sequence[str]) -> str:
-        """Digest (hex) of what the file system or the archive says about these files."""
+        """Digest (hex) of the metadata of these files in the file system or archive."""
 
     @abstractmethod
     def _has(self, name: str) -> bool:
@@ -83,7 +83,7 @@ class PictureFiles(ABC):
         """Pieces (n, C, H, W), uint8, of these pictures in this order, decoded by several threads.
 
         Raises:
-            UsageError: Naming the first picture that is damaged or not of this shape.
+            UsageError: A picture is damaged or of another shape.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(names), _CHUNK):
@@ -120,7 +120,7 @@ class PictureFiles(ABC):
         """Labels of ``names``: classes (N,), int64, or vectors (N, L), float32.
 
         Raises:
-            UsageError: If there are none, or not exactly one of one kind for every picture.
+            UsageError: There is not exactly one label for every picture, all of one kind.
         """
         by_name = self._label_table()
         missing = next((name for name in self.names if name not in by_name), None)
@@ -135,9 +135,9 @@ class PictureFiles(ABC):
             extra = min(set(by_name) - set(self.names))
             raise UsageError(
                 f"{self.location}: {_LABEL_FILE} has {len(by_name)} labels for {len(self.names)} "
-                f"pictures; {extra} has a label but is not there.",
+                f"pictures; {extra} has a label but is missing.",
                 key=self.key,
-                remedy="The archive is incomplete: make it again.",
+                remedy="The archive is incomplete; create it again.",
             )
         try:
             table = np.array([by_name[name] for name in self.names])
@@ -172,7 +172,7 @@ class PictureFiles(ABC):
         return UsageError(
             f"{self.location}: {name} {what}.",
             key=self.key,
-            remedy="All pictures must be whole, square, of one size and all grey or all colour.",
+            remedy="All pictures must be intact, square, of one size and all grey or all colour.",
         )
 
 
@@ -184,7 +184,7 @@ class _ZipPictures(PictureFiles):
             raise UsageError(
                 f"{location} is not a readable ZIP archive ({error}).",
                 key=key,
-                remedy="Fetch or make it again.",
+                remedy="Download or create it again.",
             ) from error
         super().__init__(location, self._archive.namelist(), key=key)
 
@@ -230,7 +230,7 @@ def open_pictures(location: Path, *, key: str) -> PictureFiles:
         key: Config key that named it, for messages.
 
     Raises:
-        UsageError: If it is no readable ZIP, or holds no picture.
+        UsageError: It is not a readable ZIP, or holds no picture.
     """
     return (_FolderPictures if location.is_dir() else _ZipPictures)(location, key=key)
 

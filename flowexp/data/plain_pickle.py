@@ -1,4 +1,4 @@
-"""Reading pickles that hold plain values and numpy arrays, without being able to run anything."""
+"""Reading pickles of plain values and numpy arrays without running code."""
 
 import io
 import pickle
@@ -15,7 +15,7 @@ def _reconstruct(*_: object) -> npt.NDArray[Any]:
     return np.ndarray((0,), dtype=np.uint8)
 
 
-# Old files name numpy's modules as they were called before numpy 2.
+# Old files contain the module names from before numpy 2.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -29,7 +29,7 @@ class _PlainUnpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise ValueError(f"it asks for {module}.{name}, which is not allowed") from None
+            raise ValueError(f"it requires {module}.{name}, which is not allowed") from None
 
 
 def load_plain(content: bytes) -> Any:  # noqa: ANN401 - whatever plain value the file holds
@@ -38,7 +38,7 @@ def load_plain(content: bytes) -> Any:  # noqa: ANN401 - whatever plain value th
     Strings of Python 2 are read as latin-1, which numpy's array bytes survive.
 
     Raises:
-        ValueError: If the pickle asks for anything else, naming it, or is damaged.
+        ValueError: The pickle requires anything else, or is damaged.
     """
     try:
         return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()

@@ -1,10 +1,10 @@
-"""Between the 256 levels of a picture and the floats of a model: the only place that knows how.
+"""Conversion between the 256 levels of pictures and a model's floats; nothing else converts them.
 
     x = u / 127.5 - 1                          u in 0..255, x in [-1, 1]
     u = trunc(clip(127.5 x + 128, 0, 255))
 
-The second formula undoes the first for all 256 levels: 127.5 x + 128 = u + 1/2, half a level away
-from the next integer on both sides.
+The second formula inverts the first for all 256 levels: 127.5 x + 128 = u + 1/2, half a level away
+from the nearest integers.
 
 Source: Karras et al. 2022 (arXiv 2206.00364), as their data loader and generator compute it.
 """
@@ -25,7 +25,7 @@ def to_unit_range(images: Tensor) -> Tensor:
         float32 in [-1, 1], same shape and device.
 
     Raises:
-        ValueError: If the pictures are not uint8, because they would be scaled twice.
+        ValueError: The pictures are not uint8: they would be scaled twice.
     """
     if images.dtype != torch.uint8:
         raise ValueError(
@@ -35,7 +35,7 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 def as_data(images: Tensor) -> Tensor:
-    """Data x of a batch: pictures (uint8) go to [-1, 1], points (floating) are x already."""
+    """Data x of a batch: pictures (uint8) are scaled to [-1, 1], floating data are x already."""
     return to_unit_range(images) if images.dtype == torch.uint8 else images
 
 
@@ -50,7 +50,7 @@ def quantize(x: Tensor) -> Tensor:
         uint8, same shape and device.
 
     Raises:
-        ValueError: If x is not floating, or holds NaN (its level would be an accident).
+        ValueError: x is not floating, or holds NaN.
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point data in [-1, 1], but its dtype is {x.dtype}")

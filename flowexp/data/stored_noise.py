@@ -1,4 +1,4 @@
-"""Noise that is stored as the state of the generator that drew it.
+"""Noise stored as the state of the generator that drew it.
 
 Source: Lee et al., RF++, 2024, arXiv 2405.20320, and the authors' utils.py: for every picture of a
 pair archive, ``z.zip`` holds 32 bytes instead of the noise itself.
@@ -16,7 +16,7 @@ _WORD = 16
 
 
 def noise_of_record(record: bytes, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """The noise that a record stands for: normal draws in float64, cast to float32.
+    """The noise of a record: normal draws in float64, cast to float32.
 
     Args:
         record: 32 bytes: ``state`` and then ``inc`` of numpy's PCG64, each an unsigned integer of
@@ -42,6 +42,6 @@ def noise_of_record(record: bytes, shape: Sequence[int]) -> npt.NDArray[np.float
 
 
 def record_of(bits: np.random.PCG64) -> bytes:
-    """The record of a generator's present state: inverse of what :func:`noise_of_record` reads."""
+    """The record of a generator's current state, for :func:`noise_of_record`."""
     words = bits.state["state"]
     return b"".join(int(words[name]).to_bytes(_WORD, "big") for name in ("state", "inc"))

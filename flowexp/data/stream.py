@@ -1,14 +1,14 @@
-"""The order in which training sees the data, as a function of (seed, step) and nothing else.
+"""The order of the data in training, as a function of (seed, step) only.
 
-Position p = step * batch_size + j of the endless stream belongs to epoch p // N and shows item
+Position p = step * batch_size + j of the endless stream belongs to epoch p // N and holds item
 perm_epoch[p % N], where perm_epoch is a permutation drawn from (seed, "order", epoch). Batches may
-straddle epochs, so no item is ever left out. Whether item j of a step is mirrored is drawn from
-(seed, "flip", step) for the whole global batch; rank r of R sees the r-th of R equal slices of it.
-Starting at step k therefore gives exactly what an uninterrupted run would have seen from step k on,
-and the union over the ranks does not depend on their number.
+span epochs, so no item is left out. Whether item j of a step is mirrored is drawn from
+(seed, "flip", step) for the whole global batch; rank r of R gets the r-th of R equal slices of it.
+Starting at step k therefore continues exactly as an uninterrupted run, and the union over the ranks
+does not depend on their number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,10 @@ class Batch:
     """Items of a data set.
 
     Attributes:
-        images: Pictures (B, C, H, W), uint8, for ``as_data``; or data as they are, float32.
+        images: Pictures (B, C, H, W), uint8, for ``as_data``; or data, float32.
         labels: Classes (B,), int64; or label vectors (B, num_classes), float32; or None.
-        index: Where the items are in the data set, (B,), int64.
-        partner: The source draws that belong to the items, (B, ...), float32, or None.
+        index: Positions in the data set, (B,), int64.
+        partner: The source draws of the items, (B, ...), float32, or None.
     """
 
     images: Tensor
@@ -44,20 +44,18 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-        return Batch(
-            self.images.to(device, non_blocking=non_blocking),
-            None if self.labels is None else self.labels.to(device, non_blocking=non_blocking),
-            self.index.to(device, non_blocking=non_blocking),
-            None if self.partner is None else self.partner.to(device, non_blocking=non_blocking),
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in memory from which an accelerator copies while it computes."""
+        """The same batch in pinned memory, from which copies to an accelerator are asynchronous."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
-            self.images.pin_memory(),
-            None if self.labels is None else self.labels.pin_memory(),
-            self.index,
-            None if self.partner is None else self.partner.pin_memory(),
+            change(self.images),
+            None if self.labels is None else change(self.labels),
+            change(self.index),
+            None if self.partner is None else change(self.partner),
         )
 
 
@@ -70,10 +68,10 @@ def gather_batch(
     """The items at ``index`` as a batch, copied.
 
     Args:
-        arrays: Where from; a memory map is read only where it is asked for.
+        arrays: The items; of a memory map only these are read.
         index: Positions, (B,), int64.
-        mirrored: Which of the pictures are flipped left to right, (B,), or None for none; their
-            partners are flipped with them, because a flipped pair is a pair of a flipped flow.
+        mirrored: Which pictures are flipped left to right, (B,), or None for none; partners are
+            flipped with them.
     """
     images = np.take(np.asarray(arrays.images), index, axis=0)
     if mirrored is not None:
@@ -91,7 +89,7 @@ def gather_batch(
 
 
 class BatchStream:
-    """Endless training batches; see the module for the law of their order.
+    """Endless training batches, in the order defined in the module docstring.
 
     Args:
         arrays: The items.
@@ -99,11 +97,11 @@ class BatchStream:
         seed: The run's seed.
         hflip: Whether each picture is mirrored with probability 1/2.
         start: First step of an iteration; a resumed run passes the step it stopped at.
-        rank: Which slice of the global batch to give.
+        rank: Which slice of the global batch to return.
         world_size: Number of slices; must divide ``batch_size``.
 
     Raises:
-        ValueError: If a number is out of range, or points are to be mirrored.
+        ValueError: A number is out of range, the data are empty, or points are to be mirrored.
     """
 
     def __init__(
@@ -120,7 +118,7 @@ class BatchStream:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {batch_size}")
         if len(arrays) == 0:
-            raise ValueError(f"{arrays.name} is empty: there is nothing to show")
+            raise ValueError(f"{arrays.name} is empty")
         if hflip and arrays.images.ndim != 4:
             raise ValueError("hflip=True needs pictures, but the data are points")
         _check_step(start)
@@ -144,7 +142,7 @@ class BatchStream:
         """The batch of a step; rank and world size are the constructor's unless given.
 
         Raises:
-            ValueError: If a number is out of range.
+            ValueError: A number is out of range.
         """
         rank = self.rank if rank is None else rank
         world_size = self.world_size if world_size is None else world_size

@@ -1,11 +1,12 @@
-"""Points of the plane from laws of known shape, scaled to standard deviation 1/2 per axis.
+"""Points of the plane from known distributions, scaled to standard deviation 1/2 per axis.
 
-Mean and variance of each law are known, so all splits and sizes share one scaling, and 1/2 is the
-``sigma_data`` that EDM's preconditioning assumes. Points are data x as they are.
+Mean and variance of each distribution are known, so all splits and sizes share one scaling; 1/2 is
+the ``sigma_data`` that EDM's preconditioning assumes. Points are data x without conversion.
 """
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,15 +21,15 @@ _DEVIATION = 0.5
 
 
 class _Toy2d(Dataset):
-    """Points of one law.
+    """Points of one distribution.
 
     Args:
         size: Points for training.
         heldout_size: Points held out.
-        noise: Standard deviation of the normal noise added to the law's unscaled points.
+        noise: Standard deviation of the normal noise added to the unscaled points.
         data_seed: Seed of the draw; the run's seed does not change the data.
         dim: 2.
-        num_classes: Number of modes whose index is the label; 0 for a law without modes.
+        num_classes: Number of modes, whose index is the label; 0 without modes.
         hflip: False; points have no left and right.
     """
 
@@ -65,15 +66,15 @@ class _Toy2d(Dataset):
         return "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__).lstrip("_")
 
     def locate(self) -> None:
-        """Nothing to find: the points are drawn."""
+        """Always possible: the points are drawn."""
 
     @abstractmethod
     def _draw(self, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Points of the unscaled law without noise, (count, 2), float64, and their modes."""
+        """Unscaled points without noise, (count, 2), float64, and their modes."""
 
     @abstractmethod
     def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Mean and variance per axis of the unscaled law without noise."""
+        """Mean and variance per axis of the unscaled points without noise."""
 
     def _read(self) -> ImageArrays:
         return self._sample(self.size, split="train")
@@ -96,7 +97,7 @@ class _Toy2d(Dataset):
 
 
 class EightGaussians(_Toy2d):
-    """Eight equally likely normal laws on the unit circle; label = which one."""
+    """Eight equally likely normal distributions on the unit circle; label = which one."""
 
     modes = 8
 
@@ -158,13 +159,11 @@ class SwissRoll(_Toy2d):
         low, high = self._ends
         length = high - low
 
-        def mean_of(antiderivative: tuple[float, float]) -> float:
-            return (antiderivative[1] - antiderivative[0]) / length
+        def mean_of(antiderivative: Callable[[float], float]) -> float:
+            return (antiderivative(high) - antiderivative(low)) / length
 
-        x = mean_of((_x(low), _x(high)))
-        y = mean_of((_y(low), _y(high)))
-        square = mean_of((low**3 / 6, high**3 / 6))
-        wave = mean_of((_wave(low), _wave(high)))
+        x, y, wave = mean_of(_x), mean_of(_y), mean_of(_wave)
+        square = mean_of(lambda a: a**3 / 6)
         return (x, y), (square + wave - x**2, square - wave - y**2)
 
 

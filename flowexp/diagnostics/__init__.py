@@ -1,6 +1,6 @@
-"""Diagnostics: metrics that ask the model itself, not only its samples."""
+"""Diagnostics: metrics of the model itself, not only of its samples."""
 
-from flowexp.diagnostics.base import ModelMetric, Setting, record_of
+from flowexp.diagnostics.base import ModelMetric, Setting, records_of
 from flowexp.diagnostics.bits_per_dim import BitsPerDim, dequantized
 from flowexp.diagnostics.curvature import Curvature
 from flowexp.diagnostics.first_order import FirstOrderDefect
@@ -12,7 +12,7 @@ from flowexp.diagnostics.trajectory import Station, TrajectoryMetric, linear_clo
 __all__ = [
     "ModelMetric",
     "Setting",
-    "record_of",
+    "records_of",
     "TrajectoryMetric",
     "Station",
     "linear_clock",

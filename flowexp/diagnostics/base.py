@@ -1,8 +1,8 @@
-"""What a metric of the model is given, and what it answers."""
+"""The protocol of metrics of the model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.models import Model
 from flowexp.pipeline import Pipeline, Processes, in_turn
 
-__all__ = ["ModelMetric", "Setting", "record_of"]
+__all__ = ["ModelMetric", "Setting", "records_of"]
 
 _Item = TypeVar("_Item")
 
@@ -45,7 +45,7 @@ class Setting:
         """Values of every item, computed by all processes together; every process must call this.
 
         Batches hold the same items for every number of processes, and the values come back in the
-        order of the items: a mean over them does not even depend on who computed them.
+        order of the items, so that a mean over them does not depend on the number of processes.
 
         Args:
             items: What to compute values of, each exactly once.
@@ -68,7 +68,7 @@ class Setting:
 
 
 class ModelMetric(ABC):
-    """A metric that asks the model itself, under the guidance and conditions of an evaluation.
+    """A metric of the model itself, under the guidance and conditions of an evaluation.
 
     Attributes:
         name: Stem of the metric's key, for example ``straightness``.
@@ -81,7 +81,7 @@ class ModelMetric(ABC):
     needs_gaussian: bool = False
 
     def check(self) -> None:
-        """Raise ``UsageError`` when something needed is missing on this computer; nothing is."""
+        """Raise ``UsageError`` when something needed is missing on this computer."""
         return
 
     def check_setting(self, model: Model, *, setting: Setting) -> None:
@@ -108,50 +108,45 @@ class ModelMetric(ABC):
         """
 
 
-def record_of(
+def records_of(
     name: str,
-    values: Tensor,
+    found: Mapping[str, Tensor] | None,
     *,
     metric: str,
     how: str,
     data: ImageArrays,
-    count: int,
-    extra: Mapping[str, float],
     quantization: str = "none",
     sampler: str | None = None,
     nfe: float | None = None,
-) -> MetricRecord:
+) -> tuple[MetricRecord, ...]:
     """The mean of independent values with its standard error and protocol.
 
     Args:
         name: The metric's name.
-        values: (n,), one per independent sample.
+        found: ``value``, (n,), one per independent sample or image, and what is shown beside its
+            mean, by its own mean; None on all processes but the first, which give no record.
         metric: What is computed, with its unit.
         how: By which method; what must be equal for two numbers to be comparable.
         data: The data set that the number is about.
-        count: Number of samples or images.
-        extra: Numbers that belong beside it.
         quantization: How data became the model's input.
         sampler: Solver that was used; None = the evaluation's.
         nfe: Its network evaluations per sample; None = the evaluation's.
     """
-    reference, _, split = data.name.partition("/")
-    protocol = Protocol(
+    if found is None:
+        return ()
+    means = {part: float(values.mean()) for part, values in found.items()}
+    value, values = means.pop("value"), found["value"]
+    protocol = Protocol.against(
+        data,
         metric=metric,
         extractor=how,
         weights_sha256=None,
         resize="none",
         quantization=quantization,
-        reference=reference,
-        reference_fingerprint=data.fingerprint,
-        reference_split=split or None,
         n_ref=None,
-        n_gen=count,
         sampler=sampler,
         nfe=nfe,
-        notice=data.notice,
     )
-    beside = dict(extra)
-    if len(values) > 1:
-        beside = {"standard_error": float(values.std() / len(values) ** 0.5), **beside}
-    return MetricRecord(name=name, value=float(values.mean()), protocol=protocol, extra=beside)
+    error = {"standard_error": float(values.std() / len(values) ** 0.5)} if len(values) > 1 else {}
+    protocol = replace(protocol, n_gen=len(values))
+    return (MetricRecord(name=name, value=value, protocol=protocol, extra={**error, **means}),)

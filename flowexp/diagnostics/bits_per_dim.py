@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from flowexp.data import ImageArrays
-from flowexp.diagnostics.base import ModelMetric, Setting, record_of
+from flowexp.diagnostics.base import ModelMetric, Setting, records_of
 from flowexp.errors import UsageError
 from flowexp.likelihood import Divergence, ExactTrace, Hutchinson, log_likelihood
 from flowexp.metrics.protocol import MetricRecord
@@ -31,10 +31,10 @@ class BitsPerDim(ModelMetric):
     """``-log p(x) / (N ln 2) + offset``, the mean over real images, with its standard error.
 
     Pictures are dequantised uniformly, ``x = 2 (y + u)/256 - 1`` with u ~ U[0, 1), which makes the
-    number an upper bound of the bits of the levels; points are taken as they are, and the number is
-    then that of a density, which may be negative. A model that knows classes is given the image's
-    own. The images, u and the probes belong to (first seed of the evaluation, image, repetition):
-    they are the same for every batch size and number of processes, and differ between the seed
+    number an upper bound of the bits of the levels; points are used as they are, and the number is
+    then that of a density, which may be negative. A class-conditional model gets the image's own
+    class. The images, u and the probes are functions of (first seed of the evaluation, image,
+    repetition): the same for every batch size and number of processes, and different for the seed
     ranges of ``repeats``.
 
     Args:
@@ -84,17 +84,16 @@ class BitsPerDim(ModelMetric):
         self.offset = offset
 
     def check_setting(self, model: Model, *, setting: Setting) -> None:
-        """Refuse a source without a known density, missing images, and unknown conditions."""
         if not model.path.source.is_gaussian:
             raise UsageError(
-                f"bits_per_dim knows the density of a Gaussian source only, but the path's source "
-                f"is {model.path.source!r}.",
+                f"bits_per_dim needs a Gaussian source, but the path's source is "
+                f"{model.path.source!r}.",
                 key="metric.bits_per_dim",
                 remedy="Take a model with path.D=inf, or leave bits_per_dim out.",
             )
         self._images(setting)
-        asked = setting.pipeline.start(setting.seeds[:1]).conditions
-        unknown = sorted(asked.keys() - {"labels"})
+        conditions = setting.pipeline.start(setting.seeds[:1]).conditions
+        unknown = sorted(conditions.keys() - {"labels"})
         if unknown:
             raise UsageError(
                 f"bits_per_dim scores images by themselves or by class, but the task conditions "
@@ -104,7 +103,6 @@ class BitsPerDim(ModelMetric):
             )
 
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
-        """Score the images; see :meth:`ModelMetric.measure`."""
         arrays = self._images(setting)
         seed = setting.seeds[0]
         order = torch.randperm(len(arrays), generator=generator(seed, "likelihood images"))
@@ -117,19 +115,17 @@ class BitsPerDim(ModelMetric):
         found = setting.per_item(items, values)
         if found is None:
             return ()
-        record = record_of(
+        bits = found["bits"].reshape(len(rows), self.repetitions).mean(1)
+        return records_of(
             self.name,
-            found["bits"].reshape(len(rows), self.repetitions).mean(1),
+            {"value": bits, "nfe": found["nfe"]},
             metric="bits/dim",
             how=self._method(),
             data=arrays,
-            count=len(rows),
-            extra={"nfe": float(found["nfe"].mean())},
             quantization=self._quantization(arrays),
             sampler=f"DormandPrince per image, rtol {self.rtol:g}, atol {self.atol:g}",
             nfe=float(found["nfe"].mean()),
         )
-        return (record,)
 
     def _values(
         self,

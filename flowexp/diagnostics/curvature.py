@@ -32,7 +32,6 @@ class Curvature(TrajectoryMetric):
     quantity = "total curvature in radians"
 
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
-        """Turning angle and variation of the velocity, (B,) each."""
         turned, variation = e.new_zeros(len(e)), e.new_zeros(len(e))
         chord = torch.zeros_like(e)
         before: Tensor | None = None

@@ -14,12 +14,12 @@ class FirstOrderDefect(TrajectoryMetric):
 
     An ODE is of first order if one DDIM step is exact between any two times, which is the case if
     and only if the predicted noise is constant along each trajectory: then the defect is 0. Unlike
-    straightness it does not ask for constant speed in t, and it is 0 for a first-order ODE on every
+    straightness it does not require constant speed in t, and it is 0 for a first-order ODE on every
     path. t is uniform in the linear path's time tau = sigma/(alpha + sigma).
 
     Args:
         steps: Euler steps, uniform in the linear path's time, >= 2.
-        per_dimension: Whether to divide by N, the number of dimensions, which the title says.
+        per_dimension: Whether to divide by N, the number of dimensions; part of the title.
 
     Source: Wang et al., Rectified Diffusion, 2024, arXiv 2410.07303, for first-order ODEs; the
     defect as a number is flowexp's own.
@@ -33,7 +33,6 @@ class FirstOrderDefect(TrajectoryMetric):
         self.quantity = "first-order defect" + (" per dimension" if per_dimension else "")
 
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
-        """The defect, (B,)."""
         defect = e.new_zeros(len(e))
         for station in stations:
             defect += station.share * (station.noise - e).flatten(1).square().sum(1)

@@ -2,7 +2,7 @@
 
 import torch
 
-from flowexp.diagnostics.base import ModelMetric, Setting, record_of
+from flowexp.diagnostics.base import ModelMetric, Setting, records_of
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.models import Model
 
@@ -19,17 +19,13 @@ class NetworkEvaluations(ModelMetric):
     name = "nfe"
 
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
-        """See :meth:`ModelMetric.measure`; only the first process knows all counts."""
-        if not len(setting.nfe):
+        if not len(setting.nfe):  # only the first process knows all counts
             return ()
         counts = setting.nfe.to(torch.float64)
-        record = record_of(
+        return records_of(
             self.name,
-            counts,
+            {"value": counts, "minimum": counts.min(), "maximum": counts.max()},
             metric="NFE",
             how=type(setting.pipeline.sampler).__name__,
             data=setting.reference,
-            count=len(counts),
-            extra={"minimum": float(counts.min()), "maximum": float(counts.max())},
         )
-        return (record,)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.diagnostics.base import ModelMetric, Setting, record_of
+from flowexp.diagnostics.base import ModelMetric, Setting, records_of
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.models import Model
@@ -17,16 +17,15 @@ __all__ = ["SolverError"]
 class SolverError(ModelMetric):
     """``|x - x*| / sqrt(N)``: the distance of a sample from the exact one of its source draw.
 
-    x is what the evaluation's sampler makes of a source draw, x* what the same model's ODE makes of
-    it, solved by Dormand-Prince 5(4) to a tolerance. The number is the mean over source draws, in
-    units of the data. A Frechet distance compares sets and can be lower for a sampler that stops
-    short of the model's own distribution; this compares pairs, and only the solver can lower it.
-
-    Beside it stands the size of the exact samples, ``|x*| / sqrt(N)``.
+    x is the evaluation's sample of a source draw, x* the solution of the same model's ODE from that
+    draw, by Dormand-Prince 5(4) to a tolerance. The number is the mean over source draws, in units
+    of the data. A Frechet distance compares sets and can be lower for a sampler that stops short of
+    the model's own distribution; this compares pairs, and only the solver can lower it.
+    ``extra["size"]`` is the size of the exact samples, ``|x*| / sqrt(N)``.
 
     Args:
-        reference: The model whose ODE gives x*; None = the evaluated one. A network that was
-            trained to be sampled in few steps is compared with its teacher.
+        reference: The model whose ODE gives x*; None = the evaluated one. For a network trained to
+            be sampled in few steps it is its teacher.
         rtol: Relative tolerance, > 0.
         atol: Absolute tolerance, > 0.
 
@@ -46,11 +45,6 @@ class SolverError(ModelMetric):
         self.exact = DormandPrince(rtol=rtol, atol=atol)
 
     def check_setting(self, model: Model, *, setting: Setting) -> None:
-        """See :meth:`ModelMetric.check_setting`.
-
-        Raises:
-            UsageError: The sampler adds noise, or the reference lives on another path.
-        """
         sampler = setting.pipeline.sampler
         if sampler.adds_noise:
             raise UsageError(
@@ -61,14 +55,13 @@ class SolverError(ModelMetric):
             )
         if self.reference is not None and self.reference.path.identity() != model.path.identity():
             raise UsageError(
-                f"the reference lives on {self.reference.path!r}, but the evaluated model on "
+                f"the reference is on the path {self.reference.path!r}, but the evaluated model on "
                 f"{model.path!r}.",
                 key="metric.solver_error.reference.run",
                 remedy="Name a run on the same path.",
             )
 
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
-        """Sample again, and solve exactly; see :meth:`ModelMetric.measure`."""
         known = model if self.reference is None else model.alongside(self.reference)
 
         def values(seeds: list[int]) -> dict[str, Tensor]:
@@ -78,20 +71,14 @@ class SolverError(ModelMetric):
             exact = self.exact.sample(known, start.e, **conditions)
             return {"value": _size(found.x - exact.x), "size": _size(exact.x)}
 
-        found = setting.per_item(list(setting.seeds), values)
-        if found is None:
-            return ()
-        whose = "its own ODE" if self.reference is None else f"the ODE of {_named(self.reference)}"
-        record = record_of(
+        ode = "its own ODE" if self.reference is None else f"the ODE of {_named(self.reference)}"
+        return records_of(
             self.name,
-            found["value"],
+            setting.per_item(list(setting.seeds), values),
             metric="RMS distance from the exact sample",
-            how=f"{whose}, rtol={self.exact.control.rtol:g}, atol={self.exact.control.atol:g}",
+            how=f"{ode}, rtol={self.exact.control.rtol:g}, atol={self.exact.control.atol:g}",
             data=setting.reference,
-            count=len(found["value"]),
-            extra={"size": float(found["size"].mean())},
         )
-        return (record,)
 
 
 def _named(model: Model) -> str:

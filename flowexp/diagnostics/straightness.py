@@ -1,4 +1,4 @@
-"""Straightness of a flow: how far its velocity strays from the chord of its trajectory."""
+"""Straightness of a flow: deviation of its velocity from the chord of the trajectory."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Straightness(TrajectoryMetric):
 
     Args:
         steps: Euler steps, uniform in the linear path's time, >= 2.
-        per_dimension: Whether to divide by N, the number of dimensions, which the title says.
+        per_dimension: Whether to divide by N, the number of dimensions; part of the title.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003 (their S(Z), without 1/N);
     Lee et al., 2023, arXiv 2301.12003, call the same integral curvature.
@@ -71,7 +71,6 @@ class Straightness(TrajectoryMetric):
         self.quantity = "straightness S/N" if per_dimension else "straightness S"
 
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
-        """S, chord-arc ratio and transport cost, (B,) each."""
         found = _moments((station.share, station.velocity) for station in stations)
         dims = e[0].numel() if self.per_dimension else 1
         cost = _squared(found.mean)

@@ -2,9 +2,8 @@
 
 With ``tau = sigma / (alpha + sigma)`` and ``z = x_t / (alpha + sigma)`` every path becomes
 ``z = (1 - tau) x + tau e``, and the velocity there is ``dz/dtau = e - x``: the predicted noise
-minus the predicted data. On the linear path nothing changes; on VE, tau = sigma/(1 + sigma). How
-straight a model's trajectories are is then a property of the model, not of the schedule it is
-written in.
+minus the predicted data. On the linear path nothing changes; on VE, tau = sigma/(1 + sigma). The
+straightness of a model's trajectories is then a property of the model, not of its schedule.
 """
 
 from abc import abstractmethod
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.diagnostics.base import ModelMetric, Setting, record_of
+from flowexp.diagnostics.base import ModelMetric, Setting, records_of
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.models import Model
 from flowexp.samplers.base import known_times
@@ -24,7 +23,7 @@ __all__ = ["Station", "TrajectoryMetric", "linear_clock", "walk"]
 
 @dataclass(frozen=True, eq=False)
 class Station:
-    """Where a simulated trajectory stands before a step.
+    """State of a simulated trajectory before a step.
 
     Attributes:
         tau: Time of the linear path.
@@ -43,7 +42,7 @@ def linear_clock(model: Model, *, steps: int) -> tuple[Tensor, Tensor]:
     """Times of a grid that is uniform in tau, from the top of the model's range to the data.
 
     Where the last step would begin below the model's range, it begins at its lower end; times are
-    moved to the nearest ones that the model knows.
+    moved to the nearest ones of the model's grid.
 
     Args:
         model: Gives path and range.
@@ -116,7 +115,7 @@ class TrajectoryMetric(ModelMetric):
 
     @abstractmethod
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
-        """Per-sample values, (B,): ``value`` and what belongs beside it.
+        """Per-sample values, (B,): ``value`` and those shown beside it.
 
         Args:
             stations: The trajectories; can be passed through once.
@@ -124,27 +123,18 @@ class TrajectoryMetric(ModelMetric):
         """
 
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
-        """Simulate from the evaluation's own source draws; see :meth:`ModelMetric.measure`."""
-
         def values(seeds: list[int]) -> dict[str, Tensor]:
             with torch.inference_mode():
                 start = setting.pipeline.start(seeds)
                 stations = walk(model, start.e, steps=self.steps, conditions=start.conditions)
                 return self.along(stations, start.e.to(torch.float64))
 
-        found = setting.per_item(list(setting.seeds), values)
-        if found is None:
-            return ()
-        value = found.pop("value")
-        record = record_of(
+        return records_of(
             self.name,
-            value,
+            setting.per_item(list(setting.seeds), values),
             metric=self.quantity,
             how=f"{self.steps} Euler steps in linear-path time",
             data=setting.reference,
-            count=len(value),
-            extra={name: float(v.mean()) for name, v in found.items()},
             sampler=f"Euler, {self.steps} steps, uniform in linear-path time",
             nfe=float(self.steps * model.evaluations_per_call),
         )
-        return (record,)

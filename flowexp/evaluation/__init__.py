@@ -1,4 +1,4 @@
-"""Evaluation: what metrics say about the samples of a pipeline."""
+"""Evaluation: metrics of a pipeline's samples and model, as records."""
 
 from flowexp.evaluation.repeats import Summary, seed_ranges, summarize
 from flowexp.evaluation.score import ScoreResult, append_results, score

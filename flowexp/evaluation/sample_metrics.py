@@ -1,33 +1,44 @@
-"""The metrics of generated samples within an evaluation: prepared, fed and merged."""
+"""The metrics of generated samples within an evaluation: prepared, updated and merged."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowexp.data import ImageArrays, quantize
 from flowexp.errors import UsageError
-from flowexp.metrics.base import Accumulator, Metric, PairedAccumulator
+from flowexp.metrics.base import Accumulator, Metric
 from flowexp.metrics.protocol import MetricRecord
+from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Batch, Processes
 from flowexp.tasks import Task
+
+if TYPE_CHECKING:
+    import torchmetrics
 
 __all__ = ["SampleMetrics"]
 
 
 class SampleMetrics:
-    """Metrics that look at samples, and the states of them that this process has gathered.
+    """Metrics of samples, and the state of each over the samples of this process.
 
     Args:
-        metrics: Name -> metric. One with ``paired = True`` compares each sample with what it should
-            be.
-        processes: Who shares the work.
+        metrics: Name -> metric, ours or torchmetrics'.
+        processes: The processes that share the work.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric], processes: Processes) -> None:
-        self.metrics = dict(metrics)
+    def __init__(
+        self, metrics: "Mapping[str, Metric | torchmetrics.Metric]", processes: Processes
+    ) -> None:
+        self.metrics: dict[str, Metric] = {
+            # of all metrics only torchmetrics' are modules
+            name: TorchmetricsMetric(metric, name=name, sees_reference=processes.is_first)
+            if isinstance(metric, nn.Module)
+            else metric
+            for name, metric in metrics.items()
+        }
         self.processes = processes
         self._accumulators: dict[str, Accumulator] = {}
         self._count = 0
@@ -36,8 +47,8 @@ class SampleMetrics:
         """Refuse what cannot be measured, before sampling.
 
         Args:
-            task: What is asked of the model, or None.
-            seeds: The evaluation's.
+            task: The evaluation's task, or None.
+            seeds: The evaluation's seeds.
 
         Raises:
             UsageError: A metric's weights are missing, it needs more samples, or it compares with
@@ -48,15 +59,14 @@ class SampleMetrics:
             least = metric.minimum_samples
             if len(seeds) < least:
                 raise UsageError(
-                    f"{name} needs at least {least} samples, but {len(seeds)} are asked for.",
+                    f"{name} needs at least {least} samples, but there are {len(seeds)} seeds.",
                     key="num_samples",
                     remedy=f"Set num_samples={least} or more, or take another metric.",
                 )
             if metric.paired and (task is None or task.targets(seeds[:1]) is None):
-                asked = "no task" if task is None else type(task).__name__
+                which = "no task" if task is None else type(task).__name__
                 raise UsageError(
-                    f"{name} compares each sample with the picture it should be, which {asked} "
-                    f"does not have.",
+                    f"{name} compares each sample with a target, and {which} has none.",
                     key=f"metric.{name}",
                     remedy="Take a task with targets (a restoration task), or another metric.",
                 )
@@ -91,16 +101,12 @@ class SampleMetrics:
         self._accumulators = {name: m.accumulator() for name, m in self.metrics.items()}
 
     def update(self, batch: Batch) -> None:
-        """Show every metric a batch of samples, and paired ones the targets as well."""
+        """Add a batch of samples to every metric, with the targets to paired ones."""
         self._count += len(batch.seeds)
         with torch.inference_mode():
-            images = _levels(batch.x)
-            targets = None if batch.targets is None else _levels(batch.targets)
+            images = [_levels(x) for x in (batch.x, batch.targets) if x is not None]
             for name, accumulator in self._accumulators.items():
-                if targets is not None and self.metrics[name].paired:
-                    cast(PairedAccumulator, accumulator).update(images, targets)
-                else:
-                    accumulator.update(images)
+                accumulator.update(*images if self.metrics[name].paired else images[:1])
 
     def records(self) -> dict[str, tuple[MetricRecord, ...]]:
         """The numbers of every metric on the first process, () each elsewhere.
@@ -110,21 +116,18 @@ class SampleMetrics:
         Raises:
             UsageError: No process had any sample.
         """
-        gathered = self.processes.gather(self._states())
+        # a process without a batch has nothing to send
+        own = {
+            name: {key: tensor.cpu() for key, tensor in accumulator.state().items()}
+            for name, accumulator in self._accumulators.items()
+            if self._count
+        }
+        gathered = self.processes.gather(own)
         if gathered is None:
             return dict.fromkeys(self.metrics, ())
         return {
             name: _merged(metric, [state[name] for state in gathered if name in state]).compute()
             for name, metric in self.metrics.items()
-        }
-
-    def _states(self) -> dict[str, dict[str, Tensor]]:
-        """States to send; nothing from a process that had no batch."""
-        if self._count == 0:
-            return {}
-        return {
-            name: {key: tensor.cpu() for key, tensor in accumulator.state().items()}
-            for name, accumulator in self._accumulators.items()
         }
 
 
@@ -136,10 +139,10 @@ def _levels(x: Tensor) -> Tensor:
 def _merged(metric: Metric, states: Sequence[dict[str, Tensor]]) -> Accumulator:
     """One accumulator from the states of all processes, in the order of their ranks."""
     if not states:
-        raise UsageError("no sample was generated.", key="seeds", remedy="Name some seeds.")
-    merged, *others = [metric.accumulator() for _ in states]
-    for accumulator, state in zip([merged, *others], states, strict=True):
+        raise UsageError("no sample was generated.", key="seeds", remedy="Give some seeds.")
+    accumulators = [metric.accumulator() for _ in states]
+    for accumulator, state in zip(accumulators, states, strict=True):
         accumulator.load(state)
-    for other in others:
-        merged.merge(other)
-    return merged
+    for other in accumulators[1:]:
+        accumulators[0].merge(other)
+    return accumulators[0]

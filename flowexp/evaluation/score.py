@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from flowexp.data import ImageArrays
 from flowexp.diagnostics import ModelMetric, Setting
@@ -20,6 +19,9 @@ from flowexp.locks import locked
 from flowexp.metrics.base import Metric
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.pipeline import Batch, Pipeline, Processes, in_turn, seeds_text
+
+if TYPE_CHECKING:
+    import torchmetrics
 
 __all__ = ["ScoreResult", "append_results", "score"]
 
@@ -44,7 +46,7 @@ class ScoreResult:
     images_per_second: float
 
     def rows(self) -> list[tuple[str, str]]:
-        """Every number under its full protocol name, with its floor and what belongs beside it."""
+        """Every number under its full protocol name, with its floor and other numbers beside it."""
         rows = []
         for record in self.records:
             beside = dict(record.extra)
@@ -74,7 +76,7 @@ class ScoreResult:
 def score(
     pipeline: Pipeline,
     *,
-    metrics: Mapping[str, Metric | ModelMetric],
+    metrics: "Mapping[str, Metric | ModelMetric | torchmetrics.Metric]",
     seeds: Sequence[int],
     reference: ImageArrays,
     heldout: ImageArrays | None = None,
@@ -87,10 +89,11 @@ def score(
 
     Args:
         pipeline: What is evaluated; its batch size is also that of the extractors.
-        metrics: Name -> metric, of samples or of the model; checked and prepared here.
+        metrics: Name -> metric, of samples (ours or torchmetrics') or of the model; checked and
+            prepared here.
         seeds: One per sample.
         reference: Real samples to compare with.
-        heldout: Real samples whose own score is put beside every number as its floor.
+        heldout: Real samples whose own score is shown beside every number as its floor.
         cache_dir: Folder of cached reference statistics.
         facts: Fields of the protocol that the caller knows: ``precision``, ``ema``, ``sampler``.
         processes: The processes that share the work.
@@ -136,25 +139,11 @@ def score(
     nfe = torch.cat(own if gathered is None else in_turn(gathered))
     setting = replace(setting, nfe=setting.nfe if gathered is None else nfe)
     found |= {n: m.measure(pipeline.model, setting=setting) for n, m in of_model.items()}
-    records = [record for name in metrics for record in found[name]]
+    count, mean = len(nfe), float(nfe.sum()) / max(1, len(nfe))
     device = torch.device(pipeline.device).type
-    run = {"seeds": seeds_text(seeds), "device": device, **(facts or {})}
-    return _result(records, nfe=nfe, seconds=seconds, run=run)
-
-
-def _result(
-    records: Sequence[MetricRecord], *, nfe: Tensor, seconds: float, run: Mapping[str, Any]
-) -> ScoreResult:
-    """The records, completed with the facts of the evaluation, and what it cost."""
-    mean = float(nfe.sum()) / max(1, len(nfe))
-    completed = tuple(_completed(record, {"nfe": mean, **run}) for record in records)
-    return ScoreResult(completed, len(nfe), mean, seconds, len(nfe) / seconds)
-
-
-def _completed(record: MetricRecord, run: Mapping[str, Any]) -> MetricRecord:
-    """The record with the evaluation's facts, where the metric has not its own."""
-    stated = {name for name in run if getattr(record.protocol, name, None) is not None}
-    return record.with_run(**{name: v for name, v in run.items() if name not in stated})
+    run = {"nfe": mean, "seeds": seeds_text(seeds), "device": device, **(facts or {})}
+    records = tuple(record.with_run(**run) for name in metrics for record in found[name])
+    return ScoreResult(records, count, mean, seconds, count / seconds)
 
 
 def append_results(path: Path, result: ScoreResult, **facts: Any) -> Path:  # noqa: ANN401

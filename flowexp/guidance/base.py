@@ -1,4 +1,4 @@
-"""What guidance answers: how a model becomes another model with the same face."""
+"""The protocol of guidance: a model wrapped into a model with the same interface."""
 
 from abc import ABC, abstractmethod
 
@@ -10,8 +10,7 @@ __all__ = ["Guidance", "guided"]
 class Guidance(ABC):
     """A rule that wraps a model into a guided model.
 
-    The wrapped model states what one call costs in ``evaluations_per_call``, from which samplers
-    count their evaluations.
+    Samplers count evaluations by the wrapped model's ``evaluations_per_call``.
     """
 
     @abstractmethod
@@ -20,10 +19,5 @@ class Guidance(ABC):
 
 
 def guided(model: Model, *, guidance: Guidance) -> Model:
-    """A guided model, to be named as a ``_target_`` where a part needs a model, as a teacher.
-
-    Args:
-        model: What is guided.
-        guidance: How.
-    """
+    """The guided model, as a ``_target_`` where a part needs a model, such as a teacher."""
     return guidance.wrap(model)

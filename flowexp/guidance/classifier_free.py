@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import partial
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from flowexp.guidance.base import Guidance
 from flowexp.models import Evaluation, Model
 from flowexp.networks.base import without_condition
-from flowexp.paths import Coefficients, Prediction
+from flowexp.paths import Prediction
 
 __all__ = ["ClassifierFree"]
 
@@ -21,14 +20,14 @@ _DROPPED = ("labels", "tokens")
 class ClassifierFree(Guidance):
     """``v = v_u + scale (v_c - v_u)`` with the conditional and unconditional velocities.
 
-    Data and noise are combined likewise, since all of them are affine in the network's output with
-    the same coefficients. Both are evaluated as one doubled batch, which costs two evaluations per
-    sample. scale = 1 is the conditional model, at the cost of one; 0 is the unconditional one; in
-    between the two are interpolated (InstaFlow's code has the conditional model up to 1).
+    Data and noise are combined likewise, since all are affine in the network's output with the same
+    coefficients. Both are evaluated as one doubled batch, at two evaluations per sample. scale = 1
+    is the conditional model, at one evaluation; 0 is the unconditional one; in between the two are
+    interpolated (InstaFlow's code uses the conditional model up to 1).
 
     Args:
         scale: 1 = conditional, above 1 = guided.
-        channels: How many of the first output channels are guided; the others stay conditional.
+        channels: Number of leading output channels that are guided; the others stay conditional.
             None = all. DiT, SiT and FlowTurbo guide the first 3 of their 4 latent channels.
 
     Raises:
@@ -76,12 +75,11 @@ class _ClassifierFreeModel(Model):
         both = self.model.predict(torch.cat([x_t, x_t]), times, **_doubled(conditions))
         if t.ndim == 0:
             return self._guided(x_t, both)
-        half = _first_half(both.coefficients)
+        half = both.coefficients.map(lambda c: c.chunk(2)[0])
         output = self._combined(both.output)
         return Prediction(self.path, x_t, output, both.conversion.at(half))
 
     def at(self, times: Tensor) -> list[Evaluation]:
-        """The guided model at each time."""
         if times.ndim > 1:
             return super().at(times)
         return [partial(self._evaluate, evaluate) for evaluate in self.model.at(times)]
@@ -103,12 +101,10 @@ class _ClassifierFreeModel(Model):
         return torch.cat([guided[:, : self.channels], conditional[:, self.channels :]], dim=1)
 
     def alongside(self, other: Model) -> Model:
-        """The other model under the same guidance."""
         inner = self.model.alongside(other)
         return _ClassifierFreeModel(inner, scale=self.scale, channels=self.channels)
 
     def nearest_time(self, t: Tensor) -> Tensor:
-        """The times the guided model knows."""
         return self.model.nearest_time(t)
 
 
@@ -120,15 +116,11 @@ def _doubled(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None
     """
     if all(conditions.get(name) is None for name in _DROPPED):
         raise ValueError(
-            "classifier-free guidance needs labels or tokens, but the model is asked without them; "
-            "use guidance=none for an unconditional model"
+            "classifier-free guidance needs labels or tokens, but the model is called "
+            "without them; use guidance=none for an unconditional model"
         )
     doubled: dict[str, Tensor | None] = {}
     for name, c in conditions.items():
         second = without_condition(c) if c is not None and name in _DROPPED else c
         doubled[name] = None if c is None or second is None else torch.cat([c, second])
     return doubled
-
-
-def _first_half(c: Coefficients) -> Coefficients:
-    return Coefficients(*(getattr(c, field.name).chunk(2)[0] for field in fields(c)))

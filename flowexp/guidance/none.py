@@ -10,5 +10,4 @@ class NoGuidance(Guidance):
     """The model as it is."""
 
     def wrap(self, model: Model) -> Model:
-        """The same model."""
         return model

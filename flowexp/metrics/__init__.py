@@ -1,20 +1,18 @@
-"""Metrics as named protocols: what was measured, on which features, against which reference."""
+"""Metrics as named protocols: what was measured, on which features, against which reference.
 
-from flowexp.metrics.base import Accumulator, Extractor, Metric, PairedAccumulator, SampleSet
-from flowexp.metrics.class_score import InceptionScoreMetric
-from flowexp.metrics.distribution import (
-    FrechetAccumulator,
-    FrechetDistance,
-    first_available,
-    moments_of,
-)
+Classes are metrics; functions of the same file, and the files ``frechet``, ``moments``,
+``distances``, ``image_quality`` and ``resize``, are the mathematics.
+"""
+
+from flowexp.metrics.base import Accumulator, Extractor, Metric, SampleSet
 from flowexp.metrics.efficientnet import EfficientNetLite0
-from flowexp.metrics.feature_metric import FeatureAccumulator, FeatureMetric
+from flowexp.metrics.feature_metric import FeatureMetric
 from flowexp.metrics.frechet import (
     FrechetReference,
     frechet_distance,
     frechet_distance_from_moments,
 )
+from flowexp.metrics.frechet_metric import FrechetDistance, first_available
 from flowexp.metrics.image_quality import (
     psnr,
     psnr_pooled,
@@ -22,16 +20,11 @@ from flowexp.metrics.image_quality import (
     ssim_reflected,
     ssim_uniform,
 )
-from flowexp.metrics.inception import (
-    InceptionLogits,
-    InceptionSpatial,
-    InceptionV3,
-    inception_candidates,
-)
-from flowexp.metrics.inception_score import InceptionScore, inception_score_of_logits, shuffle_order
-from flowexp.metrics.kernel_metrics import GaussianMMD, KernelDistanceMetric
-from flowexp.metrics.kid import (
+from flowexp.metrics.inception import InceptionLogits, InceptionSpatial, InceptionV3
+from flowexp.metrics.inception_score import InceptionScore, inception_score, shuffle_order
+from flowexp.metrics.kernel_distance import (
     GaussianKernel,
+    GaussianMMD,
     KernelDistance,
     PolynomialKernel,
     kernel_distance,
@@ -42,18 +35,9 @@ from flowexp.metrics.kid import (
 from flowexp.metrics.lpips import LPIPS
 from flowexp.metrics.moments import Moments
 from flowexp.metrics.nearest_neighbours import NearestNeighbours, Neighbours
-from flowexp.metrics.neighbourhoods import PrecisionRecallMetric
-from flowexp.metrics.paired import (
-    PSNR,
-    SSIM,
-    PairedMetric,
-    PairedValues,
-    PerceptualSimilarity,
-    ReflectedSSIM,
-)
-from flowexp.metrics.perceptual import EfficientNetPerceptual, PerceptualDistance
+from flowexp.metrics.paired import PSNR, SSIM, PairedMetric, PerceptualSimilarity, ReflectedSSIM
+from flowexp.metrics.perceptual import EfficientNetPerceptual, FeatureDistance
 from flowexp.metrics.precision_recall import (
-    DensityCoverage,
     PrecisionRecall,
     density_coverage,
     improved_precision_recall,
@@ -61,6 +45,7 @@ from flowexp.metrics.precision_recall import (
 from flowexp.metrics.protocol import MetricRecord, Protocol, count_label, metric_key
 from flowexp.metrics.raw_values import RawValues
 from flowexp.metrics.reference_statistics import ReferenceStatistics
+from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.metrics.vgg16 import VGG16
 from flowexp.metrics.vision_transformers import CLIPImage, DINOv2
 
@@ -68,24 +53,20 @@ __all__ = [
     "Accumulator",
     "CLIPImage",
     "DINOv2",
-    "DensityCoverage",
     "EfficientNetLite0",
     "EfficientNetPerceptual",
     "Extractor",
-    "FeatureAccumulator",
+    "FeatureDistance",
     "FeatureMetric",
-    "FrechetAccumulator",
     "FrechetDistance",
     "FrechetReference",
     "GaussianKernel",
     "GaussianMMD",
     "InceptionLogits",
     "InceptionScore",
-    "InceptionScoreMetric",
     "InceptionSpatial",
     "InceptionV3",
     "KernelDistance",
-    "KernelDistanceMetric",
     "LPIPS",
     "Metric",
     "MetricRecord",
@@ -93,20 +74,17 @@ __all__ = [
     "NearestNeighbours",
     "Neighbours",
     "PSNR",
-    "PairedAccumulator",
     "PairedMetric",
-    "PairedValues",
-    "PerceptualDistance",
     "PerceptualSimilarity",
     "PolynomialKernel",
     "PrecisionRecall",
-    "PrecisionRecallMetric",
     "Protocol",
     "RawValues",
     "ReferenceStatistics",
     "ReflectedSSIM",
     "SSIM",
     "SampleSet",
+    "TorchmetricsMetric",
     "VGG16",
     "count_label",
     "density_coverage",
@@ -114,13 +92,11 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_from_moments",
     "improved_precision_recall",
-    "inception_candidates",
-    "inception_score_of_logits",
+    "inception_score",
     "kernel_distance",
     "metric_key",
     "mmd2_biased",
     "mmd2_unbiased",
-    "moments_of",
     "psnr",
     "psnr_pooled",
     "shuffle_order",

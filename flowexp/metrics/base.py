@@ -1,4 +1,4 @@
-"""The faces the evaluation loop and the metrics see of each other.
+"""The protocols between the evaluation loop and the metrics.
 
 A metric is prepared once (reference statistics), hands out one accumulator per set of generated
 samples, and the accumulator returns records that carry their whole protocol.
@@ -15,15 +15,11 @@ from flowexp.metrics.protocol import MetricRecord
 
 
 class SampleSet(Protocol):
-    """What a metric needs of a data set.
-
-    ``images`` is (N, C, H, W) uint8 in 0..255, or (N, D) float32 points that are not quantised.
-    ``fingerprint`` identifies the bytes, ``name`` the data set, ``notice`` is a caveat about it.
-    """
+    """What a metric needs of a data set."""
 
     @property
     def images(self) -> npt.NDArray[Any]:
-        """Samples, (N, C, H, W) uint8 or (N, D) float32, possibly memory-mapped."""
+        """Samples, (N, C, H, W) uint8 or (N, D) float32 points, possibly memory-mapped."""
 
     @property
     def fingerprint(self) -> str:
@@ -67,23 +63,37 @@ class Extractor(Protocol):
         """What the samples are expected to be quantised to."""
 
     def check(self) -> None:
-        """Raise ``UsageError`` when the weights cannot be found; reads no sample."""
+        """Raise ``UsageError`` when the weights are missing or wrong; reads no sample."""
 
     def load(self, *, device: torch.device | str = "cpu") -> Self:
-        """Load the weights and move them to ``device``; returns itself."""
+        """Load the weights (once) and move them to ``device``; returns itself."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of a batch: (B, C, H, W) uint8 (or (B, D) float32) -> (B, d) float32."""
+        """Features of a batch on the extractor's device.
+
+        Args:
+            images: (B, C, H, W) uint8, or (B, D) float32 points.
+
+        Returns:
+            (B, d) float32.
+
+        Raises:
+            ValueError: If the extractor has no features of such samples.
+        """
 
 
 class Accumulator(Protocol):
     """The running state of one metric over one set of generated samples."""
 
-    def update(self, images: Tensor) -> None:
-        """Add a batch, (B, C, H, W) uint8 or (B, D) float32."""
+    def update(self, *images: Tensor) -> None:
+        """Add a batch of samples, (B, C, H, W) uint8 or (B, D) float32.
+
+        Args:
+            images: The samples; those of a paired metric are followed by their targets.
+        """
 
     def merge(self, other: Self) -> None:
-        """Add what another rank has seen."""
+        """Add what the next rank has seen; to be called in the order of the ranks."""
 
     def state(self) -> dict[str, Tensor]:
         """The state as plain tensors, to be sent between ranks or stored."""
@@ -92,46 +102,26 @@ class Accumulator(Protocol):
         """Replace the state by one that ``state`` returned."""
 
     def compute(self) -> tuple[MetricRecord, ...]:
-        """The values so far, each with its protocol; run fields are left to the caller."""
+        """The values so far, each with its protocol; run fields are left to the caller.
 
-
-class PairedAccumulator(Protocol):
-    """The running state of a metric that compares each sample with a target of its own."""
-
-    def update(self, images: Tensor, targets: Tensor) -> None:
-        """Add a batch of samples and their targets, both (B, C, H, W) uint8."""
-
-    def merge(self, other: Self) -> None:
-        """Add what another rank has seen."""
-
-    def state(self) -> dict[str, Tensor]:
-        """The state as plain tensors, to be sent between ranks or stored."""
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Replace the state by one that ``state`` returned."""
-
-    def compute(self) -> tuple[MetricRecord, ...]:
-        """The values so far, each with its protocol; run fields are left to the caller."""
+        Raises:
+            UsageError: With too few samples.
+        """
 
 
 @runtime_checkable
 class Metric(Protocol):
     """A named protocol that turns samples into numbers.
 
-    A metric whose attribute ``paired`` is True hands out a :class:`PairedAccumulator` instead.
+    Attributes:
+        name: Stem of the metric's key, for example ``fd_efflite0``.
+        paired: Whether each sample is compared with a target of its own.
+        minimum_samples: Fewest samples, generated or real, that have a value.
     """
 
-    @property
-    def paired(self) -> bool:
-        """Whether each sample is compared with a target of its own."""
-
-    @property
-    def minimum_samples(self) -> int:
-        """Fewest samples that have a value."""
-
-    @property
-    def name(self) -> str:
-        """Stem of the metric's key, for example ``fd_efflite0``."""
+    name: str
+    paired: bool
+    minimum_samples: int
 
     def check(self) -> None:
         """Raise ``UsageError`` when something needed is missing; to be called before sampling."""
@@ -144,10 +134,31 @@ class Metric(Protocol):
         device: torch.device | str = "cpu",
         batch_size: int = 256,
     ) -> None:
-        """Compute or load the reference statistics."""
+        """Compute the reference statistics, or read them from the cache.
+
+        Args:
+            reference: The real samples; the targets' data set for a paired metric.
+            cache_dir: Folder of cached statistics; None = no cache.
+            device: Where the metric runs.
+            batch_size: Samples at a time, >= 1.
+
+        Raises:
+            UsageError: Weights are missing, a file is of another protocol, or the reference has too
+                few samples.
+        """
 
     def floor(self, heldout: SampleSet) -> float:
-        """The metric's value for real held-out data, shown beside every number."""
+        """The first number of real held-out samples; nan, with a line in the log, if they are few.
+
+        Afterwards every record carries its own as ``extra["floor"]`` and ``extra["floor_count"]``.
+
+        Args:
+            heldout: Real samples that are not in the reference.
+        """
 
     def accumulator(self) -> Accumulator:
-        """A fresh accumulator against the prepared reference."""
+        """A fresh accumulator against the prepared reference.
+
+        Raises:
+            RuntimeError: Before ``prepare``.
+        """

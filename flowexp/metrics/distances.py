@@ -1,8 +1,8 @@
 """Euclidean distances between many feature vectors, by matrix products in float64.
 
 The product form |a|^2 + |b|^2 - 2 a.b cancels for near neighbours, in float64 to about 1e-7 of the
-vectors' length. What is below 1e-6 of it counts as 0: float32 features of the same image differ by
-that much, and rounding must not decide whether a sample is a copy.
+vectors' length. A distance below 1e-6 of it counts as 0: float32 features of the same image differ
+by that much, and rounding must not decide whether a sample is a copy.
 """
 
 from collections.abc import Iterator

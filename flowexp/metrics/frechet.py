@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FrechetReference:
-    """One side of the distance with its root taken once.
+    """One side of the distance, with the root of its covariance.
 
     Args:
         mean: m, (d,) float64.
@@ -163,7 +163,7 @@ def _mean_and_factor(features: Tensor) -> tuple[Tensor, Tensor]:
     mean = x.mean(0)
     factor = (x - mean) / (len(x) - 1) ** 0.5
     if len(x) > x.shape[1]:
-        # only singular values are asked of the factor, and those survive Q being left out
+        # only the factor's singular values are used, which do not depend on Q
         with one_thread():
             factor = torch.linalg.qr(factor, mode="r").R
     return mean, factor

@@ -23,27 +23,10 @@ from flowexp.metrics.protocol import (
     INCEPTION_RESIZE,
     INCEPTION_SHA256_PREFIX,
     INCEPTION_SPATIAL,
-    UINT8,
 )
-from flowexp.metrics.weight_files import candidates, found_file
 
-_FILE = "weights-inception-2015-12-05-6726825d.pth"
-_KEY = "metric.fid.extractor.weights"
 _SPATIAL_CHANNELS = 7
 _LOG = logging.getLogger(__name__)
-
-
-def inception_candidates(weights: Path | str | None = None) -> list[Path]:
-    """Where the Inception weights are looked for, in order.
-
-    Args:
-        weights: The file itself, or a directory that holds it; when given, nothing else is tried.
-
-    Returns:
-        ``weights``, else ``$FLOWEXP_WEIGHTS/<file>``, ``$TORCH_HOME/hub/checkpoints/<file>`` and
-        ``~/.cache/torch/hub/checkpoints/<file>``.
-    """
-    return candidates(_FILE, given=weights)
 
 
 class InceptionV3(PretrainedExtractor):
@@ -57,50 +40,33 @@ class InceptionV3(PretrainedExtractor):
     name = INCEPTION_NAME
     dim = 2048
     resize = INCEPTION_RESIZE
-    quantization = UINT8
+    file_name = "weights-inception-2015-12-05-6726825d.pth"
+    key = "metric.fid.extractor.weights"
+    remedy = (
+        "Get the file from torch-fidelity's release v0.2.0 and put it there or name it with this "
+        "key; metric=fd_efflite0 works without it."
+    )
     cpu_chunk = 16
     layer = "2048"
 
-    def __init__(self, *, weights: Path | str | None = None) -> None:
-        super().__init__()
-        self.weights = weights
-        self._sha256: str | None = None
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights file found."""
-        if self._sha256 is None:
-            self.check()
-        return self._sha256 or ""
-
     def features(self, images: Tensor) -> Tensor:
-        """Features of a few images."""
         features: Tensor = self.network(as_rgb(images.to(self.device)))[0]
         return features
 
     def network_with(self, file: Path) -> nn.Module:
-        """The network with these weights."""
         return _network_with(file, layer=self.layer)
 
     def checked_file(self) -> Path:
         """The weights file, after a check of its hash."""
-        file = found_file(
-            _FILE,
-            given=self.weights,
-            what="Inception",
-            key=_KEY,
-            remedy="Get the file from torch-fidelity's release v0.2.0 and put it there or name "
-            "it with this key; metric=fd_efflite0 works without it.",
-        )
+        file = super().checked_file()
         sha256 = file_sha256(file)
         if not sha256.startswith(INCEPTION_SHA256_PREFIX):
             raise UsageError(
                 f"{file} is not the official Inception file (sha256 starts with {sha256[:8]}, "
                 f"expected {INCEPTION_SHA256_PREFIX}).",
-                key=_KEY,
+                key=self.key,
                 remedy="A distance on other weights is not FID: replace the file.",
             )
-        self._sha256 = sha256
         return file
 
 
@@ -134,7 +100,6 @@ class InceptionSpatial(InceptionV3):
     layer = "768"
 
     def features(self, images: Tensor) -> Tensor:
-        """Features of a few images."""
         network: Any = self.network
         seen: list[Tensor] = []
         hook = network.Mixed_6d.branch1x1.register_forward_hook(lambda *call: seen.append(call[2]))

@@ -1,24 +1,18 @@
-"""The Inception score exp(E_x KL(p(y | x) || p(y))) of class logits.
+"""The Inception score exp(E_x KL(p(y | x) || p(y))) of class logits, and the metric by it.
 
-It depends strongly on the number of splits; the name must say it.
+It depends strongly on the number of splits, which is therefore part of its title.
 
 Source: Salimans et al. 2016, arXiv 1606.03498. Chunks, order and spread follow torch-fidelity:
 chunk i is [i n // splits, (i + 1) n // splits), std with ddof 0.
 """
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class InceptionScore:
-    """Mean and standard deviation (ddof 0) over the splits, and the values themselves."""
-
-    mean: float
-    std: float
-    per_split: Tensor
+from flowexp.metrics.base import Extractor
+from flowexp.metrics.feature_metric import FeatureMetric
+from flowexp.metrics.sample_metric import NamedValue
 
 
 def shuffle_order(n: int, *, seed: int = 2020) -> Tensor:
@@ -28,16 +22,12 @@ def shuffle_order(n: int, *, seed: int = 2020) -> Tensor:
         n: Number of samples.
         seed: Seed of numpy's legacy generator.
     """
-    import numpy as np
-
-    # the published protocol is this very generator
+    # the published protocol uses this generator
     return torch.from_numpy(np.random.RandomState(seed).permutation(n))
 
 
-def inception_score_of_logits(
-    logits: Tensor, *, splits: int = 10, order: Tensor | None = None
-) -> InceptionScore:
-    """Inception score of class logits.
+def inception_score(logits: Tensor, *, splits: int = 10, order: Tensor | None = None) -> Tensor:
+    """Inception score of each split of class logits, (splits,) float64.
 
     Args:
         logits: (n, classes); Inception's 1008 unbiased logits for the published score.
@@ -58,9 +48,45 @@ def inception_score_of_logits(
         # log p(y) from logs: a class no sample reaches must not become log 0
         log_marginal = chunk.logsumexp(0) - torch.tensor(len(chunk), dtype=torch.float64).log()
         values.append((chunk.exp() * (chunk - log_marginal)).sum(1).mean().exp())
-    per_split = torch.stack(values)
-    return InceptionScore(
-        mean=float(per_split.mean()),
-        std=float(per_split.std(correction=0)),
-        per_split=per_split,
-    )
+    return torch.stack(values)
+
+
+class InceptionScore(FeatureMetric):
+    """exp(E KL(p(y | x) || p(y))) over splits; needs no reference set.
+
+    Every record carries the spread over the splits (ddof 0) as ``extra["std"]``. The number depends
+    on the splits, which are therefore part of its title.
+
+    Args:
+        extractor: Gives class logits; Inception's without bias for the published score.
+        name: Stem of the metric's key; ``inception_score`` only on Inception's logits.
+        splits: Number of chunks, >= 1.
+        seed: Seed of the permutation applied first; None keeps the order of the samples.
+
+    Raises:
+        ValueError: If ``splits`` is impossible.
+
+    Source: Salimans et al. 2016, arXiv 1606.03498; defaults as in torch-fidelity.
+    """
+
+    needs_reference = False
+
+    def __init__(
+        self, extractor: Extractor, *, name: str, splits: int = 10, seed: int | None = 2020
+    ) -> None:
+        super().__init__(extractor, name=name)
+        if splits < 1:
+            raise ValueError(f"splits must be at least 1, got {splits}")
+        self.splits = self.minimum_samples = splits
+        self.seed = seed
+        order = "in order" if seed is None else f"shuffled by seed {seed}"
+        self.settings = f"{splits} splits, {order}"
+
+    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+        order = None
+        if self.seed is not None:
+            order = shuffle_order(len(rows), seed=self.seed).to(rows.device)
+        scores = inception_score(rows, splits=self.splits, order=order)
+        metric, extra = f"IS ({self.splits} splits)", {"std": float(scores.std(correction=0))}
+        value = float(scores.mean())
+        return (NamedValue(name=self.name, metric=metric, value=value, extra=extra),)

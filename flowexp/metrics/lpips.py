@@ -9,6 +9,9 @@ learned weights come with torchmetrics.
 Source: Zhang et al. 2018, arXiv 1801.03924, eq. 1 (version 0.1 of the authors' linear weights). The
 authors' code divides by |f| + 1e-10, whose gradient is not finite where all channels are dead; we
 follow torchmetrics and divide by sqrt(|f|^2 + 1e-8).
+
+The values are those of torchmetrics, which is not used because its LPIPS downloads its backbone,
+takes no local file, and has neither average pooling nor a resize.
 """
 
 from collections.abc import Callable
@@ -21,7 +24,8 @@ from torch import Tensor, nn
 
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
-from flowexp.metrics.perceptual import PerceptualDistance, unit_vectors
+from flowexp.metrics.perceptual import FeatureDistance, unit_vectors
+from flowexp.metrics.pretrained import IMAGENET_DEVIATION, IMAGENET_MEAN
 from flowexp.metrics.weight_files import fill, found_file, read_state
 
 _PREFIX = "features."
@@ -47,7 +51,7 @@ _BACKBONES = {
 }
 
 
-class LPIPS(PerceptualDistance):
+class LPIPS(FeatureDistance):
     """Learned perceptual distance, as metric and as loss.
 
     Rectified flow++'s loss is ``net="vgg", replace_pooling=True, resize=224``: images enlarged to
@@ -62,7 +66,7 @@ class LPIPS(PerceptualDistance):
             torchmetrics'.
         net: Backbone, ``vgg`` or ``alex``.
         replace_pooling: Whether average pooling takes the place of max pooling.
-        resize: Side that images are brought to first; None leaves them alone.
+        resize: Side that images are brought to first; None keeps their size.
 
     Raises:
         ValueError: If ``net`` or ``resize`` is impossible.
@@ -93,19 +97,14 @@ class LPIPS(PerceptualDistance):
 
     @property
     def features_name(self) -> str:
-        """Backbone, pooling, and the hash of files that are not the published ones."""
-        pooling = ", average pooling" if self.replace_pooling else ""
-        return f"{self._backbone.name}{pooling}{self._foreign}"
-
-    @property
-    def _foreign(self) -> str:
-        """What to say of files that are not the published ones, as far as they are there."""
-        own = "" if self.heads is None else ", other heads"
+        """Backbone, pooling, and which files are not the published ones, as far as they exist."""
+        name = self._backbone.name + (", average pooling" if self.replace_pooling else "")
         try:
-            published = file_sha256(self._found_weights()).startswith(self._backbone.sha256_prefix)
+            sha256 = file_sha256(self._found_weights())
+            name += "" if sha256.startswith(self._backbone.sha256_prefix) else ", other weights"
         except UsageError:
-            return own
-        return own if published else f", other weights{own}"
+            pass  # without the file there is nothing to say of it
+        return name if self.heads is None else f"{name}, other heads"
 
     @property
     def weights_sha256(self) -> str:
@@ -114,12 +113,10 @@ class LPIPS(PerceptualDistance):
         return f"{file_sha256(found)}+{file_sha256(self._heads_file())}"
 
     def check(self) -> None:
-        """Raise ``UsageError`` when a weights file is missing."""
         self._found_weights()
         self._heads_file()
 
     def build(self) -> nn.Module:
-        """The backbone's layers and the learned weights."""
         file, heads = self._found_weights(), self._heads_file()
         layers = _layers(self._backbone)
         stored = read_state(file, key="weights")
@@ -136,7 +133,6 @@ class LPIPS(PerceptualDistance):
         return _Compared(slices, _head_weights(heads, count=len(slices)))
 
     def compare(self, network: nn.Module, a: Tensor, b: Tensor) -> Tensor:
-        """Sum over the layers."""
         distance: Tensor = network(a, b)
         return distance
 
@@ -171,7 +167,7 @@ class _Compared(nn.Module):
         self.slices = nn.ModuleList(slices)
         for i, head in enumerate(heads):
             self.register_buffer(f"head{i}", head)
-        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_DEVIATION)
         self.register_buffer("shift", (2 * mean - 1)[:, None, None])
         self.register_buffer("scale", (2 * deviation)[:, None, None])
         self.eval().requires_grad_(False)

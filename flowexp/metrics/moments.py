@@ -107,7 +107,7 @@ class Moments:
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
-        """The accumulator whose ``state`` this is."""
+        """The inverse of ``state``."""
         moments = cls()
         moments.count = int(state["count"])
         if moments.count:

@@ -1,20 +1,19 @@
-"""How near samples come to single training images: a look for memorisation.
+"""Distance of samples to their nearest training images, which shows memorisation.
 
-The distance of each sample to its nearest reference image means something only beside the same
-distance of real images that were not in the reference. A model that generalises is about as far
-away as they are; one that copies is nearer.
+It is compared with the same distance of real images that are not in the reference: samples of a
+model that generalises are about as far away as those, copies are nearer.
 """
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from flowexp.metrics.base import Extractor, SampleSet
 from flowexp.metrics.distances import nearest
-from flowexp.metrics.feature_metric import FeatureMetric, Measured
+from flowexp.metrics.feature_metric import FeatureMetric
+from flowexp.metrics.sample_metric import NamedValue
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class Neighbours:
 class NearestNeighbours(FeatureMetric):
     """Mean distance to the nearest reference image, over that of held-out images.
 
-    1 = as far as unseen real images, 0 = copies. Without a held-out set the value is nan. Beside it
-    stand ``extra["distance"]`` and ``extra["heldout_distance"]`` (the two means) and
-    ``extra["share_below"]``, the share of samples nearer than the ``percentile``-th percentile of
-    the held-out distances, which is ``percentile`` / 100 for a perfect model.
+    1 = as far as unseen real images, 0 = copies; nan without a held-out set. ``extra`` has the two
+    means, ``distance`` and ``heldout_distance``, and ``share_below``, the share of samples nearer
+    than the ``percentile``-th percentile of the held-out distances, which is ``percentile`` / 100
+    for a perfect model.
 
     Args:
-        extractor: Space the distance is taken in: features, or :class:`RawValues` for pixels.
+        extractor: Features that are compared; :class:`RawValues` compares pixels.
         name: Stem of the metric's key.
         percentile: Of the held-out distances, in (0, 100).
 
@@ -55,51 +54,32 @@ class NearestNeighbours(FeatureMetric):
         ValueError: If ``percentile`` is outside its range.
     """
 
+    minimum_samples = 1
+
     def __init__(self, extractor: Extractor, *, name: str, percentile: float = 1.0) -> None:
         super().__init__(extractor, name=name)
         if not 0 < percentile < 100:
             raise ValueError(f"percentile must be in (0, 100), got {percentile}")
         self.percentile = percentile
+        self.settings = f"share below percentile {percentile:g}"
         self.found: Neighbours | None = None
         self._heldout: Tensor | None = None
 
-    @property
-    def settings(self) -> str:
-        """For example ``share below percentile 1``."""
-        return f"share below percentile {self.percentile:g}"
-
-    @property
-    def minimum_samples(self) -> int:
-        """One has a neighbour."""
-        return 1
-
-    def prepare(
-        self,
-        reference: SampleSet,
-        *,
-        cache_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        batch_size: int = 256,
-    ) -> None:
-        """As of every metric; forgets the held-out distances of another reference."""
-        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+    def set_reference(self, reference: SampleSet) -> None:
+        super().set_reference(reference)
         self._heldout = self.found = None
 
-    def rows(self, images: Tensor) -> Tensor:
+    def rows(self, *images: Tensor) -> Tensor:
         """Distance and index of each sample's nearest neighbour, (B, 2) float64."""
-        return self._neighbours(self.extractor(images).float())
+        return self._neighbours(super().rows(*images))
 
     def floor(self, heldout: SampleSet) -> float:
-        """Take the distances of held-out images as the measure; their own ratio is 1.
-
-        Args:
-            heldout: Real samples that are not in the reference.
-        """
+        """Keep the distances of held-out images, the unit of the value; their own ratio is 1."""
         _ = self.protocol
-        self._heldout = self._neighbours(self._features(heldout).to(self.device))[:, 0]
+        self._heldout = self._neighbours(self.all_features(heldout).to(self.device))[:, 0]
         return 1.0
 
-    def measure(self, rows: Tensor) -> tuple[Measured, ...]:
+    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
         """The ratio; the neighbours themselves are kept in ``found``."""
         rows = rows.cpu()
         self.found = Neighbours(rows[:, 0], rows[:, 1].nan_to_num().long())
@@ -112,7 +92,7 @@ class NearestNeighbours(FeatureMetric):
             extra["share_below"] = float((rows[:, 0] < limit).double().mean())
             ratio = distance / heldout if heldout > 0 else math.nan
         metric = "nearest-neighbour distance ratio"
-        return (Measured(name=self.name, metric=metric, value=ratio, extra=extra),)
+        return (NamedValue(name=self.name, metric=metric, value=ratio, extra=extra),)
 
     def _neighbours(self, features: Tensor) -> Tensor:
         distances, indices = nearest(features, self.reference.to(features.device))

@@ -5,51 +5,35 @@ depend on the batch.
 """
 
 import math
-from abc import ABC, abstractmethod
-from dataclasses import replace
-from pathlib import Path
+from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowexp.errors import UsageError
 from flowexp.metrics.base import SampleSet
 from flowexp.metrics.image_quality import psnr, ssim_interior, ssim_reflected
-from flowexp.metrics.perceptual import PerceptualDistance
+from flowexp.metrics.perceptual import FeatureDistance
 from flowexp.metrics.pretrained import checked_images, float32_inference
-from flowexp.metrics.protocol import PIXELS, UINT8, MetricRecord, Protocol
+from flowexp.metrics.protocol import PIXELS, UINT8
+from flowexp.metrics.sample_metric import NamedValue, RowMetric
 from flowexp.metrics.weight_files import check_with_key
 
 _LEVELS = 255.0
 
 
-class PairedMetric(ABC):
+class PairedMetric(RowMetric):
     """Mean over pairs of a value per pair.
 
     Args:
         name: Stem of the metric's key.
 
     Attributes:
-        paired: Whether samples are compared with targets of their own: yes.
-        minimum_samples: Fewest pairs that have a value.
         metric: What is computed, with its convention, as it appears in titles.
-        extractor_name: Features it is computed on.
-        resize: How images are brought to the features' size.
-        weights_sha256: SHA-256 of the features' weights, None without weights.
-        settings: The numbers inside the metric.
     """
 
     paired = True
-    minimum_samples = 1
     metric: str
-    settings: str
-    extractor_name = PIXELS
-    resize = "none"
-    weights_sha256: str | None = None
-
-    def __init__(self, *, name: str) -> None:
-        self.name = name
-        self._protocol: Protocol | None = None
 
     @abstractmethod
     def values(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -60,116 +44,38 @@ class PairedMetric(ABC):
             targets: The same shape and type, on the same device.
         """
 
-    def check(self) -> None:  # noqa: B027 -- a default, not a hole
-        """Raise ``UsageError`` when something needed is missing; most need nothing."""
+    def described(self, reference: SampleSet) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "extractor": PIXELS,
+            "weights_sha256": None,
+            "resize": "none",
+            "quantization": UINT8,
+            "n_ref": None,
+        }
 
-    def prepare(
-        self,
-        reference: SampleSet,
-        *,
-        cache_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        batch_size: int = 256,
-    ) -> None:
-        """Take the name of the data set; there are no reference statistics.
-
-        Args:
-            reference: The data the targets come from.
-            cache_dir: Not used.
-            device: Not used, values are computed where the images are.
-            batch_size: Not used.
-        """
-        self._protocol = Protocol.against(
-            reference,
-            metric=self.metric,
-            extractor=self.extractor_name,
-            weights_sha256=self.weights_sha256,
-            resize=self.resize,
-            quantization=UINT8,
-            n_ref=None,
-            settings=self.settings,
-        )
-
-    def floor(self, heldout: SampleSet) -> float:
-        """There is none: a real image is its own target. nan.
-
-        Args:
-            heldout: Not used.
-        """
-        return math.nan
-
-    @property
-    def protocol(self) -> Protocol:
-        """The metric's side of the protocol, with ``n_gen`` 0."""
-        if self._protocol is None:
-            raise RuntimeError(f"metric {self.name}: prepare() has not been called")
-        return self._protocol
-
-    def accumulator(self) -> "PairedValues":
-        """A fresh accumulator."""
-        _ = self.protocol
-        return PairedValues(self)
-
-
-class PairedValues:
-    """Values of all pairs so far.
-
-    Args:
-        metric: The prepared metric.
-    """
-
-    def __init__(self, metric: PairedMetric) -> None:
-        self._metric = metric
-        self._values: list[Tensor] = []
-
-    def update(self, images: Tensor, targets: Tensor) -> None:
-        """Add a batch of samples and their targets.
-
-        Args:
-            images: (B, 1 or 3, H, W) uint8.
-            targets: The same shape and type.
+    def rows(self, *images: Tensor) -> Tensor:
+        """The values of the pairs, (B, 1) float64.
 
         Raises:
-            ValueError: If they are not uint8 images of one shape.
+            ValueError: If samples and targets are not uint8 images of one shape.
         """
-        if checked_images(images).shape != checked_images(targets).shape:
+        samples, targets = map(checked_images, images)
+        if samples.shape != targets.shape:
             raise ValueError(
-                f"images {tuple(images.shape)} and targets {tuple(targets.shape)} must have one "
+                f"images {tuple(samples.shape)} and targets {tuple(targets.shape)} must have one "
                 "shape"
             )
-        if len(images):
-            values = self._metric.values(images, targets.to(images.device))
-            self._values.append(values.detach().to("cpu", torch.float64))
+        return self.values(samples, targets.to(samples.device)).double()[:, None]
 
-    def merge(self, other: "PairedValues") -> None:
-        """Add what another rank has seen."""
-        self._values.extend(other._values)
-
-    def state(self) -> dict[str, Tensor]:
-        """``values``, (n,) float64."""
-        return {"values": torch.cat([torch.empty(0, dtype=torch.float64), *self._values])}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Replace the values by stored ones."""
-        self._values = [state["values"].clone()]
-
-    def compute(self) -> tuple[MetricRecord, ...]:
-        """The mean so far.
-
-        Raises:
-            UsageError: Without a pair.
-        """
-        values = self.state()["values"]
-        if len(values) < self._metric.minimum_samples:
-            raise UsageError(
-                f"{self._metric.name} needs at least 1 pair, got none.",
-                key=f"metric.{self._metric.name}",
-                remedy="Generate some samples from a task that has targets.",
-            )
+    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
         # summed in ascending order, so that it does not depend on who computed which pair
-        mean = float(values.sort().values.mean())
-        protocol = replace(self._metric.protocol, n_gen=len(values))
-        return (MetricRecord(name=self._metric.name, value=mean, protocol=protocol),)
+        mean = float(rows[:, 0].sort().values.mean())
+        return (NamedValue(name=self.name, metric=self.metric, value=mean),)
+
+    def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
+        """Nothing to compute: a real image is its own target."""
+        return (NamedValue(name=self.name, metric=self.metric, value=math.nan),)
 
 
 class PSNR(PairedMetric):
@@ -183,7 +89,6 @@ class PSNR(PairedMetric):
     settings = "mean of the images' values, levels 0..255"
 
     def values(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One value per pair."""
         return psnr(images, targets, data_range=_LEVELS)
 
 
@@ -201,7 +106,6 @@ class SSIM(PairedMetric):
     settings = "sigma 1.5, 11 x 11, K 0.01 and 0.03, per channel, levels 0..255"
 
     def values(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One value per pair."""
         return ssim_interior(images, targets, data_range=_LEVELS)
 
 
@@ -216,7 +120,6 @@ class ReflectedSSIM(PairedMetric):
     settings = SSIM.settings
 
     def values(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One value per pair."""
         return ssim_reflected(images, targets, data_range=_LEVELS)
 
 
@@ -234,41 +137,26 @@ class PerceptualSimilarity(PairedMetric):
     settings = "mean of the pairs' values"
     chunk = 32
 
-    def __init__(self, distance: PerceptualDistance, *, name: str) -> None:
+    def __init__(self, distance: FeatureDistance, *, name: str) -> None:
         super().__init__(name=name)
         if "lpips" in name.lower() and not distance.metric.startswith("LPIPS"):
             raise ValueError(f"name={name!r}: {distance.metric} must not be called LPIPS")
         self.distance = distance
         self.metric = distance.metric
-        self.resize = distance.resize_name
 
     def check(self) -> None:
-        """Raise ``UsageError`` when weights are missing."""
         check_with_key(self.distance.check, key=f"metric.{self.name}.distance.weights")
 
-    def prepare(
-        self,
-        reference: SampleSet,
-        *,
-        cache_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        batch_size: int = 256,
-    ) -> None:
-        """Check the weights and take the name of the data set.
-
-        Args:
-            reference: The data the targets come from.
-            cache_dir: Not used.
-            device: Not used, values are computed where the images are.
-            batch_size: Not used.
-        """
+    def described(self, reference: SampleSet) -> dict[str, Any]:
         self.check()
-        self.extractor_name = self.distance.features_name
-        self.weights_sha256 = self.distance.weights_sha256
-        super().prepare(reference, cache_dir=cache_dir, device=device, batch_size=batch_size)
+        return {
+            **super().described(reference),
+            "extractor": self.distance.features_name,
+            "weights_sha256": self.distance.weights_sha256,
+            "resize": self.distance.resize_name,
+        }
 
     def values(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One value per pair, in full precision."""
         pairs = zip(torch.split(images, self.chunk), torch.split(targets, self.chunk), strict=True)
         with float32_inference(images.device):
             found = [self.distance(a.float() / 127.5 - 1, b.float() / 127.5 - 1) for a, b in pairs]

@@ -1,8 +1,8 @@
 """Differentiable perceptual distances: frozen networks compared layer by layer.
 
-A distance is a plain callable, not an ``nn.Module``: whoever holds one gets no parameters into its
-state dict, its optimizer or its average. The network is read when first needed and follows the
-device of its input. Images are (B, C, H, W) in [-1, 1]; a grey channel is repeated.
+A distance is a plain callable, not an ``nn.Module``, so that its weights do not enter its owner's
+state dict, optimizer or average. The network is loaded when first needed and follows the device of
+its input. Images are (B, C, H, W) in [-1, 1]; a grey channel is repeated.
 """
 
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ from flowexp.metrics.pretrained import as_rgb
 _EPS = 1e-8
 
 
-class PerceptualDistance(ABC):
-    """A distance between images by features of a frozen network.
+class FeatureDistance(ABC):
+    """A perceptual distance between images by features of a frozen network.
 
     Args:
         resize: Side that images are brought to first (bilinear, centred grid, low-passed only when
-            shrinking); None leaves them alone.
+            shrinking); None keeps their size.
 
     Attributes:
         metric: What it is called in titles.
@@ -61,7 +61,7 @@ class PerceptualDistance(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise ``UsageError`` when the weights are missing or other ones; ``key`` names which."""
+        """Raise ``UsageError`` when the weights are missing or wrong; ``key`` names which."""
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -74,7 +74,7 @@ class PerceptualDistance(ABC):
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each pair, differentiable in both.
 
-        Computed in float32 whatever autocast says.
+        Computed in float32, also under autocast.
 
         Args:
             a: (B, 1 or 3, H, W) in [-1, 1].
@@ -130,15 +130,15 @@ def unit_vectors(features: Tensor) -> Tensor:
     return features / (_EPS + features.square().sum(1, keepdim=True)).sqrt()
 
 
-class EfficientNetPerceptual(PerceptualDistance):
+class EfficientNetPerceptual(FeatureDistance):
     """EfficientNet-Lite0 distance: mean over layers and positions of |f(a) - f(b)|^2, f unit long.
 
     LPIPS's construction without its learned weights, on a network whose weights are an ordinary
-    Python package. It is not LPIPS and has another scale (0..4); whoever reports it names it.
+    Python package. It is not LPIPS and has another scale (0..4).
 
     Args:
         layers: Stages 0..6 whose output is compared, ascending.
-        resize: Side that images are brought to first; None leaves them alone.
+        resize: Side that images are brought to first; None keeps their size.
         weights: Local weights file; None takes the installed package's.
 
     Raises:
@@ -171,19 +171,15 @@ class EfficientNetPerceptual(PerceptualDistance):
 
     @property
     def weights_sha256(self) -> str:
-        """The one file these features are defined by."""
         return self._extractor.weights_sha256
 
     def check(self) -> None:
-        """Raise ``UsageError`` when the weights are missing or other ones."""
         self._extractor.check()
 
     def build(self) -> nn.Module:
-        """The network with its weights."""
         return self._extractor.network_with(self._extractor.checked_file())
 
     def compare(self, network: nn.Module, a: Tensor, b: Tensor) -> Tensor:
-        """The distance at each chosen stage, averaged."""
         pairs = zip(self._stages(network, a), self._stages(network, b), strict=True)
         each = [(unit_vectors(f) - unit_vectors(g)).square().sum(1).mean((1, 2)) for f, g in pairs]
         return torch.stack(each).mean(0)

@@ -1,20 +1,29 @@
-"""What pretrained extractors share: loading, hashes, full-precision inference, checks."""
+"""The base of pretrained extractors: loading, hashes, full-precision inference, checks."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+
+from flowexp.files import file_sha256
+from flowexp.metrics.base import Extractor
+from flowexp.metrics.protocol import UINT8
+from flowexp.metrics.weight_files import found_file
+
+Channels = tuple[float, float, float]
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION: Channels = (0.229, 0.224, 0.225)
 
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
     """No TF32 in cuDNN's convolutions and cuBLAS's products, whatever was set before.
 
-    By the settings per operator: the older ``allow_tf32`` raises once somebody has used these.
+    Set per operator, since the older ``allow_tf32`` raises once these settings have been used.
     """
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # missing from torch's stubs
     operators = (conv, torch.backends.cuda.matmul)
@@ -37,11 +46,8 @@ def float32_inference(device: torch.device) -> Iterator[None]:
     Args:
         device: Where the network runs.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":
-            stack.enter_context(without_tf32())
+    precision = without_tf32() if device.type == "cuda" else nullcontext()
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False), precision:
         yield
 
 
@@ -72,7 +78,7 @@ def checked_images(images: Tensor) -> Tensor:
         images: (B, 1 or 3, H, W), uint8.
 
     Raises:
-        ValueError: If the type, the number of axes or of channels is another.
+        ValueError: If type or shape is another.
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images must be uint8 (quantise them once, before), got {images.dtype}")
@@ -90,38 +96,69 @@ def as_rgb(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-class PretrainedExtractor(ABC):
+def normalized(levels: Tensor, *, mean: Channels, deviation: Channels) -> Tensor:
+    """``(v / 255 - mean) / deviation`` of each channel.
+
+    Args:
+        levels: (B, 1 or 3, H, W) in 0..255; a grey channel is repeated.
+        mean: Of the channels, for values in [0, 1].
+        deviation: Standard deviation, likewise.
+    """
+    shift = levels.new_tensor(mean)[:, None, None]
+    return (as_rgb(levels) / 255 - shift) / levels.new_tensor(deviation)[:, None, None]
+
+
+class PretrainedExtractor(Extractor):
     """A frozen network from a weights file, loaded when first needed.
 
-    A subclass says which file, which network and which features.
+    Args:
+        weights: The file or its directory; None looks in ``$FLOWEXP_WEIGHTS`` and torch's hub
+            folders.
 
     Attributes:
+        file_name: Name the file is published under, None when there is none.
+        key: Config key of the file.
+        remedy: Where to get the file.
         cpu_chunk: Images at a time on a CPU.
-        on_points: Whether points have these features, as well as pictures.
     """
 
-    cpu_chunk: int
     on_points: bool = False
+    quantization = UINT8
+    file_name: ClassVar[str | None] = None
+    key: ClassVar[str]
+    remedy: ClassVar[str]
+    cpu_chunk: ClassVar[int]
 
-    def __init__(self) -> None:
+    def __init__(self, *, weights: Path | str | None = None) -> None:
+        self.weights = weights
         self._network: nn.Module | None = None
         self._device = torch.device("cpu")
 
     @abstractmethod
-    def checked_file(self) -> Path:
-        """The weights file.
-
-        Raises:
-            UsageError: It is missing, or another file.
-        """
-
-    @abstractmethod
     def network_with(self, file: Path) -> nn.Module:
-        """The network with these weights, in eval mode, on the CPU."""
+        """The network with the weights of a file, in eval mode, on the CPU."""
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """Features (b, d) of a few images (b, 1 or 3, H, W), uint8; see :meth:`__call__`."""
+
+    def checked_file(self) -> Path:
+        """The weights file.
+
+        Raises:
+            UsageError: It is missing or wrong.
+        """
+        return found_file(
+            self.file_name,
+            given=self.weights,
+            what=self.name.partition(" ")[0],
+            key=self.key,
+            remedy=self.remedy,
+        )
+
+    @property
+    def weights_sha256(self) -> str:
+        return file_sha256(self.checked_file())
 
     @property
     def device(self) -> torch.device:
@@ -136,24 +173,14 @@ class PretrainedExtractor(ABC):
         return self._network
 
     def check(self) -> None:
-        """Raise ``UsageError`` when the weights file is missing or another file."""
         self.checked_file()
 
     def load(self, *, device: torch.device | str = "cpu") -> Self:
-        """Load the weights (once) and move them to ``device``."""
         self._device = torch.device(device)
         self.network.to(self._device)
         return self
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of a batch.
-
-        Args:
-            images: (B, 1 or 3, H, W) uint8.
-
-        Returns:
-            (B, dim) float32 on the network's device.
-        """
         checked_images(images)
         # parameters made in inference mode could not be moved afterwards
         self.load(device=self._device)

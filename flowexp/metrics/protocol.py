@@ -1,4 +1,4 @@
-"""What a number was measured with, and whether two numbers may be compared.
+"""Protocols: how a number was measured, and whether two numbers are comparable.
 
 A metric value is never stored or printed alone: it is a record that carries its protocol.
 """
@@ -19,7 +19,7 @@ INCEPTION_RESIZE = "TF1 bilinear to 299"
 UINT8 = "uint8, trunc(127.5 x + 128)"
 PIXELS = "pixels"
 
-# what is measured, on which features -> the name the literature knows that number by
+# quantity and features -> the published name of that number
 _PUBLISHED = {
     ("FD", INCEPTION_NAME): "FID",
     ("FD", INCEPTION_SPATIAL): "sFID",
@@ -165,12 +165,10 @@ class Protocol:
     def differences(self, other: "Protocol", *, strict: bool = False) -> list[str]:
         """The parts in which two protocols differ, one readable phrase each; empty if comparable.
 
-        Sampler, NFE, seed range, device and notice are what one usually wants to compare *across*
-        and are looked at only when ``strict``.
-
         Args:
             other: The protocol of the other number.
-            strict: Whether the circumstances of the run count as well.
+            strict: Whether sampler, NFE, seed range, device and notice count as well, which are
+                usually compared *across*.
         """
         found = []
         for part in fields(self):
@@ -211,12 +209,14 @@ class MetricRecord:
         return self.protocol.title
 
     def with_run(self, **run: Any) -> Self:  # noqa: ANN401 -- values of Protocol's run fields
-        """The same record with fields of the run filled in.
+        """The same record with fields of the run filled in, where the metric has none of its own.
 
         Args:
             **run: Any of ``precision``, ``ema``, ``seeds``, ``sampler``, ``nfe``, ``device``.
         """
-        return replace(self, protocol=replace(self.protocol, **run))
+        stated = {name for name, value in vars(self.protocol).items() if value is not None}
+        own = {name: value for name, value in run.items() if name not in stated}
+        return replace(self, protocol=replace(self.protocol, **own))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON; a value that is not finite becomes None."""

@@ -5,13 +5,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from flowexp.metrics.base import Extractor
 from flowexp.metrics.protocol import UINT8
 
 
-class RawValues:
+class RawValues(Extractor):
     """Flattened values: points as they are, uint8 images as v / 127.5 - 1.
 
-    Needs no weights and no size; sensible while C * H * W is small against the sample count.
+    Sensible while C * H * W is small against the sample count.
     """
 
     name = "raw values"
@@ -24,26 +25,11 @@ class RawValues:
     def __init__(self) -> None:
         self._device = torch.device("cpu")
 
-    def check(self) -> None:
-        """Nothing can be missing."""
-
     def load(self, *, device: torch.device | str = "cpu") -> Self:
-        """Remember the device; returns itself."""
         self._device = torch.device(device)
         return self
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of a batch.
-
-        Args:
-            images: (B, C, H, W) uint8 or (B, D) float32 points.
-
-        Returns:
-            (B, C * H * W) or (B, D) float32.
-
-        Raises:
-            ValueError: If images are neither uint8 images nor floating-point points.
-        """
         if images.dtype == torch.uint8:
             return images.to(self._device).flatten(1).float() / 127.5 - 1
         if images.is_floating_point() and images.ndim == 2:

@@ -1,8 +1,8 @@
 """Published mean and covariance of a reference set, in place of the set itself.
 
-Such files carry no protocol (EDM's hold ``mu`` and ``sigma`` only), so what they were made with is
-declared beside them and held against the extractor: statistics of one resize group met by features
-of another give a plausible, wrong number.
+Such files carry no protocol (EDM's hold ``mu`` and ``sigma`` only), so extractor and resize are
+declared in the config and compared with the metric's: statistics of one resize with features of
+another give a plausible, wrong number.
 """
 
 import zipfile
@@ -20,7 +20,7 @@ from flowexp.metrics.frechet import FrechetReference
 
 
 class ReferenceStatistics:
-    """An npz file with ``mu``, (d,), and ``sigma``, (d, d), float64, and what it was made with.
+    """An npz file with ``mu``, (d,), and ``sigma``, (d, d), float64, with its protocol.
 
     Args:
         file: The file.
@@ -41,7 +41,6 @@ class ReferenceStatistics:
 
     def check(self, extractor: Extractor) -> None:
         """Raise ``UsageError`` unless the file is there and fits the extractor."""
-        self._check_declared(extractor)
         self._arrays(extractor)
 
     def read(self, extractor: Extractor) -> FrechetReference:
@@ -53,23 +52,19 @@ class ReferenceStatistics:
         Raises:
             UsageError: The file is missing, damaged, or of another protocol.
         """
-        self._check_declared(extractor)
         return FrechetReference.from_moments(*self._arrays(extractor))
 
-    def _check_declared(self, extractor: Extractor) -> None:
+    def _arrays(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         for part, actual in (("extractor", extractor.name), ("resize", extractor.resize)):
             declared = self.declared[part]
             if declared != actual:
-                said = "is not declared" if declared is None else f"is {declared!r}"
+                found = "is not declared" if declared is None else f"is {declared!r}"
                 raise UsageError(
-                    f"the {part} that {self.file} was made with {said}, but this metric's is "
-                    f"{actual!r}.",
+                    f"the {part} of {self.file} {found}, but this metric's is {actual!r}.",
                     key=f"{self._key}.reference_{part}",
                     remedy="Statistics of another protocol cannot be compared with; if the file is "
                     "of this one, declare it here.",
                 )
-
-    def _arrays(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         if not self.file.is_file():
             raise self._wrong(f"{self.file} does not exist.")
         try:
@@ -92,6 +87,5 @@ class ReferenceStatistics:
         return UsageError(
             problem,
             key=f"{self._key}.reference_statistics",
-            remedy="Give an npz with mu and sigma of these features, or null to compute them from "
-            "the data set.",
+            remedy="Give an npz with mu and sigma of these features, or null for the data set's.",
         )

@@ -1,23 +1,20 @@
-"""Resizing as the feature extractors' authors did it; each function is a protocol of its own.
+"""Resizing as in the feature extractors' own code; each function is a protocol of its own.
 
-All take (B, C, H, W) images of any real dtype with values in 0..255 and return float32 in the same
-units, not rounded. Output size is (height, width).
+``images`` are (B, C, H, W) of any real dtype with values in 0..255, ``size`` is (height, width);
+the result is float32 in the same units, not rounded.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def tf1_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear as in TensorFlow 1: source coordinate = j * in / out, held at the last pixel.
+    """Bilinear as in TensorFlow 1: source coordinate = j * in / out, clamped to the last pixel.
 
     The grid is not centred (torch's is (j + 1/2) in/out - 1/2); no antialiasing. This is the resize
     inside the 2015 Inception graph, hence FID's.
-
-    Args:
-        images: (B, C, H, W), 0..255.
-        size: (height, width) of the result.
     """
     return _lerp(_lerp(images.float(), 2, size[0]), 3, size[1])
 
@@ -33,34 +30,19 @@ def _lerp(x: Tensor, axis: int, size: int) -> Tensor:
 
 
 def torch_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Half-pixel-centred bilinear without antialiasing: pytorch-fid's resize.
-
-    Args:
-        images: (B, C, H, W), 0..255.
-        size: (height, width) of the result.
-    """
+    """Half-pixel-centred bilinear without antialiasing: pytorch-fid's resize."""
     return F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False)
 
 
 def torch_bilinear_antialias(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Half-pixel-centred bilinear, low-passed when shrinking: torchmetrics' default.
-
-    Args:
-        images: (B, C, H, W), 0..255.
-        size: (height, width) of the result.
-    """
+    """Half-pixel-centred bilinear, low-passed when shrinking: torchmetrics' default."""
     return F.interpolate(
         images.float(), size=size, mode="bilinear", align_corners=False, antialias=True
     )
 
 
 def torch_bicubic_antialias(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Half-pixel-centred bicubic, low-passed when shrinking, held in 0..255.
-
-    Args:
-        images: (B, C, H, W), 0..255.
-        size: (height, width) of the result.
-    """
+    """Half-pixel-centred bicubic, low-passed when shrinking, clamped to 0..255."""
     resized = F.interpolate(
         images.float(), size=size, mode="bicubic", align_corners=False, antialias=True
     )
@@ -68,15 +50,10 @@ def torch_bicubic_antialias(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pil_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pillow's bicubic, channel by channel in float32, held in 0..255: clean-fid's ``clean``.
-
-    Args:
-        images: (B, C, H, W), 0..255.
-        size: (height, width) of the result.
+    """Pillow's bicubic, channel by channel in float32, clamped to 0..255: clean-fid's ``clean``.
 
     Source: Parmar, Zhang, Zhu 2022, arXiv 2104.11222.
     """
-    import numpy as np
     from PIL import Image
 
     planes = images.flatten(0, 1).to("cpu", torch.float32).numpy()

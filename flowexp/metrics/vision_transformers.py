@@ -1,4 +1,4 @@
-"""Features of two large vision transformers whose weights the user brings: DINOv2 and CLIP."""
+"""Features of DINOv2 and CLIP, vision transformers from weights files that the user provides."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowexp.files import file_sha256
-from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
-from flowexp.metrics.protocol import UINT8
+from flowexp.metrics.pretrained import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    Channels,
+    PretrainedExtractor,
+    normalized,
+)
 from flowexp.metrics.resize import torch_bicubic_antialias
-from flowexp.metrics.weight_files import fill, found_file, read_state
+from flowexp.metrics.weight_files import fill, read_state
 
 
 class VisionTransformer(PretrainedExtractor):
@@ -26,53 +30,22 @@ class VisionTransformer(PretrainedExtractor):
         architecture: timm's name of the network.
         options: What is passed to timm beside it.
         side: Side of the network's input.
-        usual_file: Name the file is published under, None when there is none.
-        key: Config key of the file.
         mean: Mean of each channel, for values in [0, 1].
         deviation: Standard deviation of each channel.
     """
 
-    quantization = UINT8
     cpu_chunk = 4
     architecture: ClassVar[str]
     options: ClassVar[Mapping[str, Any]]
     side: ClassVar[int]
-    usual_file: ClassVar[str | None] = None
-    key: ClassVar[str]
-    remedy: ClassVar[str]
-    mean: ClassVar[tuple[float, float, float]]
-    deviation: ClassVar[tuple[float, float, float]]
-
-    def __init__(self, *, weights: Path | str | None = None) -> None:
-        super().__init__()
-        self.weights = weights
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights file given."""
-        return file_sha256(self.checked_file())
-
-    def checked_file(self) -> Path:
-        """The weights file."""
-        return found_file(
-            self.usual_file,
-            given=self.weights,
-            what=self.name,
-            key=self.key,
-            remedy=self.remedy,
-        )
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Full name as printed beside a number."""
+    mean: ClassVar[Channels]
+    deviation: ClassVar[Channels]
 
     @abstractmethod
     def fitted(self, state: dict[str, Tensor], *, network: Any) -> dict[str, Tensor]:  # noqa: ANN401 -- timm's
         """The file's tensors under the names and in the shapes of the network's."""
 
     def network_with(self, file: Path) -> nn.Module:
-        """The network with these weights."""
         import timm
 
         # without storage, since random initial values of 300 M weights take seconds
@@ -86,8 +59,7 @@ class VisionTransformer(PretrainedExtractor):
 
     def normalized(self, levels: Tensor) -> Tensor:
         """The network's input, (b, 3, side, side), of resized images in 0..255."""
-        mean = levels.new_tensor(self.mean)[:, None, None]
-        return (as_rgb(levels) / 255 - mean) / levels.new_tensor(self.deviation)[:, None, None]
+        return normalized(levels, mean=self.mean, deviation=self.deviation)
 
 
 class DINOv2(VisionTransformer):
@@ -111,14 +83,13 @@ class DINOv2(VisionTransformer):
     architecture = "vit_large_patch14_dinov2"
     options: ClassVar[Mapping[str, Any]] = {"num_classes": 0}
     side = 224
-    usual_file = "dinov2_vitl14_pretrain.pth"
+    file_name = "dinov2_vitl14_pretrain.pth"
     key = "metric.fd_dinov2.extractor.weights"
-    remedy = "Get dinov2_vitl14_pretrain.pth from the DINOv2 repository and name it with this key."
-    mean = (0.485, 0.456, 0.406)
-    deviation = (0.229, 0.224, 0.225)
+    remedy = f"Get {file_name} from the DINOv2 repository and name it with this key."
+    mean = IMAGENET_MEAN
+    deviation = IMAGENET_DEVIATION
 
     def features(self, images: Tensor) -> Tensor:
-        """Features of a few images."""
         resized = torch_bicubic_antialias(images.to(self.device), (self.side, self.side))
         network: Any = self.network
         tokens: Tensor = network.forward_features(self.normalized(resized.round()))
@@ -162,7 +133,6 @@ class CLIPImage(VisionTransformer):
     deviation = (0.26862954, 0.26130258, 0.27577711)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features of a few images."""
         resized = F.interpolate(
             images.to(self.device).float(),
             size=(self.side, self.side),

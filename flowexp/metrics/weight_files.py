@@ -2,15 +2,42 @@
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
 
-__all__ = ["candidates", "check_with_key", "fill", "found_file", "read_state"]
+__all__ = ["candidates", "check_with_key", "fill", "found_file", "no_download", "read_state"]
+
+
+@contextmanager
+def no_download() -> Iterator[None]:
+    """Refuse downloads of other packages' weights (torchmetrics', torchvision's) by torch.hub.
+
+    Raises:
+        UsageError: Inside, when a file is missing; its remedy is the command that fetches it.
+    """
+    import torch.hub
+
+    def refuse(url: str, dst: str, *_: Any, **__: Any) -> None:  # noqa: ANN401 -- torch.hub's
+        raise UsageError(
+            f"the weights {Path(dst).name} are not on this machine, and flowexp downloads nothing "
+            "by itself.",
+            key="metric",
+            remedy=f"Fetch them: curl -L --create-dirs -o {dst} {url}",
+        )
+
+    before = torch.hub.download_url_to_file
+    torch.hub.download_url_to_file = refuse
+    try:
+        yield
+    finally:
+        torch.hub.download_url_to_file = before
 
 
 def candidates(file_name: str | None, *, given: Path | str | None = None) -> list[Path]:
@@ -46,7 +73,7 @@ def found_file(
 
     Args:
         file_name: Name the file is published under, None when it has no usual name.
-        given: What the config says.
+        given: The config's value.
         what: Whose weights they are, for the message.
         key: Config key of ``given``.
         remedy: Where to get the file.
@@ -69,14 +96,11 @@ def found_file(
 
 
 def check_with_key(check: Callable[[], None], *, key: str) -> None:
-    """Run a check that does not know where in the config its weights stand.
+    """Run a check and raise its ``UsageError`` with this config key.
 
     Args:
-        check: Raises ``UsageError`` when weights are missing or other ones.
-        key: Config key its error is to carry.
-
-    Raises:
-        UsageError: As ``check``, with this key.
+        check: Raises ``UsageError`` when weights are missing or wrong.
+        key: Config key of the weights.
     """
     try:
         check()
@@ -85,14 +109,14 @@ def check_with_key(check: Callable[[], None], *, key: str) -> None:
 
 
 def read_state(file: Path, *, key: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a torch file that holds nothing but tensors.
+    """The tensors of a safetensors file, or of a torch file of tensors, read without running code.
 
     Args:
         file: The file.
         key: Config key that names it.
 
     Raises:
-        UsageError: If it cannot be read as such; code in it is never run.
+        UsageError: If it is neither.
     """
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -107,12 +131,12 @@ def read_state(file: Path, *, key: str) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise _unreadable(file, type(error).__name__, key) from error
     if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
-        raise _unreadable(file, "it holds something else", key)
+        raise _unreadable(file, "it holds more than tensors", key)
     return stored
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], *, file: Path, key: str) -> None:
-    """Give a network (which may be without storage) these tensors, every one and no other.
+    """Load exactly these tensors into a network, which may be without storage.
 
     Args:
         network: The network, float32.
@@ -132,7 +156,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], *, file: Path, key: str) 
             f"{file} does not fit the network: {len(wrong)} tensors differ, the first is {name} "
             f"({found.get(name, 'missing')}, expected {wanted.get(name, 'none')}).",
             key=key,
-            remedy="Give the file of this very network, in the layout its documentation names.",
+            remedy="Give the file of this network, in the layout its documentation names.",
         )
     as_stored = {n: v.float() if v.is_floating_point() else v for n, v in state.items()}
     network.load_state_dict(as_stored, assign=True)

@@ -11,63 +11,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.networks.embedding import PositionalEmbedding
-from flowexp.networks.songunet_block import UNetBlockStyle
-from flowexp.networks.songunet_branches import StandardEncoderBranch
+from flowexp.networks.songunet import EncoderBranch, LeveledUNet
 from flowexp.networks.songunet_layers import (
     Conv2d,
     GroupNorm,
     Init,
     Linear,
+    UNetBlockStyle,
     kaiming_normal,
     kaiming_uniform,
 )
-from flowexp.networks.songunet_levels import LeveledUNet
 
 __all__ = ["DhariwalUNet"]
-
-HEAD_CHANNELS = 64
-
-
-def _heads_of_64(channels: int) -> int:
-    return channels // HEAD_CHANNELS
-
-
-def _style(emb_channels: int, dropout: float) -> UNetBlockStyle:
-    init = Init(kaiming_uniform, math.sqrt(1 / 3), math.sqrt(1 / 3))
-    return UNetBlockStyle(
-        emb_channels=emb_channels,
-        heads=_heads_of_64,
-        dropout=dropout,
-        skip_scale=1.0,
-        eps=1e-5,
-        resample_filter=(1, 1),
-        resample_proj=False,
-        adaptive_scale=True,
-        init=init,
-        init_zero=init.scaled(0.0),
-        init_attn=init,
-    )
 
 
 class DhariwalUNet(LeveledUNet):
     """ADM U-Net: adaptive group norm, attention with 64 channels per head.
 
     Blocks with fewer than 64 channels have no attention, whatever ``attn_resolutions`` says (as in
-    the authors' code).
+    the authors' code). Arguments not listed here are those of :class:`ImageNetwork`.
 
     Args:
-        img_resolution: Height and width of the images in pixels.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         model_channels: Base number of channels.
         channel_mult: Channel multiplier of each level, finest first.
         channel_mult_emb: Length of the conditioning vector over model_channels.
         num_blocks: Residual blocks per level.
         attn_resolutions: Resolutions (after padding) with self-attention.
         dropout: Dropout probability in the blocks.
-        label_dropout: Probability of dropping a label in training.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -90,7 +60,20 @@ class DhariwalUNet(LeveledUNet):
         label_dropout: float = 0.0,
     ) -> None:
         emb = model_channels * channel_mult_emb
-        style = _style(emb, dropout)
+        init = Init(kaiming_uniform, math.sqrt(1 / 3), math.sqrt(1 / 3))
+        style = UNetBlockStyle(
+            emb_channels=emb,
+            head_channels=64,
+            dropout=dropout,
+            skip_scale=1.0,
+            eps=1e-5,
+            resample_filter=(1, 1),
+            resample_proj=False,
+            adaptive_scale=True,
+            init=init,
+            init_zero=init.scaled(0.0),
+            init_attn=init,
+        )
         super().__init__(
             img_resolution=img_resolution,
             in_channels=in_channels,
@@ -103,7 +86,7 @@ class DhariwalUNet(LeveledUNet):
             num_blocks=num_blocks,
             attn_resolutions=attn_resolutions,
             style=style,
-            encoder_branch=StandardEncoderBranch(),
+            encoder_branch=EncoderBranch(),
             output_branch=None,
             attend_last_only=False,
         )
@@ -124,7 +107,6 @@ class DhariwalUNet(LeveledUNet):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on padded images; see :meth:`Network.evaluate`."""
         emb = self.map_noise(c_noise)
         if self.map_augment is not None and augment is not None:
             emb = emb + self.map_augment(augment)

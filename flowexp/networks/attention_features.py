@@ -1,7 +1,7 @@
-"""The values of attention layers, recorded in one call of a network and put into another.
+"""The values of attention layers, recorded in one call of a network and injected in another.
 
-Every attention layer lets its values V pass through an :class:`AttentionValues`, which does nothing
-by itself; whoever wants to see or replace them looks these places up in the network.
+Every attention layer passes its values V through an :class:`AttentionValues`, an identity module
+on which hooks read or replace them.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -14,7 +14,7 @@ __all__ = ["AttentionValues", "SharedValues", "attention_values"]
 
 
 class AttentionValues(nn.Module):
-    """The place at which the values V of one attention layer can be seen and replaced."""
+    """Identity on the values V of one attention layer, for hooks that read or replace them."""
 
     def forward(self, v: Tensor) -> Tensor:
         """V itself, (B, heads, tokens, channels of a head)."""
@@ -22,17 +22,17 @@ class AttentionValues(nn.Module):
 
 
 def attention_values(network: nn.Module) -> list[AttentionValues]:
-    """The places of a network's attention layers, in the order in which it registers them."""
+    """The value modules of a network's attention layers, in order of registration."""
     return [m for m in network.modules() if isinstance(m, AttentionValues)]
 
 
 class SharedValues:
-    """Values of attention layers that were recorded under a key and can be put in under it.
+    """Values of attention layers, recorded under keys and injected in later calls.
 
     Args:
-        network: Whose attention layers share.
-        first_layer: Number of the first layer that shares; earlier ones are left alone.
-        device: Where recorded values wait; None = where they arise. The host (``cpu``) spares the
+        network: The network.
+        first_layer: Number of the first layer whose values are shared.
+        device: Where recorded values are stored; None = where they are computed. ``cpu`` saves the
             accelerator's memory: there is one tensor per call and layer.
 
     Raises:
@@ -42,17 +42,13 @@ class SharedValues:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        *,
-        first_layer: int = 0,
-        device: torch.device | str | None = None,
+        self, network: nn.Module, *, first_layer: int = 0, device: torch.device | str | None = None
     ) -> None:
         places = attention_values(network)
         if not 0 <= first_layer < len(places):
             raise ValueError(
                 f"first_layer is {first_layer}, but {type(network).__name__} has {len(places)} "
-                f"attention layers to share values of"
+                f"attention layers"
             )
         self._places = list(enumerate(places))[first_layer:]
         self._device = device
@@ -60,15 +56,15 @@ class SharedValues:
 
     @property
     def keys(self) -> set[Hashable]:
-        """What was recorded."""
+        """The keys with recorded values."""
         return {key for key, _ in self._store}
 
     @contextmanager
     def recorded(self, key: Hashable) -> Iterator[None]:
-        """Keep the values of the calls made meanwhile; of several, the last ones."""
+        """Record the values of calls inside the context; of several calls, the last."""
 
         def record(layer: int, v: Tensor) -> None:
-            # A copy: V is a view that would keep the queries and keys in memory too.
+            # A copy: V is a view, which would keep the queries and keys in memory too.
             kept = v.detach().clone()
             self._store[key, layer] = kept if self._device is None else kept.to(self._device)
 
@@ -77,14 +73,14 @@ class SharedValues:
 
     @contextmanager
     def replaced(self, key: Hashable) -> Iterator[None]:
-        """Put the values recorded under ``key`` in the place of those of the calls made meanwhile.
+        """Replace the values of calls inside the context by those recorded under ``key``.
 
-        A batch that is a multiple of the recorded one, as under classifier-free guidance, receives
-        them as many times.
+        For a batch that is a multiple of the recorded one, as under classifier-free guidance, they
+        are repeated.
 
         Raises:
             KeyError: Nothing was recorded under the key.
-            ValueError: The values are of another shape (raised by the call).
+            ValueError: The values have another shape (raised by the call).
         """
         if (key, self._places[0][0]) not in self._store:
             raise KeyError(f"no values were recorded under {key}")
@@ -107,7 +103,7 @@ class SharedValues:
 def _hooks(
     places: Sequence[tuple[int, AttentionValues]], action: Callable[[int, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Let ``action`` see the values of every layer, and replace them unless it answers None."""
+    """Call ``action`` with the values of every layer; its result replaces them unless None."""
     handles = [
         place.register_forward_hook(lambda _module, _inputs, v, layer=layer: action(layer, v))
         for layer, place in places

@@ -1,8 +1,8 @@
-"""What every network is: a raw function F(x, c_noise, labels, augment_labels).
+"""The protocol of networks: a raw function F(x, c_noise, labels, augment_labels).
 
-A network knows no path, no prediction type and no preconditioning. It receives ``x`` already
-scaled by c_in and one number per sample, ``c_noise``, which says how noisy ``x`` is; what that
-number means (ln(sigma/alpha)/4, 1000 t, t ...) belongs to the parameterization.
+A network is independent of path, kind of prediction and preconditioning. Its inputs are ``x``,
+already scaled by c_in, and one number per sample, ``c_noise``, for the noise level of ``x``; the
+parameterization defines that number (ln(sigma/alpha)/4, 1000 t, t ...).
 
 Labels follow one convention in the whole package: int64 class indices of shape (B,), where -1 means
 "no label", or float vectors of shape (B, label_dim), where zeros mean "no label".
@@ -39,17 +39,12 @@ def augment_dim_of(network: nn.Module) -> int:
 
 
 def without_condition(value: Tensor) -> Tensor:
-    """What says "no label" or "no caption" in place of a condition: -1, or zeros for vectors."""
+    """The value for "no label" or "no caption", shaped like ``value``: -1, or zeros for floats."""
     return torch.full_like(value, 0 if value.is_floating_point() else NO_LABEL)
 
 
 def label_vectors(
-    labels: Tensor | None,
-    *,
-    label_dim: int,
-    batch: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    labels: Tensor | None, *, label_dim: int, batch: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Labels of either form as vectors (batch, label_dim); "no label" gives zeros.
 
@@ -80,15 +75,15 @@ def label_vectors(
     if vector:
         return labels.to(device=device, dtype=dtype).expand(batch, label_dim)
     _check_indices(labels, label_dim)
-    # Column 0 stands for "no label" and is cut off again: no branch on the values, and on an
-    # accelerator, where they are not looked at above, scatter still refuses a label out of range.
+    # Column 0 is "no label" and is cut off: no branch on the values, and on an accelerator, where
+    # they are not checked above, scatter still refuses a label out of range.
     one_hot = torch.zeros(batch, label_dim + 1, dtype=dtype, device=device)
     index = (labels.to(device=device, dtype=torch.int64) + 1)[:, None].expand(batch, 1)
     return one_hot.scatter(1, index, 1.0)[:, 1:]
 
 
 def _check_indices(labels: Tensor, label_dim: int) -> None:
-    """Refuse class indices outside -1 .. label_dim - 1, where looking at them costs little."""
+    """Refuse class indices outside -1 .. label_dim - 1, where reading them is cheap."""
     if labels.device.type != "cpu" and label_dim > 0:
         return
     if labels.device.type == "meta":
@@ -104,8 +99,8 @@ def _check_indices(labels: Tensor, label_dim: int) -> None:
 def pad_to_multiple(x: Tensor, *, multiple: int) -> tuple[Tensor, tuple[int, int, int, int]]:
     """Zero-pad an image to the next multiple of ``multiple``, as evenly as possible on both sides.
 
-    Zeros rather than reflection: they are valid for every size, and like the zero padding of the
-    convolutions they tell the network where the image ends.
+    Zeros rather than reflection: they work for every size and, like the zero padding of the
+    convolutions, mark the border of the image.
 
     Args:
         x: Images, (B, C, H, W).
@@ -113,7 +108,7 @@ def pad_to_multiple(x: Tensor, *, multiple: int) -> tuple[Tensor, tuple[int, int
 
     Returns:
         The padded images and the border (left, right, top, bottom) in pixels; ``x`` itself and
-        zeros if nothing is missing.
+        zeros if the size fits.
     """
     missing_h, missing_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     left, top = missing_w // 2, missing_h // 2
@@ -132,9 +127,9 @@ def crop(x: Tensor, *, border: tuple[int, int, int, int]) -> Tensor:
 class Network(nn.Module, ABC):
     """Raw function F(x, c_noise, labels, augment_labels).
 
-    Label dropout (Ho and Salimans 2022, arXiv 2207.12598) happens here and nowhere else, so that
-    every network can be trained for classifier-free guidance. It draws from torch's global random
-    numbers like nn.Dropout; the training loop seeds them for every step.
+    Label dropout (Ho and Salimans 2022, arXiv 2207.12598) is implemented here only, so that every
+    network can be trained for classifier-free guidance. It draws from torch's global generator like
+    nn.Dropout; the training loop seeds it for every step.
 
     Args:
         in_channels: Channels (images) or coordinates (points) of the input.
@@ -145,7 +140,7 @@ class Network(nn.Module, ABC):
         augment_dim: Length of the augmentation vectors (EDM's non-leaky augmentation); 0 = none.
 
     Attributes:
-        takes_tokens: Whether it is told captions, under ``tokens``.
+        takes_tokens: Whether it is conditioned on captions, under ``tokens``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -231,7 +226,7 @@ class Network(nn.Module, ABC):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network itself, on checked inputs; what a new network implements.
+        """The network itself, on checked inputs; implement this in a new network.
 
         Args:
             x: Input, (B, in_channels, ...).
@@ -245,19 +240,15 @@ class Network(nn.Module, ABC):
 
 
 class ImageNetwork(Network):
-    """A network on images of any size: pads the input as its levels need and crops the output.
+    """A network on images of any size: pads the input to fit its levels and crops the output.
 
-    Sizes that are a multiple of ``min_multiple`` (all published square configurations) pass through
-    unchanged; 28 x 28 images, for example, are seen as 32 x 32 by four levels.
+    Sizes that are a multiple of ``min_multiple`` (all published square configurations) are
+    unchanged; 28 x 28 images, for example, become 32 x 32 for four levels. Arguments not listed
+    here are those of :class:`Network`.
 
     Args:
         img_resolution: Height and width of the images in pixels.
-        min_multiple: Number of which the network needs height and width to be a multiple.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        label_dropout: Probability of dropping a label in training.
-        augment_dim: Length of the augmentation vectors; 0 = none.
+        min_multiple: Height and width are padded to a multiple of this.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -288,7 +279,7 @@ class ImageNetwork(Network):
 
     @property
     def padded_resolution(self) -> int:
-        """Height and width that the network works on."""
+        """Height and width after padding."""
         return self.img_resolution + -self.img_resolution % self.min_multiple
 
     def forward(
@@ -298,7 +289,6 @@ class ImageNetwork(Network):
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Evaluate F on (B, in_channels, H, W); see :meth:`Network.forward`."""
         if x.ndim != 4:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels}, H, W)"

@@ -1,8 +1,8 @@
-"""Networks that are told a caption: tokens, a frozen text encoder, and any network of images.
+"""Networks conditioned on captions: tokens, a frozen text encoder, and any network of images.
 
-Captions travel as the condition ``tokens``: int64 (B, L), where a row of -1 means "no caption", as
--1 does for labels. What the numbers mean is between the tokenizer (a part of the task) and the
-encoder, both of which the user may bring.
+Captions are passed as the condition ``tokens``: int64 (B, L), where a row of -1 means "no caption",
+like -1 for labels. Tokenizer (a part of the task) and encoder must agree on the numbers; both can
+be the user's own.
 """
 
 import math
@@ -19,20 +19,20 @@ __all__ = ["CaptionedNetwork", "TextEncoder", "WordEncoder"]
 
 
 class TextEncoder(Protocol):
-    """A text encoder; one that is an ``nn.Module`` is frozen and follows the pictures' device."""
+    """A text encoder; an ``nn.Module`` is frozen and moved to the device of the pictures."""
 
     def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-        """Features (B, L, width) and a mask (B, L), True where a token is one, of tokens (B, L).
+        """Features (B, L, width) and a mask (B, L), True at valid tokens, of tokens (B, L).
 
-        Features alone count as a mask of all True.
+        Without a mask all tokens are valid.
         """
 
 
 class WordEncoder(nn.Module):
-    """A fixed random vector per word: the smallest encoder that tells captions apart.
+    """A fixed random vector per word: the smallest encoder that distinguishes captions.
 
-    It knows no language; it makes captions usable where no pretrained encoder is at hand, and is
-    the same everywhere, so that runs need not store it.
+    It makes captions usable without a pretrained encoder, and is the same everywhere, so that runs
+    need not store it.
 
     Args:
         vocabulary: Number of token ids, >= 2; id 0 is padding.
@@ -55,25 +55,25 @@ class WordEncoder(nn.Module):
         self.register_buffer("table", drawn)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The words' vectors and which positions are words."""
+        """The words' vectors, and a mask of the positions that are words."""
         return self.table[tokens], tokens > 0
 
 
 class CaptionedNetwork(Network):
-    """A network of images that is told a vector made of a caption's features.
+    """A network of images conditioned on a vector of a caption's features.
 
     The features are pooled over the caption's tokens by attention with learned queries, and
-    ``LayerNorm(W pooled) / sqrt(label_dim)``, of length 1 like a one-hot label, goes in where the
-    inner network takes label vectors. "No caption" is the zero vector, its "no label". Captions are
-    dropped in training as labels are, so that guidance works the same way.
+    ``LayerNorm(W pooled) / sqrt(label_dim)``, of length 1 like a one-hot label, replaces the inner
+    network's label vector. "No caption" is the zero vector, its "no label". Captions are dropped in
+    training as labels are, so that guidance works the same way.
 
     Args:
         network: The inner network; its ``label_dim`` is the length of the vector, and it drops no
             labels itself.
-        encoder: The frozen text encoder. It is part of neither the weights nor the checkpoints.
+        encoder: The frozen text encoder, not part of the weights and checkpoints.
         width: Length of the encoder's features.
         heads: Number of learned queries.
-        label_dim: Number of classes that captions are made of; 0 = the data have no classes.
+        label_dim: Number of classes behind the captions; 0 = the data have no classes.
         label_dropout: Probability of dropping a caption in training.
 
     Raises:
@@ -139,7 +139,7 @@ class CaptionedNetwork(Network):
         Args:
             x: Input already scaled by c_in, (B, in_channels, H, W), float32.
             c_noise: Noise condition, (B,).
-            labels: The classes that the captions were made of; not looked at.
+            labels: The classes behind the captions; not used.
             augment_labels: Float (B, augment_dim), or None.
             tokens: int64 (B, L), rows of -1 for "no caption"; None = no caption anywhere.
         """
@@ -149,7 +149,6 @@ class CaptionedNetwork(Network):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The inner network on caption vectors."""
         output: Tensor = self.network(x, c_noise, label, augment)
         return output
 
@@ -157,7 +156,7 @@ class CaptionedNetwork(Network):
         """Vectors (B, network.label_dim) of captions, zeros for "no caption".
 
         Raises:
-            ValueError: The tokens are not int64 (B, L), or the features not of this width.
+            ValueError: The tokens are not int64 (B, L), or the features have another width.
         """
         if tokens.ndim != 2 or len(tokens) not in (1, len(x)) or tokens.is_floating_point():
             raise ValueError(
@@ -193,7 +192,7 @@ class CaptionedNetwork(Network):
         features, mask = found if isinstance(found, tuple) else (found, torch.ones_like(tokens))
         if features.shape != (*tokens.shape, self.width):
             raise ValueError(
-                f"the encoder gives features of shape {tuple(features.shape)}; expected "
+                f"the encoder returns features of shape {tuple(features.shape)}; expected "
                 f"{(*tokens.shape, self.width)} (network.width)"
             )
         return features.to(torch.float32), mask.to(torch.bool)

@@ -27,15 +27,11 @@ class DiT(ImageNetwork):
     tokens = patches W + sincos position;  c = emb(c_noise) + label row;  blocks;  final layer
 
     The label table has one more row for "no label". Float label vectors are mixtures of rows.
+    Arguments not listed here are those of :class:`ImageNetwork`.
 
     Args:
-        img_resolution: Height and width of the images or latents; other sizes are refused when the
-            network is called, because the position embedding is fixed.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        label_dropout: Probability of dropping a label in training.
-        augment_dim: Length of the augmentation vectors; 0 = none.
+        img_resolution: Height and width of the images or latents; calls with other sizes are
+            refused, because the position embedding is fixed.
         patch_size: Height and width of a patch in pixels.
         hidden_size: Width of the tokens, a multiple of 4.
         depth: Number of blocks.
@@ -115,7 +111,6 @@ class DiT(ImageNetwork):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on padded images; see :meth:`Network.evaluate`."""
         if x.shape[-2:] != (self.side * self.patch_size,) * 2:
             raise ValueError(
                 f"x has size {tuple(x.shape[-2:])} after padding; allowed: img_resolution="
@@ -169,7 +164,7 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class _Modulation(nn.Sequential):
-    """Shifts, scales and gates as an affine function of silu(condition), all zero at the start."""
+    """Shifts, scales and gates as an affine function of silu(condition), initially all zero."""
 
     def close(self) -> None:
         for module in self:
@@ -207,7 +202,7 @@ class _NoiseEmbedder(nn.Module):
 
 
 class _LabelEmbedder(nn.Module):
-    """Table of label rows; the last row stands for "no label" (an all-zero vector)."""
+    """Table of label rows; the last row is "no label" (an all-zero vector)."""
 
     def __init__(self, label_dim: int, hidden_size: int) -> None:
         super().__init__()

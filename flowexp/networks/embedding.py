@@ -1,7 +1,7 @@
 """Embeddings of the noise condition c_noise, shape (B,), as vectors (B, channels).
 
-All phases are computed in float32 (or higher), also under autocast: half precision cannot tell
-c_noise = 999 from 999.5.
+All phases are computed in float32 (or higher), also under autocast: half precision cannot
+distinguish c_noise = 999 from 999.5.
 """
 
 import math
@@ -111,7 +111,7 @@ class MultiScaleEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """Everything F is told besides x, as one vector: noise level, label and augmentation.
+    """The conditions of F as one vector: noise level, label and augmentation.
 
     emb = silu(W1 silu(W0 waves(c_noise) + W_label label sqrt(label_dim) + W_augment augment))
 

@@ -9,12 +9,13 @@ from torch.nn.utils import parametrize
 
 from flowexp.errors import UsageError
 from flowexp.networks.base import label_dim_of
+from flowexp.networks.foreign import call_network
 
 __all__ = ["LowRank"]
 
 
 class _LowRankSum(nn.Module):
-    """``W + B A`` with W held fixed; zero change at first.
+    """``W + B A`` with W fixed; initially zero change.
 
     Args:
         weight: W, (out, in) or (out, in, height, width).
@@ -37,14 +38,14 @@ class LowRank(nn.Module):
     """A network of which only low-rank changes of the weight matrices are trained.
 
     Every layer with a weight of two dimensions (linear, embedding) or four (convolution) computes
-    with ``W + B A``, A (rank, in), B (out, rank), B = 0 at first; a convolution's weight is read as
-    a matrix (out, in height width). All that the network itself holds is frozen. Give it the
-    weights of a run with ``init``.
+    with ``W + B A``, A (rank, in), B (out, rank), initially B = 0; a convolution's weight counts as
+    a matrix (out, in height width). The network's own parameters are frozen. Load the weights of a
+    run with ``init``.
 
     Args:
         network: The network; attributes that this class lacks are the network's.
         rank: r, >= 1.
-        label_dim: Of the network; stated here because other parts of a config refer to it.
+        label_dim: That of the network; other parts of a config refer to it.
 
     Raises:
         ValueError: rank < 1, or label_dim is not the network's.
@@ -70,19 +71,24 @@ class LowRank(nn.Module):
                 change = _LowRankSum(weight, rank=rank)
                 parametrize.register_parametrization(layer, "weight", change, unsafe=True)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        **conditions: Tensor | None,
+    ) -> Tensor:
         """The changed network."""
-        output: Tensor = self.network(*args, **kwargs)
-        return output
+        return call_network(self.network, x, c_noise, {"labels": labels, **conditions})
 
     def load_base(self, state: dict[str, Tensor]) -> None:
-        """Put the weights of the plain network in; the changes stay as they are.
+        """Load the weights of the plain network; the changes are kept.
 
         Args:
             state: State dict of the network without changes.
 
         Raises:
-            UsageError: It is that of another network.
+            UsageError: It belongs to another network.
         """
         own = self.network.state_dict()
         plain = {name: _plain(name) for name in own if not name.endswith(_CHANGES)}
@@ -111,5 +117,5 @@ _ORIGINAL = "parametrizations.weight.original"
 
 
 def _plain(name: str) -> str:
-    """The name that a parameter has without changes."""
+    """A parameter's name in the plain network."""
     return name.replace(_ORIGINAL, "weight")

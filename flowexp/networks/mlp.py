@@ -15,12 +15,9 @@ class MLP(Network):
 
     h <- h + W1 silu((1 + scale) W0 silu(norm(h)) + shift),  scale, shift = affine(emb)
 
+    Arguments not listed here are those of :class:`Network`.
+
     Args:
-        in_channels: Coordinates of a point.
-        out_channels: Coordinates of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        label_dropout: Probability of dropping a label in training.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         hidden: Width of the network.
         depth: Number of residual blocks.
         noise_channels: Length of the sinusoidal embedding of c_noise.
@@ -63,7 +60,6 @@ class MLP(Network):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on checked points; see :meth:`Network.evaluate`."""
         if x.ndim != 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels})")
         emb = self.embedding(c_noise, label, augment)

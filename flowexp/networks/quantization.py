@@ -1,4 +1,4 @@
-"""What may be done to the weights of a trained network before it is evaluated."""
+"""Transformations of a trained network's weights before evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,28 +18,27 @@ class WeightTransform(ABC):
 
     @abstractmethod
     def __call__(self, network: nn.Module) -> str:
-        """Change the network's weights in place; returns what was done, "" for nothing."""
+        """Change the network's weights in place; returns a description, "" for no change."""
 
 
 class Unchanged(WeightTransform):
-    """The weights as they are."""
+    """Unchanged weights."""
 
     def __call__(self, network: nn.Module) -> str:
-        """Nothing is done."""
         return ""
 
 
 class Quantize(WeightTransform):
     """Weights rounded to ``2^bits`` levels between the smallest and the largest of their tensor.
 
-    A parameter is changed if its name holds ``include`` and none of ``exclude``. The default names
-    are the authors': on their networks "32" spares every layer of the 32 x 32 level, the first and
-    the last convolution among them.
+    A parameter is changed if its name contains ``include`` and none of ``exclude``. The defaults
+    are the authors': in their networks "32" excludes every layer of the 32 x 32 level, the first
+    and the last convolution among them.
 
     Args:
         bits: Bits per weight, 2 .. 16 (5 .. 9 as published).
-        include: What the name must hold.
-        exclude: What it must not hold.
+        include: What the name must contain.
+        exclude: What it must not contain.
 
     Raises:
         ValueError: bits is out of range.
@@ -65,15 +64,15 @@ class Quantize(WeightTransform):
         """Quantise in place.
 
         Raises:
-            UsageError: The names leave no parameter of this network.
+            UsageError: No parameter of this network is selected.
         """
         chosen = [p for name, p in network.named_parameters() if self.selects(name)]
         if not chosen:
             raise UsageError(
-                f"no parameter of {type(network).__name__} holds {self.include!r} and none of "
-                f"{list(self.exclude)} in its name.",
+                f"no parameter name of {type(network).__name__} contains {self.include!r} and "
+                f"none of {list(self.exclude)}.",
                 key="weight_transform.exclude",
-                remedy="Give other names, e.g. weight_transform.exclude=[norm].",
+                remedy="Exclude other names, e.g. weight_transform.exclude=[norm].",
             )
         with torch.no_grad():
             for parameter in chosen:

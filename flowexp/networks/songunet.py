@@ -1,4 +1,4 @@
-"""SongUNet: the U-Net of DDPM++ and NCSN++ as retrained by EDM.
+"""SongUNet: the U-Net of DDPM++ and NCSN++ as retrained by EDM, and the levels it shares with ADM.
 
 Source: Song et al. 2021, arXiv 2011.13456 (architectures); Karras et al. 2022, arXiv 2206.00364,
 appendix F (this form; names, shapes and order of the state dict are those of its checkpoints).
@@ -12,23 +12,284 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.networks.base import ImageNetwork
 from flowexp.networks.embedding import FourierEmbedding, PositionalEmbedding
-from flowexp.networks.songunet_block import UNetBlockStyle
-from flowexp.networks.songunet_branches import ENCODER_BRANCHES, OutputBranch
-from flowexp.networks.songunet_layers import Init, Linear
-from flowexp.networks.songunet_levels import LeveledUNet
+from flowexp.networks.songunet_layers import (
+    Conv2d,
+    GroupNorm,
+    Init,
+    Linear,
+    UNetBlock,
+    UNetBlockStyle,
+)
 
-__all__ = ["SongUNet"]
+__all__ = ["EncoderBranch", "LeveledUNet", "OutputBranch", "SongUNet"]
 
 Choice = TypeVar("Choice")
 
 
-def _positional(channels: int) -> nn.Module:
-    return PositionalEmbedding(channels, endpoint=True)
+class EncoderBranch:
+    """The encoder's second branch, from the downsampled network input: here there is none (DDPM++).
+
+    The modules live in the network's own ``enc`` dictionary under EDM's names, so that published
+    weights load; a branch only says which modules a level has and how they are used.
+    """
+
+    def modules(
+        self, aux_channels: int, out_channels: int, style: UNetBlockStyle
+    ) -> tuple[dict[str, nn.Module], int]:
+        """Modules of one level by name suffix, and the channels of the branch after it."""
+        return {}, aux_channels
+
+    def merge(
+        self, x: Tensor, aux: Tensor, modules: nn.ModuleDict, level: str
+    ) -> tuple[Tensor, Tensor]:
+        """The main features and the branch after the level."""
+        return x, aux
 
 
-def _one_head(channels: int) -> int:
-    return 1
+class _SkipEncoderBranch(EncoderBranch):
+    """The input is downsampled by the filter alone; a 1x1 convolution of it is added."""
+
+    def modules(
+        self, aux_channels: int, out_channels: int, style: UNetBlockStyle
+    ) -> tuple[dict[str, nn.Module], int]:
+        down = Conv2d(
+            aux_channels, aux_channels, kernel=0, down=True, resample_filter=style.resample_filter
+        )
+        skip = Conv2d(aux_channels, out_channels, kernel=1, init=style.init)
+        return {"aux_down": down, "aux_skip": skip}, aux_channels
+
+    def merge(
+        self, x: Tensor, aux: Tensor, modules: nn.ModuleDict, level: str
+    ) -> tuple[Tensor, Tensor]:
+        aux = modules[f"{level}_aux_down"](aux)
+        return x + modules[f"{level}_aux_skip"](aux), aux
+
+
+class _ResidualEncoderBranch(EncoderBranch):
+    """The branch is a residual pyramid: aux = x = (x + conv(aux)) / sqrt(2) (NCSN++)."""
+
+    def modules(
+        self, aux_channels: int, out_channels: int, style: UNetBlockStyle
+    ) -> tuple[dict[str, nn.Module], int]:
+        residual = Conv2d(
+            aux_channels,
+            out_channels,
+            kernel=3,
+            down=True,
+            resample_filter=style.resample_filter,
+            filter_last=True,
+            init=style.init,
+        )
+        return {"aux_residual": residual}, out_channels
+
+    def merge(
+        self, x: Tensor, aux: Tensor, modules: nn.ModuleDict, level: str
+    ) -> tuple[Tensor, Tensor]:
+        x = (x + modules[f"{level}_aux_residual"](aux)) / math.sqrt(2)
+        return x, x
+
+
+class OutputBranch:
+    """Output head: out = conv(silu(norm(x))), at the finest level or summed over all levels.
+
+    Args:
+        every_level: Whether each level adds to the upsampled output of the level below
+            (decoder type ``skip``), or only the finest level has a head (``standard``).
+    """
+
+    def __init__(self, *, every_level: bool) -> None:
+        self.every_level = every_level
+
+    def modules(
+        self,
+        channels: int,
+        out_channels: int,
+        style: UNetBlockStyle,
+        *,
+        finest: bool,
+        coarsest: bool,
+    ) -> dict[str, nn.Module]:
+        """Modules of one level by name suffix."""
+        if not (self.every_level or finest):
+            return {}
+        made: dict[str, nn.Module] = {}
+        if self.every_level and not coarsest:
+            made["aux_up"] = Conv2d(
+                out_channels, out_channels, kernel=0, up=True, resample_filter=style.resample_filter
+            )
+        made["aux_norm"] = GroupNorm(channels, eps=style.eps)
+        made["aux_conv"] = Conv2d(channels, out_channels, kernel=3, init=style.init_zero)
+        return made
+
+    def gather(
+        self, x: Tensor, aux: Tensor | None, modules: nn.ModuleDict, level: str
+    ) -> Tensor | None:
+        """The output so far, after the level."""
+        if f"{level}_aux_conv" not in modules:
+            return aux
+        out: Tensor = modules[f"{level}_aux_conv"](F.silu(modules[f"{level}_aux_norm"](x)))
+        return out if aux is None else out + modules[f"{level}_aux_up"](aux)
+
+
+class LeveledUNet(ImageNetwork):
+    """U-Net with level l at resolution R / 2^l and model_channels * channel_mult[l] channels.
+
+    R is ``img_resolution`` rounded up to a multiple of 2^(levels - 1). The modules are named by the
+    resolution of their level (``enc.32x32_block0``), as in EDM's checkpoints, and registered in the
+    order in which a subclass calls ``build_encoder`` and ``build_decoder``. Arguments not listed
+    here are those of :class:`SongUNet`.
+
+    Args:
+        style: What all blocks have in common.
+        encoder_branch: Second branch of the encoder.
+        output_branch: Output heads of the decoder; None = it returns its features.
+        attend_last_only: Whether only the last decoder block of a level has attention.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int,
+        label_dropout: float,
+        augment_dim: int,
+        model_channels: int,
+        channel_mult: Sequence[int],
+        num_blocks: int,
+        attn_resolutions: Sequence[int],
+        style: UNetBlockStyle,
+        encoder_branch: EncoderBranch,
+        output_branch: OutputBranch | None,
+        attend_last_only: bool,
+    ) -> None:
+        if not channel_mult:
+            raise ValueError("channel_mult=[]; allowed: at least one level")
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks={num_blocks}; allowed: integers >= 1")
+        if not 0.0 <= style.dropout < 1.0:
+            raise ValueError(f"dropout={style.dropout}; allowed: [0, 1)")
+        super().__init__(
+            img_resolution=img_resolution,
+            min_multiple=2 ** (len(channel_mult) - 1),
+            in_channels=in_channels,
+            out_channels=out_channels,
+            label_dim=label_dim,
+            label_dropout=label_dropout,
+            augment_dim=augment_dim,
+        )
+        self.num_blocks = num_blocks
+        self.widths = tuple(model_channels * mult for mult in channel_mult)
+        resolutions = [self.padded_resolution >> level for level in range(len(channel_mult))]
+        self.levels = tuple(f"{resolution}x{resolution}" for resolution in resolutions)
+        self.attention = tuple(resolution in attn_resolutions for resolution in resolutions)
+        self.style = style
+        self.encoder_branch = encoder_branch
+        self.output_branch = output_branch
+        self.attend_last_only = attend_last_only
+
+    def _block(self, in_channels: int, out_channels: int, *, attention: bool = False) -> UNetBlock:
+        return UNetBlock(in_channels, out_channels, style=self.style, attention=attention)
+
+    def build_encoder(self, channels: int) -> list[int]:
+        """Fill ``enc``, starting with ``channels``; the channels of every skip connection."""
+        self.enc = nn.ModuleDict()
+        style, aux = self.style, self.in_channels
+        skips = [channels]
+        for index, (level, width) in enumerate(zip(self.levels, self.widths, strict=True)):
+            if index == 0:
+                self.enc[f"{level}_conv"] = Conv2d(
+                    self.in_channels, channels, kernel=3, init=style.init
+                )
+            else:
+                self.enc[f"{level}_down"] = UNetBlock(channels, channels, style=style, down=True)
+                branch, aux = self.encoder_branch.modules(aux, channels, style)
+                self.enc.update({f"{level}_{name}": module for name, module in branch.items()})
+                skips.append(channels)
+            for block in range(self.num_blocks):
+                self.enc[f"{level}_block{block}"] = self._block(
+                    channels, width, attention=self.attention[index]
+                )
+                channels = width
+                skips.append(channels)
+        return skips
+
+    def build_decoder(self, skips: list[int]) -> int:
+        """Fill ``dec``, coarsest level first; the channels of its last block."""
+        self.dec = nn.ModuleDict()
+        channels, coarsest = skips[-1], len(self.levels) - 1
+        for index in reversed(range(len(self.levels))):
+            level, width = self.levels[index], self.widths[index]
+            if index == coarsest:
+                self.dec[f"{level}_in0"] = self._block(channels, channels, attention=True)
+                self.dec[f"{level}_in1"] = self._block(channels, channels)
+            else:
+                self.dec[f"{level}_up"] = UNetBlock(channels, channels, style=self.style, up=True)
+            for block in range(self.num_blocks + 1):
+                attends = block == self.num_blocks or not self.attend_last_only
+                self.dec[f"{level}_block{block}"] = self._block(
+                    channels + skips.pop(), width, attention=self.attention[index] and attends
+                )
+                channels = width
+            if self.output_branch is not None:
+                output = self.output_branch.modules(
+                    channels,
+                    self.out_channels,
+                    self.style,
+                    finest=index == 0,
+                    coarsest=index == coarsest,
+                )
+                self.dec.update({f"{level}_{name}": module for name, module in output.items()})
+        return channels
+
+    def encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+        """Features of every skip connection, in order."""
+        aux = x
+        skips: list[Tensor] = []
+        for index, level in enumerate(self.levels):
+            if index == 0:
+                x = self.enc[f"{level}_conv"](x)
+            else:
+                x = self.enc[f"{level}_down"](x, emb)
+                x, aux = self.encoder_branch.merge(x, aux, self.enc, level)
+            skips.append(x)
+            for block in range(self.num_blocks):
+                x = self.enc[f"{level}_block{block}"](x, emb)
+                skips.append(x)
+        return skips
+
+    def decode(self, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """Output of the output branch, or the last features if there is none."""
+        x, out = skips[-1], None
+        for index, level in reversed(list(enumerate(self.levels))):
+            if index == len(self.levels) - 1:
+                x = self.dec[f"{level}_in1"](self.dec[f"{level}_in0"](x, emb), emb)
+            else:
+                x = self.dec[f"{level}_up"](x, emb)
+            for block in range(self.num_blocks + 1):
+                x = self.dec[f"{level}_block{block}"](torch.cat([x, skips.pop()], dim=1), emb)
+            if self.output_branch is not None:
+                out = self.output_branch.gather(x, out, self.dec, level)
+        return x if out is None else out
+
+
+EMBEDDINGS: Mapping[str, Callable[[int], nn.Module]] = {
+    "positional": lambda channels: PositionalEmbedding(channels, endpoint=True),
+    "fourier": FourierEmbedding,
+}
+ENCODERS: Mapping[str, type[EncoderBranch]] = {
+    "standard": EncoderBranch,
+    "skip": _SkipEncoderBranch,
+    "residual": _ResidualEncoderBranch,
+}
+# Whether every level has an output head.
+DECODERS: Mapping[str, bool] = {"standard": False, "skip": True}
 
 
 def _pick(argument: str, name: str, options: Mapping[str, Choice]) -> Choice:
@@ -38,48 +299,20 @@ def _pick(argument: str, name: str, options: Mapping[str, Choice]) -> Choice:
     return options[name]
 
 
-NOISE_EMBEDDINGS: Mapping[str, Callable[[int], nn.Module]] = {
-    "positional": _positional,
-    "fourier": FourierEmbedding,
-}
-
-
-def _style(emb_channels: int, dropout: float, resample_filter: Sequence[float]) -> UNetBlockStyle:
-    init = Init()
-    return UNetBlockStyle(
-        emb_channels=emb_channels,
-        heads=_one_head,
-        dropout=dropout,
-        skip_scale=math.sqrt(0.5),
-        eps=1e-6,
-        resample_filter=tuple(resample_filter),
-        resample_proj=True,
-        adaptive_scale=False,
-        init=init,
-        init_zero=init.scaled(1e-5),
-        init_attn=init.scaled(math.sqrt(0.2)),
-    )
-
-
 class SongUNet(LeveledUNet):
     """U-Net of DDPM++ (positional, standard, [1, 1]) and NCSN++ (fourier, residual, [1, 3, 3, 1]).
 
     Level l works at resolution R / 2^l with model_channels * channel_mult[l] channels, where R is
-    ``img_resolution`` rounded up to a multiple of 2^(levels - 1).
+    ``img_resolution`` rounded up to a multiple of 2^(levels - 1). Arguments not listed here are
+    those of :class:`ImageNetwork`.
 
     Args:
-        img_resolution: Height and width of the images in pixels.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         model_channels: Base number of channels.
         channel_mult: Channel multiplier of each level, finest first.
         channel_mult_emb: Length of the conditioning vector over model_channels.
         num_blocks: Residual blocks per level.
         attn_resolutions: Resolutions (after padding) with self-attention.
         dropout: Dropout probability in the blocks.
-        label_dropout: Probability of dropping a label in training.
         embedding_type: ``positional`` (DDPM++) or ``fourier`` (NCSN++).
         channel_mult_noise: Length of the embedding of c_noise over model_channels.
         encoder_type: ``standard`` (DDPM++), ``residual`` (NCSN++) or ``skip``.
@@ -111,9 +344,10 @@ class SongUNet(LeveledUNet):
         decoder_type: str = "standard",
         resample_filter: Sequence[float] = (1, 1),
     ) -> None:
-        embedding = _pick("embedding_type", embedding_type, NOISE_EMBEDDINGS)
-        encoder_branch = _pick("encoder_type", encoder_type, ENCODER_BRANCHES)
-        every_level = _pick("decoder_type", decoder_type, OutputBranch.TYPES)
+        embedding = _pick("embedding_type", embedding_type, EMBEDDINGS)
+        encoder_branch = _pick("encoder_type", encoder_type, ENCODERS)
+        init = Init()
+        every_level = _pick("decoder_type", decoder_type, DECODERS)
         super().__init__(
             img_resolution=img_resolution,
             in_channels=in_channels,
@@ -125,7 +359,19 @@ class SongUNet(LeveledUNet):
             channel_mult=channel_mult,
             num_blocks=num_blocks,
             attn_resolutions=attn_resolutions,
-            style=_style(model_channels * channel_mult_emb, dropout, resample_filter),
+            style=UNetBlockStyle(
+                emb_channels=model_channels * channel_mult_emb,
+                head_channels=None,
+                dropout=dropout,
+                skip_scale=math.sqrt(0.5),
+                eps=1e-6,
+                resample_filter=tuple(resample_filter),
+                resample_proj=True,
+                adaptive_scale=False,
+                init=init,
+                init_zero=init.scaled(1e-5),
+                init_attn=init.scaled(math.sqrt(0.2)),
+            ),
             encoder_branch=encoder_branch(),
             output_branch=OutputBranch(every_level=every_level),
             attend_last_only=True,
@@ -141,7 +387,6 @@ class SongUNet(LeveledUNet):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on padded images; see :meth:`Network.evaluate`."""
         # Published weights were trained with the halves in the order sine, cosine.
         cosine, sine = self.map_noise(c_noise).chunk(2, dim=1)
         emb = torch.cat([sine, cosine], dim=1)

@@ -1,4 +1,4 @@
-"""Layers shared by SongUNet and DhariwalUNet, with the parameter names of EDM's checkpoints.
+"""Layers and the residual block of SongUNet and DhariwalUNet, with EDM's parameter names.
 
 Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2, and the names, shapes and initialisation
 of the authors' published networks.
@@ -12,17 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.networks.attention_features import AttentionValues
+
 __all__ = [
     "Conv2d",
     "GroupNorm",
     "Init",
     "Linear",
+    "UNetBlock",
+    "UNetBlockStyle",
     "kaiming_normal",
     "kaiming_uniform",
     "xavier_uniform",
 ]
 
-Law = Callable[[tuple[int, ...], int, int], Tensor]
+Distribution = Callable[[tuple[int, ...], int, int], Tensor]
 
 
 def xavier_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
@@ -42,21 +46,21 @@ def kaiming_normal(shape: tuple[int, ...], fan_in: int, fan_out: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Init:
-    """How weights and biases start: one law, two multipliers.
+    """How weights and biases are initialised: one distribution, two multipliers.
 
     Args:
-        law: Distribution as a function of (shape, fan_in, fan_out).
+        draw: Draws as a function of (shape, fan_in, fan_out).
         weight: Multiplier of the weights.
-        bias: Multiplier of the biases, drawn from the same law.
+        bias: Multiplier of the biases, drawn from the same distribution.
     """
 
-    law: Law = xavier_uniform
+    draw: Distribution = xavier_uniform
     weight: float = 1.0
     bias: float = 0.0
 
     def scaled(self, factor: float) -> "Init":
-        """The same law with ``factor`` for the weights and no bias."""
-        return Init(self.law, factor, 0.0)
+        """The same distribution with ``factor`` for the weights and no bias."""
+        return Init(self.draw, factor, 0.0)
 
 
 class Linear(nn.Module):
@@ -66,7 +70,7 @@ class Linear(nn.Module):
         in_features: Length of the input.
         out_features: Length of the output.
         bias: Whether there is a b.
-        init: Law of the start values.
+        init: Initial values.
     """
 
     def __init__(
@@ -75,8 +79,8 @@ class Linear(nn.Module):
         super().__init__()
         init = init or Init()
         fans = (in_features, out_features)
-        self.weight = nn.Parameter(init.law((out_features, in_features), *fans) * init.weight)
-        self.bias = nn.Parameter(init.law((out_features,), *fans) * init.bias) if bias else None
+        self.weight = nn.Parameter(init.draw((out_features, in_features), *fans) * init.weight)
+        self.bias = nn.Parameter(init.draw((out_features,), *fans) * init.bias) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
@@ -118,7 +122,7 @@ class Conv2d(nn.Module):
         resample_filter: Coefficients of the separable low-pass filter.
         filter_last: With ``down``: convolve at full resolution, then filter and decimate, with all
             padding put in front (EDM's fused resampling).
-        init: Law of the start values.
+        init: Initial values.
     """
 
     resample_filter: Tensor
@@ -145,8 +149,8 @@ class Conv2d(nn.Module):
         if kernel:
             fans = (in_channels * kernel**2, out_channels * kernel**2)
             shape = (out_channels, in_channels, kernel, kernel)
-            self.weight = nn.Parameter(init.law(shape, *fans) * init.weight)
-            self.bias = nn.Parameter(init.law((out_channels,), *fans) * init.bias)
+            self.weight = nn.Parameter(init.draw(shape, *fans) * init.weight)
+            self.bias = nn.Parameter(init.draw((out_channels,), *fans) * init.bias)
         if up or down:
             taps = torch.tensor([float(tap) for tap in resample_filter])
             self.register_buffer("resample_filter", _separable(taps))
@@ -191,3 +195,126 @@ class Conv2d(nn.Module):
 def _separable(taps: Tensor) -> Tensor:
     """outer(f, f) / sum(f)^2 as a kernel (1, 1, k, k)."""
     return (taps[:, None] * taps[None, :] / taps.sum().square())[None, None]
+
+
+@dataclass(frozen=True)
+class UNetBlockStyle:
+    """What all blocks of one U-Net have in common.
+
+    Args:
+        emb_channels: Length of the conditioning vector.
+        head_channels: Channels per attention head; None = one head.
+        dropout: Dropout probability.
+        skip_scale: Factor on the sum of branch and shortcut.
+        eps: Added to the variance in the norms.
+        resample_filter: Coefficients of the filter used when a block resamples.
+        resample_proj: Whether a resampling shortcut also has a 1x1 convolution.
+        adaptive_scale: Whether the condition scales and shifts (ADM) or is added (DDPM++, NCSN++).
+        init: Initial values of the ordinary layers.
+        init_zero: Initial values of the layers that end a residual branch.
+        init_attn: Initial values of the query-key-value layer.
+    """
+
+    emb_channels: int
+    head_channels: int | None
+    dropout: float
+    skip_scale: float
+    eps: float
+    resample_filter: Sequence[float]
+    resample_proj: bool
+    adaptive_scale: bool
+    init: Init
+    init_zero: Init
+    init_attn: Init
+
+
+class UNetBlock(nn.Module):
+    """Residual block with conditioning, optional resampling and optional self-attention.
+
+    h = conv0(silu(norm0(x)));  p = affine(emb)
+    h = silu(norm1(h + p))  or, with adaptive scale,  silu(norm1(h) (1 + scale) + shift)
+    y = (conv1(dropout(h)) + skip(x)) * skip_scale
+    y = (proj(attention(qkv(norm2(y)))) + y) * skip_scale
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        style: What the blocks of the network have in common.
+        up: Double height and width.
+        down: Halve height and width.
+        attention: Whether there is self-attention (if there are channels for one head at least).
+
+    Source: Karras et al. 2022, arXiv 2206.00364, figure 8 (DDPM++/NCSN++ block and ADM block).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        style: UNetBlockStyle,
+        up: bool = False,
+        down: bool = False,
+        attention: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.style = style
+        head_channels = style.head_channels or out_channels
+        self.heads = out_channels // head_channels if attention else 0
+        self.norm0 = GroupNorm(in_channels, eps=style.eps)
+        resampling = {"up": up, "down": down}
+        self.conv0 = Conv2d(
+            in_channels,
+            out_channels,
+            kernel=3,
+            resample_filter=style.resample_filter,
+            init=style.init,
+            **resampling,
+        )
+        self.affine = Linear(
+            style.emb_channels, out_channels * (2 if style.adaptive_scale else 1), init=style.init
+        )
+        self.norm1 = GroupNorm(out_channels, eps=style.eps)
+        self.conv1 = Conv2d(out_channels, out_channels, kernel=3, init=style.init_zero)
+        self.skip: Conv2d | None = None
+        if in_channels != out_channels or up or down:
+            project = in_channels != out_channels or style.resample_proj
+            self.skip = Conv2d(
+                in_channels,
+                out_channels,
+                kernel=1 if project else 0,
+                resample_filter=style.resample_filter,
+                init=style.init,
+                **resampling,
+            )
+        if self.heads:
+            self.norm2 = GroupNorm(out_channels, eps=style.eps)
+            self.qkv = Conv2d(out_channels, out_channels * 3, kernel=1, init=style.init_attn)
+            self.values = AttentionValues()
+            self.proj = Conv2d(out_channels, out_channels, kernel=1, init=style.init_zero)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Map x (B, in_channels, H, W) and emb (B, emb_channels) to (B, out_channels, H', W')."""
+        h: Tensor = self.conv0(F.silu(self.norm0(x)))
+        condition = self.affine(emb)[:, :, None, None].to(h.dtype)
+        if self.style.adaptive_scale:
+            scale, shift = condition.chunk(2, dim=1)
+            h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+        else:
+            h = F.silu(self.norm1(h + condition))
+        h = self.conv1(F.dropout(h, p=self.style.dropout, training=self.training))
+        h = (h + (x if self.skip is None else self.skip(x))) * self.style.skip_scale
+        if self.heads:
+            h = (h + self.proj(self._attend(self.qkv(self.norm2(h))))) * self.style.skip_scale
+        return h
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Self-attention over pixels; channel order is head, channel within the head, (q, k, v)."""
+        batch, channels, height, width = qkv.shape
+        split = qkv.reshape(batch, self.heads, channels // (3 * self.heads), 3, height * width)
+        q, k, v = (part.transpose(-1, -2) for part in split.unbind(3))
+        # The kernels behind this call keep the softmax in float32 for half-precision inputs too.
+        out = F.scaled_dot_product_attention(q, k, self.values(v))
+        return out.transpose(-1, -2).reshape(batch, channels // 3, height, width)

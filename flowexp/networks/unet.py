@@ -16,19 +16,15 @@ __all__ = ["UNet"]
 class UNet(ImageNetwork):
     """U-Net with scale-shift conditioning that can work on a folded image.
 
-    With ``pixel_unshuffle`` = 2 all levels see the image folded to half its size and four times its
-    channels, which is about four times faster. Predicting the folded image pixel by pixel leaves a
-    2 x 2 checker texture, because neighbouring pixels then come from different output channels; so
-    a head at full resolution follows the unfolding: it sees the unfolded features next to the
-    input itself, and two 3 x 3 convolutions treat all pixels alike.
+    With ``pixel_unshuffle`` = 2 all levels work on the image folded to half its size and four times
+    its channels, which is about four times faster. Predicting the folded image directly leaves a
+    2 x 2 checkerboard texture, because neighbouring pixels come from different output channels; so
+    a head at full resolution follows the unfolding: two 3 x 3 convolutions of the unfolded features
+    and the input, which treat all pixels alike.
+
+    Arguments not listed here are those of :class:`ImageNetwork`.
 
     Args:
-        img_resolution: Height and width of the images in pixels.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        label_dropout: Probability of dropping a label in training.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         model_channels: Base number of channels, a multiple of 4.
         channel_mult: Channel multiplier of each level, finest first.
         num_blocks: Residual blocks per level of the encoder (the decoder has one more).
@@ -95,7 +91,18 @@ class UNet(ImageNetwork):
         coarsest = self.widths[-1]
         self.middle = self._block(coarsest, coarsest, head_dim=self.head_dims[-1])
         self._build_decoder(skips)
-        self.head = _make_head(self, head_channels)
+        self.head = (
+            _PlainHead(self.widths[0], out_channels)
+            if self.fold == 1
+            else _UnfoldingHead(
+                self.widths[0],
+                in_channels,
+                out_channels,
+                width=head_channels,
+                fold=self.fold,
+                emb_channels=self.emb_channels,
+            )
+        )
 
     def _block(self, in_channels: int, out_channels: int, *, head_dim: int) -> "_Block":
         return _Block(
@@ -133,14 +140,13 @@ class UNet(ImageNetwork):
                 )
                 channels = width
             if level > 0:
-                # 1x1 before enlarging: a 3x3 after it would cost as much as a whole block.
+                # 1x1 before upsampling: a 3x3 after it would cost as much as a whole block.
                 self.ups.append(nn.Conv2d(channels, self.widths[level - 1], 1))
                 channels = self.widths[level - 1]
 
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network on padded images; see :meth:`Network.evaluate`."""
         emb = self.embedding(c_noise, label, augment)
         h = self.enter(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
         skips = [h]
@@ -285,20 +291,6 @@ class _UnfoldingHead(nn.Module):
 
 
 def _scale_shift(h: Tensor, condition: Tensor) -> Tensor:
-    """H (1 + scale) + shift with (scale, shift) of shape (B, C) each, side by side."""
+    """``h (1 + scale) + shift``; ``condition`` is scale and shift concatenated, (B, 2 C)."""
     scale, shift = condition.to(h.dtype)[:, :, None, None].chunk(2, dim=1)
     return torch.addcmul(shift, h, scale + 1)
-
-
-def _make_head(network: UNet, width: int) -> nn.Module:
-    channels = network.widths[0]
-    if network.fold == 1:
-        return _PlainHead(channels, network.out_channels)
-    return _UnfoldingHead(
-        channels,
-        network.in_channels,
-        network.out_channels,
-        width=width,
-        fold=network.fold,
-        emb_channels=network.emb_channels,
-    )

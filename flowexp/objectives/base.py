@@ -1,4 +1,4 @@
-"""What an objective answers: what is regressed, and how deviations are counted."""
+"""The protocol of objectives: what is regressed, and how deviations are measured."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -32,8 +32,8 @@ class Objective(ABC):
     Attributes:
         needs_signal: Whether it is not defined where alpha is 0, at pure source.
         needs_unit_time: Whether the path's time must run from 0 to 1.
-        trains_refiner: Whether it gives the network a velocity to correct, so that the
-            parameterization must take one.
+        trains_refiner: Whether it passes the network a velocity to correct, which the
+            parameterization must accept.
     """
 
     needs_signal: bool = False
@@ -54,11 +54,11 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """The loss of one batch.
+        """The loss of one batch; with one network call and no random draws unless documented.
 
         Args:
             model: Path + network + parameterization.
             pairs: Data, source, conditions and weights.
             t: Times, (B,), float64.
-            rng: Generator of the objective's own draws.
+            rng: Generator for objectives that draw.
         """

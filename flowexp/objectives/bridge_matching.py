@@ -1,4 +1,4 @@
-"""Flow matching on conditional paths with noise of their own."""
+"""Flow matching on bridges: conditional paths with additional noise."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class BridgeMatching(Objective):
     Args:
         noise: Standard deviation of the bridge over time.
         weighting: Loss weight as a function of time.
-        premetric: How a deviation is counted.
+        premetric: Measure of a deviation.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482.

@@ -1,4 +1,4 @@
-"""What is known exactly when the data are a finite set: the mean of the data behind a state."""
+"""The exact posterior mean of the data, given a state, when the data are a finite set."""
 
 import math
 
@@ -26,11 +26,11 @@ def finite_set_mean(
         level: ``s = sigma/alpha``, (B,), > 0.
         reference: The set y, (K, ...).
         D: Degrees of freedom of the source.
-        groups: Integer marks of the rows of x, (B,), and of the set, (K,): only data of the same
-            mark count. Each state needs one at least.
+        groups: Integer groups of the rows of x, (B,), and of the set, (K,): the mean runs over data
+            of the same group, at least one per state.
 
-    Source: Xu et al., PFGM++, 2023, arXiv 2302.04265, eq. 3; the authors' code normalises with 1e-7
-    added to the sum, which this does not.
+    Source: Xu et al., PFGM++, 2023, arXiv 2302.04265, eq. 3; the authors' code adds 1e-7 to the
+    normalising sum; this does not.
     """
     states, data = x.flatten(1).to(torch.float64), reference.flatten(1).to(torch.float64)
     distance = torch.cdist(states, data).square()

@@ -1,4 +1,4 @@
-"""Distillation to one step towards two steps of the flow that the student came from."""
+"""Distillation to one step, with two steps of the teacher flow as target."""
 
 from collections.abc import Mapping
 
@@ -25,27 +25,27 @@ class FlowGuided(Objective):
     e is fresh noise, ``tau = 1 - t`` the length of the first jump:
     ``z = e - tau v_1(e, 1)``, ``x_T = z - (1 - tau) v_T(z, t)``; v_T is the frozen teacher, v_1 the
     student without gradient (one call of the teacher) or the teacher (two calls). The gradient goes
-    through the student's step alone. Since ``x = e - v``, the premetric counts the same difference
-    in velocities and in pictures.
+    through the student's step alone. Since ``x = e - v``, differences of velocities and of pictures
+    are the same.
 
     Args:
         teacher: The flow: for SlimFlow the 2-rectified flow that the student starts from.
         student_first: Whether the student makes the first jump.
         low: Smallest t of the second evaluation, >= 0.
         high: Largest.
-        start_time: The time that "t = 1" is told as, and at which nothing but e is shown; None =
-            the last time of the path. The authors' code says 0.999.
-        premetric: How the deviation of the velocity is counted; None = not.
-        perceptual: Distance of the pictures x_s and x_T, added to it; None = none.
+        start_time: The time given to the networks for "t = 1", where the state is e alone; None =
+            the last time of the path. The authors' code has 0.999.
+        premetric: Measure of the deviation of the velocity; None = not used.
+        perceptual: Distance of the pictures x_s and x_T, added to it; None = not used.
         weighting: Weight of both as a function of t; None = 1.
 
     Raises:
-        ValueError: low, high or start_time is out of range, or nothing is counted.
+        ValueError: low, high or start_time is out of range, or both measures are None.
 
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.2. The defaults are the authors'
     code (and their section 4.1: better and cheaper): the student jumps first, t in [0.2, 0.8]. The
-    paper's formulas: the teacher jumps first, t in [0, 1]. Their LPIPS sees both pictures enlarged
-    to 64 with aligned corners; here they are enlarged as any picture of ours.
+    paper's formulas: the teacher jumps first, t in [0, 1]. Their LPIPS enlarges both pictures
+    to 64 with aligned corners; here they are enlarged as for every LPIPS.
     """
 
     needs_unit_time = True
@@ -99,7 +99,7 @@ class FlowGuided(Objective):
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the student and one or two of the teacher; e and t come from ``rng``.
 
-        Of the pairs only shape, conditions and weights are used, and of the times nothing.
+        Of the pairs only shape, conditions and weights are used; ``t`` is not.
         """
         shape, device = tuple(pairs.x.shape), pairs.x.device
         e = model.path.source.sample(shape, rng=rng).to(device=device, dtype=torch.float64)
@@ -114,11 +114,7 @@ class FlowGuided(Objective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The unweighted loss per sample, (B,), and its parts.
 
-        Args:
-            model: The student.
-            e: Source draws, (B, ...).
-            t: Times of the second evaluation, (B,), float64.
-            conditions: What student and teacher are asked with.
+        ``e`` are source draws, (B, ...), ``t`` the times of the second evaluation, (B,), float64.
         """
         last = model.path.schedule.t_max if self.start_time is None else self.start_time
         start = torch.full_like(t, last)
@@ -147,12 +143,7 @@ class FlowGuided(Objective):
     ) -> Tensor:
         """``e - x_T``, the mean velocity of the two jumps, without gradient.
 
-        Args:
-            e: Source draws, (B, ...).
-            t: Times of the second evaluation, (B,), float64.
-            start: Time of the first, (B,), float64.
-            student: The student's velocity at e.
-            conditions: What the teacher is asked with.
+        The first evaluation is at time ``start``, (B,), with velocity ``student`` of the student.
         """
         if self.student_first:
             first = student.detach()

@@ -1,4 +1,4 @@
-"""Losses that train on some rows of a batch and use all of them as a sample of the data."""
+"""Losses that train on some rows of a batch and use all rows as a sample of the data."""
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ def first_rows(pairs: Pairs, count: int) -> Pairs:
 
 
 def spread(loss: Tensor, *, batch: int) -> Tensor:
-    """Losses of the first rows as (batch,) losses with the same mean: the others count zero."""
+    """Losses of the first rows as (batch,) losses with the same mean: the others are zero."""
     if len(loss) == batch:
         return loss
     full = loss.new_zeros(batch)

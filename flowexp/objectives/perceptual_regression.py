@@ -1,6 +1,6 @@
 """Regression of one prediction together with a perceptual distance of the predicted data."""
 
-from typing import Protocol, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
-from flowexp.objectives.regression import PredictionKind, weighted
+from flowexp.objectives.regression import PredictionKind, point_of, require_kind, weighted
 from flowexp.objectives.weightings import Weighting
 from flowexp.paths import Path
 
@@ -27,26 +27,25 @@ class PerceptualDistance(Protocol):
 
 
 class PerceptualRegression(Objective):
-    """``weight(t) premetric(prediction - truth) + perceptual(D, x)``, the last perhaps over sigma.
+    """``weight(t) premetric(prediction - truth) + perceptual(D, x)``, optionally over sigma.
 
     D is the model's data prediction. With the velocity target, weight ``alpha = 1 - t`` and the
     pseudo-Huber premetric this is RF++'s LPIPS-Huber loss, with ``inverse_time`` its
     LPIPS-Huber-1/t. At t = 1 without a premetric it is the one-step distillation of rectified flow
-    under LPIPS. On pairs made by a deterministic map the optimum is a point, which every premetric
-    shares.
+    under LPIPS. For pairs of a deterministic map every premetric has the same optimum.
 
-    States, predictions and errors are formed in float64; the perceptual distance is given float32.
+    States, predictions and errors are computed in float64; the perceptual distance in float32.
 
     Args:
-        target: Which prediction is compared by the premetric: ``velocity``, ``data`` or ``noise``.
+        target: The prediction that the premetric compares: ``velocity``, ``data`` or ``noise``.
         weighting: Weight of the premetric as a function of time.
-        premetric: How a deviation is counted; None = the perceptual distance alone.
+        premetric: Measure of a deviation; None = the perceptual distance alone.
         perceptual: Distance of the data prediction from the data.
         inverse_time: Divide the perceptual distance by sigma(t), which is t on the linear path;
-            the timestep law must stay away from sigma = 0.
+            the timestep distribution must stay away from sigma = 0.
 
     Raises:
-        ValueError: target is none of the three.
+        ValueError: target is not one of the three.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, section 4.2 and their train.py.
     """
@@ -60,8 +59,7 @@ class PerceptualRegression(Objective):
         perceptual: PerceptualDistance,
         inverse_time: bool = False,
     ) -> None:
-        if target not in get_args(PredictionKind):
-            raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
+        require_kind(target)
         self.target = target
         self.weighting = weighting
         self.premetric = premetric
@@ -75,13 +73,11 @@ class PerceptualRegression(Objective):
             check()
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """One network call; draws nothing of its own."""
-        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
-        point = model.path.point(x, e, t.to(x.device))
+        point = point_of(pairs, model.path, t)
         prediction = model.predict(point.x_t, point.t, **pairs.conditions)
         c = model.path.schedule.coefficients(point.t)
         data = prediction.data.to(torch.float32)
-        perceptual = self.perceptual(data, x.to(torch.float32)).to(torch.float64)
+        perceptual = self.perceptual(data, point.x.to(torch.float32)).to(torch.float64)
         total = perceptual / c.sigma if self.inverse_time else perceptual
         metrics = {"perceptual": perceptual.detach().mean()}
         if self.premetric is not None:

@@ -1,4 +1,4 @@
-"""Rectified Diffusion in phases: a path made first-order piece by piece, without stored pairs."""
+"""Phased Rectified Diffusion: a path made first-order segment by segment, without stored pairs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Segment:
 def segment_between(
     x_start: Tensor, start: Coefficients, x_end: Tensor, end: Coefficients
 ) -> Segment:
-    """The pair on whose path both states lie; defined where alpha is 0, too.
+    """The pair on whose path both states lie; defined at alpha = 0 too.
 
     ``e = (alpha_e x_s - alpha_s x_e) / d``, ``x = (sigma_s x_e - sigma_e x_s) / d``,
     ``d = alpha_e sigma_s - alpha_s sigma_e``.
@@ -62,24 +62,24 @@ class PhasedRectification(Objective):
     """``premetric(DDIM step of the student to s_{m-1} minus the teacher's state there)``.
 
     ``[0, t_max]`` is cut at equal times s_m into segments. The data x and a fresh e give the state
-    at the start s_m of the segment that t is in; the teacher goes to its end s_{m-1} by DDIM steps;
-    both states define a pair (:func:`segment_between`) and with it x_t; from there the student
-    must land on the end in one step. Such a model needs as many steps as there are segments, at
-    their boundaries (sampler=ddim, time_grid=uniform).
+    at the start s_m of the segment of t; the teacher's DDIM steps lead to its end s_{m-1}; both
+    states define a pair (:func:`segment_between`) and with it x_t; from there the student must
+    reach the end in one step. Such a model needs as many steps as there are segments, at their
+    boundaries (sampler=ddim, time_grid=uniform).
 
     Args:
-        teacher: The frozen flow, guided if it is to be.
+        teacher: The frozen flow, possibly guided.
         segments: Number of segments, >= 1; with one, e is the pair's own noise if and only if the
             teacher is of first order.
         substeps: DDIM steps of the teacher in each, >= 1.
-        premetric: How the deviation is counted.
+        premetric: Measure of the deviation.
 
     Raises:
         ValueError: segments or substeps is not positive.
 
     Source: Wang et al., Rectified Diffusion, 2024, arXiv 2410.07303, section 3.4, and the authors'
     train_phased.py: 4 segments of 10 substeps, pseudo-Huber per element, guidance 3. As there, the
-    first segment ends at the smallest time the teacher knows, not at t = 0.
+    first segment ends at the smallest time of the teacher, not at t = 0.
     """
 
     def __init__(
@@ -132,14 +132,7 @@ class PhasedRectification(Objective):
     def walk(
         self, x: Tensor, start: Tensor, end: Tensor, *, conditions: Mapping[str, Tensor | None]
     ) -> Tensor:
-        """The teacher's state at the end of each segment, by DDIM.
-
-        Args:
-            x: States at the starts, (B, ...).
-            start: Their times, (B,).
-            end: Where to, (B,).
-            conditions: What the teacher is asked with.
-        """
+        """The teacher's states (B, ...) at times ``end``, (B,), by DDIM from ``x`` at ``start``."""
         schedule, (low, _) = self.teacher.path.schedule, self.teacher.time_range
         length = schedule.t_max / self.segments / self.substeps
         t = start
@@ -160,14 +153,14 @@ class PhasedRectification(Objective):
         t: Tensor,
         conditions: Mapping[str, Tensor | None],
     ) -> Tensor:
-        """The premetric of the student's miss, (B,).
+        """The premetric of the student's error at the end of the segment, (B,).
 
         Args:
             model: The student.
             start: State and time at the start of the segment.
             end: State and time at its end.
             t: Times within the segments, (B,), float64.
-            conditions: What the student is asked with.
+            conditions: Conditions of the student.
         """
         schedule = model.path.schedule
         at_start, at_end = (schedule.coefficients(time) for _, time in (start, end))

@@ -26,11 +26,11 @@ _RESTRICTED = 0.7
 
 @dataclass(frozen=True)
 class FieldPoints:
-    """Points of the space with one more coordinate.
+    """Points of the space with one extra coordinate.
 
     Attributes:
         x: States, (B, ...), float64.
-        level: The further coordinate z (noise level), (B,), float64, > 0.
+        level: The extra coordinate z (noise level), (B,), float64, > 0.
     """
 
     x: Tensor
@@ -58,14 +58,14 @@ def field_points(
 class PoissonField(Objective):
     """``weight premetric(F - sqrt(N) v/(|v| + gamma))`` over the N + 1 components of the field.
 
-    The batch is a set of charges; ``v = (m - x, -z)`` with m the kernel-weighted mean of the set
-    (:func:`~flowexp.objectives.finite_set.finite_set_mean`) points along the field. The points are
-    this objective's own: ``m ~ U[0, M]``, ``z = |N(0, sigma_end^2)| (1 + tau)^m``, radius
-    ``|N(0, sigma_end^2 I_N)| (1 + tau)^m``, direction uniform. It therefore ignores the times and
-    the source draws of the training loop. With path.D = 1 this is PFGM; other D take their own
-    kernel, which no paper has done. With ``parameterization=poisson_field`` F is the network's
-    output; another prediction is compared through the field of its denoised state. Where labels are
-    given, charges of the same label count alone.
+    The batch is a set of charges; ``v = (mu - x, -z)`` with mu the kernel-weighted mean of the set
+    (:func:`~flowexp.objectives.finite_set.finite_set_mean`) points along the field. The objective
+    draws the points itself: ``m ~ U[0, M]``, ``z = |N(0, sigma_end^2)| (1 + tau)^m``, radius
+    ``|N(0, sigma_end^2 I_N)| (1 + tau)^m``, direction uniform. It ignores the times and the
+    source draws of the training loop. With path.D = 1 this is PFGM; other D use their own kernel,
+    which no paper does. With ``parameterization=poisson_field`` F is the network's output; another
+    prediction is compared through the field of its denoised state. With labels, only charges of
+    the same label count.
 
     The set is one process's micro-batch. The authors train on the first 128 of 4096 images
     (CelebA 64: 128 of 512, LSUN bedroom: all 32), and halve the sum of squares; ``premetric=l2``
@@ -73,13 +73,13 @@ class PoissonField(Objective):
 
     Args:
         weighting: Loss weight as a function of the points' time; PFGM has none.
-        premetric: How a deviation is counted.
+        premetric: Measure of a deviation.
         M: Largest exponent (291; 356 for LSUN).
         tau: Growth per unit of the exponent, > 0.
         sigma_end: Size of the smallest perturbation, > 0.
         gamma: Softening of the normalisation, >= 0.
         restrict_M: Draw m again from [0, int(0.7 M)] where ``|N(0, sigma_end^2)| < 0.005``.
-        trained: Points per batch; the rest of the batch are only charges. None = all.
+        trained: Points per batch; the other rows are charges only. None = all.
 
     Raises:
         ValueError: A value is out of range.
@@ -139,14 +139,10 @@ class PoissonField(Objective):
         D: float,
         groups: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The normalised field of a set of charges: along x, (B, ...), and along z, (B,).
+        """The normalised field at ``points``: along x, (B, ...), and along z, (B,).
 
-        Args:
-            points: Where it is asked for.
-            reference: The charges, (K, ...).
-            D: Further dimensions of the space; 1 = PFGM.
-            groups: Marks of points and charges; see
-                :func:`~flowexp.objectives.finite_set.finite_set_mean`.
+        The charges are ``reference``, (K, ...), in a space with ``D`` extra dimensions; for
+        ``groups`` see :func:`~flowexp.objectives.finite_set.finite_set_mean`.
         """
         mean = finite_set_mean(points.x, points.level, reference=reference, D=D, groups=groups)
         return normalized_field(mean - points.x, points.level, gamma=self.gamma)
@@ -169,7 +165,7 @@ class PoissonField(Objective):
         return field_points(
             x,
             growth=torch.exp(m * math.log1p(self.tau)).to(x.device),
-            # Networks are told the logarithm of the level.
+            # Networks take the logarithm of the level.
             level=level.clamp(min=torch.finfo(torch.float32).tiny).to(x.device),
             radius=radius.to(x.device),
             direction=normal(*x.shape).to(x.device),

@@ -1,4 +1,4 @@
-"""How the deviation of a prediction from its truth is counted, per sample."""
+"""Measures of the deviation of a prediction from its target, per sample."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,11 +20,10 @@ class Premetric(ABC):
 class SquaredL2(Premetric):
     """``|d|^2 / N``, the mean square over all N dimensions of a sample.
 
-    EDM sums over dimensions instead: a constant factor N, which Adam does not see.
+    EDM sums over dimensions instead: a constant factor N, to which Adam is invariant.
     """
 
     def __call__(self, difference: Tensor) -> Tensor:
-        """Mean square."""
         return difference.flatten(1).square().mean(dim=1)
 
 
@@ -32,7 +31,6 @@ class L2(Premetric):
     """``|d| / sqrt(N)``, the root of the mean square; its slope at d = 0 is taken to be 0."""
 
     def __call__(self, difference: Tensor) -> Tensor:
-        """Root of the mean square."""
         d = difference.flatten(1)
         norm: Tensor = torch.linalg.vector_norm(d, dim=1)
         return norm / math.sqrt(d.shape[1])
@@ -44,14 +42,14 @@ class PseudoHuber(Premetric):
     c -> 0 is ``|d| / N``; c -> inf is ``|d|^2 / (2 c N)``.
 
     Args:
-        c: Where the square turns into the norm, in the unit of ``|d|``, > 0; null for the rule.
+        c: Transition from the square to the norm, in units of ``|d|``, > 0; null for the rule.
         c_per_dimension: Factor of the rule, > 0.
 
     Raises:
         ValueError: c or c_per_dimension is not positive.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320: c = 0.00054 N. The consistency-training papers
-    (Song & Dhariwal, 2023, arXiv 2310.14189) take 0.00054 sqrt(N): give that number as c.
+    (Song & Dhariwal, 2023, arXiv 2310.14189) use 0.00054 sqrt(N): pass that number as c.
     """
 
     def __init__(self, *, c: float | None = None, c_per_dimension: float = 0.00054) -> None:
@@ -63,7 +61,7 @@ class PseudoHuber(Premetric):
         self.c_per_dimension = float(c_per_dimension)
 
     def __call__(self, difference: Tensor) -> Tensor:
-        """The value; as ``|d|^2 / (sqrt(|d|^2 + c^2) + c)``, which does not cancel."""
+        """Computed as ``|d|^2 / (sqrt(|d|^2 + c^2) + c)``, which does not cancel."""
         d = difference.flatten(1)
         c = self.c_per_dimension * d.shape[1] if self.c is None else self.c
         square = d.square().sum(dim=1)
@@ -71,13 +69,13 @@ class PseudoHuber(Premetric):
 
 
 class ElementwisePseudoHuber(Premetric):
-    """``mean_i (sqrt(d_i^2 + c^2) - c)``: every dimension has its own bend, at ``|d_i| = c``.
+    """``mean_i (sqrt(d_i^2 + c^2) - c)``: each dimension bends at ``|d_i| = c``.
 
     c -> 0 is the mean of ``|d_i|``; c -> inf is ``|d|^2 / (2 c N)``. :class:`PseudoHuber` bends the
     norm of the whole sample instead.
 
     Args:
-        c: Where the square turns into the absolute value, in the unit of one dimension, > 0.
+        c: Transition from the square to the absolute value, in units of one dimension, > 0.
 
     Raises:
         ValueError: c is not positive.
@@ -92,6 +90,6 @@ class ElementwisePseudoHuber(Premetric):
         self.c = float(c)
 
     def __call__(self, difference: Tensor) -> Tensor:
-        """The value; as ``d^2 / (sqrt(d^2 + c^2) + c)``, which does not cancel."""
+        """Computed as ``d^2 / (sqrt(d^2 + c^2) + c)``, which does not cancel."""
         square = difference.flatten(1).square()
         return (square / (torch.sqrt(square + self.c**2) + self.c)).mean(dim=1)

@@ -10,8 +10,9 @@ from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.weightings import Weighting
+from flowexp.paths import Path, PathPoint
 
-__all__ = ["PredictionKind", "Regression", "weighted"]
+__all__ = ["PredictionKind", "Regression", "point_of", "require_kind", "weighted"]
 
 PredictionKind = Literal["velocity", "data", "noise"]
 
@@ -21,18 +22,18 @@ class Regression(Objective):
 
     Target data with EDM's weight and EDM's preconditioning is EDM's loss, on every path; target
     velocity with weight 1 is flow matching; target noise with weight 1 is DDPM's simple loss. What
-    the network predicts is the parameterization's business: any target can be regressed with any.
+    the network predicts is up to the parameterization: any target works with any prediction.
 
-    States, predictions and errors are formed in float64 (the network runs in float32 as always):
+    States, predictions and errors are computed in float64 (the network runs in float32 as always):
     weights such as 1 / sigma^2 would otherwise multiply the rounding error of ``D(x_t) - x``.
 
     Args:
-        target: Which prediction is compared: ``velocity``, ``data`` or ``noise``.
-        weighting: Loss weight as a function of time; each says which target it is meant for.
-        premetric: How a deviation is counted.
+        target: The prediction that is compared: ``velocity``, ``data`` or ``noise``.
+        weighting: Loss weight as a function of time; each states the target it is meant for.
+        premetric: Measure of a deviation.
 
     Raises:
-        ValueError: target is none of the three.
+        ValueError: target is not one of the three.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 2 and 8 (sum over pixels there, mean
     here); Lipman et al., 2022, arXiv 2210.02747; Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14.
@@ -41,20 +42,33 @@ class Regression(Objective):
     def __init__(
         self, target: PredictionKind, *, weighting: Weighting, premetric: Premetric
     ) -> None:
-        if target not in get_args(PredictionKind):
-            raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
+        require_kind(target)
         self.target = target
         self.weighting = weighting
         self.premetric = premetric
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """One network call; draws nothing of its own."""
-        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
-        point = model.path.point(x, e, t.to(x.device))
+        point = point_of(pairs, model.path, t)
         prediction = model.predict(point.x_t, point.t, **pairs.conditions)
         difference = getattr(prediction, self.target) - getattr(point, self.target)
         weight = self.weighting(model.path.schedule.coefficients(point.t))
         return Loss(weighted(self.premetric(difference), weight=weight, pairs=pairs))
+
+
+def require_kind(target: str) -> None:
+    """Refuse a target that is not a kind of prediction.
+
+    Raises:
+        ValueError: It is not one of the three.
+    """
+    if target not in get_args(PredictionKind):
+        raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
+
+
+def point_of(pairs: Pairs, path: Path, t: Tensor) -> PathPoint:
+    """The conditional path of the pairs at times ``t``, in float64, on the device of the data."""
+    x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
+    return path.point(x, e, t.to(x.device))
 
 
 def weighted(value: Tensor, *, weight: Tensor, pairs: Pairs) -> Tensor:

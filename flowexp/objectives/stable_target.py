@@ -1,7 +1,5 @@
 """Regression onto the mean of the data behind a state, estimated from a batch."""
 
-from typing import get_args
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.finite_set import finite_set_mean
 from flowexp.objectives.large_batch import first_rows, require_trained, spread, trained_rows
 from flowexp.objectives.premetrics import Premetric
-from flowexp.objectives.regression import PredictionKind, weighted
+from flowexp.objectives.regression import PredictionKind, point_of, require_kind, weighted
 from flowexp.objectives.weightings import Weighting
 from flowexp.paths import PathPoint
 
@@ -20,23 +18,23 @@ __all__ = ["StableTarget"]
 
 
 class StableTarget(Objective):
-    """As :class:`Regression`, but the truth of a state is its mean over the batch, not its own x.
+    """As :class:`Regression`, but the target of a state is the mean over the batch, not its own x.
 
-    With ``m = E[x | x_t]`` of the batch as a finite data set (Student-t or Gaussian kernel, as the
-    path's source is) the targets are ``m``, ``e + alpha (x - m)/sigma`` and their velocity. The
-    variance of the target falls with the size of the batch, at the price of a bias of order one
-    over it; the batch is a sample of the data only if the coupling is independent. Where labels are
-    given, the mean runs over the data of the same label. The mean sees one process's micro-batch.
+    With ``m = E[x | x_t]`` of the batch as a finite data set (Student-t or Gaussian kernel, by the
+    path's source) the targets are ``m``, ``e + alpha (x - m)/sigma`` and their velocity. The
+    variance of the target falls with the batch size, at the price of a bias of order one over it;
+    the batch is a sample of the data only if the coupling is independent. With labels, the mean
+    runs over the data of the same label. The mean is over one process's micro-batch.
 
     Args:
-        target: Which prediction is compared: ``velocity``, ``data`` or ``noise``.
+        target: The prediction that is compared: ``velocity``, ``data`` or ``noise``.
         weighting: Loss weight as a function of time.
-        premetric: How a deviation is counted.
-        trained: States per batch that the network is asked about; the rest only serve the mean.
-            None = all.
+        premetric: Measure of a deviation.
+        trained: Number of rows the network is trained on; the others enter the mean only. None =
+            all.
 
     Raises:
-        ValueError: target is none of the three, or trained < 1.
+        ValueError: target is not one of the three, or trained < 1.
 
     Source: Xu, Tong & Jaakkola, Stable Target Field, 2023, arXiv 2302.00670; Newbeeer/pfgmpp,
     training/loss.py (``--stf``, ``--rbatch 4096``), which has no labels in the kernel.
@@ -53,8 +51,7 @@ class StableTarget(Objective):
         premetric: Premetric,
         trained: int | None = None,
     ) -> None:
-        if target not in get_args(PredictionKind):
-            raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
+        require_kind(target)
         require_trained(trained)
         self.target = target
         self.weighting = weighting
@@ -62,11 +59,9 @@ class StableTarget(Objective):
         self.trained = trained
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """One network call; draws nothing of its own."""
         count = trained_rows(pairs, self.trained)
         part = first_rows(pairs, count)
-        x, e = part.x.to(torch.float64), part.e.to(torch.float64)
-        point = model.path.point(x, e, t[:count].to(x.device))
+        point = point_of(part, model.path, t[:count])
         truth = self._truth(model, point, pairs)
         prediction = model.predict(point.x_t, point.t, **part.conditions)
         difference = getattr(prediction, self.target) - getattr(truth, self.target)
@@ -75,7 +70,7 @@ class StableTarget(Objective):
         return Loss(spread(loss, batch=len(pairs.x)))
 
     def _truth(self, model: Model, point: PathPoint, pairs: Pairs) -> PathPoint:
-        """The stable targets; the noise in the form that does not cancel at small sigma."""
+        """The stable targets; the noise in a form that does not cancel at small sigma."""
         c = model.path.schedule.coefficients(point.t)
         labels = pairs.conditions.get("labels")
         mean = finite_set_mean(

@@ -8,10 +8,10 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
-from flowexp.networks.base import NO_LABEL
+from flowexp.networks.base import without_condition
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import SquaredL2
-from flowexp.objectives.regression import weighted
+from flowexp.objectives.regression import point_of, weighted
 from flowexp.paths import Path
 
 __all__ = ["VelocityRefinement"]
@@ -24,7 +24,7 @@ class VelocityRefinement(Objective):
     """``|v(x', t') - v_r(x', t'; c)|^2 / N`` after one short step of the teacher towards the data.
 
     ``c = v(x_t, t)``, ``dt ~ U(0, max_dt)``, ``x' = x_t - dt c``, ``t' = t - dt``; v is the
-    frozen teacher and v_r the trained refiner, which is given c as the condition ``velocity``. No
+    frozen teacher and v_r the trained refiner, which gets c as the condition ``velocity``. No
     trajectory is simulated.
 
     Args:
@@ -32,9 +32,9 @@ class VelocityRefinement(Objective):
         max_dt: Largest step in t, > 0.
         label_dropout: Probability with which the label is dropped, in [0, 1), for guided sampling;
             the network's own label dropout should then be 0.
-        first_label_kept: The authors' code keeps the label in c and drops it after that; the paper
-            drops it everywhere.
-        clip: Whether t' is kept within the teacher's range; the authors' code asks below t = 0.
+        first_label_kept: Whether c keeps its label, as in the authors' code; the paper drops it
+            everywhere.
+        clip: Whether t' is kept within the teacher's range; the authors' code goes below t = 0.
         shared_dt: One dt for the whole batch, as the authors' code, instead of one per sample.
 
     Raises:
@@ -83,12 +83,11 @@ class VelocityRefinement(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """Two calls of the teacher, one of the refiner; dt and dropped labels come from ``rng``."""
-        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
-        point = model.path.point(x, e, t.to(x.device))
-        count = 1 if self.shared_dt else len(x)
+        point = point_of(pairs, model.path, t)
+        count = 1 if self.shared_dt else len(point.x)
         dt = self.max_dt * torch.rand(
             count, generator=rng, dtype=torch.float64, device=rng.device
-        ).to(x.device)
+        ).to(point.x.device)
         later = self._with_labels_dropped(pairs, rng)
         first = dict(pairs.conditions) if self.first_label_kept else later
         value = self.deviation(model, point.x_t, point.t, dt=dt, first=first, later=later)
@@ -131,6 +130,5 @@ class VelocityRefinement(Objective):
             return conditions
         kept = torch.rand(len(labels), generator=rng, device=rng.device) >= self.label_dropout
         kept = kept.to(labels.device).reshape(-1, *([1] * (labels.ndim - 1)))
-        none = torch.full_like(labels, 0 if labels.is_floating_point() else NO_LABEL)
-        conditions["labels"] = torch.where(kept, labels, none)
+        conditions["labels"] = torch.where(kept, labels, without_condition(labels))
         return conditions

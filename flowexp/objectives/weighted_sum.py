@@ -16,14 +16,14 @@ class WeightedSum(Objective):
     """``sum_i w_i L_i`` of objectives on the same pairs, times and model.
 
     SlimFlow's distillation is the sum of a regression onto stored pairs and of
-    :class:`FlowGuided`. Each part's mean is logged under its name, with its own metrics behind it.
+    :class:`FlowGuided`. Each part's mean is logged under its name, its metrics with that prefix.
 
     Args:
-        parts: The objectives by name; those that draw share the generator, in this order.
+        parts: The objectives by name; they share the generator, in this order.
         weights: Factor of each, by the same names; None = 1 for all.
 
     Raises:
-        ValueError: There are no parts, or weights of other names.
+        ValueError: parts is empty, or weights has other names.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class WeightedSum(Objective):
             part.check_path(path)
 
     def loss(self, model: Model, pairs: Pairs, t: torch.Tensor, *, rng: torch.Generator) -> Loss:
-        """The calls of all parts."""
         total = torch.zeros(len(t), dtype=torch.float32, device=pairs.x.device)
         metrics: dict[str, torch.Tensor] = {}
         for name, part in self.parts.items():

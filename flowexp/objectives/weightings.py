@@ -44,7 +44,6 @@ class Uniform(Weighting):
     """Weight 1."""
 
     def __call__(self, c: Coefficients) -> Tensor:
-        """1 at all times."""
         return torch.ones_like(c.alpha)
 
 
@@ -55,7 +54,6 @@ class Alpha(Weighting):
     """
 
     def __call__(self, c: Coefficients) -> Tensor:
-        """The coefficient of the data."""
         return c.alpha
 
 
@@ -80,7 +78,6 @@ class EDM(Weighting):
         self.sigma_data = float(sigma_data)
 
     def __call__(self, c: Coefficients) -> Tensor:
-        """The weight; finite where alpha is 0."""
         return _snr(c) + self.sigma_data**-2
 
 
@@ -91,7 +88,6 @@ class SNR(Weighting):
     """
 
     def __call__(self, c: Coefficients) -> Tensor:
-        """The signal-to-noise ratio."""
         return _snr(c)
 
 
@@ -114,7 +110,6 @@ class MinSNR(Weighting):
         self.gamma = float(gamma)
 
     def __call__(self, c: Coefficients) -> Tensor:
-        """The clipped signal-to-noise ratio."""
         return _snr(c).clamp(max=self.gamma)
 
 
@@ -139,7 +134,6 @@ class ShiftedSNR(Weighting):
         self.offset = float(offset)
 
     def __call__(self, c: Coefficients) -> Tensor:
-        """The weight."""
         return self.plus + (c.alpha / (c.sigma + self.offset)) ** 2
 
 
@@ -152,7 +146,6 @@ class VelocityOfNoise(Weighting):
     needs_signal = True
 
     def __call__(self, c: Coefficients) -> Tensor:
-        """The weight; infinite where alpha is 0."""
         return (c.wronskian / c.alpha) ** 2
 
 

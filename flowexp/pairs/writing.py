@@ -17,7 +17,7 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256, write_json, write_npz, write_text
 from flowexp.locks import FileLock
 from flowexp.pipeline import Processes
-from flowexp.tree import plain
+from flowexp.tree import leaves, plain, without
 
 __all__ = ["write_store"]
 
@@ -132,15 +132,11 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         )
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401
-    if prefix in _FREE:
-        return
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            inner = f"{prefix}.{key}" if prefix else key
-            yield from _differences(old.get(key), new.get(key), inner)
-    elif old != new:
-        yield f"{prefix.partition('.')[2]}: {old} -> {new}"
+def _differences(old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401
+    before, after = (dict(leaves(without(side, _FREE))) for side in (old, new))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield f"{key.partition('.')[2]}: {before.get(key)} -> {after.get(key)}"
 
 
 def _digest_if_done(

@@ -1,4 +1,4 @@
-"""What a parameterization answers: how the raw network becomes a prediction."""
+"""The protocol of parameterizations: how the raw network becomes a prediction."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -7,18 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flowexp.networks.foreign import call_network
 from flowexp.paths import Coefficients, Conversion, Schedule
 
-__all__ = ["NetworkInputs", "Parameterization", "bounded_input_scale", "times_between"]
+__all__ = [
+    "BetweenLevels",
+    "NetworkInputs",
+    "Parameterization",
+    "bounded_input_scale",
+    "times_between",
+]
 
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """What the network is given besides x_t; float64, of the shape of t.
+    """Network inputs that depend on time only; float64, of the shape of t.
 
     Attributes:
         c_in: Factor of the state at the network's input.
-        c_noise: Scalar that tells the network the time.
+        c_noise: Time condition of the network.
     """
 
     c_in: Tensor
@@ -29,11 +36,11 @@ class Parameterization(ABC):
     """The rule that turns the raw network F into a prediction on any path.
 
     Attributes:
-        needs_signal: Whether the network cannot be asked where alpha is 0, at pure source.
+        needs_signal: Whether the network cannot be evaluated where alpha is 0, at pure source.
         extra_channels: How many channels the network may output beyond those of the data.
         doubles_channels: Whether the network may output twice the channels of the data.
-        doubles_input: Whether the network takes a second picture beside the state, and so is
-            trained only by an objective that gives it one.
+        doubles_input: Whether the network takes a second picture beside the state, so that only
+            an objective that provides one can train it.
     """
 
     needs_signal: bool = False
@@ -56,30 +63,52 @@ class Parameterization(ABC):
         c_noise: Tensor,
         conditions: Mapping[str, Tensor | None],
     ) -> Tensor:
-        """The raw output F; a network that sees more than the state is given it here.
+        """The raw output F; override this where the network takes more than the state.
 
         Args:
             network: The network.
             x: Scaled state, (B, ...), float32.
             c_noise: Time condition, (B,), float32.
-            conditions: What the model was asked with.
+            conditions: The conditions of the call.
         """
-        output: Tensor = network(x, c_noise, **conditions)
-        return output
+        return call_network(network, x, c_noise, conditions)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The times (low, high) at which samplers may ask for a velocity.
+        """The times (low, high) between which samplers may evaluate the velocity.
 
         The schedule's own range, narrowed where this parameterization's formulas are singular.
         """
         return schedule.t_min, schedule.t_max
 
     def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The times nearest to float64 ``t`` that the network was trained at: t itself.
+        """The times nearest to float64 ``t`` that the network was trained at.
 
-        Networks that know a finite number of noise levels give the nearest of them.
+        This is t itself unless the network has a finite number of noise levels.
         """
         return t
+
+
+class BetweenLevels(Parameterization):
+    """A parameterization that samplers evaluate between two noise levels only.
+
+    Args:
+        sigma_min: Smallest noise level, > 0.
+        sigma_max: Largest noise level.
+
+    Raises:
+        ValueError: Not 0 < sigma_min < sigma_max.
+    """
+
+    def __init__(self, *, sigma_min: float, sigma_max: float) -> None:
+        if not 0.0 < sigma_min < sigma_max:
+            raise ValueError(
+                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
+            )
+        self.sigma_min = float(sigma_min)
+        self.sigma_max = float(sigma_max)
+
+    def time_range(self, schedule: Schedule) -> tuple[float, float]:
+        return times_between(schedule, self.sigma_min, self.sigma_max)
 
 
 def times_between(schedule: Schedule, nsr_min: float, nsr_max: float) -> tuple[float, float]:

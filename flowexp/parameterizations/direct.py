@@ -13,12 +13,12 @@ __all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
 
 
 class _Direct(Parameterization):
-    """F is a prediction; the network sees ``time_scale * unit_time(t)``.
+    """F is a prediction; c_noise is ``time_scale * unit_time(t)``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise. SiT and torchcfm give the network t itself
-            (1); score-SDE and rectified flow's code 999 t, DDPM its step index. The larger it is,
-            the less smooth in time the velocity, and the more steps an adaptive solver takes.
+        time_scale: Factor of the unit time in c_noise. SiT and torchcfm use t itself (1);
+            score-SDE and rectified flow's code 999 t, DDPM the step index. A larger factor makes
+            the velocity less smooth in time, and an adaptive solver takes more steps.
     """
 
     def __init__(self, *, time_scale: float = 1.0) -> None:
@@ -27,7 +27,6 @@ class _Direct(Parameterization):
         self.time_scale = float(time_scale)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """Bounded input scale, and the scaled unit time."""
         return NetworkInputs(bounded_input_scale(c), self.time_scale * schedule.unit_time(t))
 
 
@@ -41,7 +40,6 @@ class VelocityPrediction(_Direct):
     """
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Velocity to data and noise."""
         return FromVelocity(c)
 
 
@@ -50,8 +48,8 @@ class NoisePrediction(_Direct):
 
     Args:
         time_scale: Factor of the unit time in c_noise.
-        min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers ask; SiT
-            keeps 1e-3 away from the end with this head.
+        min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers evaluate
+            the velocity; SiT keeps 1e-3 away from the end with this head.
 
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
     """
@@ -65,21 +63,19 @@ class NoisePrediction(_Direct):
         self.min_alpha = float(min_alpha)
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Noise to data and velocity."""
         return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """From t_min up to where alpha has fallen to ``min_alpha``."""
         highest = math.sqrt(1.0 - self.min_alpha**2) / self.min_alpha
         return schedule.t_min, min(schedule.t_max, _time_at(schedule, highest))
 
 
 class DataPrediction(_Direct):
-    """F is the data x (a denoiser). Singular where sigma = 0: samplers ask down to ``min_sigma``.
+    """F is the data x (a denoiser). Singular where sigma = 0, so sampling ends at ``min_sigma``.
 
     Args:
         time_scale: Factor of the unit time in c_noise.
-        min_sigma: Smallest noise-to-signal ratio at which samplers ask for a velocity.
+        min_sigma: Smallest noise level at which samplers evaluate the velocity.
 
     Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, section 4 (prediction
     of x).
@@ -92,11 +88,9 @@ class DataPrediction(_Direct):
         self.min_sigma = float(min_sigma)
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Data to noise and velocity."""
         return FromData(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """From where the noise-to-signal ratio is ``min_sigma`` up to t_max."""
         return max(schedule.t_min, _time_at(schedule, self.min_sigma)), schedule.t_max
 
 

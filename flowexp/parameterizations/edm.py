@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization, times_between
+from flowexp.parameterizations.base import BetweenLevels, NetworkInputs
 from flowexp.paths import Coefficients, Conversion, Schedule
 from flowexp.paths.conversions import FromPreconditioned
 
 __all__ = ["EDMPreconditioning"]
 
 
-class EDMPreconditioning(Parameterization):
+class EDMPreconditioning(BetweenLevels):
     """``D(x; sigma) = c_skip x + c_out F(c_in x, c_noise)``, carried over to any path.
 
     On the VE path: ``c_skip = sd^2/(sigma^2+sd^2)``, ``c_out = sigma sd/sqrt(sigma^2+sd^2)``,
@@ -20,8 +20,8 @@ class EDMPreconditioning(Parameterization):
 
     Args:
         sigma_data: Standard deviation of the data (0.5 for images in [-1, 1]), > 0.
-        sigma_min: Smallest noise-to-signal ratio at which samplers ask for a velocity.
-        sigma_max: Largest one; sampling starts there on paths that go on to pure noise, where
+        sigma_min: Smallest noise level at which samplers evaluate the velocity.
+        sigma_max: Largest one; sampling starts there on paths that end in pure noise, where
             ``ln(sigma/alpha)`` is infinite. Training is not restricted to this range.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column "Ours".
@@ -34,23 +34,12 @@ class EDMPreconditioning(Parameterization):
     ) -> None:
         if not sigma_data > 0.0:
             raise ValueError(f"sigma_data is {sigma_data}; expected a positive number")
-        if not 0.0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
-            )
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
         self.sigma_data = float(sigma_data)
-        self.sigma_min = float(sigma_min)
-        self.sigma_max = float(sigma_max)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """Unit-variance input, and a quarter of the log noise-to-signal ratio."""
         c_in = torch.rsqrt((c.alpha * self.sigma_data) ** 2 + c.sigma**2)
         return NetworkInputs(c_in, 0.25 * (torch.log(c.sigma) - torch.log(c.alpha)))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Preconditioned output to data, noise and velocity."""
         return FromPreconditioned(c, sigma_data=self.sigma_data)
-
-    def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to noise-to-signal ratios in [sigma_min, sigma_max]."""
-        return times_between(schedule, self.sigma_min, self.sigma_max)

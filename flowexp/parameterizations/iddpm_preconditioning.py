@@ -16,8 +16,8 @@ class IDDPMPreconditioning(Parameterization):
     F's first channels are the noise; the network may have as many again for a variance, which is
     not used (``network.out_channels``). j is the number of the level u_j nearest to sigma, with
     ``abar_j = sin^2(pi j / (2 M (C2 + 1)))``, ``u_M = 0`` and
-    ``u_{j-1}^2 + 1 = (u_j^2 + 1) / max(abar_{j-1}/abar_j, C1)``. Only what the network is told is
-    rounded; the noise level itself is used as it is. On another path it is the same denoiser at
+    ``u_{j-1}^2 + 1 = (u_j^2 + 1) / max(abar_{j-1}/abar_j, C1)``. Only the network's time condition
+    is rounded; the noise level itself is used exactly. On another path it is the same denoiser at
     ``x_t/alpha`` and ``sigma/alpha``.
 
     Args:
@@ -59,27 +59,23 @@ class IDDPMPreconditioning(Parameterization):
         return torch.sin(angle) ** 2
 
     def index(self, nsr: Tensor) -> Tensor:
-        """The number j of the level nearest to each noise-to-signal ratio, int64; M is level 0."""
+        """The number j of the level nearest to each noise level, int64; M is level 0."""
         midpoints = (0.5 * (self.levels[1:] + self.levels[:-1])).to(nsr.device)
         return self.time_steps - torch.bucketize(nsr, midpoints)
 
     def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The time of the level nearest to that of each time t."""
-        # Of the whole table: the same level must give the same time, to the last bit.
+        # Computed for the whole table: the same level must give the same time, to the last bit.
         times = schedule.time_at_nsr(self.levels.to(t.device))
         return times[self.time_steps - self.index(schedule.nsr(t))]
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """The state over ``sqrt(alpha^2 + sigma^2)``, and the number of the level from the end."""
         step = (self.time_steps - 1) - self.index(c.sigma / c.alpha)
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), step.to(torch.float64))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Noise to data and velocity."""
         return FromNoiseAndVariance(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to ratios between the levels u_{M-1} and u_0."""
         times = schedule.time_at_nsr(self.levels)
         return max(schedule.t_min, float(times[1])), min(schedule.t_max, float(times[-1]))
 

@@ -1,8 +1,8 @@
-"""Networks whose output is the normalised Poisson field of the space with one more coordinate.
+"""Networks whose output is the normalised Poisson field of the space with one extra coordinate.
 
-Seen from a state x at noise level s = sigma/alpha, data of mean D pull with the vector
-``v = (D - x, -s)``. Its normalised form is ``sqrt(N) v / (|v| + gamma)``, so its two parts give the
-noise: ``e = (x - D)/s = v_x / v_s``.
+At a state x of noise level s = sigma/alpha the field of data with mean D points along
+``v = (D - x, -s)``. Its normalised form is ``sqrt(N) v / (|v| + gamma)``, and the noise is the
+ratio of its two parts: ``e = (x - D)/s = v_x / v_s``.
 """
 
 import math
@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.parameterizations.base import (
-    NetworkInputs,
-    Parameterization,
-    bounded_input_scale,
-    times_between,
-)
+from flowexp.parameterizations.base import BetweenLevels, NetworkInputs, bounded_input_scale
 from flowexp.paths import Affine, Coefficients, Conversion, Schedule
 
 __all__ = ["FieldConversion", "PoissonFieldPrediction", "normalized_field"]
@@ -54,11 +49,9 @@ class _AlongNoise(Affine):
         return super().__call__(x_t, ratio)
 
     def of(self, state: Tensor | float, output: Tensor | float) -> Self:
-        """Another combination with the same noise."""
         return replace(self, state=state, output=output)
 
     def rows(self) -> list[Self]:
-        """One per time, each with the noise of that time."""
         single = zip(super().rows(), self.conversion.c.rows(), strict=True)
         return [replace(row, conversion=replace(self.conversion, c=c)) for row, c in single]
 
@@ -67,10 +60,10 @@ class _AlongNoise(Affine):
 class FieldConversion(Conversion):
     """F is the normalised field: the first channels along x, the mean of one more along the level.
 
-    Below the level ``z_exp`` the second part is not taken from the network but from the length of
+    Below the level ``z_exp`` the second part is not the network's but follows from the length of
     the first, ``n = |v_x| / sqrt(N)``, ``a = gamma n / (1 - n)``:
-    ``v_s = -sqrt(N) s / (sqrt(a^2 + s^2) + gamma)``. A network without the further channel leaves
-    it to this formula at all levels.
+    ``v_s = -sqrt(N) s / (sqrt(a^2 + s^2) + gamma)``. For a network without the extra channel the
+    formula is used at all levels.
 
     Args:
         c: The schedule at t.
@@ -110,7 +103,7 @@ class FieldConversion(Conversion):
         return output[:, :channels], output[:, channels].reshape(len(output), -1).mean(1)
 
     def replaced(self, along_x: Tensor, along_level: Tensor) -> Tensor:
-        """The denominator of the noise: the part along the level, by the formula below z_exp."""
+        """Denominator of the noise: the part along the level, by the formula below z_exp."""
         level = self.level.to(along_level)
         formula = self._from_length(along_x)
         return torch.where(level < self.z_exp, formula, along_level) + _GUARD
@@ -124,7 +117,6 @@ class FieldConversion(Conversion):
 
     @property
     def noise(self) -> Affine:
-        """The ratio of the two parts."""
         zero = torch.zeros_like(self.c.alpha)
         return _AlongNoise(zero, torch.ones_like(zero), self)
 
@@ -144,25 +136,25 @@ class FieldConversion(Conversion):
 _GUARD = 1e-5
 
 
-class PoissonFieldPrediction(Parameterization):
+class PoissonFieldPrediction(BetweenLevels):
     """F is the normalised field of PFGM; ``dx/dz = v_x / v_z`` is the velocity on the VE path.
 
-    Give the network one output channel more than the data have (``network.out_channels``): its
-    mean is the field along z. With ``objective=poisson_field`` and D = 1 this is PFGM. The authors
-    feed x and z to the network as they are; here x is scaled by ``1/sqrt(1 + z^2)`` on the VE path
-    and the network is told ``ln(z)/4``, which keep its inputs of order one.
+    The network needs one output channel more than the data (``network.out_channels``): its mean is
+    the field along z. With ``objective=poisson_field`` and D = 1 this is PFGM. The authors feed x
+    and z to the network unscaled; here, on the VE path, x is scaled by ``1/sqrt(1 + z^2)`` and
+    c_noise is ``ln(z)/4``, which keeps the inputs of order one.
 
     Args:
         gamma: Softening of the normalisation, > 0; that of the objective.
         z_exp: Level below which the field along z is computed from the field along x.
-        sigma_min: Smallest noise-to-signal ratio at which samplers ask.
+        sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
         sigma_max: Largest one.
 
     Raises:
         ValueError: A value is out of range.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178; Newbeeer/Poisson_flow, models/ncsnpp.py (mean
-    of a further channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).
+    of an extra channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).
     """
 
     needs_signal = True
@@ -180,25 +172,14 @@ class PoissonFieldPrediction(Parameterization):
     ) -> None:
         if not (gamma > 0.0 and z_exp >= 0.0):
             raise ValueError(f"need gamma > 0 and z_exp >= 0, got gamma={gamma}, z_exp={z_exp}")
-        if not 0.0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
-            )
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
         self.gamma = float(gamma)
         self.z_exp = float(z_exp)
-        self.sigma_min = float(sigma_min)
-        self.sigma_max = float(sigma_max)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """Bounded input scale, and a quarter of the log noise-to-signal ratio."""
         return NetworkInputs(
             bounded_input_scale(c), 0.25 * (torch.log(c.sigma) - torch.log(c.alpha))
         )
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Field to noise, data and velocity."""
         return FieldConversion(c, gamma=self.gamma, z_exp=self.z_exp)
-
-    def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to noise-to-signal ratios in [sigma_min, sigma_max]."""
-        return times_between(schedule, self.sigma_min, self.sigma_max)

@@ -22,10 +22,8 @@ class ReversedVelocityPrediction(VelocityPrediction):
     """
 
     def inputs(self, schedule: Schedule, t: torch.Tensor, c: Coefficients) -> NetworkInputs:
-        """Bounded input scale, and the scaled reversed unit time."""
         forward = super().inputs(schedule, t, c)
         return NetworkInputs(forward.c_in, self.time_scale - forward.c_noise)
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Minus the velocity to data, noise and velocity."""
         return FromReversedVelocity(c)

@@ -5,22 +5,22 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization, times_between
+from flowexp.parameterizations.base import BetweenLevels, NetworkInputs
 from flowexp.paths import Coefficients, Conversion, Schedule
 from flowexp.paths.conversions import FromNegativeNoise
 
 __all__ = ["VEPreconditioning"]
 
 
-class VEPreconditioning(Parameterization):
+class VEPreconditioning(BetweenLevels):
     """``D(x; sigma) = x + sigma F(x, ln(sigma / 2))``: score-SDE on VE.
 
     F is minus the noise, sigma times the score. On another path it is the same denoiser at
     ``x_t/alpha`` and ``sigma/alpha``, so ``c_in = 1/alpha``. The network's input is not scaled: its
-    standard deviation grows with sigma/alpha, and networks have to cope with that themselves.
+    standard deviation grows with sigma/alpha.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio at which samplers ask, > 0.
+        sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
         sigma_max: Largest one.
 
     Raises:
@@ -33,22 +33,11 @@ class VEPreconditioning(Parameterization):
     needs_signal = True
 
     def __init__(self, *, sigma_min: float = 0.02, sigma_max: float = 100.0) -> None:
-        if not 0.0 < sigma_min < sigma_max:
-            raise ValueError(
-                f"need 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}"
-            )
-        self.sigma_min = float(sigma_min)
-        self.sigma_max = float(sigma_max)
+        super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """The state over alpha, and the logarithm of half the noise-to-signal ratio."""
         log_nsr = torch.log(c.sigma) - torch.log(c.alpha)
         return NetworkInputs(1.0 / c.alpha, log_nsr - math.log(2.0))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Negative noise to data, noise and velocity."""
         return FromNegativeNoise(c)
-
-    def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to ratios in [sigma_min, sigma_max]."""
-        return times_between(schedule, self.sigma_min, self.sigma_max)

@@ -1,10 +1,11 @@
-"""Networks that correct a velocity they are given: FlowTurbo's refiner."""
+"""Networks that correct a given velocity: FlowTurbo's refiner."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from flowexp.networks.foreign import call_network
 from flowexp.parameterizations.direct import VelocityPrediction
 
 __all__ = ["VelocityIncrement"]
@@ -13,9 +14,9 @@ __all__ = ["VelocityIncrement"]
 class VelocityIncrement(VelocityPrediction):
     """``v(x_t, t) = c + F([x_t, c], t)``: F is the change of an earlier velocity c.
 
-    The model is asked with the condition ``velocity`` = c, of the shape of x_t, and the network has
-    twice the channels of the data at its input. A network whose output starts at zero predicts
-    ``v = c`` at first: a velocity that does not change along the trajectory.
+    The condition ``velocity`` is c, of the shape of x_t; the network's input has twice the channels
+    of the data. A network whose output is zero at initialisation predicts ``v = c``: a velocity
+    that does not change along the trajectory.
 
     Args:
         time_scale: Factor of the unit time in c_noise.
@@ -33,7 +34,7 @@ class VelocityIncrement(VelocityPrediction):
         c_noise: Tensor,
         conditions: Mapping[str, Tensor | None],
     ) -> Tensor:
-        """The velocity, from a network that sees state and earlier velocity side by side.
+        """The velocity, from a network that takes state and earlier velocity side by side.
 
         Raises:
             ValueError: No earlier velocity is given.
@@ -42,9 +43,8 @@ class VelocityIncrement(VelocityPrediction):
         velocity = rest.pop("velocity", None)
         if velocity is None:
             raise ValueError(
-                "VelocityIncrement corrects a velocity, but is asked without one; it is a refiner "
-                "of another model (sampler.refiner), not a model to sample from"
+                "VelocityIncrement needs the condition velocity, but it is missing; it refines "
+                "another model (sampler.refiner) and is not a model to sample from"
             )
         earlier = velocity.to(x.dtype)
-        output: Tensor = network(torch.cat([x, earlier], dim=1), c_noise, **rest)
-        return earlier + output
+        return earlier + call_network(network, torch.cat([x, earlier], dim=1), c_noise, rest)

@@ -13,15 +13,15 @@ __all__ = ["VPPreconditioning"]
 class VPPreconditioning(Parameterization):
     """``D(x; sigma) = x - sigma F(x / sqrt(sigma^2 + 1), (M - 1) t(sigma))``: score-SDE on VP.
 
-    F is the noise. t(sigma) is the time at which a VP path has this noise-to-signal ratio. On
+    F is the noise. t(sigma) is the time at which a VP path has this noise level. On
     another path it is the same denoiser at ``x_t/alpha`` and ``sigma/alpha``, so
     ``c_in = 1/sqrt(alpha^2 + sigma^2)``: 1 on every variance-preserving path.
 
     Args:
         beta_min: Noise rate of that VP path at the data end.
         beta_max: Noise rate at the source end (EDM's beta_d = 19.9 is beta_max - beta_min).
-        time_steps: M, the number of steps the network's time is counted in.
-        eps_t: Smallest VP time at which samplers ask, > 0.
+        time_steps: M, the number of steps in which the network counts time.
+        eps_t: Smallest VP time at which samplers evaluate the velocity, > 0.
 
     Raises:
         ValueError: A number is out of range.
@@ -46,15 +46,12 @@ class VPPreconditioning(Parameterization):
         self.time_steps = int(time_steps)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        """The state over ``sqrt(alpha^2 + sigma^2)``, and the VP time in steps."""
         time = self.reference.time_at_nsr(c.sigma / c.alpha)
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), (self.time_steps - 1) * time)
 
     def conversion(self, c: Coefficients) -> Conversion:
-        """Noise to data and velocity."""
         return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
-        """The schedule's range, narrowed to the ratios of the VP path between eps_t and 1."""
         ends = torch.tensor([self.reference.t_min, self.reference.t_max], dtype=torch.float64)
         return times_between(schedule, *self.reference.nsr(ends).tolist())

@@ -1,10 +1,9 @@
-"""Paths: a schedule (alpha, sigma) joined with the law of the source e."""
+"""Paths: a schedule (alpha, sigma) joined with a source, the distribution of e."""
 
 from flowexp.paths.affine import Affine
 from flowexp.paths.base import Coefficients, Schedule, Source
 from flowexp.paths.bridge import (
     BridgeNoise,
-    BridgePoint,
     BrownianNoise,
     ConstantNoise,
     bridge_point,
@@ -45,7 +44,6 @@ __all__ = [
     "RadiusClippedStudentT",
     "beta_radius",
     "BridgeNoise",
-    "BridgePoint",
     "BrownianNoise",
     "ConstantNoise",
     "bridge_point",

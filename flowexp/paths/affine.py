@@ -35,7 +35,7 @@ class Affine:
         return type(self)(state, output)
 
     def combined(self, other: "Affine", own: float, others: float) -> "Affine":
-        """``own self + others other`` of one network's output, in one pass over the state."""
+        """``own self + others other`` of one network output, in one pass over the state."""
         kinds = [affine for affine in (self, other) if not isinstance(affine, Identity)]
         return (kinds or [Affine(0.0, 1.0)])[0].of(
             own * self.state + others * other.state, own * self.output + others * other.output
@@ -52,23 +52,21 @@ class Identity(Affine):
     """F itself; skips the arithmetic of a zero and a one."""
 
     def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        """F."""
         return output
 
 
 class LeadingChannels(Affine):
-    """Of F only the first channels, as many as the state has."""
+    """Uses only the first channels of F, as many as the state has."""
 
     def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        """The combination of x_t and the first channels of F."""
         return super().__call__(x_t, output[:, : x_t.shape[1]])
 
 
 def negated(affine: Affine) -> Affine:
-    """The same of ``-F``."""
+    """The same combination with ``-F`` in place of F."""
     return Affine(affine.state, -affine.output)
 
 
 def leading(affine: Affine) -> Affine:
-    """The same of the first channels of F."""
+    """The same combination with the first channels of F."""
     return LeadingChannels(affine.state, affine.output)

@@ -1,14 +1,15 @@
-"""What a path is made of: a schedule (alpha, sigma) and a source (the law of e).
+"""What a path is made of: a schedule (alpha, sigma) and a source (the distribution of e).
 
 Convention of the whole package: ``x_t = alpha(t) x + sigma(t) e`` with data ``x`` at ``t = 0`` and
 the source ``e`` at the other end; on variance-exploding paths ``t`` is ``sigma`` itself. The
 velocity is ``v(x_t, t) = d x_t / dt = alpha'(t) x + sigma'(t) e``; sampling integrates it from the
-source end to the data end. Everything that depends on time only is computed in float64.
+source end to the data end. The noise level is ``sigma / alpha`` (``nsr`` in names: the
+noise-to-signal ratio). Everything that depends on time only is computed in float64.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,16 +43,20 @@ class Coefficients:
         columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
         return [Coefficients(*row) for row in zip(*(c.unbind() for c in columns), strict=True)]
 
-    def to(self, device: torch.device) -> "Coefficients":
-        """The same on a device."""
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Coefficients":
+        """The coefficients with ``change`` applied to every field."""
         columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
-        return Coefficients(*(c.to(device) for c in columns))
+        return Coefficients(*(change(c) for c in columns))
+
+    def to(self, device: torch.device) -> "Coefficients":
+        """The coefficients on a device."""
+        return self.map(lambda c: c.to(device))
 
 
 class Schedule(Identified, ABC):
     """The pair (alpha, sigma) as functions of time, with derivatives and inverse.
 
-    A subclass implements :meth:`coefficients` and :meth:`time_at_nsr`. The noise-to-signal ratio
+    A subclass implements :meth:`coefficients` and :meth:`time_at_nsr`. The noise level
     ``nsr = sigma / alpha`` grows strictly with t, from 0 at the data to ``nsr(t_max)``.
 
     Args:
@@ -76,7 +81,7 @@ class Schedule(Identified, ABC):
         self.t_max = float(t_max)
 
     def _require_positive_t_min(self) -> None:
-        """For schedules whose derivatives or log noise are infinite at t = 0.
+        """Refuse t_min = 0, for schedules whose derivatives or log noise are infinite there.
 
         Raises:
             ValueError: t_min is 0.
@@ -93,7 +98,7 @@ class Schedule(Identified, ABC):
         """The time with ``sigma(t) / alpha(t) = nsr``; ``nsr`` in [0, inf], any shape, float64."""
 
     def nsr(self, t: Tensor) -> Tensor:
-        """Noise-to-signal ratio ``sigma / alpha`` at ``t``; infinite where alpha is 0."""
+        """Noise level ``sigma / alpha`` at ``t``; infinite where alpha is 0."""
         c = self.coefficients(as_float64(t))
         return c.sigma / c.alpha
 
@@ -106,11 +111,11 @@ class Schedule(Identified, ABC):
         return self.time_at_nsr(torch.exp(-0.5 * as_float64(log_snr)))
 
     def unit_time(self, t: Tensor) -> Tensor:
-        """Time as a network is told of it, in [0, 1]: t itself on paths that run from 0 to 1."""
+        """Time as networks receive it, in [0, 1]: t itself on paths that run from 0 to 1."""
         return as_float64(t)
 
     def natural_grid(self, steps: int, t_start: float, t_end: float) -> Tensor:
-        """``steps + 1`` times from ``t_start`` down to ``t_end``, as the field spaces them here.
+        """``steps + 1`` times from ``t_start`` down to ``t_end``, spaced as is usual on this path.
 
         Uniform in t; where sigma' is infinite at the data, uniform down to :attr:`grid_floor` and
         from there in one step. The VE schedule has EDM's rho grid.
@@ -122,11 +127,11 @@ class Schedule(Identified, ABC):
 
 
 class Source(Identified, ABC):
-    """The law of e.
+    """The distribution of e.
 
     Attributes:
         is_gaussian: Whether the formulas that assume Gaussian noise (score, churn, SDE samplers,
-            Gaussian likelihood) are true for this source.
+            Gaussian likelihood) hold for this source.
     """
 
     is_gaussian: bool
@@ -135,14 +140,14 @@ class Source(Identified, ABC):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent draws of e, (B, ...), on the generator's device: the law of training."""
+        """Independent draws of e for training, (B, ...), on the generator's device."""
 
     def prior(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Draws from which sampling starts; the law of training unless a source says otherwise.
+        """Draws from which sampling starts: distributed as in training unless overridden.
 
-        The two differ only where authors trained on an approximation of the law they sample from.
+        The two differ only where authors trained on an approximation of what they sample from.
         """
         return self.sample(shape, rng=rng, dtype=dtype)
 

@@ -7,16 +7,16 @@ noise; bridges are therefore trained and sampled by velocity only.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.paths.base import as_float64
-from flowexp.paths.path import Path
+from flowexp.paths.path import Path, PathPoint
 
-__all__ = ["BridgeNoise", "BridgePoint", "BrownianNoise", "ConstantNoise", "bridge_point"]
+__all__ = ["BridgeNoise", "BrownianNoise", "ConstantNoise", "bridge_point"]
 
 
 class BridgeNoise(ABC):
@@ -67,11 +67,9 @@ class ConstantNoise(BridgeNoise):
     """
 
     def std(self, t: Tensor) -> Tensor:
-        """The scale."""
         return torch.full_like(t, self.scale)
 
     def d_std(self, t: Tensor) -> Tensor:
-        """Zero."""
         return torch.zeros_like(t)
 
 
@@ -91,37 +89,20 @@ class BrownianNoise(BridgeNoise):
     """
 
     def std(self, t: Tensor) -> Tensor:
-        """``scale sqrt(t (1 - t))``."""
         return self.scale * torch.sqrt(t * (1.0 - t))
 
     def d_std(self, t: Tensor) -> Tensor:
-        """``(1 - 2t) / (2 t (1 - t) + guard) gamma``."""
         return (1.0 - 2.0 * t) / (2.0 * t * (1.0 - t) + self.guard) * self.std(t)
-
-
-@dataclass(frozen=True)
-class BridgePoint:
-    """One point of a bridge.
-
-    Attributes:
-        t: Times, (B,), float64.
-        x_t: ``alpha x + sigma e + gamma eps``, (B, ...).
-        velocity: ``alpha' x + sigma' e + gamma' eps``, (B, ...).
-    """
-
-    t: Tensor
-    x_t: Tensor
-    velocity: Tensor
 
 
 def bridge_point(
     path: Path, noise: BridgeNoise, *, x: Tensor, e: Tensor, t: Tensor, eps: Tensor
-) -> BridgePoint:
-    """State and conditional velocity of a bridge over ``path``.
+) -> PathPoint:
+    """The point ``x_t = alpha x + sigma e + gamma eps`` of a bridge over ``path``.
 
     Args:
-        path: Gives alpha and sigma; its time must run over [0, 1].
-        noise: The law of gamma.
+        path: Alpha and sigma; its time must run over [0, 1].
+        noise: Gamma as a function of time.
         x: Data, (B, ...).
         e: Source, (B, ...).
         t: Times, (B,).
@@ -129,8 +110,8 @@ def bridge_point(
     """
     point = path.point(x, e, t)
     std, d_std = noise.std(point.t), noise.d_std(point.t)
-    return BridgePoint(
-        t=point.t,
+    return replace(
+        point,
         x_t=point.x_t + expand_as(std, x) * eps,
         velocity=point.velocity + expand_as(d_std, x) * eps,
     )

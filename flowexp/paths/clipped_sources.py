@@ -31,12 +31,12 @@ def beta_radius(beta: Tensor, *, D: float, low: float, high: float) -> Tensor:
 
 
 class ClippedStudentT(StudentT):
-    """The law that the PFGM++ code trains on: radius from a clipped Beta draw, uniform direction.
+    """The source the PFGM++ code trains on: radius from a clipped Beta draw, uniform direction.
 
     ``|e|`` of :func:`beta_radius` with ``B ~ Beta(N/2, D/2)``, in float64. The clip cuts the tail
     off: for N = 3072 it changes 92, 78, 45 and 7 % of the draws for D = 1, 2, 4 and 8 and none for
     D between 32 and 2^18; where D is near 1000 N, half of the draws are raised at the low end.
-    Sampling starts from the law without clip, as in that code. D = inf is the normal law.
+    As in that code, sampling starts without the clip. D = inf is the normal distribution.
 
     Args:
         D: Degrees of freedom, a positive real or ``inf``.
@@ -46,8 +46,8 @@ class ClippedStudentT(StudentT):
     Raises:
         ValueError: D is not positive, or not 0 <= low < high <= 1.
 
-    Source: Newbeeer/pfgmpp, training/loss.py. Xu et al., PFGM++, 2023, arXiv 2302.04265 states the
-    law without a clip.
+    Source: Newbeeer/pfgmpp, training/loss.py. Xu et al., PFGM++, 2023, arXiv 2302.04265 states no
+    clip.
     """
 
     def __init__(self, D: float, *, low: float = 1e-3, high: float = 1.0 - 1e-3) -> None:
@@ -60,7 +60,6 @@ class ClippedStudentT(StudentT):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent draws of ``shape`` = (B, ...) of the clipped law."""
         if self.is_gaussian:
             return super().sample(shape, rng=rng, dtype=dtype)
         g = torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
@@ -73,22 +72,17 @@ class ClippedStudentT(StudentT):
     def prior(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Draws of the Student-t law itself."""
         return super().sample(shape, rng=rng, dtype=dtype)
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"ClippedStudentT(D={self.D}, low={self.low}, high={self.high})"
 
 
 class RadiusClippedStudentT(StudentT):
     """Student-t in training; in sampling the starting radius is clipped, as PFGM does.
 
-    ``scale |e|`` of a start is clipped to ``[smallest, largest]``: for D = 1 the law has no mean,
-    and a start a thousand times beyond the data is of no use.
+    ``scale |e|`` of a start is clipped to ``[smallest, largest]``: for D = 1 the distribution has
+    no mean, and a start a thousand times beyond the data is useless.
 
     Args:
-        D: Degrees of freedom, a positive real or ``inf``; ``inf`` is the normal law, unclipped.
+        D: Degrees of freedom, a positive real or ``inf``; ``inf`` is normal, unclipped.
         scale: Noise level at which sampling starts (z_max), > 0.
         smallest: Smallest radius of a start, >= 0, in the unit of the data.
         largest: Largest one, > smallest.
@@ -115,20 +109,12 @@ class RadiusClippedStudentT(StudentT):
     def prior(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Draws of the Student-t law, with their norms clipped."""
         e = self.sample(shape, rng=rng, dtype=dtype)
         if self.is_gaussian:
             return e
         norm = torch.linalg.vector_norm(e.flatten(1), dim=1, dtype=torch.float64)
         allowed = norm.clamp(min=self.smallest / self.scale, max=self.largest / self.scale)
         return _with_norm(e, allowed).to(dtype)
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return (
-            f"RadiusClippedStudentT(D={self.D}, scale={self.scale}, smallest={self.smallest}, "
-            f"largest={self.largest})"
-        )
 
 
 def _gamma(concentration: float, count: int, *, rng: torch.Generator) -> Tensor:

@@ -1,8 +1,8 @@
-"""The one place where velocity, data and noise become each other.
+"""Conversions between velocity, data and noise; nothing else converts them.
 
 With ``W = alpha sigma' - alpha' sigma`` (the Wronskian, positive), every prediction is affine in
 the state and the network's output F: ``prediction = a(t) x_t + b(t) F``. The coefficients are
-written per kind of output and simplified on paper, so that none of them is a difference of nearly
+written per kind of output and simplified by hand, so that none of them is a difference of nearly
 equal numbers:
 
 ========  =========================  ==========================  ===============================
@@ -17,6 +17,7 @@ noise     (x_t - sigma F)/alpha      F                           (alpha'/alpha) 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,8 +41,8 @@ __all__ = [
 class Conversion(ABC):
     """How the network's output F becomes each of the three linear predictions.
 
-    The coefficients of a prediction are computed when it is asked for: a sampler that needs the
-    velocity does not pay for the others.
+    Coefficients are computed on access: a sampler that needs the velocity does not pay for the
+    other predictions.
 
     Args:
         c: The schedule at t.
@@ -71,8 +72,8 @@ class Conversion(ABC):
     def rows(self) -> list["Conversion"]:
         """One conversion per row of coefficients (K,) or (K, B).
 
-        Their coefficients are computed for all times at once, when the first of them is asked:
-        beside a small network, tensor arithmetic on single numbers is what costs.
+        Coefficients are computed for all times at once, on the first access: with a small network,
+        tensor arithmetic on single numbers dominates the cost.
         """
         table = _Table(self)
         return [_Row(table, i) for i in range(len(self.c.alpha))]
@@ -106,7 +107,7 @@ class _Table:
 
 
 class _Row(Conversion):
-    """A conversion at one time of a table; what is not asked for is not computed."""
+    """A conversion at one time of a table."""
 
     table: _Table
     index: int
@@ -139,39 +140,17 @@ class FromVelocity(Conversion):
 
     @property
     def data(self) -> Affine:
-        """``(sigma' x_t - sigma F) / W``."""
         c = self.c
         return Affine(c.d_sigma / c.wronskian, -c.sigma / c.wronskian)
 
     @property
     def noise(self) -> Affine:
-        """``(alpha F - alpha' x_t) / W``."""
         c = self.c
         return Affine(-c.d_alpha / c.wronskian, c.alpha / c.wronskian)
 
     @property
     def velocity(self) -> Affine:
-        """F."""
         return self._identity
-
-
-class FromReversedVelocity(FromVelocity):
-    """F is minus the velocity: the convention of codes whose time runs from noise to data."""
-
-    @property
-    def data(self) -> Affine:
-        """``(sigma' x_t + sigma F) / W``."""
-        return negated(super().data)
-
-    @property
-    def noise(self) -> Affine:
-        """``-(alpha F + alpha' x_t) / W``."""
-        return negated(super().noise)
-
-    @property
-    def velocity(self) -> Affine:
-        """-F."""
-        return Affine(torch.zeros_like(self.c.alpha), -torch.ones_like(self.c.alpha))
 
 
 class FromData(Conversion):
@@ -179,17 +158,14 @@ class FromData(Conversion):
 
     @property
     def data(self) -> Affine:
-        """F."""
         return self._identity
 
     @property
     def noise(self) -> Affine:
-        """``(x_t - alpha F) / sigma``."""
         return Affine(1.0 / self.c.sigma, -self.c.alpha / self.c.sigma)
 
     @property
     def velocity(self) -> Affine:
-        """``(sigma' / sigma) x_t - (W / sigma) F``."""
         c = self.c
         return Affine(c.d_sigma / c.sigma, -c.wronskian / c.sigma)
 
@@ -199,60 +175,63 @@ class FromNoise(Conversion):
 
     @property
     def data(self) -> Affine:
-        """``(x_t - sigma F) / alpha``."""
         return Affine(1.0 / self.c.alpha, -self.c.sigma / self.c.alpha)
 
     @property
     def noise(self) -> Affine:
-        """F."""
         return self._identity
 
     @property
     def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t + (W / alpha) F``."""
         c = self.c
         return Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha)
 
 
-class FromNegativeNoise(FromNoise):
-    """F is the noise with its sign changed, which is sigma times the score of a Gaussian source."""
+class _Modified(Conversion):
+    """Another conversion, applied to F with its sign changed or to its first channels."""
+
+    base: ClassVar[type[Conversion]]
+
+    @staticmethod
+    @abstractmethod
+    def modified(affine: Affine) -> Affine:
+        """The combination with the modified F."""
 
     @property
     def data(self) -> Affine:
-        """``(x_t + sigma F) / alpha``."""
-        return negated(super().data)
+        return self.modified(self.base(self.c).data)
 
     @property
     def noise(self) -> Affine:
-        """``-F``."""
-        return negated(super().noise)
+        return self.modified(self.base(self.c).noise)
 
     @property
     def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t - (W / alpha) F``."""
-        return negated(super().velocity)
+        return self.modified(self.base(self.c).velocity)
 
 
-class FromNoiseAndVariance(FromNoise):
+class FromReversedVelocity(_Modified):
+    """F is minus the velocity: the convention of codes whose time runs from noise to data."""
+
+    base = FromVelocity
+    modified = staticmethod(negated)
+
+
+class FromNegativeNoise(_Modified):
+    """F is the noise with its sign changed, which is sigma times the score of a Gaussian source."""
+
+    base = FromNoise
+    modified = staticmethod(negated)
+
+
+class FromNoiseAndVariance(_Modified):
     """The first channels of F, as many as the state has, are the noise; the others are not used.
 
     Improved DDPM's networks predict a variance in the other half of their channels.
     """
 
-    @property
-    def data(self) -> Affine:
-        """``(x_t - sigma F) / alpha``."""
-        return leading(super().data)
-
-    @property
-    def noise(self) -> Affine:
-        """The first channels of F."""
-        return leading(super().noise)
-
-    @property
-    def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t + (W / alpha) F``."""
-        return leading(super().velocity)
+    base = FromNoise
+    modified = staticmethod(leading)
 
 
 @dataclass(frozen=True)

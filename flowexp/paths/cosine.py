@@ -61,5 +61,4 @@ class Cosine(Schedule):
         return angle / self._rate
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"Cosine(s={self.s}, t_min={self.t_min}, t_max={self.t_max})"

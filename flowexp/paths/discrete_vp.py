@@ -12,9 +12,9 @@ class DiscreteVP(Schedule):
     """``alpha = sqrt(abar)``, ``sigma = sqrt(1 - abar)``, ``abar_k = prod_{j <= k} (1 - beta_j)``.
 
     The M rates run from beta_start to beta_end in equal steps of ``beta^(1/p)``. Level k = 0 .. M-1
-    stands at ``t = (k + 1)/M``, so that t = 0 is the data; between the levels log abar is linear in
+    is at ``t = (k + 1)/M``, so that t = 0 is the data; between the levels log abar is linear in
     t. Equal steps of t from 1 are the "trailing" levels: t = 1, 3/4, 1/2, 1/4 are k = 999, 749,
-    499, 249. The unit time is ``t - 1/M``, so that a parameterization with time_scale = M tells the
+    499, 249. The unit time is ``t - 1/M``, so that a parameterization with time_scale = M gives the
     network k itself.
 
     Args:
@@ -23,7 +23,7 @@ class DiscreteVP(Schedule):
         p: 1 = "linear", 2 = "scaled_linear" (even in sqrt(beta)), the one of Stable Diffusion.
         time_steps: M, number of levels, >= 2.
         t_min: Smallest time, > 0 (sigma' is infinite at 0); None = 1/M, level 0.
-        t_max: Largest time; alpha is not 0 there, which sampling neglects as the field does.
+        t_max: Largest time; alpha is not 0 there, which sampling neglects as is usual.
 
     Raises:
         ValueError: A number is out of range.
@@ -72,7 +72,6 @@ class DiscreteVP(Schedule):
         return (k.to(torch.float64) + 1.0) / self.time_steps
 
     def unit_time(self, t: Tensor) -> Tensor:
-        """``t - 1/M``: level k over M."""
         return super().unit_time(t) - 1.0 / self.time_steps
 
     def coefficients(self, t: Tensor) -> Coefficients:
@@ -108,7 +107,6 @@ class DiscreteVP(Schedule):
         return torch.cat([totals.new_zeros(1), totals])
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return (
             f"DiscreteVP(beta_start={self.beta_start}, beta_end={self.beta_end}, p={self.p}, "
             f"time_steps={self.time_steps}, t_min={self.t_min}, t_max={self.t_max})"

@@ -52,8 +52,8 @@ class Path(Identified):
     Args:
         schedule: Alpha and sigma.
         D: Degrees of freedom of the source, a positive real or ``inf`` (Gaussian).
-        source: Another law of e: any for ``D = inf``, else a variant of the Student-t law with the
-            same D; by default D decides.
+        source: Another distribution of e: any for ``D = inf``, else a variant of Student-t with
+            the same D; by default D decides.
 
     Attributes:
         D: Degrees of freedom of the source; ``inf`` unless the source is Student-t.
@@ -95,10 +95,9 @@ class Path(Identified):
     def start(self, e: Tensor, t: Tensor) -> Tensor:
         """The state from which sampling starts at time ``t``: ``sigma(t) e`` (no data is known).
 
-        Exact where alpha(t) = 0; elsewhere (VE, VP) it neglects ``alpha(t) x``, as the field does.
+        Exact where alpha(t) = 0; elsewhere (VE, VP) it neglects ``alpha(t) x``, as is usual.
         """
         return expand_as(self.schedule.coefficients(as_float64(t)).sigma, e) * e
 
     def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
         return f"Path({self.schedule.identity()}, D={self.D}, source={self.source.identity()})"

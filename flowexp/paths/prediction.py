@@ -1,13 +1,12 @@
-"""What a model says about a state, in every linear form."""
+"""A model's prediction at a state, in every linear form."""
 
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.paths.base import Coefficients
+from flowexp.paths.base import Coefficients, as_float64
 from flowexp.paths.conversions import Conversion, FromData, FromNoise, FromVelocity
 from flowexp.paths.path import Path
 
@@ -16,9 +15,9 @@ __all__ = ["Prediction"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about x_t, in every linear form, from one network call.
+    """A model's prediction at x_t, in every linear form, from one network call.
 
-    Each property is computed when it is asked for, in the dtype of ``x_t``.
+    Each property is computed on access, in the dtype of ``x_t``.
 
     Args:
         path: The path that x_t lies on.
@@ -35,20 +34,17 @@ class Prediction:
     @classmethod
     def of_velocity(cls, path: Path, x_t: Tensor, t: Tensor, velocity: Tensor) -> Self:
         """The prediction whose velocity is given; t is () or (B,)."""
-        c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, velocity, FromVelocity(c))
+        return cls(path, x_t, velocity, FromVelocity(path.schedule.coefficients(as_float64(t))))
 
     @classmethod
     def of_data(cls, path: Path, x_t: Tensor, t: Tensor, data: Tensor) -> Self:
         """The prediction whose data (denoised x_t) is given; t is () or (B,)."""
-        c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, data, FromData(c))
+        return cls(path, x_t, data, FromData(path.schedule.coefficients(as_float64(t))))
 
     @classmethod
     def of_noise(cls, path: Path, x_t: Tensor, t: Tensor, noise: Tensor) -> Self:
         """The prediction whose noise is given; t is () or (B,)."""
-        c = path.schedule.coefficients(t.to(torch.float64))
-        return cls(path, x_t, noise, FromNoise(c))
+        return cls(path, x_t, noise, FromNoise(path.schedule.coefficients(as_float64(t))))
 
     @property
     def coefficients(self) -> Coefficients:
@@ -75,7 +71,7 @@ class Prediction:
         """``grad log p_t(x_t) = -e / sigma``.
 
         Raises:
-            ValueError: The source is not Gaussian, so that this formula is not the score.
+            ValueError: The source is not Gaussian, so this formula is not the score.
         """
         if not self.path.source.is_gaussian:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Laws of the source e: Gaussian, and multivariate Student-t."""
+"""Sources, the distributions of e: Gaussian, and multivariate Student-t."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,7 @@ class Gaussian(Source):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent normal draws of ``shape`` = (B, ...), on the generator's device."""
         return torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return "Gaussian()"
 
 
 class StudentT(Source):
@@ -33,8 +28,8 @@ class StudentT(Source):
 
     ``e = g / sqrt(chi2_D / D)`` with one ``g ~ N(0, I_N)`` and one ``chi2_D`` per sample, drawn and
     divided in float64. Then ``|e|^2 / N ~ F(N, D)``, each coordinate is t_D, and
-    ``E|e|^2 / N = D / (D - 2)`` for D > 2, infinite otherwise. D = inf is the normal law, bit for
-    bit the draws of :class:`Gaussian`.
+    ``E|e|^2 / N = D / (D - 2)`` for D > 2, infinite otherwise. D = inf is normal, bit for bit the
+    draws of :class:`Gaussian`.
 
     Args:
         D: Degrees of freedom, a positive real or ``inf``.
@@ -44,9 +39,9 @@ class StudentT(Source):
 
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265. Its perturbation kernel
     ``p_r(x_t | x) ~ (|x_t - x|^2 + r^2)^(-(N + D) / 2)`` with ``r = sigma sqrt(D)`` is exactly this
-    law times sigma. The authors' code draws the radius from a Beta law clipped to [1e-3, 1 - 1e-3]
-    in training (:class:`~flowexp.paths.ClippedStudentT`); this class samples the law that the paper
-    states. Sampling starts at ``sigma(t_max) e``; the authors' code starts at scale 80 for all
+    times sigma. The authors' code draws the radius from a Beta distribution clipped to
+    [1e-3, 1 - 1e-3] in training (:class:`~flowexp.paths.ClippedStudentT`); this class follows the
+    paper. Sampling starts at ``sigma(t_max) e``; the authors' code starts at scale 80 for all
     images up to 3 x 256 x 256 even where its time grid starts elsewhere (LSUN at 380), which is not
     followed: the scale of the prior is the start of the time grid.
     """
@@ -59,7 +54,6 @@ class StudentT(Source):
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Independent draws of ``shape`` = (B, ...), on the generator's device."""
         g = torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
         if self.is_gaussian:
             return g
@@ -68,10 +62,6 @@ class StudentT(Source):
         mean_square = torch._standard_gamma(half, generator=rng) * (2.0 / self.D)
         wide = g.to(torch.float64)
         return (wide / expand_as(torch.sqrt(mean_square), wide)).to(dtype)
-
-    def identity(self) -> str:
-        """See :meth:`Identified.identity`."""
-        return f"StudentT(D={self.D})"
 
 
 def source_with(D: float) -> Source:

@@ -26,7 +26,7 @@ class VE(Schedule):
     """``alpha = 1``, ``sigma = t``; velocity = noise.
 
     Args:
-        t_min: Smallest noise level the network is asked about, > 0.
+        t_min: Smallest noise level at which the network is evaluated, > 0.
         t_max: Noise level at which sampling starts.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364 (sigma(t) = t, s(t) = 1; 0.002 to 80).
@@ -37,16 +37,14 @@ class VE(Schedule):
         self._require_positive_t_min()
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives."""
         one, zero = torch.ones_like(t), torch.zeros_like(t)
         return Coefficients(one, t, zero, one, one)
 
     def time_at_nsr(self, nsr: Tensor) -> Tensor:
-        """The identity."""
         return nsr
 
     def unit_time(self, t: Tensor) -> Tensor:
-        """``sigma / (1 + sigma)``: the linear path's time at the same noise-to-signal ratio."""
+        """``sigma / (1 + sigma)``: the linear path's time at the same noise level."""
         return t / (1.0 + t)
 
     def natural_grid(self, steps: int, t_start: float, t_end: float) -> Tensor:

@@ -1,7 +1,7 @@
-"""Published checkpoints, read without running anything that they contain.
+"""Published checkpoints, read without running code from them.
 
-Each format has one reader; what it returns is plain tensors and the names and arguments of
-flowexp's own parts (:class:`Published`).
+Each format has one reader; it returns plain tensors and the names and arguments of flowexp's own
+parts (:class:`Published`).
 """
 
 from flowexp.published.edm import EDMSnapshot, TrainingState, precond_state

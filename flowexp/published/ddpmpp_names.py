@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flowexp.errors import UsageError
 from flowexp.networks import SongUNet
+from flowexp.networks.songunet_layers import GroupNorm, UNetBlock
 from flowexp.published.edm_networks import network_part
 from flowexp.published.model import Part
 
@@ -44,7 +45,7 @@ class _Module:
 
     @property
     def resamples(self) -> bool:
-        """Whether a block changes the resolution: it has a shortcut that its widths do not need."""
+        """Whether a block changes the resolution: its shortcut is not needed for its widths."""
         if self.kind != "block" or "Conv_2.weight" not in self.tensors:
             return False
         width: Tensor = self.tensors["Conv_0.weight"]
@@ -79,7 +80,7 @@ def ddpmpp_part(state: Mapping[str, Tensor]) -> Part:
         position += attention[-1] + (level < levels - 1)
     mult = mults[per_level - 1 :: per_level]
     if not any(attention):
-        raise _another("no level has attention, so its resolution cannot be told")
+        raise _another("no level has attention, so its resolution is unknown")
     return network_part(
         "SongUNet",
         {
@@ -102,8 +103,9 @@ def ddpmpp_state(state: Mapping[str, Tensor], network: Part) -> dict[str, Tensor
         UsageError: They do not fit the network.
     """
     with torch.device("meta"):
-        wanted = SongUNet(**network.arguments).state_dict()
-    named = _renamed(iter(_modules(state)), network)
+        built = SongUNet(**network.arguments)
+    wanted = built.state_dict()
+    named = _renamed(iter(_modules(state)), built)
     for name, value in wanted.items():
         if name.endswith("resample_filter"):
             named[name] = torch.full(value.shape, 1.0 / value.numel())
@@ -113,31 +115,17 @@ def ddpmpp_state(state: Mapping[str, Tensor], network: Part) -> dict[str, Tensor
     return {name: named[name] for name in wanted}
 
 
-def _renamed(modules: Iterator[_Module], network: Part) -> dict[str, Tensor]:
-    values = network.arguments
-    mult, blocks = values["channel_mult"], values["num_blocks"]
-    sizes = [values["img_resolution"] >> level for level in range(len(mult))]
-    attends = [size in values["attn_resolutions"] for size in sizes]
+def _renamed(modules: Iterator[_Module], network: SongUNet) -> dict[str, Tensor]:
+    """Both lists are in the order of the forward pass."""
     named = _plain(modules, "linear", "map_layer0") | _plain(modules, "linear", "map_layer1")
-    for index, size in enumerate(sizes):
-        level = f"enc.{size}x{size}"
-        if index == 0:
-            named |= _plain(modules, "conv", f"{level}_conv")
-        else:
-            named |= _block(modules, f"{level}_down", attention=False)
-        for i in range(blocks):
-            named |= _block(modules, f"{level}_block{i}", attention=attends[index])
-    for index, size in reversed(list(enumerate(sizes))):
-        level = f"dec.{size}x{size}"
-        if index == len(sizes) - 1:
-            named |= _block(modules, f"{level}_in0", attention=True)
-            named |= _block(modules, f"{level}_in1", attention=False)
-        else:
-            named |= _block(modules, f"{level}_up", attention=False)
-        for i in range(blocks + 1):
-            named |= _block(modules, f"{level}_block{i}", attention=attends[index] and i == blocks)
-    named |= _plain(modules, "norm", f"{level}_aux_norm")
-    return named | _plain(modules, "conv", f"{level}_aux_conv")
+    for part, layers in (("enc", network.enc), ("dec", network.dec)):
+        for key, layer in layers.items():
+            if isinstance(layer, UNetBlock):
+                named |= _block(modules, f"{part}.{key}", attention=layer.heads > 0)
+            else:
+                kind = "norm" if isinstance(layer, GroupNorm) else "conv"
+                named |= _plain(modules, kind, f"{part}.{key}")
+    return named
 
 
 def _plain(modules: Iterator[_Module], kind: str, name: str) -> dict[str, Tensor]:
@@ -180,7 +168,7 @@ def _next(modules: Iterator[_Module], kind: str, name: str) -> _Module:
     module = next(modules, None)
     if module is None or module.kind != kind:
         found = "nothing" if module is None else f"a layer of kind {module.kind}"
-        raise _another(f"{found} stands where {name} should be")
+        raise _another(f"{found} in place of {name}")
     return module
 
 

@@ -21,38 +21,34 @@ from flowexp.published.edm_networks import (
     shape_of,
 )
 from flowexp.published.edm_preconditioners import preconditioner
-from flowexp.published.model import Part, Published
+from flowexp.published.model import Part, Published, Reader
 from flowexp.published.persistence import child, constructor_arguments, tensors
 from flowexp.published.safe_pickle import SavedObject, load_pickle
 from flowexp.published.torch_zip import load_torch_zip
 
 __all__ = ["EDMSnapshot", "TrainingState", "precond_state"]
 
-# The authors' sampler goes from 80 to 0.002, or as far as the network does.
+# The authors' sampler goes from 80 to 0.002, within the range of the network.
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
 _NETWORK = "model."
 
 
-class EDMSnapshot:
+class EDMSnapshot(Reader):
     """``network-snapshot-KIMG.pkl`` of EDM, and the published networks: averaged weights only."""
 
     def read(self, path: Path) -> Published:
-        """The model in a snapshot."""
         content = _mapping(load_pickle(path), path)
         ema = _precond(content, "ema", path)
         named = re.search(r"(?:network-)?snapshot-(\d+)", path.name)
         kimg = float(named[1]) if named else None
         note = "the file holds averaged weights only; `raw` weights are the same"
-        return _published(
-            path, "EDM snapshot", ema, weights=ema, averaged=ema, kimg=kimg, notes=(note,)
-        )
+        return _published(path, "EDM snapshot", ema, averaged=ema, kimg=kimg, notes=(note,))
 
 
-class TrainingState:
-    """``training-state-KIMG.pt`` of PFGM++ and EDM: weights, averaged ones where it has them."""
+class TrainingState(Reader):
+    """``training-state-KIMG.pt`` of PFGM++ and EDM: weights, and averaged ones if stored."""
 
     def read(self, path: Path) -> Published:
-        """The model in a training state."""
         content = _mapping(load_torch_zip(path), path)
         net = _precond(content, "net", path)
         ema = _precond(content, "ema", path) if "ema" in content else None
@@ -62,16 +58,14 @@ class TrainingState:
         if kimg is None and named:
             kimg = float(named[1])
         notes = () if ema is not None else ("the file holds no averaged weights",)
-        return _published(
-            path, "EDM training state", net, weights=net, averaged=ema, kimg=kimg, notes=notes
-        )
+        return _published(path, "EDM training state", net, averaged=ema, kimg=kimg, notes=notes)
 
 
 def precond_state(path: Path) -> dict[str, Tensor]:
     """Every tensor of the averaged network in a snapshot, preconditioner included, by its name.
 
     Raises:
-        UsageError: The file is damaged, hostile, or no snapshot.
+        UsageError: The file is damaged, unsafe, or not a snapshot.
     """
     return tensors(_precond(_mapping(load_pickle(path), path), "ema", path))
 
@@ -92,32 +86,31 @@ def _precond(content: Mapping[Any, Any], name: str, path: Path) -> SavedObject:
 def _published(
     path: Path,
     format: str,
-    described: SavedObject,
-    *,
     weights: SavedObject,
+    *,
     averaged: SavedObject | None,
     kimg: float | None,
     notes: tuple[str, ...],
 ) -> Published:
-    kind = preconditioner(described.class_name)
-    given = constructor_arguments(described, kind.names)
-    inner = child(described, "model")
+    kind = preconditioner(weights.class_name)
+    given = constructor_arguments(weights, kind.names)
+    inner = child(weights, "model")
     network = network_part(
         inner.class_name, constructor_arguments(inner, constructor_names(inner.class_name))
     )
-    _refuse_unknown(described.class_name, given, (*kind.names, *network.arguments))
+    _refuse_unknown(weights.class_name, given, (*kind.names, *network.arguments))
     shape = shape_of(network)
     network = Part(network.option, {**network.arguments, "out_channels": shape.channels})
-    D = _degrees_of_freedom(described, given)
-    low, high = _range(described)
-    asked = {"sigma_min": low, "sigma_max": high} if kind.takes_range else {}
+    D = _degrees_of_freedom(weights, given)
+    low, high = _range(weights)
+    levels = {"sigma_min": low, "sigma_max": high} if kind.takes_range else {}
     return Published(
         format=format,
         path=path,
         sha256=file_sha256(path),
         parts={
             "network": network,
-            "parameterization": Part(kind.option, kind.arguments(given) | asked),
+            "parameterization": Part(kind.option, kind.arguments(given) | levels),
             "path": _path(D, low, high),
             "sampler": Part("edm_heun", {"steps": 18 if shape.resolution <= 32 else 40}),
         },
@@ -134,19 +127,19 @@ def _refuse_unknown(class_name: str, given: Mapping[str, Any], known: tuple[str,
     unknown = [name for name in given if name not in known]
     if unknown:
         raise UsageError(
-            f"{class_name} has no known constructor argument {unknown[0]!r}.",
+            f"{class_name} has an unknown constructor argument {unknown[0]!r}.",
             key="file",
-            remedy=f"Known are: {', '.join(known)}.",
+            remedy=f"Known arguments: {', '.join(known)}.",
         )
 
 
 def _degrees_of_freedom(precond: SavedObject, given: Mapping[str, Any]) -> float:
-    told: dict[str, Any] = {k: precond.state[k] for k in ("D", "pfgmpp") if k in precond.state}
-    told.update(given)
-    if not told.get("pfgmpp", False):
+    stored: dict[str, Any] = {k: precond.state[k] for k in ("D", "pfgmpp") if k in precond.state}
+    stored.update(given)
+    if not stored.get("pfgmpp", False):
         return math.inf
     try:
-        return float(told["D"])
+        return float(stored["D"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("a PFGM++ network without a number D.", key="file") from error
 

@@ -1,6 +1,6 @@
-"""The constructor arguments of EDM's networks, told from a bare state dict.
+"""The constructor arguments of EDM's networks, inferred from a state dict.
 
-Names hold the resolutions, shapes the widths; only dropout leaves no trace.
+Names contain the resolutions, shapes the widths; only dropout cannot be inferred.
 """
 
 import re
@@ -24,7 +24,7 @@ def edm_architecture(state: Mapping[str, Tensor]) -> Part:
     """The network group for a state dict of SongUNet or DhariwalUNet, without prefix.
 
     Raises:
-        UsageError: It is a state dict of something else.
+        UsageError: The state dict is that of another network.
     """
     adm = "out_conv.weight" in state
     try:
@@ -85,7 +85,7 @@ def _inputs(state: Mapping[str, Tensor], name: str) -> int:
 
 
 def _taps(state: Mapping[str, Tensor]) -> list[int]:
-    """The filter whose outer product is stored, in the small integers it was written with."""
+    """The filter whose outer product is stored, as small integers."""
     for name, value in state.items():
         if name.endswith("resample_filter"):
             row = value[0, 0].double().sum(0)
@@ -95,7 +95,7 @@ def _taps(state: Mapping[str, Tensor]) -> list[int]:
 
 def _another(reason: str) -> UsageError:
     return UsageError(
-        f"the weights in the file are those of no known network ({reason}).",
+        f"the weights in the file do not fit a known network ({reason}).",
         key="file",
-        remedy="Known are SongUNet and DhariwalUNet of EDM's code.",
+        remedy="Known networks: SongUNet and DhariwalUNet of EDM's code.",
     )

@@ -21,32 +21,32 @@ def constructor_names(class_name: str) -> tuple[str, ...]:
     """Parameters of a network class in the order of the authors' constructor.
 
     Raises:
-        UsageError: The class is not known.
+        UsageError: The class is unknown.
     """
-    # The order of the authors' positional parameters; label_dropout comes last there.
+    # The authors' order of positional parameters, with label_dropout last.
     return tuple(_parameters(class_name))
 
 
 def network_part(class_name: str, arguments: Mapping[str, Any]) -> Part:
     """The network group for a class of EDM's code and its constructor arguments.
 
-    Arguments that the file leaves out take the class's own defaults, not those of the option.
+    Arguments missing in the file get the defaults of the class, not those of the option.
 
     Raises:
-        UsageError: The class or an argument is not known.
+        UsageError: The class or an argument is unknown.
     """
     parameters = _parameters(class_name)
     unknown = [name for name in arguments if name not in parameters]
     strange = [name for name, value in arguments.items() if not isinstance(value, _PLAIN)]
     if unknown or strange:
         raise UsageError(
-            f"{class_name} has no known constructor argument {(unknown or strange)[0]!r}.",
+            f"{class_name} has an unknown constructor argument {(unknown or strange)[0]!r}.",
             key="file",
-            remedy=f"Known are: {', '.join(parameters)}.",
+            remedy=f"Known arguments: {', '.join(parameters)}.",
         )
     missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments]
     if missing:
-        raise UsageError(f"the stored {class_name} does not tell {missing[0]}.", key="file")
+        raise UsageError(f"the stored {class_name} lacks {missing[0]}.", key="file")
     defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
     values = {name: _listed(value) for name, value in {**defaults, **arguments}.items()}
     if class_name == "DhariwalUNet":
@@ -56,16 +56,16 @@ def network_part(class_name: str, arguments: Mapping[str, Any]) -> Part:
 
 
 def shape_of(network: Part) -> Shape:
-    """What the images of a network look like."""
+    """Resolution, channels and classes of a network's images."""
     values = network.arguments
     return Shape(values["img_resolution"], values["in_channels"], values["label_dim"])
 
 
 def only_first_channels(state: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """A state dict whose last layer gives the first ``count`` channels only.
+    """A state dict whose last layer has the first ``count`` channels only.
 
-    Improved DDPM's networks also predict a variance, in further channels that EDM's samplers
-    never use; without them the network is the same function and as many channels as the data has.
+    Improved DDPM's networks also predict a variance, in additional channels that EDM's samplers
+    never use; without them the output has the channels of the data.
     """
     return {
         name: value[:count] if name.rpartition(".")[0].endswith(_LAST_LAYERS) else value
@@ -78,7 +78,7 @@ def _parameters(class_name: str) -> Mapping[str, inspect.Parameter]:
         raise UsageError(
             f"{class_name!r} is not a network that can be imported.",
             key="file",
-            remedy=f"Known are: {', '.join(_CLASSES)}.",
+            remedy=f"Known networks: {', '.join(_CLASSES)}.",
         )
     return inspect.signature(_CLASSES[class_name]).parameters
 

@@ -20,17 +20,13 @@ class Preconditioner:
         option: Option of the ``parameterization`` group.
         arguments: The option's arguments, from the authors' constructor arguments.
         names: The constructor's parameters in their order; those of the network follow.
-        takes_range: Whether the option is told the noise levels between which samplers ask.
+        takes_range: Whether the option has the range of noise levels as arguments.
     """
 
     option: str
     arguments: Callable[[Mapping[str, Any]], dict[str, Any]]
     names: tuple[str, ...]
     takes_range: bool = False
-
-
-def _edm(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {"sigma_data": given.get("sigma_data", 0.5)}
 
 
 def _vp(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,25 +39,15 @@ def _vp(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ve(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "sigma_min": given.get("sigma_min", 0.02),
-        "sigma_max": given.get("sigma_max", 100.0),
-    }
-
-
-def _iddpm(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "C1": given.get("C_1", 0.001),
-        "C2": given.get("C_2", 0.008),
-        "time_steps": given.get("M", 1000),
-    }
+def _renamed(**names: tuple[str, float]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Arguments from those of the authors: our name = (their name, their default)."""
+    return lambda given: {our: given.get(*their) for our, their in names.items()}
 
 
 PRECONDITIONERS: Mapping[str, Preconditioner] = {
     "EDMPrecond": Preconditioner(
         option="edm",
-        arguments=_edm,
+        arguments=_renamed(sigma_data=("sigma_data", 0.5)),
         names=(*_INTERFACE, "sigma_min", "sigma_max", "sigma_data", "model_type", *_PFGMPP),
         takes_range=True,
     ),
@@ -72,12 +58,12 @@ PRECONDITIONERS: Mapping[str, Preconditioner] = {
     ),
     "VEPrecond": Preconditioner(
         option="ve_precond",
-        arguments=_ve,
+        arguments=_renamed(sigma_min=("sigma_min", 0.02), sigma_max=("sigma_max", 100.0)),
         names=(*_INTERFACE, "sigma_min", "sigma_max", "model_type", *_PFGMPP),
     ),
     "iDDPMPrecond": Preconditioner(
         option="iddpm_precond",
-        arguments=_iddpm,
+        arguments=_renamed(C1=("C_1", 0.001), C2=("C_2", 0.008), time_steps=("M", 1000)),
         names=(*_INTERFACE, "C_1", "C_2", "M", "model_type", *_PFGMPP),
     ),
 }
@@ -87,12 +73,12 @@ def preconditioner(class_name: str) -> Preconditioner:
     """The entry for a class of the authors' code.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The class is unknown.
     """
     if class_name not in PRECONDITIONERS:
         raise UsageError(
             f"{class_name!r} is not a preconditioner that can be imported.",
             key="file",
-            remedy=f"Known are: {', '.join(PRECONDITIONERS)}.",
+            remedy=f"Known preconditioners: {', '.join(PRECONDITIONERS)}.",
         )
     return PRECONDITIONERS[class_name]

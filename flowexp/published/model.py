@@ -12,11 +12,11 @@ __all__ = ["Part", "Published", "Reader", "Shape"]
 
 @dataclass(frozen=True)
 class Part:
-    """What a file says about one config group.
+    """One config group of a stored model.
 
     Attributes:
-        option: The option of the group that the file's model uses, for example ``ddpmpp``.
-        arguments: Values that the file fixes, by their key within the group.
+        option: The option of the group, for example ``ddpmpp``.
+        arguments: Values fixed by the file, by their key within the group.
     """
 
     option: str
@@ -25,12 +25,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the data of a published model looks like.
+    """Shape of the data of a published model.
 
     Attributes:
         resolution: Height and width in pixels.
         channels: Channels of the images.
-        label_dim: Number of classes the network knows; 0 = unconditional.
+        label_dim: Number of classes of the network; 0 = unconditional.
     """
 
     resolution: int
@@ -46,15 +46,15 @@ class Published:
         format: Name of the file's format.
         path: The file.
         sha256: Of the file.
-        parts: What the file says about ``network``, ``path``, ``parameterization``, ``sampler``.
-        shape: What its data looks like.
-        weights: The network's state dict under flowexp's names, without averaging where the file
-            has such weights, else the averaged ones.
+        parts: The config groups ``network``, ``path``, ``parameterization``, ``sampler`` ...
+        shape: Shape of its data.
+        weights: The network's state dict under flowexp's names: the raw weights if stored, else
+            the averaged ones.
         averaged: The averaged state dict, or None.
         D: Degrees of freedom of the source; ``inf`` for Gaussian.
         kimg: Thousands of images of its training, if known.
         step: Optimizer steps of its training, if known.
-        notes: What a user of the imported run should know.
+        notes: Remarks for users of the imported run.
     """
 
     format: str
@@ -77,5 +77,5 @@ class Reader(Protocol):
         """The model in a file.
 
         Raises:
-            UsageError: The file is damaged, hostile, or holds something unknown.
+            UsageError: The file is damaged, unsafe, or of unknown content.
         """

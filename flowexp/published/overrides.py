@@ -9,7 +9,7 @@ from flowexp.config.override_text import override
 if TYPE_CHECKING:
     from flowexp.published import Published, Shape
 
-__all__ = ["override", "published_overrides"]
+__all__ = ["published_overrides"]
 
 # resolution, channels -> option of the dataset group and its number of classes
 _DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
@@ -21,11 +21,11 @@ _DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
 
 
 def published_overrides(published: "Published", *, given: Sequence[str] = ()) -> list[str]:
-    """Overrides of ``train`` that make its config that of a published model.
+    """Overrides of ``train`` that give the config of a published model.
 
     Args:
-        published: What a file says.
-        given: What the user chose; a group chosen there is left out here.
+        published: The model.
+        given: The user's overrides; groups chosen there are left out.
     """
     chosen = {text.lstrip("+~").partition("=")[0] for text in given}
     own = list(_dataset(published.shape))
@@ -42,7 +42,7 @@ def _owner(text: str) -> str:
 
 
 def _dataset(shape: "Shape") -> Iterator[str]:
-    """A dataset of the right shape; one of the user's own where flowexp has none."""
+    """A data set of this shape, or the user's own image folder if flowexp has none."""
     for option, classes in _DATASETS.get((shape.resolution, shape.channels), ()):
         if shape.label_dim == classes or (shape.label_dim == 0 and option != "imagenet64"):
             yield f"dataset={option}"

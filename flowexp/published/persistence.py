@@ -1,4 +1,4 @@
-"""Networks as NVIDIA's ``persistence`` stores them: a tree of inert objects, read without code."""
+"""Networks stored by NVIDIA's ``persistence``: a tree of inert objects, read without code."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,14 +17,14 @@ def tensors(saved: SavedObject) -> dict[str, Tensor]:
     """The flat state dict of a stored network: parameters and buffers by dotted name.
 
     Raises:
-        UsageError: The tree is not that of a network.
+        UsageError: The tree is not a network.
     """
     return dict(_walk(saved, "", 0))
 
 
 def _walk(node: SavedObject | SavedModule, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
     if depth > _DEEPEST:
-        raise UsageError("the stored network is nested without end.", key="file")
+        raise UsageError("the stored network is nested too deeply.", key="file")
     skipped = node.state.get("_non_persistent_buffers_set") or ()
     for kind in ("_parameters", "_buffers"):
         for name, value in _members(node, kind).items():
@@ -46,7 +46,7 @@ def child(saved: SavedObject, name: str) -> SavedObject:
     """A stored sub-module.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is no sub-module of that name.
     """
     found = _members(saved, "_modules").get(name)
     if not isinstance(found, SavedObject):
@@ -55,20 +55,20 @@ def child(saved: SavedObject, name: str) -> SavedObject:
 
 
 def constructor_arguments(saved: SavedObject, names: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments that an object was constructed with, by name.
+    """The constructor arguments of an object, by name.
 
     Args:
         saved: The object.
         names: The constructor's parameters in their order.
 
     Raises:
-        UsageError: The file does not tell them, or there are more than parameters.
+        UsageError: They are not stored, or there are more than parameters.
     """
     positional = saved.state.get("_init_args", ())
     keywords = saved.state.get("_init_kwargs")
     if not isinstance(keywords, Mapping) or not isinstance(positional, tuple | list):
         raise UsageError(
-            f"the stored {saved.class_name} does not tell its constructor arguments.", key="file"
+            f"the stored {saved.class_name} lacks its constructor arguments.", key="file"
         )
     if len(positional) > len(names):
         raise UsageError(

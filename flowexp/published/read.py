@@ -1,4 +1,4 @@
-"""Which reader reads a file."""
+"""The reader of a file, by its content."""
 
 from pathlib import Path
 
@@ -14,19 +14,19 @@ __all__ = ["read_published"]
 
 _ZIP = b"PK"
 _PERSISTENCE = "torch_utils.persistence"
-# How torch.save began its files before it wrote ZIPs: a pickled magic number.
+# Start of torch.save files before the ZIP format: a pickled magic number.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def read_published(path: Path) -> Published:
-    """The model in a published checkpoint, whatever its format; runs nothing of the file.
+    """The model in a published checkpoint of any known format; runs no code from the file.
 
     Args:
         path: The file: a pickle of EDM's code base (EDM, RF++), a training state of PFGM++, a
             checkpoint of rectified flow, or weights of RF++.
 
     Raises:
-        UsageError: The file is missing, damaged, hostile, or holds something unknown.
+        UsageError: The file is missing, damaged, unsafe, or of unknown content.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}.", key="file", remedy="Name a checkpoint.")
@@ -37,7 +37,7 @@ def _reader(path: Path) -> Reader:
     with path.open("rb") as file:
         head = file.read(len(_OLD_TORCH))
     if not head:
-        raise UsageError(f"{path} is empty.", key="file", remedy="Fetch it again.")
+        raise UsageError(f"{path} is empty.", key="file", remedy="Download it again.")
     if head == _OLD_TORCH:
         return RectifiedFlow()
     if not head.startswith(_ZIP):

@@ -8,27 +8,26 @@ from torch import Tensor
 from flowexp.files import file_sha256
 from flowexp.published.ddpmpp_names import ddpmpp_part, ddpmpp_state
 from flowexp.published.edm_networks import shape_of
-from flowexp.published.model import Part, Published
+from flowexp.published.model import Part, Published, Reader
 from flowexp.published.score_sde import read_score_sde
 
 __all__ = ["RectifiedFlow"]
 
-# The authors' networks are told 999 times their time, which runs from noise to data.
+# c_noise of the authors' networks is 999 times their time, which runs from noise to data.
 _TIME_SCALE = 999.0
 _TOLERANCE = 1e-5
 
 
-class RectifiedFlow:
+class RectifiedFlow(Reader):
     """A rectified flow on score_sde's DDPM++.
 
-    The file does not say what its network predicts. It is taken to be a rectified flow; of another
-    model of that code base (score_sde's own), name ``path`` and ``parameterization``.
+    The file does not state what its network predicts; a rectified flow is assumed. For another
+    model of that code base (score_sde's own), set ``path`` and ``parameterization``.
 
     Source: Liu et al., 2022, arXiv 2209.03003, and the authors' ``sde_lib.py``.
     """
 
     def read(self, path: Path) -> Published:
-        """The model in a checkpoint."""
         stored = read_score_sde(path)
         network = ddpmpp_part(stored.raw)
         averaged: dict[str, Tensor] = ddpmpp_state(stored.ema, network)
@@ -50,5 +49,5 @@ class RectifiedFlow:
             averaged=averaged,
             D=math.inf,
             step=stored.step,
-            notes=("the file does not say what its network predicts; taken as a rectified flow",),
+            notes=("the file does not state what its network predicts; assumed: a rectified flow",),
         )

@@ -16,7 +16,7 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.published.edm_architecture import edm_architecture
 from flowexp.published.edm_networks import shape_of
-from flowexp.published.model import Part, Published
+from flowexp.published.model import Part, Published, Reader
 from flowexp.published.score_sde import load_weights_only
 
 __all__ = ["RFPlusPlus", "is_rfpp"]
@@ -26,11 +26,10 @@ _END = 1e-5
 """The authors' times run from 1e-5 to 1 - 1e-5."""
 
 
-class RFPlusPlus:
+class RFPlusPlus(Reader):
     """A 2-rectified flow with EDM's preconditioning: the linear path, one or two Euler steps."""
 
     def read(self, path: Path) -> Published:
-        """The model in a file of weights or a training state."""
         content = load_weights_only(path)
         if not is_rfpp(content):
             raise UsageError(f"{path} holds no weights of RF++.", key="file")
@@ -54,12 +53,12 @@ class RFPlusPlus:
             averaged=None if whole else _averaged(state, content),
             D=math.inf,
             step=None if whole else int(content.get("iter", 0)),
-            notes=("the file does not say what its network predicts; taken as a flow of RF++",),
+            notes=("the file does not state what its network predicts; assumed: a flow of RF++",),
         )
 
 
 def is_rfpp(content: object) -> bool:
-    """Whether a loaded file is a state dict of a preconditioned network, or holds one."""
+    """Whether a loaded file is, or contains, the state dict of a preconditioned network."""
     if not isinstance(content, Mapping):
         return False
     state = content.get("model_state_dict", content)
@@ -79,7 +78,7 @@ def _bare(state: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def _averaged(state: Mapping[str, Tensor], content: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The averages in the optimizer's state, which counts parameters in the network's order."""
+    """The averages in the optimizer's state, which numbers parameters in the network's order."""
     optimizer = content.get("optimizer_state_dict")
     slots = optimizer.get("state") if isinstance(optimizer, Mapping) else None
     if not isinstance(slots, Mapping):

@@ -1,9 +1,8 @@
-"""An unpickler that can build tensors, numbers and containers, and nothing else.
+"""An unpickler that can build only tensors, numbers and containers.
 
-A pickle is a program: it may name any importable object and call it. Here every name is looked up
-in a table of a dozen harmless ones; any other is refused by name before anything is called. The
-source code that NVIDIA's ``persistence`` puts beside every object (``module_src``) is dropped
-unread.
+A pickle is a program: it may name any importable object and call it. Here every name must be in a
+table of a dozen harmless ones; any other is refused before anything is called. The source code that
+NVIDIA's ``persistence`` stores with every object (``module_src``) is ignored.
 """
 
 import io
@@ -35,7 +34,7 @@ _PLAIN_KINDS = "biufc"
 
 
 class SavedObject:
-    """What ``persistence`` stored of an object: its class's name and its attributes, inert.
+    """An object stored by ``persistence``: its class name and attributes, inert.
 
     Attributes:
         class_name: Name of the class in the authors' code.
@@ -60,7 +59,7 @@ class SavedModule:
 
 
 class _PlainDict(dict[Any, Any]):
-    """A dict, whatever subclass was stored; its attributes are ignored."""
+    """A dict in place of a stored subclass; its attributes are ignored."""
 
     def __setstate__(self, state: object) -> None:
         """Nothing: a plain dict has no attributes."""
@@ -85,14 +84,14 @@ def _persistent_object(meta: object) -> SavedObject:
     fields = dict(meta) if isinstance(meta, Mapping) else {}
     name, state = fields.get("class_name"), fields.get("state")
     if fields.get("type") != "class" or not isinstance(name, str) or not isinstance(state, dict):
-        raise pickle.UnpicklingError("a persistent object is not of the known form")
+        raise pickle.UnpicklingError("a persistent object has an unknown form")
     return SavedObject(name, state)
 
 
 def _storage(content: bytes) -> Any:  # noqa: ANN401 - a typed storage
-    """What ``torch.storage._load_from_bytes`` gives, without its power to run code."""
+    """``torch.storage._load_from_bytes``, without its ability to run code."""
     with warnings.catch_warnings():
-        # Of damaged bytes torch first says that their pickle protocol is unusual.
+        # For damaged bytes torch first warns about an unusual pickle protocol.
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
@@ -106,15 +105,15 @@ def _dtype(name: object, *_: object) -> np.dtype[Any]:
 
 def _scalar(dtype: object, content: object = b"") -> bool | int | float | complex:
     if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
-        raise pickle.UnpicklingError("a numpy number is not of the known form")
+        raise pickle.UnpicklingError("a numpy number has an unknown form")
     value: bool | int | float | complex = np.frombuffer(content, dtype=dtype, count=1)[0].item()
     return value
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """Bytes as protocol 2 spells them."""
+    """Bytes in protocol 2."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("bytes are not of the known form")
+        raise pickle.UnpicklingError("bytes have an unknown form")
     return text.encode("latin1")
 
 
@@ -125,7 +124,7 @@ def _set(items: object = ()) -> set[Any]:
 _rebuild_tensor = _Function(torch._utils._rebuild_tensor_v2)
 _rebuild_parameter = _Function(torch._utils._rebuild_parameter)
 
-# Old files name numpy's and Python's modules as they were called before numpy 2 and Python 3.
+# Old files contain the module names from before numpy 2 and Python 3.
 ALLOWED: Mapping[str, Any] = MappingProxyType(
     {
         "collections.OrderedDict": OrderedDict,
@@ -149,7 +148,7 @@ ALLOWED: Mapping[str, Any] = MappingProxyType(
 
 
 class NotAllowed(pickle.UnpicklingError):
-    """A pickle asked for something outside the list."""
+    """A pickle requires a name outside the list."""
 
 
 class SafeUnpickler(pickle.Unpickler):
@@ -157,7 +156,7 @@ class SafeUnpickler(pickle.Unpickler):
 
     Args:
         file: Where the pickle begins.
-        further: Names allowed besides.
+        further: Additional allowed names.
     """
 
     def __init__(self, file: BinaryIO, *, further: Mapping[str, Any] | None = None) -> None:
@@ -168,7 +167,7 @@ class SafeUnpickler(pickle.Unpickler):
         """The entry of the list.
 
         Raises:
-            NotAllowed: There is none.
+            NotAllowed: The name is not in the list.
         """
         full = f"{module}.{name}"
         if full not in self._allowed:
@@ -179,7 +178,7 @@ class SafeUnpickler(pickle.Unpickler):
         """The value.
 
         Raises:
-            NotAllowed: It asks for something outside the list.
+            NotAllowed: It requires a name outside the list.
             pickle.UnpicklingError: It is damaged.
         """
         try:
@@ -188,7 +187,7 @@ class SafeUnpickler(pickle.Unpickler):
             blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise (NotAllowed(blocked[1]) if blocked else error) from None
         except Exception as error:
-            # Whatever goes wrong while the instructions are followed, the file is damaged.
+            # Any failure while executing the instructions means that the file is damaged.
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise pickle.UnpicklingError(reason) from error
 
@@ -197,7 +196,7 @@ def load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the pickle holds
     """The content of a pickle file; see :class:`SafeUnpickler`.
 
     Raises:
-        UsageError: The file asks for something that is not allowed, or is damaged.
+        UsageError: The file requires a name that is not allowed, or is damaged.
     """
     with path.open("rb") as file:
         try:
@@ -207,16 +206,16 @@ def load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the pickle holds
 
 
 def unreadable(path: Path, error: pickle.UnpicklingError) -> UsageError:
-    """The refusal of a file that could not be unpickled, as the user reads it."""
+    """The error for a file that could not be unpickled."""
     if isinstance(error, NotAllowed):
         return UsageError(
-            f"{path} was not read: it asks for {error}, which is not a part of a published "
+            f"{path} was not read: it requires {error}, which is not part of a published "
             f"checkpoint and could run code.",
             key="file",
-            remedy="Fetch the file from its authors, and compare its sha256.",
+            remedy="Download the file from its authors, and compare its sha256.",
         )
     return UsageError(
-        f"{path} cannot be read: it is truncated, damaged or no pickle ({error}).",
+        f"{path} cannot be read: it is truncated, damaged or not a pickle ({error}).",
         key="file",
-        remedy="Fetch it again.",
+        remedy="Download it again.",
     )

@@ -34,7 +34,7 @@ class ScoreSDECheckpoint:
         trainable: Names of the averaged parameters, in the order of their list.
         step: Optimizer steps.
         decay: Factor of the average.
-        num_updates: How often it was updated, if counted.
+        num_updates: Number of updates of the average, if stored.
     """
 
     raw: dict[str, Tensor]
@@ -49,7 +49,7 @@ def load_weights_only(path: Path) -> Any:  # noqa: ANN401 - whatever the file ho
     """A torch file of tensors in plain containers.
 
     Raises:
-        UsageError: It is damaged, or holds something else.
+        UsageError: The file is damaged, or holds something else.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -66,11 +66,11 @@ def _named(error: pickle.UnpicklingError) -> pickle.UnpicklingError:
 
 
 def read_score_sde(path: Path) -> ScoreSDECheckpoint:
-    """Read a checkpoint; runs nothing.
+    """Read a checkpoint without running code.
 
     Raises:
-        UsageError: The file is damaged or no such checkpoint, or the averaged list cannot be told
-            to belong to certain parameters.
+        UsageError: The file is damaged or not such a checkpoint, or the averaged list does not
+            match the parameters.
     """
     content = load_weights_only(path)
     if not is_score_sde(content):
@@ -107,8 +107,8 @@ def is_score_sde(content: object) -> bool:
 def _owners(state: Mapping[str, Tensor], shadow: Sequence[Tensor]) -> tuple[str, ...]:
     """The parameters that the averaged list belongs to: in stored order, shape by shape.
 
-    Buffers and frozen parameters stand between them. Where shapes alone leave a choice, the
-    average is taken to belong to the values nearest to it.
+    Buffers and frozen parameters lie between them. Where shapes alone leave a choice, averages are
+    matched to the nearest values.
     """
     names = list(state)
     positions = _alignment(list(state.values()), shadow)
@@ -117,7 +117,7 @@ def _owners(state: Mapping[str, Tensor], shadow: Sequence[Tensor]) -> tuple[str,
             f"the {len(shadow)} averaged tensors do not fit the {len(names)} tensors of the model "
             f"in their order.",
             key="file",
-            remedy="The file is damaged, or was written by another code.",
+            remedy="The file is damaged, or was written by other code.",
         )
     return tuple(names[i] for i in positions)
 

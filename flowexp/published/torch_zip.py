@@ -22,20 +22,11 @@ from flowexp.published.safe_pickle import SafeUnpickler, unreadable
 
 __all__ = ["load_torch_zip", "mentions"]
 
-
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    LookupError,
-    OSError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, LookupError, OSError, EOFError, RuntimeError)
 
 
 class _StorageType:
-    """A storage class as torch pickles name it; only its element type is of interest."""
+    """A storage class named in a torch pickle; only its element type matters."""
 
     __slots__ = ("dtype",)
 
@@ -77,7 +68,7 @@ class _ZipUnpickler(SafeUnpickler):
         """The storage with this id, on the CPU."""
         form = isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"
         if not form or not isinstance(pid[1], _StorageType) or not isinstance(pid[2], str):
-            raise pickle.UnpicklingError("a storage is not of the known form")
+            raise pickle.UnpicklingError("a storage has an unknown form")
         kind, key, count = pid[1], pid[2], pid[4]
         if key not in self._read:
             self._read[key] = self._storage(key)
@@ -94,10 +85,10 @@ class _ZipUnpickler(SafeUnpickler):
 
 
 def mentions(path: Path, name: str) -> bool:
-    """Whether the pickle in a ``torch.save`` file names something; nothing is unpickled.
+    """Whether the pickle in a ``torch.save`` file contains a name; nothing is unpickled.
 
     Raises:
-        UsageError: It is no such file.
+        UsageError: It is not such a file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -107,10 +98,10 @@ def mentions(path: Path, name: str) -> bool:
 
 
 def load_torch_zip(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    """The content of a ``torch.save`` file (ZIP container); runs nothing.
+    """The content of a ``torch.save`` file (ZIP container), read without running code.
 
     Raises:
-        UsageError: It is no such file, asks for something not allowed, or is damaged.
+        UsageError: It is not such a file, requires a name that is not allowed, or is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -125,9 +116,9 @@ def load_torch_zip(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
 
 def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(
-        f"{path} cannot be read: it is truncated, damaged or no torch file ({error}).",
+        f"{path} cannot be read: it is truncated, damaged or not a torch file ({error}).",
         key="file",
-        remedy="Fetch it again.",
+        remedy="Download it again.",
     )
 
 

@@ -9,6 +9,7 @@ from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
 from flowexp.report.run_record import RunRecord
 from flowexp.tables.render.sheet import Column, Line, Notes, Sheet
+from flowexp.tree import leaves, without
 
 __all__ = ["compare", "config_differences"]
 
@@ -25,23 +26,10 @@ def compare(runs: Sequence[RunRecord]) -> list[Sheet]:
 
 def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Dotted keys whose values differ, each with its text in every config."""
-    flat = [_flat(config) for config in configs]
+    flat = [dict(leaves(without(config, _PLACES))) for config in configs]
     keys = dict.fromkeys(key for own in flat for key in own)
     texts = {key: [_text(own[key]) if key in own else _ABSENT for own in flat] for key in keys}
     return {key: own for key, own in texts.items() if len(set(own)) > 1}
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        full = f"{prefix}{key}"
-        if full in _PLACES:
-            continue
-        if isinstance(value, Mapping) and value:
-            found.update(_flat(value, f"{full}."))
-        else:
-            found[full] = value
-    return found
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 -- any value of a config

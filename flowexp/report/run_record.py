@@ -11,7 +11,7 @@ from typing import Any
 from flowexp.errors import UsageError
 from flowexp.report.evaluations import StoredEvaluation, read_evaluations
 from flowexp.runs import RunDirectory
-from flowexp.training.metrics_file import read_rows
+from flowexp.runs.metrics_file import read_rows
 
 __all__ = ["RunRecord", "TrainingGrid", "distinct_names", "read_run"]
 

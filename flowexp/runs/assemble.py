@@ -1,11 +1,12 @@
 """From a checked config to objects: the one place that builds a model and its pipeline."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.tree import select
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
     from flowexp.guidance import Guidance
     from flowexp.models import FlowModel, Origin
     from flowexp.pipeline import Pipeline
+    from flowexp.tasks import Task
 
 __all__ = [
     "Built",
     "build",
     "build_model",
     "describe",
+    "fit_task",
     "resolve_device",
-    "training_parts",
 ]
 
 Config = Mapping[str, Any]
@@ -58,17 +60,20 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
         prefix: What messages put before the name of a group.
 
     Raises:
-        UsageError: A part refused its values.
+        UsageError: A part refused its values, or the network takes no state and time.
         ValueError: The parameterization is not defined on the path.
     """
     import torch
 
     from flowexp.models import FlowModel
+    from flowexp.networks.foreign import adopt
 
     path = instantiate(config["path"], key=f"{prefix}path")
     parameterization = instantiate(config["parameterization"], key=f"{prefix}parameterization")
     with torch.device(device):
         network = instantiate(config["network"], key=f"{prefix}network")
+    classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
+    adopt(network, classes=classes, key=f"{prefix}network")
     return FlowModel(path, network=network, parameterization=parameterization)
 
 
@@ -93,6 +98,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
     try:
         model = build_model(config, device=device)
         model.origin = origin
+        fit_task(part["task"], model.network)
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
             sampler=part["sampler"],
@@ -103,44 +109,22 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
             batch_size=config.get("batch_size", 64),
             device=device,
         )
+    except UsageError:
+        raise
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
     return Built(part["dataset"], model, part["guidance"], pipeline)
 
 
-def training_parts(config: Config, parts: Built) -> dict[str, Any]:
-    """Build augmentation, coupling, timestep law and objective, and refuse what does not fit.
+def fit_task(task: "Task", network: "nn.Module") -> None:
+    """Drop the labels of a task whose network takes none.
 
-    Args:
-        config: Plain, resolved config of a training run.
-        parts: The model they are for.
-
-    Returns:
-        The four parts by the names of their groups.
-
-    Raises:
-        UsageError: The augmentation's labels are not the network's, the law draws times outside the
-            path's range, or the coupling or the objective is not defined on this path.
+    A task takes its number of classes from the data where the network does not state one.
     """
-    from flowexp.networks.base import augment_dim_of
-    from flowexp.timesteps import check_compatible
+    from flowexp.networks.foreign import takes_labels
 
-    names = ("augmentation", "coupling", "timestep", "objective")
-    built = {name: instantiate(config[name], key=name) for name in names}
-    path, augment_dim = parts.model.path, augment_dim_of(parts.network)
-    checks: dict[str, Callable[[], None]] = {
-        "network.augment_dim": lambda: built["augmentation"].check_network(augment_dim),
-        "augmentation": lambda: built["coupling"].check_augmentation(built["augmentation"]),
-        "coupling": lambda: built["coupling"].check_path(path),
-        "timestep": lambda: check_compatible(built["timestep"], path.schedule),
-        "objective": lambda: built["objective"].check_path(path),
-    }
-    for key, run in checks.items():
-        try:
-            run()
-        except ValueError as error:
-            raise UsageError(f"{error}.", key=key) from error
-    return built
+    if not takes_labels(network):
+        task.num_classes = 0
 
 
 def resolve_device(name: str) -> str:

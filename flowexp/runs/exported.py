@@ -1,7 +1,8 @@
 """One safetensors file that is a whole model: weights, and the config of its parts as JSON.
 
 The config names classes by ``_target_``. A file from elsewhere must not be able to name anything
-that runs code, so only classes of flowexp's own packages of parts are built.
+that runs code, so only classes of flowexp's own packages of parts are built, and of packages that
+the caller names.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
     from flowexp.pipeline import Pipeline
 
-__all__ = ["EXPORTED_GROUPS", "SAMPLING_GROUPS", "load_exported", "write_exported"]
+__all__ = [
+    "EXPORTED_GROUPS",
+    "SAMPLING_GROUPS",
+    "foreign_packages",
+    "load_exported",
+    "write_exported",
+]
 
 EXPORTED_GROUPS = ("path", "network", "parameterization")
 SAMPLING_GROUPS = ("sampler", "guidance", "task")
@@ -64,7 +71,7 @@ def write_exported(
     nodes |= {n: config[n] for n in SAMPLING_GROUPS if n in config and _foreign(config[n]) is None}
     metadata = {
         "format": _FORMAT,
-        "config": json.dumps(_encoded(nodes), allow_nan=False),
+        "config": json.dumps(mapped(nodes, _encoded), allow_nan=False),
         "sha256": _digest(tensors),
         "shape": json.dumps(shape),
         **facts,
@@ -72,23 +79,40 @@ def write_exported(
     return write_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
 
 
-def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 64) -> "Pipeline":
+def foreign_packages(config: Mapping[str, Any]) -> list[str]:
+    """The packages beside flowexp whose classes a file with this config names.
+
+    Args:
+        config: Plain config with the nodes of ``EXPORTED_GROUPS``.
+    """
+    named = (node.get("_target_") for n in EXPORTED_GROUPS for _, node in nodes_of(config[n]))
+    return sorted({str(t).partition(".")[0] for t in named if t} - {"flowexp"})
+
+
+def load_exported(
+    path: Path | str,
+    *,
+    device: str = "auto",
+    batch_size: int = 64,
+    packages: Collection[str] = (),
+) -> "Pipeline":
     """The pipeline in a file of ``flowexp export``.
 
     Args:
         path: The file; nothing else is needed.
         device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
         batch_size: Samples per call of the sampler.
+        packages: Packages beside flowexp whose classes the file may name.
 
     Raises:
-        UsageError: The file is missing, damaged, changed, or names a class that is not a part of
-            flowexp's.
+        UsageError: The file is missing, damaged, changed, or names a class that is neither a part
+            of flowexp's nor of ``packages``.
     """
     from flowexp.config.instantiate import instantiate
     from flowexp.guidance import NoGuidance
     from flowexp.networks.base import label_dim_of
     from flowexp.pipeline import Pipeline
-    from flowexp.runs.assemble import build_model, resolve_device
+    from flowexp.runs.assemble import build_model, fit_task, resolve_device
     from flowexp.samplers import Heun, Natural
     from flowexp.tasks import Generation
 
@@ -97,14 +121,19 @@ def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 6
     if _digest(tensors) != metadata.get("sha256"):
         raise UsageError(f"{file} was changed: its weights have another sha256.", key="file")
     try:
-        nodes = _decoded(json.loads(metadata["config"]))
+        nodes = json.loads(metadata["config"], object_hook=_decoded)
         wanted = {name: nodes[name] for name in EXPORTED_GROUPS}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
     wanted |= {name: nodes[name] for name in SAMPLING_GROUPS if name in nodes}
-    foreign = _foreign(wanted)
+    foreign = _foreign(wanted, packages)
     if foreign is not None:
-        raise UsageError(f"{file} was not loaded: {foreign}.", key="file")
+        raise UsageError(
+            f"{file} was not loaded: {foreign}.",
+            key="file",
+            remedy="If you trust the file, name the packages of its classes: flowexp.load(file, "
+            "packages=[...]).",
+        )
     model = build_model(wanted)
     network = model.network
     sampling = {n: instantiate(wanted[n], key=n) for n in SAMPLING_GROUPS if n in wanted}
@@ -120,11 +149,13 @@ def load_exported(path: Path | str, *, device: str = "auto", batch_size: int = 6
         # Written by flowexp 0.1.0.
         side = getattr(network, "img_resolution", None)
         shape = (network.in_channels,) if side is None else (network.in_channels, side, side)
+    task = sampling.get("task") or Generation(num_classes=label_dim_of(network))
+    fit_task(task, network)
     return Pipeline(
         model=sampling.get("guidance", NoGuidance()).wrap(model),
         sampler=sampling.get("sampler") or Heun(steps=16, time_grid=Natural()),
         shape=shape,
-        task=sampling.get("task") or Generation(num_classes=label_dim_of(network)),
+        task=task,
         batch_size=batch_size,
         device=place,
     )
@@ -162,41 +193,35 @@ def _digest(tensors: "Mapping[str, Tensor]") -> str:
     return digest.hexdigest()
 
 
-def _foreign(config: object) -> str | None:
+def _foreign(config: object, packages: Collection[str] = ()) -> str | None:
     """Why nodes cannot be exported or loaded: what they hold that is not a part of flowexp's."""
     for _, node in nodes_of(config):
-        if "_target_" in node and not _is_ours(node["_target_"]):
+        if "_target_" in node and not _is_allowed(node["_target_"], packages):
             return f"it names {node['_target_']}, which is not a part of flowexp's"
     found: list[str] = []
     mapped(config, lambda leaf: found.append(leaf) if "${" in str(leaf) else None)
     return f"its config holds the unresolved {found[0]}" if found else None
 
 
-def _is_ours(target: object) -> bool:
-    """Whether a dotted name is a class that flowexp itself defines."""
-    if not isinstance(target, str) or not _CLASS.fullmatch(target):
+def _is_allowed(target: object, packages: Collection[str]) -> bool:
+    """Whether a dotted name is a class that flowexp itself or one of the packages defines."""
+    if not isinstance(target, str):
+        return False
+    package = target.partition(".")[0]
+    if not (_CLASS.fullmatch(target) or package in packages):
         return False
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError:
         return False
-    return isinstance(found, type) and found.__module__.startswith("flowexp.")
+    return isinstance(found, type) and f"{found.__module__}.".startswith(f"{package}.")
 
 
-def _encoded(node: object) -> object:
-    if isinstance(node, Mapping):
-        return {str(key): _encoded(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_encoded(value) for value in node]
-    if isinstance(node, float) and not math.isfinite(node):
-        return {_FLOAT: str(node)}
-    return node
+def _encoded(leaf: object) -> object:
+    infinite = isinstance(leaf, float) and not math.isfinite(leaf)
+    return {_FLOAT: str(leaf)} if infinite else leaf
 
 
-def _decoded(node: Any) -> Any:  # noqa: ANN401 - a JSON value is what it is
-    if isinstance(node, dict):
-        if node.keys() == {_FLOAT}:
-            return float(node[_FLOAT])
-        return {key: _decoded(value) for key, value in node.items()}
-    return [_decoded(value) for value in node] if isinstance(node, list) else node
+def _decoded(node: dict[str, Any]) -> object:
+    return float(node[_FLOAT]) if node.keys() == {_FLOAT} else node

@@ -1,6 +1,6 @@
 """The library face of runs: load a trained model, evaluate it. No Hydra in sight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ from flowexp.runs.run_directory import RunDirectory
 from flowexp.runs.weights import RAW
 
 if TYPE_CHECKING:
+    import torchmetrics
+
     from flowexp.evaluation import ScoreResult
     from flowexp.metrics.base import Metric
     from flowexp.pipeline import Pipeline
@@ -24,6 +26,7 @@ def load(
     checkpoint: str = "last",
     device: str = "auto",
     batch_size: int = 64,
+    packages: Collection[str] = (),
 ) -> "Pipeline":
     """The pipeline of a trained model: its network, guidance, sampler and task.
 
@@ -35,6 +38,7 @@ def load(
         checkpoint: ``last``, a step number, or a file name.
         device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
         batch_size: Samples per call of the sampler.
+        packages: Packages beside flowexp whose classes an exported file may name.
 
     Raises:
         UsageError: There is no such run, checkpoint, average or device.
@@ -43,7 +47,7 @@ def load(
     if file.suffix == ".safetensors":
         from flowexp.runs.exported import load_exported
 
-        return load_exported(file, device=device, batch_size=batch_size)
+        return load_exported(file, device=device, batch_size=batch_size, packages=packages)
     if file.is_file():
         raise UsageError(
             f"{file} is neither a run directory nor an exported file.",
@@ -58,7 +62,7 @@ def load(
 def evaluate(
     pipeline: "Pipeline",
     *,
-    metric: "str | Sequence[str] | Mapping[str, Metric]" = "auto",
+    metric: "str | Sequence[str] | Mapping[str, Metric | torchmetrics.Metric]" = "auto",
     num_samples: int = 5000,
     seeds: Sequence[int] | None = None,
 ) -> "ScoreResult":
@@ -66,7 +70,8 @@ def evaluate(
 
     Args:
         pipeline: See :func:`load`.
-        metric: Options of the group ``metric`` (``flowexp list metric``), or metrics by name.
+        metric: Options of the group ``metric`` (``flowexp list metric``), or metrics by name, ours
+            or torchmetrics'.
         num_samples: Number of samples, from the seeds 0, 1, ...
         seeds: Which seeds instead, one per sample.
 
@@ -107,9 +112,11 @@ def _metrics(names: str | Sequence[str]) -> dict[str, Any]:
     """The metrics of some options of the group ``metric``."""
     from flowexp.config.check import sound_config
     from flowexp.config.instantiate import instantiate
+    from flowexp.metrics.weight_files import no_download
 
     found: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
         config = sound_config("train", [f"metric={name}"])
-        found |= instantiate(config["metric"], key="metric")
+        with no_download():
+            found |= instantiate(config["metric"], key="metric")
     return found

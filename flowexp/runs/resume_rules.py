@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flowexp.config.renamed import present
-from flowexp.tree import plain
+from flowexp.tree import leaves, plain, without
 
 __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest"]
 
@@ -52,7 +52,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
         old: The configuration that the run was started with, plain builtins.
         new: The configuration that wants to continue it.
     """
-    before, after = dict(_leaves(present(old))), dict(_leaves(present(new)))
+    before, after = dict(leaves(present(old))), dict(leaves(present(new)))
     changed = {}
     for key in sorted(before.keys() | after.keys()):
         values = before.get(key, _ABSENT), after.get(key, _ABSENT)
@@ -66,7 +66,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
     Output folders are left out: only the first process's counts, and theirs may hold the time.
     """
-    content = {key: value for key, value in plain(config).items() if key not in ("dirs", "hydra")}
+    content = without(plain(config), ("dirs", "hydra"))
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -76,14 +76,6 @@ class _Absent:
 
 
 _ABSENT = _Absent()
-
-
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, value
 
 
 def _is_free(key: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowexp.errors import UsageError
+from flowexp.tree import leaves
 
 __all__ = ["Budget", "selected_group"]
 
@@ -118,9 +119,9 @@ class Budget:
         if length <= 0.0 or wanted >= length:
             return
         yield f"{_LENGTH}={wanted!r}"
-        for key, value in _numbers(config):
-            if key.endswith("_kimg") and key != _LENGTH:
-                yield f"{key}={_shortened(key, value, length=length, wanted=wanted)!r}"
+        for key, value in leaves(config):
+            if key.endswith("_kimg") and key != _LENGTH and isinstance(value, int | float):
+                yield f"{key}={_shortened(key, float(value), length=length, wanted=wanted)!r}"
 
 
 def _shortened(key: str, value: float, *, length: float, wanted: float) -> float:
@@ -136,11 +137,3 @@ def _shortened(key: str, value: float, *, length: float, wanted: float) -> float
 def selected_group(override: str) -> str:
     """The text before the first ``=``: the group, if the override selects one."""
     return override.partition("=")[0].strip()
-
-
-def _numbers(node: object, prefix: str = "") -> Iterator[tuple[str, float]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _numbers(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(node, int | float) and not isinstance(node, bool):
-        yield prefix, float(node)

@@ -14,7 +14,7 @@ from typing import Any
 
 from flowexp.config.override_text import override
 from flowexp.config.renamed import original
-from flowexp.tree import mapped
+from flowexp.tree import mapped, without
 
 __all__ = ["FORMAT", "TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
 
@@ -171,16 +171,10 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
     from flowexp.runs.resume_rules import FREE_KEYS
 
     free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
-    kept = _without(config, free, "")
-    return dict(kept) if isinstance(kept, Mapping) else {}
+    return dict(mapped(without(config, free), _in_one_spelling))
 
 
-def _without(value: Any, free: set[str], prefix: str) -> Any:  # noqa: ANN401 - any config value
-    if isinstance(value, Mapping):
-        keys = {str(k): f"{prefix}.{k}" if prefix else str(k) for k in value}
-        return {k: _without(value[k], free, key) for k, key in keys.items() if key not in free}
-    if isinstance(value, list | tuple):
-        return [_without(item, free, f"{prefix}[]") for item in value]
+def _in_one_spelling(value: Any) -> Any:  # noqa: ANN401 - any scalar
     if isinstance(value, str):
         return original(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value

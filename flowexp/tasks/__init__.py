@@ -1,4 +1,4 @@
-"""Tasks: what is asked of a model at evaluation."""
+"""Tasks: the conditions and targets of samples at evaluation."""
 
 from flowexp.tasks.base import Task
 from flowexp.tasks.captions import Captions, Tokenizer, WordTokenizer

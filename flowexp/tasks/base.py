@@ -1,4 +1,4 @@
-"""What a task answers: what is asked of the model for each sample."""
+"""The protocol of tasks: conditions, and perhaps a target, of each sample."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ __all__ = ["Task"]
 
 
 class Task(ABC):
-    """A question put to a model.
+    """The conditions, and perhaps the targets, of samples.
 
     Attributes:
-        num_classes: Number of classes that labels are drawn from; 0 = none are.
+        num_classes: Number of classes that labels are drawn from; 0 = no labels.
         gives_tokens: Whether the conditions are captions, under ``tokens``.
     """
 
@@ -35,12 +35,12 @@ class Task(ABC):
         Args:
             seeds: One seed per sample.
             labels: Classes that were drawn together with the latents, (B,) int64; None = the task
-                draws its own where it wants random ones.
-            device: Where the tensors are needed.
+                draws its own.
+            device: Device of the tensors.
         """
 
     def conditions_of(self, labels: Tensor | None) -> dict[str, Tensor | None]:
-        """What a conditional network is told, in training, of data with these labels.
+        """The conditions in training for data with these labels.
 
         Args:
             labels: Classes (B,), int64; or label vectors (B, num_classes); or None.
@@ -48,14 +48,10 @@ class Task(ABC):
         return {"labels": labels}
 
     def targets(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor | None:
-        """What the samples with these seeds should be, for metrics that compare one by one.
-
-        Args:
-            seeds: One seed per sample.
-            device: Where the tensor is needed.
+        """The ground truth of the samples with these seeds, for metrics that compare one by one.
 
         Returns:
             One picture per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
-            there is no right answer, as in generation.
+            there is no ground truth, as in generation.
         """
         return None

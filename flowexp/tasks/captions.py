@@ -1,4 +1,4 @@
-"""Generation from captions: class names as text, or a text of the user's."""
+"""Generation from captions: class names as text, or a given text."""
 
 import re
 import zlib
@@ -16,7 +16,7 @@ __all__ = ["Captions", "Tokenizer", "WordTokenizer"]
 
 
 class Tokenizer(Protocol):
-    """What turns texts into the numbers that a text encoder knows."""
+    """Turns texts into the token ids of a text encoder."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Tokens of texts, (N, L), int64, >= 0."""
@@ -31,11 +31,11 @@ class _Named(Protocol):
 class WordTokenizer:
     """Words by a checksum: no vocabulary to store, any text is allowed, the same everywhere.
 
-    Two words share a number by chance, once in ``vocabulary`` pairs.
+    Two words share an id by chance with probability 1 / ``vocabulary``.
 
     Args:
         vocabulary: Number of token ids, >= 2; id 0 is padding.
-        length: L, words that are looked at, >= 1.
+        length: L, words that are read, >= 1; the rest is ignored.
 
     Raises:
         ValueError: A number is out of range.
@@ -61,21 +61,21 @@ class WordTokenizer:
 class Captions(Generation):
     """Samples for captions: ``template`` with the name of a class, or one text for all.
 
-    In training the classes of the data become captions by the same template. Labels are carried
-    along, so that pairs and records keep them; the network sees tokens alone.
+    In training the classes of the data become captions by the same template. Labels are passed on
+    for pairs and records; the network uses the tokens only.
 
     Args:
-        dataset: Whose class names captions are made of.
+        dataset: Its class names become captions.
         tokenizer: Turns texts into tokens.
         template: Text with ``{}`` for the name.
-        num_classes: Number of classes the network knows; the data set's.
+        num_classes: Number of classes of the data set.
         label: The class of every sample, -1 for "no caption", or None to draw one per sample.
         text: The caption of every sample, instead of a class.
 
     Raises:
         UsageError: No tokenizer is given, or the data set's classes have no names.
-        ValueError: There is no such class, template has no place for a name, or both label and text
-            are given.
+        ValueError: There is no such class, template has no ``{}``, or both label and text are
+            given.
     """
 
     gives_tokens = True
@@ -111,7 +111,7 @@ class Captions(Generation):
             raise ValueError(f"task.label is {label} and task.text {text!r}; give one of them")
         self.captions = [template.format(name) for name in names]
         found = tokenizer(self.captions)
-        # The last row is found by label -1.
+        # Label -1 selects the last row.
         self._tokens = torch.cat([found, torch.full_like(found[:1], NO_LABEL)])
         self._text = None if text is None else tokenizer([text])
 
@@ -122,7 +122,7 @@ class Captions(Generation):
         labels: Tensor | None = None,
         device: torch.device | str = "cpu",
     ) -> dict[str, Tensor | None]:
-        """``labels`` (B,) as of :class:`Generation`, and ``tokens`` (B, L) of their captions."""
+        """``labels`` (B,) of :class:`Generation`, and ``tokens`` (B, L) of their captions."""
         if self._text is not None:
             none = torch.full((len(seeds),), NO_LABEL, device=device)
             return {"labels": none, "tokens": self._text.expand(len(seeds), -1).to(device)}
@@ -136,5 +136,5 @@ class Captions(Generation):
             ValueError: The data have no labels, or label vectors.
         """
         if labels is None or labels.ndim != 1:
-            raise ValueError("captions are made of class numbers, which these data do not have")
+            raise ValueError("captions need class indices, which these data do not have")
         return {"labels": labels, "tokens": self._tokens.to(labels.device)[labels]}

@@ -1,6 +1,6 @@
-"""Timestep laws: the distribution of t in training."""
+"""Timestep distributions: how t is drawn in training."""
 
-from flowexp.timesteps.base import TimestepLaw, check_compatible
+from flowexp.timesteps.base import TimestepDistribution, check_compatible
 from flowexp.timesteps.beta import Beta
 from flowexp.timesteps.cosmap import CosMap
 from flowexp.timesteps.discrete import Fixed, UniformGrid
@@ -14,7 +14,7 @@ from flowexp.timesteps.uniform import Uniform
 from flowexp.timesteps.vp_uniform import VPUniform
 
 __all__ = [
-    "TimestepLaw",
+    "TimestepDistribution",
     "check_compatible",
     "Beta",
     "CosMap",

@@ -1,4 +1,4 @@
-"""What a timestep law answers: the distribution of t in training."""
+"""The protocol of timestep distributions: how t is drawn in training."""
 
 from abc import ABC, abstractmethod
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from flowexp.paths import Schedule
 from flowexp.seeding import open_uniform
 
-__all__ = ["TimestepLaw", "check_compatible"]
+__all__ = ["TimestepDistribution", "check_compatible"]
 
 
-class TimestepLaw(ABC):
+class TimestepDistribution(ABC):
     """A distribution of training times, given by its quantile function.
 
     Attributes:
-        in_nsr: Whether the law is one of the noise-to-signal ratio ``sigma / alpha`` (then it suits
-            every path) instead of the time t.
+        in_nsr: Whether the values are noise levels ``sigma / alpha``, which suits every path,
+            instead of times t.
         includes_end: Whether the upper end of the support is itself drawn.
     """
 
@@ -24,9 +24,9 @@ class TimestepLaw(ABC):
     includes_end: bool = False
 
     @property
-    @abstractmethod
     def support(self) -> tuple[float, float]:
-        """The open interval (low, high) that the law lives on: times, or noise-to-signal ratios."""
+        """The open interval (low, high) of the values; (0, 1) unless overridden."""
+        return 0.0, 1.0
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
@@ -53,26 +53,27 @@ class TimestepLaw(ABC):
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
 
 
-def check_compatible(law: TimestepLaw, schedule: Schedule) -> None:
-    """Refuse a law of t that does not live on the path's time.
+def check_compatible(distribution: TimestepDistribution, schedule: Schedule) -> None:
+    """Refuse a distribution of t that does not match the path's time range.
 
-    A law of the noise-to-signal ratio suits every path. A law of t must not reach beyond the path's
-    last time, and a law of unit time says nothing about a path whose time is the noise level.
+    A distribution of noise levels suits every path. One of t must not reach beyond the path's last
+    time, and one on [0, 1] does not suit a path whose time is the noise level.
 
     Raises:
-        ValueError: One sentence that names both.
+        ValueError: The support does not match; names distribution and path.
     """
-    if law.in_nsr:
+    if distribution.in_nsr:
         return
-    low, high = law.support
-    remedy = "a law of the noise-to-signal ratio such as lognormal suits every path"
+    low, high = distribution.support
+    remedy = "a distribution of noise levels, such as lognormal, suits every path"
     if high <= 1.0 < schedule.t_max:
         raise ValueError(
-            f"the timestep law {law!r} draws t in ({low:g}, {high:g}), but on the path "
-            f"{schedule!r} time runs from {schedule.t_min:g} to {schedule.t_max:g}; {remedy}"
+            f"the timestep distribution {distribution!r} draws t in ({low:g}, {high:g}), but on "
+            f"the path {schedule!r} time runs from {schedule.t_min:g} to {schedule.t_max:g}; "
+            f"{remedy}"
         )
     if low < 0.0 or high > max(schedule.t_max, 1.0):
         raise ValueError(
-            f"the timestep law {law!r} draws t up to {high:g}, but the path {schedule!r} "
-            f"ends at t = {schedule.t_max:g}; {remedy}"
+            f"the timestep distribution {distribution!r} draws t up to {high:g}, but the path "
+            f"{schedule!r} ends at t = {schedule.t_max:g}; {remedy}"
         )

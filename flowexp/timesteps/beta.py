@@ -1,14 +1,14 @@
-"""The Beta law of t."""
+"""The Beta distribution of t."""
 
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Beta"]
 
 
-class Beta(TimestepLaw):
+class Beta(TimestepDistribution):
     """``t ~ Beta(a, b)``: density ``t^(a-1) (1-t)^(b-1) / B(a, b)``.
 
     a = b = 1 is uniform, a > b favours the source end, a = b < 1 favours both ends. The incomplete
@@ -28,27 +28,19 @@ class Beta(TimestepLaw):
         self.a = float(a)
         self.b = float(b)
 
-    @property
-    def support(self) -> tuple[float, float]:
-        """(0, 1)."""
-        return 0.0, 1.0
-
     def quantile(self, u: Tensor) -> Tensor:
-        """Inverse of the regularized incomplete Beta function."""
         from scipy.special import betaincinv
 
         u = u.to(torch.float64)
         return torch.as_tensor(betaincinv(self.a, self.b, u.cpu().numpy())).to(u.device)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Regularized incomplete Beta function."""
         from scipy.special import betainc
 
         t = value.to(torch.float64).clamp(0.0, 1.0)
         return torch.as_tensor(betainc(self.a, self.b, t.cpu().numpy())).to(t.device)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density in t, through its logarithm."""
         t = value.to(torch.float64)
         a, b = torch.tensor([self.a, self.b], dtype=torch.float64, device=t.device)
         log_norm = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)

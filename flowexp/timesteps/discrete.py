@@ -1,4 +1,4 @@
-"""Laws of finitely many times: what a student of one or of k steps is trained at."""
+"""Distributions over finitely many times, for students of one or of k steps."""
 
 import math
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Fixed", "UniformGrid"]
 
 
-class Fixed(TimestepLaw):
-    """One time; at the source end the law of one-step distillation.
+class Fixed(TimestepDistribution):
+    """One time; at the source end it is that of one-step distillation.
 
     Args:
         value: t, >= 0.
@@ -21,7 +21,7 @@ class Fixed(TimestepLaw):
         ValueError: value is negative or not finite.
 
     Source: Liu et al., 2022, arXiv 2209.03003. Their code trains and samples at t = 0.999, where
-    the state is 0.999 e + 0.001 x and gives away a little of x; at t = 1 it is e alone.
+    the state is 0.999 e + 0.001 x and contains a little of x; at t = 1 it is e alone.
     """
 
     includes_end = True
@@ -33,15 +33,12 @@ class Fixed(TimestepLaw):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The time, twice."""
         return self.value, self.value
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The time."""
         return torch.full_like(as_float64(u), self.value)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """0 below the time, 1 from there on."""
         return (as_float64(value) >= self.value).to(torch.float64)
 
     def pdf(self, value: Tensor) -> Tensor:
@@ -49,14 +46,14 @@ class Fixed(TimestepLaw):
         return (as_float64(value) == self.value).to(torch.float64)
 
 
-class UniformGrid(TimestepLaw):
-    """``t = low + (high - low) j / points``, j = 1 .. points with equal odds.
+class UniformGrid(TimestepDistribution):
+    """``t = low + (high - low) j / points``, j = 1 .. points with equal probability.
 
-    The times at which a student of ``points`` Euler steps is asked, and no others.
+    The times at which a student of ``points`` Euler steps is evaluated, and no others.
 
     Args:
         points: Number of times, >= 1.
-        low: Where sampling ends, >= 0; not itself a time of the law.
+        low: Where sampling ends, >= 0; never drawn itself.
         high: Where it starts.
 
     Raises:
@@ -79,7 +76,6 @@ class UniformGrid(TimestepLaw):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(low, high)."""
         return self.low, self.high
 
     def quantile(self, u: Tensor) -> Tensor:

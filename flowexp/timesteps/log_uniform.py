@@ -1,4 +1,4 @@
-"""The log-uniform law of the noise-to-signal ratio."""
+"""The log-uniform distribution of the noise level."""
 
 import math
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["LogUniform"]
 
 
-class LogUniform(TimestepLaw):
+class LogUniform(TimestepDistribution):
     """``ln(sigma / alpha)`` uniform between ``ln sigma_min`` and ``ln sigma_max``.
 
-    The noise levels that score-SDE's VE networks are trained with, carried over to every path.
+    The noise levels that score-SDE trains VE networks with, carried over to every path.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio, > 0.
+        sigma_min: Smallest noise level, > 0.
         sigma_max: Largest one.
 
     Raises:
@@ -38,20 +38,16 @@ class LogUniform(TimestepLaw):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(sigma_min, sigma_max)."""
         return self.sigma_min, self.sigma_max
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``sigma_min (sigma_max / sigma_min)^u``."""
         return self.sigma_min * torch.exp(self._span * as_float64(u))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``ln(value / sigma_min) / ln(sigma_max / sigma_min)``, clipped to [0, 1]."""
         value = as_float64(value).clamp(min=self.sigma_min)
         return (torch.log(value / self.sigma_min) / self._span).clamp(max=1.0)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """``1 / (value ln(sigma_max / sigma_min))`` inside."""
         value = as_float64(value)
         inside = (value >= self.sigma_min) & (value <= self.sigma_max)
         return torch.where(inside, 1.0 / (self._span * torch.where(inside, value, 1.0)), 0.0)

@@ -1,16 +1,16 @@
-"""The logit-normal law of t."""
+"""The logit-normal distribution of t."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["LogitNormal"]
 
 
-class LogitNormal(TimestepLaw):
+class LogitNormal(TimestepDistribution):
     """``t = sigmoid(mean + std n)``, n standard normal.
 
     Density ``exp(-(logit t - mean)^2 / (2 std^2)) / (std sqrt(2 pi) t (1 - t))``. Drawing t from it
@@ -23,8 +23,8 @@ class LogitNormal(TimestepLaw):
     Raises:
         ValueError: std is not positive.
 
-    Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (0 and 1; same sense of t). The
-    CIFAR-10 law of facebookresearch/flow_matching is (-1.2, 1.2), cut at t = 1 - 1e-4.
+    Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (0 and 1; same sense of t). For
+    CIFAR-10, facebookresearch/flow_matching has (-1.2, 1.2), cut at t = 1 - 1e-4.
     """
 
     def __init__(self, *, mean: float = 0.0, std: float = 1.0) -> None:
@@ -33,22 +33,14 @@ class LogitNormal(TimestepLaw):
         self.mean = float(mean)
         self.std = float(std)
 
-    @property
-    def support(self) -> tuple[float, float]:
-        """(0, 1)."""
-        return 0.0, 1.0
-
     def quantile(self, u: Tensor) -> Tensor:
-        """``sigmoid(mean + std ndtri(u))``."""
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.to(torch.float64)))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``ndtr((logit value - mean) / std)``."""
         probability: Tensor = torch.special.ndtr(self._standardized(value))
         return probability
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density in t."""
         value = value.to(torch.float64)
         z = self._standardized(value)
         scale = self.std * math.sqrt(2.0 * math.pi) * value * (1.0 - value)

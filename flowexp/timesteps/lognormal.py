@@ -1,22 +1,22 @@
-"""EDM's log-normal law of the noise-to-signal ratio."""
+"""EDM's log-normal distribution of the noise level."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["LogNormal"]
 
 
-class LogNormal(TimestepLaw):
-    """``ln(sigma / alpha) ~ N(P_mean, P_std^2)``: EDM's law, carried over to every path.
+class LogNormal(TimestepDistribution):
+    """``ln(sigma / alpha) ~ N(P_mean, P_std^2)``: EDM's distribution, carried over to every path.
 
-    On the linear path this is the logit-normal law of t with the same two numbers.
+    On the linear path this is the logit-normal distribution of t with the same two numbers.
 
     Args:
-        P_mean: Mean of the log noise-to-signal ratio.
+        P_mean: Mean of the log noise level.
         P_std: Its standard deviation, > 0.
 
     Raises:
@@ -35,20 +35,17 @@ class LogNormal(TimestepLaw):
 
     @property
     def support(self) -> tuple[float, float]:
-        """All positive noise-to-signal ratios."""
         return 0.0, math.inf
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``exp(P_mean + P_std ndtri(u))``."""
         return torch.exp(self.P_mean + self.P_std * torch.special.ndtri(u.to(torch.float64)))
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``ndtr((ln value - P_mean) / P_std)``."""
         probability: Tensor = torch.special.ndtr(self._standardized(value))
         return probability
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density in the noise-to-signal ratio, not in its logarithm."""
+        """Density in the noise level, not in its logarithm."""
         value = value.to(torch.float64)
         z = self._standardized(value)
         scale = self.P_std * math.sqrt(2.0 * math.pi) * value

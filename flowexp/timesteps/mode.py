@@ -1,11 +1,11 @@
-"""SD3's law with an adjustable mode in the middle of the path."""
+"""SD3's distribution with an adjustable mode in the middle of the path."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Mode"]
 
@@ -13,8 +13,8 @@ _LARGEST_SCALE = 2.0 / (math.pi - 2.0)
 _HALVINGS = 60
 
 
-class Mode(TimestepLaw):
-    """``t = u + s (u - sin^2(pi u / 2))``, u uniform; s = 0 is the uniform law.
+class Mode(TimestepDistribution):
+    """``t = u + s (u - sin^2(pi u / 2))``, u uniform; s = 0 is uniform.
 
     s > 0 favours the middle of the path, s < 0 its two ends. The published form
     ``1 - u - s (cos^2(pi u / 2) - 1 + u)`` is this one at 1 - u.
@@ -33,13 +33,7 @@ class Mode(TimestepLaw):
             raise ValueError(f"s is {s}; expected a number in [-1, {_LARGEST_SCALE:.4f}]")
         self.s = float(s)
 
-    @property
-    def support(self) -> tuple[float, float]:
-        """(0, 1)."""
-        return 0.0, 1.0
-
     def quantile(self, u: Tensor) -> Tensor:
-        """``u + s (u - sin^2(pi u / 2))``."""
         u = u.to(torch.float64)
         return u + self.s * (u - torch.sin(0.5 * math.pi * u) ** 2)
 

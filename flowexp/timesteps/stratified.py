@@ -1,52 +1,48 @@
-"""Stratified draws from any law of t."""
+"""Stratified draws from any timestep distribution."""
 
 import torch
 from torch import Tensor
 
 from flowexp.seeding import open_uniform
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Stratified"]
 
 _LARGEST_UNIFORM = 1.0 - 2.0**-53
 
 
-class Stratified(TimestepLaw):
-    """One draw from each of n equally probable strata of ``law``, in random order.
+class Stratified(TimestepDistribution):
+    """One draw from each of n equally probable strata of a distribution, in random order.
 
-    Each time still follows ``law``; the batch covers it evenly, which lowers the variance of the
-    loss between batches. With several devices the strata are those of each device's own batch.
+    Each time still follows the distribution; the batch covers it evenly, which lowers the variance
+    of the loss between batches. With several devices the strata are those of each device's batch.
 
     Args:
-        law: The law of each time.
+        law: The distribution of each time.
 
     Source: Kingma et al., Variational Diffusion Models, 2021, arXiv 2107.00630, low-discrepancy
     sampler (there with one shared offset; here with one uniform number per stratum).
     """
 
-    def __init__(self, law: TimestepLaw) -> None:
+    def __init__(self, law: TimestepDistribution) -> None:
         self.law = law
         self.in_nsr = law.in_nsr
 
     @property
     def support(self) -> tuple[float, float]:
-        """The law's support."""
         return self.law.support
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The law's quantile."""
         return self.law.quantile(u)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """The law's distribution function."""
         return self.law.cdf(value)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """The law's density."""
         return self.law.pdf(value)
 
     def uniforms(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``(stratum + u) / n``; strata in random order, so that no row owns a noise level."""
+        """``(stratum + u) / n``, strata in random order: no row is tied to a noise level."""
         stratum = torch.randperm(n, generator=rng, device=rng.device)
         u = (stratum + open_uniform((n,), rng=rng)) / n
         return u.clamp(max=_LARGEST_UNIFORM)

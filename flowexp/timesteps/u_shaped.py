@@ -1,4 +1,4 @@
-"""RF++'s U-shaped law of t."""
+"""RF++'s U-shaped distribution of t."""
 
 import math
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["UShaped"]
 
 _LARGEST = 100.0
 
 
-class UShaped(TimestepLaw):
+class UShaped(TimestepDistribution):
     """``t = m + (1 - 2m) u``, u of density ``(a/2) cosh(a(u - 1/2)) / sinh(a/2)`` on [0, 1].
 
     Both ends of the path are drawn more often than its middle. With a = 4: density 2.07 at the
@@ -23,16 +23,16 @@ class UShaped(TimestepLaw):
     these have near the ends.
 
     Args:
-        a: Steepness, in (0, 100]; a -> 0 is the uniform law.
+        a: Steepness, in (0, 100]; a -> 0 is uniform.
         margin: m, distance of the draws from 0 and 1, in [0, 1/2).
 
     Raises:
         ValueError: A number is out of range.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, and its authors' t_dist.py, which is followed:
-    ``e^{a u}`` or its mirror image, with equal odds; a = 4 in all released runs. The paper writes
-    ``p(u)`` proportional to ``e^{a u} + e^{-a u}`` on [0, 1], which increases and has no second
-    arm. The authors draw mirrored times in pairs within a batch; here draws are independent.
+    ``e^{a u}`` or its mirror image, with equal probability; a = 4 in all released runs. The paper
+    writes ``p(u)`` proportional to ``e^{a u} + e^{-a u}`` on [0, 1], which increases and has no
+    second arm. The authors draw mirrored times in pairs within a batch; here draws are independent.
     """
 
     def __init__(self, *, a: float = 4.0, margin: float = 1e-5) -> None:
@@ -45,7 +45,6 @@ class UShaped(TimestepLaw):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(margin, 1 - margin)."""
         return self.margin, 1.0 - self.margin
 
     def quantile(self, u: Tensor) -> Tensor:
@@ -69,7 +68,6 @@ class UShaped(TimestepLaw):
         return torch.where(value < 0.5, lower, 1.0 - lower)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density in t."""
         value = as_float64(value)
         width = 1.0 - 2.0 * self.margin
         density = torch.cosh(self.a * (value - 0.5) / width) / (width * math.sinh(0.5 * self.a))

@@ -1,14 +1,14 @@
-"""The uniform law of t."""
+"""The uniform distribution of t."""
 
 import torch
 from torch import Tensor
 
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["Uniform"]
 
 
-class Uniform(TimestepLaw):
+class Uniform(TimestepDistribution):
     """t uniform in (low, high); on the VE path, whose time is sigma, uniform in sigma.
 
     Args:
@@ -27,20 +27,16 @@ class Uniform(TimestepLaw):
 
     @property
     def support(self) -> tuple[float, float]:
-        """(low, high)."""
         return self.low, self.high
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``low + (high - low) u``."""
         return self.low + (self.high - self.low) * u.to(torch.float64)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """``(value - low) / (high - low)``, clipped to [0, 1]."""
         value = value.to(torch.float64)
         return ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """``1 / (high - low)`` inside."""
         value = value.to(torch.float64)
         inside = (value >= self.low) & (value <= self.high)
         return inside.to(torch.float64) / (self.high - self.low)

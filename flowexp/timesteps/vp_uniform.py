@@ -5,16 +5,16 @@ from torch import Tensor
 
 from flowexp.paths import VP
 from flowexp.paths.base import as_float64
-from flowexp.timesteps.base import TimestepLaw
+from flowexp.timesteps.base import TimestepDistribution
 
 __all__ = ["VPUniform"]
 
 
-class VPUniform(TimestepLaw):
+class VPUniform(TimestepDistribution):
     """``sigma/alpha = sqrt(exp(T(s)) - 1)`` with s uniform in (eps_t, 1), T that of a VP path.
 
     ``T(s) = beta_min s + (beta_max - beta_min) s^2/2``: the noise levels that a network on the VP
-    path is trained with, carried over to every path; there it is the uniform law of t.
+    path is trained with, carried over to every path; on VP itself it is uniform in t.
 
     Args:
         beta_min: Noise rate at the data end.
@@ -36,12 +36,10 @@ class VPUniform(TimestepLaw):
 
     @property
     def support(self) -> tuple[float, float]:
-        """The noise-to-signal ratios of the VP path at eps_t and at 1."""
         low, high = self.quantile(torch.tensor([0.0, 1.0])).tolist()
         return low, high
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The ratio at ``s = eps_t + (1 - eps_t) u``."""
         eps = self.reference.t_min
         return self.reference.nsr(eps + (1.0 - eps) * as_float64(u))
 
@@ -52,7 +50,7 @@ class VPUniform(TimestepLaw):
         return ((time - eps) / (1.0 - eps)).clamp(0.0, 1.0)
 
     def pdf(self, value: Tensor) -> Tensor:
-        """``ds/dn / (1 - eps_t) = 2n / ((1 + n^2) beta(s) (1 - eps_t))`` at ratio n."""
+        """``ds/dn / (1 - eps_t) = 2n / ((1 + n^2) beta(s) (1 - eps_t))`` at noise level n."""
         n = as_float64(value).clamp(min=0.0)
         path = self.reference
         beta = path.beta_min + (path.beta_max - path.beta_min) * path.time_at_nsr(n)

@@ -1,17 +1,20 @@
 """Training: from typed parts to checkpoints, exactly resumable."""
 
-from flowexp.training.callbacks import Callback, Progress, SampleGrid
+from flowexp.training.callbacks import Progress, SampleGrid
+from flowexp.training.callbacks.records import NonFiniteLossError
+from flowexp.training.callbacks.stop_signals import TrainingInterrupted
 from flowexp.training.ema import EMA, ConstantEMA, EMAWeights, HalfLifeEMA, PowerEMA
 from flowexp.training.fit import FitResult, fit
-from flowexp.training.interruption import TrainingInterrupted
-from flowexp.training.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from flowexp.training.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from flowexp.training.lr_schedules import Constant, Cosine, InverseSqrt, LinearDecay, LRSchedule
-from flowexp.training.session import NonFiniteLossError
+from flowexp.training.parts import TrainingParts, training_parts
 from flowexp.training.settings import TrainerSettings
 
 __all__ = [
     "fit",
     "FitResult",
+    "TrainingParts",
+    "training_parts",
     "TrainerSettings",
     "TrainingInterrupted",
     "NonFiniteLossError",
@@ -25,10 +28,8 @@ __all__ = [
     "LinearDecay",
     "Cosine",
     "InverseSqrt",
-    "Callback",
     "Progress",
     "SampleGrid",
-    "Logger",
     "CSVLogger",
     "TensorBoardLogger",
     "WandbLogger",

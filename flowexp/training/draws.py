@@ -9,7 +9,7 @@ from flowexp.data import Batch, as_data
 from flowexp.paths import Path
 from flowexp.seeding import generator
 from flowexp.tasks import Task
-from flowexp.timesteps import TimestepLaw
+from flowexp.timesteps import TimestepDistribution
 
 __all__ = ["Draws", "seed_global"]
 
@@ -53,7 +53,7 @@ class Draws:
         path: Path,
         *,
         coupling: Coupling,
-        timestep: TimestepLaw,
+        timestep: TimestepDistribution,
         conditional: bool,
         augmentation: Augmentation | None = None,
         task: Task | None = None,

@@ -1,22 +1,26 @@
 """Averages of the weights over training.
 
-After every step each average moves towards the weights, ``w_ema <- beta w_ema + (1 - beta) w``;
-a law says how beta depends on the images seen so far.
+After every step each average moves towards the weights, ``w_ema <- beta w_ema + (1 - beta) w``,
+where beta depends on the images seen so far.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from flowexp.training.module import FlowModule
 
 __all__ = ["EMA", "ConstantEMA", "EMAWeights", "HalfLifeEMA", "PowerEMA", "gamma_of_std"]
 
 
 class EMA(Protocol):
-    """The law of an average: how much of it survives a step."""
+    """An average of the weights: how much of it survives a step."""
 
     def beta(self, images_seen_before: int, batch_size: int) -> float:
         """Weight of the old average in a step, in [0, 1].
@@ -134,27 +138,41 @@ class ConstantEMA:
         return min(self.decay, (1.0 + n) / (10.0 + n))
 
 
-class EMAWeights:
-    """Averages of one network's parameters, several at once.
+class EMAWeights(Callback):
+    """Averages of the network's parameters, several at once, updated after every step.
 
     Only parameters are averaged; buffers (counters, fixed frequencies) are the network's own.
 
     Args:
-        network: What is averaged; it must be on its device already.
-        laws: Name -> law.
+        emas: The averages by name.
     """
 
-    def __init__(self, network: nn.Module, *, laws: Mapping[str, EMA]) -> None:
-        self.laws = dict(laws)
+    def __init__(self, emas: Mapping[str, EMA]) -> None:
+        self.emas = dict(emas)
+        self._names: list[str] = []
+        self._live: list[Tensor] = []
+        self._averages: dict[str, list[Tensor]] = {}
+
+    def start(self, network: nn.Module) -> None:
+        """Begin with the network's weights; it must be on its device already."""
         named = dict(network.named_parameters())
         self._names = list(named)
         self._live = [parameter.detach() for parameter in named.values()]
-        self._averages = {name: [p.clone() for p in self._live] for name in self.laws}
+        self._averages = {name: [p.clone() for p in self._live] for name in self.emas}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
+        """Begin when the network is in place."""
+        self.start(pl_module.network)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
+        """Average the weights after an optimizer step."""
+        batch_size = pl_module.settings.batch_size
+        self.update(images_seen_before=pl_module.images - batch_size, batch_size=batch_size)
 
     def update(self, *, images_seen_before: int, batch_size: int) -> None:
         """Move every average towards the weights after one step."""
-        for name, law in self.laws.items():
-            weight = 1.0 - law.beta(images_seen_before, batch_size)
+        for name, ema in self.emas.items():
+            weight = 1.0 - ema.beta(images_seen_before, batch_size)
             torch._foreach_lerp_(self._averages[name], self._live, weight)
 
     def state(self) -> dict[str, dict[str, Tensor]]:

@@ -2,33 +2,25 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.profilers import PassThroughProfiler
 from torch import nn
-from torch.optim import Optimizer
 
-from flowexp.augmentations import Augmentation
-from flowexp.couplings import Coupling
-from flowexp.data import Dataset, ImageArrays
-from flowexp.guidance import Guidance
-from flowexp.models import FlowModel
-from flowexp.objectives import Objective
+from flowexp.data import ImageArrays
 from flowexp.runs import RunDirectory
-from flowexp.samplers import Sampler
-from flowexp.tasks import Task
-from flowexp.timesteps import TimestepLaw
-from flowexp.training.callbacks.base import Callback
-from flowexp.training.ema import EMA
-from flowexp.training.loggers.base import Logger
-from flowexp.training.lr_schedules import LRSchedule
-from flowexp.training.precision import matmul_precision
-from flowexp.training.session import Parts, Session
+from flowexp.training.module import FlowModule
+from flowexp.training.parts import TrainingParts
+from flowexp.training.precision import LossScaling, matmul_precision
 from flowexp.training.settings import TrainerSettings
+from flowexp.tree import plain
 
 __all__ = ["FitResult", "fit"]
 
@@ -55,25 +47,11 @@ class FitResult:
 
 
 def fit(
+    parts: TrainingParts,
     *,
-    model: FlowModel,
-    dataset: Dataset,
-    coupling: Coupling,
-    timestep: TimestepLaw,
-    objective: Objective,
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-    lr_schedule: LRSchedule,
-    emas: Mapping[str, EMA],
-    settings: TrainerSettings,
     run: RunDirectory,
     seed: int,
     config: Mapping[str, Any],
-    augmentation: Augmentation | None = None,
-    callbacks: Mapping[str, Callback | None] | None = None,
-    loggers: Mapping[str, Logger | None] | None = None,
-    sampler: Sampler | None = None,
-    guidance: Guidance | None = None,
-    task: Task | None = None,
     arrays: ImageArrays | None = None,
 ) -> FitResult:
     """Train a model, or continue its training from the run's latest checkpoint.
@@ -84,24 +62,10 @@ def fit(
     ``torch.manual_seed(derive_seed(seed, "init"))``.
 
     Args:
-        model: Path, network and parameterization; the network is trained in place.
-        dataset: The data.
-        coupling: Which e goes with which x.
-        timestep: Law of t.
-        objective: The loss.
-        optimizer: Makes the optimizer from the parameters.
-        lr_schedule: Factor of the optimizer's learning rate.
-        emas: Name -> law of the averages of the weights.
-        settings: Length, batch, numerics and devices.
+        parts: What is trained and how.
         run: Where checkpoints and records go.
         seed: The run's seed.
         config: The resolved configuration in plain builtins; stored in every checkpoint.
-        augmentation: Change of the pictures that the network is told of; None = none.
-        callbacks: Named hooks; None entries are left out.
-        loggers: Named destinations of the records; None entries are left out.
-        sampler: For callbacks that sample.
-        guidance: Wraps the model for callbacks that sample.
-        task: What is asked of the model when it samples.
         arrays: What to train on instead of the dataset's training split, for example noise-data
             pairs; the dataset still says what a sample is.
 
@@ -110,62 +74,55 @@ def fit(
         NonFiniteLossError: The loss became nan or infinite.
         TrainingInterrupted: SIGINT or SIGTERM; a checkpoint was written.
     """
-    parts = Parts(
-        model=model,
-        dataset=dataset,
-        coupling=coupling,
-        timestep=timestep,
-        objective=objective,
-        optimizer=optimizer,
-        lr_schedule=lr_schedule,
-        emas={name: law for name, law in emas.items() if law is not None},
-        augmentation=augmentation,
-        sampler=sampler,
-        guidance=guidance,
-        task=task,
-        callbacks={name: item for name, item in (callbacks or {}).items() if item is not None},
-        loggers={name: item for name, item in (loggers or {}).items() if item is not None},
+    module = FlowModule(parts, run=run, seed=seed, config=plain(config), arrays=arrays)
+    _prepare_network(module.network, parts.settings)
+    if not module.checkpoints.finished(module):
+        with _quiet_lightning(), matmul_precision(parts.settings.precision):
+            _trainer(module).fit(module)
+    checkpoint = module.run.latest_checkpoint()
+    if checkpoint is None:
+        raise RuntimeError(f"{run.path} has no checkpoint after training")
+    return FitResult(
+        step=module.step,
+        kimg=module.kimg,
+        seconds=module.seconds,
+        images_per_second=module.images_per_second,
+        checkpoint=checkpoint,
+        final_loss=float(module.records.row.get("train/loss", float("nan"))),
     )
-    session = Session(parts, settings=settings, run=run, seed=seed, config=config)
-    _prepare_network(model.network, settings)
-    if session.is_complete():
-        return _result(session)
-    failed = True
-    try:
-        with matmul_precision(settings.precision):
-            _train(session, arrays)
-        failed = False
-    finally:
-        session.close(failed=failed)
-    return _result(session)
 
 
-def _train(session: Session, arrays: ImageArrays | None) -> None:
-    """Run Lightning's loop over the remaining steps, with all that it does beside switched off."""
-    from pytorch_lightning import Trainer
+def _trainer(module: FlowModule) -> Trainer:
+    """Lightning's trainer: one epoch, which is the rest of the run."""
+    settings, callbacks = module.settings, module.ordered_callbacks()
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=_devices(settings),
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        plugins=LossScaling() if settings.precision == "16-mixed" else None,
+        callbacks=callbacks,
+        profiler=_NoProfiler(),
+        logger=list(module.parts.loggers.values()),
+        log_every_n_steps=settings.log_every,
+        max_epochs=1,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        enable_progress_bar=any(isinstance(item, ProgressBar) for item in callbacks),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=module.run.path,
+    )
 
-    from flowexp.training.module import FlowModule
 
-    settings = session.settings
-    arrays = session.parts.dataset.train() if arrays is None else arrays
-    module = FlowModule(session, arrays=arrays)
-    with _quiet_lightning():
-        trainer = Trainer(
-            accelerator=settings.accelerator,
-            devices=_devices(settings),
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
-            max_epochs=1,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=session.run.path,
-        )
-        trainer.fit(module)
+class _NoProfiler(PassThroughProfiler):
+    """Measures nothing, without the cost of the contexts that Lightning enters 50 times a step."""
+
+    _context = nullcontext("")
+
+    def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
+        """A context that does nothing."""
+        return self._context
 
 
 def _devices(settings: TrainerSettings) -> int | str | list[int]:
@@ -194,29 +151,21 @@ def _quiet_lightning() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Lightning's own use of torch, which is not about the run.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            for message in _LIGHTNING_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
+_LIGHTNING_WARNINGS = (
+    ".*LeafSpec.*",  # its own use of torch
+    ".*smaller than the logging interval.*",  # a short run still has its last row
+    ".*ModelCheckpoint with manual optimization.*",  # weights after the step are what is wanted
+    ".*no learning rate schedulers.*",  # lr_schedule acts in the step itself
+)
 _LIGHTNING_LOGGERS = (
     "pytorch_lightning.utilities.rank_zero",
     "pytorch_lightning.accelerators.cuda",
 )
-
-
-def _result(session: Session) -> FitResult:
-    checkpoint = session.run.latest_checkpoint()
-    if checkpoint is None:
-        raise RuntimeError(f"{session.run.path} has no checkpoint after training")
-    return FitResult(
-        step=session.step,
-        kimg=session.kimg,
-        seconds=session.seconds,
-        images_per_second=session.images_per_second,
-        checkpoint=checkpoint,
-        final_loss=float(session.row.get("train/loss", float("nan"))),
-    )

@@ -1,136 +1,179 @@
-"""The thin bridge between Lightning and a training session."""
+"""The training loop: what happens in one optimizer step."""
 
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import ParallelStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from flowexp.couplings import Pairs
 from flowexp.data import Batch, BatchStream, ImageArrays
-from flowexp.errors import UsageError
 from flowexp.networks.base import label_dim_of
 from flowexp.runs import RunDirectory
-from flowexp.runs.resume_rules import config_digest
-from flowexp.seeding import derive_seed
+from flowexp.seeding import derive_seed, generator
+from flowexp.training.callbacks.checkpoints import Checkpoints
+from flowexp.training.callbacks.records import Records
+from flowexp.training.callbacks.stop_signals import StopSignals
 from flowexp.training.capture import skip_capture_check
 from flowexp.training.draws import Draws, seed_global
 from flowexp.training.ema import EMAWeights
 from flowexp.training.feed import BatchFeed
-from flowexp.training.precision import gradient_scaler, with_precision
-from flowexp.training.session import Session
-from flowexp.training.update import Update
+from flowexp.training.parts import TrainingParts
+from flowexp.training.precision import check_precision, with_precision
 
 __all__ = ["FlowModule"]
 
+_LARGE_GRADIENT = 1e5
+
 
 class FlowModule(LightningModule):
-    """Places the network on its devices and takes one optimizer step per batch.
+    """A flow model in training; :meth:`training_step` is the algorithm.
 
-    Optimization is manual: Lightning's automatic one costs more than the arithmetic of a small
-    network's step. Nothing is logged through Lightning and no hyperparameters are kept, so that
-    checkpoints hold plain tensors only.
+    Callbacks do the rest, in the order of :meth:`ordered_callbacks`. Optimization is manual, since
+    micro-batches, learning rate and clipping belong to the step.
 
     Args:
-        session: The training.
-        arrays: Its data.
+        parts: What is trained and how.
+        run: Where checkpoints and records go.
+        seed: The run's seed.
+        config: The resolved configuration in plain builtins; stored in every checkpoint.
+        arrays: What to train on; None = the dataset's training split.
+
+    Attributes:
+        step: Optimizer steps taken, those before a resumption included.
+        averages: Averages of the weights.
+        records: Rows of metrics.
+        checkpoints: Writes and reads checkpoints.
     """
 
     automatic_optimization = False
+    optimizer: Optimizer
+    draws: Draws
 
-    def __init__(self, session: Session, *, arrays: ImageArrays) -> None:
+    def __init__(
+        self,
+        parts: TrainingParts,
+        *,
+        run: RunDirectory,
+        seed: int,
+        config: Mapping[str, Any],
+        arrays: ImageArrays | None = None,
+    ) -> None:
         super().__init__()
-        self.session = session
+        self.parts = parts
+        self.settings = parts.settings
+        self.run = run
+        self.seed = seed
+        self.config = config
         self.arrays = arrays
-        self.network = session.network
-        if isinstance(session.parts.objective, nn.Module):
-            self.objective = session.parts.objective
+        self.network: nn.Module = parts.model.network
+        if isinstance(parts.objective, nn.Module):
+            self.objective = parts.objective  # registered, so that its parameters are trained
+        self.model = with_precision(parts.model, parts.settings.precision)
+        self.step = self.start_step = 0
+        self.started = time.perf_counter()
+        self.averages = EMAWeights(parts.emas)
+        self.records = Records()
+        self.checkpoints = Checkpoints()
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Set counters and Lightning's notes, which change often, without torch's slow lookups."""
+        if name in self.__dict__ and isinstance(value, int | str | None):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One optimizer step over this process's share of the batch; returns the mean loss.
+
+        Every random draw is a function of seed, step and process. :class:`EMAWeights` averages the
+        weights after the step.
+        """
+        step, seed, rank = self.step, self.seed, self.global_rank
+        seed_global(derive_seed(seed, "dropout", step, rank), self.device)
+        pairs, t = self.draws(batch, step)
+        factor = self.parts.lr_schedule.factor(self.images)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        means: dict[str, Tensor] = {}
+        shares = micro_batches(pairs, t, self.settings.micro_batch)
+        for number, (part, times) in enumerate(shares):
+            rng = generator(seed, "objective", step, rank, number, device=t.device)
+            with nullcontext() if number == len(shares) - 1 else self._gradients_kept_local():
+                result = self.parts.objective.loss(self.model, part, times, rng=rng)
+                loss = result.per_sample.sum() / len(t)
+                self.manual_backward(loss)
+            share = len(times) / len(t)
+            found = {"loss": loss.detach(), **{k: v * share for k, v in result.metrics.items()}}
+            means = {k: means[k] + v for k, v in found.items()} if means else found
+        self._lightning_optimizer().step()  # on_before_optimizer_step clips the gradient
+        self.step += 1
+        return means
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Replace gradients that are not finite, and clip, where the settings say so."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.settings.nan_to_num:
+            limit = _LARGE_GRADIENT
+            for gradient in (p.grad for p in parameters if p.grad is not None):
+                torch.nan_to_num(gradient, nan=0.0, posinf=limit, neginf=-limit, out=gradient)
+        if self.settings.grad_clip is not None:
+            clip_grad_norm_(parameters, self.settings.grad_clip)
 
     def configure_optimizers(self) -> Optimizer:
         """The optimizer over the network's parameters, and those an objective may have."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        self.session.optimizer = self.session.parts.optimizer(trainable)
-        skip_capture_check(self.session.optimizer, self.device)
-        return self.session.optimizer
+        self.optimizer = self.parts.optimizer([p for p in self.parameters() if p.requires_grad])
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        skip_capture_check(self.optimizer, self.device)
+        return self.optimizer
+
+    def ordered_callbacks(self) -> list[Callback]:
+        """Average, record, the chosen callbacks, stop; Lightning calls checkpoints last."""
+        chosen = self.parts.callbacks.values()
+        return [self.averages, self.records, *chosen, StopSignals(), self.checkpoints]
 
     def on_fit_start(self) -> None:
-        """Put the parts together on the device and continue from the checkpoint, if any."""
-        session = self.session
-        session.place(self.device, rank=self.global_rank, world_size=self.trainer.world_size)
-        parts, settings = session.parts, session.settings
-        session.averages = EMAWeights(self.network, laws=parts.emas)
+        """Prepare the draws of this process."""
+        parts = self.parts
+        check_precision(self.settings.precision, self.device)
+        self.settings.share(self.trainer.world_size)
         self.draws = Draws(
             parts.model.path,
             coupling=parts.coupling,
             timestep=parts.timestep,
             augmentation=parts.augmentation,
             conditional=label_dim_of(self.network) > 0,
-            task=parts.task,
-            seed=session.seed,
-            rank=session.rank,
-            world_size=session.world_size,
+            task=None if parts.pipeline is None else parts.pipeline.task,
+            seed=self.seed,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
         )
-        parallel = session.world_size > 1
-        session.update = Update(
-            with_precision(parts.model, settings.precision),
-            objective=parts.objective,
-            optimizer=session.optimizer,
-            lr_schedule=parts.lr_schedule,
-            averages=session.averages,
-            seed=session.seed,
-            rank=session.rank,
-            micro_batch=settings.micro_batch,
-            grad_clip=settings.grad_clip,
-            nan_to_num=settings.nan_to_num,
-            scaler=gradient_scaler(settings.precision, self.device),
-            backward=self.manual_backward if parallel else torch.Tensor.backward,
-            unsynchronized=self._unsynchronized if parallel else nullcontext,
-        )
-        session.restore(self._agree_on_start())
-
-    def _agree_on_start(self) -> Path | None:
-        """The first process's checkpoint, after a check that all processes do the same.
-
-        Raises:
-            UsageError: This process was started with another configuration than the first.
-        """
-        session = self.session
-        own = config_digest(session.config), session.run.path, session.run.latest_checkpoint()
-        digest, path, checkpoint = self.trainer.strategy.broadcast(own)
-        if digest != own[0]:
-            raise UsageError(
-                f"process {session.rank} was started with another configuration than process 0.",
-                key="trainer.strategy",
-                remedy="Start all processes with one torchrun or srun command.",
-            )
-        session.run = RunDirectory(path)
-        return checkpoint
 
     def on_train_start(self) -> None:
-        """Open the records; signals are taken over after Lightning has set its own handlers."""
-        self.session.begin()
-        self.session.interruption.install()
-
-    def on_train_end(self) -> None:
-        """Write the last checkpoint; every process waits until it is there."""
-        self.session.finish()
-        self.trainer.strategy.barrier()
+        """Start the clock when every callback is ready."""
+        self.started = time.perf_counter()
 
     def train_dataloader(self) -> BatchFeed:
         """The batches from the current step on."""
-        session = self.session
         stream = BatchStream(
-            self.arrays,
-            batch_size=session.settings.batch_size,
-            seed=session.seed,
-            hflip=session.parts.dataset.hflip,
-            rank=session.rank,
-            world_size=session.world_size,
+            self.parts.dataset.train() if self.arrays is None else self.arrays,
+            batch_size=self.settings.batch_size,
+            seed=self.seed,
+            hflip=self.parts.dataset.hflip,
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
         )
         ahead = self.device.type == "cuda"
-        return BatchFeed(stream, start=session.step, stop=session.total_steps, ahead=ahead)
+        return BatchFeed(stream, start=self.step, stop=self.settings.total_steps, ahead=ahead)
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -138,24 +181,66 @@ class FlowModule(LightningModule):
         """The batch on the device, copied while the device computes where memory is pinned."""
         return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One optimizer step over this process's share of the global batch."""
-        session = self.session
-        step = session.step
-        seed_global(derive_seed(session.seed, "dropout", step, session.rank), self.device)
-        pairs, t = self.draws(batch, step)
-        scalars = session.update(
-            pairs,
-            t,
-            step=step,
-            images_seen=session.images,
-            batch_size=session.settings.batch_size,
-        )
-        session.after_step(scalars)
+    @property
+    def images(self) -> int:
+        """Images seen so far, over all processes."""
+        return self.step * self.settings.batch_size
 
-    def _unsynchronized(self) -> AbstractContextManager[None]:
-        """Processes keep their gradients to themselves until the last micro-batch."""
+    @property
+    def kimg(self) -> float:
+        """Thousands of images seen so far."""
+        return self.images / 1000.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since this process began to train."""
+        return time.perf_counter() - self.started
+
+    @property
+    def images_per_second(self) -> float:
+        """Mean speed since this process began to train."""
+        return (self.step - self.start_step) * self.settings.batch_size / max(self.seconds, 1e-9)
+
+    @contextmanager
+    def evaluating(self, ema: str | None) -> Iterator[None]:
+        """The network in evaluation mode with the weights of an average while the context lasts.
+
+        Args:
+            ema: Name of the average, or None for the raw weights.
+        """
+        self.network.eval()
+        try:
+            with nullcontext() if ema is None else self.averages.applied(ema):
+                yield
+        finally:
+            self.network.train()
+
+    def _lightning_optimizer(self) -> LightningOptimizer:
+        """The optimizer as Lightning counts its steps."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        return optimizer
+
+    def _gradients_kept_local(self) -> AbstractContextManager[None]:
+        """Processes exchange gradients in the last micro-batch only."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()
         return nullcontext()
+
+
+def micro_batches(pairs: Pairs, t: Tensor, size: int | None) -> list[tuple[Pairs, Tensor]]:
+    """A coupled batch in parts of at most ``size`` samples; None = the whole."""
+    if size is None or size >= len(t):
+        return [(pairs, t)]
+    slices = [slice(start, start + size) for start in range(0, len(t), size)]
+    return [(_rows(pairs, rows), t[rows]) for rows in slices]
+
+
+def _rows(pairs: Pairs, rows: slice) -> Pairs:
+    return Pairs(
+        pairs.x[rows],
+        pairs.e[rows],
+        {k: None if v is None else v[rows] for k, v in pairs.conditions.items()},
+        None if pairs.weight is None else pairs.weight[rows],
+    )

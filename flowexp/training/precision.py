@@ -1,17 +1,28 @@
 """Lower precision for the network alone: paths, times, losses and weights keep theirs."""
 
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins.precision import Precision
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel
+from flowexp.networks.foreign import call_network
 
-__all__ = ["AutocastNetwork", "gradient_scaler", "matmul_precision", "with_precision"]
+__all__ = [
+    "AutocastNetwork",
+    "LossScaling",
+    "check_precision",
+    "matmul_precision",
+    "with_precision",
+]
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -32,10 +43,16 @@ class AutocastNetwork(nn.Module):
         self.network = network
         self.dtype = dtype
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        **conditions: Tensor | None,
+    ) -> Tensor:
         """The network under autocast."""
         with torch.autocast(x.device.type, dtype=self.dtype):
-            output: Tensor = self.network(x, *args, **kwargs)
+            output = call_network(self.network, x, c_noise, {"labels": labels, **conditions})
         return output.float()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -57,21 +74,49 @@ def with_precision(model: FlowModel, precision: str) -> FlowModel:
     return lowered
 
 
-def gradient_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler | None:
-    """The loss scaler that float16 gradients need, or None.
+class LossScaling(Precision):
+    """Scales the loss so that float16 gradients do not underflow; CUDA only.
+
+    Lightning's own mixed precision would also run the training step under autocast.
+    """
+
+    @functools.cached_property
+    def scaler(self) -> torch.amp.GradScaler:
+        """The scale, which grows until gradients overflow; part of a checkpoint."""
+        return torch.amp.GradScaler("cuda")
+
+    def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
+        """The scaled loss."""
+        return super().pre_backward(self.scaler.scale(tensor), module)
+
+    def optimizer_step(  # type: ignore[override]
+        self,
+        optimizer: Optimizer,
+        model: LightningModule,
+        closure: Callable[[], Any],
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Step with unscaled gradients, unless they overflowed."""
+        result = closure()
+        self.scaler.unscale_(optimizer)
+        self._after_closure(model, optimizer)
+        self.scaler.step(optimizer, **kwargs)
+        self.scaler.update()
+        return result
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse float16 on a device other than CUDA.
 
     Raises:
-        UsageError: float16 on a device other than CUDA.
+        UsageError: Under the key ``trainer.precision``.
     """
-    if precision != "16-mixed":
-        return None
-    if device.type != "cuda":
+    if precision == "16-mixed" and device.type != "cuda":
         raise UsageError(
             f"16-mixed is not available on {device.type}.",
             key="trainer.precision",
             remedy="Use bf16-mixed or 32-true.",
         )
-    return torch.amp.GradScaler(device.type)
 
 
 @contextmanager

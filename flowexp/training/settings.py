@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowexp.errors import UsageError
+
 __all__ = ["PRECISIONS", "TrainerSettings"]
 
 PRECISIONS = ("32-true", "tf32", "bf16-mixed", "16-mixed")
@@ -81,6 +83,20 @@ class TrainerSettings:
         if self.checkpoint_kimg is None:
             return None
         return _steps(self.checkpoint_kimg, self.batch_size)
+
+    def share(self, world_size: int) -> int:
+        """Images per step and process.
+
+        Raises:
+            UsageError: The batch cannot be shared equally.
+        """
+        if self.batch_size % world_size:
+            raise UsageError(
+                f"{self.batch_size} images cannot be shared equally by {world_size} processes.",
+                key="trainer.batch_size",
+                remedy=f"Choose a multiple of {world_size}.",
+            )
+        return self.batch_size // world_size
 
 
 def _steps(kimg: float, batch_size: int) -> int:

@@ -171,9 +171,10 @@ def test_every_class_of_a_method_package_has_a_yaml():
 NOT_SELECTED_BY_NAME = {"networks.LeveledUNet", "samplers.RungeKutta"}
 
 _ABSTRACT = {"ABC", "Protocol"}
-_PARTS = {"Schedule", "Coupling", "TimestepLaw", "Network", "Parameterization", "Objective",
-          "Sampler", "FixedStepSampler", "MultistepSampler", "Statistics", "TimeGrid", "Guidance",
-           "Task", "Weighting", "Premetric", "ImageNetwork"}  # fmt: skip
+_PARTS = {"Schedule", "Coupling", "TimestepDistribution", "Network", "Parameterization",
+          "Objective", "Sampler", "FixedStepSampler", "MultistepSampler", "Statistics", "TimeGrid",
+          "Guidance", "Task", "Weighting", "Premetric", "ImageNetwork",
+          "BetweenLevels"}  # fmt: skip
 
 
 def _is_a_choice(node: ast.ClassDef) -> bool:

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from flowexp.config import loader
 from flowexp.config.check import own_choices
-from flowexp.config.compose import search_path
-from flowexp.config.loader import RunAwareLoader, with_run
+from flowexp.config.hydra_internals import Loader
+from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.run_source import run_in
 
 
@@ -19,7 +19,7 @@ def plain(name, overrides, mode=RunMode.RUN):
     """Hydra's own composition."""
     setup_globals()
     path = with_run(search_path(), run_in(overrides))
-    return loader._Loader(path).load_configuration(name, overrides, mode)
+    return Loader(path).load_configuration(name, overrides, mode)
 
 
 def remembered(name, overrides, mode=RunMode.RUN):
@@ -57,13 +57,13 @@ def test_every_kind_of_override_gives_hydras_config(overrides):
 
 def test_equal_choices_are_composed_once_whatever_the_values(monkeypatch):
     asked = []
-    load = loader._Loader.load_configuration
+    load = Loader.load_configuration
 
     def counted(self, name, overrides, *how):
         asked.append(overrides)
         return load(self, name, overrides, *how)
 
-    monkeypatch.setattr(loader._Loader, "load_configuration", counted)
+    monkeypatch.setattr(Loader, "load_configuration", counted)
     first = remembered("train", ["dataset=digits", "seed=1"])
     first.seed = 99
     assert remembered("train", ["seed=2", "dataset=digits"]).seed == 2

@@ -44,6 +44,34 @@ def outside(tmp_path, monkeypatch):
             """
         )
     )
+    (package / "several.py").write_text(
+        textwrap.dedent(
+            """
+            import abc
+            from outside_parts import inner
+            try:
+                from outside_parts.inner.deep import Open
+            except ImportError:
+                Open = None
+            try:
+                from no_such_package_anywhere import Forwarding
+            except ImportError:
+                from outside_parts.inner.deep import Forwarding
+            if abc:
+                from outside_parts.inner.deep import Data as Chosen
+            else:
+                class Other: ...
+            with abc:
+                def made(k: int): ...
+            from outside_parts.inner.deep import *
+
+            class Dotted(inner.Thing): ...
+            """
+        )
+    )
+    (package / "lazy.py").write_text("class Near: ...\ndef __getattr__(name): ...\n")
+    (package / "compiled.so").write_bytes(b"")
+    (package / "partly.py").write_text("from outside_parts.compiled import *\nclass Near: ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for cached in (signature_of, signatures._parse, signatures._source_file, signatures._top_level):
         cached.cache_clear()
@@ -86,6 +114,57 @@ class TestFollowing:
         with pytest.raises(UnknownTargetError) as caught:
             signature_of("outside_parts.inner.deep.Thin")
         assert "Thing" in caught.value.siblings
+
+    def test_imports_inside_if_try_and_with_and_star_imports(self):
+        assert signature_of("outside_parts.several.Open").open_ended
+        assert set(names("outside_parts.several.Forwarding")) == {"a", "b", "c"}
+        assert names("outside_parts.several.Chosen") == ["x", "y"]
+        assert names("outside_parts.several.Other") == []
+        assert names("outside_parts.several.made") == ["k"]
+        assert names("outside_parts.several.make") == ["n", "names"]
+
+    def test_bases_named_with_a_dot(self):
+        assert names("outside_parts.several.Dotted") == ["a", "b"]
+        assert class_attribute("outside_parts.several.Dotted", "needs_gaussian").value is True
+
+    def test_names_of_a_star_import_are_suggested(self):
+        with pytest.raises(UnknownTargetError) as caught:
+            signature_of("outside_parts.several.Thin")
+        assert {"Thing", "Chosen", "made"} <= set(caught.value.siblings)
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "outside_parts.lazy.Absent",
+            "outside_parts.partly.Absent",
+            "outside_parts.compiled.Anything",
+            "outside_parts.inner.deep.Thing.from_something",
+            "math.sin",
+        ],
+    )
+    def test_what_cannot_be_read_is_unknown_rather_than_absent(self, target):
+        assert signature_of(target) is None
+
+
+@pytest.mark.parametrize(
+    "target", ["torchmetrics.image.KernelInceptionDistance", "torch.nn.Identity"]
+)
+def test_real_packages_are_read(target):
+    assert signature_of(target) is not None
+
+
+@pytest.mark.parametrize(
+    ("target", "near"),
+    [
+        ("flowexp.networks.MLPP", "MLP"),
+        ("flowexp.networks.mlpp.MLP", "mlp"),
+        ("flowexp.network.mlp.MLP", "networks"),
+    ],
+)
+def test_misspelt_names_of_flowexp_are_absent(target, near):
+    with pytest.raises(UnknownTargetError) as caught:
+        signature_of(target)
+    assert near in caught.value.siblings
 
 
 def test_unknown_module():

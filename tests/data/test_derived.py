@@ -9,6 +9,7 @@ from flowexp.data.derived import Blurred, Inverted, OfClasses
 from flowexp.data.digits import Digits
 from flowexp.data.paired import Paired
 from flowexp.data.toy2d import TwoMoons
+from flowexp.errors import UsageError
 from flowexp.seeding import generator
 
 FACTS = {"resolution": 8, "channels": 1, "num_classes": 10}
@@ -30,7 +31,7 @@ def test_classes_are_chosen_in_both_splits():
 def test_unknown_classes_are_refused(classes):
     with pytest.raises(ValueError, match="allowed: some of 0 to 9"):
         OfClasses(Digits(), classes=classes, **FACTS)
-    with pytest.raises(ValueError, match="resolution is 9"):
+    with pytest.raises(UsageError, match="has resolution 8, but 9 is declared"):
         OfClasses(Digits(), classes=[1], **{**FACTS, "resolution": 9})
 
 
@@ -62,7 +63,7 @@ def test_pairs_of_data_sets_stay_together():
 def test_pairs_of_different_shapes_or_sizes_are_refused():
     with pytest.raises(ValueError, match="shape"):
         Paired(Digits(), partner=TwoMoons(num_classes=2), **FACTS)
-    with pytest.raises(Exception, match="as many of both"):
+    with pytest.raises(UsageError, match="equal numbers"):
         Paired(Digits(), partner=OfClasses(Digits(), classes=[1], **FACTS), **FACTS).train()
 
 

@@ -160,7 +160,7 @@ def test_download_only_when_asked_and_verified(forged, tmp_path, monkeypatch):
     fetched = tmp_path / "cache/downloads/fashion-mnist/train-images-idx3-ubyte.gz"
     assert fetched.read_bytes() == (forged / fetched.name).read_bytes()
     assert FashionMNIST().train().fingerprint == data.train().fingerprint
-    assert not list(fetched.parent.glob("*.part"))
+    assert not list(fetched.parent.glob(".*"))
 
 
 def test_a_bad_download_leaves_nothing_behind(forged, tmp_path, monkeypatch):
@@ -178,9 +178,9 @@ def test_a_bad_download_leaves_nothing_behind(forged, tmp_path, monkeypatch):
     ("content", "message"),
     [
         (b"", "magic number is 0"),
-        (struct.pack(">II", 2049, 3) + b"abc", "magic number is 2049, but 2051"),
-        (struct.pack(">IIII", 2051, 2, 2, 2) + b"abcdefg", "23 bytes.*asks for 24"),
-        (struct.pack(">IIII", 2051, 2, 2, 2) + b"abcdefghi", "25 bytes.*asks for 24"),
+        (struct.pack(">II", 2049, 3) + b"abc", "magic number is 2049; expected 2051"),
+        (struct.pack(">IIII", 2051, 2, 2, 2) + b"abcdefg", "23 bytes.*expected 24"),
+        (struct.pack(">IIII", 2051, 2, 2, 2) + b"abcdefghi", "25 bytes.*expected 24"),
     ],
 )
 def test_idx_headers_are_checked(content, message):

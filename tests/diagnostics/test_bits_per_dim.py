@@ -164,7 +164,7 @@ class Restoring(Task):
 def test_what_has_no_likelihood_is_refused_before_sampling():
     metric, student = BitsPerDim(), gaussian(0.4, path=Path(VE(), source=StudentT(3.0)))
     data = points([[0.1, 0.2]])
-    with pytest.raises(UsageError, match=r"Gaussian source only.*StudentT\(D=3"):
+    with pytest.raises(UsageError, match=r"needs a Gaussian source.*StudentT\(D=3"):
         metric.check_setting(student, setting=setting(student, heldout=data))
     model = gaussian(0.4)
     with pytest.raises(UsageError, match="points/train has no held-out split"):

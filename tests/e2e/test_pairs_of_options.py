@@ -8,16 +8,17 @@ make no sense are listed here with the reason, and must be refused with it.
 import itertools
 import math
 import random
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from flowexp.apps.list import options
 from flowexp.config.check import check_job
-from flowexp.config.instantiate import instantiate
 from flowexp.data import gather_batch
-from flowexp.runs.assemble import build, training_parts
+from flowexp.runs.assemble import build
 from flowexp.seeding import SampleNoise, generator
+from flowexp.training import training_parts
 from flowexp.training.draws import Draws
 
 # Data that the repository or its packages carry; other data sets share their reader's code.
@@ -61,6 +62,12 @@ TINY = {
     "network=dit": ["network.hidden_size=16", "network.depth=1", "network.num_heads=2"],
     "network=lora": ["network.network.model_channels=8", "network.network.pixel_unshuffle=1"],
     "network=mlp": ["network.hidden=16", "network.depth=1"],
+    "network=diffusers_unet": [
+        "network.block_out_channels=[32]",
+        "network.layers_per_block=1",
+        "network.down_block_types=[DownBlock2D]",
+        "network.up_block_types=[UpBlock2D]",
+    ],
     "sampler/time_grid=given": ["sampler.time_grid.values=[0.8,0.4,0.0]"],
     **{f"objective={name}": OFFLINE for name in PERCEPTUAL},
 }
@@ -87,6 +94,8 @@ NEEDS_A_RUN = {
 
 # What is of use with an option of one of the groups that are not swapped here alone.
 NEEDS_A_PARTNER = {"captioned"}
+# What is of use with a package that is not a requirement, where it is not installed.
+ABSENT = set() if find_spec("diffusers") else {"diffusers_unet"}
 
 
 # Differ from another option in numbers only (an order, a tableau), which stands for them in pairs.
@@ -102,7 +111,7 @@ STANDS_FOR = {
 
 def free(group: str) -> list[str]:
     """The options of a group that need no finished run and no one option of another group."""
-    left_out = NEEDS_A_RUN | NEEDS_A_PARTNER | set(STANDS_FOR)
+    left_out = NEEDS_A_RUN | NEEDS_A_PARTNER | ABSENT | set(STANDS_FOR)
     return [name for name in options(group) if name not in left_out]
 
 
@@ -231,18 +240,18 @@ def test_trains_and_samples(row):
 
 def one_step(config, parts) -> float:
     training = training_parts(config, parts)
-    optimizer = instantiate(config["optimizer"], key="optimizer")(parts.network.parameters())
+    optimizer = training.optimizer(parts.network.parameters())
     draws = Draws(
         parts.model.path,
-        coupling=training["coupling"],
-        timestep=training["timestep"],
-        augmentation=training["augmentation"],
+        coupling=training.coupling,
+        timestep=training.timestep,
+        augmentation=training.augmentation,
         conditional=parts.network.label_dim > 0,
         seed=0,
     )
     pairs, t = draws(gather_batch(parts.dataset.train(), torch.arange(4).numpy()), 0)
     rng = generator(0, "objective", 0)
-    loss = training["objective"].loss(parts.model, pairs, t, rng=rng).per_sample
+    loss = training.objective.loss(parts.model, pairs, t, rng=rng).per_sample
     assert loss.shape == (4,)
     loss.mean().backward()
     grads = [p.grad for p in parts.network.parameters() if p.grad is not None]

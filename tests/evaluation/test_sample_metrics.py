@@ -99,7 +99,7 @@ def test_a_task_without_targets_is_refused_before_sampling(task):
     def forbidden(*_):
         raise AssertionError("sampled")
 
-    with pytest.raises(UsageError, match="d compares each sample with the picture it should be"):
+    with pytest.raises(UsageError, match="d compares each sample with a target"):
         evaluate(task, {"d": Difference()}, on_batch=forbidden)
 
 
@@ -109,7 +109,7 @@ def test_too_few_samples_are_refused_before_sampling():
 
     needy = metric()
     needy.minimum_samples = 12
-    with pytest.raises(UsageError, match="fd needs at least 12 samples, but 11 are asked for"):
+    with pytest.raises(UsageError, match="fd needs at least 12 samples, but there are 11 seeds"):
         evaluate(Generation(), {"fd": needy}, on_batch=forbidden)
 
 

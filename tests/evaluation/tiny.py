@@ -2,10 +2,12 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+import torchmetrics.image
 from torch import Tensor, nn
 
 from flowexp.data import ImageArrays
@@ -19,6 +21,7 @@ from flowexp.pipeline import Pipeline, Processes
 from flowexp.samplers import Heun
 from flowexp.samplers.time_grids import Natural
 from flowexp.tasks import Generation
+from tests.evaluation.foreign import Projection
 
 SHAPE = (1, 3, 3)
 
@@ -64,14 +67,25 @@ def metric() -> FrechetDistance:
     return FrechetDistance(RawValues(), name="fd_raw")
 
 
-def main(results: Path) -> None:
+def kernel_distance(**changes) -> torchmetrics.image.KernelInceptionDistance:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all")
+        return torchmetrics.image.KernelInceptionDistance(
+            **{"feature": Projection(), "subsets": 3, "subset_size": 8, **changes}
+        )
+
+
+METRICS = {"fd": metric, "kid": kernel_distance}
+
+
+def main(results: Path, name: str = "fd") -> None:
     """Evaluate 50 samples, shared by the processes that torchrun started."""
     torch.set_num_threads(1)
     with Processes.start() as processes:
         seen: list[int] = []
         result = score(
             pipeline(batch_size=8),
-            metrics={"fd": metric()},
+            metrics={name: METRICS[name]()},
             reference=reference(),
             seeds=range(50),
             processes=processes,
@@ -89,4 +103,4 @@ def main(results: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

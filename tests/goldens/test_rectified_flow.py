@@ -129,7 +129,8 @@ def check_loss(case):
 def check_ema(case):
     g = load(case)
     network = nn.ParameterList([nn.Parameter(tensor(g, "p0").clone())])
-    average = EMAWeights(network, laws={"main": ConstantEMA(decay=float(g["decay"]), warmup=True)})
+    average = EMAWeights({"main": ConstantEMA(decay=float(g["decay"]), warmup=True)})
+    average.start(network)
     for step, row in enumerate(tensor(g, "params")):
         network[0].data.copy_(row)
         average.update(images_seen_before=128 * step, batch_size=128)

@@ -8,6 +8,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from flowexp.config.instantiate import instantiate as of_config
+from flowexp.config.renamed import original
 from flowexp.errors import UsageError
 from flowexp.metrics import Metric
 from tests.metrics.sets import Samples
@@ -51,7 +53,7 @@ def test_what_needs_inceptions_weights_refuses_to_start_without(monkeypatch, tmp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("FLOWEXP_WEIGHTS", raising=False)
     monkeypatch.delenv("TORCH_HOME", raising=False)
-    with pytest.raises(UsageError, match="Inception weights") as caught:
+    with pytest.raises(UsageError, match="Inception-v3 weights") as caught:
         instantiate(entries(option)[option]).check()
     assert caught.value.key == f"metric.{option}.extractor.weights"
 
@@ -74,6 +76,21 @@ def test_offline_options_run_from_the_installed_weights(option):
 
 
 SMALL = {"kid_efflite0": {"subsets": 2, "subset_size": 20}}
+
+
+@pytest.mark.parametrize(
+    ("old", "option"),
+    [
+        ("InceptionScoreMetric", "inception_score"),
+        ("KernelDistanceMetric", "kid"),
+        ("PrecisionRecallMetric", "precision_recall"),
+    ],
+)
+def test_stored_configs_name_metrics_by_their_old_targets(old, option):
+    node = OmegaConf.to_container(entries(option)[option])
+    stored = {**node, "_target_": f"flowexp.metrics.{old}"}
+    assert type(of_config(stored, key="metric")) is type(instantiate(node))
+    assert original(node["_target_"]) == stored["_target_"]
 
 
 def test_several_can_be_selected_together():

@@ -9,24 +9,20 @@ import torch
 from flowexp.errors import UsageError
 from flowexp.metrics import (
     EfficientNetLite0,
-    InceptionScoreMetric,
+    InceptionScore,
     InceptionV3,
-    KernelDistanceMetric,
+    KernelDistance,
     Metric,
     NearestNeighbours,
-    PrecisionRecallMetric,
+    PrecisionRecall,
     RawValues,
 )
 from tests.metrics.sets import CountingRaw, points
 
 SETTINGS = {
-    "kid": lambda extractor: KernelDistanceMetric(
-        extractor, name="kid_raw", subsets=4, subset_size=30
-    ),
-    "is": lambda extractor: InceptionScoreMetric(extractor, name="is_raw", splits=4),
-    "prc": lambda extractor: PrecisionRecallMetric(
-        extractor, name="precision_recall_raw", density_k=5
-    ),
+    "kid": lambda extractor: KernelDistance(extractor, name="kid_raw", subsets=4, subset_size=30),
+    "is": lambda extractor: InceptionScore(extractor, name="is_raw", splits=4),
+    "prc": lambda extractor: PrecisionRecall(extractor, name="precision_recall_raw", density_k=5),
     "near": lambda extractor: NearestNeighbours(extractor, name="near_raw"),
 }
 
@@ -159,11 +155,11 @@ def test_diverged_points_give_nan_with_a_warning(kind, caplog):
 def test_names_of_published_protocols_need_their_features():
     for name in ("kid", "KID", "my_fid"):
         with pytest.raises(ValueError, match="must not be called"):
-            KernelDistanceMetric(RawValues(), name=name)
+            KernelDistance(RawValues(), name=name)
     with pytest.raises(ValueError, match="must not be called INCEPTION_SCORE"):
-        InceptionScoreMetric(InceptionV3(), name="inception_score")
-    assert KernelDistanceMetric(InceptionV3(), name="kid").name == "kid"
-    assert KernelDistanceMetric(EfficientNetLite0(), name="kid_efflite0").name == "kid_efflite0"
+        InceptionScore(InceptionV3(), name="inception_score")
+    assert KernelDistance(InceptionV3(), name="kid").name == "kid"
+    assert KernelDistance(EfficientNetLite0(), name="kid_efflite0").name == "kid_efflite0"
 
 
 def test_wrong_use_is_named():
@@ -176,7 +172,7 @@ def test_wrong_use_is_named():
 
 
 def test_missing_weights_name_the_key_of_this_metric(tmp_path):
-    metric = KernelDistanceMetric(InceptionV3(weights=tmp_path / "none.pth"), name="kid")
+    metric = KernelDistance(InceptionV3(weights=tmp_path / "none.pth"), name="kid")
     with pytest.raises(UsageError, match=r"none\.pth") as caught:
         metric.check()
     assert caught.value.key == "metric.kid.extractor.weights"

@@ -9,11 +9,17 @@ from flowexp.metrics import (
     InceptionLogits,
     InceptionSpatial,
     InceptionV3,
-    inception_candidates,
 )
+from flowexp.metrics.weight_files import candidates
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 OFFICIAL = "6726825d" + "0" * 56
+
+
+def as_official(monkeypatch):
+    """Take any file for the official one."""
+    for module in ("inception", "pretrained"):
+        monkeypatch.setattr(f"flowexp.metrics.{module}.file_sha256", lambda file: OFFICIAL)
 
 
 @pytest.fixture
@@ -37,19 +43,19 @@ def place(folder):
 def test_places_in_order(monkeypatch, nowhere):
     monkeypatch.setenv("FLOWEXP_WEIGHTS", str(nowhere / "own"))
     monkeypatch.setenv("TORCH_HOME", str(nowhere / "torch"))
-    assert inception_candidates() == [
+    assert candidates(FILE) == [
         nowhere / "own" / FILE,
         nowhere / "torch" / "hub" / "checkpoints" / FILE,
         nowhere / "cache" / "torch" / "hub" / "checkpoints" / FILE,
     ]
-    assert inception_candidates(nowhere / "a.pth") == [nowhere / "a.pth"]
-    assert inception_candidates(nowhere) == [nowhere / FILE]
+    assert candidates(FILE, given=nowhere / "a.pth") == [nowhere / "a.pth"]
+    assert candidates(FILE, given=nowhere) == [nowhere / FILE]
 
 
 def test_the_home_cache_is_the_last_place(monkeypatch, nowhere):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(nowhere))
-    assert inception_candidates() == [nowhere / ".cache" / "torch" / "hub" / "checkpoints" / FILE]
+    assert candidates(FILE) == [nowhere / ".cache" / "torch" / "hub" / "checkpoints" / FILE]
 
 
 @pytest.mark.parametrize("use", [InceptionV3.check, InceptionV3.load, lambda e: e.weights_sha256])
@@ -71,7 +77,7 @@ def test_each_place_is_found_and_another_file_refused(monkeypatch, nowhere, fold
     with pytest.raises(UsageError, match="not the official Inception file") as caught:
         InceptionV3().check()
     assert str(file) in str(caught.value)
-    monkeypatch.setattr("flowexp.metrics.inception.file_sha256", lambda file: OFFICIAL)
+    as_official(monkeypatch)
     extractor = InceptionV3()
     extractor.check()
     assert extractor.weights_sha256 == OFFICIAL
@@ -84,7 +90,7 @@ class Evil:
 
 
 def test_a_weights_file_with_code_in_it_is_not_run(monkeypatch, nowhere):
-    monkeypatch.setattr("flowexp.metrics.inception.file_sha256", lambda file: OFFICIAL)
+    as_official(monkeypatch)
     torch.save({"x": Evil()}, nowhere / FILE)
     with pytest.raises(pickle.UnpicklingError):
         InceptionV3(weights=nowhere).load()
@@ -111,7 +117,7 @@ def random_inception(tmp_path_factory):
 @pytest.mark.slow
 def test_features_equal_torch_fidelity_with_random_weights(monkeypatch, random_inception):
     network, place = random_inception
-    monkeypatch.setattr("flowexp.metrics.inception.file_sha256", lambda file: OFFICIAL)
+    as_official(monkeypatch)
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (3, 1, 28, 28), generator=generator, dtype=torch.uint8)
     seen = []

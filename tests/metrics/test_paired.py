@@ -162,7 +162,7 @@ def test_wrong_use_is_named():
     with pytest.raises(RuntimeError, match="prepare"):
         metric.accumulator()
     accumulator = prepared(metric).accumulator()
-    with pytest.raises(UsageError, match="at least 1 pair"):
+    with pytest.raises(UsageError, match="at least 1 sample"):
         accumulator.compute()
     images, targets = pairs(4)
     with pytest.raises(ValueError, match="uint8"):

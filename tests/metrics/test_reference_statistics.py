@@ -62,7 +62,7 @@ def test_the_floor_is_measured_against_the_file_as_well(tmp_path):
 def test_statistics_of_another_protocol_are_refused(tmp_path, part, declared):
     metric = metric_of(save(tmp_path / "s.npz"), **{f"reference_{part}": declared})
     for use in (metric.check, lambda: metric.prepare(REFERENCE)):
-        with pytest.raises(UsageError, match=f"the {part} that .*s\\.npz was made with") as caught:
+        with pytest.raises(UsageError, match=f"the {part} of .*s\\.npz") as caught:
             use()
         assert caught.value.key == f"metric.fd_raw.reference_{part}"
         assert caught.value.remedy

@@ -3,7 +3,7 @@ import torch
 import torchvision
 
 from flowexp.errors import UsageError
-from flowexp.metrics import VGG16, Extractor, PrecisionRecallMetric
+from flowexp.metrics import VGG16, Extractor, PrecisionRecall
 
 
 def save_small(file):
@@ -39,7 +39,7 @@ def test_features_equal_torch_fidelity(tmp_path):
 
 
 def test_missing_weights_are_named(tmp_path):
-    metric = PrecisionRecallMetric(VGG16(weights=tmp_path), name="precision_recall")
+    metric = PrecisionRecall(VGG16(weights=tmp_path), name="precision_recall")
     with pytest.raises(UsageError, match=r"vgg16-397923af\.pth") as caught:
         metric.check()
     assert caught.value.key == "metric.precision_recall.extractor.weights"

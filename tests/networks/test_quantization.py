@@ -64,7 +64,7 @@ def test_names_are_an_argument():
 
 
 def test_a_rule_that_selects_nothing_is_a_mistake():
-    with pytest.raises(UsageError, match="no parameter of Linear"):
+    with pytest.raises(UsageError, match="no parameter name of Linear"):
         Quantize(bits=8, include="kernel")(nn.Linear(2, 2))
 
 

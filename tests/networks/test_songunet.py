@@ -111,7 +111,7 @@ def test_attention_is_softmax_of_scaled_products_per_head(heads_of):
     torch.testing.assert_close(block._attend(block.qkv(x)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_start_values_follow_the_laws():
+def test_initial_values_follow_their_distributions():
     torch.manual_seed(0)
     network = SongUNet(**SIZES, model_channels=32, channel_mult=(1, 2), num_blocks=1)
     block = network.enc["8x8_block0"]

@@ -16,13 +16,13 @@ from flowexp.objectives import Objective, PseudoHuber, Regression
 from flowexp.objectives.weightings import MinSNR
 from flowexp.parameterizations import Parameterization
 from flowexp.paths import Path, StudentT
-from flowexp.timesteps import LogitNormal, Stratified, TimestepLaw, check_compatible
+from flowexp.timesteps import LogitNormal, Stratified, TimestepDistribution, check_compatible
 
 CONF = File(__file__).parents[2] / "conf"
 KINDS = {
     "path": Path,
     "parameterization": Parameterization,
-    "timestep": TimestepLaw,
+    "timestep": TimestepDistribution,
     "coupling": Coupling,
     "objective": Objective,
 }

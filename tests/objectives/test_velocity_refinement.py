@@ -130,5 +130,5 @@ def test_a_teacher_of_another_path_is_refused():
 def test_a_refiner_cannot_be_sampled_from():
     network = MLP(in_channels=4, out_channels=2, hidden=8, depth=1)
     refiner = FlowModel(PATH, network=network, parameterization=VelocityIncrement())
-    with pytest.raises(ValueError, match="is a refiner"):
+    with pytest.raises(ValueError, match="needs the condition velocity"):
         refiner.velocity(torch.zeros(1, 2), torch.tensor(0.5))

@@ -188,7 +188,7 @@ def test_shards_in_each_others_place_are_noticed(tmp_path):
         (tmp_path / "s" / name).write_bytes(text)
         swapped[name] = store.digests[other]
     (tmp_path / "s" / "digests.json").write_text(json.dumps(swapped))
-    with pytest.raises(UsageError, match="other pairs"):
+    with pytest.raises(UsageError, match="not those of the manifest"):
         PairStore.open(tmp_path / "s").arrays(Gaussian())
 
 

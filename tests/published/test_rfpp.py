@@ -68,5 +68,5 @@ def test_weights_of_something_else(tmp_path):
     state = network().state_dict()
     del state["dec.8x8_aux_norm.weight"]
     for wrong in (state, {"fc.weight": torch.zeros(2, 2)}):
-        with pytest.raises(UsageError, match="no known network"):
+        with pytest.raises(UsageError, match="not fit a known network"):
             read_published(save(tmp_path / "x.pth", wrong))

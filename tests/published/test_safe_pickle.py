@@ -77,7 +77,7 @@ def test_another_global_is_refused_by_name(name, place, marker, tmp_path):
     else:
         ema.meta["module_src"] = attack
     path = write_snapshot(tmp_path / "x.pkl", ema)
-    with pytest.raises(UsageError, match="was not read: it asks for") as error:
+    with pytest.raises(UsageError, match="was not read: it requires") as error:
         read_published(path)
     assert name in str(error.value) or name.replace("_io", "io") in str(error.value)
     assert not marker.exists()
@@ -86,7 +86,7 @@ def test_another_global_is_refused_by_name(name, place, marker, tmp_path):
 def test_a_torch_file_is_no_safer_place(marker, tmp_path):
     net = stored_precond("EDMPrecond", network())
     path = write_state(tmp_path / "x.pt", net=net, step=Call(os.system, f"touch {marker}"))
-    with pytest.raises(UsageError, match=r"asks for posix\.system"):
+    with pytest.raises(UsageError, match=r"requires posix\.system"):
         read_published(path)
     torch.save({"model": Call(os.system, f"touch {marker}")}, tmp_path / "y.pth")
     with pytest.raises(UsageError, match=r"posix\.system"):

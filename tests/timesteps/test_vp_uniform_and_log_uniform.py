@@ -1,4 +1,4 @@
-"""The noise-level laws of EDM's VP and VE losses; their common properties are in test_laws.py."""
+"""The noise-level distributions of EDM's VP and VE losses; see also test_distributions.py."""
 
 import math
 

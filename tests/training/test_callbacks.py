@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import Trainer
 from rich.console import Console
 
 from flowexp.errors import UsageError
 from flowexp.models import Model
 from flowexp.samplers import Euler
 from flowexp.samplers.time_grids import Natural
-from flowexp.tasks import Generation
-from flowexp.training.callbacks import Progress, SampleGrid
-from flowexp.training.session import Session
+from flowexp.training import Progress, SampleGrid
+from flowexp.training.module import FlowModule
 from tests.training.test_fit import assert_same_state, rows
 from tests.training.tiny import tiny_settings, train
 
@@ -28,7 +28,6 @@ def test_grids_are_written_and_do_not_disturb_the_training(tmp_path: Path) -> No
     train(
         tmp_path / "run",
         sampler=sampler(),
-        task=Generation(num_classes=3),
         callbacks={"grid": SampleGrid(every_kimg=0.1, num=6, columns=3, batch_size=4)},
     )
     files = sorted(file.name for file in (tmp_path / "run" / "samples").iterdir())
@@ -62,10 +61,10 @@ def test_grids_come_from_the_chosen_average(tmp_path: Path) -> None:
             return super().sample(model, e, **rest)
 
     class Grid(SampleGrid):
-        def on_end(self, session: Session) -> None:
-            super().on_end(session)
-            seen.append(session.averages.state()["power"]["enter.weight"].clone())
-            assert session.network.training
+        def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:
+            super().on_train_end(trainer, pl_module)
+            seen.append(pl_module.averages.state()["power"]["enter.weight"].clone())
+            assert pl_module.network.training
 
     watching = Watching(steps=1, time_grid=Natural())
     train(tmp_path / "run", sampler=watching, callbacks={"grid": Grid(num=2, ema="power")})

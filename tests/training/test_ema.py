@@ -10,11 +10,11 @@ from flowexp.training import ConstantEMA, EMAWeights, HalfLifeEMA, PowerEMA
 from flowexp.training.ema import EMA, gamma_of_std
 
 
-def shares(law: EMA, *, steps: int, batch: int) -> list[float]:
+def shares(ema: EMA, *, steps: int, batch: int) -> list[float]:
     """The share of the weights after step i in the final average; the first entry: initial ones."""
     found = [1.0]
     for step in range(steps):
-        beta = law.beta(step * batch, batch)
+        beta = ema.beta(step * batch, batch)
         found = [share * beta for share in found] + [1.0 - beta]
     return found
 
@@ -77,6 +77,12 @@ def test_impossible_numbers_are_refused(make, message: str) -> None:
         make()
 
 
+def started(net: nn.Module, emas: dict[str, EMA]) -> EMAWeights:
+    averages = EMAWeights(emas)
+    averages.start(net)
+    return averages
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
@@ -91,7 +97,7 @@ def move(net: nn.Module, by: float) -> None:
 def test_the_update_is_the_recursion_and_buffers_are_left_alone() -> None:
     net = network()
     start = {name: p.detach().clone() for name, p in net.named_parameters()}
-    averages = EMAWeights(net, laws={"a": ConstantEMA(decay=0.75), "b": ConstantEMA(decay=0.0)})
+    averages = started(net, {"a": ConstantEMA(decay=0.75), "b": ConstantEMA(decay=0.0)})
     move(net, 1.0)
     net[1].running_mean.fill_(7.0)
     averages.update(images_seen_before=0, batch_size=1)
@@ -104,7 +110,7 @@ def test_the_update_is_the_recursion_and_buffers_are_left_alone() -> None:
 
 def test_applied_lends_the_average_and_gives_the_weights_back() -> None:
     net = network()
-    averages = EMAWeights(net, laws={"a": ConstantEMA(decay=0.5)})
+    averages = started(net, {"a": ConstantEMA(decay=0.5)})
     initial = net[0].weight.detach().clone()
     move(net, 2.0)
     moved = net[0].weight.detach().clone()
@@ -118,11 +124,11 @@ def test_applied_lends_the_average_and_gives_the_weights_back() -> None:
 
 def test_state_and_load_are_inverse() -> None:
     net, other = network(), network()
-    laws = {"a": ConstantEMA(decay=0.5), "b": ConstantEMA(decay=0.9)}
-    averages, copy = EMAWeights(net, laws=laws), EMAWeights(other, laws=laws)
+    emas = {"a": ConstantEMA(decay=0.5), "b": ConstantEMA(decay=0.9)}
+    averages, copy = started(net, emas), started(other, emas)
     move(net, 1.0)
     averages.update(images_seen_before=0, batch_size=1)
     copy.load(averages.state())
-    for name in laws:
+    for name in emas:
         for key, tensor in averages.state()[name].items():
             assert torch.equal(tensor, copy.state()[name][key])

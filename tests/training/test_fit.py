@@ -2,19 +2,19 @@
 
 import json
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback, Trainer
 
-from flowexp.couplings import Independent, Pairs
+from flowexp.couplings import Pairs
 from flowexp.errors import UsageError
 from flowexp.runs import RunDirectory, read_checkpoint
-from flowexp.timesteps import Uniform
-from flowexp.training import Constant, NonFiniteLossError, TrainingInterrupted
-from flowexp.training.callbacks import Callback
-from flowexp.training.session import Parts, Session
-from tests.training.tiny import Squares, Tiles, adam, tiny_model, tiny_settings, train
+from flowexp.training import NonFiniteLossError, TrainingInterrupted
+from flowexp.training.module import FlowModule
+from tests.training.tiny import Squares, tiny_model, tiny_settings, train
 
 
 class StopAt(Callback):
@@ -23,14 +23,14 @@ class StopAt(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step(self, session: Session) -> None:
-        if session.step == self.step:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: object) -> None:
+        if pl_module.step == self.step:
             raise RuntimeError("power cut")
 
 
 class SignalAt(StopAt):
-    def on_step(self, session: Session) -> None:
-        if session.step == self.step:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: object) -> None:
+        if pl_module.step == self.step:
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -186,8 +186,8 @@ def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
     seen = []
 
     class Watch(Callback):
-        def on_step(self, session: Session) -> None:
-            grads = [p.grad.norm() for p in session.network.parameters() if p.grad is not None]
+        def on_train_batch_end(self, trainer: Trainer, module: FlowModule, *_: object) -> None:
+            grads = [p.grad.norm() for p in module.network.parameters() if p.grad is not None]
             seen.append(float(torch.stack(grads).norm()))
 
     train(
@@ -233,6 +233,37 @@ def test_float16_needs_cuda(tmp_path: Path) -> None:
         train(tmp_path / "run", settings=tiny_settings(precision="16-mixed"))
 
 
+def test_loss_scaling_gives_the_same_gradients_and_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU in place of CUDA; clipping sees unscaled gradients."""
+    scalers: list[torch.amp.GradScaler] = []
+
+    on_cpu = partial(torch.amp.GradScaler, "cpu", init_scale=2.0**14, growth_interval=4)
+
+    def scaler(_device: str) -> torch.amp.GradScaler:
+        scalers.append(on_cpu())
+        return scalers[-1]
+
+    monkeypatch.setattr("flowexp.training.module.check_precision", lambda *_: None)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    monkeypatch.setattr("flowexp.training.precision._AUTOCAST", {})
+    for precision in ("32-true", "16-mixed"):
+        settings = tiny_settings(precision=precision, grad_clip=0.1, max_kimg=0.16)
+        train(tmp_path / precision, settings=settings)
+    plain, scaled = (
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")
+        for name in ("32-true", "16-mixed")
+    )
+    assert plain["scaler"] is None
+    assert scaled["scaler"]["scale"] > 2.0**14
+    for name, tensor in plain["ema"]["main"].items():
+        torch.testing.assert_close(scaled["ema"]["main"][name], tensor, rtol=1e-4, atol=1e-6)
+    settings = tiny_settings(precision="16-mixed", grad_clip=0.1, max_kimg=0.176)
+    train(tmp_path / "16-mixed", settings=settings)
+    assert scalers[-1].get_scale() == scaled["scaler"]["scale"]
+
+
 def test_no_labels_reach_an_unconditional_network(tmp_path: Path) -> None:
     model = tiny_model()
     model.network.label_dim = 0
@@ -242,22 +273,10 @@ def test_no_labels_reach_an_unconditional_network(tmp_path: Path) -> None:
     assert set(torch.cat(labels).tolist()) == {0}
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    parts = Parts(
-        model=tiny_model(),
-        dataset=Tiles(),
-        coupling=Independent(),
-        timestep=Uniform(),
-        objective=Squares(),
-        optimizer=adam,
-        lr_schedule=Constant(),
-        emas={},
-    )
-    session = Session(
-        parts, settings=tiny_settings(), run=RunDirectory(tmp_path), seed=0, config={}
-    )
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(UsageError, match=r"trainer\.batch_size: 16 images .* multiple of 3"):
-        session.place(torch.device("cpu"), rank=0, world_size=3)
+        tiny_settings().share(3)
+    assert tiny_settings().share(4) == 4
 
 
 def test_another_seed_does_not_continue_a_run(tmp_path: Path) -> None:

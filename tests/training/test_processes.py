@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback, Trainer
 
 from flowexp.runs import read_checkpoint
-from flowexp.training.callbacks import Callback
-from flowexp.training.session import Session
+from flowexp.training.module import FlowModule
 from tests.training.test_fit import assert_same_state, rows
 from tests.training.tiny import tiny_model, tiny_settings, train
 
@@ -25,8 +25,8 @@ class Slow(Callback):
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
 
-    def on_step(self, session: Session) -> None:
-        self.pipe.send(session.step)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: FlowModule, *_: object) -> None:
+        self.pipe.send(pl_module.step)
         time.sleep(0.003)
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from flowexp.runs import RunDirectory
+from flowexp.runs.metrics_file import MetricsFile, read_rows
 from flowexp.training import CSVLogger, TensorBoardLogger, WandbLogger
-from flowexp.training.log_window import LogWindow
-from flowexp.training.metrics_file import MetricsFile, read_rows
+from flowexp.training.callbacks.log_window import LogWindow
 from tests.training.test_fit import StopAt, rows
 from tests.training.tiny import train
 
@@ -62,10 +62,10 @@ def test_csv_grows_a_column_for_a_new_metric(tmp_path: Path) -> None:
     run = RunDirectory.start(tmp_path, config={})
     logger = CSVLogger()
     logger.start(run, config={}, step=0)
-    logger.log({"step": 1, "a": 1.0})
-    logger.log({"step": 2, "a": 2.0, "b": 5.0})
-    logger.log({"step": 3, "a": 3.0})
-    logger.finish(failed=False)
+    logger.log_metrics({"a": 1.0}, step=1)
+    logger.log_metrics({"a": 2.0, "b": 5.0}, step=2)
+    logger.log_metrics({"a": 3.0}, step=3)
+    logger.finalize("success")
     assert (tmp_path / "metrics.csv").read_text() == "step,a,b\n1,1.0,\n2,2.0,5.0\n3,3.0,\n"
 
 

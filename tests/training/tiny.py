@@ -16,10 +16,21 @@ from flowexp.objectives import Loss, Objective
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
+from flowexp.pipeline import Pipeline
 from flowexp.runs import RunDirectory
+from flowexp.samplers import Sampler
 from flowexp.seeding import derive_seed
+from flowexp.tasks import Generation
 from flowexp.timesteps import Uniform
-from flowexp.training import Constant, FitResult, HalfLifeEMA, PowerEMA, TrainerSettings, fit
+from flowexp.training import (
+    Constant,
+    FitResult,
+    HalfLifeEMA,
+    PowerEMA,
+    TrainerSettings,
+    TrainingParts,
+    fit,
+)
 
 SIDE = 4
 
@@ -63,7 +74,7 @@ class TinyNetwork(nn.Module):
 
 
 class Squares(Objective):
-    """Mean squared error of the velocity; may be told to be nan from a step on."""
+    """Mean squared error of the velocity; may be nan from a step on."""
 
     def __init__(self, *, nan_from: int | None = None) -> None:
         self.calls = 0
@@ -110,12 +121,21 @@ def train(
     model: FlowModel | None = None,
     settings: TrainerSettings | None = None,
     config: Mapping[str, Any] | None = None,
+    sampler: Sampler | None = None,
     **changes: Any,
 ) -> FitResult:
     """Train the tiny model in ``folder``, continuing what is there."""
     config = {"seed": seed, "trainer": {"batch_size": 16}} if config is None else config
+    model = tiny_model(seed) if model is None else model
+    dataset = Tiles()
+    pipeline = sampler and Pipeline(
+        model=model, sampler=sampler, shape=dataset.shape, task=Generation(num_classes=3)
+    )
     parts: dict[str, Any] = {
-        "dataset": Tiles(),
+        "model": model,
+        "dataset": dataset,
+        "settings": tiny_settings() if settings is None else settings,
+        "pipeline": pipeline,
         "coupling": Independent(),
         "timestep": Uniform(),
         "objective": Squares(),
@@ -124,10 +144,8 @@ def train(
         "emas": {"main": HalfLifeEMA(half_life_kimg=0.05), "power": PowerEMA(std=0.1)},
     }
     return fit(
-        model=tiny_model(seed) if model is None else model,
-        settings=tiny_settings() if settings is None else settings,
+        TrainingParts(**(parts | changes)),
         run=RunDirectory.start(folder, config=config),
         seed=seed,
         config=config,
-        **(parts | changes),
     )

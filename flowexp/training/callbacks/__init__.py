@@ -1,7 +1,6 @@
-"""Callbacks: what happens beside the steps of a training."""
+"""What happens beside the steps of a training, as Lightning callbacks."""
 
-from flowexp.training.callbacks.base import Callback
 from flowexp.training.callbacks.progress import Progress
 from flowexp.training.callbacks.sample_grid import SampleGrid
 
-__all__ = ["Callback", "Progress", "SampleGrid"]
+__all__ = ["Progress", "SampleGrid"]

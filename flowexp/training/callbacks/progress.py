@@ -1,15 +1,14 @@
 """How far a training is: a bar in a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flowexp.training.callbacks.base import Callback
+from pytorch_lightning import Callback, Trainer
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from flowexp.training.session import Session
+    from flowexp.training.module import FlowModule
 
 __all__ = ["Progress"]
 
@@ -35,58 +34,64 @@ class Progress(Callback):
         self.line_seconds = line_seconds
         self._bar: Bar | None = None
         self._interval = line_seconds
-        self._due = 0.0
-        self._latest: Mapping[str, Any] = {}
+        self._due = float("inf")
 
-    def on_start(self, session: "Session") -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
         """Open the bar, where there is a terminal."""
+        if not trainer.is_global_zero:
+            return
         from rich.console import Console
 
         console = Console()
-        self._latest = session.row
         self._interval = self.refresh_seconds if console.is_terminal else self.line_seconds
         self._due = time.monotonic() + self._interval
         if console.is_terminal:
             self._bar = _bar(console)
             self._bar.start()
-            self._bar.add_task("", total=session.total_steps)
-            self._draw(session)
+            self._bar.add_task("", total=pl_module.settings.total_steps)
+            self._draw(pl_module)
 
-    def on_step(self, session: "Session") -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
         """Draw when it is time."""
         if time.monotonic() >= self._due:
-            self._draw(session)
+            self._draw(pl_module)
             self._due = time.monotonic() + self._interval
 
-    def on_row(self, session: "Session", row: Mapping[str, Any]) -> None:
-        """Keep the loss to show."""
-        self._latest = row
-
-    def on_end(self, session: "Session") -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
         """Show the final state."""
-        self._draw(session)
+        if trainer.is_global_zero:
+            self._draw(pl_module)
 
-    def close(self) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: "FlowModule", exception: BaseException
+    ) -> None:
         """Leave the terminal as it was."""
+        self._close()
+
+    def teardown(self, trainer: Trainer, pl_module: "FlowModule", stage: str) -> None:
+        """Leave the terminal as it was."""
+        self._close()
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
-    def _draw(self, session: "Session") -> None:
+    def _draw(self, module: "FlowModule") -> None:
+        text = self.text(module)
         if self._bar is None:
-            print(self.text(session), flush=True)
+            print(text, flush=True)
             return
-        text = self.text(session)
-        self._bar.update(self._bar.task_ids[0], completed=session.step, description=text)
+        self._bar.update(self._bar.task_ids[0], completed=module.step, description=text)
         self._bar.refresh()
 
-    def text(self, session: "Session") -> str:
+    def text(self, module: "FlowModule") -> str:
         """One line: kimg, loss, images per second, remaining time."""
-        loss = self._latest.get("train/loss")
-        speed = session.images_per_second
-        left = (session.total_steps - session.step) * session.settings.batch_size
+        settings, loss = module.settings, module.records.row.get("train/loss")
+        speed = module.images_per_second
+        left = (settings.total_steps - module.step) * settings.batch_size
         parts = [
-            f"{session.kimg:.1f}/{session.settings.max_kimg:g} kimg",
+            f"{module.kimg:.1f}/{settings.max_kimg:g} kimg",
             "loss -" if loss is None else f"loss {loss:.4g}",
             f"{speed:.0f} img/s",
             f"{_duration(left / speed)} left" if speed > 0 else "",

@@ -4,13 +4,14 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
+from pytorch_lightning import Callback, Trainer
 
 from flowexp.errors import UsageError
+from flowexp.pipeline import save_grid
 from flowexp.seeding import derive_seed
-from flowexp.training.callbacks.base import Callback
 
 if TYPE_CHECKING:
-    from flowexp.training.session import Session
+    from flowexp.training.module import FlowModule
 
 __all__ = ["SampleGrid"]
 
@@ -57,57 +58,48 @@ class SampleGrid(Callback):
         self.batch_size = batch_size
         self._next_image = float("inf")
 
-    def on_start(self, session: "Session") -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
         """Refuse at once what would fail hours later; count from here on."""
-        laws = session.parts.emas
-        if self.ema not in (None, "first", *laws):
+        emas = pl_module.averages.emas
+        if self.ema not in (None, "first", *emas):
             raise UsageError(
                 f"there is no average {self.ema!r}.",
                 key="callbacks.sample_grid.ema",
-                remedy=f"There are: {', '.join(laws) or 'none'}; null means the raw weights.",
+                remedy=f"There are: {', '.join(emas) or 'none'}; null means the raw weights.",
             )
-        if session.parts.sampler is None:
+        if pl_module.parts.pipeline is None:
             raise UsageError("sample grids need a sampler.", key="sampler")
-        self._plan(session)
+        self._plan(pl_module)
 
-    def on_step(self, session: "Session") -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
         """Draw a grid when it is time; the last one belongs to the end."""
-        if session.images >= self._next_image and session.step < session.total_steps:
-            self._plan(session)
-            self.draw(session)
+        due = pl_module.images >= self._next_image
+        if due and pl_module.step < pl_module.settings.total_steps:
+            self._plan(pl_module)
+            self._draw(trainer, pl_module)
 
-    def on_end(self, session: "Session") -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
         """Draw the last grid."""
-        self.draw(session)
+        self._draw(trainer, pl_module)
 
-    def draw(self, session: "Session") -> None:
+    def _draw(self, trainer: Trainer, module: "FlowModule") -> None:
         """Sample and write one grid; weights, mode and global random state are put back."""
-        from flowexp.pipeline import Pipeline, save_grid
-        from flowexp.tasks import Generation
-
-        parts = session.parts
-        if parts.sampler is None:
+        pipeline = module.parts.pipeline
+        if pipeline is None or not trainer.is_global_zero:
             return
-        name = next(iter(parts.emas), None) if self.ema == "first" else self.ema
-        with session.evaluating(name), torch.random.fork_rng(devices=[]):
+        name = next(iter(module.averages.emas), None) if self.ema == "first" else self.ema
+        with module.evaluating(name), torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "grid"))
-            pipeline = Pipeline(
-                model=parts.model if parts.guidance is None else parts.guidance.wrap(parts.model),
-                sampler=parts.sampler,
-                task=parts.task or Generation(),
-                shape=parts.dataset.shape,
-                batch_size=self.batch_size,
-                device=session.device,
-            )
+            pipeline = pipeline.replace(batch_size=self.batch_size, device=module.device)
             x = pipeline.sample(range(self.seed, self.seed + self.num))
-        path = session.run.samples / f"grid-{session.kimg:010.3f}.png"
+        path = module.run.samples / f"grid-{module.kimg:010.3f}.png"
         try:
             save_grid(path, x, columns=self.columns)
         except ValueError as error:
             # A picture must not end a training: the loss says so itself when it has diverged.
-            _LOG.warning("no sample grid at %.3f kimg: %s", session.kimg, error)
+            _LOG.warning("no sample grid at %.3f kimg: %s", module.kimg, error)
 
-    def _plan(self, session: "Session") -> None:
+    def _plan(self, module: "FlowModule") -> None:
         if self.every_kimg is not None:
             every = self.every_kimg * 1000.0
-            self._next_image = (session.images // every + 1) * every
+            self._next_image = (module.images // every + 1) * every

@@ -1,16 +1,23 @@
-"""Where the rows of a training are copied to; ``metrics.jsonl`` is written without any logger."""
+"""What this project's loggers add to Lightning's: they continue a run exactly."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
 
 from flowexp.runs import RunDirectory
 
-__all__ = ["Logger"]
+__all__ = ["RunLogger"]
 
 
-class Logger(Protocol):
-    """A destination for rows; used by the first process only."""
+class RunLogger(Logger):
+    """A Lightning logger that writes into the run directory; used by the first process only.
 
+    Lightning's own loggers work as well, but append what a resumed training repeats.
+    """
+
+    @abstractmethod
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
         """Begin, or continue after ``step``: rows beyond it will come again.
 
@@ -20,8 +27,15 @@ class Logger(Protocol):
             step: Steps taken so far.
         """
 
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Copy a row: ``step``, ``kimg`` and named numbers."""
+    @property
+    def name(self) -> str:
+        """Nothing: the run directory tells runs apart."""
+        return ""
 
-    def finish(self, *, failed: bool) -> None:
-        """Hand everything over and close; called however the training ended."""
+    @property
+    def version(self) -> str:
+        """Nothing: the run directory tells runs apart."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Nothing: :meth:`start` has the configuration."""

@@ -8,23 +8,24 @@ from typing import IO, Any
 
 from flowexp.files import write_text
 from flowexp.runs import RunDirectory
-from flowexp.training.metrics_file import read_rows
+from flowexp.runs.metrics_file import read_rows
+from flowexp.training.loggers.base import RunLogger
 
 __all__ = ["CSVLogger"]
 
 
-class CSVLogger:
+class CSVLogger(RunLogger):
     """``metrics.csv``: one column per metric, one line per row.
 
-    The file is made from ``metrics.jsonl`` at every start, so that it has no rows twice after a
-    resumption, and again when a new metric needs a new column.
+    The file is made from ``metrics.jsonl`` at every start, so that a resumption repeats no row, and
+    again when a new metric needs a new column. Rows that other callbacks logged are kept.
 
     Args:
         name: File name in the run directory.
     """
 
     def __init__(self, *, name: str = "metrics.csv") -> None:
-        self.name = name
+        self._file_name = name
         self._rows: list[dict[str, Any]] = []
         self._columns: list[str] = []
         self._path: Path | None = None
@@ -32,19 +33,28 @@ class CSVLogger:
 
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
         """Write what is known so far."""
-        self._path = run.path / self.name
-        self._rows = list(read_rows(run.metrics_file))
+        self._path = run.path / self._file_name
+        others = [
+            row for row in _read(self._path) if "kimg" not in row and int(row["step"]) <= step
+        ]
+        rows = [*read_rows(run.metrics_file), *others]
+        self._rows = sorted(rows, key=lambda row: int(row["step"]))
         self._rewrite()
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a line."""
-        self._rows.append(dict(row))
+        row = {"step": step or 0, **metrics}
+        if any(
+            row.keys() == old.keys() and row["step"] == int(old["step"]) for old in self._rows[-9:]
+        ):
+            return  # a resumed training repeats what was logged at the moment of its checkpoint
+        self._rows.append(row)
         if not row.keys() <= set(self._columns):
             self._rewrite()
         elif self._file is not None:
             self._file.write(_table([row], self._columns, header=False))
 
-    def finish(self, *, failed: bool) -> None:
+    def finalize(self, status: str) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
@@ -54,10 +64,18 @@ class CSVLogger:
         """Write header and all rows anew, then append again."""
         if self._path is None:
             return
-        self.finish(failed=False)
+        self.finalize("rewritten")
         self._columns = list(dict.fromkeys(key for row in self._rows for key in row))
         write_text(self._path, _table(self._rows, self._columns, header=True))
         self._file = self._path.open("a", newline="")
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    """The rows of an earlier file, each with the columns it has; a cut last line is left out."""
+    if not path.exists():
+        return []
+    rows = csv.DictReader(io.StringIO(path.read_text()))
+    return [{k: v for k, v in row.items() if v} for row in rows if None not in row.values()]
 
 
 def _table(rows: Iterable[Mapping[str, Any]], columns: list[str], *, header: bool) -> str:

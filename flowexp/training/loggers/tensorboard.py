@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowexp.runs import RunDirectory
+from flowexp.training.loggers.base import RunLogger
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorBoardLogger"]
 
 
-class TensorBoardLogger:
+class TensorBoardLogger(RunLogger):
     """Scalars in ``tensorboard/`` of the run directory, over steps.
 
     Args:
@@ -30,15 +31,13 @@ class TensorBoardLogger:
             str(run.path / "tensorboard"), purge_step=step + 1, flush_secs=self.flush_seconds
         )
 
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Write every number of the row."""
-        if self._writer is None:
-            return
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                self._writer.add_scalar(name, value, row["step"])
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write every number."""
+        if self._writer is not None:
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
 
-    def finish(self, *, failed: bool) -> None:
+    def finalize(self, status: str) -> None:
         """Close the writer."""
         if self._writer is not None:
             self._writer.close()

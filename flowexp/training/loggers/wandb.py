@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from flowexp.files import write_text
 from flowexp.runs import RunDirectory
+from flowexp.training.loggers.base import RunLogger
 
 __all__ = ["WandbLogger"]
 
@@ -13,8 +14,8 @@ __all__ = ["WandbLogger"]
 Mode = Literal["offline", "online", "disabled"]
 
 
-class WandbLogger:
-    """A W&B run with the resolved configuration; offline unless asked otherwise.
+class WandbLogger(RunLogger):
+    """A W&B run with the resolved configuration; offline by default.
 
     The run's id is kept in ``wandb_id.txt`` of the run directory and used again on resumption, and
     every logger has a run of its own even if another one is open in the same process.
@@ -47,7 +48,7 @@ class WandbLogger:
         self.mode = mode
         self.entity = entity
         self.group = group
-        self.name = name
+        self._display_name = name
         self.job_type = job_type
         self._run: Any = None
 
@@ -63,7 +64,7 @@ class WandbLogger:
             entity=self.entity,
             group=self.group,
             job_type=self.job_type,
-            name=self.name or run.path.name,
+            name=self._display_name or run.path.name,
             id=id_file.read_text().strip(),
             # Offline runs have no server to ask; wandb sync joins the parts by their id.
             resume="allow" if self.mode == "online" else None,
@@ -73,14 +74,13 @@ class WandbLogger:
             config=dict(config),
         )
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send a row."""
         if self._run is not None:
-            values = {k: v for k, v in row.items() if k not in ("step", "partial")}
-            self._run.log(values, step=row["step"])
+            self._run.log(dict(metrics), step=step)
 
-    def finish(self, *, failed: bool) -> None:
+    def finalize(self, status: str) -> None:
         """Close the run, with W&B's exit code for failures."""
         if self._run is not None:
-            self._run.finish(exit_code=1 if failed else 0)
+            self._run.finish(exit_code=0 if status == "success" else 1)
             self._run = None

@@ -197,7 +197,7 @@ def test_wrong_use_is_named():
     with pytest.raises(RuntimeError, match="prepare"):
         metric.accumulator()
     metric, _ = prepared()
-    with pytest.raises(UsageError, match="at least 2 samples, got 0") as caught:
+    with pytest.raises(UsageError, match=r"at least 2 samples.* has 0") as caught:
         metric.accumulator().compute()
     assert caught.value.key == "metric.fd_raw"
     with pytest.raises(ValueError, match="batch_size"):

@@ -1,7 +1,7 @@
-"""Every law of t: density, distribution function and quantile agree; draws follow the law.
+"""Every distribution of t: density, cdf and quantile agree, and draws follow them.
 
 Each Kolmogorov-Smirnov test takes 100,000 draws with a fixed seed and fails at p < 1e-3: a correct
-law fails for one seed in a thousand.
+distribution fails for one seed in a thousand.
 """
 
 import math
@@ -26,7 +26,7 @@ from flowexp.timesteps import (
 )
 
 F64 = torch.float64
-LAWS = {
+DISTRIBUTIONS = {
     "uniform": Uniform(),
     "uniform_part": Uniform(low=0.2, high=0.7),
     "uniform_sigma": Uniform(low=0.002, high=80.0),
@@ -47,68 +47,72 @@ LAWS = {
     "vp_uniform": VPUniform(),
     "vp_uniform_part": VPUniform(beta_min=0.5, beta_max=5.0, eps_t=0.1),
 }
-every_law = pytest.mark.parametrize("name", LAWS)
+every_distribution = pytest.mark.parametrize("name", DISTRIBUTIONS)
 TAILS = torch.tensor([1e-12, 1e-6, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6], dtype=F64)
 
 
-@every_law
+@every_distribution
 def test_cdf_inverts_quantile(name):
-    law = LAWS[name]
-    torch.testing.assert_close(law.cdf(law.quantile(TAILS)), TAILS, rtol=2e-8, atol=1e-15)
+    distribution = DISTRIBUTIONS[name]
+    torch.testing.assert_close(
+        distribution.cdf(distribution.quantile(TAILS)), TAILS, rtol=2e-8, atol=1e-15
+    )
 
 
-@every_law
+@every_distribution
 def test_pdf_is_the_derivative_of_the_cdf(name):
-    law = LAWS[name]
+    distribution = DISTRIBUTIONS[name]
     u = torch.linspace(0.05, 0.95, 19, dtype=F64)
-    value = law.quantile(u)
+    value = distribution.quantile(u)
     h = 1e-5 * value
-    slope = (law.cdf(value + h) - law.cdf(value - h)) / (2 * h)
-    torch.testing.assert_close(law.pdf(value), slope, rtol=1e-6, atol=1e-8)
+    slope = (distribution.cdf(value + h) - distribution.cdf(value - h)) / (2 * h)
+    torch.testing.assert_close(distribution.pdf(value), slope, rtol=1e-6, atol=1e-8)
 
 
-@every_law
+@every_distribution
 def test_pdf_integrates_to_one(name):
-    """Trapezoids between quantiles, where every law is smooth; the two tails hold 2e-6."""
-    law = LAWS[name]
+    """Trapezoids between quantiles, where every distribution is smooth; the two tails hold 2e-6."""
+    distribution = DISTRIBUTIONS[name]
     ends = torch.logspace(-6, -2, 4_001, dtype=F64)
     u = torch.cat([ends, torch.linspace(0.01, 0.99, 20_001, dtype=F64)[1:-1], (1 - ends).flip(0)])
-    value = law.quantile(u)
-    area = torch.trapezoid(law.pdf(value), value)
+    value = distribution.quantile(u)
+    area = torch.trapezoid(distribution.pdf(value), value)
     assert abs(area.item() - 1.0) < 5e-6
 
 
-@every_law
+@every_distribution
 def test_pdf_and_cdf_outside_the_support(name):
-    law = LAWS[name]
-    low, high = law.support
+    distribution = DISTRIBUTIONS[name]
+    low, high = distribution.support
     outside = torch.tensor([low - 0.5, min(high, 1e6) + 0.5], dtype=F64)
     if math.isfinite(high):
-        assert law.pdf(outside).tolist() == [0.0, 0.0]
-        assert law.cdf(outside).tolist() == [0.0, 1.0]
+        assert distribution.pdf(outside).tolist() == [0.0, 0.0]
+        assert distribution.cdf(outside).tolist() == [0.0, 1.0]
     else:
-        assert law.pdf(outside)[0] == 0.0
-        assert law.cdf(outside)[0] == 0.0
+        assert distribution.pdf(outside)[0] == 0.0
+        assert distribution.cdf(outside)[0] == 0.0
 
 
 @pytest.mark.statistical
-@every_law
-def test_draws_follow_the_law(name):
-    law = LAWS[name]
-    schedule = VE() if law.in_nsr or law.support[1] > 1.0 else Linear()
-    t = law.sample(100_000, schedule=schedule, rng=generator(0, "time"))
+@every_distribution
+def test_draws_follow_the_distribution(name):
+    distribution = DISTRIBUTIONS[name]
+    schedule = VE() if distribution.in_nsr or distribution.support[1] > 1.0 else Linear()
+    t = distribution.sample(100_000, schedule=schedule, rng=generator(0, "time"))
     assert t.dtype == F64
     assert t.shape == (100_000,)
-    p = stats.kstest(t.numpy(), lambda v: law.cdf(torch.as_tensor(v)).numpy()).pvalue
+    p = stats.kstest(t.numpy(), lambda v: distribution.cdf(torch.as_tensor(v)).numpy()).pvalue
     assert p > 1e-3
 
 
-@every_law
+@every_distribution
 def test_draws_are_a_function_of_the_generator_and_inside_the_path(name):
-    law = LAWS[name]
-    schedule = VE() if law.support[1] > 1.0 and not law.in_nsr else Linear()
-    first, again = (law.sample(64, schedule=schedule, rng=generator(5, "time")) for _ in range(2))
-    other = law.sample(64, schedule=schedule, rng=generator(6, "time"))
+    distribution = DISTRIBUTIONS[name]
+    schedule = VE() if distribution.support[1] > 1.0 and not distribution.in_nsr else Linear()
+    first, again = (
+        distribution.sample(64, schedule=schedule, rng=generator(5, "time")) for _ in range(2)
+    )
+    other = distribution.sample(64, schedule=schedule, rng=generator(6, "time"))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.isfinite().all()
@@ -124,9 +128,9 @@ def test_lognormal_on_the_linear_path_is_logit_normal():
 
 def test_limits_that_are_uniform():
     u = torch.linspace(0.01, 0.99, 50, dtype=F64)
-    for law in (Mode(s=0.0), Beta(a=1.0, b=1.0)):
-        torch.testing.assert_close(law.quantile(u), u, rtol=1e-12, atol=0)
-        torch.testing.assert_close(law.pdf(u), torch.ones_like(u), rtol=1e-12, atol=0)
+    for distribution in (Mode(s=0.0), Beta(a=1.0, b=1.0)):
+        torch.testing.assert_close(distribution.quantile(u), u, rtol=1e-12, atol=0)
+        torch.testing.assert_close(distribution.pdf(u), torch.ones_like(u), rtol=1e-12, atol=0)
 
 
 def test_published_form_of_mode_is_ours_mirrored():
@@ -137,11 +141,11 @@ def test_published_form_of_mode_is_ours_mirrored():
 
 def test_largest_uniform_number_gives_a_finite_time_below_the_end():
     u = torch.tensor([2.0**-54, 1 - 2.0**-53], dtype=F64)
-    for law in LAWS.values():
-        value = law.quantile(u)
+    for distribution in DISTRIBUTIONS.values():
+        value = distribution.quantile(u)
         assert value.isfinite().all()
-        assert (value[0] >= law.support[0]).all()
-        assert (value[1] <= law.support[1]).all()
+        assert (value[0] >= distribution.support[0]).all()
+        assert (value[1] <= distribution.support[1]).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""``KEY._target_=CLASS`` on a command line: a class from anywhere as a part, without a yaml file.
+
+``callbacks.lr._target_=pytorch_lightning.callbacks.LearningRateMonitor`` adds an entry to a group
+of named parts, ``network._target_=my_package.MyNet`` replaces the class of the chosen option. Keys
+below it are arguments of the new class, so they need no ``+``.
+"""
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from flowexp.config.schema import named_entries
+from flowexp.config.signatures import UnknownTargetError, signature_of
+from flowexp.config.targets import RESERVED
+
+__all__ = ["with_additions", "without_refused_keys"]
+
+_TARGET = "._target_"
+
+
+def with_additions(overrides: Sequence[Override], *, config_name: str) -> list[Override]:
+    """The overrides, those that may add a key as if ``++`` stood before them.
+
+    Args:
+        overrides: A whole command line.
+        config_name: Primary config of the verb.
+    """
+    named = set(_named(overrides))
+    return [_adding(o) if _may_add(o, named, config_name) else o for o in overrides]
+
+
+def _named(overrides: Sequence[Override]) -> list[str]:
+    """The nodes whose class is given."""
+    own = [o for o in overrides if not o.is_delete() and not o.is_hydra_override()]
+    keys = [str(o.key_or_group) for o in own]
+    return [key.removesuffix(_TARGET) for key in keys if key.endswith(_TARGET)]
+
+
+def _may_add(override: Override, named: set[str], config_name: str) -> bool:
+    if override.type != OverrideType.CHANGE:
+        return False
+    parts = str(override.key_or_group).split(".")
+    above = {".".join(parts[:depth]) for depth in range(1, len(parts))}
+    if parts[-1] != "_target_":
+        return not named.isdisjoint(above)
+    # The class of a node that is not there: the entry is new, or its name is misspelt.
+    new_entry = len(parts) == 3 and parts[0] in named_entries(config_name)
+    return new_entry or not named.isdisjoint(above - {".".join(parts[:-1])})
+
+
+def _adding(override: Override) -> Override:
+    line = f"++{override.input_line}"
+    return replace(override, type=OverrideType.FORCE_ADD, input_line=line)
+
+
+def without_refused_keys(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
+    """Remove what the chosen option sets for its own class and a class given instead does not name.
+
+    What the command line itself gives is kept, so that a wrong key is reported.
+
+    Args:
+        config: The composed config; changed in place.
+        overrides: The command line.
+
+    Returns:
+        A sentence for each node that lost keys.
+    """
+    given = {str(o.key_or_group).replace("/", ".") for o in overrides}
+    remarks = []
+    for key in _named(overrides):
+        node: Any = OmegaConf.select(config, key)
+        target = node.get("_target_") if isinstance(node, DictConfig) else None
+        accepted = _parameters(target) if isinstance(target, str) else None
+        if accepted is None:
+            continue
+        kept = RESERVED | accepted | {name for name in node if _gives(f"{key}.{name}", given)}
+        dropped = [str(name) for name in node if name not in kept]
+        with open_dict(node):
+            for name in dropped:
+                del node[name]
+        if dropped:
+            remarks.append(
+                f"{key}: {target} does not take {', '.join(dropped)}; the chosen option's values "
+                f"of these are left out."
+            )
+    return remarks
+
+
+def _gives(key: str, given: set[str]) -> bool:
+    return any(text == key or text.startswith(f"{key}.") for text in given)
+
+
+def _parameters(target: str) -> set[str] | None:
+    """The names of a target's parameters; None if there is no such target."""
+    try:
+        signature = signature_of(target)
+    except UnknownTargetError:
+        return None
+    if signature is not None:
+        return set(signature.parameters)
+    # No source text tells; importing is slow, and the last resort.
+    module, _, name = target.rpartition(".")
+    try:
+        return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return None

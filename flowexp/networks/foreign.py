@@ -1,0 +1,100 @@
+"""Modules of other packages as networks: any ``F(x, t)`` or ``F(x, t, labels)``."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.errors import UsageError
+from flowexp.networks.base import NO_LABEL, Network
+
+__all__ = ["adopt", "call_network", "takes_labels"]
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_LABELS = inspect.Parameter("labels", inspect.Parameter.KEYWORD_ONLY, default=None)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def adopt(network: nn.Module, *, classes: int, key: str) -> None:
+    """Check a network's ``forward``, and set ``label_dim`` on a module that does not state it.
+
+    Args:
+        network: Any module.
+        classes: Number of classes of the data, which become those of a module that takes labels.
+        key: Config key of the network, for messages.
+
+    Raises:
+        UsageError: ``forward`` cannot be called with a state and a time.
+    """
+    parameters = _parameters(type(network).forward)
+    names = [p.name for p in parameters if p.kind in _BY_POSITION]
+    if len(names) < 2 and not any(p.kind in _VARIADIC for p in parameters):
+        raise UsageError(
+            f"{type(network).__name__}.forward takes ({', '.join(names)}), not a state and a time.",
+            key=key,
+            remedy="A network is a module with forward(x, t) or forward(x, t, labels).",
+        )
+    if not hasattr(network, "label_dim"):
+        known = classes if takes_labels(network) else 0
+        network.label_dim = known  # type: ignore[assignment]  # not a tensor, unlike other state
+
+
+def takes_labels(network: nn.Module) -> bool:
+    """Whether ``forward`` has a parameter for labels: one of that name, else its third."""
+    return _labels_parameter(network) is not None
+
+
+def call_network(
+    network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Mapping[str, Tensor | None]
+) -> Tensor:
+    """``F(x, c_noise, labels)`` with the further conditions by name.
+
+    Args:
+        network: flowexp's or any other module.
+        x: Scaled state, (B, ...), float32.
+        c_noise: Time condition, (B,), float32.
+        conditions: ``labels``, (B,) int64 with -1 for "no label" or float vectors, goes to the
+            third parameter of a ``forward`` that has none of that name; where it has no default,
+            missing labels are -1.
+
+    Raises:
+        ValueError: Labels are given to a module that takes none.
+    """
+    if isinstance(network, Network):
+        output: Tensor = network(x, c_noise, **conditions)
+        return output
+    parameter = _labels_parameter(network)
+    rest = dict(conditions)
+    labels = rest.pop("labels", None)
+    if parameter is None:
+        if labels is not None:
+            raise ValueError(f"{type(network).__name__}.forward takes no labels")
+    elif labels is not None:
+        rest[parameter.name] = labels
+    elif parameter.default is inspect.Parameter.empty:
+        rest[parameter.name] = torch.full((len(x),), NO_LABEL, device=x.device)
+    output = network(x, c_noise, **rest)
+    return output
+
+
+def _parameters(forward: Callable[..., object]) -> list[inspect.Parameter]:
+    return list(inspect.signature(forward).parameters.values())[1:]
+
+
+# A cache that torch.compile can look into, unlike functools.cache.
+_FOUND: dict[type[nn.Module], inspect.Parameter | None] = {}
+
+
+def _labels_parameter(network: nn.Module) -> inspect.Parameter | None:
+    cls = type(network)
+    if cls not in _FOUND:
+        _FOUND[cls] = _find_labels(_parameters(cls.forward))
+    return _FOUND[cls]
+
+
+def _find_labels(parameters: list[inspect.Parameter]) -> inspect.Parameter | None:
+    named = [p for p in parameters if p.name == "labels"]
+    third = [p for p in parameters[2:] if p.kind in _BY_POSITION]
+    anything = [_LABELS for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+    return next(iter([*named, *third, *anything]), None)

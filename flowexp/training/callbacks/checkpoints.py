@@ -1,0 +1,171 @@
+"""Checkpoints: when they are written, what they hold, and how a training continues from one."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
+
+from flowexp.errors import UsageError
+from flowexp.files import write_with_link
+from flowexp.runs import RunDirectory, read_checkpoint, write_checkpoint
+from flowexp.runs.metrics_file import read_rows
+from flowexp.runs.resume_rules import config_digest
+from flowexp.training.precision import LossScaling
+
+if TYPE_CHECKING:
+    from flowexp.training.module import FlowModule
+
+__all__ = ["Checkpoints"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Checkpoints(Checkpoint):
+    """Continues from the run's latest checkpoint, and writes one every ``trainer.checkpoint_kimg``.
+
+    A checkpoint holds tensors and plain builtins: counters, config, network, averages, optimizer,
+    the window of the next row, and the states of callbacks that have one. Random states are not
+    among it, since every draw is a function of seed and step.
+    """
+
+    def __init__(self) -> None:
+        self._saved_step: int | None = None
+
+    def finished(self, module: "FlowModule") -> bool:
+        """Whether the latest checkpoint is at the end already; then its weights are loaded."""
+        checkpoint = module.run.latest_checkpoint()
+        if checkpoint is None:
+            return False
+        content = read_checkpoint(checkpoint, mmap=True, key="dirs.run")
+        if content["step"] < module.settings.total_steps:
+            return False
+        module.network.load_state_dict(content["network"])
+        module.step = module.start_step = content["step"]
+        for row in read_rows(module.run.metrics_file):
+            module.records.row = row
+        return True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
+        """Continue from the latest checkpoint, if there is one."""
+        checkpoint = _agree_on_start(trainer, pl_module)
+        if checkpoint is None:
+            return
+        content = read_checkpoint(checkpoint, key="dirs.run")
+        pl_module.network.load_state_dict(content["network"])
+        pl_module.optimizer.load_state_dict(content["optimizer"])
+        pl_module.averages.load(content["ema"])
+        pl_module.records.window.load(content["window"], device=pl_module.device)
+        if isinstance(trainer.precision_plugin, LossScaling):
+            trainer.precision_plugin.scaler.load_state_dict(content["scaler"])
+        states = content.get("callbacks", {})
+        for callback in pl_module.parts.callbacks.values():
+            if callback.state_key in states:
+                callback.load_state_dict(states[callback.state_key])
+        step = content["step"]
+        pl_module.step = pl_module.start_step = self._saved_step = step
+        _count_from(trainer, step)
+        _LOG.info("continuing at step %d (%.3f kimg) from %s", step, pl_module.kimg, checkpoint)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
+        """Write a checkpoint when it is time; the last one belongs to the end."""
+        settings, step = pl_module.settings, pl_module.step
+        every = settings.checkpoint_steps
+        if every is not None and step % every == 0 and step < settings.total_steps:
+            self.save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
+        """Write the last checkpoint, before anything else that happens at the end."""
+        self.save(trainer, pl_module)
+        trainer.strategy.barrier()
+        if pl_module.step < pl_module.settings.total_steps:
+            _LOG.warning(
+                "a callback stopped the training at step %d of %d; the same command continues it.",
+                pl_module.step,
+                pl_module.settings.total_steps,
+            )
+
+    def save(self, trainer: Trainer, module: "FlowModule") -> None:
+        """Write a checkpoint of this moment, unless it is there already; call on every process.
+
+        Raises:
+            NonFiniteLossError: The loss is nan or infinite.
+        """
+        records, run = module.records, module.run
+        records.require_finite(module, records.window.means())
+        if not trainer.is_global_zero or self._saved_step == module.step:
+            return
+        records.flush(durable=True)
+        newest = run.checkpoints / f"step-{module.step:09d}.ckpt"
+        write_checkpoint(newest, _snapshot(trainer, module))
+        write_with_link(run.checkpoints / "last.ckpt", target=newest)
+        keep = module.settings.keep_checkpoints
+        if keep is not None:
+            numbered = run.numbered_checkpoints()
+            for old in numbered[: len(numbered) - keep]:
+                old.unlink(missing_ok=True)
+        self._saved_step = module.step
+
+
+def _snapshot(trainer: Trainer, module: "FlowModule") -> dict[str, Any]:
+    scaling = trainer.precision_plugin
+    return {
+        "step": module.step,
+        "images": module.images,
+        "seed": module.seed,
+        "config": module.config,
+        "network": module.network.state_dict(),
+        "ema": module.averages.state(),
+        "optimizer": module.optimizer.state_dict(),
+        "window": module.records.window.state(),
+        "scaler": scaling.scaler.state_dict() if isinstance(scaling, LossScaling) else None,
+        "callbacks": _states(module.parts.callbacks.values()),
+    }
+
+
+def _states(callbacks: Iterable[Callback]) -> dict[str, Any]:
+    """The states of callbacks that have one, but for those that a checkpoint cannot hold."""
+    states = {callback.state_key: callback.state_dict() for callback in callbacks}
+    for key, state in states.items():
+        if not _is_plain(state):
+            _LOG.warning("the state of %s is not saved: it holds more than plain values.", key)
+    return {key: state for key, state in states.items() if state and _is_plain(state)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return type(value) is dict and all(map(_is_plain, [*value.keys(), *value.values()]))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | Tensor)
+
+
+def _agree_on_start(trainer: Trainer, module: "FlowModule") -> Path | None:
+    """The first process's checkpoint, after a check that all processes do the same.
+
+    Raises:
+        UsageError: This process was started with another configuration than the first.
+    """
+    own = config_digest(module.config), module.run.path, module.run.latest_checkpoint()
+    digest, path, checkpoint = trainer.strategy.broadcast(own)
+    if digest != own[0]:
+        raise UsageError(
+            f"process {module.global_rank} was started with another configuration than process 0.",
+            key="trainer.strategy",
+            remedy="Start all processes with one torchrun or srun command.",
+        )
+    module.run = RunDirectory(path)
+    return checkpoint
+
+
+def _count_from(trainer: Trainer, step: int) -> None:
+    """Let ``trainer.global_step``, which callbacks and loggers read, continue as well.
+
+    Lightning restores these counters from checkpoints of its own format only.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    total = loop.manual_optimization.optim_step_progress.total
+    total.ready = total.completed = loop._batches_that_stepped = step

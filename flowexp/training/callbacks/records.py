@@ -1,0 +1,126 @@
+"""What a training measured: rows in a file, in the loggers and where callbacks look for metrics."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+
+from flowexp.runs.metrics_file import MetricsFile
+from flowexp.training.callbacks.log_window import LogWindow
+from flowexp.training.loggers.base import RunLogger
+
+if TYPE_CHECKING:
+    from flowexp.training.module import FlowModule
+
+__all__ = ["NonFiniteLossError", "Records"]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became nan or infinite."""
+
+
+class Records(Callback):
+    """Writes a row every ``trainer.log_every`` steps: means over them, learning rate, speed.
+
+    The first process appends it to ``metrics.jsonl`` and hands its numbers to the loggers; on every
+    process they are in ``trainer.callback_metrics``, where callbacks that monitor a metric look.
+
+    Attributes:
+        window: Sums since the last row; part of a checkpoint.
+        row: The last row.
+    """
+
+    def __init__(self) -> None:
+        self.window = LogWindow()
+        self.row: dict[str, Any] = {}
+        self._file: MetricsFile | None = None
+        self._logged: tuple[float, int] = (time.perf_counter(), 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
+        """Open the file and the loggers."""
+        if trainer.is_global_zero:
+            self._file = MetricsFile(pl_module.run.metrics_file, step=pl_module.step)
+            self.row = dict(self._file.last_row or {})
+            for logger in trainer.loggers:
+                if isinstance(logger, RunLogger):
+                    logger.start(pl_module.run, config=pl_module.config, step=pl_module.step)
+                else:
+                    logger.log_hyperparams(dict(pl_module.config))
+        self._logged = (time.perf_counter(), pl_module.step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: "FlowModule", outputs: dict[str, Tensor], *_: object
+    ) -> None:
+        """Add a step to the window; write a row when it is time."""
+        self.window.add(outputs)
+        if pl_module.step % pl_module.settings.log_every == 0:
+            self._write(trainer, pl_module)
+            self.window.empty()
+
+    def on_train_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
+        """Write the rest as a partial row.
+
+        The window stays, so that a longer training continues as if the row had not been written.
+        """
+        self._write(trainer, pl_module, partial=True)
+        self.flush()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: "FlowModule", exception: BaseException
+    ) -> None:
+        """Close the file."""
+        self._close()
+
+    def teardown(self, trainer: Trainer, pl_module: "FlowModule", stage: str) -> None:
+        """Close the file."""
+        self._close()
+
+    def flush(self, *, durable: bool = False) -> None:
+        """Hand the rows to the system, and wait for the disk where they have to be ``durable``."""
+        if self._file is not None:
+            self._file.flush(durable=durable)
+
+    def require_finite(self, module: "FlowModule", means: Mapping[str, float]) -> None:
+        """Stop a training whose loss is not finite, unless its gradients are replaced.
+
+        Raises:
+            NonFiniteLossError: With the steps between which it happened.
+        """
+        if module.settings.nan_to_num or math.isfinite(means.get("loss", 0.0)):
+            return
+        first = module.step - self.window.count + 1
+        raise NonFiniteLossError(
+            f"the loss is {means['loss']} between steps {first} and {module.step}. The last good "
+            f"checkpoint is {module.run.latest_checkpoint() or 'none'}. Lower optimizer.lr, set "
+            "trainer.grad_clip=1, or let trainer.nan_to_num=true replace non-finite gradients."
+        )
+
+    def _write(self, trainer: Trainer, module: "FlowModule", *, partial: bool = False) -> None:
+        means = self.window.means()
+        if not means:
+            return
+        self.require_finite(module, means)
+        now = time.perf_counter()
+        steps, seconds = module.step - self._logged[1], now - self._logged[0]
+        metrics = {"kimg": module.kimg} | {f"train/{name}": mean for name, mean in means.items()}
+        metrics["train/learning_rate"] = float(module.optimizer.param_groups[0]["lr"])
+        metrics["time/seconds"] = round(module.seconds, 6)
+        images = steps * module.settings.batch_size
+        metrics["time/images_per_second"] = images / max(seconds, 1e-9)
+        self.row = {"step": module.step, **metrics} | ({"partial": True} if partial else {})
+        self._logged = (now, module.step)
+        # The property returns Lightning's own dictionary.
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
+        if self._file is not None:
+            self._file.append(self.row)
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=module.step)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
