@@ -105,12 +105,6 @@ class Churn(Perturbation):
             what, off = f"churn with S_churn={self.S_churn:g} adds", "Set S_churn=0"
             yield from on_gaussian_noise(parts, key=".S_churn", what=what, remedy=off)
 
-    def describe(self) -> str:
-        return (
-            f"{super().describe()}, S_churn={self.S_churn}, S_min={self.S_min}, "
-            f"S_max={self.S_max}, S_noise={self.S_noise}"
-        )
-
     def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
         levels = [
             sigma / alpha if alpha > 0.0 else math.inf
@@ -146,6 +140,12 @@ class Churn(Perturbation):
         keep = (interval.start.scale / alpha) * (alpha_hat / node.scale)
         amount = added * self.S_noise * alpha_hat / node.scale
         return Move(dataclasses.replace(interval, start=node), keep, amount)
+
+    def describe(self) -> str:
+        return (
+            f"{super().describe()}, S_churn={self.S_churn}, S_min={self.S_min}, "
+            f"S_max={self.S_max}, S_noise={self.S_noise}"
+        )
 
 
 class StateNoise(Perturbation):
