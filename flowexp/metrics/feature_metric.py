@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowexp.metrics.base import Extractor, SampleSet
 from flowexp.metrics.protocol import refuse_borrowed_name
-from flowexp.metrics.sample_metric import NamedValue, RowMetric, SampleMetric
+from flowexp.metrics.sample_metric import Records, RowMetric, SampleMetric
 from flowexp.metrics.statistics_cache import cached
 from flowexp.metrics.weight_files import check_with_key
 from flowexp.requirements import Parts, Unmet, of_pictures
@@ -94,7 +94,7 @@ class FeatureMetric(ExtractorMetric, RowMetric):
         """The features, (B, d) float32."""
         return self.extractor(images[0]).float()
 
-    def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
+    def of_real(self, samples: SampleSet) -> Records:
         return self.measure(self.all_features(samples).to(self.device))
 
     def all_features(self, samples: SampleSet) -> Tensor:

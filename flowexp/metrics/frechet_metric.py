@@ -15,7 +15,7 @@ from flowexp.metrics.frechet import FrechetReference
 from flowexp.metrics.moments import Moments
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.metrics.reference_statistics import ReferenceStatistics
-from flowexp.metrics.sample_metric import NamedValue
+from flowexp.metrics.sample_metric import Records
 from flowexp.metrics.statistics_cache import cached
 
 _LOG = logging.getLogger(__name__)
@@ -91,10 +91,10 @@ class FrechetDistance(ExtractorMetric):
         _ = self.reference
         return FrechetAccumulator(self)
 
-    def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
+    def of_real(self, samples: SampleSet) -> Records:
         return self.measure(self.moments_of(samples))
 
-    def measure(self, moments: Moments) -> tuple[NamedValue, ...]:
+    def measure(self, moments: Moments) -> Records:
         """The distance of a set of samples; nan if a sample was not finite."""
         if not moments.mean.isfinite().all():
             value = math.nan
@@ -102,7 +102,7 @@ class FrechetDistance(ExtractorMetric):
             value = self.reference.distance_to_features(moments.features)
         else:
             value = self.reference.distance_to_moments(moments.mean, moments.covariance)
-        return (NamedValue(name=self.name, metric="FD", value=value),)
+        return (self.record("FD", value, count=moments.count),)
 
     def moments_of(self, samples: SampleSet) -> Moments:
         """Moments of the features of a whole set, from the cache if they are there."""
@@ -149,10 +149,8 @@ class FrechetAccumulator(Accumulator):
     def compute(self) -> tuple[MetricRecord, ...]:
         moments = self.moments
         self._metric.refuse_few(moments.count)
-        finite = bool(moments.mean.isfinite().all())
-        return self._metric.records(
-            self._metric.measure(moments), count=moments.count, finite=finite
-        )
+        records = self._metric.measure(moments)
+        return records if moments.mean.isfinite().all() else self._metric.not_finite(records)
 
 
 def first_available(candidates: Sequence[FrechetDistance]) -> FrechetDistance:

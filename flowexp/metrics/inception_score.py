@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowexp.metrics.base import Extractor
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import NamedValue
+from flowexp.metrics.sample_metric import Records
 
 
 def shuffle_order(n: int, *, seed: int = 2020) -> Tensor:
@@ -82,11 +82,10 @@ class InceptionScore(FeatureMetric):
         order = "in order" if seed is None else f"shuffled by seed {seed}"
         self.settings = f"{splits} splits, {order}"
 
-    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+    def measure(self, rows: Tensor) -> Records:
         order = None
         if self.seed is not None:
             order = shuffle_order(len(rows), seed=self.seed).to(rows.device)
         scores = inception_score(rows, splits=self.splits, order=order)
         metric, extra = f"IS ({self.splits} splits)", {"std": float(scores.std(correction=0))}
-        value = float(scores.mean())
-        return (NamedValue(name=self.name, metric=metric, value=value, extra=extra),)
+        return (self.record(metric, float(scores.mean()), count=len(rows), extra=extra),)

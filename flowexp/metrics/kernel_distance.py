@@ -20,7 +20,7 @@ from torch import Tensor
 from flowexp.metrics.base import Extractor
 from flowexp.metrics.distances import squared_distances
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import NamedValue
+from flowexp.metrics.sample_metric import Records
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
@@ -204,7 +204,7 @@ class KernelDistance(FeatureMetric):
         self.full_set = full_set
         self.settings = f"{subsets} subsets of {subset_size}, seed {seed}"
 
-    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+    def measure(self, rows: Tensor) -> Records:
         draws = subset_draws(
             len(rows),
             len(self.reference),
@@ -217,7 +217,7 @@ class KernelDistance(FeatureMetric):
         extra = {"std": float(values.std(correction=0))}
         if self.full_set:
             extra["full_set"] = mmd2_unbiased(rows, self.reference)
-        return (NamedValue(name=self.name, metric="KID", value=float(values.mean()), extra=extra),)
+        return (self.record("KID", float(values.mean()), count=len(rows), extra=extra),)
 
 
 class GaussianMMD(FeatureMetric):
@@ -248,6 +248,6 @@ class GaussianMMD(FeatureMetric):
         self.scale = scale
         self.settings = f"Gaussian kernel, sigma {sigma:g}, times {scale:g}"
 
-    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+    def measure(self, rows: Tensor) -> Records:
         mmd2 = mmd2_biased(rows, self.reference, kernel=GaussianKernel(sigma=self.sigma))
-        return (NamedValue(name=self.name, metric="MMD", value=self.scale * mmd2),)
+        return (self.record("MMD", self.scale * mmd2, count=len(rows)),)

@@ -13,7 +13,7 @@ from torch import Tensor
 from flowexp.metrics.base import Extractor, SampleSet
 from flowexp.metrics.distances import nearest
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import NamedValue
+from flowexp.metrics.sample_metric import Records
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class NearestNeighbours(FeatureMetric):
         self._heldout = self._neighbours(self.all_features(heldout).to(self.device))[:, 0]
         return 1.0
 
-    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+    def measure(self, rows: Tensor) -> Records:
         """The ratio; the neighbours themselves are kept in ``found``."""
         rows = rows.cpu()
         self.found = Neighbours(rows[:, 0], rows[:, 1].nan_to_num().long())
@@ -92,7 +92,7 @@ class NearestNeighbours(FeatureMetric):
             extra["share_below"] = float((rows[:, 0] < limit).double().mean())
             ratio = distance / heldout if heldout > 0 else math.nan
         metric = "nearest-neighbour distance ratio"
-        return (NamedValue(name=self.name, metric=metric, value=ratio, extra=extra),)
+        return (self.record(metric, ratio, count=len(rows), extra=extra),)
 
     def _neighbours(self, features: Tensor) -> Tensor:
         distances, indices = nearest(features, self.reference.to(features.device))

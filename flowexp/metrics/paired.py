@@ -17,7 +17,7 @@ from flowexp.metrics.image_quality import psnr, ssim_interior, ssim_reflected
 from flowexp.metrics.perceptual import FeatureDistance
 from flowexp.metrics.pretrained import checked_images, float32_inference
 from flowexp.metrics.protocol import PIXELS, UINT8
-from flowexp.metrics.sample_metric import NamedValue, RowMetric
+from flowexp.metrics.sample_metric import Records, RowMetric
 from flowexp.metrics.weight_files import check_with_key
 from flowexp.requirements import Parts, Unmet, of_pictures
 
@@ -74,14 +74,14 @@ class PairedMetric(RowMetric):
             )
         return self.values(samples, targets.to(samples.device)).double()[:, None]
 
-    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+    def measure(self, rows: Tensor) -> Records:
         # summed in ascending order, so that it does not depend on who computed which pair
         mean = float(rows[:, 0].sort().values.mean())
-        return (NamedValue(name=self.name, metric=self.metric, value=mean),)
+        return (self.record(self.metric, mean, count=len(rows)),)
 
-    def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
+    def of_real(self, samples: SampleSet) -> Records:
         """Nothing to compute: a real image is its own target."""
-        return (NamedValue(name=self.name, metric=self.metric, value=math.nan),)
+        return (self.record(self.metric, math.nan, count=len(samples.images)),)
 
 
 class PSNR(PairedMetric):

@@ -13,7 +13,7 @@ from torch import Tensor
 from flowexp.metrics.base import Extractor
 from flowexp.metrics.distances import distance_rows
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import NamedValue
+from flowexp.metrics.sample_metric import Records
 
 _STEM = "precision_recall"
 
@@ -106,7 +106,7 @@ class PrecisionRecall(FeatureMetric):
         both = "" if density_k is None else f", density and coverage k {density_k}"
         self.settings = f"k {k}{both}"
 
-    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+    def measure(self, rows: Tensor) -> Records:
         closed = improved_precision_recall(rows, self.reference, k=self.k)
         found = [(what, self.k, closed[what]) for what in ("precision", "recall")]
         if self.density_k is not None:
@@ -114,6 +114,6 @@ class PrecisionRecall(FeatureMetric):
             found += [(what, self.density_k, opened[what]) for what in ("density", "coverage")]
         suffix = self.name.removeprefix(_STEM)
         return tuple(
-            NamedValue(name=f"{what}{suffix}", metric=f"{what} (k={k})", value=value)
+            self.record(f"{what} (k={k})", value, count=len(rows), name=f"{what}{suffix}")
             for what, k, value in found
         )

@@ -3,8 +3,8 @@
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,23 +19,7 @@ from flowexp.requirements import Part
 
 _LOG = logging.getLogger(__name__)
 _Part = TypeVar("_Part")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedValue:
-    """One number before it gets its protocol.
-
-    Args:
-        name: Name of the record, for example ``recall``.
-        metric: What is computed, as in :class:`Protocol`.
-        value: The number.
-        extra: What belongs beside it.
-    """
-
-    name: str
-    metric: str
-    value: float
-    extra: Mapping[str, float] = field(default_factory=dict)
+Records = tuple[MetricRecord, ...]
 
 
 class SampleMetric(Part, Metric):
@@ -74,7 +58,7 @@ class SampleMetric(Part, Metric):
         return
 
     @abstractmethod
-    def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
+    def of_real(self, samples: SampleSet) -> Records:
         """The numbers of a set of real samples."""
 
     def prepare(
@@ -103,7 +87,7 @@ class SampleMetric(Part, Metric):
             _LOG.info("metric %s: no floor, %s has %d samples", self.name, heldout.name, count)
             return math.nan
         found = self.of_real(heldout)
-        self._floors = {v.name: {"floor": v.value, "floor_count": count} for v in found}
+        self._floors = {r.name: {"floor": r.value, "floor_count": count} for r in found}
         return found[0].value
 
     @property
@@ -121,27 +105,34 @@ class SampleMetric(Part, Metric):
             raise RuntimeError(f"metric {self.name}: prepare() has not been called")
         return part
 
-    def records(
-        self, values: Sequence[NamedValue], *, count: int, finite: bool = True
-    ) -> tuple[MetricRecord, ...]:
-        """Numbers with their protocol and floor.
+    def record(
+        self,
+        metric: str,
+        value: float,
+        *,
+        count: int,
+        name: str | None = None,
+        extra: Mapping[str, float] | None = None,
+    ) -> MetricRecord:
+        """A number with its protocol and its floor.
 
         Args:
-            values: The numbers.
-            count: Generated samples behind them.
-            finite: Whether all samples were finite; else every value is nan.
+            metric: What is computed, as in :class:`Protocol`.
+            value: The number.
+            count: Samples behind it.
+            name: Name of the record, for example ``recall``; None = the metric's.
+            extra: Numbers shown beside it.
         """
-        if not finite:
-            _LOG.warning("%s: some samples are not finite, the value is nan", self.name)
-            values = [replace(v, value=math.nan, extra={}) for v in values]
+        name = name or self.name
+        protocol = replace(self.protocol, metric=metric, n_gen=count)
+        beside = {**(extra or {}), **self._floors.get(name, {})}
+        return MetricRecord(name=name, value=value, protocol=protocol, extra=beside)
+
+    def not_finite(self, records: Records) -> Records:
+        """The records of samples that are not all finite, with nan as value; logs a warning."""
+        _LOG.warning("%s: some samples are not finite, the value is nan", self.name)
         return tuple(
-            MetricRecord(
-                name=v.name,
-                value=v.value,
-                protocol=replace(self.protocol, metric=v.metric, n_gen=count),
-                extra={**v.extra, **self._floors.get(v.name, {})},
-            )
-            for v in values
+            replace(r, value=math.nan, extra=self._floors.get(r.name, {})) for r in records
         )
 
     def refuse_few(self, count: int, *, what: str = "the generated set") -> None:
@@ -173,7 +164,7 @@ class RowMetric(SampleMetric):
         """
 
     @abstractmethod
-    def measure(self, rows: Tensor) -> tuple[NamedValue, ...]:
+    def measure(self, rows: Tensor) -> Records:
         """The numbers of a set of samples.
 
         Args:
@@ -224,10 +215,10 @@ class RowAccumulator(Accumulator):
         sizes = state["batches"].tolist()
         self._ranks = [list(torch.split(state["rows"], sizes)) if sizes else []]
 
-    def compute(self) -> tuple[MetricRecord, ...]:
+    def compute(self) -> Records:
         rows = self.rows
         self._metric.refuse_few(len(rows))
-        values = self._metric.measure(rows.to(self._metric.device))
+        records = self._metric.measure(rows.to(self._metric.device))
         # quantised pairs are finite, and the PSNR of equal ones is inf
         finite = self._metric.paired or bool(rows.isfinite().all())
-        return self._metric.records(values, count=len(rows), finite=finite)
+        return records if finite else self._metric.not_finite(records)

@@ -29,7 +29,7 @@ from flowexp.errors import UsageError
 from flowexp.metrics.base import Accumulator, SampleSet
 from flowexp.metrics.pretrained import as_rgb, float32_inference
 from flowexp.metrics.protocol import UINT8, MetricRecord
-from flowexp.metrics.sample_metric import NamedValue, SampleMetric
+from flowexp.metrics.sample_metric import Records, SampleMetric
 from flowexp.metrics.weight_files import no_download
 
 if TYPE_CHECKING:
@@ -113,11 +113,11 @@ class TorchmetricsMetric(SampleMetric):
         _ = self.protocol
         return TorchmetricsAccumulator(self)
 
-    def of_real(self, samples: SampleSet) -> tuple[NamedValue, ...]:
+    def of_real(self, samples: SampleSet) -> Records:
         state = self.start()
         for batch in self._batches(samples):
             state = self.updated(state, batch)
-        return self.measure(state)
+        return self.measure(state, count=len(samples.images))
 
     def start(self) -> _State:
         """A copy of the state without generated samples."""
@@ -148,8 +148,8 @@ class TorchmetricsMetric(SampleMetric):
                 combined[name] = stacked if reduction is None else reduction(stacked)
         return combined
 
-    def measure(self, state: _State) -> tuple[NamedValue, ...]:
-        """The numbers of a state.
+    def measure(self, state: _State, *, count: int) -> Records:
+        """The numbers of a state with this many samples.
 
         Raises:
             UsageError: The result is not made of single numbers.
@@ -160,10 +160,11 @@ class TorchmetricsMetric(SampleMetric):
             torch.manual_seed(_RANDOM_SEED)
             result = self._metric.compute()
         return tuple(
-            NamedValue(
+            self.record(
+                " ".join([type(self._given).__name__, *path]),
+                value,
+                count=count,
                 name="_".join([self.name, *path]),
-                metric=" ".join([type(self._given).__name__, *path]),
-                value=value,
             )
             for path, value in self._numbers(result)
         )
@@ -256,8 +257,7 @@ class TorchmetricsAccumulator(Accumulator):
 
     def compute(self) -> tuple[MetricRecord, ...]:
         self._metric.refuse_few(self._count)
-        values = self._metric.measure(self._metric.combined(self._ranks))
-        return self._metric.records(values, count=self._count)
+        return self._metric.measure(self._metric.combined(self._ranks), count=self._count)
 
 
 def _is_tensor(annotation: object) -> bool:

@@ -172,7 +172,7 @@ def test_a_metric_of_an_outside_module_by_the_command_line(trained_run, tmp_path
     shutil.copy(ROOT / "tests" / "evaluation" / "foreign.py", outside / "their_metrics.py")
     done = flowexp(
         "eval", f"run={trained_run}", "num_samples=12", "metric=none",
-        "+metric.light._target_=their_metrics.Brightness", "+metric.light.power=2.0",
+        "metric.light._target_=their_metrics.Brightness", "metric.light.power=2.0",
         cwd=tmp_path, fresh=True, env={"PYTHONPATH": f"{outside}:{ROOT}"},
     )  # fmt: skip
     assert done.code == 0, done.err
