@@ -1,11 +1,25 @@
 """The identity of a part: the text by which stored artefacts know it again."""
 
 import inspect
+from collections.abc import Mapping
+from typing import ClassVar
 
-__all__ = ["Identified"]
+__all__ = ["Identified", "Stored"]
 
 
-class Identified:
+class Stored:
+    """A part that stored configs name.
+
+    Attributes:
+        later_options: Arguments that were added after artefacts had been written, each with the
+            value that leaves everything as it was before. At that value an argument is no part of
+            an identity: not of the part's own, of a table's job, or of a run that is resumed.
+    """
+
+    later_options: ClassVar[Mapping[str, object]] = {}
+
+
+class Identified(Stored):
     """A part that calibrations and pair stores refer to.
 
     Its identity is the name of its class and the arguments of its constructors, those of base
@@ -20,7 +34,10 @@ class Identified:
         for cls in reversed(type(self).__mro__):
             if "__init__" in vars(cls) and cls is not object:
                 names |= dict.fromkeys(list(inspect.signature(cls).parameters))
-        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)}' for n in names)})"
+        values = {name: getattr(self, name) for name in names}
+        later = self.later_options
+        shown = [f"{n}={v}" for n, v in values.items() if n not in later or v != later[n]]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __repr__(self) -> str:
         return self.identity()

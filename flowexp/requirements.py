@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn, Protocol
 
 from flowexp.errors import UsageError
+from flowexp.identity import Stored
 
 __all__ = [
     "Part",
@@ -238,7 +239,7 @@ class Parts:
         raise UnknownError(name)
 
 
-class Part:
+class Part(Stored):
     """A choice of a config group, or an argument of one."""
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:

@@ -6,7 +6,9 @@ from flowexp.apps.list import options
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.paths import VE, VP, Linear, Path, Polynomial
-from flowexp.samplers import EDMGrid, InsetUniform, LogSNR, Natural
+from flowexp.runs.resume_rules import changed_keys
+from flowexp.samplers import EDMGrid, IDDPMGrid, InsetUniform, LogSNR, Natural, VPGrid
+from flowexp.tables.jobs import identity_of
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,26 @@ from flowexp.samplers import EDMGrid, InsetUniform, LogSNR, Natural
 def test_identities_are_those_of_version_0_1(part, text):
     assert part.identity() == text
     assert repr(part) == text
+
+
+def test_an_option_added_later_counts_once_it_differs():
+    """VPGrid and IDDPMGrid have options that version 0.1 lacked."""
+    old = "VPGrid(sigma_min=0.1, sigma_max=9.0, to_zero=True)"
+    assert VPGrid(sigma_min=0.1, sigma_max=9.0).identity() == old
+    assert VPGrid(sigma_min=0.1, sigma_max=9.0, epsilon_s=0.01).identity() == (
+        "VPGrid(sigma_min=0.1, sigma_max=9.0, to_zero=True, epsilon_s=0.01)"
+    )
+    assert IDDPMGrid().identity() == "IDDPMGrid(sigma_min=0.002, sigma_max=81.0, to_zero=True)"
+    assert "M=50" in IDDPMGrid(M=50).identity()
+    before = {"sampler": {"time_grid": {"_target_": "flowexp.samplers.VPGrid", "to_zero": True}}}
+    grid = before["sampler"]["time_grid"]
+    same, other = (
+        {"sampler": {"time_grid": grid | {"epsilon_s": value}}} for value in (0.001, 0.01)
+    )
+    jobs = [identity_of("eval", config) for config in (before, same, other)]
+    assert jobs[0] == jobs[1] != jobs[2]
+    assert not changed_keys({"refiner": grid}, {"refiner": grid | {"epsilon_s": 0.001}})
+    assert changed_keys({"refiner": grid}, {"refiner": grid | {"epsilon_s": 0.01}})
 
 
 def test_private_attributes_are_no_part_of_it():

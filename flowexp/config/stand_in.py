@@ -17,7 +17,7 @@ from typing import Any
 from flowexp.config.signatures import imported_from, module_source
 from flowexp.requirements import Part, Parts, UnknownError, Unmet
 
-__all__ = ["StandIn", "evaluated"]
+__all__ = ["StandIn", "class_value", "evaluated"]
 
 # Modules that parts may use here: light, and without side effects.
 _SHARED = frozenset(
@@ -46,6 +46,17 @@ def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401
     module, _, name = target.rpartition(".")
     with _Guard(target):
         return _Source.of(module).value(name)(**arguments)
+
+
+def class_value(target: str, name: str) -> Any:  # noqa: ANN401 - any constant
+    """The constant ``name`` of the class ``target`` or of a base.
+
+    Raises:
+        UnknownError: Source text does not tell.
+    """
+    module, _, cls = target.rpartition(".")
+    with _Guard(target):
+        return getattr(_Source.of(module).value(cls), name)
 
 
 class _Names(dict[str, Any]):

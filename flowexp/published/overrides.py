@@ -32,6 +32,10 @@ def published_overrides(published: "Published", *, given: Sequence[str] = ()) ->
     for group, part in published.parts.items():
         own.append(f"{group}={part.option}")
         own += [override(f"{group}.{key}", value) for key, value in part.arguments.items()]
+    columns = published.parts["network"].arguments.get("augment_dim", 0)
+    if columns:
+        # Its labels stay zero: how the published training augmented is not in the file.
+        own += ["augmentation=none", f"augmentation.augment_dim={columns}"]
     own.append("ema=none" if published.averaged is None else "ema=half_life")
     return [text for text in own if _owner(text) not in chosen]
 

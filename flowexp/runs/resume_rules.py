@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from flowexp.config.later_options import without_later_options
 from flowexp.config.renamed import present
 from flowexp.tree import leaves, plain, without
 
@@ -52,7 +53,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
         old: The configuration that the run was started with, plain builtins.
         new: The configuration that wants to continue it.
     """
-    before, after = dict(leaves(present(old))), dict(leaves(present(new)))
+    before, after = (dict(leaves(without_later_options(present(c)))) for c in (old, new))
     changed = {}
     for key in sorted(before.keys() | after.keys()):
         values = before.get(key, _ABSENT), after.get(key, _ABSENT)

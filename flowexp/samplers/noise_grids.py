@@ -2,6 +2,8 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,12 +14,8 @@ from flowexp.samplers.base import TimeGrid
 
 __all__ = ["half_log_snr", "EDMGrid", "IDDPMGrid", "LogSNR", "VPGrid"]
 
-_VP_EPS = 1e-3
 _VP_BETA_D = 19.9
 _VP_BETA_MIN = 0.1
-_IDDPM_STEPS = 1000
-_IDDPM_C1 = 1e-3
-_IDDPM_C2 = 8e-3
 
 
 class _NoiseGrid(TimeGrid):
@@ -113,17 +111,21 @@ def half_log_snr() -> LogSNR:
 class VPGrid(_NoiseGrid):
     """The levels of a VP path in equal steps of its time (EDM's "vp" discretisation).
 
-    ``n(t) = sqrt(exp(beta_d t^2/2 + beta_min t) - 1)`` for t uniform from 1 to 1e-3, where beta_d
-    and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
+    ``n(t) = sqrt(exp(beta_d t^2/2 + beta_min t) - 1)`` for t uniform from 1 to ``epsilon_s``, where
+    beta_d and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio before 0; None = n(1e-3) of the standard betas.
+        sigma_min: Smallest noise-to-signal ratio before 0; None = n(epsilon_s) of the standard
+            betas.
         sigma_max: Start of sampling; None = n(1) of the standard betas (19.9 and 0.1).
         to_zero: End at 0; else at sigma_min.
+        epsilon_s: The VP path's time at ``sigma_min``, in (0, 1).
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which
     fits the betas to the range.
     """
+
+    later_options: ClassVar[Mapping[str, object]] = {"epsilon_s": 1e-3}
 
     def __init__(
         self,
@@ -131,10 +133,13 @@ class VPGrid(_NoiseGrid):
         sigma_min: float | None = None,
         sigma_max: float | None = None,
         to_zero: bool = True,
+        epsilon_s: float = 1e-3,
     ) -> None:
-        lowest, highest = (
-            _vp_nsr(torch.tensor([_VP_EPS, 1.0], dtype=torch.float64), _VP_BETA_D, _VP_BETA_MIN)
-        ).tolist()
+        if not 0.0 < epsilon_s < 1.0:
+            raise ValueError(f"epsilon_s is {epsilon_s}; expected a number in (0, 1)")
+        self.epsilon_s = float(epsilon_s)
+        ends = torch.tensor([self.epsilon_s, 1.0], dtype=torch.float64)
+        lowest, highest = _vp_nsr(ends, _VP_BETA_D, _VP_BETA_MIN).tolist()
         super().__init__(
             sigma_min=lowest if sigma_min is None else sigma_min,
             sigma_max=highest if sigma_max is None else sigma_max,
@@ -143,34 +148,49 @@ class VPGrid(_NoiseGrid):
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
         top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
-        beta_d = 2.0 * (bottom / _VP_EPS - top) / (_VP_EPS - 1.0)
-        return _vp_nsr(1.0 + _ramp(count) * (_VP_EPS - 1.0), beta_d, top - 0.5 * beta_d)
+        t = 1.0 + _ramp(count) * (self.epsilon_s - 1.0)
+        beta_d = 2.0 * (bottom / self.epsilon_s - top) / (self.epsilon_s - 1.0)
+        return _vp_nsr(t, beta_d, top - 0.5 * beta_d)
 
 
 class IDDPMGrid(_NoiseGrid):
-    """A subset of improved DDPM's 1000 noise levels, equally spaced in their number.
+    """A subset of improved DDPM's M noise levels, equally spaced in their number.
 
-    With ``abar_j = sin^2(pi j / (2 M (C2 + 1)))``: ``u_M = 0``,
-    ``u_{j-1} = sqrt((u_j^2 + 1) / max(abar_{j-1}/abar_j, C1) - 1)``, M = 1000, C1 = 0.001,
-    C2 = 0.008; the levels within the range are indexed by ``round((len - 1) i / (n - 1))``, half to
-    even.
+    With ``abar_j = sin^2(pi j / (2 M (C_2 + 1)))``: ``u_M = 0``,
+    ``u_{j-1} = sqrt((u_j^2 + 1) / max(abar_{j-1}/abar_j, C_1) - 1)``; the levels within the range
+    are indexed by ``round((len - 1) i / (n - 1))``, half to even.
 
     Args:
         sigma_min: Smallest noise-to-signal ratio before 0.
         sigma_max: Largest one.
         to_zero: End at 0; else at the smallest level.
+        C_1: Smallest ratio of neighbouring abar, > 0.
+        C_2: Offset of the angles, >= 0.
+        M: Number of levels, >= 1.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column iDDPM + DDIM. Their code
     takes the angles in float32, which shifts the levels by up to 5e-4; here they are float64.
     """
 
+    later_options: ClassVar[Mapping[str, object]] = {"C_1": 0.001, "C_2": 0.008, "M": 1000}
+
     def __init__(
-        self, *, sigma_min: float = 0.002, sigma_max: float = 81.0, to_zero: bool = True
+        self,
+        *,
+        sigma_min: float = 0.002,
+        sigma_max: float = 81.0,
+        to_zero: bool = True,
+        C_1: float = 0.001,
+        C_2: float = 0.008,
+        M: int = 1000,
     ) -> None:
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
+        if not (C_1 > 0.0 and C_2 >= 0.0 and M >= 1):
+            raise ValueError(f"need C_1 > 0, C_2 >= 0 and M >= 1, got C_1={C_1}, C_2={C_2}, M={M}")
+        self.C_1, self.C_2, self.M = float(C_1), float(C_2), M
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        table = [u for u in _iddpm_table() if sigma_min <= u <= sigma_max]
+        table = [u for u in self._table() if sigma_min <= u <= sigma_max]
         if len(table) < count:
             raise ValueError(
                 f"{self!r}: the table has {len(table)} levels in the range, fewer than the {count} "
@@ -179,6 +199,16 @@ class IDDPMGrid(_NoiseGrid):
         index = torch.round((len(table) - 1) * _ramp(count)).to(torch.int64)
         return torch.tensor(table, dtype=torch.float64)[index]
 
+    def _table(self) -> list[float]:
+        """``u_0 .. u_{M-1}``, decreasing."""
+        angle = 0.5 * math.pi / (self.M * (self.C_2 + 1.0))
+        u, table = 0.0, []
+        for j in range(self.M, 0, -1):
+            ratio = (math.sin(angle * (j - 1)) / math.sin(angle * j)) ** 2
+            u = math.sqrt((u**2 + 1.0) / max(ratio, self.C_1) - 1.0)
+            table.append(u)
+        return table[::-1]
+
 
 def _ramp(count: int) -> Tensor:
     return torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
@@ -186,14 +216,3 @@ def _ramp(count: int) -> Tensor:
 
 def _vp_nsr(t: Tensor, beta_d: float, beta_min: float) -> Tensor:
     return torch.sqrt(torch.expm1(0.5 * beta_d * t**2 + beta_min * t))
-
-
-def _iddpm_table() -> list[float]:
-    """``u_0 .. u_{M-1}``, decreasing."""
-    angle = 0.5 * math.pi / (_IDDPM_STEPS * (_IDDPM_C2 + 1.0))
-    u, table = 0.0, []
-    for j in range(_IDDPM_STEPS, 0, -1):
-        ratio = (math.sin(angle * (j - 1)) / math.sin(angle * j)) ** 2
-        u = math.sqrt((u**2 + 1.0) / max(ratio, _IDDPM_C1) - 1.0)
-        table.append(u)
-    return table[::-1]

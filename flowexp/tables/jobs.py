@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowexp.config.later_options import without_later_options
 from flowexp.config.override_text import override
 from flowexp.config.renamed import original
-from flowexp.tree import mapped, without
+from flowexp.tree import mapped, plain, without
 
 __all__ = ["FORMAT", "TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
 
@@ -171,7 +172,8 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
     from flowexp.runs.resume_rules import FREE_KEYS
 
     free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
-    return dict(mapped(without(config, free), _in_one_spelling))
+    kept = without_later_options(plain(without(config, free)))
+    return dict(mapped(kept, _in_one_spelling))
 
 
 def _in_one_spelling(value: Any) -> Any:  # noqa: ANN401 - any scalar

@@ -23,7 +23,6 @@ from flowexp.samplers import (
 from tests.samplers.closed_forms import DenoiserModel, mixture_denoiser
 
 GRIDS = {"vp": VPGrid, "ve": LogSNR, "iddpm": IDDPMGrid, "edm": EDMGrid}
-_EPS_S = 1e-3
 
 
 def tensor(data, key):
@@ -47,10 +46,12 @@ class EDMFamily(Schedule):
     s(t) is 1 ("none") or 1/sqrt(1 + n^2) ("vp").
     """
 
-    def __init__(self, kind: str, scaling: str, *, sigma_min: float, sigma_max: float) -> None:
+    def __init__(
+        self, kind: str, scaling: str, *, sigma_min: float, sigma_max: float, epsilon_s: float
+    ) -> None:
         self.kind, self.scaling = kind, scaling
         top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
-        self.beta_d = 2.0 * (bottom / _EPS_S - top) / (_EPS_S - 1.0)
+        self.beta_d = 2.0 * (bottom / epsilon_s - top) / (epsilon_s - 1.0)
         self.beta_min = top - 0.5 * self.beta_d
         ends = self.time_at_nsr(torch.tensor([sigma_min, sigma_max], dtype=torch.float64))
         super().__init__(*ends.tolist())
@@ -119,13 +120,20 @@ def check_sampler_ablation(case: File) -> None:
 
 def _check_ablation(data, name: str, options: dict, tolerance: float) -> None:
     discretization = GRIDS[options.pop("discretization")]
-    limits = ("sigma_min", "sigma_max", "rho")
-    grid = discretization(**{key: options.pop(key) for key in limits if key in options})
+    epsilon_s = options.pop("epsilon_s", 1e-3)
+    own = {EDMGrid: ["rho"], IDDPMGrid: ["C_1", "C_2", "M"]}.get(discretization, [])
+    limits = {k: options[k] for k in ("sigma_min", "sigma_max", *own) if k in options}
+    limits |= {"epsilon_s": epsilon_s} if discretization is VPGrid else {}
+    # The reference takes, and ignores, the options of other discretizations.
+    for key in ("sigma_min", "sigma_max", "rho", "C_1", "C_2", "M"):
+        options.pop(key, None)
+    grid = discretization(**limits)
     schedule = EDMFamily(
         options.pop("schedule"),
         options.pop("scaling"),
         sigma_min=grid.sigma_min,
         sigma_max=grid.sigma_max,
+        epsilon_s=epsilon_s,
     )
     churn = {key: options.pop(key) for key in list(options) if key.startswith("S_")}
     common = {
