@@ -1,5 +1,6 @@
 """Parts of other packages by config alone, from a folder outside the repository."""
 
+import csv
 import textwrap
 
 import pytest
@@ -48,6 +49,11 @@ def outside(tmp_path):
             class Counter(Callback):
                 def __init__(self, every: int = 1) -> None:
                     self.every = every
+
+                def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+                    if trainer.global_step % self.every == 0:
+                        with open("counted.txt", "a") as file:
+                            file.write(f"{trainer.global_step} ")
 
 
             class MyLogger(CSVLogger):
@@ -172,8 +178,18 @@ def test_a_folder_of_yaml_files_names_them_as_well(outside):
         file.write_text(f"# mine\n{text}")
     chosen = ["callbacks=mine", "logger=mine", "metric=mine", "--config-dir", "conf"]
     assert "sound" in succeed("check", *chosen, cwd=outside).out
-    chosen = ["network=mine", "trainer.max_kimg=0.032", "--config-dir", "conf", "dirs.run=run"]
-    assert "Labelled, 116 parameters" in succeed("train", *TINY, *chosen, cwd=outside).out
+    tiny = [choice for choice in TINY if not choice.startswith("callbacks=")]
+    chosen = ["network=mine", "callbacks=mine", "logger=mine", "--config-dir", "conf"]
+    for kimg in (0.128, 0.224):  # the second continues the first
+        size = ["trainer.max_kimg=" + str(kimg), "dirs.run=run"]
+        assert (
+            "Labelled, 116 parameters" in succeed("train", *tiny, *chosen, *size, cwd=outside).out
+        )
+    assert (outside / "counted.txt").read_text() == "3 6 "
+    tables = sorted((outside / "x").rglob("metrics.csv"))
+    logged = [row for table in tables for row in csv.DictReader(table.read_text().splitlines())]
+    assert [int(row["step"]) for row in logged] == [1, 2, 3, 4, 5, 6, 7]
+    assert all(float(row["train/loss"]) > 0 for row in logged)
     succeed("eval", "run=run", "num_samples=16", cwd=outside)
 
 
