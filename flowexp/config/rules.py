@@ -10,6 +10,7 @@ from typing import Any
 from flowexp.config.problems import Problem, refusal
 from flowexp.config.renamed import present
 from flowexp.config.stand_in import StandIn, evaluated
+from flowexp.config.targets import RESERVED
 from flowexp.requirements import Parts, UnknownError, Unmet, all_of
 
 __all__ = ["check_rules", "stand_ins", "unmet_needs"]
@@ -110,7 +111,7 @@ class _Builder:
             return node
         if "_target_" not in node:
             return {name: self._value(item, f"{key}.{name}") for name, item in node.items()}
-        arguments = self._known({n: v for n, v in node.items() if n not in _RESERVED}, key)
+        arguments = self._known({n: v for n, v in node.items() if n not in RESERVED}, key)
         if node.get("_partial_") or not isinstance(node["_target_"], str):
             raise UnknownError(key)
         try:
@@ -121,9 +122,6 @@ class _Builder:
         except ValueError as error:
             self.problems.append(refusal(error, key=key, arguments=node))
             raise UnknownError(key) from error
-
-
-_RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def _within(value: object) -> Iterator[StandIn]:

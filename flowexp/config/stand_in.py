@@ -31,6 +31,9 @@ _BUILTINS = (
 )  # fmt: skip
 # Not Exception: a handler of it would take what is unknown for a failure.
 
+# Bases that are no part's; any other one that cannot be read may be derived from any class.
+_INERT = frozenset({"ABC", "Enum", "Generic", "Module", "NamedTuple", "Protocol", "object"})
+
 
 def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as config says
     """What the class or function ``target`` gives for these arguments.
@@ -126,12 +129,23 @@ class _Source:
         return module.partition(".")[0] in ("flowexp", self.module.partition(".")[0])
 
     def class_named(self, name: str) -> "_Class | None":
-        """A class by its name here; also one of a shared module, as its source describes it."""
-        node = self.nodes.get(name)
+        """A class by its name here, perhaps ``module.Name``; None if it cannot be read.
+
+        Unlike :meth:`value`, the classes of shared modules are read from their source too.
+        """
+        first, _, rest = name.partition(".")
+        node = self.nodes.get(first)
+        if isinstance(node, ast.ClassDef) and not rest:
+            found: _Class = self.value(first)
+            return found
         if isinstance(node, ast.ImportFrom):
-            module, original = self._origin(node, name)
-            return _Source.of(module).class_named(original) if self._is_readable(module) else None
-        return self.value(name) if isinstance(node, ast.ClassDef) else None
+            home = ".".join(self._origin(node, first))
+        elif isinstance(node, ast.Import):
+            home = next(a.name if a.asname == first else first for a in node.names)
+        else:
+            return None
+        module, _, last = f"{home}.{rest}".removesuffix(".").rpartition(".")
+        return _Source.of(module).class_named(last) if self._is_readable(module) else None
 
     def constant(self, node: ast.expr) -> Any:  # noqa: ANN401
         """The value of an expression of the module."""
@@ -211,8 +225,23 @@ class _Class:
         _construct(made, None, positional, named)
         return made
 
+    @functools.cached_property
+    def is_open(self) -> bool:
+        """Whether it, or a base of it, has a base that is not known here."""
+        named = [ast.unparse(base).partition("[")[0] for base in self.node.bases]
+        bases = [(name, self.source.class_named(name)) for name in named]
+        return any(
+            name.rpartition(".")[2] not in _INERT if base is None else base.is_open
+            for name, base in bases
+        )
+
     def __instancecheck__(self, value: object) -> bool:
-        return isinstance(value, StandIn) and self in _class_of(value).mro
+        if not isinstance(value, StandIn):
+            return False
+        cls = _class_of(value)
+        if self not in cls.mro and cls.is_open:
+            raise UnknownError(f"whether {cls.node.name} is a {self.node.name}")
+        return self in cls.mro
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name == "__name__":

@@ -60,6 +60,8 @@ def outside(tmp_path, monkeypatch):
             """
             raise RuntimeError("a check must not import this")
             from dataclasses import dataclass
+            import flowexp.paths as paths
+            import missing
             from .base import Base
             from flowexp.requirements import on_gaussian_noise
 
@@ -96,6 +98,12 @@ def outside(tmp_path, monkeypatch):
                     self.settings = Settings(length) if settings is None else settings
                     self.inner = inner
                     self.is_noisy = isinstance(inner, Noisy)
+
+            class Dotted(paths.Linear):
+                pass
+
+            class Unread(missing.Base):
+                pass
 
             class Careful(Base):
                 scale: float = 1.0
@@ -200,6 +208,14 @@ def test_what_may_have_happened_refuses_nothing(outside):
     for name in ("kind", "scale"):
         with pytest.raises(UnknownError):
             getattr(part, name)
+
+
+def test_what_a_class_is_derived_from_is_known_or_unknown(outside):
+    linear = stand_in._Source.of("flowexp.paths.linear").value("Linear")
+    assert isinstance(evaluated(f"{outside}.part.Dotted", {}), linear)
+    assert not isinstance(evaluated(f"{outside}.Noisy", {}), linear)
+    with pytest.raises(UnknownError):
+        isinstance(evaluated(f"{outside}.part.Unread", {}), linear)
 
 
 def test_a_part_from_outside_states_its_needs(outside):
