@@ -113,6 +113,12 @@ def launch(
     """
     parser, args = _parse(verb, arguments)
     name = args.config_name or config_name or verb
+    if args.cfg and args.multirun:
+        raise UsageError(
+            "it shows the config of one job, but -m runs several.",
+            key="--cfg",
+            remedy="Leave out -m, and give every key one value.",
+        )
     if not _only_shows(args) or args.cfg:
         checked = _checked(name, args)
         if args.multirun:

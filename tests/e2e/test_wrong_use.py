@@ -57,6 +57,7 @@ WITHOUT_DATA = {
     "a sweep with one bad job": (["train", "path=linear,vq", "-m"], ["path", "vp"]),
     "check of a bad value": (["check", "optimizer.lr=-1"], ["optimizer.lr", "positive"]),
     "list of an unknown group": (["list", "samplr"], ["samplr", "sampler"]),
+    "the config of a sweep": (["train", "seed=1,2", "-m", "--cfg", "job"], ["--cfg", "-m"]),
     "missing folder of groups": (["train", "--config-dir", "nowhere"], ["--config-dir", "nowhere"]),
 }
 
