@@ -1,12 +1,12 @@
-"""Exceptions that mean "used wrongly" or "asked to stop", as opposed to "went wrong"."""
+"""Exceptions for wrong use and for requests to stop, as opposed to failures."""
 
 __all__ = ["StoppedError", "UsageError"]
 
 
 class StoppedError(RuntimeError):
-    """Somebody asked for an end, and what was done until then is kept.
+    """The user stopped a command; its work so far is saved.
 
-    The command line prints the message, which says how to go on, and returns exit code 1.
+    The command line prints the message, which says how to continue, and returns exit code 1.
     """
 
 

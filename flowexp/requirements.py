@@ -30,7 +30,7 @@ __all__ = [
 
 
 class UnknownError(Exception):
-    """A fact that is not known here. The need that asked for it ends; nothing is refused."""
+    """A fact that is not known here. The need that reads it ends without a refusal."""
 
 
 class Unmet:

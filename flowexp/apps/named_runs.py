@@ -23,7 +23,7 @@ def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
         verb: Name of the verb.
 
     Raises:
-        UsageError: Runs are named in two ways, or a sweep is asked for.
+        UsageError: Runs are named in two ways, or a sweep is requested.
     """
     from flowexp.config.hydra_internals import argument_parser
     from flowexp.config.override_text import override
@@ -142,6 +142,6 @@ def _with_size(record: "RunRecord") -> "RunRecord":
     try:
         network = build(record.config, device="meta").network
     except UsageError:
-        # A part of the user's own that is not at hand, or an option that has been renamed since.
+        # A user-defined part that cannot be imported here, or an option that has been renamed.
         return record
     return replace(record, parameters=sum(p.numel() for p in network.parameters()))

@@ -54,7 +54,7 @@ class ChosenLauncher:
         self._started = 0
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[bool]:
-        """Run one job for each list of overrides; returns when all have ended, what each told.
+        """Run one job for each list of overrides; returns their results when all have ended.
 
         Raises:
             LauncherError: A worker was killed, or none could be had.

@@ -4,8 +4,8 @@ Every verb that starts from a run has the option ``run`` in its groups: ``sample
 sampler of that run's stored config, so ``eval run=DIR sampler.steps=10`` changes one number of it
 and ``eval run=DIR sampler=dopri5`` replaces it. The options come from the run directory's own
 files, not from today's yaml files. ``recipe=DIR`` takes them from another folder with the same two
-files, while ``run`` still names the weights: one training serves recipes that differ in what is
-asked of it.
+files, while ``run`` still names the weights: one training serves recipes that differ in
+sampler, guidance or task.
 """
 
 import copy

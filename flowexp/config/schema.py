@@ -40,7 +40,7 @@ _OPTIMIZER = {"lr": (lambda v: v > 0, "a positive number")}
 
 @dataclass
 class _Model:
-    """The groups that make a model and say what it is asked."""
+    """The groups that make a model and its task."""
 
     dataset: Any = MISSING
     path: Any = MISSING
@@ -55,7 +55,7 @@ class _Model:
 
 @dataclass
 class TrainConfig(_Model):
-    """What ``flowexp train`` (and ``flowexp check``) is told."""
+    """The keys of ``flowexp train`` and ``flowexp check``."""
 
     seed: int = 0
     teacher: str | None = None
@@ -78,7 +78,7 @@ class TrainConfig(_Model):
 
 @dataclass
 class ImportConfig(TrainConfig):
-    """What ``flowexp import`` is told: the file, and the training config its model belongs to."""
+    """The keys of ``flowexp import``: the file, and the training config of its model."""
 
     file: str = MISSING
     name: str = MISSING
@@ -88,7 +88,7 @@ class ImportConfig(TrainConfig):
 
 @dataclass
 class _FromRun(_Model):
-    """What every verb that starts from a run is told."""
+    """The keys of every verb that starts from a run."""
 
     run: str = MISSING
     recipe: str | None = None
@@ -103,7 +103,7 @@ class _FromRun(_Model):
 
 @dataclass
 class EvalConfig(_FromRun):
-    """What ``flowexp eval`` is told."""
+    """The keys of ``flowexp eval``."""
 
     metric: dict[str, Any] = field(default_factory=dict)
     num_samples: int = _at_least(2, default=5000)
@@ -112,7 +112,7 @@ class EvalConfig(_FromRun):
 
 @dataclass
 class SampleConfig(_FromRun):
-    """What ``flowexp sample`` is told."""
+    """The keys of ``flowexp sample``."""
 
     grid: bool = True
     png: bool = False
@@ -120,7 +120,7 @@ class SampleConfig(_FromRun):
 
 @dataclass
 class StreamConfig(_FromRun):
-    """What ``flowexp stream`` is told."""
+    """The keys of ``flowexp stream``."""
 
     frames: Any = MISSING
     residual_guidance: Any = MISSING
@@ -138,7 +138,7 @@ class StreamConfig(_FromRun):
 
 @dataclass
 class PairsConfig(_FromRun):
-    """What ``flowexp pairs`` is told."""
+    """The keys of ``flowexp pairs``."""
 
     start: Any = MISSING
     num: int = _at_least(1, default=100000)
@@ -147,7 +147,7 @@ class PairsConfig(_FromRun):
 
 @dataclass
 class CalibrateConfig(_FromRun):
-    """What ``flowexp calibrate`` is told."""
+    """The keys of ``flowexp calibrate``."""
 
     calibration: Any = MISSING
     seed: int = 0
@@ -155,14 +155,14 @@ class CalibrateConfig(_FromRun):
 
 @dataclass
 class ExportConfig(_FromRun):
-    """What ``flowexp export`` is told."""
+    """The keys of ``flowexp export``."""
 
     format: str = "safetensors"
 
 
 @dataclass
 class CompareConfig:
-    """What ``flowexp compare`` is told."""
+    """The keys of ``flowexp compare``."""
 
     runs: Any = MISSING
     format: str = "terminal"
@@ -171,7 +171,7 @@ class CompareConfig:
 
 @dataclass
 class ReportConfig:
-    """What ``flowexp report`` is told."""
+    """The keys of ``flowexp report``."""
 
     runs: Any = MISSING
     out: str | None = None
@@ -187,7 +187,7 @@ class _Extra:
 
 @dataclass
 class TableConfig:
-    """What ``flowexp table`` is told."""
+    """The keys of ``flowexp table``."""
 
     name: str | None = None
     kind: str = "table"

@@ -118,9 +118,9 @@ def score(
         {name: m for name, m in metrics.items() if not isinstance(m, ModelMetric)}, processes
     )
     known = Parts(path=pipeline.model.path, dataset=pipeline.dataset)
-    for name, asked in metrics.items():
-        if isinstance(asked, Part):
-            require(asked.needs(known), group=f"metric.{name}")
+    for name, metric in metrics.items():
+        if isinstance(metric, Part):
+            require(metric.needs(known), group=f"metric.{name}")
     for metric in of_model.values():
         metric.check()
         metric.check_setting(pipeline.model, setting=setting)

@@ -35,7 +35,7 @@ class VelocityIncrement(VelocityPrediction):
     def _velocity_from(self, parts: Parts) -> Iterator[Unmet]:
         if not parts.objective.trains_refiner:
             own, objective = type(self).__name__, type(parts.objective).__name__
-            problem = f"{own} corrects a velocity, but {objective} gives it none."
+            problem = f"{own} corrects a velocity, but {objective} provides none."
             yield Unmet("objective", problem, "Use objective=velocity_refinement.")
 
     def evaluate(

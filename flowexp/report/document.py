@@ -34,7 +34,7 @@ def document(
         grids: Largest number of sample grids of each run.
 
     Raises:
-        ValueError: There is nothing to show, or fewer than one grid is asked for.
+        ValueError: There is nothing to show, or fewer than one grid is requested.
     """
     if not runs and not results:
         raise ValueError("there is neither a run nor a result to show")

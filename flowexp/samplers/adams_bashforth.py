@@ -51,7 +51,7 @@ class AdamsBashforth(FixedStepSampler):
     """Linear multistep method with one evaluation per step (none in an empty one), on any grid.
 
     The first steps use the slopes there are (orders 1, 2, ...), so that the global order is at most
-    2; each later step is of the order asked for. With ``variable=nsr``, or on the VE path, this is
+    2; each later step has the requested order. With ``variable=nsr``, or on the VE path, this is
     k-diffusion's LMS sampler.
 
     Args:

@@ -40,7 +40,7 @@ class DormandPrince(Sampler):
             published numbers.
         denoise_at_end: Take the last step to t = 0 when the model's range ends above it.
         start_time: Start of the integration, with the state that belongs to the path's last
-            time; null = the last time at which the model may be asked, with the state there.
+            time; null = the last time at which the model may be evaluated, with the state there.
         max_steps: Attempts allowed per sample.
         double: Keep the state in float64, else float32.
 

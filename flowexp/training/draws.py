@@ -37,9 +37,9 @@ class Draws:
         path: Schedule and source.
         coupling: Which e goes with which x.
         timestep: Law of t.
-        augmentation: Change of the pictures that the network is told of; None = none.
+        augmentation: Change of the images, on which the network is conditioned; None = none.
         conditional: Whether the network takes labels; otherwise those of the data are dropped.
-        task: Says what a conditional network is told of the labels; None = the labels.
+        task: Turns labels into the conditions of a conditional network; None = the labels.
         seed: The run's seed.
         rank: This process.
         world_size: Number of processes.

@@ -1,6 +1,6 @@
 """How the learning rate depends on the images seen: factors of the optimizer's own rate.
 
-A factor is asked for before a step, with the images shown until then: with a ramp the very first
+A factor is computed before a step from the images shown until then: with a ramp the very first
 step has rate 0, as in EDM's code.
 """
 
