@@ -82,7 +82,7 @@ def _read(
     if not file.is_file():
         return None
     try:
-        # numpy leaves a file that is no zip open when it is given the path
+        # numpy leaves a file that is not a zip open when it is given the path
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = json.loads(str(stored["protocol"]))
             state = {

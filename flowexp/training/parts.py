@@ -106,7 +106,7 @@ def _require(entries: Mapping[str, object], kind: type, group: str, name: str) -
     for key, entry in entries.items():
         if not isinstance(entry, kind):
             raise UsageError(
-                f"{type(entry).__name__} is no {name}.",
+                f"{type(entry).__name__} is not a {name}.",
                 key=f"{group}.{key}",
                 remedy=f"Derive it from {name}.",
             )

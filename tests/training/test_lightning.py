@@ -137,5 +137,5 @@ def test_a_callback_may_stop_a_training_and_the_same_command_continues_it(
 
 @pytest.mark.parametrize(("group", "key"), [("callbacks", "callbacks"), ("loggers", "logger")])
 def test_other_objects_are_refused(tmp_path: Path, group: str, key: str) -> None:
-    with pytest.raises(UsageError, match=rf"{key}\.mine: object is no pytorch_lightning\."):
+    with pytest.raises(UsageError, match=rf"{key}\.mine: object is not a pytorch_lightning\."):
         train(tmp_path / "run", **{group: {"mine": object()}})
