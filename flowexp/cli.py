@@ -93,8 +93,9 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
 
 def _refuse(paragraph: str) -> int:
     print(f"flowexp: {paragraph}", file=sys.stderr)
-    # The process is about to end: its last search for cycles among all modules takes 0.1 s.
-    gc.freeze()
+    if "torch" not in sys.modules:  # whose libraries report as leaks what is not collected
+        # The process is about to end: its last search for cycles among all modules takes 0.1 s.
+        gc.freeze()
     return 2
 
 

@@ -190,7 +190,7 @@ def test_a_teacher_that_is_gone_is_said_in_the_log(teacher, tmp_path):
         ),
         (
             ["train", *TINY, "coupling=annealed_pairs", "pairs=RUN/pairs", "path.D=16"],
-            ["coupling", "Student-t"],
+            ["coupling", "StudentT"],
         ),
         (
             ["train", *TINY, "coupling=pairs", "pairs=RUN/pairs", "dataset=fashion10k"],

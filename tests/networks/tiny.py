@@ -99,6 +99,6 @@ def perturb(network: nn.Module) -> nn.Module:
 def inputs(network: Network, batch: int = 4, size: int = 28) -> tuple[torch.Tensor, torch.Tensor]:
     """Random x and c_noise of the right shape."""
     generator = torch.Generator().manual_seed(3)
-    shape = (size, size) if hasattr(network, "img_resolution") else ()
+    shape = (size, size) if network.img_resolution else ()
     x = torch.randn(batch, network.in_channels, *shape, generator=generator)
     return x, torch.linspace(-1.5, 1.0, batch)
