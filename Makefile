@@ -20,7 +20,7 @@ quickstart: install
 	$(BIN)/flowexp eval run=$(QUICKSTART) num_samples=2000
 
 test: lint type
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=25 --durations-min=5
 
 test-fast: install
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not e2e"

@@ -10,6 +10,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that no worker is left with one when the others have finished."""
+    items.sort(key=lambda item: [item.get_closest_marker(m) is None for m in ("slow", "e2e")])
+
+
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory):
     """A tiny class-conditional run on digits, trained once per worker; only to be copied from."""

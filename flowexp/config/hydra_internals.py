@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from hydra._internal import defaults_list
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository
@@ -35,6 +36,24 @@ __all__ = [
     "set_values",
 ]
 
+_interpolation_map = defaults_list._create_interpolation_map
+
+
+def _interpolation_map_if_needed(
+    overrides: Any,  # noqa: ANN401 - of an untyped library
+    defaults: list[Any],
+    self_added: bool,
+) -> DictConfig:
+    """What defaults such as ``sampler: ${task}_sampler`` refer to.
+
+    Hydra builds it for every file of a composition, a quarter of the time that one takes.
+    """
+    if any(default.is_interpolation() for default in defaults):
+        return _interpolation_map(overrides, defaults, self_added)
+    return DictConfig({})
+
+
+defaults_list._create_interpolation_map = _interpolation_map_if_needed  # type: ignore[assignment]
 register_source = SourcesRegistry.instance().register
 set_values = ConfigLoaderImpl._apply_overrides_to_config
 

@@ -13,11 +13,13 @@ from flowexp.config.check import own_choices
 from flowexp.config.hydra_internals import Loader
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.run_source import run_in
+from flowexp.config.schema import register
 
 
 def plain(name, overrides, mode=RunMode.RUN):
     """Hydra's own composition."""
     setup_globals()
+    register(name)
     path = with_run(search_path(), run_in(overrides))
     return Loader(path).load_configuration(name, overrides, mode)
 
