@@ -98,11 +98,13 @@ class FlowModule(LightningModule):
         """
         step, seed, rank = self.step, self.seed, self.global_rank
         seed_global(derive_seed(seed, "dropout", step, rank), self.device)
-        pairs, t = self.draws(batch, step)
+        pairs, t = self.draws(batch, step)  # data coupled with source draws, and their times
+
         factor = self.parts.lr_schedule.factor(self.images)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
+
         means: dict[str, Tensor] = {}
         shares = micro_batches(pairs, t, self.settings.micro_batch)
         for number, (part, times) in enumerate(shares):
@@ -114,6 +116,7 @@ class FlowModule(LightningModule):
             share = len(times) / len(t)
             found = {"loss": loss.detach(), **{k: v * share for k, v in result.metrics.items()}}
             means = {k: means[k] + v for k, v in found.items()} if means else found
+
         self._lightning_optimizer().step()  # on_before_optimizer_step clips the gradient
         self.step += 1
         return means
