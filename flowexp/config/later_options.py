@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from flowexp.config.renamed import present
 from flowexp.config.stand_in import class_value
 from flowexp.requirements import UnknownError
+from flowexp.tree import nodes, plain
 
 __all__ = ["without_later_options"]
 
@@ -16,16 +17,12 @@ def without_later_options(config: Any) -> Any:  # noqa: ANN401 -- any configurat
 
     See :class:`flowexp.identity.Stored`.
     """
-    if isinstance(config, list):
-        return [without_later_options(item) for item in config]
-    if not isinstance(config, Mapping):
-        return config
-    later = _later_options_of(config.get("_target_"))
-    return {
-        name: without_later_options(value)
-        for name, value in config.items()
-        if name not in later or value != later[name]
-    }
+    kept = plain(config)
+    for _, node in nodes(kept):
+        for name, value in _later_options_of(node.get("_target_")).items():
+            if name in node and node[name] == value:
+                del cast("dict[str, Any]", node)[name]  # a dict, since plain() made it
+    return kept
 
 
 @functools.cache

@@ -98,11 +98,6 @@ def module_source(module: str) -> ast.Module | None:
         return None
 
 
-def imported_from(module: str, node: ast.ImportFrom) -> str:
-    """The absolute name of the module that an import statement of ``module`` names."""
-    return _absolute(module, node)
-
-
 def _may_be_class(dotted: str) -> bool:
     """Whether a dotted path may name a class, of which another name can be a method."""
     module, _, name = dotted.rpartition(".")
@@ -137,7 +132,7 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
             if node.name == name:
                 return module, node
         elif isinstance(node, ast.ImportFrom):
-            source = _absolute(module, node)
+            source = imported_from(module, node)
             for alias in node.names:
                 if alias.name == "*":
                     stars.append(source)
@@ -193,7 +188,7 @@ def _resolve(module: str, base: ast.expr) -> tuple[str, _Definition] | None:
         for node in _statements([] if tree is None else tree.body):
             if not isinstance(node, ast.Import | ast.ImportFrom):
                 continue
-            source = f"{_absolute(module, node)}." if isinstance(node, ast.ImportFrom) else ""
+            source = f"{imported_from(module, node)}." if isinstance(node, ast.ImportFrom) else ""
             for alias in node.names:
                 if (alias.asname or alias.name) == first:
                     owner, _, name = f"{source}{alias.name}.{rest}".rpartition(".")
@@ -203,7 +198,8 @@ def _resolve(module: str, base: ast.expr) -> tuple[str, _Definition] | None:
     return None
 
 
-def _absolute(module: str, node: ast.ImportFrom) -> str:
+def imported_from(module: str, node: ast.ImportFrom) -> str:
+    """The absolute name of the module that an import statement of ``module`` names."""
     if node.level == 0:
         return node.module or ""
     is_package = (_source_file(module) or Path()).name == "__init__.py"

@@ -12,6 +12,7 @@ import copy
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from flowexp.config.signatures import imported_from, module_source
@@ -361,12 +362,12 @@ def _construct(
 def _fill_fields(made: StandIn, positional: Sequence[object], named: Mapping[str, object]) -> None:
     """The constructor of a dataclass: one argument for each annotated name."""
     cls = _class_of(made)
-    fields = {
-        name: (owner, item)
+    fields = dict.fromkeys(
+        name
         for owner in reversed(cls.mro)
         for name, item in owner.members.items()
         if isinstance(item, ast.AnnAssign)
-    }
+    )
     given = {**dict(zip(fields, positional, strict=False)), **named}
     vars(made).update({name: given[name] for name in fields if name in given})
     try:
@@ -408,7 +409,7 @@ class _Constructor:
             if name in named:
                 found[name] = named.pop(name)
             elif name not in found and name in defaults:
-                with _Skip():
+                with suppress(UnknownError):
                     found[name] = self.owner.source.constant(defaults[name])
         if arguments.kwarg is not None:
             found[arguments.kwarg.arg] = named
@@ -447,7 +448,7 @@ class _Constructor:
         positional = [self._value(argument) for argument in call.args]
         named: dict[str, Any] = {}
         for keyword in call.keywords:
-            with _Skip():
+            with suppress(UnknownError):
                 value = self._value(keyword.value)
                 named |= {keyword.arg: value} if keyword.arg is not None else value
         _construct(self.made, self.owner, positional, named)
@@ -480,20 +481,10 @@ class _Constructor:
             if isinstance(node.ctx, ast.Store):
                 yield node.attr
                 continue
-            with _Skip():
+            with suppress(UnknownError):
                 found, called = _class_of(self.made).lookup(node.attr, after=after)
                 if isinstance(called, ast.FunctionDef) and called not in seen:
                     yield from self._attributes(found, called, called, seen)
-
-
-class _Skip:
-    """Leaves out what is unknown."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
-        return isinstance(error, UnknownError)
 
 
 def _super_call(statement: ast.stmt) -> ast.Call | None:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,10 +59,7 @@ class ExtractorMetric(SampleMetric):
     def features_of(self, samples: SampleSet) -> Iterator[Tensor]:
         """Features of a whole set, one batch (b, d) at a time."""
         start = time.perf_counter()
-        for i in range(0, len(samples.images), self.batch_size):
-            # a copy, since torch warns about memory it may not write to
-            batch = np.array(samples.images[i : i + self.batch_size])
-            yield self.extractor(torch.from_numpy(batch))
+        yield from map(self.extractor, self.batches(samples))
         took = time.perf_counter() - start
         _LOG.info("%s features of %s: %.1f s", self.extractor.name, samples.name, took)
 

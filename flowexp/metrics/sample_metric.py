@@ -3,12 +3,13 @@
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,6 +80,12 @@ class SampleMetric(Part, Metric):
             reference, settings=self.settings, **self.described(reference)
         )
         self.set_reference(reference)
+
+    def batches(self, samples: SampleSet) -> Iterator[Tensor]:
+        """The images of a set, ``batch_size`` at a time, on the CPU."""
+        for i in range(0, len(samples.images), self.batch_size):
+            # a copy, since torch warns about memory it may not write to
+            yield torch.from_numpy(np.array(samples.images[i : i + self.batch_size]))
 
     def floor(self, heldout: SampleSet) -> float:
         _ = self.protocol

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,7 +105,7 @@ class TorchmetricsMetric(SampleMetric):
         self._metric.compute_with_cache = False
         self._start = self._metric.metric_state
         if self.needs_reference and self._sees_reference:
-            for batch in self._batches(reference):
+            for batch in self.batches(reference):
                 self._start = self.updated(self._start, batch, real=True)
 
     def accumulator(self) -> "TorchmetricsAccumulator":
@@ -115,7 +114,7 @@ class TorchmetricsMetric(SampleMetric):
 
     def of_real(self, samples: SampleSet) -> Records:
         state = self.start()
-        for batch in self._batches(samples):
+        for batch in self.batches(samples):
             state = self.updated(state, batch)
         return self.measure(state, count=len(samples.images))
 
@@ -183,10 +182,6 @@ class TorchmetricsMetric(SampleMetric):
             )
         else:
             yield [], float(result)
-
-    def _batches(self, samples: SampleSet) -> Iterator[Tensor]:
-        for start in range(0, len(samples.images), self.batch_size):
-            yield torch.from_numpy(np.array(samples.images[start : start + self.batch_size]))
 
     def _pixels(self, levels: Tensor) -> Tensor:
         if self._network is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from flowexp.config.later_options import without_later_options
 from flowexp.config.override_text import override
 from flowexp.config.renamed import original
-from flowexp.tree import mapped, plain, without
+from flowexp.tree import mapped, without
 
 __all__ = ["FORMAT", "TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
 
@@ -172,7 +172,7 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
     from flowexp.runs.resume_rules import FREE_KEYS
 
     free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
-    kept = without_later_options(plain(without(config, free)))
+    kept = without_later_options(without(config, free))
     return dict(mapped(kept, _in_one_spelling))
 
 

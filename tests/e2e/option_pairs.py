@@ -1,8 +1,8 @@
 """Which pairs of options go together, and rows of options that hold every such pair.
 
-The parts decide: each option becomes a stand-in, and two stand-ins are asked what they need of each
-other, on the default path and with everything else unknown. A pair that is neither refused itself
-nor makes every choice of a third group impossible stands in at least one row.
+The parts decide: each option becomes a stand-in, and the needs of two stand-ins are checked against
+each other, on the default path and with everything else unknown. A pair that is neither refused
+itself nor makes every choice of a third group impossible stands in at least one row.
 """
 
 import functools

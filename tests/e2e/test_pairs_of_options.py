@@ -71,7 +71,7 @@ OF_OTHER_VERBS = {
 }
 # they step in sigma/alpha, which is infinite at the end of paths that reach pure noise
 IN_NOISE_TO_SIGNAL = {"dpm2", "edm_heun"}
-# how two steps are asked for
+# the override that sets two steps
 STEPS = {"flowturbo": "sampler.blocks=H1P1", "dopri5": None, "dopri5_log": None}
 
 ROWS = covering_rows()

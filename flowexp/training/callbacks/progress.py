@@ -3,7 +3,9 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
+
+from flowexp.training.callbacks.closing import ClosingCallback
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -15,7 +17,7 @@ __all__ = ["Progress"]
 _LEAST_SECONDS = 0.5
 
 
-class Progress(Callback):
+class Progress(ClosingCallback):
     """Images, loss, speed and remaining time; drawn by the clock, never by the step.
 
     Args:
@@ -62,17 +64,7 @@ class Progress(Callback):
         if trainer.is_global_zero:
             self._draw(pl_module)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: "FlowModule", exception: BaseException
-    ) -> None:
-        """Leave the terminal as it was."""
-        self._close()
-
-    def teardown(self, trainer: Trainer, pl_module: "FlowModule", stage: str) -> None:
-        """Leave the terminal as it was."""
-        self._close()
-
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

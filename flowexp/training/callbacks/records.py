@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 from torch import Tensor
 
 from flowexp.runs.metrics_file import MetricsFile
+from flowexp.training.callbacks.closing import ClosingCallback
 from flowexp.training.callbacks.log_window import LogWindow
 from flowexp.training.loggers.base import RunLogger
 
@@ -23,7 +24,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss became nan or infinite."""
 
 
-class Records(Callback):
+class Records(ClosingCallback):
     """Writes a row every ``trainer.log_every`` steps: means over them, learning rate, speed.
 
     The first process appends it to ``metrics.jsonl`` and hands its numbers to the loggers; on every
@@ -69,16 +70,6 @@ class Records(Callback):
         self._write(trainer, pl_module, partial=True)
         self.flush()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: "FlowModule", exception: BaseException
-    ) -> None:
-        """Close the file."""
-        self._close()
-
-    def teardown(self, trainer: Trainer, pl_module: "FlowModule", stage: str) -> None:
-        """Close the file."""
-        self._close()
-
     def flush(self, *, durable: bool = False) -> None:
         """Hand the rows to the system, and wait for the disk where they have to be ``durable``."""
         if self._file is not None:
@@ -120,7 +111,7 @@ class Records(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=module.step)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -6,9 +6,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from flowexp.errors import StoppedError
+from flowexp.training.callbacks.closing import ClosingCallback
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
@@ -22,7 +23,7 @@ class TrainingInterrupted(StoppedError):  # noqa: N818 -- a request, not an erro
     """A signal stopped a training; its state is in a checkpoint."""
 
 
-class StopSignals(Callback):
+class StopSignals(ClosingCallback):
     """Remembers SIGINT and SIGTERM until the step is over; a second SIGINT stops at once.
 
     Handlers exist in the main thread only; elsewhere this does nothing.
@@ -61,17 +62,7 @@ class StopSignals(Callback):
             f"command continues from {pl_module.run.latest_checkpoint()}."
         )
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: "FlowModule", exception: BaseException
-    ) -> None:
-        """Put back the handlers that were there when this object was made."""
-        self._restore()
-
-    def teardown(self, trainer: Trainer, pl_module: "FlowModule", stage: str) -> None:
-        """Put back the handlers that were there when this object was made."""
-        self._restore()
-
-    def _restore(self) -> None:
+    def close(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 

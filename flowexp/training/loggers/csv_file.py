@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,9 +45,8 @@ class CSVLogger(RunLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a line."""
         row = {"step": step or 0, **metrics}
-        if any(
-            row.keys() == old.keys() and row["step"] == int(old["step"]) for old in self._rows[-9:]
-        ):
+        same_step = takewhile(lambda old: int(old["step"]) == row["step"], reversed(self._rows))
+        if any(row.keys() == old.keys() for old in same_step):
             return  # a resumed training repeats what was logged at the moment of its checkpoint
         self._rows.append(row)
         if not row.keys() <= set(self._columns):
