@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from flowexp.tables.fork_server import ForkedCommand, ForkServer
 from flowexp.tables.jobs import TableJob, rewritten, token
 
 __all__ = ["JobTask", "execute", "hardware", "run_job"]
@@ -24,6 +26,8 @@ __all__ = ["JobTask", "execute", "hardware", "run_job"]
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 
 _PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
+# Elsewhere the system's own libraries do not survive a fork.
+_FORKS = sys.platform == "linux"
 # A job alone in its allocation starts its own ranks; with these set it would wait for others.
 _ALONE = "1"
 _SLURM_COUNT = "SLURM_NTASKS"
@@ -158,21 +162,33 @@ def _prepare(job: TableJob) -> None:
 
 def _command(job: TableJob, lock: int) -> int:
     """Run the command with its output in the log; returns the exit code."""
-    command = [sys.executable, "-m", "flowexp", *job.arguments()]
+    arguments = job.arguments()
     environment = dict(os.environ)
     if environment.get(_SLURM_COUNT) == _ALONE:
         del environment[_SLURM_COUNT]
+    command = [sys.executable, "-m", "flowexp", *arguments]
     with job.log_file.open("ab") as log:
         log.write(f"{_now()} {' '.join(command)}\n".encode())
         log.flush()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            pass_fds=(lock,),
-        )
+        process: ForkedCommand | subprocess.Popen[bytes]
+        if _FORKS:
+            process = _fork_server().start(
+                arguments,
+                cwd=Path.cwd(),
+                env=environment,
+                stdout=log.fileno(),
+                stderr=log.fileno(),
+                pass_fds=(lock,),
+            )
+        else:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(lock,),
+            )
         try:
             return process.wait()
         except BaseException:
@@ -181,6 +197,12 @@ def _command(job: TableJob, lock: int) -> int:
             process.wait()
             _note(job, status="stopped")
             raise
+
+
+@cache
+def _fork_server() -> ForkServer:
+    """The server of this process, started by its first job."""
+    return ForkServer()
 
 
 def _mark_done(job: TableJob, *, seconds: float) -> None:

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
-from pathlib import Path as File
 
 import numpy as np
 import pytest
@@ -18,8 +15,8 @@ from flowexp.pipeline import Processes
 from flowexp.samplers import DPMSolverV3, Euler, LogSNR, Natural, StoredStatistics
 from tests.calibration.subjects import subject_of
 from tests.samplers.closed_forms import MixtureModel
+from tests.two_processes import in_two_processes
 
-ROOT = File(__file__).resolve().parents[2]
 SHAPE = (1, 2, 2)
 GRID = LogSNR(sigma_min=0.002, sigma_max=200.0, to_zero=False)
 
@@ -149,16 +146,19 @@ def test_fixed_l_skips_the_first_pass(tmp_path):
     assert found["s"].std() > 0.0
 
 
+def calibrate_together(folder):
+    """Calibrate with the other processes, and write how often each asked the model."""
+    with Processes.start() as processes:
+        given = subject(folder, processes=processes)
+        given.model.calls_left = 10**6
+        run(given, small())
+        calls = 10**6 - given.model.calls_left
+        folder.with_name(f"{folder.name}_calls_{processes.rank}").write_text(str(calls))
+
+
 def test_two_processes_make_the_same_numbers_together(tmp_path):
     whole = arrays(run(subject(tmp_path / "one"), small()).file)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*command, "-m", "tests.calibration.test_model_statistics", str(tmp_path / "two")],
-        check=True,
-        timeout=120,
-        cwd=ROOT,
-        capture_output=True,
-    )
+    in_two_processes(calibrate_together, tmp_path / "two")
     calls = [int((tmp_path / f"two_calls_{rank}").read_text()) for rank in (0, 1)]
     assert 26 + 52 == sum(calls)
     assert max(calls) - min(calls) <= 6
@@ -192,18 +192,3 @@ def test_more_data_than_there_are_come_again_with_other_noise(tmp_path):
     made = run(subject(tmp_path), small(K=50, N=3))
     assert np.isfinite(arrays(made.file)["s"]).all()
     assert run(subject(tmp_path), small(K=40, N=3)).file != made.file
-
-
-def main(folder):
-    """Calibrate with the processes that torchrun started, and say how often each was asked."""
-    torch.set_num_threads(1)
-    with Processes.start() as processes:
-        given = subject(folder, processes=processes)
-        given.model.calls_left = 10**6
-        run(given, small())
-        calls = 10**6 - given.model.calls_left
-        folder.with_name(f"{folder.name}_calls_{processes.rank}").write_text(str(calls))
-
-
-if __name__ == "__main__":
-    main(File(sys.argv[1]))

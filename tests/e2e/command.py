@@ -1,15 +1,18 @@
 """The installed command, run as a user runs it."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import IO
 
-from tests.e2e.warm import warm
+from flowexp.tables.fork_server import ForkServer
+from tests.two_processes import places_of_two
 
 FLOWEXP = [sys.executable, "-m", "flowexp"]
 
@@ -32,7 +35,48 @@ class Outcome:
     code: int
     out: str
     err: str
-    cpu_seconds: float
+
+
+@cache
+def _server() -> ForkServer:
+    """The server of this test worker, started by its first command."""
+    return ForkServer()
+
+
+class Command:
+    """A command in a session of its own, to be interrupted or killed as a whole.
+
+    Args:
+        arguments: Verb and overrides.
+        cwd: Where.
+        env: The whole environment.
+    """
+
+    def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str]) -> None:
+        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self._process = _server().start(
+            arguments,
+            cwd=cwd,
+            env=env,
+            stdout=self._out.fileno(),
+            stderr=self._err.fileno(),
+            start_new_session=True,
+        )
+        self.pid, self.poll = self._process.pid, self._process.poll
+        self.out = self.err = ""
+
+    def wait(self, timeout: float = 240.0) -> int:
+        """The exit code; raises TimeoutError, and lets the command run on, after some seconds."""
+        code = self._process.wait(timeout)
+        if not self._out.closed:
+            self.out, self.err = map(_read, (self._out, self._err))
+        return code
+
+
+def _read(stream: IO[str]) -> str:
+    with stream:
+        stream.seek(0)
+        return stream.read()
 
 
 def flowexp(
@@ -52,13 +96,17 @@ def flowexp(
         fresh: Start the interpreter anew, as a shell does. It matters where imports, the time they
             take or the entry point itself are the subject; elsewhere a fork saves the imports.
     """
-    environment = {**os.environ, "FLOWEXP_CACHE": str(cwd / ".cache"), **(env or {})}
-    told = [*map(str, arguments)]
+    environment = _environment(cwd, env)
+    overrides = [*map(str, arguments)]
     if not fresh:
-        return Outcome(*warm().run(told, cwd=cwd, env=environment, timeout=timeout))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = Command(overrides, cwd=cwd, env=environment)
+        try:
+            return Outcome(command.wait(timeout), command.out, command.err)
+        except TimeoutError:
+            os.killpg(command.pid, signal.SIGKILL)
+            raise
     done = subprocess.run(
-        [*FLOWEXP, *told],
+        [*FLOWEXP, *overrides],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -66,25 +114,28 @@ def flowexp(
         env=environment,
         check=False,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Outcome(done.returncode, done.stdout, done.stderr, cpu)
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def start(*arguments, cwd: Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen:
+def start(*arguments, cwd: Path, env: dict[str, str] | None = None) -> Command:
     """Start one command in its own process group, to be interrupted or killed later."""
-    environment = {**os.environ, "FLOWEXP_CACHE": str(cwd / ".cache")}
-    return subprocess.Popen(
-        [*FLOWEXP, *map(str, arguments)],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        text=True,
-        env=environment,
-        start_new_session=True,
-        # A suite that was started in the background has inherited that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    return Command([*map(str, arguments)], cwd=cwd, env=_environment(cwd, env))
+
+
+def shared_by_two(*arguments, cwd: Path) -> Outcome:
+    """Run one command in two processes, with the variables that torchrun sets for each.
+
+    Returns:
+        The first process's outcome; the second has ended well and printed nothing.
+    """
+    first, second = (start(*arguments, cwd=cwd, env=place) for place in places_of_two())
+    assert second.wait() == 0, second.err
+    assert second.out == ""
+    return Outcome(first.wait(), first.out, first.err)
+
+
+def _environment(cwd: Path, more: dict[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "FLOWEXP_CACHE": str(cwd / ".cache"), **(more or {})}
 
 
 def wait_for(condition, *, seconds: float = 120.0) -> None:

@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import yaml
 from PIL import Image
 
 from flowexp.runs.exported import load_exported
-from tests.e2e.command import flowexp
+from tests.e2e.command import flowexp, shared_by_two
 
 pytestmark = pytest.mark.e2e
 
@@ -80,12 +78,8 @@ def test_two_evaluations_and_two_processes_say_the_same(tmp_path):
     for _ in range(2):
         scored = flowexp("eval", *asked, cwd=tmp_path)
         assert scored.code == 0, scored.err
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
-    shared = subprocess.run(
-        [sys.executable, *launcher, "-m", "flowexp", "eval", *asked],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert shared.returncode == 0, shared.stderr
+    shared = shared_by_two("eval", *asked, cwd=tmp_path)
+    assert shared.code == 0, shared.err
     first, second, both = records(run)
     assert first == second
     assert both[0]["protocol"] == first[0]["protocol"]

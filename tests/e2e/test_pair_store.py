@@ -5,14 +5,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from tests.e2e.command import TINY, flowexp, start, wait_for
+from tests.e2e.command import TINY, flowexp, shared_by_two, start, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -52,7 +50,7 @@ def test_five_kills_change_nothing(teacher, tmp_path):
         )
         try:
             process.wait(timeout=delay)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
         process.wait()
@@ -66,22 +64,10 @@ def test_five_kills_change_nothing(teacher, tmp_path):
 
 
 def test_two_processes_make_the_same_store(teacher, tmp_path):
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
-            *("-m", "flowexp", "pairs", f"run={teacher}", *SMALL, "dirs.run=two"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert launched.returncode == 0, launched.stderr
-    one = flowexp(
-        "pairs", f"run={teacher}", *SMALL, "dirs.run=one", cwd=tmp_path,
-        env={"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = ("pairs", f"run={teacher}", *SMALL)
+    two = shared_by_two(*command, "dirs.run=two", cwd=tmp_path)
+    assert two.code == 0, two.err
+    one = flowexp(*command, "dirs.run=one", cwd=tmp_path)
     assert one.code == 0, one.err
     assert content(tmp_path / "one") == content(tmp_path / "two")
 

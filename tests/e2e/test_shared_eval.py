@@ -1,15 +1,12 @@
 """``flowexp eval`` under torchrun: what several processes measure is what one measures."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from flowexp.metrics import MetricRecord
-from tests.e2e.command import flowexp
+from tests.e2e.command import flowexp, shared_by_two
 
 pytestmark = pytest.mark.e2e
 
@@ -41,19 +38,9 @@ def test_two_processes_measure_exactly_the_same_samples(trained_run, tmp_path):
     done = flowexp("eval", f"run={trained_run}", *ARGUMENTS, "dirs.run=one", cwd=tmp_path)
     assert done.code == 0, done.err
     alone = last_records(trained_run)
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
-            *("-m", "flowexp", "eval", f"run={trained_run}", *ARGUMENTS, "dirs.run=two"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "FLOWEXP_CACHE": str(tmp_path / ".cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert launched.returncode == 0, launched.stderr
-    assert launched.stdout.count("run directory") == 1
+    both = shared_by_two("eval", f"run={trained_run}", *ARGUMENTS, "dirs.run=two", cwd=tmp_path)
+    assert both.code == 0, both.err
+    assert both.out.count("run directory") == 1
     shared = last_records(trained_run)
     assert [record.key for record in shared] == [record.key for record in alone]
     assert [record.name for record in alone][0::5] == ["fd_raw", "nfe"]

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,14 +75,14 @@ def test_trainings_of_two_processes_give_the_numbers_of_one(local, tmp_path):
 def test_ctrl_c_stops_the_jobs_and_the_same_command_continues(tmp_path):
     long = job("trainer.max_kimg=25.6", "trainer.checkpoint_kimg=25.6")
     write(tmp_path / "mine", "mine/shared", table(ROWS[:1], jobs={"teacher": long}))
-    process = start(*COMMAND, cwd=tmp_path, stderr=subprocess.PIPE)
+    process = start(*COMMAND, cwd=tmp_path)
     wait_for(
         lambda: any(f.read_text() for f in tmp_path.glob("outputs/jobs/train/*/metrics.jsonl"))
     )
     # A terminal sends it to the table and to its job.
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.wait(timeout=60) == 1
+    err = process.err
     assert "stopped with 0 of 2 jobs done. The same command runs the others" in err
     assert "Traceback" not in err
     (run,) = tmp_path.glob("outputs/jobs/train/*")

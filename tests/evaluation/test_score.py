@@ -1,8 +1,6 @@
 """Scores: the number, its protocol, its record, alone and shared."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,8 @@ from flowexp.errors import UsageError
 from flowexp.evaluation import ScoreResult, append_results, score
 from flowexp.guidance import ClassifierFree
 from flowexp.metrics import MetricRecord
-from tests.evaluation.tiny import metric, pipeline, reference, tiny_model
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.evaluation.tiny import evaluate_together, metric, pipeline, reference, tiny_model
+from tests.two_processes import in_two_processes
 
 
 def evaluate(**changes) -> ScoreResult:
@@ -104,9 +101,7 @@ def test_what_a_metric_of_the_model_refuses_is_found_before_sampling() -> None:
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_measures(tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "tests.evaluation.tiny", tmp_path / "two.json"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    in_two_processes(evaluate_together, tmp_path / "two.json", "fd", metric)
     two = json.loads((tmp_path / "two.json").read_text())
     one = evaluate()
     assert two["count"] == 50

@@ -3,8 +3,6 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,8 @@ from flowexp.pipeline import Processes
 from tests.e2e.command import flowexp
 from tests.evaluation.foreign import Brightness, FromGenerator, Projection
 from tests.evaluation.test_sample_metrics import Constant, evaluate
-from tests.evaluation.tiny import kernel_distance, metric, pipeline, reference
+from tests.evaluation.tiny import evaluate_together, kernel_distance, metric, pipeline, reference
+from tests.two_processes import in_two_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -184,9 +183,7 @@ def test_a_metric_of_an_outside_module_by_the_command_line(trained_run, tmp_path
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_measures(tmp_path):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "tests.evaluation.tiny", tmp_path / "two.json", "kid"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    in_two_processes(evaluate_together, tmp_path / "two.json", "kid", kernel_distance)
     two = json.loads((tmp_path / "two.json").read_text())
     one = evaluate(pipeline().task, {"kid": kernel_distance()}, seeds=range(50))
     found = [MetricRecord.from_dict(record) for record in two["records"]]

@@ -1,8 +1,8 @@
-"""A small model and metric for evaluations, and a program that evaluates with several processes."""
+"""A small model and metric for evaluations, alone or with several processes."""
 
 import json
-import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowexp.data import ImageArrays
 from flowexp.evaluation import score
-from flowexp.metrics import FrechetDistance, RawValues
+from flowexp.metrics import FrechetDistance, Metric, RawValues
 from flowexp.models import FlowModel
 from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Linear
@@ -75,17 +75,13 @@ def kernel_distance(**changes) -> torchmetrics.image.KernelInceptionDistance:
         )
 
 
-METRICS = {"fd": metric, "kid": kernel_distance}
-
-
-def main(results: Path, name: str = "fd") -> None:
-    """Evaluate 50 samples, shared by the processes that torchrun started."""
-    torch.set_num_threads(1)
+def evaluate_together(results: Path, name: str, metric: Callable[[], Metric]) -> None:
+    """Evaluate 50 samples with the other processes, and write what all have seen."""
     with Processes.start() as processes:
         seen: list[int] = []
         result = score(
             pipeline(batch_size=8),
-            metrics={name: METRICS[name]()},
+            metrics={name: metric()},
             reference=reference(),
             seeds=range(50),
             processes=processes,
@@ -100,7 +96,3 @@ def main(results: Path, name: str = "fd") -> None:
                 "seeds": everyones,
             }
             results.write_text(json.dumps(content))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])

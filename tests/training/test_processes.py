@@ -1,8 +1,5 @@
 """Training in processes of its own: killed for good, and shared by two."""
 
-import multiprocessing
-import subprocess
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,8 +12,7 @@ from flowexp.runs import read_checkpoint
 from flowexp.training.module import FlowModule
 from tests.training.test_fit import assert_same_state, rows
 from tests.training.tiny import tiny_model, tiny_settings, train
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.two_processes import CONTEXT, in_two_processes
 
 
 class Slow(Callback):
@@ -38,11 +34,9 @@ def train_slowly(folder: Path, pipe: Connection) -> None:
 @pytest.mark.slow
 def test_kills_change_nothing(tmp_path: Path) -> None:
     """SIGKILL in the steps after 3, 17, 29 and 30, and then to the end."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytorch_lightning", "tests.training.tiny"])
     for last in (3, 17, 29, 30, 40):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=train_slowly, args=(tmp_path / "killed", sender))
+        receiver, sender = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(target=train_slowly, args=(tmp_path / "killed", sender))
         process.start()
         sender.close()
         while receiver.recv() != last:
@@ -56,12 +50,15 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     assert rows(tmp_path / "uninterrupted") == rows(tmp_path / "killed")
 
 
+def train_shared(folder: Path) -> None:
+    settings = tiny_settings(devices=2, strategy="ddp", micro_batch=5)
+    train(folder, model=tiny_model(dropout=0.0), settings=settings)
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """Same draws and a shared batch: only the order of additions differs (no dropout)."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "tests.training.train_shared", tmp_path / "two"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    in_two_processes(train_shared, tmp_path / "two")
     train(tmp_path / "one", model=tiny_model(dropout=0.0))
     files = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("one", "two")]
     one, two = map(read_checkpoint, files)

@@ -1,0 +1,40 @@
+"""A function in two processes, each with the variables that torchrun sets, without torchrun."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["flowexp.evaluation", "flowexp.runs.assemble", "flowexp.training"])
+
+
+def places_of_two() -> list[dict[str, str]]:
+    """The variables of both processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+    together |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": "0"}
+    return [{**together, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+
+
+def in_two_processes(function: Callable[..., object], *arguments: object) -> None:
+    """Call ``function(*arguments)`` in two processes and wait for both."""
+    processes = [
+        CONTEXT.Process(target=_called, args=(place, function, arguments))
+        for place in places_of_two()
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def _called(place: dict[str, str], function: Callable, arguments: tuple) -> None:
+    import torch
+
+    os.environ.update(place)
+    torch.set_num_threads(1)
+    function(*arguments)
