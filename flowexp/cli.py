@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"flowexp {__version__}")
         return 0
     if given[0] not in VERBS:
-        from flowexp.config.nearest import did_you_mean
+        from flowexp.config.problems import did_you_mean
 
         return _refuse(f"there is no verb {given[0]!r}. {did_you_mean(given[0], VERBS)}")
     return _run(given[0], given[1:], debug=debug)

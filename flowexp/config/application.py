@@ -76,16 +76,10 @@ class _Task:
             return None
 
 
-_DEPTH = 3
-
-
 def _remove_unused(directory: Path) -> None:
-    """Remove a job's directory if the job was refused before it wrote anything into it.
-
-    The dated folders above it go too, if nothing else is in them.
-    """
+    """Remove the directory of a refused job and the dated folders above it, if they are empty."""
     folder = directory.resolve()
-    for _ in range(_DEPTH + 1):
+    for _ in range(1 + 3):
         if folder in (Path.cwd(), Path.home()) or not folder.is_dir() or any(folder.iterdir()):
             return
         folder.rmdir()
@@ -136,9 +130,9 @@ def examine(
     """Check a command line of another verb and report on its config; nothing is written.
 
     Args:
-        verb: Name of the verb.
+        verb: See :func:`launch`.
         report: What to do with the plain config of the (first) job.
-        arguments: Command-line arguments after the verb.
+        arguments: See :func:`launch`.
         config_name: Primary config.
 
     Raises:
@@ -146,7 +140,7 @@ def examine(
     """
     parser, args = _parse(verb, arguments)
     if _only_shows(args):
-        _run_hydra(config_name, args, parser, _Task(_nothing, multirun=False))
+        _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:
         report(_checked(config_name, args))
 
@@ -165,10 +159,6 @@ def _only_shows(args: argparse.Namespace) -> bool:
 
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
     return sound_config(name, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
-
-
-def _nothing(job: Job) -> None:
-    """A job of a verb that only shows."""
 
 
 def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
@@ -230,10 +220,10 @@ def _run_hydra(
 
 def _unwritable(error: OSError) -> Exception:
     """An output directory that cannot be created is an error the user can fix; others are not."""
-    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-        return UsageError(
-            f"{error.filename} cannot be written ({error.strerror}).",
-            key="dirs.run",
-            remedy="Choose a folder you can write to, e.g. dirs.run=outputs/mine.",
-        )
-    return error
+    if not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        return error
+    return UsageError(
+        f"{error.filename} cannot be written ({error.strerror}).",
+        key="dirs.run",
+        remedy="Choose a folder you can write to, e.g. dirs.run=outputs/mine.",
+    )

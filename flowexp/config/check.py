@@ -22,13 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 from flowexp.config.hydra_internals import Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
-from flowexp.config.nearest import nearest
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
-from flowexp.config.problems import ConfigError, Problem
+from flowexp.config.problems import ConfigError, Problem, nearest
 from flowexp.config.resolve import resolve
 from flowexp.config.rules import check_rules
-from flowexp.config.run_source import run_in
 from flowexp.config.schema import named_entries, out_of_range, starts_from_run
+from flowexp.config.sources import run_in
 from flowexp.config.targets import check_targets
 
 __all__ = ["Checked", "check", "check_job", "own_choices", "sound_config"]
@@ -82,7 +81,7 @@ def check(
     if problems:
         return Checked(problems)
     result = Checked()
-    for job in _jobs(parsed):
+    for job in itertools.islice(itertools.product(*map(_settings, parsed)), _MOST_JOBS):
         single = check_job(config_name, job, path=path)
         if not single.config:
             # Hydra says that it cannot compose; what was meant takes a second composition to name.
@@ -179,7 +178,7 @@ def _check_names(
     repo = Repository(with_run(path, directory))
     groups = [o for o in parsed if is_group(o, repo)]
     problems = [p for o in groups for p in check_options(o, repo)]
-    known = [_first(o) for o in groups if not check_options(o, repo)]
+    known = [_settings(o)[0] for o in groups if not check_options(o, repo)]
     try:
         composed = RunAwareLoader(path).compose(config_name, [*known, *run])
     except HydraException as error:
@@ -191,20 +190,11 @@ def _check_names(
     return problems
 
 
-def _first(override: Override) -> str:
+def _settings(override: Override) -> list[str]:
+    """An override as typed, of a sweep one for each value."""
     if override.is_sweep_override():
-        return f"{override.get_key_element()}={sweep_values(override)[0]}"
-    return str(override.input_line)
-
-
-def _jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    axes = [
-        [f"{o.get_key_element()}={value}" for value in sweep_values(o)]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
-        for o in overrides
-    ]
-    return [list(job) for job in itertools.islice(itertools.product(*axes), _MOST_JOBS)]
+        return [f"{override.get_key_element()}={value}" for value in sweep_values(override)]
+    return [str(override.input_line)]
 
 
 def _composition_problem(error: Exception) -> Problem:
@@ -215,16 +205,12 @@ def _composition_problem(error: Exception) -> Problem:
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
     plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
     if plugin is not None:
-        return _missing_launcher(plugin.group(1))
+        name = plugin.group(1)
+        extra = {"submitit_local": "slurm", "submitit_slurm": "slurm"}.get(name, name)
+        remedy = f"pip install 'flowexp[{extra}]', or use launcher=local."
+        return Problem("launcher", f"Hydra's launcher {name} is not installed.", remedy)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
     detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
     remedy = "flowexp VERB --cfg job shows what stands there."
     return Problem(str(key or "command line"), f"{detail.rstrip('.')}.", remedy)
-
-
-def _missing_launcher(plugin: str) -> Problem:
-    """A launcher whose Hydra plugin is not installed here."""
-    extra = {"submitit_local": "slurm", "submitit_slurm": "slurm"}.get(plugin, plugin)
-    text = f"Hydra's launcher {plugin} is not installed."
-    return Problem("launcher", text, f"pip install 'flowexp[{extra}]', or use launcher=local.")
