@@ -131,7 +131,6 @@ class ConstantEMA:
         self.warmup = warmup
 
     def beta(self, images_seen_before: int, batch_size: int) -> float:
-        """See :meth:`EMA.beta`."""
         if not self.warmup:
             return self.decay
         n = images_seen_before / batch_size + 1.0
@@ -161,11 +160,9 @@ class EMAWeights(Callback):
         self._averages = {name: [p.clone() for p in self._live] for name in self.emas}
 
     def on_fit_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
-        """Begin when the network is in place."""
         self.start(pl_module.network)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
-        """Average the weights after an optimizer step."""
         batch_size = pl_module.settings.batch_size
         self.update(images_seen_before=pl_module.images - batch_size, batch_size=batch_size)
 
@@ -176,7 +173,7 @@ class EMAWeights(Callback):
             torch._foreach_lerp_(self._averages[name], self._live, weight)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """The averages as plain tensors: name of the average -> name of the parameter."""
+        """The averages by name, each by the names of the parameters."""
         return {
             name: dict(zip(self._names, tensors, strict=True))
             for name, tensors in self._averages.items()

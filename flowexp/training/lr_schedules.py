@@ -40,7 +40,6 @@ class Constant(LRSchedule):
     """The optimizer's rate throughout, after the ramp."""
 
     def decay(self, kimg: float) -> float:
-        """1."""
         return 1.0
 
 
@@ -51,7 +50,6 @@ class LinearDecay(LRSchedule):
         end_kimg: Where the decay ends, usually the length of the training.
         start_fraction: Share of ``end_kimg`` at which the decay starts, in [0, 1).
         end_factor: Factor at the end, in [0, 1].
-        ramp_up_kimg: See :class:`LRSchedule`.
 
     Raises:
         ValueError: A number is out of range.
@@ -86,7 +84,6 @@ class Cosine(LRSchedule):
     Args:
         end_kimg: Where the wave ends, usually the length of the training.
         end_factor: Factor at the end, in [0, 1].
-        ramp_up_kimg: See :class:`LRSchedule`.
 
     Raises:
         ValueError: A number is out of range.
@@ -115,7 +112,6 @@ class InverseSqrt(LRSchedule):
 
     Args:
         start_kimg: Where the decay starts.
-        ramp_up_kimg: See :class:`LRSchedule`.
 
     Raises:
         ValueError: A number is out of range.

@@ -32,18 +32,9 @@ class TrainingParts:
 
     Attributes:
         model: Path, network and parameterization; the network is trained in place.
-        dataset: The data, and the shape of a sample.
-        coupling: Which e goes with which x.
-        timestep: Distribution of t.
-        objective: The loss.
         optimizer: Makes the optimizer from the parameters.
-        lr_schedule: Factor of the optimizer's learning rate.
-        emas: Averages of the weights by name.
-        settings: Length, batch, numerics and devices.
         augmentation: Change of the images that the network is conditioned on; None = none.
         pipeline: The guided model with its sampler, for callbacks that sample; None = no sampling.
-        callbacks: Lightning callbacks by name.
-        loggers: Lightning loggers by name.
     """
 
     model: FlowModel

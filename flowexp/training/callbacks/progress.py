@@ -54,13 +54,11 @@ class Progress(ClosingCallback):
             self._draw(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
-        """Draw when it is time."""
         if time.monotonic() >= self._due:
             self._draw(pl_module)
             self._due = time.monotonic() + self._interval
 
     def on_train_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
-        """Show the final state."""
         if trainer.is_global_zero:
             self._draw(pl_module)
 

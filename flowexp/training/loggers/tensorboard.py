@@ -32,13 +32,11 @@ class TensorBoardLogger(RunLogger):
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write every number."""
         if self._writer is not None:
             for name, value in metrics.items():
                 self._writer.add_scalar(name, value, step)
 
     def finalize(self, status: str) -> None:
-        """Close the writer."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

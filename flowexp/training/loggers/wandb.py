@@ -75,7 +75,6 @@ class WandbLogger(RunLogger):
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send a row."""
         if self._run is not None:
             self._run.log(dict(metrics), step=step)
 
