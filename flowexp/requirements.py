@@ -109,16 +109,7 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What needs may read of ``parts.network``, which may be a foreign module.
-
-    Attributes:
-        label_dim: Number of classes; 0 = unconditional.
-        augment_dim: Number of augmentation columns.
-        takes_tokens: Whether it is conditioned on captions.
-        in_channels: Channels of the input; None = the module does not say.
-        out_channels: Channels of the output, likewise.
-        img_resolution: Height and width of the pictures; None = any.
-    """
+    """Attributes of a :class:`flowexp.networks.Network`; None where a foreign module has none."""
 
     label_dim: int
     augment_dim: int

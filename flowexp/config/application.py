@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from flowexp.config.check import own_choices, sound_config
+from flowexp.config.check import check, own_choices
 from flowexp.config.hydra_internals import Hydra, argument_parser
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.errors import UsageError
@@ -26,11 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a verb.
+    """One job of a verb, with its plain, resolved config.
 
     Attributes:
-        config: Plain, resolved config.
-        directory: The job's output directory; it exists.
+        directory: The output directory; it exists.
         overrides: As typed (of a sweep: this job's own).
         choices: Chosen option of every group.
         number: Number within a sweep, or None.
@@ -105,7 +104,8 @@ def launch(
         ConfigError: The command line is not sound; nothing was done.
         UsageError: A job found an error that the user can fix.
     """
-    parser, args = _parse(verb, arguments)
+    parser = argument_parser(verb)
+    args = parser.parse_intermixed_args(list(arguments))
     name = args.config_name or config_name or verb
     if args.cfg and args.multirun:
         raise UsageError(
@@ -138,18 +138,12 @@ def examine(
     Raises:
         ConfigError: The command line is not sound.
     """
-    parser, args = _parse(verb, arguments)
+    parser = argument_parser(verb)
+    args = parser.parse_intermixed_args(list(arguments))
     if _only_shows(args):
         _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:
         report(_checked(config_name, args))
-
-
-def _parse(
-    verb: str, arguments: Sequence[str]
-) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argument_parser(verb)
-    return parser, parser.parse_intermixed_args(list(arguments))
 
 
 def _only_shows(args: argparse.Namespace) -> bool:
@@ -158,7 +152,8 @@ def _only_shows(args: argparse.Namespace) -> bool:
 
 
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    return sound_config(name, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
+    where = args.config_dir
+    return check(name, args.overrides, multirun=args.multirun, config_dir=where).sound()
 
 
 def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from flowexp.config.schema import named_entries, out_of_range, starts_from_run
 from flowexp.config.sources import run_in
 from flowexp.config.targets import check_targets
 
-__all__ = ["Checked", "check", "check_job", "own_choices", "sound_config"]
+__all__ = ["Checked", "check", "check_job", "own_choices"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_JOBS = 64
@@ -51,6 +51,18 @@ class Checked:
     config: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    def sound(self) -> dict[str, Any]:
+        """The config, after a log of the remarks.
+
+        Raises:
+            ConfigError: There are problems.
+        """
+        if self.problems:
+            raise ConfigError(self.problems)
+        for remark in self.remarks:
+            _LOG.warning(remark)
+        return self.config
 
 
 def check(
@@ -91,26 +103,6 @@ def check(
         result.config = result.config or single.config
         result.choices = result.choices or single.choices
     return result
-
-
-def sound_config(
-    config_name: str,
-    overrides: Sequence[str],
-    *,
-    multirun: bool = False,
-    config_dir: str | None = None,
-) -> dict[str, Any]:
-    """The plain config of a command line's (first) job; see :func:`check`.
-
-    Raises:
-        ConfigError: The command line is not sound.
-    """
-    checked = check(config_name, overrides, multirun=multirun, config_dir=config_dir)
-    if checked.problems:
-        raise ConfigError(checked.problems)
-    for remark in checked.remarks:
-        _LOG.warning(remark)
-    return checked.config
 
 
 def check_job(

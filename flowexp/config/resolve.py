@@ -1,5 +1,6 @@
 """A composed config as plain values, with everything that is missing reported."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,11 +69,9 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
 
 def _misfits(failed: list[tuple[str, str]]) -> list[Problem]:
     """One problem per pair of groups of which one wants what the other does not have."""
-    pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for key, wanted in failed:
-        pairs.setdefault((key.partition(".")[0], wanted.partition(".")[0]), []).append(
-            (key, wanted)
-        )
+        pairs[key.partition(".")[0], wanted.partition(".")[0]].append((key, wanted))
     problems = []
     for (own, other), members in pairs.items():
         keys = ", ".join(dict.fromkeys(key.partition(".")[2] for key, _ in members))

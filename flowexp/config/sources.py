@@ -35,11 +35,6 @@ _OPTION = "run"
 class RunSource(ConfigSource):
     """Serves ``<group>/run`` from ``config.yaml`` and ``manifest.json`` of a run directory."""
 
-    def __init__(self, provider: str, path: str) -> None:
-        super().__init__(provider, path)
-        self._config: dict[str, Any] | None = None
-        self._groups: set[str] = set()
-
     @staticmethod
     def scheme() -> str:
         """The prefix of this source in the search path: ``run://``."""
@@ -51,13 +46,11 @@ class RunSource(ConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         """Whether the stored config has this group or a group inside it."""
-        self._read()
         group = config_path.strip("/")
         return any(g == group or g.startswith(group + "/") for g in self._groups)
 
     def is_config(self, config_path: str) -> bool:
         """Whether this is ``<group>/run`` of a stored group."""
-        self._read()
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         return name == _OPTION and (not self.path or group in self._groups)
 
@@ -70,9 +63,9 @@ class RunSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The stored node of the group, its sub-groups as defaults of their own."""
-        self._read()
         group = config_path.removesuffix(".yaml").rpartition("/")[0]
-        node = copy.deepcopy(self._node(group))
+        node = copy.deepcopy(select(self._config, group.replace("/", ".")))
+        node = {} if node is None else node
         inner = sorted(g for g in self._groups if g.startswith(group + "/"))
         defaults: list[Any] = ["_self_"]
         for name in (sub.removeprefix(group + "/") for sub in inner):
@@ -91,25 +84,22 @@ class RunSource(ConfigSource):
             header={"package": None},
         )
 
-    def _node(self, group: str) -> Any:  # noqa: ANN401 - a yaml node is what it is
-        node = select(self._config, group.replace("/", "."))
-        return {} if node is None else node
-
-    def _read(self) -> None:
-        if self._config is not None:
-            return
+    @functools.cached_property
+    def _config(self) -> dict[str, Any]:
         import yaml
 
-        folder = Path(self.path)
         if not self.path or not self.available():
-            self._config = {}
-            return
-        self._config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        self._groups = {k for k, v in (self._config or {}).items() if isinstance(v, dict)}
-        manifest = folder / MANIFEST
-        if manifest.is_file():
+            return {}
+        return yaml.safe_load((Path(self.path) / CONFIG).read_text(encoding="utf-8")) or {}
+
+    @functools.cached_property
+    def _groups(self) -> set[str]:
+        found = {key for key, value in self._config.items() if isinstance(value, dict)}
+        manifest = Path(self.path) / MANIFEST
+        if self._config and manifest.is_file():
             choices = json.loads(manifest.read_text(encoding="utf-8")).get("choices", {})
-            self._groups |= {g for g in choices if "@" not in g and not g.startswith("hydra")}
+            found |= {g for g in choices if "@" not in g and not g.startswith("hydra")}
+        return found
 
 
 def run_in(overrides: list[str]) -> str | None:
@@ -140,9 +130,11 @@ class ShippedSource(FileConfigSource):
         return "shipped"
 
     def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder."""
         return bool(_answer(self.path, "is_group", config_path))
 
     def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
         return bool(_answer(self.path, "is_config", config_path))
 
     def load_config(self, config_path: str) -> ConfigResult:

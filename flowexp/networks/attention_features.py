@@ -26,7 +26,6 @@ class SharedValues:
     """Values of attention layers, recorded under keys and injected in later calls.
 
     Args:
-        network: The network.
         first_layer: Number of the first layer whose values are shared.
         device: Where recorded values are stored; None = where they are computed. ``cpu`` saves the
             accelerator's memory: there is one tensor per call and layer.

@@ -31,7 +31,6 @@ class DiffusersUNet(ImageNetwork):
         up_block_types: diffusers' name of each level's decoder block, lowest resolution first.
         attention_head_dim: Channels of an attention head.
         norm_num_groups: Groups of the group normalisations.
-        dropout: Dropout probability.
 
     Raises:
         UsageError: diffusers is not installed.

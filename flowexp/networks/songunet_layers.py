@@ -104,7 +104,6 @@ class Conv2d(nn.Module):
     The bias is added once, after resampling and convolution.
 
     Args:
-        in_channels: Channels of the input.
         out_channels: Channels of the output; equal to in_channels if kernel is 0.
         kernel: Odd width of the convolution; 0 = resample only.
         up: Double height and width first.
@@ -186,7 +185,6 @@ class UNetBlockStyle:
     Args:
         emb_channels: Length of the conditioning vector.
         head_channels: Channels per attention head; None = one head.
-        dropout: Dropout probability.
         skip_scale: Factor on the sum of branch and shortcut.
         eps: Added to the variance in the norms.
         resample_filter: Coefficients of the filter used when a block resamples.
@@ -219,8 +217,6 @@ class UNetBlock(nn.Module):
     y = (proj(attention(qkv(norm2(y)))) + y) * skip_scale
 
     Args:
-        in_channels: Channels of x.
-        out_channels: Channels of y.
         style: What the blocks of the network have in common.
         up: Double height and width.
         down: Halve height and width.

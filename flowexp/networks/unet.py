@@ -1,6 +1,7 @@
 """UNet: a small, fast U-Net for small images, the network of the quickstart."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Unpack
 
 import torch
@@ -64,7 +65,7 @@ class UNet(ImageNetwork):
         self.widths = tuple(model_channels * mult for mult in channel_mult)
         self.num_blocks = num_blocks
         self.emb_channels = 4 * model_channels
-        self.dropout = dropout
+        self._block = partial(_Block, emb_channels=self.emb_channels, dropout=dropout)
         finest = self.padded_resolution // pixel_unshuffle
         self.head_dims = tuple(
             head_dim if finest >> level in attn_resolutions else 0
@@ -85,15 +86,6 @@ class UNet(ImageNetwork):
             self.head: nn.Module = _PlainHead(self.widths[0], self.out_channels)
         else:
             self.head = _UnfoldingHead(self, width=head_channels)
-
-    def _block(self, in_channels: int, out_channels: int, *, head_dim: int) -> "_Block":
-        return _Block(
-            in_channels,
-            out_channels,
-            emb_channels=self.emb_channels,
-            dropout=self.dropout,
-            head_dim=head_dim,
-        )
 
     def _build_encoder(self) -> list[int]:
         """Fill ``encoder`` and ``downs``; the channels of every skip connection."""

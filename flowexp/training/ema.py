@@ -131,6 +131,7 @@ class ConstantEMA:
         self.warmup = warmup
 
     def beta(self, images_seen_before: int, batch_size: int) -> float:
+        """See :meth:`EMA.beta`."""
         if not self.warmup:
             return self.decay
         n = images_seen_before / batch_size + 1.0
@@ -141,9 +142,6 @@ class EMAWeights(Callback):
     """Averages of the network's parameters, several at once, updated after every step.
 
     Only parameters are averaged; buffers (counters, fixed frequencies) are the network's own.
-
-    Args:
-        emas: The averages by name.
     """
 
     def __init__(self, emas: Mapping[str, EMA]) -> None:

@@ -108,9 +108,6 @@ class BatchFeed:
     the training for the same cores.
 
     Args:
-        stream: The batches of this process.
-        start: First step.
-        stop: Step after the last.
         ahead: Whether a thread fetches ahead into pinned memory.
     """
 
