@@ -11,15 +11,17 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
-from flowexp.config.hydra_internals import Hydra, argument_parser
+from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.errors import UsageError
 
-__all__ = ["Job", "examine", "launch"]
+__all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
 
 log = logging.getLogger(__name__)
 
@@ -176,8 +178,6 @@ def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
 def _run_hydra(
     config_name: str, args: argparse.Namespace, parser: argparse.ArgumentParser, task: _Task
 ) -> None:
-    from hydra.core.utils import JobRuntime
-
     loader = RunAwareLoader(search_path(args.config_dir))
     hydra = Hydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
     GlobalHydra.instance().initialize(hydra)
@@ -222,3 +222,57 @@ def _unwritable(error: OSError) -> Exception:
         key="dirs.run",
         remedy="Choose a folder you can write to, e.g. dirs.run=outputs/mine.",
     )
+
+
+def given_config_dir() -> str | None:
+    """The folder of further groups that the running verb was given, or None."""
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "command-line":
+            return str(source.path)
+    return None
+
+
+class LauncherError(RuntimeError):
+    """The engine that runs jobs failed, rather than a job; what it says is the message."""
+
+
+class ChosenLauncher:
+    """Hydra's launcher of the running verb, with other jobs than a sweep's.
+
+    To be made within a job of that verb.
+
+    Args:
+        task: Called for each job with the verb's config and the job's overrides on top; must be
+            picklable, must not raise, and tells whether the job is done.
+    """
+
+    def __init__(self, task: Callable[[Any], bool]) -> None:
+        running = HydraConfig.get()
+        own = [o for o in running.overrides.hydra if not o.startswith("hydra.mode=")]
+        # Jobs have directories of their own; Hydra's would be empty.
+        here = [*own, "hydra.mode=MULTIRUN", "hydra.sweep.subdir=."]
+        self._overrides = list(running.overrides.task)
+        loader = RunAwareLoader(search_path(given_config_dir()))
+        config = loader.load_configuration(
+            str(running.job.config_name), [*self._overrides, *here], RunMode.MULTIRUN
+        )
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context(config, loader), task_function=task, config=config
+        )
+        self._started = 0
+
+    def launch(self, jobs: Sequence[Sequence[str]]) -> list[bool]:
+        """Run one job for each list of overrides; returns their results when all have ended.
+
+        Raises:
+            LauncherError: A worker was killed, or none could be had.
+        """
+        complete = [[*self._overrides, *overrides] for overrides in jobs]
+        try:
+            done = self._launcher.launch(complete, initial_job_idx=self._started)
+        except Exception as error:
+            # Each engine has exceptions of its own for a worker that was lost.
+            name = type(self._launcher).__name__
+            raise LauncherError(f"{name}: {type(error).__name__}: {error}") from error
+        self._started += len(complete)
+        return [job.status == JobStatus.COMPLETED and bool(job.return_value) for job in done]

@@ -8,6 +8,7 @@ against the constructors' annotations (read from source, not imported), combinat
 import itertools
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.hydra_internals import Repository
@@ -24,13 +25,14 @@ from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
 from flowexp.config.problems import ConfigError, Problem, nearest
-from flowexp.config.resolve import resolve
 from flowexp.config.rules import check_rules
 from flowexp.config.schema import named_entries, out_of_range, starts_from_run
 from flowexp.config.sources import run_in
 from flowexp.config.targets import check_targets
 
-__all__ = ["Checked", "check", "check_job", "own_choices"]
+__all__ = ["MUST_BE_GIVEN", "Checked", "check", "check_job", "own_choices", "resolve"]
+
+MUST_BE_GIVEN = "must be given."
 
 _LOG = logging.getLogger(__name__)
 _MOST_JOBS = 64
@@ -206,3 +208,73 @@ def _composition_problem(error: Exception) -> Problem:
     detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
     remedy = "flowexp VERB --cfg job shows what stands there."
     return Problem(str(key or "command line"), f"{detail.rstrip('.')}.", remedy)
+
+
+@dataclass
+class Resolved:
+    """Plain values and what could not be resolved.
+
+    Attributes:
+        values: Nested dicts, lists and scalars; None where something is missing.
+        problems: Missing values and interpolations that lead nowhere.
+        missing: The keys of those.
+        failed: Keys with the interpolation in them that leads nowhere.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def resolve(config: DictConfig) -> Resolved:
+    """Resolve every interpolation; report all that fail instead of stopping at the first."""
+    result = Resolved()
+    result.values = _container(config, "", result)
+    result.problems += _misfits(result.failed)
+    return result
+
+
+def _container(node: DictConfig | ListConfig, key: str, result: Resolved) -> Any:  # noqa: ANN401
+    if isinstance(node, DictConfig):
+        names = [str(name) for name in node]
+        return {n: _child(node, n, f"{key}.{n}" if key else n, result) for n in names}
+    return [_child(node, i, f"{key}[{i}]", result) for i in range(len(node))]
+
+
+def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Resolved) -> Any:  # noqa: ANN401
+    interpolated = OmegaConf.is_interpolation(node, name)
+    if OmegaConf.is_missing(node, name) and not interpolated:
+        result.missing.add(key)
+        result.problems.append(Problem(key, MUST_BE_GIVEN, f"Give it with {key}=VALUE."))
+        return None
+    try:
+        value: Any = node[name]  # type: ignore[index]  # the name fits the kind of container
+    except OmegaConfBaseException as error:
+        result.missing.add(key)
+        raw: Any = OmegaConf.to_container(node, resolve=False)
+        wanted = str(raw[name]).strip("${} ")
+        # What must be given is reported where it stands, not again where it is used.
+        if "issing" not in type(error).__name__:
+            result.failed.append((key, wanted))
+        return None
+    if isinstance(value, DictConfig | ListConfig):
+        return _container(value, key, result)
+    return value
+
+
+def _misfits(failed: list[tuple[str, str]]) -> list[Problem]:
+    """One problem per pair of groups of which one wants what the other does not have."""
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for key, wanted in failed:
+        pairs[key.partition(".")[0], wanted.partition(".")[0]].append((key, wanted))
+    problems = []
+    for (own, other), members in pairs.items():
+        keys = ", ".join(dict.fromkeys(key.partition(".")[2] for key, _ in members))
+        wanted = ", ".join(dict.fromkeys(name for _, name in members))
+        text = (
+            f"the chosen {own} takes {keys} from {wanted}, and the chosen {other} has no such key."
+        )
+        remedy = f"Choose another {own} or another {other}: these two do not fit."
+        problems.append(Problem(members[0][0], text, remedy))
+    return problems
