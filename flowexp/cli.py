@@ -37,11 +37,7 @@ _MODULES = {"import": "import_"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code.
-
-    Args:
-        arguments: Arguments after the program's name; those of the process by default.
-    """
+    """Run one command line, by default that of the process, and return its exit code."""
     gc.unfreeze()
     # Composing a config allocates much and drops little: Python's default of a collection per 700
     # objects takes a fifth of a check's time.

@@ -63,10 +63,6 @@ class SampleNoise:
 
     Row ``j`` at step ``i`` is drawn on the CPU from (``seeds[j]``, ``stream``, ``i``), in float32,
     which is half of what float64 draws cost and rounds them by less than one in ten million.
-
-    Args:
-        seeds: One seed per row of the batch.
-        stream: Name of the stream, ``"churn"`` by default.
     """
 
     def __init__(self, seeds: Sequence[int], *, stream: str = "churn") -> None:

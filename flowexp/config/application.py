@@ -94,13 +94,9 @@ def launch(
     *,
     config_name: str | None = None,
 ) -> None:
-    """Check the command line, then run the verb's job or jobs through Hydra.
+    """Check the arguments after a verb, then run its job or jobs through Hydra.
 
-    Args:
-        verb: Name of the verb.
-        run: What one job does.
-        arguments: Command-line arguments after the verb.
-        config_name: Primary config; the verb's own name by default.
+    The primary config has the verb's own name by default.
 
     Raises:
         ConfigError: The command line is not sound; nothing was done.
@@ -129,13 +125,9 @@ def examine(
     *,
     config_name: str,
 ) -> None:
-    """Check a command line of another verb and report on its config; nothing is written.
+    """Check a command line of another verb and report on its (first) job's plain config.
 
-    Args:
-        verb: See :func:`launch`.
-        report: What to do with the plain config of the (first) job.
-        arguments: See :func:`launch`.
-        config_name: Primary config.
+    Nothing is written.
 
     Raises:
         ConfigError: The command line is not sound.

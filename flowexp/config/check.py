@@ -74,13 +74,10 @@ def check(
     multirun: bool = False,
     config_dir: str | None = None,
 ) -> Checked:
-    """Check a command line.
+    """Check a command line: overrides as typed, for the primary config of a verb.
 
-    Args:
-        config_name: Primary config of the verb.
-        overrides: As typed.
-        multirun: Whether ``-m`` was given; then every combination is checked (up to 64).
-        config_dir: Folder with further groups (``--config-dir``).
+    With ``multirun`` (``-m``) every combination is checked (up to 64). ``config_dir`` is a folder
+    with further groups (``--config-dir``).
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         text = f"{config_dir} is not a folder."

@@ -56,14 +56,8 @@ def _may_add(override: Override, named: set[str], config_name: str) -> bool:
 def without_refused_keys(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
     """Remove what the chosen option sets for its own class and a class given instead does not name.
 
-    What the command line itself gives is kept, so that a wrong key is reported.
-
-    Args:
-        config: The composed config; changed in place.
-        overrides: The command line.
-
-    Returns:
-        A sentence for each node that lost keys.
+    What the command line itself gives is kept, so that a wrong key is reported. The composed config
+    is changed in place; returns a sentence for each node that lost keys.
     """
     given = [str(o.key_or_group).replace("/", ".") + "." for o in overrides]
     remarks = []

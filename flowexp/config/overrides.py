@@ -110,11 +110,8 @@ def check_key(
 ) -> list[Problem]:
     """Problems with the key of which an override changes the value.
 
-    Args:
-        override: The override.
-        config: The unresolved config of the chosen groups, in plain containers.
-        repo: What groups there are, for suggestions.
-        named: Groups of named parts, to which an entry can be added.
+    ``config`` is the unresolved one of the chosen groups, in plain containers; ``named`` are groups
+    of named parts, to which an entry can be added.
     """
     if override.is_add() or override.is_force_add():
         return []

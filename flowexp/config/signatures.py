@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 from flowexp.config.renamed import present
@@ -29,12 +29,7 @@ __all__ = [
 
 
 class UnknownTargetError(Exception):
-    """The dotted path names nothing.
-
-    Args:
-        dotted: The part of the path that was not found.
-        siblings: Names that exist where it was looked for.
-    """
+    """The part ``dotted`` of a path names nothing; ``siblings`` are what exists beside it."""
 
     def __init__(self, dotted: str, siblings: list[str]) -> None:
         super().__init__(dotted)
@@ -206,13 +201,9 @@ def origin(module: str, name: str) -> str | None:
 
 def _imported_from(module: str, node: ast.ImportFrom) -> str:
     """The absolute name of the module that an import statement of ``module`` names."""
-    if node.level == 0:
-        return node.module or ""
     spec = _spec(module)
-    is_package = spec is not None and spec.submodule_search_locations is not None
-    parts = module.split(".")
-    base = parts[: len(parts) - node.level + (1 if is_package else 0)]
-    return ".".join([*base, node.module] if node.module else base)
+    package = None if spec is None else spec.parent
+    return resolve_name("." * node.level + (node.module or ""), package)
 
 
 @functools.cache

@@ -63,13 +63,8 @@ def label_vectors(
 ) -> Tensor:
     """Labels of either form as vectors (batch, label_dim); "no label" gives zeros.
 
-    Args:
-        labels: int64 (B,) class indices, which become one-hot rows; float (B, label_dim) vectors;
-            or None for "no label" everywhere. A leading dimension of 1 is repeated.
-        label_dim: Number of classes or length of the vectors; 0 = unconditional.
-        batch: Number of rows of the result.
-        dtype: Floating type of the result.
-        device: Device of the result.
+    Labels are int64 (B,) class indices, which become one-hot rows; float (B, label_dim) vectors; or
+    None for "no label" everywhere. A leading dimension of 1 is repeated.
 
     Raises:
         ValueError: If the shape does not fit, an index lies outside -1 .. label_dim - 1, or labels

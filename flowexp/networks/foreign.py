@@ -20,10 +20,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def adopt(network: nn.Module, *, classes: int, key: str) -> None:
     """Check a network's ``forward``, and set ``label_dim`` on a module that does not state it.
 
-    Args:
-        network: Any module.
-        classes: Number of classes of the data, which become those of a module that takes labels.
-        key: Config key of the network, for messages.
+    It is the number of classes of the data for a module that takes labels. Messages name the
+    network's config ``key``.
 
     Raises:
         UsageError: ``forward`` cannot be called with a state and a time.
@@ -49,15 +47,10 @@ def takes_labels(network: nn.Module) -> bool:
 def call_network(
     network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Mapping[str, Tensor | None]
 ) -> Tensor:
-    """``F(x, c_noise, labels)`` with the further conditions by name.
+    """``F(x, c_noise, labels)`` of any module, with the further conditions by name.
 
-    Args:
-        network: flowexp's or any other module.
-        x: Scaled state, (B, ...), float32.
-        c_noise: Time condition, (B,), float32.
-        conditions: ``labels``, (B,) int64 with -1 for "no label" or float vectors, goes to the
-            third parameter of a ``forward`` that has none of that name; where it has no default,
-            missing labels are -1.
+    ``labels``, (B,) int64 with -1 for "no label" or float vectors, goes to the third parameter of a
+    ``forward`` that has none of that name; where it has no default, missing labels are -1.
 
     Raises:
         ValueError: Labels are given to a module that takes none.

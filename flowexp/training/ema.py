@@ -23,12 +23,7 @@ class EMA(Protocol):
     """An average of the weights: how much of it survives a step."""
 
     def beta(self, images_seen_before: int, batch_size: int) -> float:
-        """Weight of the old average in a step, in [0, 1].
-
-        Args:
-            images_seen_before: Images shown before the step.
-            batch_size: Images shown in the step.
-        """
+        """Weight of the old average in a step of ``batch_size`` images, in [0, 1]."""
 
 
 class HalfLifeEMA:
@@ -93,10 +88,8 @@ class PowerEMA:
 def gamma_of_std(std: float) -> float:
     """The exponent whose profile has the relative standard deviation ``std``.
 
-    ``std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``, whose largest real root is the exponent.
-
-    Args:
-        std: In (0, 1/sqrt(12)]: the flat profile, gamma = 0, has 0.2886.
+    ``std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``, whose largest real root is the exponent;
+    std is in (0, 1/sqrt(12)]: the flat profile, gamma = 0, has 0.2886.
 
     Raises:
         ValueError: std is out of range.

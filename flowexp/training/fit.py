@@ -66,13 +66,9 @@ def fit(
     one thing of the caller: the network must have been built under
     ``torch.manual_seed(derive_seed(seed, "init"))``.
 
-    Args:
-        parts: What is trained and how.
-        run: Where checkpoints and records go.
-        seed: The run's seed.
-        config: The resolved configuration in plain builtins; stored in every checkpoint.
-        arrays: What to train on instead of the dataset's training split, for example noise-data
-            pairs; the dataset still says what a sample is.
+    The resolved configuration, in plain builtins, is stored in every checkpoint. ``arrays`` replace
+    the dataset's training split, for example by noise-data pairs; the dataset still says what a
+    sample is.
 
     Raises:
         UsageError: Missing data, or a checkpoint that cannot be read.

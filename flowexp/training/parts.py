@@ -57,11 +57,7 @@ class TrainingParts:
 
 
 def training_parts(config: Mapping[str, Any], built: Built) -> TrainingParts:
-    """Build the rest of a training from its config, and refuse what does not fit.
-
-    Args:
-        config: Plain, resolved config of a training run.
-        built: Its model and pipeline.
+    """Build the rest of a training from its plain, resolved config; refuse what does not fit.
 
     Raises:
         UsageError: A part refused its values, needs another part than was chosen, or misses a file.
