@@ -16,8 +16,7 @@ __all__ = ["FileLock", "locked"]
 class FileLock:
     """An exclusive lock of a file or folder, held until released or until nobody has it open.
 
-    Args:
-        path: A folder that exists, or a file, made if missing; its content is not touched.
+    A missing file is made; the content is not touched.
     """
 
     def __init__(self, path: Path) -> None:

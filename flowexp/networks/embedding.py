@@ -56,9 +56,6 @@ class PositionalEmbedding(nn.Module):
 class FourierEmbedding(nn.Module):
     """Random Fourier features: [cos(2 pi f c), sin(2 pi f c)], f ~ N(0, scale^2), not trained.
 
-    Args:
-        scale: Standard deviation of the frequencies.
-
     Source: Song et al. 2021, arXiv 2011.13456 (NCSN++); Tancik et al. 2020, arXiv 2006.10739.
     """
 
@@ -111,12 +108,6 @@ class ConditionEmbedding(nn.Module):
 
     The label and augmentation terms have no bias: zeros mean "none", and the factor
     sqrt(label_dim) gives one-hot vectors unit variance (as in EDM).
-
-    Args:
-        channels: Length of the result.
-        noise_channels: Length of the sinusoidal embedding of c_noise.
-        label_dim: Length of the label vectors (B, label_dim); 0 = none.
-        augment_dim: Length of the augmentation vectors (B, augment_dim); 0 = none.
     """
 
     def __init__(

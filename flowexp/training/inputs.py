@@ -103,12 +103,9 @@ class TrainingDraws:
 class BatchFeed:
     """Batches of the steps ``start`` .. ``stop - 1`` of a stream.
 
-    Batches are functions of their step, so fetching ahead changes nothing but the time: a thread
-    gathers and pins the next ones while an accelerator computes. On the CPU it would compete with
-    the training for the same cores.
-
-    Args:
-        ahead: Whether a thread fetches ahead into pinned memory.
+    Batches are functions of their step, so fetching ``ahead`` changes nothing but the time: a
+    thread gathers and pins the next ones while an accelerator computes. On the CPU it would compete
+    with the training for the same cores.
     """
 
     stream: BatchStream

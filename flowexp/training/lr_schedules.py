@@ -11,10 +11,7 @@ __all__ = ["Constant", "Cosine", "InverseSqrt", "LinearDecay", "LRSchedule"]
 
 
 class LRSchedule(ABC):
-    """Factor of the learning rate: a linear ramp from 0, times a law of its own.
-
-    Args:
-        ramp_up_kimg: Thousands of images over which the rate grows from 0; 0 = no ramp.
+    """Factor of the learning rate: a ramp from 0 over ``ramp_up_kimg``, times a law of its own.
 
     Raises:
         ValueError: The ramp is negative.
@@ -108,10 +105,7 @@ class Cosine(LRSchedule):
 
 
 class InverseSqrt(LRSchedule):
-    """Constant until a point, then ``sqrt(start / images)``: needs no end.
-
-    Args:
-        start_kimg: Where the decay starts.
+    """Constant until ``start_kimg``, then ``sqrt(start / images)``: needs no end.
 
     Raises:
         ValueError: A number is out of range.

@@ -43,9 +43,6 @@ class FlowModule(LightningModule):
 
     Attributes:
         step: Optimizer steps taken, those before a resumption included.
-        averages: Averages of the weights.
-        records: Rows of metrics.
-        checkpoints: Writes and reads checkpoints.
     """
 
     automatic_optimization = False

@@ -16,13 +16,10 @@ __all__ = ["CSVLogger"]
 
 
 class CSVLogger(RunLogger):
-    """``metrics.csv``: one column per metric, one line per row.
+    """``metrics.csv``, or another name: one column per metric, one line per row.
 
     The file is made from ``metrics.jsonl`` at every start, so that a resumption repeats no row, and
     again when a new metric needs a new column. Rows that other callbacks logged are kept.
-
-    Args:
-        name: File name in the run directory.
     """
 
     def __init__(self, *, name: str = "metrics.csv") -> None:

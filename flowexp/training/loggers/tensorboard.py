@@ -13,11 +13,7 @@ __all__ = ["TensorBoardLogger"]
 
 
 class TensorBoardLogger(RunLogger):
-    """Scalars in ``tensorboard/`` of the run directory, over steps.
-
-    Args:
-        flush_seconds: How often scalars reach the disk.
-    """
+    """Scalars over steps in ``tensorboard/`` of the run directory, flushed every few seconds."""
 
     def __init__(self, *, flush_seconds: int = 30) -> None:
         self.flush_seconds = flush_seconds
