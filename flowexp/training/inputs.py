@@ -99,7 +99,7 @@ class TrainingDraws:
         return generator(self.seed, stream, *index, device=device)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class BatchFeed:
     """Batches of the steps ``start`` .. ``stop - 1`` of a stream.
 
