@@ -9,10 +9,6 @@ __all__ = ["expand_as", "factors", "scaled"]
 def expand_as(coefficient: Tensor, x: Tensor) -> Tensor:
     """A scalar or (B,) coefficient as (B, 1, ..., 1), in the dtype and on the device of ``x``.
 
-    Args:
-        coefficient: Scalar or (B,), usually float64.
-        x: (B, ...) tensor it will be multiplied with.
-
     Raises:
         ValueError: The coefficient is neither a scalar nor of the batch's size.
     """
@@ -25,15 +21,11 @@ def expand_as(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 def factors(coefficients: Tensor, *, device: torch.device | None = None) -> list[Tensor | float]:
-    """Coefficients at several times, (K,) or (K, B), one by one: numbers, or tensors (B,).
+    """Float64 coefficients at several times, (K,) or (K, B), one by one: numbers, or tensors (B,).
 
     Beside a small network, tensor arithmetic on single numbers is what costs, and beside a large
     batch every pass over it; rows of nothing but ones become the number 1 on the CPU, where asking
-    costs nothing.
-
-    Args:
-        coefficients: float64.
-        device: Where tensors are wanted; where they are by default.
+    costs nothing. Tensors go to ``device``.
     """
     numbers: list[Tensor | float]
     if coefficients.ndim == 1:

@@ -37,11 +37,7 @@ _MODULES = {"import": "import_"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code.
-
-    Args:
-        arguments: Arguments after the program's name; those of the process by default.
-    """
+    """Run one command line, by default that of the process, and return its exit code."""
     gc.unfreeze()
     # Composing a config allocates much and drops little: Python's default of a collection per 700
     # objects takes a fifth of a check's time.
@@ -56,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"flowexp {__version__}")
         return 0
     if given[0] not in VERBS:
-        from flowexp.config.nearest import did_you_mean
+        from flowexp.config.problems import did_you_mean
 
         return _refuse(f"there is no verb {given[0]!r}. {did_you_mean(given[0], VERBS)}")
     return _run(given[0], given[1:], debug=debug)

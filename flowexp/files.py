@@ -22,19 +22,12 @@ __all__ = [
 ]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` fill a file beside ``path``, then rename it to ``path``.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a file beside ``path``, whose path it gets; rename it to ``path``.
 
     The content reaches the disk before the name does, so that a kill or a power cut leaves the old
     file or the new one. Missing folders are made. The temporary name keeps the suffix of ``path``,
     by which some writers choose their format.
-
-    Args:
-        path: Where the file will be.
-        write: Gets the temporary path and writes a file there.
-
-    Returns:
-        ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
@@ -61,7 +54,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write bytes; see :func:`write_atomically`."""
-    return write_atomically(path, lambda beside: _write_all(beside, content))
+    return write_atomically(path, lambda beside: beside.write_bytes(content))
 
 
 def write_json(path: Path, content: Any) -> Path:  # noqa: ANN401 -- whatever json can write
@@ -96,10 +89,6 @@ def write_with_link(path: Path, *, target: Path) -> Path:
             shutil.copyfile(target, beside)
 
     return write_atomically(path, link)
-
-
-def _write_all(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _flush(path: Path) -> None:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 __all__ = ["FileLock", "locked"]
@@ -17,8 +16,7 @@ __all__ = ["FileLock", "locked"]
 class FileLock:
     """An exclusive lock of a file or folder, held until released or until nobody has it open.
 
-    Args:
-        path: A folder that exists, or a file, made if missing; its content is not touched.
+    A missing file is made; the content is not touched.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,14 +24,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self, *, wait: bool) -> bool:
-        """Take the lock.
-
-        Args:
-            wait: Whether to wait for it; otherwise give up at once.
-
-        Returns:
-            Whether it is held now.
-        """
+        """Take the lock, or give up at once where not to ``wait``; whether it is held now."""
         flags = os.O_RDONLY if self.path.is_dir() else os.O_RDWR | os.O_CREAT
         descriptor = os.open(self.path, flags, 0o666)
         if not _flock(descriptor, wait=wait):
@@ -62,12 +53,7 @@ class FileLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __del__(self) -> None:

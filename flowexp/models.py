@@ -71,11 +71,8 @@ class Model(ABC):
 
         ``model.at(times)[i](x_t, **conditions)`` is ``model.predict(x_t, times[i], **conditions)``
         to rounding. A model may prepare here, for all times together, what depends on time only; by
-        default this calls :meth:`predict`.
-
-        Args:
-            times: (K,), or (K, B) where the samples have their own; float64, on the device of the
-                states.
+        default this calls :meth:`predict`. Times are (K,), or (K, B) where the samples have their
+        own; float64, on the device of the states.
         """
         return [partial(self.predict, t=t) for t in times.unbind()]
 
@@ -90,10 +87,7 @@ class Model(ABC):
         return t
 
     def alongside(self, other: "Model") -> "Model":
-        """The other model with the guidance of this one: unchanged here.
-
-        Wrappers wrap the other in the same way.
-        """
+        """The other model, wrapped in the guidance of this one if it has any."""
         return other
 
     def velocity(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
@@ -114,13 +108,7 @@ class Model(ABC):
 
 
 class FlowModel(Model):
-    """Path + network + parameterization.
-
-    Args:
-        path: Schedule and source.
-        network: Raw function ``F(c_in x_t, c_noise, **conditions)``.
-        parameterization: How F becomes a prediction.
-    """
+    """Path + network ``F(c_in x_t, c_noise, **conditions)`` + what makes F a prediction."""
 
     def __init__(
         self, path: Path, *, network: nn.Module, parameterization: Parameterization
@@ -140,11 +128,9 @@ class FlowModel(Model):
         t = t.to(device=x_t.device, dtype=torch.float64)
         c = self.path.schedule.coefficients(t)
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
-        x = scaled(x_t, inputs.c_in).to(torch.float32)
-        c_noise = inputs.c_noise.to(torch.float32).expand(x_t.shape[0])
-        output = self.parameterization.evaluate(self.network, x, c_noise, conditions)
-        output = output.to(x_t.dtype)
-        return Prediction(self.path, x_t, output, self.parameterization.conversion(c))
+        c_noise = inputs.c_noise.to(torch.float32)
+        conversion = self.parameterization.conversion(c)
+        return self._evaluate(inputs.c_in, c_noise, conversion, x_t, **conditions)
 
     def at(self, times: Tensor) -> list[Evaluation]:
         """The model at each time; what depends on time only is computed here, for all times."""

@@ -8,12 +8,14 @@ therefore reads only what :class:`Parts` declares, attributes of its own, and na
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 from flowexp.errors import UsageError
 from flowexp.identity import Stored
 
 __all__ = [
+    "NetworkFacts",
     "Part",
     "Parts",
     "UnknownError",
@@ -33,6 +35,7 @@ class UnknownError(Exception):
     """A fact that is not known here. The need that reads it ends without a refusal."""
 
 
+@dataclass(frozen=True)
 class Unmet:
     """A need that the chosen parts do not meet.
 
@@ -43,28 +46,27 @@ class Unmet:
         remedy: How to fix it.
     """
 
-    def __init__(self, key: str, problem: str, remedy: str) -> None:
-        self.key = key
-        self.problem = problem
-        self.remedy = remedy
+    key: str
+    problem: str
+    remedy: str
 
     def seen_from(self, group: str) -> "Unmet":
         """The same with the key of a part that stands at ``group``."""
-        key = f"{group}{self.key}".removesuffix(".") if self.key.startswith(".") else self.key
-        return Unmet(key, self.problem, self.remedy)
+        if not self.key.startswith("."):
+            return self
+        return replace(self, key=f"{group}{self.key}".removesuffix("."))
+
+
+# What needs may read of ``parts.path``, ``parts.dataset`` and so on.
 
 
 class Source(Protocol):
-    """What needs may read of ``parts.path.source``."""
-
     @property
     def is_gaussian(self) -> bool:
         """Whether formulas that assume Gaussian noise are true for it."""
 
 
 class Schedule(Protocol):
-    """What needs may read of ``parts.path.schedule``."""
-
     t_min: float
     t_max: float
 
@@ -77,8 +79,6 @@ class Schedule(Protocol):
 
 
 class Path(Protocol):
-    """What needs may read of ``parts.path``."""
-
     D: float
 
     @property
@@ -94,8 +94,6 @@ class Path(Protocol):
 
 
 class Dataset(Protocol):
-    """What needs may read of ``parts.dataset``."""
-
     channels: int
     resolution: int
     num_classes: int
@@ -109,53 +107,31 @@ class Dataset(Protocol):
         """Whether its items are points, not pictures."""
 
 
-class Network(Protocol):
-    """What needs may read of ``parts.network``; None where a foreign module does not say."""
+@dataclass(frozen=True)
+class NetworkFacts:
+    """Attributes of a :class:`flowexp.networks.Network`; None where a foreign module has none."""
 
-    @property
-    def label_dim(self) -> int:
-        """Number of classes; 0 = unconditional."""
-
-    @property
-    def augment_dim(self) -> int:
-        """Number of augmentation columns."""
-
-    @property
-    def takes_tokens(self) -> bool:
-        """Whether it is conditioned on captions."""
-
-    @property
-    def in_channels(self) -> int | None:
-        """Channels of the input."""
-
-    @property
-    def out_channels(self) -> int | None:
-        """Channels of the output."""
-
-    @property
-    def img_resolution(self) -> int | None:
-        """Height and width of the pictures; None = any."""
+    label_dim: int
+    augment_dim: int
+    takes_tokens: bool
+    in_channels: int | None
+    out_channels: int | None
+    img_resolution: int | None
 
 
 class Parameterization(Protocol):
-    """What needs may read of ``parts.parameterization``."""
-
     @property
     def corrects_velocity(self) -> bool:
         """Whether the network is given a velocity to correct."""
 
 
 class Objective(Protocol):
-    """What needs may read of ``parts.objective``."""
-
     @property
     def trains_refiner(self) -> bool:
         """Whether it gives the network a velocity to correct."""
 
 
 class Timestep(Protocol):
-    """What needs may read of ``parts.timestep``."""
-
     @property
     def support(self) -> tuple[float, float]:
         """The interval (low, high) of its times."""
@@ -166,47 +142,25 @@ class Timestep(Protocol):
 
 
 class Augmentation(Protocol):
-    """What needs may read of ``parts.augmentation``."""
-
     @property
     def changes_pictures(self) -> bool:
         """Whether pictures may come back changed."""
 
 
-class Task(Protocol):
-    """What needs may read of ``parts.task``."""
-
-    @property
-    def gives_tokens(self) -> bool:
-        """Whether its conditions are captions."""
-
-
 class Parts:
-    """The parts of one configuration, by their groups.
+    """The parts of one configuration by their groups, and ``others``, such as ``pairs``, by key.
 
     A part that is not there, or a fact that it does not tell, is unknown: reading it raises
     :class:`UnknownError`.
-
-    Args:
-        path: The path.
-        dataset: The data set.
-        network: The network.
-        parameterization: The parameterization.
-        objective: The objective.
-        timestep: The distribution of times.
-        augmentation: The augmentation.
-        task: The task.
-        others: Further values of the config by their keys, such as ``pairs``.
     """
 
     path: Path
     dataset: Dataset
-    network: Network
+    network: NetworkFacts
     parameterization: Parameterization
     objective: Objective
     timestep: Timestep
     augmentation: Augmentation
-    task: Task
     pairs: object
 
     def __init__(
@@ -214,12 +168,11 @@ class Parts:
         *,
         path: Path | None = None,
         dataset: Dataset | None = None,
-        network: Network | None = None,
+        network: NetworkFacts | None = None,
         parameterization: Parameterization | None = None,
         objective: Objective | None = None,
         timestep: Timestep | None = None,
         augmentation: Augmentation | None = None,
-        task: Task | None = None,
         **others: object,
     ) -> None:
         named = {
@@ -230,7 +183,6 @@ class Parts:
             "objective": objective,
             "timestep": timestep,
             "augmentation": augmentation,
-            "task": task,
         }
         vars(self).update({name: part for name, part in named.items() if part is not None})
         vars(self).update(others)
@@ -247,9 +199,6 @@ class Part(Stored):
 
         A part that holds parts passes on what these need; see :func:`within`. Needs that read
         different facts belong into separate generators, joined by :func:`all_of`.
-
-        Args:
-            parts: All parts of the configuration.
         """
         yield from ()
 
@@ -265,16 +214,11 @@ def all_of(*needs: Iterable[Unmet]) -> Iterator[Unmet]:
 
 def within(argument: str, needs: Iterable[Unmet]) -> Iterator[Unmet]:
     """What the part given as ``argument`` of another needs, with keys as the other sees them."""
-    for unmet in needs:
-        yield unmet.seen_from(f".{argument}") if unmet.key.startswith(".") else unmet
+    yield from (unmet.seen_from(f".{argument}") for unmet in needs)
 
 
 def require(needs: Iterable[Unmet], *, group: str) -> None:
-    """Refuse the first of the needs that is unmet.
-
-    Args:
-        needs: What a part needs.
-        group: Where the part stands in the config.
+    """Refuse the first unmet need of the part that stands at ``group`` in the config.
 
     Raises:
         UsageError: One need is unmet.
@@ -294,11 +238,8 @@ def source_of(path: Path) -> str:
 def on_gaussian_noise(parts: Parts, *, what: str, remedy: str, key: str = ".") -> Iterator[Unmet]:
     """The source must be Gaussian.
 
-    Args:
-        parts: The parts.
-        what: What assumes it, as the beginning of a sentence: ``EulerMaruyama assumes``.
-        remedy: What can be done besides ``path.D=inf``.
-        key: See :class:`Unmet`.
+    ``what`` begins a sentence that says who assumes it, ``EulerMaruyama assumes``; ``remedy`` is
+    what can be done besides ``path.D=inf``.
     """
     if not parts.path.source.is_gaussian:
         problem = f"{what} Gaussian noise, which {source_of(parts.path)} is not."
@@ -317,13 +258,7 @@ def on_unit_time(parts: Parts, *, name: str) -> Iterator[Unmet]:
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:
-    """No time may be drawn at which alpha is 0.
-
-    Args:
-        parts: The parts.
-        name: What is not defined there.
-        group: What else to choose, in the remedy.
-    """
+    """No time may be drawn at which alpha is 0, where ``name``, of a ``group``, is undefined."""
     law = parts.timestep
     argument = law.drawn_end
     if argument is not None and law.support[1] >= 1.0 and parts.path.schedule.ends_in_source:

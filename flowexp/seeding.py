@@ -34,13 +34,9 @@ def derive_seed(seed: int, stream: str, *index: int) -> int:
 def generator(
     seed: int, stream: str, *index: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A fresh generator for the draw (seed, stream, index).
+    """A fresh generator for the draw (seed, stream, index); see :func:`derive_seed`.
 
-    Args:
-        seed: The run's seed.
-        stream: What the draw is for.
-        index: Step, epoch or sample number(s).
-        device: Device of the generator; CPU and CUDA generators give different numbers.
+    CPU and CUDA generators give different numbers.
     """
     return torch.Generator(device=device).manual_seed(derive_seed(seed, stream, *index))
 
@@ -67,10 +63,6 @@ class SampleNoise:
 
     Row ``j`` at step ``i`` is drawn on the CPU from (``seeds[j]``, ``stream``, ``i``), in float32,
     which is half of what float64 draws cost and rounds them by less than one in ten million.
-
-    Args:
-        seeds: One seed per row of the batch.
-        stream: Name of the stream, ``"churn"`` by default.
     """
 
     def __init__(self, seeds: Sequence[int], *, stream: str = "churn") -> None:

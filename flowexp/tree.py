@@ -21,11 +21,9 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- 
 
 
 def nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa: ANN401
-    """Every mapping with its dotted key (``metric.fd.extractor``, ``losses[0]``), outermost first.
+    """Every mapping of a tree at ``key`` with its dotted key, outermost first.
 
-    Args:
-        value: The tree.
-        key: Where it stands.
+    Keys are like ``metric.fd.extractor`` and ``losses[0]``.
     """
     if isinstance(value, Mapping):
         yield key, value
@@ -37,11 +35,9 @@ def nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Every value with its dotted key; a sequence and an empty mapping are one value.
+    """Every value of a tree at ``key`` with its dotted key.
 
-    Args:
-        value: The tree.
-        key: Where it stands.
+    A sequence and an empty mapping are one value.
     """
     if isinstance(value, Mapping) and value:
         for name, item in value.items():
@@ -60,12 +56,9 @@ def select(value: Any, key: str) -> Any:  # noqa: ANN401 -- any configuration va
 
 
 def without(value: Any, keys: Collection[str], key: str = "") -> Any:  # noqa: ANN401
-    """The tree without the mappings' entries at some dotted keys.
+    """The tree at ``key`` without the mappings' entries at some dotted ``keys``.
 
-    Args:
-        value: The tree.
-        keys: What to leave out; entries of mappings inside sequences cannot be named.
-        key: Where it stands.
+    Entries of mappings inside sequences cannot be named.
     """
     if not isinstance(value, Mapping):
         return value

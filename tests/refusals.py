@@ -1,7 +1,6 @@
 """What a part says of parts that do not suit it."""
 
-from flowexp.networks.base import NetworkFacts
-from flowexp.requirements import Parts, all_of
+from flowexp.requirements import NetworkFacts, Parts, all_of
 
 
 def refusal_of(part, **others):

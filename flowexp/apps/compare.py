@@ -7,7 +7,7 @@ from typing import Any
 from flowexp.apps.named_runs import named_paths, open_runs, with_runs, write_output
 from flowexp.apps.terminal import shown
 from flowexp.config.application import examine
-from flowexp.config.nearest import did_you_mean
+from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
 
 __all__ = ["main"]

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from flowexp.apps.list import options
-from flowexp.config.check import check_job
+from flowexp.config import conf_dir
+from flowexp.config.check import MUST_BE_GIVEN, check_job
 from flowexp.config.instantiate import instantiate
-from flowexp.config.locations import conf_dir
-from flowexp.config.resolve import MUST_BE_GIVEN
 from flowexp.errors import UsageError
 
 __all__ = ["main"]

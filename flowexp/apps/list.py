@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowexp.config.locations import conf_dir
-from flowexp.config.nearest import did_you_mean
+from flowexp.config import conf_dir
+from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
 
 __all__ = ["main", "options"]

@@ -107,7 +107,7 @@ def make(command: Command) -> list[str]:
     Raises:
         StoppedError: SIGINT or SIGTERM.
     """
-    from flowexp.config.launching import ChosenLauncher, LauncherError, given_config_dir
+    from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir
     from flowexp.tables.execute import JobTask, execute
     from flowexp.tables.planned_rows import all_jobs
     from flowexp.tables.progress import watching

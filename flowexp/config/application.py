@@ -11,26 +11,27 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from flowexp.config.check import own_choices, sound_config
-from flowexp.config.hydra_internals import Hydra, argument_parser
+from flowexp.config.check import check, own_choices
+from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.errors import UsageError
 
-__all__ = ["Job", "examine", "launch"]
+__all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a verb.
+    """One job of a verb, with its plain, resolved config.
 
     Attributes:
-        config: Plain, resolved config.
-        directory: The job's output directory; it exists.
+        directory: The output directory; it exists.
         overrides: As typed (of a sweep: this job's own).
         choices: Chosen option of every group.
         number: Number within a sweep, or None.
@@ -76,16 +77,10 @@ class _Task:
             return None
 
 
-_DEPTH = 3
-
-
 def _remove_unused(directory: Path) -> None:
-    """Remove a job's directory if the job was refused before it wrote anything into it.
-
-    The dated folders above it go too, if nothing else is in them.
-    """
+    """Remove the directory of a refused job and the dated folders above it, if they are empty."""
     folder = directory.resolve()
-    for _ in range(_DEPTH + 1):
+    for _ in range(1 + 3):
         if folder in (Path.cwd(), Path.home()) or not folder.is_dir() or any(folder.iterdir()):
             return
         folder.rmdir()
@@ -99,19 +94,16 @@ def launch(
     *,
     config_name: str | None = None,
 ) -> None:
-    """Check the command line, then run the verb's job or jobs through Hydra.
+    """Check the arguments after a verb, then run its job or jobs through Hydra.
 
-    Args:
-        verb: Name of the verb.
-        run: What one job does.
-        arguments: Command-line arguments after the verb.
-        config_name: Primary config; the verb's own name by default.
+    The primary config has the verb's own name by default.
 
     Raises:
         ConfigError: The command line is not sound; nothing was done.
         UsageError: A job found an error that the user can fix.
     """
-    parser, args = _parse(verb, arguments)
+    parser = argument_parser(verb)
+    args = parser.parse_intermixed_args(list(arguments))
     name = args.config_name or config_name or verb
     if args.cfg and args.multirun:
         raise UsageError(
@@ -133,29 +125,19 @@ def examine(
     *,
     config_name: str,
 ) -> None:
-    """Check a command line of another verb and report on its config; nothing is written.
+    """Check a command line of another verb and report on its (first) job's plain config.
 
-    Args:
-        verb: Name of the verb.
-        report: What to do with the plain config of the (first) job.
-        arguments: Command-line arguments after the verb.
-        config_name: Primary config.
+    Nothing is written.
 
     Raises:
         ConfigError: The command line is not sound.
     """
-    parser, args = _parse(verb, arguments)
+    parser = argument_parser(verb)
+    args = parser.parse_intermixed_args(list(arguments))
     if _only_shows(args):
-        _run_hydra(config_name, args, parser, _Task(_nothing, multirun=False))
+        _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:
         report(_checked(config_name, args))
-
-
-def _parse(
-    verb: str, arguments: Sequence[str]
-) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argument_parser(verb)
-    return parser, parser.parse_intermixed_args(list(arguments))
 
 
 def _only_shows(args: argparse.Namespace) -> bool:
@@ -164,11 +146,8 @@ def _only_shows(args: argparse.Namespace) -> bool:
 
 
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    return sound_config(name, args.overrides, multirun=args.multirun, config_dir=args.config_dir)
-
-
-def _nothing(job: Job) -> None:
-    """A job of a verb that only shows."""
+    where = args.config_dir
+    return check(name, args.overrides, multirun=args.multirun, config_dir=where).sound()
 
 
 def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
@@ -191,8 +170,6 @@ def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
 def _run_hydra(
     config_name: str, args: argparse.Namespace, parser: argparse.ArgumentParser, task: _Task
 ) -> None:
-    from hydra.core.utils import JobRuntime
-
     loader = RunAwareLoader(search_path(args.config_dir))
     hydra = Hydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
     GlobalHydra.instance().initialize(hydra)
@@ -230,10 +207,64 @@ def _run_hydra(
 
 def _unwritable(error: OSError) -> Exception:
     """An output directory that cannot be created is an error the user can fix; others are not."""
-    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-        return UsageError(
-            f"{error.filename} cannot be written ({error.strerror}).",
-            key="dirs.run",
-            remedy="Choose a folder you can write to, e.g. dirs.run=outputs/mine.",
+    if not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        return error
+    return UsageError(
+        f"{error.filename} cannot be written ({error.strerror}).",
+        key="dirs.run",
+        remedy="Choose a folder you can write to, e.g. dirs.run=outputs/mine.",
+    )
+
+
+def given_config_dir() -> str | None:
+    """The folder of further groups that the running verb was given, or None."""
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "command-line":
+            return str(source.path)
+    return None
+
+
+class LauncherError(RuntimeError):
+    """The engine that runs jobs failed, rather than a job; what it says is the message."""
+
+
+class ChosenLauncher:
+    """Hydra's launcher of the running verb, with other jobs than a sweep's.
+
+    To be made within a job of that verb.
+
+    Args:
+        task: Called for each job with the verb's config and the job's overrides on top; must be
+            picklable, must not raise, and tells whether the job is done.
+    """
+
+    def __init__(self, task: Callable[[Any], bool]) -> None:
+        running = HydraConfig.get()
+        own = [o for o in running.overrides.hydra if not o.startswith("hydra.mode=")]
+        # Jobs have directories of their own; Hydra's would be empty.
+        here = [*own, "hydra.mode=MULTIRUN", "hydra.sweep.subdir=."]
+        self._overrides = list(running.overrides.task)
+        loader = RunAwareLoader(search_path(given_config_dir()))
+        config = loader.load_configuration(
+            str(running.job.config_name), [*self._overrides, *here], RunMode.MULTIRUN
         )
-    return error
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context(config, loader), task_function=task, config=config
+        )
+        self._started = 0
+
+    def launch(self, jobs: Sequence[Sequence[str]]) -> list[bool]:
+        """Run one job for each list of overrides; returns their results when all have ended.
+
+        Raises:
+            LauncherError: A worker was killed, or none could be had.
+        """
+        complete = [[*self._overrides, *overrides] for overrides in jobs]
+        try:
+            done = self._launcher.launch(complete, initial_job_idx=self._started)
+        except Exception as error:
+            # Each engine has exceptions of its own for a worker that was lost.
+            name = type(self._launcher).__name__
+            raise LauncherError(f"{name}: {type(error).__name__}: {error}") from error
+        self._started += len(complete)
+        return [job.status == JobStatus.COMPLETED and bool(job.return_value) for job in done]

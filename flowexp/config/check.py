@@ -8,6 +8,7 @@ against the constructors' annotations (read from source, not imported), combinat
 import itertools
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,22 +17,22 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.hydra_internals import Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
-from flowexp.config.nearest import nearest
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
-from flowexp.config.problems import ConfigError, Problem
-from flowexp.config.resolve import resolve
+from flowexp.config.problems import ConfigError, Problem, nearest
 from flowexp.config.rules import check_rules
-from flowexp.config.run_source import run_in
 from flowexp.config.schema import named_entries, out_of_range, starts_from_run
+from flowexp.config.sources import run_in
 from flowexp.config.targets import check_targets
 
-__all__ = ["Checked", "check", "check_job", "own_choices", "sound_config"]
+__all__ = ["MUST_BE_GIVEN", "Checked", "check", "check_job", "own_choices", "resolve"]
+
+MUST_BE_GIVEN = "must be given."
 
 _LOG = logging.getLogger(__name__)
 _MOST_JOBS = 64
@@ -53,6 +54,18 @@ class Checked:
     choices: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
+    def sound(self) -> dict[str, Any]:
+        """The config, after a log of the remarks.
+
+        Raises:
+            ConfigError: There are problems.
+        """
+        if self.problems:
+            raise ConfigError(self.problems)
+        for remark in self.remarks:
+            _LOG.warning(remark)
+        return self.config
+
 
 def check(
     config_name: str,
@@ -61,13 +74,10 @@ def check(
     multirun: bool = False,
     config_dir: str | None = None,
 ) -> Checked:
-    """Check a command line.
+    """Check a command line: overrides as typed, for the primary config of a verb.
 
-    Args:
-        config_name: Primary config of the verb.
-        overrides: As typed.
-        multirun: Whether ``-m`` was given; then every combination is checked (up to 64).
-        config_dir: Folder with further groups (``--config-dir``).
+    With ``multirun`` (``-m``) every combination is checked (up to 64). ``config_dir`` is a folder
+    with further groups (``--config-dir``).
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         text = f"{config_dir} is not a folder."
@@ -82,7 +92,7 @@ def check(
     if problems:
         return Checked(problems)
     result = Checked()
-    for job in _jobs(parsed):
+    for job in itertools.islice(itertools.product(*map(_settings, parsed)), _MOST_JOBS):
         single = check_job(config_name, job, path=path)
         if not single.config:
             # Hydra says that it cannot compose; what was meant takes a second composition to name.
@@ -92,26 +102,6 @@ def check(
         result.config = result.config or single.config
         result.choices = result.choices or single.choices
     return result
-
-
-def sound_config(
-    config_name: str,
-    overrides: Sequence[str],
-    *,
-    multirun: bool = False,
-    config_dir: str | None = None,
-) -> dict[str, Any]:
-    """The plain config of a command line's (first) job; see :func:`check`.
-
-    Raises:
-        ConfigError: The command line is not sound.
-    """
-    checked = check(config_name, overrides, multirun=multirun, config_dir=config_dir)
-    if checked.problems:
-        raise ConfigError(checked.problems)
-    for remark in checked.remarks:
-        _LOG.warning(remark)
-    return checked.config
 
 
 def check_job(
@@ -179,7 +169,7 @@ def _check_names(
     repo = Repository(with_run(path, directory))
     groups = [o for o in parsed if is_group(o, repo)]
     problems = [p for o in groups for p in check_options(o, repo)]
-    known = [_first(o) for o in groups if not check_options(o, repo)]
+    known = [_settings(o)[0] for o in groups if not check_options(o, repo)]
     try:
         composed = RunAwareLoader(path).compose(config_name, [*known, *run])
     except HydraException as error:
@@ -191,20 +181,11 @@ def _check_names(
     return problems
 
 
-def _first(override: Override) -> str:
+def _settings(override: Override) -> list[str]:
+    """An override as typed, of a sweep one for each value."""
     if override.is_sweep_override():
-        return f"{override.get_key_element()}={sweep_values(override)[0]}"
-    return str(override.input_line)
-
-
-def _jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    axes = [
-        [f"{o.get_key_element()}={value}" for value in sweep_values(o)]
-        if o.is_sweep_override()
-        else [str(o.input_line)]
-        for o in overrides
-    ]
-    return [list(job) for job in itertools.islice(itertools.product(*axes), _MOST_JOBS)]
+        return [f"{override.get_key_element()}={value}" for value in sweep_values(override)]
+    return [str(override.input_line)]
 
 
 def _composition_problem(error: Exception) -> Problem:
@@ -215,7 +196,10 @@ def _composition_problem(error: Exception) -> Problem:
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
     plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
     if plugin is not None:
-        return _missing_launcher(plugin.group(1))
+        name = plugin.group(1)
+        extra = {"submitit_local": "slurm", "submitit_slurm": "slurm"}.get(name, name)
+        remedy = f"pip install 'flowexp[{extra}]', or use launcher=local."
+        return Problem("launcher", f"Hydra's launcher {name} is not installed.", remedy)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
     detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
@@ -223,8 +207,71 @@ def _composition_problem(error: Exception) -> Problem:
     return Problem(str(key or "command line"), f"{detail.rstrip('.')}.", remedy)
 
 
-def _missing_launcher(plugin: str) -> Problem:
-    """A launcher whose Hydra plugin is not installed here."""
-    extra = {"submitit_local": "slurm", "submitit_slurm": "slurm"}.get(plugin, plugin)
-    text = f"Hydra's launcher {plugin} is not installed."
-    return Problem("launcher", text, f"pip install 'flowexp[{extra}]', or use launcher=local.")
+@dataclass
+class Resolved:
+    """Plain values and what could not be resolved.
+
+    Attributes:
+        values: Nested dicts, lists and scalars; None where something is missing.
+        problems: Missing values and interpolations that lead nowhere.
+        missing: The keys of those.
+        failed: Keys with the interpolation in them that leads nowhere.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def resolve(config: DictConfig) -> Resolved:
+    """Resolve every interpolation; report all that fail instead of stopping at the first."""
+    result = Resolved()
+    result.values = _container(config, "", result)
+    result.problems += _misfits(result.failed)
+    return result
+
+
+def _container(node: DictConfig | ListConfig, key: str, result: Resolved) -> Any:  # noqa: ANN401
+    if isinstance(node, DictConfig):
+        names = [str(name) for name in node]
+        return {n: _child(node, n, f"{key}.{n}" if key else n, result) for n in names}
+    return [_child(node, i, f"{key}[{i}]", result) for i in range(len(node))]
+
+
+def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Resolved) -> Any:  # noqa: ANN401
+    interpolated = OmegaConf.is_interpolation(node, name)
+    if OmegaConf.is_missing(node, name) and not interpolated:
+        result.missing.add(key)
+        result.problems.append(Problem(key, MUST_BE_GIVEN, f"Give it with {key}=VALUE."))
+        return None
+    try:
+        value: Any = node[name]  # type: ignore[index]  # the name fits the kind of container
+    except OmegaConfBaseException as error:
+        result.missing.add(key)
+        raw: Any = OmegaConf.to_container(node, resolve=False)
+        wanted = str(raw[name]).strip("${} ")
+        # What must be given is reported where it stands, not again where it is used.
+        if "issing" not in type(error).__name__:
+            result.failed.append((key, wanted))
+        return None
+    if isinstance(value, DictConfig | ListConfig):
+        return _container(value, key, result)
+    return value
+
+
+def _misfits(failed: list[tuple[str, str]]) -> list[Problem]:
+    """One problem per pair of groups of which one wants what the other does not have."""
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for key, wanted in failed:
+        pairs[key.partition(".")[0], wanted.partition(".")[0]].append((key, wanted))
+    problems = []
+    for (own, other), members in pairs.items():
+        keys = ", ".join(dict.fromkeys(key.partition(".")[2] for key, _ in members))
+        wanted = ", ".join(dict.fromkeys(name for _, name in members))
+        text = (
+            f"the chosen {own} takes {keys} from {wanted}, and the chosen {other} has no such key."
+        )
+        remedy = f"Choose another {own} or another {other}: these two do not fit."
+        problems.append(Problem(members[0][0], text, remedy))
+    return problems

@@ -17,17 +17,15 @@ from hydra.core.utils import JobRuntime, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from flowexp.config import schema
+from flowexp.config import conf_dir, schema
 from flowexp.config.hydra_internals import (
     Loader,
     create_config_search_path,
     note_overrides,
     set_values,
 )
-from flowexp.config.locations import conf_dir
 from flowexp.config.named_targets import with_additions, without_refused_keys
-from flowexp.config.run_source import CONFIG, MANIFEST, RunSource, run_in
-from flowexp.config.shipped_source import ShippedSource
+from flowexp.config.sources import CONFIG, MANIFEST, RunSource, ShippedSource, run_in
 
 __all__ = ["RunAwareLoader", "search_path", "with_run"]
 

@@ -24,14 +24,14 @@ _TARGET = "._target_"
 
 
 def with_additions(overrides: Sequence[Override], *, config_name: str) -> list[Override]:
-    """The overrides, those that may add a key as if ``++`` stood before them.
-
-    Args:
-        overrides: A whole command line.
-        config_name: Primary config of the verb.
-    """
+    """A command line's overrides, those that may add a key as if ``++`` stood before them."""
     named = set(_named(overrides))
-    return [_adding(o) if _may_add(o, named, config_name) else o for o in overrides]
+    return [
+        replace(o, type=OverrideType.FORCE_ADD, input_line=f"++{o.input_line}")
+        if _may_add(o, named, config_name)
+        else o
+        for o in overrides
+    ]
 
 
 def _named(overrides: Sequence[Override]) -> list[str]:
@@ -53,24 +53,13 @@ def _may_add(override: Override, named: set[str], config_name: str) -> bool:
     return new_entry or not named.isdisjoint(above - {".".join(parts[:-1])})
 
 
-def _adding(override: Override) -> Override:
-    line = f"++{override.input_line}"
-    return replace(override, type=OverrideType.FORCE_ADD, input_line=line)
-
-
 def without_refused_keys(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
     """Remove what the chosen option sets for its own class and a class given instead does not name.
 
-    What the command line itself gives is kept, so that a wrong key is reported.
-
-    Args:
-        config: The composed config; changed in place.
-        overrides: The command line.
-
-    Returns:
-        A sentence for each node that lost keys.
+    What the command line itself gives is kept, so that a wrong key is reported. The composed config
+    is changed in place; returns a sentence for each node that lost keys.
     """
-    given = {str(o.key_or_group).replace("/", ".") for o in overrides}
+    given = [str(o.key_or_group).replace("/", ".") + "." for o in overrides]
     remarks = []
     for key in _named(overrides):
         node: Any = OmegaConf.select(config, key)
@@ -78,8 +67,12 @@ def without_refused_keys(config: DictConfig, overrides: Sequence[Override]) -> l
         accepted = _parameters(target) if isinstance(target, str) else None
         if accepted is None:
             continue
-        kept = RESERVED | accepted | {name for name in node if _gives(f"{key}.{name}", given)}
-        dropped = [str(name) for name in node if name not in kept]
+        dropped = [
+            str(name)
+            for name in node
+            if name not in RESERVED | accepted
+            and not any(text.startswith(f"{key}.{name}.") for text in given)
+        ]
         with open_dict(node):
             for name in dropped:
                 del node[name]
@@ -89,10 +82,6 @@ def without_refused_keys(config: DictConfig, overrides: Sequence[Override]) -> l
                 f"of these are left out."
             )
     return remarks
-
-
-def _gives(key: str, given: set[str]) -> bool:
-    return any(text == key or text.startswith(f"{key}.") for text in given)
 
 
 def _parameters(target: str) -> set[str] | None:

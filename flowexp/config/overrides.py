@@ -1,18 +1,17 @@
 """Command-line overrides held against the groups, options and keys that exist."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from flowexp.config.hydra_internals import Repository
-from flowexp.config.nearest import did_you_mean, nearest
-from flowexp.config.problems import Problem
+from flowexp.config.problems import Problem, did_you_mean, nearest
 from flowexp.tree import nodes
 
 __all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "sweep_values"]
@@ -109,13 +108,10 @@ def _selected(override: Override) -> list[Any]:
 def check_key(
     override: Override, config: dict[str, Any], repo: Repository, *, named: Collection[str]
 ) -> list[Problem]:
-    """Problems with the key that an override changes.
+    """Problems with the key of which an override changes the value.
 
-    Args:
-        override: A parsed override of a value.
-        config: The unresolved config of the chosen groups, in plain containers.
-        repo: What groups there are, for suggestions.
-        named: Groups of named parts, to which an entry can be added.
+    ``config`` is the unresolved one of the chosen groups, in plain containers; ``named`` are groups
+    of named parts, to which an entry can be added.
     """
     if override.is_add() or override.is_force_add():
         return []
@@ -135,9 +131,9 @@ def check_key(
 
 
 def _children(node: object) -> list[str]:
-    if isinstance(node, dict):
+    if isinstance(node, Mapping):
         return [str(name) for name in node]
-    return [str(i) for i in range(len(node))] if isinstance(node, list) else []
+    return [str(i) for i in range(len(node))] if isinstance(node, list | ListConfig) else []
 
 
 def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Repository) -> Problem:
@@ -151,7 +147,7 @@ def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Reposit
         return Problem(key, text, did_you_mean(part, names))
     parent = ".".join(parts[:depth])
     node = OmegaConf.select(OmegaConf.create(config), parent)
-    children = [c for c in _children(_plain(node)) if not c.startswith("_")]
+    children = [c for c in _children(node) if not c.startswith("_")]
     guess = nearest(part, children)
     if guess is None:
         owners = _owners(config, part)
@@ -159,10 +155,6 @@ def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Reposit
     else:
         remedy = f"Did you mean {'.'.join([parent, guess, *parts[depth + 1 :]])}?"
     return Problem(key, f"{parent} has no key {part!r}.", remedy)
-
-
-def _plain(node: object) -> object:
-    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
 
 
 def _owners(config: dict[str, Any], name: str) -> list[str]:

@@ -1,24 +1,19 @@
-"""What a configuration check reports."""
+"""What a configuration check reports, and the nearest valid name for a misspelt one."""
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flowexp.errors import UsageError
 
-__all__ = ["ConfigError", "Problem", "refusal"]
+__all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a configuration.
-
-    Attributes:
-        key: The config key or group.
-        text: One sentence that names the value and what is wrong with it.
-        remedy: How to fix it.
-    """
+    """One thing wrong at a config key or group: a sentence with the value, and how to fix it."""
 
     key: str
     text: str
@@ -29,11 +24,7 @@ class Problem:
 
 
 class ConfigError(UsageError):
-    """All problems of a configuration at once.
-
-    Args:
-        problems: At least one problem.
-    """
+    """All problems of a configuration at once; there is at least one."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
@@ -41,13 +32,9 @@ class ConfigError(UsageError):
 
 
 def refusal(error: Exception, *, key: str, arguments: Mapping[str, Any]) -> Problem:
-    """What a constructor refused.
+    """What the constructor of a part at ``key``, with the config node ``arguments``, refused.
 
-    Args:
-        error: What it raised. A message that begins with the name of an argument (``steps is 0``,
-            ``steps=0``) is about that argument.
-        key: Where the part stands in the config.
-        arguments: Its config node.
+    A message that begins with an argument's name (``steps is 0``, ``steps=0``) is about it.
     """
     if isinstance(error, UsageError):
         return Problem(error.key or key, error.problem, error.remedy or "")
@@ -57,3 +44,19 @@ def refusal(error: Exception, *, key: str, arguments: Mapping[str, Any]) -> Prob
     if named is not None and named[1] in arguments:
         key = f"{key}.{named[1]}"
     return Problem(key, f"{sentence.rstrip('.')}.")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name closest to ``name``, or None if nothing is close."""
+    close = difflib.get_close_matches(name, sorted(set(valid)), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def did_you_mean(name: str, valid: Iterable[str], *, most: int = 24) -> str:
+    """A sentence with the nearest valid name, and the choices where they are few."""
+    choices = sorted(set(valid))
+    guess = nearest(name, choices)
+    sentence = f"Did you mean {guess}? " if guess else ""
+    if 0 < len(choices) <= most:
+        sentence += f"Possible: {', '.join(choices)}."
+    return sentence.strip() or "Nothing can be chosen here."

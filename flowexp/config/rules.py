@@ -19,11 +19,9 @@ Config = Mapping[str, Any]
 
 
 def check_rules(config: Config, *, missing: Set[str] = frozenset()) -> list[Problem]:
-    """What constructors refuse, and what parts need of each other and do not find.
+    """What constructors of a plain config refuse, and what parts need of each other and lack.
 
-    Args:
-        config: Plain, resolved config.
-        missing: Keys without a value; nothing is concluded from them.
+    Nothing is concluded from ``missing``, the keys without a value.
     """
     builder = _Builder(missing)
     groups = builder.groups(config)
@@ -46,30 +44,24 @@ def unmet_needs(
 
     Args:
         groups: Parts, or mappings of parts, by group; see :func:`stand_ins`.
-        inner: Further parts and where they stand.
+        inner: Further parts and where they stand; one need is reported for each place.
     """
     parts = Parts(**groups)
-    for key, part in _parts_of(groups):
-        yield from (unmet.seen_from(key) for unmet in all_of(part.needs(parts)))
+    for group, value in groups.items():
+        named = {f"{group}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {}
+        for key, part in {group: value, **named}.items():
+            if isinstance(part, StandIn):
+                yield from (unmet.seen_from(key) for unmet in all_of(part.needs(parts)))
     reported = set()
     for key, part in inner or []:
-        for unmet in all_of(part.needs(parts)):
-            if key not in reported:
-                yield unmet.seen_from(key)
+        unmet = next(all_of(part.needs(parts)), None)
+        if unmet is not None and key not in reported:
+            yield unmet.seen_from(key)
             reported.add(key)
 
 
-def _parts_of(groups: Mapping[str, Any]) -> Iterator[tuple[str, StandIn]]:
-    for key, value in groups.items():
-        named = {f"{key}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {}
-        yield from ((k, v) for k, v in {key: value, **named}.items() if isinstance(v, StandIn))
-
-
 class _Builder:
-    """Turns the nodes of a config into stand-ins.
-
-    Args:
-        missing: Keys without a value.
+    """Turns the nodes of a config into stand-ins, but for the keys that are ``missing``.
 
     Attributes:
         problems: What constructors refused.

@@ -10,23 +10,7 @@ from omegaconf import MISSING
 
 from flowexp.config.problems import Problem
 
-__all__ = [
-    "CalibrateConfig",
-    "CompareConfig",
-    "EvalConfig",
-    "ExportConfig",
-    "ImportConfig",
-    "PairsConfig",
-    "ReportConfig",
-    "SampleConfig",
-    "StreamConfig",
-    "TableConfig",
-    "TrainConfig",
-    "named_entries",
-    "out_of_range",
-    "register",
-    "starts_from_run",
-]
+__all__ = ["named_entries", "out_of_range", "register", "starts_from_run"]
 
 
 def _at_least(least: int, *, default: int) -> Any:  # noqa: ANN401 - a field stands for its value
@@ -55,8 +39,6 @@ class _Model:
 
 @dataclass
 class TrainConfig(_Model):
-    """The keys of ``flowexp train`` and ``flowexp check``."""
-
     seed: int = 0
     teacher: str | None = None
     teacher_weights: str | None = None
@@ -103,8 +85,6 @@ class _FromRun(_Model):
 
 @dataclass
 class EvalConfig(_FromRun):
-    """The keys of ``flowexp eval``."""
-
     metric: dict[str, Any] = field(default_factory=dict)
     num_samples: int = _at_least(2, default=5000)
     repeats: int = _at_least(1, default=1)
@@ -112,16 +92,12 @@ class EvalConfig(_FromRun):
 
 @dataclass
 class SampleConfig(_FromRun):
-    """The keys of ``flowexp sample``."""
-
     grid: bool = True
     png: bool = False
 
 
 @dataclass
 class StreamConfig(_FromRun):
-    """The keys of ``flowexp stream``."""
-
     frames: Any = MISSING
     residual_guidance: Any = MISSING
     similarity: Any = None
@@ -138,8 +114,6 @@ class StreamConfig(_FromRun):
 
 @dataclass
 class PairsConfig(_FromRun):
-    """The keys of ``flowexp pairs``."""
-
     start: Any = MISSING
     num: int = _at_least(1, default=100000)
     shard_size: int = _at_least(1, default=2048)
@@ -147,23 +121,17 @@ class PairsConfig(_FromRun):
 
 @dataclass
 class CalibrateConfig(_FromRun):
-    """The keys of ``flowexp calibrate``."""
-
     calibration: Any = MISSING
     seed: int = 0
 
 
 @dataclass
 class ExportConfig(_FromRun):
-    """The keys of ``flowexp export``."""
-
     format: str = "safetensors"
 
 
 @dataclass
 class CompareConfig:
-    """The keys of ``flowexp compare``."""
-
     runs: Any = MISSING
     format: str = "terminal"
     out: str | None = None
@@ -171,8 +139,6 @@ class CompareConfig:
 
 @dataclass
 class ReportConfig:
-    """The keys of ``flowexp report``."""
-
     runs: Any = MISSING
     out: str | None = None
     grids: int = 12
@@ -187,8 +153,6 @@ class _Extra:
 
 @dataclass
 class TableConfig:
-    """The keys of ``flowexp table``."""
-
     name: str | None = None
     kind: str = "table"
     budget: Any = MISSING

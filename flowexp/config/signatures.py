@@ -7,11 +7,12 @@ function, whose parameters are then known with their annotations and defaults.
 
 import ast
 import functools
-import importlib.machinery
-import importlib.util
+import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 from flowexp.config.renamed import present
@@ -20,19 +21,15 @@ __all__ = [
     "Parameter",
     "Signature",
     "UnknownTargetError",
-    "imported_from",
     "module_source",
+    "origin",
+    "parameters_of",
     "signature_of",
 ]
 
 
 class UnknownTargetError(Exception):
-    """The dotted path names nothing.
-
-    Args:
-        dotted: The part of the path that was not found.
-        siblings: Names that exist where it was looked for.
-    """
+    """The part ``dotted`` of a path names nothing; ``siblings`` are what exists beside it."""
 
     def __init__(self, dotted: str, siblings: list[str]) -> None:
         super().__init__(dotted)
@@ -65,10 +62,7 @@ class Signature:
 
 @functools.cache
 def signature_of(target: str) -> Signature | None:
-    """The signature of a class or function, or None where source text does not tell.
-
-    Args:
-        target: Full dotted path.
+    """The signature of a dotted path's class or function; None where source text does not tell.
 
     Raises:
         UnknownTargetError: The path names nothing.
@@ -101,7 +95,7 @@ def module_source(module: str) -> ast.Module | None:
 def _may_be_class(dotted: str) -> bool:
     """Whether a dotted path may name a class, of which another name can be a method."""
     module, _, name = dotted.rpartition(".")
-    if not module or _source_file(dotted) is not None:
+    if not module or _spec(dotted) is not None:
         return False
     try:
         found = _find(module, name, depth=0)
@@ -132,7 +126,7 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
             if node.name == name:
                 return module, node
         elif isinstance(node, ast.ImportFrom):
-            source = imported_from(module, node)
+            source = _imported_from(module, node)
             for alias in node.names:
                 if alias.name == "*":
                     stars.append(source)
@@ -149,7 +143,7 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
             return None
     if absent is not None:
         raise absent
-    unread = "__getattr__" in exported or _source_file(f"{module}.{name}") is not None
+    unread = "__getattr__" in exported or _spec(f"{module}.{name}") is not None
     for source in stars:
         try:
             found = _find(source, name, depth=depth + 1)
@@ -178,34 +172,38 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield node
 
 
-def _resolve(module: str, base: ast.expr) -> tuple[str, _Definition] | None:
+def _base(module: str, base: ast.expr) -> tuple[str, _Definition] | None:
     """The class that ``nn.Module`` or ``Base[T]`` is inside a module; None if that is not known."""
-    first, _, rest = ast.unparse(base).split("[")[0].partition(".")
+    name = ast.unparse(base).partition("[")[0]
+    if "." in name:
+        module, _, name = (origin(module, name) or "").rpartition(".")
     try:
-        if not rest:
-            return _find(module, first, depth=0)
-        tree = _parse(module)
-        for node in _statements([] if tree is None else tree.body):
-            if not isinstance(node, ast.Import | ast.ImportFrom):
-                continue
-            source = f"{imported_from(module, node)}." if isinstance(node, ast.ImportFrom) else ""
-            for alias in node.names:
-                if (alias.asname or alias.name) == first:
-                    owner, _, name = f"{source}{alias.name}.{rest}".rpartition(".")
-                    return _find(owner, name, depth=0)
+        return _find(module, name, depth=0) if module else None
     except UnknownTargetError:
-        pass
+        return None
+
+
+def origin(module: str, name: str) -> str | None:
+    """The dotted path of what a module knows as ``nn.Module`` by an import; None without one."""
+    first, _, rest = name.partition(".")
+    tree = module_source(module)
+    for node in _statements([] if tree is None else tree.body):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        source = f"{_imported_from(module, node)}." if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names:
+            # ``import a.b`` makes ``a`` known.
+            path = alias.name if alias.asname else alias.name.partition(".")[0]
+            if (alias.asname or path) == first:
+                return f"{source}{path}.{rest}".removesuffix(".")
     return None
 
 
-def imported_from(module: str, node: ast.ImportFrom) -> str:
+def _imported_from(module: str, node: ast.ImportFrom) -> str:
     """The absolute name of the module that an import statement of ``module`` names."""
-    if node.level == 0:
-        return node.module or ""
-    is_package = (_source_file(module) or Path()).name == "__init__.py"
-    parts = module.split(".")
-    base = parts[: len(parts) - node.level + (1 if is_package else 0)]
-    return ".".join([*base, node.module] if node.module else base)
+    spec = _spec(module)
+    package = None if spec is None else spec.parent
+    return resolve_name("." * node.level + (node.module or ""), package)
 
 
 @functools.cache
@@ -215,56 +213,32 @@ def _parse(module: str) -> ast.Module | None:
     Raises:
         UnknownTargetError: There is no such module.
     """
-    path = _source_file(module)
-    if path is not None:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    package, _, last = module.rpartition(".")
-    if not package:
-        if module not in sys.modules and _spec(module) is None:
-            raise UnknownTargetError(module, [])
-        return None
-    source = _source_file(package)
-    if source is None:
-        _parse(package)
-    elif source.name == "__init__.py":
-        entries = [entry.name.partition(".")[0] for entry in source.parent.iterdir()]
-        if last not in entries:
-            raise UnknownTargetError(module, [e for e in set(entries) if not e.startswith("_")])
+    spec = _spec(module)
+    if spec is not None:
+        file = spec.origin or ""
+        return ast.parse(Path(file).read_text(encoding="utf-8")) if file.endswith(".py") else None
+    package = module.rpartition(".")[0]
+    if not package and module not in sys.modules:
+        raise UnknownTargetError(module, [])
+    if package:
+        _parse(package)  # which may be what does not exist
+    parent = _spec(package) if package else None
+    if parent is not None and parent.submodule_search_locations is not None:
+        names = [found.name for found in pkgutil.iter_modules(parent.submodule_search_locations)]
+        raise UnknownTargetError(module, [name for name in names if not name.startswith("_")])
     return None
 
 
 @functools.cache
-def _source_file(module: str) -> Path | None:
-    top, *rest = module.split(".")
-    folder = _top_level(top)
-    if folder is None:
-        return None
-    if folder.is_file():
-        return folder if not rest else None
-    for part in rest[:-1]:
-        folder = folder / part
-    last = folder / rest[-1] if rest else folder
-    for candidate in (last / "__init__.py", last.with_suffix(".py")):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-@functools.cache
-def _top_level(name: str) -> Path | None:
-    """Folder of a top-level package, or file of a top-level module."""
-    module = sys.modules.get(name)
-    spec = getattr(module, "__spec__", None) or _spec(name)
-    if spec is None:
-        return None
-    if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations)))
-    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-
-
-def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
+def _spec(module: str) -> ModuleSpec | None:
+    """How a module would be imported; unlike ``find_spec``, this imports no package."""
+    package = module.rpartition(".")[0]
+    if package:
+        parent = _spec(package)
+        folders = None if parent is None else parent.submodule_search_locations
+        return None if folders is None else PathFinder.find_spec(module, folders)
     try:
-        return importlib.util.find_spec(name)
+        return getattr(sys.modules.get(module), "__spec__", None) or find_spec(module)
     except (ImportError, ValueError):
         return None
 
@@ -273,23 +247,32 @@ def _class_signature(home: str, node: ast.ClassDef) -> Signature:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             own = _parameters(item.args, skip_first=True)
-            return _with_bases(home, node, own) if own.open_ended else own
+            return (
+                _with_bases(home, node, own, given=_given_to_base(item)) if own.open_ended else own
+            )
     if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
         return _dataclass_signature(node)
     return _with_bases(home, node, Signature({}, open_ended=bool(node.bases)))
 
 
-def _with_bases(home: str, node: ast.ClassDef, own: Signature) -> Signature:
-    """Add what the first readable base accepts: its constructor is inherited or gets **kwargs."""
+def _with_bases(
+    home: str, node: ast.ClassDef, own: Signature, *, given: Set[str] = frozenset()
+) -> Signature:
+    """Add what the first readable base accepts beyond what it is ``given`` by the class itself."""
     for base in node.bases:
-        found = _resolve(home, base)
-        if found is None:
-            continue
-        where, parent = found
+        where, parent = _base(home, base) or (home, None)
         if isinstance(parent, ast.ClassDef):
             inherited = _class_signature(where, parent)
-            return Signature({**inherited.parameters, **own.parameters}, inherited.open_ended)
+            rest = {name: p for name, p in inherited.parameters.items() if name not in given}
+            return Signature({**rest, **own.parameters}, inherited.open_ended)
     return own
+
+
+def _given_to_base(constructor: ast.FunctionDef) -> set[str]:
+    """The arguments that a constructor passes to its base's by their names."""
+    calls = [node for node in ast.walk(constructor) if isinstance(node, ast.Call)]
+    to_base = [call for call in calls if ast.unparse(call.func) == "super().__init__"]
+    return {keyword.arg for call in to_base for keyword in call.keywords if keyword.arg is not None}
 
 
 def _dataclass_signature(node: ast.ClassDef) -> Signature:
@@ -302,14 +285,14 @@ def _dataclass_signature(node: ast.ClassDef) -> Signature:
 
 
 def _parameters(arguments: ast.arguments, *, skip_first: bool) -> Signature:
+    found = [Parameter(a.arg, a.annotation, d is None) for a, d in parameters_of(arguments)]
+    own = found[1:] if skip_first and (arguments.posonlyargs or arguments.args) else found
+    return Signature({p.name: p for p in own}, open_ended=arguments.kwarg is not None)
+
+
+def parameters_of(arguments: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
+    """Every parameter, but for ``*`` and ``**``, with its default."""
     positional = [*arguments.posonlyargs, *arguments.args]
-    first_default = len(positional) - len(arguments.defaults)
-    found = {
-        a.arg: Parameter(a.arg, a.annotation, required=i < first_default)
-        for i, a in enumerate(positional)
-    }
-    if skip_first and positional:
-        del found[positional[0].arg]
-    for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        found[a.arg] = Parameter(a.arg, a.annotation, required=default is None)
-    return Signature(found, open_ended=arguments.kwarg is not None)
+    required = [None] * (len(positional) - len(arguments.defaults))
+    defaults = [*required, *arguments.defaults, *arguments.kw_defaults]
+    return list(zip([*positional, *arguments.kwonlyargs], defaults, strict=True))

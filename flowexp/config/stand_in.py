@@ -7,15 +7,17 @@ without its module: a stand-in takes the arguments of a config node, runs the st
 import (torch, files) raises :class:`UnknownError` instead, and nothing is concluded from it.
 """
 
+import __future__
+
 import ast
 import copy
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from flowexp.config.signatures import imported_from, module_source
+from flowexp.config.signatures import module_source, origin, parameters_of
 from flowexp.requirements import Part, Parts, UnknownError, Unmet
 
 __all__ = ["StandIn", "class_value", "evaluated"]
@@ -37,18 +39,16 @@ _INERT = frozenset({"ABC", "Enum", "Generic", "Module", "NamedTuple", "Protocol"
 
 
 def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as config says
-    """What the class or function ``target`` gives for these arguments.
+    """What the class or function at the dotted path ``target`` gives for these arguments.
 
-    Args:
-        target: Full dotted path.
-        arguments: Values, and stand-ins of nested parts; an argument that is absent is unknown.
+    They are values, and stand-ins of nested parts; an argument that is absent is unknown.
 
     Raises:
         UnknownError: Source text does not tell.
         ValueError: The constructor refused its arguments.
     """
     module, _, name = target.rpartition(".")
-    with _Guard(target):
+    with _guard(target):
         return _Source.of(module).value(name)(**arguments)
 
 
@@ -59,7 +59,7 @@ def class_value(target: str, name: str) -> Any:  # noqa: ANN401 - any constant
         UnknownError: Source text does not tell.
     """
     module, _, cls = target.rpartition(".")
-    with _Guard(target):
+    with _guard(target):
         return getattr(_Source.of(module).value(cls), name)
 
 
@@ -110,20 +110,16 @@ class _Source:
             return self.function(node)
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             return self.constant(node.value)
-        if isinstance(node, ast.ImportFrom):
-            module, original = self._origin(node, name)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            path = origin(self.module, name) or ""
+            module, _, original = path.rpartition(".")
+            if path in _SHARED:
+                return importlib.import_module(path)
             if module in _SHARED:
                 return getattr(importlib.import_module(module), original)
             if self._is_readable(module):
                 return _Source.of(module).value(original)
-        if isinstance(node, ast.Import) and name in _SHARED:
-            return importlib.import_module(name)
         raise UnknownError(f"{self.module}.{name}")
-
-    def _origin(self, node: ast.ImportFrom, name: str) -> tuple[str, str]:
-        """The module that a name is imported from, and its name there."""
-        original = next(alias.name for alias in node.names if name in (alias.asname, alias.name))
-        return imported_from(self.module, node), original
 
     def _is_readable(self, module: str) -> bool:
         """Whether it belongs to the same package, or to flowexp; others (torch) take too long."""
@@ -134,18 +130,10 @@ class _Source:
 
         Unlike :meth:`value`, the classes of shared modules are read from their source too.
         """
-        first, _, rest = name.partition(".")
-        node = self.nodes.get(first)
-        if isinstance(node, ast.ClassDef) and not rest:
-            found: _Class = self.value(first)
+        if isinstance(self.nodes.get(name), ast.ClassDef):
+            found: _Class = self.value(name)
             return found
-        if isinstance(node, ast.ImportFrom):
-            home = ".".join(self._origin(node, first))
-        elif isinstance(node, ast.Import):
-            home = next(a.name if a.asname == first else first for a in node.names)
-        else:
-            return None
-        module, _, last = f"{home}.{rest}".removesuffix(".").rpartition(".")
+        module, _, last = (origin(self.module, name) or "").rpartition(".")
         return _Source.of(module).class_named(last) if self._is_readable(module) else None
 
     def constant(self, node: ast.expr) -> Any:  # noqa: ANN401
@@ -159,30 +147,27 @@ class _Source:
             UnknownError: It cannot be evaluated.
             ValueError: It refused a value.
         """
-        with _Guard(self.module):
+        with _guard(self.module):
             return eval(compile(ast.Expression(node), self.module, "eval"), names)
 
     def function(self, node: ast.FunctionDef, **names: object) -> Callable[..., Any]:
         """A function of the module, or a method with further ``names``."""
         scope: dict[str, Any] = {**self.names, **names}
-        with _Guard(self.module):
+        with _guard(self.module):
             exec(_compiled(node, self.module), scope)
         made: Callable[..., Any] = scope[node.name]
         return made
 
 
-class _Guard:
-    """Turns every failure of evaluated code but a refusal into :class:`UnknownError`."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UnknownError | ValueError):
-            raise UnknownError(f"{self.where}: {error}") from error
+@contextmanager
+def _guard(where: str) -> Iterator[None]:
+    """Turn every failure of evaluated code but a refusal into :class:`UnknownError`."""
+    try:
+        yield
+    except (UnknownError, ValueError):
+        raise
+    except Exception as error:
+        raise UnknownError(f"{where}: {error}") from error
 
 
 class _Class:
@@ -200,14 +185,26 @@ class _Class:
         self.kind = type(node.name, (StandIn,), {})
 
     @functools.cached_property
+    def bases(self) -> list[tuple[str, "_Class | None"]]:
+        """The bases by their names here; None where one cannot be read."""
+        names = [ast.unparse(base).partition("[")[0] for base in self.node.bases]
+        return [(name, self.source.class_named(name)) for name in names]
+
+    @functools.cached_property
     def mro(self) -> list["_Class"]:
         """The class and its readable bases, in the order in which attributes are looked up."""
         found = [self]
-        for base in self.node.bases:
-            parent = self.source.class_named(ast.unparse(base).partition("[")[0])
-            found += parent.mro if parent is not None else []
-        last = {cls: number for number, cls in enumerate(found)}
-        return sorted(last, key=lambda cls: last[cls])
+        for _, base in self.bases:
+            found += [] if base is None else base.mro
+        return list(dict.fromkeys(reversed(found)))[::-1]
+
+    @functools.cached_property
+    def is_open(self) -> bool:
+        """Whether it, or a base of it, has a base that is not known here."""
+        return any(
+            name.rpartition(".")[2] not in _INERT if base is None else base.is_open
+            for name, base in self.bases
+        )
 
     def lookup(self, name: str, *, after: "_Class | None" = None) -> "tuple[_Class, ast.stmt]":
         """The class that defines an attribute, and the statement that does.
@@ -223,18 +220,8 @@ class _Class:
 
     def __call__(self, *positional: object, **named: object) -> "StandIn":
         made: StandIn = self.kind(self)
-        _construct(made, None, positional, named)
+        _construct(made, None, *positional, **named)
         return made
-
-    @functools.cached_property
-    def is_open(self) -> bool:
-        """Whether it, or a base of it, has a base that is not known here."""
-        named = [ast.unparse(base).partition("[")[0] for base in self.node.bases]
-        bases = [(name, self.source.class_named(name)) for name in named]
-        return any(
-            name.rpartition(".")[2] not in _INERT if base is None else base.is_open
-            for name, base in bases
-        )
 
     def __instancecheck__(self, value: object) -> bool:
         if not isinstance(value, StandIn):
@@ -252,11 +239,7 @@ class _Class:
 
 
 class StandIn(Part):
-    """An object of a class that was not imported; ``type(x).__name__`` is the class's own.
-
-    Args:
-        cls: Its class.
-    """
+    """An object of a class that was not imported; ``type(x).__name__`` is the class's own."""
 
     def __init__(self, cls: _Class) -> None:
         vars(self)["__class"] = cls
@@ -269,7 +252,7 @@ class StandIn(Part):
         try:
             found = cls.lookup(name)
         except UnknownError:
-            with _Guard(name):
+            with _guard(name):
                 return _bound(*cls.lookup("__getattr__"), self, cls)(name)
         return _bound(*found, self, cls)
 
@@ -281,7 +264,7 @@ class StandIn(Part):
             return
         needs = _bound(owner, node, self, _class_of(self))(parts)
         while True:
-            with _Guard(f"{type(self).__name__}.needs"):
+            with _guard(f"{type(self).__name__}.needs"):
                 unmet = next(needs, None)
             if unmet is None:
                 return
@@ -297,23 +280,18 @@ def _class_of(made: StandIn) -> _Class:
     return cls
 
 
-class _Super:
+def _super_of(made: StandIn, owner: _Class) -> Any:  # noqa: ANN401
     """What ``super()`` gives within a method of ``owner``."""
 
-    def __init__(self, made: StandIn, owner: _Class) -> None:
-        self._made = made
-        self._owner = owner
+    class Super:
+        def __getattribute__(self, name: str) -> Any:  # noqa: ANN401
+            if name == "__init__":
+                return functools.partial(_construct, made, owner)
+            if name == "__getattr__":
+                return functools.partial(_held_by, made)
+            return _bound(*_class_of(made).lookup(name, after=owner), made, _class_of(made))
 
-    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401
-        made, owner = (
-            object.__getattribute__(self, "_made"),
-            object.__getattribute__(self, "_owner"),
-        )
-        if name == "__init__":
-            return lambda *positional, **named: _construct(made, owner, positional, named)
-        if name == "__getattr__":
-            return functools.partial(_held_by, made)
-        return _bound(*_class_of(made).lookup(name, after=owner), made, _class_of(made))
+    return Super()
 
 
 def _held_by(made: StandIn, name: str) -> Any:  # noqa: ANN401
@@ -335,9 +313,9 @@ def _bound(owner: _Class, node: ast.stmt, made: StandIn | None, cls: _Class) -> 
     how = {ast.unparse(d).rpartition(".")[2] for d in node.decorator_list}
     if "abstractmethod" in how:
         raise UnknownError(f"{owner.node.name}.{node.name} is abstract")
-    function = owner.source.function(node, super=lambda: _Super(made, owner))  # type: ignore[arg-type]
+    function = owner.source.function(node, super=lambda: _super_of(made, owner))  # type: ignore[arg-type]
     if how & {"property", "cached_property"}:
-        with _Guard(node.name):
+        with _guard(node.name):
             return function(made)
     if how - {"staticmethod", "classmethod"}:
         raise UnknownError(f"{owner.node.name}.{node.name} is decorated")
@@ -346,7 +324,7 @@ def _bound(owner: _Class, node: ast.stmt, made: StandIn | None, cls: _Class) -> 
 
 
 def _construct(
-    made: StandIn, after: _Class | None, positional: Sequence[object], named: Mapping[str, object]
+    made: StandIn, after: _Class | None, /, *positional: object, **named: object
 ) -> None:
     """Run the constructor of the class, or of the next one ``after`` a class of its order."""
     cls = _class_of(made)
@@ -385,36 +363,28 @@ class _Constructor:
         self.made = made
         self.owner = owner
         self.node = node
-        self.names: dict[str, Any] = {**owner.source.names, "super": lambda: _Super(made, owner)}
+        self.names: dict[str, Any] = {**owner.source.names, "super": lambda: _super_of(made, owner)}
 
     def run(self, positional: Sequence[object], named: Mapping[str, object]) -> None:
-        """Run it with these arguments.
-
-        Raises:
-            ValueError: It refused a value.
-        """
+        """Run it with these arguments; a refusal of a value is its own ValueError."""
         self.names |= self._arguments(positional, dict(named))
         self._body(self.node.body)
 
     def _arguments(self, positional: Sequence[object], named: dict[str, object]) -> dict[str, Any]:
         arguments = self.node.args
-        parameters = [*arguments.posonlyargs, *arguments.args]
-        last = [p.arg for p in reversed(parameters)]
-        defaults = dict(zip(last, reversed(arguments.defaults), strict=False))
-        pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        defaults |= {p.arg: default for p, default in pairs if default is not None}
-        found = dict(zip([p.arg for p in parameters], [self.made, *positional], strict=False))
-        for parameter in [*parameters, *arguments.kwonlyargs]:
+        by_position = [p.arg for p in (*arguments.posonlyargs, *arguments.args)]
+        found = dict(zip(by_position, [self.made, *positional], strict=False))
+        for parameter, default in parameters_of(arguments):
             name = parameter.arg
             if name in named:
                 found[name] = named.pop(name)
-            elif name not in found and name in defaults:
+            elif name not in found and default is not None:
                 with suppress(UnknownError):
-                    found[name] = self.owner.source.constant(defaults[name])
+                    found[name] = self.owner.source.constant(default)
         if arguments.kwarg is not None:
             found[arguments.kwarg.arg] = named
         if arguments.vararg is not None:
-            found[arguments.vararg.arg] = tuple(positional[len(parameters) - 1 :])
+            found[arguments.vararg.arg] = tuple(positional[len(by_position) - 1 :])
         return found
 
     def _body(self, statements: Sequence[ast.stmt]) -> bool:
@@ -430,8 +400,8 @@ class _Constructor:
                 elif (call := _super_call(statement)) is not None:
                     self._construct_base(call)
                 else:
-                    with _Guard(self.owner.node.name):
-                        exec(_statement(statement, self.owner.source.module), self.names)
+                    with _guard(self.owner.node.name):
+                        exec(_compiled(statement, self.owner.source.module), self.names)
             except UnknownError:
                 self._forget(statement)
                 if any(isinstance(node, ast.Return) for node in ast.walk(statement)):
@@ -451,7 +421,7 @@ class _Constructor:
             with suppress(UnknownError):
                 value = self._value(keyword.value)
                 named |= {keyword.arg: value} if keyword.arg is not None else value
-        _construct(self.made, self.owner, positional, named)
+        _construct(self.made, self.owner, *positional, **named)
 
     def _forget(self, statement: ast.stmt) -> None:
         """What a statement changes is unknown, if it could not be run."""
@@ -508,24 +478,10 @@ def _defined_names(node: ast.stmt) -> Iterator[str]:
 
 
 @functools.cache
-def _statement(node: ast.stmt, module: str) -> Any:  # noqa: ANN401 - a code object
-    return compile(ast.Module([node], []), module, "exec")
-
-
-@functools.cache
-def _compiled(node: ast.FunctionDef, module: str) -> Any:  # noqa: ANN401 - a code object
-    """A function without what is evaluated when it is defined: annotations and decorators."""
-    bare, args = copy.copy(node), copy.copy(node.args)
-    bare.decorator_list, bare.returns, bare.args = [], None, args
-    args.posonlyargs = [_without_annotation(a) for a in args.posonlyargs]
-    args.args = [_without_annotation(a) for a in args.args]
-    args.kwonlyargs = [_without_annotation(a) for a in args.kwonlyargs]
-    args.vararg = args.vararg and _without_annotation(args.vararg)
-    args.kwarg = args.kwarg and _without_annotation(args.kwarg)
-    return compile(ast.Module([bare], []), module, "exec")
-
-
-def _without_annotation(argument: ast.arg) -> ast.arg:
-    bare = copy.copy(argument)
-    bare.annotation = None
-    return bare
+def _compiled(node: ast.stmt, module: str) -> Any:  # noqa: ANN401 - a code object
+    """A statement as code; decorators and annotations are not evaluated."""
+    if isinstance(node, ast.FunctionDef):
+        node = copy.copy(node)
+        node.decorator_list = []
+    flags = __future__.annotations.compiler_flag
+    return compile(ast.Module([node], []), module, "exec", flags=flags, dont_inherit=True)

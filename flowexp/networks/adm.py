@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.networks.embedding import PositionalEmbedding
-from flowexp.networks.songunet import EncoderBranch, LeveledUNet
+from flowexp.networks.songunet import LeveledUNet
 from flowexp.networks.songunet_layers import (
     Conv2d,
     GroupNorm,
@@ -29,18 +29,7 @@ class DhariwalUNet(LeveledUNet):
     """ADM U-Net: adaptive group norm, attention with 64 channels per head.
 
     Blocks with fewer than 64 channels have no attention, whatever ``attn_resolutions`` says (as in
-    the authors' code). Arguments not listed here are those of :class:`ImageNetwork`.
-
-    Args:
-        model_channels: Base number of channels.
-        channel_mult: Channel multiplier of each level, finest first.
-        channel_mult_emb: Length of the conditioning vector over model_channels.
-        num_blocks: Residual blocks per level.
-        attn_resolutions: Resolutions (after padding) with self-attention.
-        dropout: Dropout probability in the blocks.
-
-    Raises:
-        ValueError: If an argument is out of range.
+    the authors' code). Arguments are those of :class:`SongUNet`.
     """
 
     def __init__(
@@ -86,16 +75,11 @@ class DhariwalUNet(LeveledUNet):
             num_blocks=num_blocks,
             attn_resolutions=attn_resolutions,
             style=style,
-            encoder_branch=EncoderBranch(),
-            output_branch=None,
-            attend_last_only=False,
         )
         self.map_noise = PositionalEmbedding(model_channels)
-        self.map_augment = (
-            Linear(augment_dim, model_channels, bias=False, init=style.init_zero)
-            if augment_dim
-            else None
-        )
+        self.map_augment: Linear | None = None
+        if augment_dim:
+            self.map_augment = Linear(augment_dim, model_channels, bias=False, init=style.init_zero)
         self.map_layer0 = Linear(model_channels, emb, init=style.init)
         self.map_layer1 = Linear(emb, emb, init=style.init)
         label_init = Init(kaiming_normal, math.sqrt(label_dim))

@@ -13,12 +13,8 @@ from torch import Tensor, nn
 __all__ = ["AttentionValues", "SharedValues", "attention_values"]
 
 
-class AttentionValues(nn.Module):
-    """Identity on the values V of one attention layer, for hooks that read or replace them."""
-
-    def forward(self, v: Tensor) -> Tensor:
-        """V itself, (B, heads, tokens, channels of a head)."""
-        return v
+class AttentionValues(nn.Identity):
+    """The values V of one attention layer, (B, heads, tokens, channels of a head), for hooks."""
 
 
 def attention_values(network: nn.Module) -> list[AttentionValues]:
@@ -30,7 +26,6 @@ class SharedValues:
     """Values of attention layers, recorded under keys and injected in later calls.
 
     Args:
-        network: The network.
         first_layer: Number of the first layer whose values are shared.
         device: Where recorded values are stored; None = where they are computed. ``cpu`` saves the
             accelerator's memory: there is one tensor per call and layer.

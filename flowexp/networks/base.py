@@ -9,26 +9,31 @@ Labels follow one convention in the whole package: int64 class indices of shape 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import Required, TypedDict, TypeVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.requirements import NetworkFacts
+
 __all__ = [
+    "ImageArguments",
     "ImageNetwork",
     "Network",
-    "NetworkFacts",
-    "augment_dim_of",
+    "NetworkArguments",
     "crop",
     "facts_of",
     "label_dim_of",
     "label_vectors",
     "pad_to_multiple",
+    "require_at_least",
     "without_condition",
+    "zeroed",
 ]
 
 NO_LABEL = -1
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def label_dim_of(network: nn.Module) -> int:
@@ -36,37 +41,11 @@ def label_dim_of(network: nn.Module) -> int:
     return int(getattr(network, "label_dim", 0))
 
 
-def augment_dim_of(network: nn.Module) -> int:
-    """``augment_dim`` of a network; 0 for a foreign module, which may lack the attribute."""
-    return int(getattr(network, "augment_dim", 0))
-
-
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What other parts may ask of a network, which may be a foreign module.
-
-    Attributes:
-        label_dim: Number of classes; 0 = unconditional.
-        augment_dim: Number of augmentation columns.
-        takes_tokens: Whether it is conditioned on captions.
-        in_channels: Channels of the input; None = the module does not say.
-        out_channels: Channels of the output, likewise.
-        img_resolution: Height and width of the pictures; None = any.
-    """
-
-    label_dim: int
-    augment_dim: int
-    takes_tokens: bool
-    in_channels: int | None
-    out_channels: int | None
-    img_resolution: int | None
-
-
 def facts_of(network: nn.Module) -> NetworkFacts:
     """The facts of a network; a foreign module may lack any of the attributes."""
     return NetworkFacts(
         label_dim_of(network),
-        augment_dim_of(network),
+        int(getattr(network, "augment_dim", 0)),
         bool(getattr(network, "takes_tokens", False)),
         getattr(network, "in_channels", None),
         getattr(network, "out_channels", None),
@@ -84,16 +63,8 @@ def label_vectors(
 ) -> Tensor:
     """Labels of either form as vectors (batch, label_dim); "no label" gives zeros.
 
-    Args:
-        labels: int64 (B,) class indices with -1 for "no label", float (B, label_dim) vectors, or
-            None for "no label" everywhere. A leading dimension of 1 is repeated ``batch`` times.
-        label_dim: Number of classes or length of the vectors; 0 = unconditional.
-        batch: Number of rows of the result.
-        dtype: Floating type of the result.
-        device: Device of the result.
-
-    Returns:
-        (batch, label_dim): one-hot rows for indices, the vectors themselves for vectors.
+    Labels are int64 (B,) class indices, which become one-hot rows; float (B, label_dim) vectors; or
+    None for "no label" everywhere. A leading dimension of 1 is repeated.
 
     Raises:
         ValueError: If the shape does not fit, an index lies outside -1 .. label_dim - 1, or labels
@@ -120,9 +91,7 @@ def label_vectors(
 
 def _check_indices(labels: Tensor, label_dim: int) -> None:
     """Refuse class indices outside -1 .. label_dim - 1, where reading them is cheap."""
-    if labels.device.type != "cpu" and label_dim > 0:
-        return
-    if labels.device.type == "meta":
+    if labels.device.type == "meta" or (labels.device.type != "cpu" and label_dim > 0):
         return
     if bool(((labels < NO_LABEL) | (labels >= label_dim)).any()):
         allowed = f"-1 (no label) to {label_dim - 1}" if label_dim else "-1 (unconditional network)"
@@ -133,18 +102,11 @@ def _check_indices(labels: Tensor, label_dim: int) -> None:
 
 
 def pad_to_multiple(x: Tensor, *, multiple: int) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Zero-pad an image to the next multiple of ``multiple``, as evenly as possible on both sides.
+    """Images (B, C, H, W), zero-padded to the next multiple of ``multiple``, and the border.
 
-    Zeros rather than reflection: they work for every size and, like the zero padding of the
-    convolutions, mark the border of the image.
-
-    Args:
-        x: Images, (B, C, H, W).
-        multiple: Divisor that height and width must have.
-
-    Returns:
-        The padded images and the border (left, right, top, bottom) in pixels; ``x`` itself and
-        zeros if the size fits.
+    The border, (left, right, top, bottom) in pixels, is as even as possible; ``x`` itself is
+    returned if the size fits. Zeros rather than reflection: they work for every size and, like the
+    zero padding of the convolutions, mark the border of the image.
     """
     missing_h, missing_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     left, top = missing_w // 2, missing_h // 2
@@ -158,6 +120,36 @@ def crop(x: Tensor, *, border: tuple[int, int, int, int]) -> Tensor:
         return x
     left, right, top, bottom = border
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The layer with weights and biases of zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def require_at_least(least: int, **arguments: int) -> None:
+    """Refuse arguments of a constructor that are smaller than ``least``."""
+    for name, value in arguments.items():
+        if value < least:
+            raise ValueError(f"{name}={value}; allowed: integers >= {least}")
+
+
+class NetworkArguments(TypedDict, total=False):
+    """The arguments of :class:`Network`, which every network takes."""
+
+    in_channels: Required[int]
+    out_channels: Required[int]
+    label_dim: int
+    label_dropout: float
+    augment_dim: int
+
+
+class ImageArguments(NetworkArguments, total=False):
+    """The arguments that every :class:`ImageNetwork` takes."""
+
+    img_resolution: Required[int]
 
 
 class Network(nn.Module, ABC):
@@ -196,14 +188,8 @@ class Network(nn.Module, ABC):
         augment_dim: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("in_channels", in_channels, 1),
-            ("out_channels", out_channels, 1),
-            ("label_dim", label_dim, 0),
-            ("augment_dim", augment_dim, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name}={value}; allowed: integers >= {least}")
+        require_at_least(1, in_channels=in_channels, out_channels=out_channels)
+        require_at_least(0, label_dim=label_dim, augment_dim=augment_dim)
         if not 0.0 <= label_dropout < 1.0:
             raise ValueError(f"label_dropout={label_dropout}; allowed: [0, 1)")
         self.in_channels = in_channels
@@ -219,16 +205,13 @@ class Network(nn.Module, ABC):
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
     ) -> Tensor:
-        """Evaluate F.
+        """F, shaped as ``x`` with out_channels channels.
 
         Args:
             x: Input already scaled by c_in, (B, in_channels, H, W) or (B, in_channels), float32.
             c_noise: Noise condition, (B,).
             labels: int64 (B,) with -1 for "no label", float (B, label_dim), or None.
             augment_labels: Float (B, augment_dim); zeros and None mean "not augmented".
-
-        Returns:
-            Raw output, shaped as ``x`` with out_channels channels.
 
         Raises:
             ValueError: If a shape does not fit or labels are given to an unconditional network.
@@ -264,16 +247,13 @@ class Network(nn.Module, ABC):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The network itself, on checked inputs; implement this in a new network.
+        """The network itself, (B, out_channels, ...), on checked inputs.
 
         Args:
             x: Input, (B, in_channels, ...).
             c_noise: Noise condition, (B,), float32.
             label: Label vectors (B, label_dim), zeros = no label; None if label_dim is 0.
             augment: Augmentation vectors (B, augment_dim), or None.
-
-        Returns:
-            Raw output, (B, out_channels, ...).
         """
 
 
@@ -287,33 +267,15 @@ class ImageNetwork(Network):
     Args:
         img_resolution: Height and width of the images in pixels.
         min_multiple: Height and width are padded to a multiple of this.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     img_resolution: int
 
     def __init__(
-        self,
-        *,
-        img_resolution: int,
-        min_multiple: int,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int = 0,
-        label_dropout: float = 0.0,
-        augment_dim: int = 0,
+        self, *, img_resolution: int, min_multiple: int, **network: Unpack[NetworkArguments]
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            label_dim=label_dim,
-            label_dropout=label_dropout,
-            augment_dim=augment_dim,
-        )
-        if img_resolution < 1:
-            raise ValueError(f"img_resolution={img_resolution}; allowed: integers >= 1")
+        super().__init__(**network)
+        require_at_least(1, img_resolution=img_resolution)
         self.img_resolution = img_resolution
         self.min_multiple = min_multiple
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.networks.base import NO_LABEL, Network
+from flowexp.networks.base import NO_LABEL, Network, require_at_least
 
 __all__ = ["CaptionedNetwork", "TextEncoder", "WordEncoder"]
 
@@ -47,9 +47,8 @@ class WordEncoder(nn.Module):
 
     def __init__(self, *, vocabulary: int = 4096, width: int = 64, seed: int = 0) -> None:
         super().__init__()
-        for name, value, least in (("vocabulary", vocabulary, 2), ("width", width, 1)):
-            if value < least:
-                raise ValueError(f"{name}={value}; allowed: integers >= {least}")
+        require_at_least(2, vocabulary=vocabulary)
+        require_at_least(1, width=width)
         rng = torch.Generator(device="cpu").manual_seed(seed)
         drawn = torch.randn(vocabulary, width, generator=rng, device="cpu")
         self.register_buffer("table", drawn)
@@ -112,9 +111,7 @@ class CaptionedNetwork(Network):
                 f"the inner network has label_dim={network.label_dim} and label_dropout="
                 f"{network.label_dropout}; allowed: a positive label_dim, and no dropout of its own"
             )
-        for name, value in (("width", width), ("heads", heads)):
-            if value < 1:
-                raise ValueError(f"{name}={value}; allowed: integers >= 1")
+        require_at_least(1, width=width, heads=heads)
         self.network = network
         self.img_resolution = network.img_resolution
         self.width = width
@@ -135,14 +132,10 @@ class CaptionedNetwork(Network):
         *,
         tokens: Tensor | None = None,
     ) -> Tensor:
-        """Evaluate F; see :meth:`Network.forward`.
+        """F; see :meth:`Network.forward`.
 
-        Args:
-            x: Input already scaled by c_in, (B, in_channels, H, W), float32.
-            c_noise: Noise condition, (B,).
-            labels: The classes behind the captions; not used.
-            augment_labels: Float (B, augment_dim), or None.
-            tokens: int64 (B, L), rows of -1 for "no caption"; None = no caption anywhere.
+        ``tokens`` are int64 (B, L), rows of -1 for "no caption", None = no caption anywhere.
+        ``labels``, the classes behind the captions, are not used.
         """
         vectors = None if tokens is None else self.caption_vectors(tokens, x)
         return self.evaluate(x, c_noise, vectors, augment_labels)
@@ -175,13 +168,8 @@ class CaptionedNetwork(Network):
         hidden = ~mask & mask.any(dim=1, keepdim=True)
         shares = torch.softmax(scores.masked_fill(hidden[..., None], -math.inf), dim=1)
         pooled = torch.einsum("blh,blw->bhw", shares, features).flatten(1)
-        vectors = nn.functional.layer_norm(self.project(pooled), (self.network_width,))
-        return vectors / math.sqrt(self.network_width) * known
-
-    @property
-    def network_width(self) -> int:
-        """Length of the caption vectors."""
-        return int(self.network.label_dim)
+        width = self.network.label_dim
+        return nn.functional.layer_norm(self.project(pooled), (width,)) / math.sqrt(width) * known
 
     @torch.no_grad()
     def _encoded(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

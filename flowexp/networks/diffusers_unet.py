@@ -1,12 +1,13 @@
 """The U-Net of the diffusers library."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.networks.base import ImageNetwork
+from flowexp.networks.base import ImageArguments, ImageNetwork
 
 __all__ = ["DiffusersUNet"]
 
@@ -20,13 +21,9 @@ class DiffusersUNet(ImageNetwork):
     c_noise takes the place of the timestep. Label and augmentation vectors are added to its
     embedding by a linear layer without bias, so zeros mean "none" as in every network here.
 
+    Arguments not listed here are those of :class:`ImageNetwork`.
+
     Args:
-        img_resolution: Height and width of the images in pixels.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        label_dropout: Probability of dropping a label in training.
-        augment_dim: Length of the augmentation vectors; 0 = none.
         block_out_channels: Channels of each level, highest resolution first; multiples of
             ``norm_num_groups``.
         layers_per_block: Residual blocks of a level.
@@ -34,7 +31,6 @@ class DiffusersUNet(ImageNetwork):
         up_block_types: diffusers' name of each level's decoder block, lowest resolution first.
         attention_head_dim: Channels of an attention head.
         norm_num_groups: Groups of the group normalisations.
-        dropout: Dropout probability.
 
     Raises:
         UsageError: diffusers is not installed.
@@ -44,12 +40,6 @@ class DiffusersUNet(ImageNetwork):
     def __init__(
         self,
         *,
-        img_resolution: int,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int = 0,
-        label_dropout: float = 0.0,
-        augment_dim: int = 0,
         block_out_channels: Sequence[int] = (64, 128, 128),
         layers_per_block: int = 2,
         down_block_types: Sequence[str] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
@@ -57,6 +47,7 @@ class DiffusersUNet(ImageNetwork):
         attention_head_dim: int = 8,
         norm_num_groups: int = 32,
         dropout: float = 0.0,
+        **image: Unpack[ImageArguments],
     ) -> None:
         try:
             from diffusers import UNet2DModel
@@ -65,22 +56,14 @@ class DiffusersUNet(ImageNetwork):
                 "network=diffusers_unet needs the package diffusers: "
                 "pip install 'flowexp[diffusers]'"
             ) from error
-        super().__init__(
-            img_resolution=img_resolution,
-            min_multiple=2 ** (len(block_out_channels) - 1),
-            in_channels=in_channels,
-            out_channels=out_channels,
-            label_dim=label_dim,
-            label_dropout=label_dropout,
-            augment_dim=augment_dim,
-        )
-        known = label_dim + augment_dim
+        super().__init__(min_multiple=2 ** (len(block_out_channels) - 1), **image)
+        known = self.label_dim + self.augment_dim
         width = _EMBEDDING * block_out_channels[0]
         self.condition = nn.Linear(known, width, bias=False) if known else None
         self.unet = UNet2DModel(
             sample_size=self.padded_resolution,
-            in_channels=in_channels,
-            out_channels=out_channels,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
             block_out_channels=tuple(block_out_channels),
             layers_per_block=layers_per_block,
             down_block_types=tuple(down_block_types),
@@ -94,7 +77,6 @@ class DiffusersUNet(ImageNetwork):
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
     ) -> Tensor:
-        """The U-Net on padded images; see :meth:`Network.evaluate`."""
         if self.augment_dim and augment is None:
             augment = x.new_zeros(len(x), self.augment_dim)
         vectors = [v for v in (label, augment) if v is not None]

@@ -6,19 +6,22 @@ the published SiT weights; unlike those, the output has no second half (learn_si
 """
 
 import math
+from collections import OrderedDict
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.networks.attention_features import AttentionValues
-from flowexp.networks.base import ImageNetwork
+from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least, zeroed
 from flowexp.networks.embedding import PositionalEmbedding
 
 __all__ = ["DiT"]
 
 NORM_EPS = 1e-6
 INIT_STD = 0.02
+WAVES = 256
 
 
 class DiT(ImageNetwork):
@@ -37,9 +40,6 @@ class DiT(ImageNetwork):
         depth: Number of blocks.
         num_heads: Attention heads; divides hidden_size.
         mlp_ratio: Width of the hidden layer of the MLPs over hidden_size.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     pos_embed: Tensor
@@ -47,46 +47,34 @@ class DiT(ImageNetwork):
     def __init__(
         self,
         *,
-        img_resolution: int,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int = 0,
-        label_dropout: float = 0.0,
-        augment_dim: int = 0,
         patch_size: int = 2,
         hidden_size: int = 256,
         depth: int = 8,
         num_heads: int = 4,
         mlp_ratio: float = 4.0,
+        **image: Unpack[ImageArguments],
     ) -> None:
-        if patch_size < 1:
-            raise ValueError(f"patch_size={patch_size}; allowed: integers >= 1")
+        require_at_least(1, patch_size=patch_size)
         if hidden_size % 4 or hidden_size % num_heads:
             raise ValueError(
                 f"hidden_size={hidden_size}; allowed: multiples of 4 and of num_heads={num_heads}"
             )
-        super().__init__(
-            img_resolution=img_resolution,
-            min_multiple=patch_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            label_dim=label_dim,
-            label_dropout=label_dropout,
-            augment_dim=augment_dim,
-        )
+        super().__init__(min_multiple=patch_size, **image)
         self.patch_size = patch_size
         self.side = self.padded_resolution // patch_size
-        self.x_embedder = _Patches(in_channels, hidden_size, patch_size=patch_size)
-        self.t_embedder = _NoiseEmbedder(hidden_size)
-        self.y_embedder = _LabelEmbedder(label_dim, hidden_size) if label_dim else None
+        self.x_embedder = _Patches(self.in_channels, hidden_size, patch_size=patch_size)
+        first = nn.Linear(WAVES, hidden_size)
+        mlp = nn.Sequential(first, nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+        self.t_embedder = nn.Sequential(OrderedDict(waves=PositionalEmbedding(WAVES), mlp=mlp))
+        self.y_embedder = _LabelEmbedder(self.label_dim, hidden_size) if self.label_dim else None
         self.augment_embedder = (
-            nn.Linear(augment_dim, hidden_size, bias=False) if augment_dim else None
+            nn.Linear(self.augment_dim, hidden_size, bias=False) if self.augment_dim else None
         )
         self.register_buffer("pos_embed", sincos_positions(hidden_size, side=self.side)[None])
         self.blocks = nn.ModuleList(
             _Block(hidden_size, num_heads=num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
         )
-        self.final_layer = _FinalLayer(hidden_size, patch_size**2 * out_channels)
+        self.final_layer = _FinalLayer(hidden_size, patch_size**2 * self.out_channels)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -96,17 +84,15 @@ class DiT(ImageNetwork):
                 _zero_bias(module)
         patches = self.x_embedder.proj
         nn.init.xavier_uniform_(patches.weight.view(patches.out_channels, -1))
-        if patches.bias is not None:
-            nn.init.zeros_(patches.bias)
+        _zero_bias(patches)
         for module in self.t_embedder.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=INIT_STD)
         if self.y_embedder is not None:
             nn.init.normal_(self.y_embedder.embedding_table.weight, std=INIT_STD)
-        _zero(self.final_layer.linear)
-        for module in self.modules():
-            if isinstance(module, _Modulation):
-                module.close()
+        zeroed(self.final_layer.linear)
+        for module in (*self.blocks, self.final_layer):
+            zeroed(module.adaLN_modulation)
 
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
@@ -149,27 +135,18 @@ def sincos_positions(channels: int, *, side: int) -> Tensor:
     return torch.cat([columns, columns.transpose(0, 1)], dim=2).flatten(0, 1).float()
 
 
-def _zero_bias(linear: nn.Linear) -> None:
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-
-
-def _zero(linear: nn.Linear) -> None:
-    nn.init.zeros_(linear.weight)
-    _zero_bias(linear)
+def _zero_bias(layer: nn.Linear | nn.Conv2d) -> None:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
 
 
-class _Modulation(nn.Sequential):
+def _modulation(hidden_size: int, outputs: int) -> nn.Sequential:
     """Shifts, scales and gates as an affine function of silu(condition), initially all zero."""
-
-    def close(self) -> None:
-        for module in self:
-            if isinstance(module, nn.Linear):
-                _zero(module)
+    return nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, outputs * hidden_size))
 
 
 class _Patches(nn.Module):
@@ -182,23 +159,6 @@ class _Patches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
         return tokens
-
-
-class _NoiseEmbedder(nn.Module):
-    """Sinusoids of c_noise through a two-layer MLP."""
-
-    WAVES = 256
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.waves = PositionalEmbedding(self.WAVES)
-        self.mlp = nn.Sequential(
-            nn.Linear(self.WAVES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
-
-    def forward(self, c_noise: Tensor) -> Tensor:
-        emb: Tensor = self.mlp(self.waves(c_noise))
-        return emb
 
 
 class _LabelEmbedder(nn.Module):
@@ -233,20 +193,6 @@ class _Attention(nn.Module):
         return out
 
 
-class _Mlp(nn.Module):
-    """Two-layer perceptron with the tanh form of GELU."""
-
-    def __init__(self, hidden_size: int, *, mlp_ratio: float) -> None:
-        super().__init__()
-        inner = math.floor(hidden_size * mlp_ratio)
-        self.fc1 = nn.Linear(hidden_size, inner)
-        self.fc2 = nn.Linear(inner, hidden_size)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(tokens), approximate="tanh"))
-        return out
-
-
 class _Block(nn.Module):
     """Transformer block whose two branches are shifted, scaled and gated by the condition."""
 
@@ -255,8 +201,15 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
         self.attn = _Attention(hidden_size, num_heads=num_heads)
         self.norm2 = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
-        self.mlp = _Mlp(hidden_size, mlp_ratio=mlp_ratio)
-        self.adaLN_modulation = _Modulation(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+        inner = math.floor(hidden_size * mlp_ratio)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(hidden_size, inner),
+                gelu=nn.GELU(approximate="tanh"),
+                fc2=nn.Linear(inner, hidden_size),
+            )
+        )
+        self.adaLN_modulation = _modulation(hidden_size, 6)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, 1)
@@ -274,7 +227,7 @@ class _FinalLayer(nn.Module):
         super().__init__()
         self.norm_final = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
         self.linear = nn.Linear(hidden_size, pixels)
-        self.adaLN_modulation = _Modulation(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+        self.adaLN_modulation = _modulation(hidden_size, 2)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)

@@ -1,7 +1,7 @@
-"""Embeddings of the noise condition c_noise, shape (B,), as vectors (B, channels).
+"""Embeddings of the noise condition c_noise, shape (B,), as vectors (B, num_channels), float32.
 
-All phases are computed in float32 (or higher), also under autocast: half precision cannot
-distinguish c_noise = 999 from 999.5.
+The number of channels is even. All phases are computed in float32 (or higher), also under
+autocast: half precision cannot distinguish c_noise = 999 from 999.5.
 """
 
 import math
@@ -30,7 +30,6 @@ class PositionalEmbedding(nn.Module):
     f_i = max_period^(-i / (n - endpoint)),  i = 0 .. n-1,  n = num_channels / 2.
 
     Args:
-        num_channels: Length of the embedding, even.
         endpoint: Whether the last frequency is exactly 1 / max_period (DDPM++) or one step short
             of it (ADM, DiT).
         max_period: Ratio of the highest to the lowest frequency.
@@ -49,7 +48,6 @@ class PositionalEmbedding(nn.Module):
         self.max_period = max_period
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """Embed (B,) as (B, num_channels), float32."""
         n = self.num_channels // 2
         i = torch.arange(n, dtype=torch.float32, device=c_noise.device)
         return _waves(c_noise, self.max_period ** (-i / (n - self.endpoint)))
@@ -57,10 +55,6 @@ class PositionalEmbedding(nn.Module):
 
 class FourierEmbedding(nn.Module):
     """Random Fourier features: [cos(2 pi f c), sin(2 pi f c)], f ~ N(0, scale^2), not trained.
-
-    Args:
-        num_channels: Length of the embedding, even.
-        scale: Standard deviation of the frequencies.
 
     Source: Song et al. 2021, arXiv 2011.13456 (NCSN++); Tancik et al. 2020, arXiv 2006.10739.
     """
@@ -73,7 +67,6 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("freqs", torch.randn(num_channels // 2) * scale)
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """Embed (B,) as (B, num_channels), float32."""
         return _waves(c_noise, 2 * math.pi * self.freqs.float())
 
 
@@ -85,7 +78,6 @@ class MultiScaleEmbedding(nn.Module):
     the velocity oscillate in time, which costs an adaptive solver many steps.
 
     Args:
-        num_channels: Length of the embedding, even.
         min_period: Shortest period, in units of c_noise.
         max_period: Longest period.
     """
@@ -104,7 +96,6 @@ class MultiScaleEmbedding(nn.Module):
         self.max_period = max_period
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        """Embed (B,) as (B, num_channels), float32."""
         i = torch.linspace(0, 1, self.num_channels // 2, device=c_noise.device)
         periods = self.min_period * (self.max_period / self.min_period) ** i
         return _waves(c_noise, 2 * math.pi / periods)
@@ -117,12 +108,6 @@ class ConditionEmbedding(nn.Module):
 
     The label and augmentation terms have no bias: zeros mean "none", and the factor
     sqrt(label_dim) gives one-hot vectors unit variance (as in EDM).
-
-    Args:
-        channels: Length of the result.
-        noise_channels: Length of the sinusoidal embedding of c_noise.
-        label_dim: Length of the label vectors; 0 = none.
-        augment_dim: Length of the augmentation vectors; 0 = none.
     """
 
     def __init__(
@@ -136,7 +121,6 @@ class ConditionEmbedding(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, c_noise: Tensor, label: Tensor | None, augment: Tensor | None) -> Tensor:
-        """Embed c_noise (B,), label (B, label_dim), augment (B, augment_dim) as (B, channels)."""
         emb: Tensor = self.noise(self.waves(c_noise))
         if self.label is not None and label is not None:
             emb = emb + self.label(label * math.sqrt(label.shape[1]))

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from flowexp.errors import UsageError
 from flowexp.networks.base import NO_LABEL, Network
 
-__all__ = ["adopt", "call_network", "takes_labels"]
+__all__ = ["WrappedNetwork", "adopt", "call_network", "takes_labels"]
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _LABELS = inspect.Parameter("labels", inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -19,10 +20,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def adopt(network: nn.Module, *, classes: int, key: str) -> None:
     """Check a network's ``forward``, and set ``label_dim`` on a module that does not state it.
 
-    Args:
-        network: Any module.
-        classes: Number of classes of the data, which become those of a module that takes labels.
-        key: Config key of the network, for messages.
+    It is the number of classes of the data for a module that takes labels. Messages name the
+    network's config ``key``.
 
     Raises:
         UsageError: ``forward`` cannot be called with a state and a time.
@@ -48,34 +47,50 @@ def takes_labels(network: nn.Module) -> bool:
 def call_network(
     network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Mapping[str, Tensor | None]
 ) -> Tensor:
-    """``F(x, c_noise, labels)`` with the further conditions by name.
+    """``F(x, c_noise, labels)`` of any module, with the further conditions by name.
 
-    Args:
-        network: flowexp's or any other module.
-        x: Scaled state, (B, ...), float32.
-        c_noise: Time condition, (B,), float32.
-        conditions: ``labels``, (B,) int64 with -1 for "no label" or float vectors, goes to the
-            third parameter of a ``forward`` that has none of that name; where it has no default,
-            missing labels are -1.
+    ``labels``, (B,) int64 with -1 for "no label" or float vectors, goes to the third parameter of a
+    ``forward`` that has none of that name; where it has no default, missing labels are -1.
 
     Raises:
         ValueError: Labels are given to a module that takes none.
     """
-    if isinstance(network, Network):
-        output: Tensor = network(x, c_noise, **conditions)
-        return output
-    parameter = _labels_parameter(network)
     rest = dict(conditions)
-    labels = rest.pop("labels", None)
-    if parameter is None:
-        if labels is not None:
-            raise ValueError(f"{type(network).__name__}.forward takes no labels")
-    elif labels is not None:
-        rest[parameter.name] = labels
-    elif parameter.default is inspect.Parameter.empty:
-        rest[parameter.name] = torch.full((len(x),), NO_LABEL, device=x.device)
-    output = network(x, c_noise, **rest)
+    if not isinstance(network, Network):
+        parameter, labels = _labels_parameter(network), rest.pop("labels", None)
+        if parameter is None:
+            if labels is not None:
+                raise ValueError(f"{type(network).__name__}.forward takes no labels")
+        elif labels is not None:
+            rest[parameter.name] = labels
+        elif parameter.default is inspect.Parameter.empty:
+            rest[parameter.name] = torch.full((len(x),), NO_LABEL, device=x.device)
+    output: Tensor = network(x, c_noise, **rest)
     return output
+
+
+class WrappedNetwork(nn.Module):
+    """A module around a network, whose attributes it has where it lacks its own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        **conditions: Tensor | None,
+    ) -> Tensor:
+        """The network; see :func:`call_network`."""
+        return call_network(self.network, x, c_noise, {"labels": labels, **conditions})
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
 
 
 def _parameters(forward: Callable[..., object]) -> list[inspect.Parameter]:
@@ -89,12 +104,9 @@ _FOUND: dict[type[nn.Module], inspect.Parameter | None] = {}
 def _labels_parameter(network: nn.Module) -> inspect.Parameter | None:
     cls = type(network)
     if cls not in _FOUND:
-        _FOUND[cls] = _find_labels(_parameters(cls.forward))
+        parameters = _parameters(cls.forward)
+        named = [p for p in parameters if p.name == "labels"]
+        third = [p for p in parameters[2:] if p.kind in _BY_POSITION]
+        anything = [_LABELS for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+        _FOUND[cls] = next(iter([*named, *third, *anything]), None)
     return _FOUND[cls]
-
-
-def _find_labels(parameters: list[inspect.Parameter]) -> inspect.Parameter | None:
-    named = [p for p in parameters if p.name == "labels"]
-    third = [p for p in parameters[2:] if p.kind in _BY_POSITION]
-    anything = [_LABELS for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
-    return next(iter([*named, *third, *anything]), None)

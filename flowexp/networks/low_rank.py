@@ -1,7 +1,6 @@
 """Fine-tuning a network by low-rank changes of its weights (LoRA)."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +8,16 @@ from torch.nn.utils import parametrize
 
 from flowexp.errors import UsageError
 from flowexp.networks.base import label_dim_of
-from flowexp.networks.foreign import call_network
+from flowexp.networks.foreign import WrappedNetwork
 
 __all__ = ["LowRank"]
 
+_CHANGES = ("parametrizations.weight.0.a", "parametrizations.weight.0.b")
+_ORIGINAL = "parametrizations.weight.original"
+
 
 class _LowRankSum(nn.Module):
-    """``W + B A`` with W fixed; initially zero change.
-
-    Args:
-        weight: W, (out, in) or (out, in, height, width).
-        rank: Number of columns of B and rows of A.
-    """
+    """``W + B A`` for a fixed W, (out, in) or (out, in, height, width); initially no change."""
 
     def __init__(self, weight: Tensor, *, rank: int) -> None:
         super().__init__()
@@ -30,11 +27,10 @@ class _LowRankSum(nn.Module):
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5.0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The changed weight."""
         return weight + (self.b @ self.a).reshape(weight.shape)
 
 
-class LowRank(nn.Module):
+class LowRank(WrappedNetwork):
     """A network of which only low-rank changes of the weight matrices are trained.
 
     Every layer with a weight of two dimensions (linear, embedding) or four (convolution) computes
@@ -55,7 +51,7 @@ class LowRank(nn.Module):
     """
 
     def __init__(self, *, network: nn.Module, rank: int = 4, label_dim: int = 0) -> None:
-        super().__init__()
+        super().__init__(network)
         if rank < 1:
             raise ValueError(f"rank is {rank}; expected at least 1")
         theirs = label_dim_of(network)
@@ -64,34 +60,20 @@ class LowRank(nn.Module):
         self.rank = rank
         self.label_dim = label_dim
         network.requires_grad_(False)
-        self.network = network
         for layer in list(network.modules()):
             weight = getattr(layer, "weight", None)
             if isinstance(weight, nn.Parameter) and weight.ndim in (2, 4):
                 change = _LowRankSum(weight, rank=rank)
                 parametrize.register_parametrization(layer, "weight", change, unsafe=True)
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        labels: Tensor | None = None,
-        **conditions: Tensor | None,
-    ) -> Tensor:
-        """The changed network."""
-        return call_network(self.network, x, c_noise, {"labels": labels, **conditions})
-
     def load_base(self, state: dict[str, Tensor]) -> None:
-        """Load the weights of the plain network; the changes are kept.
-
-        Args:
-            state: State dict of the network without changes.
+        """Load the state dict of the plain network; the changes are kept.
 
         Raises:
             UsageError: It belongs to another network.
         """
         own = self.network.state_dict()
-        plain = {name: _plain(name) for name in own if not name.endswith(_CHANGES)}
+        plain = {n: n.replace(_ORIGINAL, "weight") for n in own if not n.endswith(_CHANGES)}
         only_one = sorted(set(plain.values()) ^ set(state))
         if only_one:
             raise UsageError(
@@ -104,18 +86,3 @@ class LowRank(nn.Module):
                     f"{tuple(state[base].shape)}, here it is {tuple(own[name].shape)}."
                 )
         self.network.load_state_dict(own | {name: state[base] for name, base in plain.items()})
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("network"), name)
-
-
-_CHANGES = ("parametrizations.weight.0.a", "parametrizations.weight.0.b")
-_ORIGINAL = "parametrizations.weight.original"
-
-
-def _plain(name: str) -> str:
-    """A parameter's name in the plain network."""
-    return name.replace(_ORIGINAL, "weight")

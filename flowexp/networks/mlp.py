@@ -1,10 +1,12 @@
 """MLP for points in a few dimensions (toy distributions)."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowexp.networks.base import Network
+from flowexp.networks.base import Network, NetworkArguments, zeroed
 from flowexp.networks.embedding import ConditionEmbedding
 
 __all__ = ["MLP"]
@@ -21,41 +23,29 @@ class MLP(Network):
         hidden: Width of the network.
         depth: Number of residual blocks.
         noise_channels: Length of the sinusoidal embedding of c_noise.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     def __init__(
         self,
         *,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int = 0,
-        label_dropout: float = 0.0,
-        augment_dim: int = 0,
         hidden: int = 128,
         depth: int = 3,
         noise_channels: int = 64,
+        **network: Unpack[NetworkArguments],
     ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            label_dim=label_dim,
-            label_dropout=label_dropout,
-            augment_dim=augment_dim,
-        )
+        super().__init__(**network)
         if hidden < 1 or depth < 1:
             raise ValueError(f"hidden={hidden}, depth={depth}; allowed: integers >= 1")
         self.embedding = ConditionEmbedding(
-            hidden, noise_channels=noise_channels, label_dim=label_dim, augment_dim=augment_dim
+            hidden,
+            noise_channels=noise_channels,
+            label_dim=self.label_dim,
+            augment_dim=self.augment_dim,
         )
-        self.enter = nn.Linear(in_channels, hidden)
+        self.enter = nn.Linear(self.in_channels, hidden)
         self.blocks = nn.ModuleList(_Block(hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden)
-        self.leave = nn.Linear(hidden, out_channels)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.leave = zeroed(nn.Linear(hidden, self.out_channels))
 
     def evaluate(
         self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
@@ -78,9 +68,7 @@ class _Block(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.linear0 = nn.Linear(hidden, hidden)
         self.affine = nn.Linear(hidden, 2 * hidden)
-        self.linear1 = nn.Linear(hidden, hidden)
-        nn.init.zeros_(self.linear1.weight)
-        nn.init.zeros_(self.linear1.bias)
+        self.linear1 = zeroed(nn.Linear(hidden, hidden))
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         scale, shift = self.affine(emb).chunk(2, dim=1)

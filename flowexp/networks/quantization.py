@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class Unchanged(WeightTransform):
         return ""
 
 
+@dataclass(kw_only=True)
 class Quantize(WeightTransform):
     """Weights rounded to ``2^bits`` levels between the smallest and the largest of their tensor.
 
@@ -47,18 +49,13 @@ class Quantize(WeightTransform):
     generate_quant.py.
     """
 
-    def __init__(
-        self,
-        *,
-        bits: int,
-        include: str = "weight",
-        exclude: Sequence[str] = ("norm", "affine", "map", "32"),
-    ) -> None:
-        if not 2 <= bits <= _LARGEST_BITS:
-            raise ValueError(f"bits is {bits}; expected an integer from 2 to {_LARGEST_BITS}")
-        self.bits = bits
-        self.include = include
-        self.exclude = tuple(exclude)
+    bits: int
+    include: str = "weight"
+    exclude: Sequence[str] = ("norm", "affine", "map", "32")
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= _LARGEST_BITS:
+            raise ValueError(f"bits is {self.bits}; expected an integer from 2 to {_LARGEST_BITS}")
 
     def __call__(self, network: nn.Module) -> str:
         """Quantise in place.
@@ -89,10 +86,6 @@ def quantized(w: Tensor, *, bits: int) -> tuple[Tensor, int]:
 
     ``s = (max - min)/(2^bits - 1)`` and ``z = trunc(clip(-min/s, 0, 2^bits - 1))``. A constant
     tensor is returned as it is.
-
-    Args:
-        w: Weights, any shape.
-        bits: Bits per weight.
     """
     levels = float(2**bits - 1)
     smallest, largest = w.min(), w.max()

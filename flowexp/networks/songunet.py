@@ -4,15 +4,16 @@ Source: Song et al. 2021, arXiv 2011.13456 (architectures); Karras et al. 2022, 
 appendix F (this form; names, shapes and order of the state dict are those of its checkpoints).
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowexp.networks.base import ImageNetwork
+from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least
 from flowexp.networks.embedding import FourierEmbedding, PositionalEmbedding
 from flowexp.networks.songunet_layers import (
     Conv2d,
@@ -29,66 +30,39 @@ Choice = TypeVar("Choice")
 
 
 class EncoderBranch:
-    """The encoder's second branch, from the downsampled network input: here there is none (DDPM++).
+    """Second branch of the encoder, from the downsampled network input.
 
-    The modules live in the network's own ``enc`` dictionary under EDM's names, so that published
-    weights load; a branch only says which modules a level has and how they are used.
+    Its modules live in the network's ``enc`` under EDM's names, so that published weights load.
+
+    Args:
+        residual: Whether the branch is a residual pyramid, ``aux = x = (x + conv(aux)) / sqrt(2)``
+            (NCSN++), or the input is downsampled by the filter alone, and a 1x1 convolution of it
+            is added.
     """
+
+    def __init__(self, *, residual: bool) -> None:
+        self.residual = residual
 
     def modules(
         self, aux_channels: int, out_channels: int, style: UNetBlockStyle
-    ) -> tuple[dict[str, nn.Module], int]:
-        """Modules of one level by name suffix, and the channels of the branch after it."""
-        return {}, aux_channels
+    ) -> dict[str, nn.Module]:
+        """Modules of one level by name suffix."""
+        down = functools.partial(Conv2d, down=True, resample_filter=style.resample_filter)
+        if self.residual:
+            conv = down(aux_channels, out_channels, kernel=3, filter_last=True, init=style.init)
+            return {"aux_residual": conv}
+        skip = Conv2d(aux_channels, out_channels, kernel=1, init=style.init)
+        return {"aux_down": down(aux_channels, aux_channels, kernel=0), "aux_skip": skip}
 
     def merge(
         self, x: Tensor, aux: Tensor, modules: nn.ModuleDict, level: str
     ) -> tuple[Tensor, Tensor]:
         """The main features and the branch after the level."""
-        return x, aux
-
-
-class _SkipEncoderBranch(EncoderBranch):
-    """The input is downsampled by the filter alone; a 1x1 convolution of it is added."""
-
-    def modules(
-        self, aux_channels: int, out_channels: int, style: UNetBlockStyle
-    ) -> tuple[dict[str, nn.Module], int]:
-        down = Conv2d(
-            aux_channels, aux_channels, kernel=0, down=True, resample_filter=style.resample_filter
-        )
-        skip = Conv2d(aux_channels, out_channels, kernel=1, init=style.init)
-        return {"aux_down": down, "aux_skip": skip}, aux_channels
-
-    def merge(
-        self, x: Tensor, aux: Tensor, modules: nn.ModuleDict, level: str
-    ) -> tuple[Tensor, Tensor]:
+        if self.residual:
+            x = (x + modules[f"{level}_aux_residual"](aux)) / math.sqrt(2)
+            return x, x
         aux = modules[f"{level}_aux_down"](aux)
         return x + modules[f"{level}_aux_skip"](aux), aux
-
-
-class _ResidualEncoderBranch(EncoderBranch):
-    """The branch is a residual pyramid: aux = x = (x + conv(aux)) / sqrt(2) (NCSN++)."""
-
-    def modules(
-        self, aux_channels: int, out_channels: int, style: UNetBlockStyle
-    ) -> tuple[dict[str, nn.Module], int]:
-        residual = Conv2d(
-            aux_channels,
-            out_channels,
-            kernel=3,
-            down=True,
-            resample_filter=style.resample_filter,
-            filter_last=True,
-            init=style.init,
-        )
-        return {"aux_residual": residual}, out_channels
-
-    def merge(
-        self, x: Tensor, aux: Tensor, modules: nn.ModuleDict, level: str
-    ) -> tuple[Tensor, Tensor]:
-        x = (x + modules[f"{level}_aux_residual"](aux)) / math.sqrt(2)
-        return x, x
 
 
 class OutputBranch:
@@ -103,17 +77,9 @@ class OutputBranch:
         self.every_level = every_level
 
     def modules(
-        self,
-        channels: int,
-        out_channels: int,
-        style: UNetBlockStyle,
-        *,
-        finest: bool,
-        coarsest: bool,
+        self, channels: int, out_channels: int, style: UNetBlockStyle, *, coarsest: bool
     ) -> dict[str, nn.Module]:
-        """Modules of one level by name suffix."""
-        if not (self.every_level or finest):
-            return {}
+        """Modules of a level with a head, by name suffix."""
         made: dict[str, nn.Module] = {}
         if self.every_level and not coarsest:
             made["aux_up"] = Conv2d(
@@ -143,47 +109,30 @@ class LeveledUNet(ImageNetwork):
 
     Args:
         style: What all blocks have in common.
-        encoder_branch: Second branch of the encoder.
+        encoder_branch: Second branch of the encoder, or None.
         output_branch: Output heads of the decoder; None = it returns its features.
         attend_last_only: Whether only the last decoder block of a level has attention.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     def __init__(
         self,
         *,
-        img_resolution: int,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int,
-        label_dropout: float,
-        augment_dim: int,
         model_channels: int,
         channel_mult: Sequence[int],
         num_blocks: int,
         attn_resolutions: Sequence[int],
         style: UNetBlockStyle,
-        encoder_branch: EncoderBranch,
-        output_branch: OutputBranch | None,
-        attend_last_only: bool,
+        encoder_branch: EncoderBranch | None = None,
+        output_branch: OutputBranch | None = None,
+        attend_last_only: bool = False,
+        **image: Unpack[ImageArguments],
     ) -> None:
         if not channel_mult:
             raise ValueError("channel_mult=[]; allowed: at least one level")
-        if num_blocks < 1:
-            raise ValueError(f"num_blocks={num_blocks}; allowed: integers >= 1")
+        require_at_least(1, num_blocks=num_blocks)
         if not 0.0 <= style.dropout < 1.0:
             raise ValueError(f"dropout={style.dropout}; allowed: [0, 1)")
-        super().__init__(
-            img_resolution=img_resolution,
-            min_multiple=2 ** (len(channel_mult) - 1),
-            in_channels=in_channels,
-            out_channels=out_channels,
-            label_dim=label_dim,
-            label_dropout=label_dropout,
-            augment_dim=augment_dim,
-        )
+        super().__init__(min_multiple=2 ** (len(channel_mult) - 1), **image)
         self.num_blocks = num_blocks
         self.widths = tuple(model_channels * mult for mult in channel_mult)
         resolutions = [self.padded_resolution >> level for level in range(len(channel_mult))]
@@ -209,8 +158,10 @@ class LeveledUNet(ImageNetwork):
                 )
             else:
                 self.enc[f"{level}_down"] = UNetBlock(channels, channels, style=style, down=True)
-                branch, aux = self.encoder_branch.modules(aux, channels, style)
-                self.enc.update({f"{level}_{name}": module for name, module in branch.items()})
+                if self.encoder_branch is not None:
+                    branch = self.encoder_branch.modules(aux, channels, style)
+                    self.enc.update({f"{level}_{name}": module for name, module in branch.items()})
+                    aux = channels if self.encoder_branch.residual else aux
                 skips.append(channels)
             for block in range(self.num_blocks):
                 self.enc[f"{level}_block{block}"] = self._block(
@@ -237,15 +188,12 @@ class LeveledUNet(ImageNetwork):
                     channels + skips.pop(), width, attention=self.attention[index] and attends
                 )
                 channels = width
-            if self.output_branch is not None:
-                output = self.output_branch.modules(
-                    channels,
-                    self.out_channels,
-                    self.style,
-                    finest=index == 0,
-                    coarsest=index == coarsest,
+            output = self.output_branch
+            if output is not None and (output.every_level or index == 0):
+                head = output.modules(
+                    channels, self.out_channels, self.style, coarsest=index == coarsest
                 )
-                self.dec.update({f"{level}_{name}": module for name, module in output.items()})
+                self.dec.update({f"{level}_{name}": module for name, module in head.items()})
         return channels
 
     def encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
@@ -257,7 +205,8 @@ class LeveledUNet(ImageNetwork):
                 x = self.enc[f"{level}_conv"](x)
             else:
                 x = self.enc[f"{level}_down"](x, emb)
-                x, aux = self.encoder_branch.merge(x, aux, self.enc, level)
+                if self.encoder_branch is not None:
+                    x, aux = self.encoder_branch.merge(x, aux, self.enc, level)
             skips.append(x)
             for block in range(self.num_blocks):
                 x = self.enc[f"{level}_block{block}"](x, emb)
@@ -283,17 +232,18 @@ EMBEDDINGS: Mapping[str, Callable[[int], nn.Module]] = {
     "positional": lambda channels: PositionalEmbedding(channels, endpoint=True),
     "fourier": FourierEmbedding,
 }
-ENCODERS: Mapping[str, type[EncoderBranch]] = {
-    "standard": EncoderBranch,
-    "skip": _SkipEncoderBranch,
-    "residual": _ResidualEncoderBranch,
+ENCODERS: Mapping[str, EncoderBranch | None] = {
+    "standard": None,
+    "skip": EncoderBranch(residual=False),
+    "residual": EncoderBranch(residual=True),
 }
-# Whether every level has an output head.
-DECODERS: Mapping[str, bool] = {"standard": False, "skip": True}
+DECODERS: Mapping[str, OutputBranch] = {
+    "standard": OutputBranch(every_level=False),
+    "skip": OutputBranch(every_level=True),
+}
 
 
 def _pick(argument: str, name: str, options: Mapping[str, Choice]) -> Choice:
-    """The option of that name, or a ValueError that lists them."""
     if name not in options:
         raise ValueError(f"{argument}={name!r}; allowed: {', '.join(options)}")
     return options[name]
@@ -302,9 +252,8 @@ def _pick(argument: str, name: str, options: Mapping[str, Choice]) -> Choice:
 class SongUNet(LeveledUNet):
     """U-Net of DDPM++ (positional, standard, [1, 1]) and NCSN++ (fourier, residual, [1, 3, 3, 1]).
 
-    Level l works at resolution R / 2^l with model_channels * channel_mult[l] channels, where R is
-    ``img_resolution`` rounded up to a multiple of 2^(levels - 1). Arguments not listed here are
-    those of :class:`ImageNetwork`.
+    Levels are those of :class:`LeveledUNet`. Arguments not listed here are those of
+    :class:`ImageNetwork`.
 
     Args:
         model_channels: Base number of channels.
@@ -346,8 +295,9 @@ class SongUNet(LeveledUNet):
     ) -> None:
         embedding = _pick("embedding_type", embedding_type, EMBEDDINGS)
         encoder_branch = _pick("encoder_type", encoder_type, ENCODERS)
+        output_branch = _pick("decoder_type", decoder_type, DECODERS)
+        noise, emb = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         init = Init()
-        every_level = _pick("decoder_type", decoder_type, DECODERS)
         super().__init__(
             img_resolution=img_resolution,
             in_channels=in_channels,
@@ -360,7 +310,7 @@ class SongUNet(LeveledUNet):
             num_blocks=num_blocks,
             attn_resolutions=attn_resolutions,
             style=UNetBlockStyle(
-                emb_channels=model_channels * channel_mult_emb,
+                emb_channels=emb,
                 head_channels=None,
                 dropout=dropout,
                 skip_scale=math.sqrt(0.5),
@@ -372,11 +322,10 @@ class SongUNet(LeveledUNet):
                 init_zero=init.scaled(1e-5),
                 init_attn=init.scaled(math.sqrt(0.2)),
             ),
-            encoder_branch=encoder_branch(),
-            output_branch=OutputBranch(every_level=every_level),
+            encoder_branch=encoder_branch,
+            output_branch=output_branch,
             attend_last_only=True,
         )
-        noise, emb = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         self.map_noise = embedding(noise)
         self.map_label = Linear(label_dim, noise) if label_dim else None
         self.map_augment = Linear(augment_dim, noise, bias=False) if augment_dim else None

@@ -4,6 +4,7 @@ Source: Karras et al. 2022, arXiv 2206.00364, appendix F.2, and the names, shape
 of the authors' published networks.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,14 +65,7 @@ class Init:
 
 
 class Linear(nn.Module):
-    """Affine map y = W x + b.
-
-    Args:
-        in_features: Length of the input.
-        out_features: Length of the output.
-        bias: Whether there is a b.
-        init: Initial values.
-    """
+    """Affine map y = W x + b."""
 
     def __init__(
         self, in_features: int, out_features: int, *, bias: bool = True, init: Init | None = None
@@ -88,11 +82,7 @@ class Linear(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation with min(32, C // 4) groups.
-
-    Args:
-        num_channels: Number of channels C; a multiple of the number of groups.
-        eps: Added to the variance.
+    """Group normalisation of C channels with min(32, C // 4) groups.
 
     Raises:
         ValueError: If the channels cannot be divided into the groups.
@@ -114,7 +104,6 @@ class Conv2d(nn.Module):
     The bias is added once, after resampling and convolution.
 
     Args:
-        in_channels: Channels of the input.
         out_channels: Channels of the output; equal to in_channels if kernel is 0.
         kernel: Odd width of the convolution; 0 = resample only.
         up: Double height and width first.
@@ -153,7 +142,8 @@ class Conv2d(nn.Module):
             self.bias = nn.Parameter(init.draw((out_channels,), *fans) * init.bias)
         if up or down:
             taps = torch.tensor([float(tap) for tap in resample_filter])
-            self.register_buffer("resample_filter", _separable(taps))
+            kernel_2d = taps[:, None] * taps[None, :] / taps.sum().square()
+            self.register_buffer("resample_filter", kernel_2d[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
@@ -171,30 +161,21 @@ class Conv2d(nn.Module):
     def _filter_padding(self) -> int:
         return (self.resample_filter.shape[-1] - 1) // 2
 
-    def _depthwise(self, channels: int) -> Tensor:
-        return self.resample_filter.expand(channels, -1, -1, -1)
+    def _filter_of(self, x: Tensor) -> Tensor:
+        """The filter for each channel of x."""
+        return self.resample_filter.expand(x.shape[1], -1, -1, -1).to(x.dtype)
 
     def _upsample(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        kernel = self._depthwise(channels).to(x.dtype) * 4
-        return F.conv_transpose2d(
-            x, kernel, stride=2, padding=self._filter_padding, groups=channels
-        )
+        padding, kernel = self._filter_padding, self._filter_of(x) * 4
+        return F.conv_transpose2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
 
     def _downsample(self, x: Tensor, *, padding: int) -> Tensor:
-        channels = x.shape[1]
-        kernel = self._depthwise(channels).to(x.dtype)
-        return F.conv2d(x, kernel, stride=2, padding=padding, groups=channels)
+        return F.conv2d(x, self._filter_of(x), stride=2, padding=padding, groups=x.shape[1])
 
     def _convolve_then_filter(self, x: Tensor, weight: Tensor) -> Tensor:
         padding = weight.shape[-1] // 2 + self._filter_padding
         x = self._downsample(F.conv2d(x, weight, padding=padding), padding=0)
         return x if self.bias is None else x + self.bias.to(x.dtype)[:, None, None]
-
-
-def _separable(taps: Tensor) -> Tensor:
-    """outer(f, f) / sum(f)^2 as a kernel (1, 1, k, k)."""
-    return (taps[:, None] * taps[None, :] / taps.sum().square())[None, None]
 
 
 @dataclass(frozen=True)
@@ -204,7 +185,6 @@ class UNetBlockStyle:
     Args:
         emb_channels: Length of the conditioning vector.
         head_channels: Channels per attention head; None = one head.
-        dropout: Dropout probability.
         skip_scale: Factor on the sum of branch and shortcut.
         eps: Added to the variance in the norms.
         resample_filter: Coefficients of the filter used when a block resamples.
@@ -237,8 +217,6 @@ class UNetBlock(nn.Module):
     y = (proj(attention(qkv(norm2(y)))) + y) * skip_scale
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
         style: What the blocks of the network have in common.
         up: Double height and width.
         down: Halve height and width.
@@ -264,15 +242,16 @@ class UNetBlock(nn.Module):
         head_channels = style.head_channels or out_channels
         self.heads = out_channels // head_channels if attention else 0
         self.norm0 = GroupNorm(in_channels, eps=style.eps)
-        resampling = {"up": up, "down": down}
-        self.conv0 = Conv2d(
+        conv = functools.partial(
+            Conv2d,
             in_channels,
             out_channels,
-            kernel=3,
+            up=up,
+            down=down,
             resample_filter=style.resample_filter,
             init=style.init,
-            **resampling,
         )
+        self.conv0 = conv(kernel=3)
         self.affine = Linear(
             style.emb_channels, out_channels * (2 if style.adaptive_scale else 1), init=style.init
         )
@@ -281,14 +260,7 @@ class UNetBlock(nn.Module):
         self.skip: Conv2d | None = None
         if in_channels != out_channels or up or down:
             project = in_channels != out_channels or style.resample_proj
-            self.skip = Conv2d(
-                in_channels,
-                out_channels,
-                kernel=1 if project else 0,
-                resample_filter=style.resample_filter,
-                init=style.init,
-                **resampling,
-            )
+            self.skip = conv(kernel=1 if project else 0)
         if self.heads:
             self.norm2 = GroupNorm(out_channels, eps=style.eps)
             self.qkv = Conv2d(out_channels, out_channels * 3, kernel=1, init=style.init_attn)

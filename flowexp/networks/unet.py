@@ -1,13 +1,15 @@
 """UNet: a small, fast U-Net for small images, the network of the quickstart."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.networks.attention_features import AttentionValues
-from flowexp.networks.base import ImageNetwork
+from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least, zeroed
 from flowexp.networks.embedding import ConditionEmbedding
 
 __all__ = ["UNet"]
@@ -33,20 +35,11 @@ class UNet(ImageNetwork):
         dropout: Dropout probability in the blocks.
         pixel_unshuffle: Fold factor: 1 = off, 2 = half the size.
         head_channels: Channels of the full-resolution head; unused if pixel_unshuffle is 1.
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
 
     def __init__(
         self,
         *,
-        img_resolution: int,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int = 0,
-        label_dropout: float = 0.0,
-        augment_dim: int = 0,
         model_channels: int = 32,
         channel_mult: Sequence[int] = (1, 2),
         num_blocks: int = 1,
@@ -55,26 +48,24 @@ class UNet(ImageNetwork):
         dropout: float = 0.0,
         pixel_unshuffle: int = 2,
         head_channels: int = 16,
+        **image: Unpack[ImageArguments],
     ) -> None:
-        _check_sizes(model_channels, channel_mult, pixel_unshuffle, head_channels)
-        if num_blocks < 1:
-            raise ValueError(f"num_blocks={num_blocks}; allowed: integers >= 1")
+        if pixel_unshuffle not in (1, 2):
+            raise ValueError(f"pixel_unshuffle={pixel_unshuffle}; allowed: 1, 2")
+        if not channel_mult:
+            raise ValueError("channel_mult=[]; allowed: at least one level")
+        for name, value in (("model_channels", model_channels), ("head_channels", head_channels)):
+            if value < 4 or value % 4:
+                raise ValueError(f"{name}={value}; allowed: multiples of 4")
+        require_at_least(1, num_blocks=num_blocks)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout={dropout}; allowed: [0, 1)")
-        super().__init__(
-            img_resolution=img_resolution,
-            min_multiple=pixel_unshuffle * 2 ** (len(channel_mult) - 1),
-            in_channels=in_channels,
-            out_channels=out_channels,
-            label_dim=label_dim,
-            label_dropout=label_dropout,
-            augment_dim=augment_dim,
-        )
+        super().__init__(min_multiple=pixel_unshuffle * 2 ** (len(channel_mult) - 1), **image)
         self.fold = pixel_unshuffle
         self.widths = tuple(model_channels * mult for mult in channel_mult)
         self.num_blocks = num_blocks
         self.emb_channels = 4 * model_channels
-        self.dropout = dropout
+        self._block = partial(_Block, emb_channels=self.emb_channels, dropout=dropout)
         finest = self.padded_resolution // pixel_unshuffle
         self.head_dims = tuple(
             head_dim if finest >> level in attn_resolutions else 0
@@ -83,35 +74,18 @@ class UNet(ImageNetwork):
         self.embedding = ConditionEmbedding(
             self.emb_channels,
             noise_channels=2 * model_channels,
-            label_dim=label_dim,
-            augment_dim=augment_dim,
+            label_dim=self.label_dim,
+            augment_dim=self.augment_dim,
         )
-        self.enter = nn.Conv2d(in_channels * self.fold**2, self.widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(self.in_channels * self.fold**2, self.widths[0], 3, padding=1)
         skips = self._build_encoder()
         coarsest = self.widths[-1]
         self.middle = self._block(coarsest, coarsest, head_dim=self.head_dims[-1])
         self._build_decoder(skips)
-        self.head = (
-            _PlainHead(self.widths[0], out_channels)
-            if self.fold == 1
-            else _UnfoldingHead(
-                self.widths[0],
-                in_channels,
-                out_channels,
-                width=head_channels,
-                fold=self.fold,
-                emb_channels=self.emb_channels,
-            )
-        )
-
-    def _block(self, in_channels: int, out_channels: int, *, head_dim: int) -> "_Block":
-        return _Block(
-            in_channels,
-            out_channels,
-            emb_channels=self.emb_channels,
-            dropout=self.dropout,
-            head_dim=head_dim,
-        )
+        if self.fold == 1:
+            self.head: nn.Module = _PlainHead(self.widths[0], self.out_channels)
+        else:
+            self.head = _UnfoldingHead(self, width=head_channels)
 
     def _build_encoder(self) -> list[int]:
         """Fill ``encoder`` and ``downs``; the channels of every skip connection."""
@@ -169,32 +143,12 @@ class UNet(ImageNetwork):
         return out
 
 
-def _check_sizes(
-    model_channels: int, channel_mult: Sequence[int], pixel_unshuffle: int, head_channels: int
-) -> None:
-    if pixel_unshuffle not in (1, 2):
-        raise ValueError(f"pixel_unshuffle={pixel_unshuffle}; allowed: 1, 2")
-    if not channel_mult:
-        raise ValueError("channel_mult=[]; allowed: at least one level")
-    for name, value in (("model_channels", model_channels), ("head_channels", head_channels)):
-        if value < 4 or value % 4:
-            raise ValueError(f"{name}={value}; allowed: multiples of 4")
-
-
 def _norm(channels: int) -> nn.GroupNorm:
     """Group norm with at least 4 channels per group; the number of groups divides the channels."""
     groups = min(32, channels // 4)
     while channels % groups:
         groups -= 1
     return nn.GroupNorm(groups, channels)
-
-
-def _zero_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
 
 
 class _Block(nn.Module):
@@ -215,7 +169,7 @@ class _Block(nn.Module):
         self.affine = nn.Linear(emb_channels, 2 * out_channels)
         self.norm1 = _norm(out_channels)
         self.dropout = dropout
-        self.conv1 = _zero_conv(out_channels, out_channels, 3)
+        self.conv1 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.attention = _Attention(out_channels, head_dim) if head_dim else None
 
@@ -238,7 +192,7 @@ class _Attention(nn.Module):
         self.norm = _norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.values = AttentionValues()
-        self.proj = _zero_conv(channels, channels, 1)
+        self.proj = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -255,7 +209,7 @@ class _PlainHead(nn.Module):
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
         self.norm = _norm(channels)
-        self.conv = _zero_conv(channels, out_channels, 3)
+        self.conv = zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
 
     def forward(self, h: Tensor, x: Tensor, emb: Tensor) -> Tensor:
         out: Tensor = self.conv(F.silu(self.norm(h)))
@@ -265,23 +219,14 @@ class _PlainHead(nn.Module):
 class _UnfoldingHead(nn.Module):
     """Output head at full resolution, from folded features and the network input."""
 
-    def __init__(
-        self,
-        channels: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        width: int,
-        fold: int,
-        emb_channels: int,
-    ) -> None:
+    def __init__(self, unet: UNet, *, width: int) -> None:
         super().__init__()
-        self.fold = fold
-        self.norm = _norm(channels)
-        self.unfold = nn.Conv2d(channels, width * fold**2, 1)
-        self.conv0 = nn.Conv2d(width + in_channels, width, 3, padding=1)
-        self.affine = nn.Linear(emb_channels, 2 * width)
-        self.conv1 = _zero_conv(width, out_channels, 3)
+        self.fold = unet.fold
+        self.norm = _norm(unet.widths[0])
+        self.unfold = nn.Conv2d(unet.widths[0], width * unet.fold**2, 1)
+        self.conv0 = nn.Conv2d(width + unet.in_channels, width, 3, padding=1)
+        self.affine = nn.Linear(unet.emb_channels, 2 * width)
+        self.conv1 = zeroed(nn.Conv2d(width, unet.out_channels, 3, padding=1))
 
     def forward(self, h: Tensor, x: Tensor, emb: Tensor) -> Tensor:
         h = F.pixel_shuffle(self.unfold(F.silu(self.norm(h))), self.fold)

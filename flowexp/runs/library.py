@@ -110,13 +110,13 @@ def evaluate(
 
 def _metrics(names: str | Sequence[str]) -> dict[str, Any]:
     """The metrics of some options of the group ``metric``."""
-    from flowexp.config.check import sound_config
+    from flowexp.config.check import check
     from flowexp.config.instantiate import instantiate
     from flowexp.metrics.weight_files import no_download
 
     found: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
-        config = sound_config("train", [f"metric={name}"])
+        config = check("train", [f"metric={name}"]).sound()
         with no_download():
             found |= instantiate(config["metric"], key="metric")
     return found

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
-from flowexp.config.nearest import did_you_mean
+from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
 
 __all__ = ["Arm", "Claim", "ClaimFile", "Grid", "JobSpec", "Node", "Protocol", "Row", "Table",

@@ -6,8 +6,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from flowexp.config.locations import conf_dir
-from flowexp.config.nearest import did_you_mean
+from flowexp.config import conf_dir
+from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
 from flowexp.tables import syntax
 from flowexp.tables.syntax import (

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowexp.config.nearest import did_you_mean
+from flowexp.config.problems import did_you_mean
 from flowexp.tables.syntax import Grid, Row, checked, refuse
 
 __all__ = ["cells", "variations"]

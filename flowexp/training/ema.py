@@ -23,12 +23,7 @@ class EMA(Protocol):
     """An average of the weights: how much of it survives a step."""
 
     def beta(self, images_seen_before: int, batch_size: int) -> float:
-        """Weight of the old average in a step, in [0, 1].
-
-        Args:
-            images_seen_before: Images shown before the step.
-            batch_size: Images shown in the step.
-        """
+        """Weight of the old average in a step of ``batch_size`` images, in [0, 1]."""
 
 
 class HalfLifeEMA:
@@ -93,10 +88,8 @@ class PowerEMA:
 def gamma_of_std(std: float) -> float:
     """The exponent whose profile has the relative standard deviation ``std``.
 
-    ``std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``, whose largest real root is the exponent.
-
-    Args:
-        std: In (0, 1/sqrt(12)]: the flat profile, gamma = 0, has 0.2886.
+    ``std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``, whose largest real root is the exponent;
+    std is in (0, 1/sqrt(12)]: the flat profile, gamma = 0, has 0.2886.
 
     Raises:
         ValueError: std is out of range.
@@ -142,9 +135,6 @@ class EMAWeights(Callback):
     """Averages of the network's parameters, several at once, updated after every step.
 
     Only parameters are averaged; buffers (counters, fixed frequencies) are the network's own.
-
-    Args:
-        emas: The averages by name.
     """
 
     def __init__(self, emas: Mapping[str, EMA]) -> None:
@@ -161,11 +151,9 @@ class EMAWeights(Callback):
         self._averages = {name: [p.clone() for p in self._live] for name in self.emas}
 
     def on_fit_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
-        """Begin when the network is in place."""
         self.start(pl_module.network)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
-        """Average the weights after an optimizer step."""
         batch_size = pl_module.settings.batch_size
         self.update(images_seen_before=pl_module.images - batch_size, batch_size=batch_size)
 
@@ -176,7 +164,7 @@ class EMAWeights(Callback):
             torch._foreach_lerp_(self._averages[name], self._live, weight)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """The averages as plain tensors: name of the average -> name of the parameter."""
+        """The averages by name, each by the names of the parameters."""
         return {
             name: dict(zip(self._names, tensors, strict=True))
             for name, tensors in self._averages.items()

@@ -24,18 +24,23 @@ from flowexp.tree import plain
 
 __all__ = ["FitResult", "fit"]
 
+_LIGHTNING_WARNINGS = (
+    ".*LeafSpec.*",  # its own use of torch
+    ".*smaller than the logging interval.*",  # a short run still has its last row
+    ".*ModelCheckpoint with manual optimization.*",  # weights after the step are what is wanted
+    ".*no learning rate schedulers.*",  # lr_schedule acts in the step itself
+)
+_LIGHTNING_LOGGERS = (
+    "pytorch_lightning.utilities.rank_zero",
+    "pytorch_lightning.accelerators.cuda",
+)
+
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended.
+    """How a training ended: steps and images in all, the last checkpoint, the last row's loss.
 
-    Attributes:
-        step: Optimizer steps taken in all.
-        kimg: Thousands of images seen in all.
-        seconds: Wall time of this process's part.
-        images_per_second: Mean speed of this process's part, over all devices.
-        checkpoint: The last checkpoint.
-        final_loss: Mean training loss of the last row.
+    Times are those of this process's part, the speed over all devices.
     """
 
     step: int
@@ -61,13 +66,9 @@ def fit(
     one thing of the caller: the network must have been built under
     ``torch.manual_seed(derive_seed(seed, "init"))``.
 
-    Args:
-        parts: What is trained and how.
-        run: Where checkpoints and records go.
-        seed: The run's seed.
-        config: The resolved configuration in plain builtins; stored in every checkpoint.
-        arrays: What to train on instead of the dataset's training split, for example noise-data
-            pairs; the dataset still says what a sample is.
+    The resolved configuration, in plain builtins, is stored in every checkpoint. ``arrays`` replace
+    the dataset's training split, for example by noise-data pairs; the dataset still says what a
+    sample is.
 
     Raises:
         UsageError: Missing data, or a checkpoint that cannot be read.
@@ -95,9 +96,10 @@ def fit(
 def _trainer(module: FlowModule) -> Trainer:
     """Lightning's trainer: one epoch, which is the rest of the run."""
     settings, callbacks = module.settings, module.ordered_callbacks()
+    devices = settings.devices
     return Trainer(
         accelerator=settings.accelerator,
-        devices=_devices(settings),
+        devices=devices if isinstance(devices, int | str) else list(devices),
         num_nodes=settings.num_nodes,
         strategy=settings.strategy,
         plugins=LossScaling() if settings.precision == "16-mixed" else None,
@@ -121,13 +123,7 @@ class _NoProfiler(PassThroughProfiler):
     _context = nullcontext("")
 
     def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
-        """A context that does nothing."""
         return self._context
-
-
-def _devices(settings: TrainerSettings) -> int | str | list[int]:
-    devices = settings.devices
-    return devices if isinstance(devices, int | str) else list(devices)
 
 
 def _prepare_network(network: nn.Module, settings: TrainerSettings) -> None:
@@ -157,15 +153,3 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-_LIGHTNING_WARNINGS = (
-    ".*LeafSpec.*",  # its own use of torch
-    ".*smaller than the logging interval.*",  # a short run still has its last row
-    ".*ModelCheckpoint with manual optimization.*",  # weights after the step are what is wanted
-    ".*no learning rate schedulers.*",  # lr_schedule acts in the step itself
-)
-_LIGHTNING_LOGGERS = (
-    "pytorch_lightning.utilities.rank_zero",
-    "pytorch_lightning.accelerators.cuda",
-)

@@ -11,10 +11,7 @@ __all__ = ["Constant", "Cosine", "InverseSqrt", "LinearDecay", "LRSchedule"]
 
 
 class LRSchedule(ABC):
-    """Factor of the learning rate: a linear ramp from 0, times a law of its own.
-
-    Args:
-        ramp_up_kimg: Thousands of images over which the rate grows from 0; 0 = no ramp.
+    """Factor of the learning rate: a ramp from 0 over ``ramp_up_kimg``, times a law of its own.
 
     Raises:
         ValueError: The ramp is negative.
@@ -40,7 +37,6 @@ class Constant(LRSchedule):
     """The optimizer's rate throughout, after the ramp."""
 
     def decay(self, kimg: float) -> float:
-        """1."""
         return 1.0
 
 
@@ -51,7 +47,6 @@ class LinearDecay(LRSchedule):
         end_kimg: Where the decay ends, usually the length of the training.
         start_fraction: Share of ``end_kimg`` at which the decay starts, in [0, 1).
         end_factor: Factor at the end, in [0, 1].
-        ramp_up_kimg: See :class:`LRSchedule`.
 
     Raises:
         ValueError: A number is out of range.
@@ -86,7 +81,6 @@ class Cosine(LRSchedule):
     Args:
         end_kimg: Where the wave ends, usually the length of the training.
         end_factor: Factor at the end, in [0, 1].
-        ramp_up_kimg: See :class:`LRSchedule`.
 
     Raises:
         ValueError: A number is out of range.
@@ -111,11 +105,7 @@ class Cosine(LRSchedule):
 
 
 class InverseSqrt(LRSchedule):
-    """Constant until a point, then ``sqrt(start / images)``: needs no end.
-
-    Args:
-        start_kimg: Where the decay starts.
-        ramp_up_kimg: See :class:`LRSchedule`.
+    """Constant until ``start_kimg``, then ``sqrt(start / images)``: needs no end.
 
     Raises:
         ValueError: A number is out of range.

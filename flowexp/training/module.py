@@ -21,16 +21,16 @@ from flowexp.seeding import derive_seed, generator
 from flowexp.training.callbacks.checkpoints import Checkpoints
 from flowexp.training.callbacks.records import Records
 from flowexp.training.callbacks.stop_signals import StopSignals
-from flowexp.training.capture import skip_capture_check
-from flowexp.training.draws import Draws, seed_global
 from flowexp.training.ema import EMAWeights
-from flowexp.training.feed import BatchFeed
+from flowexp.training.inputs import BatchFeed, TrainingDraws, seed_global
 from flowexp.training.parts import TrainingParts
 from flowexp.training.precision import check_precision, with_precision
 
 __all__ = ["FlowModule"]
 
 _LARGE_GRADIENT = 1e5
+# Adam's guard against CUDA-graph capture: its name in torch 2.12 and later, and before.
+_CAPTURE_CHECKS = ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
 
 
 class FlowModule(LightningModule):
@@ -39,23 +39,15 @@ class FlowModule(LightningModule):
     Callbacks do the rest, in the order of :meth:`ordered_callbacks`. Optimization is manual, since
     micro-batches, learning rate and clipping belong to the step.
 
-    Args:
-        parts: What is trained and how.
-        run: Where checkpoints and records go.
-        seed: The run's seed.
-        config: The resolved configuration in plain builtins; stored in every checkpoint.
-        arrays: What to train on; None = the dataset's training split.
+    Arguments are those of :func:`flowexp.training.fit.fit`.
 
     Attributes:
         step: Optimizer steps taken, those before a resumption included.
-        averages: Averages of the weights.
-        records: Rows of metrics.
-        checkpoints: Writes and reads checkpoints.
     """
 
     automatic_optimization = False
     optimizer: Optimizer
-    draws: Draws
+    draws: TrainingDraws
 
     def __init__(
         self,
@@ -93,8 +85,7 @@ class FlowModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """One optimizer step over this process's share of the batch; returns the mean loss.
 
-        Every random draw is a function of seed, step and process. :class:`EMAWeights` averages the
-        weights after the step.
+        Every random draw is a function of seed, step and process.
         """
         step, seed, rank = self.step, self.seed, self.global_rank
         seed_global(derive_seed(seed, "dropout", step, rank), self.device)
@@ -145,11 +136,10 @@ class FlowModule(LightningModule):
         return [self.averages, self.records, *chosen, StopSignals(), self.checkpoints]
 
     def on_fit_start(self) -> None:
-        """Prepare the draws of this process."""
         parts = self.parts
         check_precision(self.settings.precision, self.device)
         self.settings.share(self.trainer.world_size)
-        self.draws = Draws(
+        self.draws = TrainingDraws(
             parts.model.path,
             coupling=parts.coupling,
             timestep=parts.timestep,
@@ -162,7 +152,6 @@ class FlowModule(LightningModule):
         )
 
     def on_train_start(self) -> None:
-        """Start the clock when every callback is ready."""
         self.started = time.perf_counter()
 
     def train_dataloader(self) -> BatchFeed:
@@ -206,11 +195,7 @@ class FlowModule(LightningModule):
 
     @contextmanager
     def evaluating(self, ema: str | None) -> Iterator[None]:
-        """The network in evaluation mode with the weights of an average while the context lasts.
-
-        Args:
-            ema: Name of the average, or None for the raw weights.
-        """
+        """The network in evaluation mode with an average's weights, or with its own for None."""
         self.network.eval()
         try:
             with nullcontext() if ema is None else self.averages.applied(ema):
@@ -232,18 +217,24 @@ class FlowModule(LightningModule):
         return nullcontext()
 
 
+def skip_capture_check(optimizer: Optimizer, device: torch.device) -> None:
+    """Spare a CPU training Adam's question whether a CUDA graph is being captured.
+
+    On a build with CUDA, but without a device, the question costs 0.3 ms a step, because the driver
+    is looked for each time; on the CPU nothing can be captured.
+    """
+    for name in _CAPTURE_CHECKS:
+        if device.type == "cpu" and hasattr(optimizer, name):
+            setattr(optimizer, name, lambda: None)
+
+
 def micro_batches(pairs: Pairs, t: Tensor, size: int | None) -> list[tuple[Pairs, Tensor]]:
     """A coupled batch in parts of at most ``size`` samples; None = the whole."""
     if size is None or size >= len(t):
         return [(pairs, t)]
-    slices = [slice(start, start + size) for start in range(0, len(t), size)]
-    return [(_rows(pairs, rows), t[rows]) for rows in slices]
-
-
-def _rows(pairs: Pairs, rows: slice) -> Pairs:
-    return Pairs(
-        pairs.x[rows],
-        pairs.e[rows],
-        {k: None if v is None else v[rows] for k, v in pairs.conditions.items()},
-        None if pairs.weight is None else pairs.weight[rows],
-    )
+    parts = []
+    for rows in (slice(start, start + size) for start in range(0, len(t), size)):
+        conditions = {k: None if v is None else v[rows] for k, v in pairs.conditions.items()}
+        weight = None if pairs.weight is None else pairs.weight[rows]
+        parts.append((Pairs(pairs.x[rows], pairs.e[rows], conditions, weight), t[rows]))
+    return parts

@@ -32,18 +32,9 @@ class TrainingParts:
 
     Attributes:
         model: Path, network and parameterization; the network is trained in place.
-        dataset: The data, and the shape of a sample.
-        coupling: Which e goes with which x.
-        timestep: Distribution of t.
-        objective: The loss.
         optimizer: Makes the optimizer from the parameters.
-        lr_schedule: Factor of the optimizer's learning rate.
-        emas: Averages of the weights by name.
-        settings: Length, batch, numerics and devices.
         augmentation: Change of the images that the network is conditioned on; None = none.
         pipeline: The guided model with its sampler, for callbacks that sample; None = no sampling.
-        callbacks: Lightning callbacks by name.
-        loggers: Lightning loggers by name.
     """
 
     model: FlowModel
@@ -66,11 +57,7 @@ class TrainingParts:
 
 
 def training_parts(config: Mapping[str, Any], built: Built) -> TrainingParts:
-    """Build the rest of a training from its config, and refuse what does not fit.
-
-    Args:
-        config: Plain, resolved config of a training run.
-        built: Its model and pipeline.
+    """Build the rest of a training from its plain, resolved config; refuse what does not fit.
 
     Raises:
         UsageError: A part refused its values, needs another part than was chosen, or misses a file.

@@ -14,33 +14,22 @@ from torch.optim import Optimizer
 
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel
-from flowexp.networks.foreign import call_network
+from flowexp.networks.foreign import WrappedNetwork
 
-__all__ = [
-    "AutocastNetwork",
-    "LossScaling",
-    "check_precision",
-    "matmul_precision",
-    "with_precision",
-]
+__all__ = ["LossScaling", "check_precision", "matmul_precision", "with_precision"]
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class AutocastNetwork(nn.Module):
-    """A network whose calls run under autocast; its output is float32.
+class AutocastNetwork(WrappedNetwork):
+    """A network whose calls run under autocast to ``dtype``; its output is float32.
 
     Autocast around a whole training step would also lower the precision of couplings (distance
     matrices) and losses.
-
-    Args:
-        network: The network; attributes that this class lacks are the network's.
-        dtype: The lower precision.
     """
 
     def __init__(self, network: nn.Module, *, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.dtype = dtype
 
     def forward(
@@ -50,23 +39,13 @@ class AutocastNetwork(nn.Module):
         labels: Tensor | None = None,
         **conditions: Tensor | None,
     ) -> Tensor:
-        """The network under autocast."""
         with torch.autocast(x.device.type, dtype=self.dtype):
-            output = call_network(self.network, x, c_noise, {"labels": labels, **conditions})
+            output = super().forward(x, c_noise, labels, **conditions)
         return output.float()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("network"), name)
 
 
 def with_precision(model: FlowModel, precision: str) -> FlowModel:
-    """The model with its network under autocast, if the precision is a mixed one.
-
-    The network is shared, not copied.
-    """
+    """The model, with the same network under autocast if the precision is a mixed one."""
     if precision not in _AUTOCAST:
         return model
     lowered = copy.copy(model)
@@ -86,7 +65,6 @@ class LossScaling(Precision):
         return torch.amp.GradScaler("cuda")
 
     def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
-        """The scaled loss."""
         return super().pre_backward(self.scaler.scale(tensor), module)
 
     def optimizer_step(  # type: ignore[override]

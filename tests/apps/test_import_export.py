@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from flowexp.cli import main
-from flowexp.config.check import sound_config
+from flowexp.config.check import check
 from flowexp.published import Part, Published, Shape
 from flowexp.published.overrides import override, published_overrides
 from tests.published.persistence_files import (
@@ -105,7 +105,7 @@ def test_the_dataset_has_the_shape_of_the_model(shape, dataset):
 
 def test_the_config_is_that_of_train():
     given = ["sampler.steps=9"]
-    config = sound_config("train", [*published_overrides(published(), given=given), *given])
+    config = check("train", [*published_overrides(published(), given=given), *given]).sound()
     assert config["sampler"]["steps"] == 9
     assert config["network"]["_target_"].endswith("SongUNet")
     assert config["ema"] == {}

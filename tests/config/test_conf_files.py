@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flowexp.config import conf_dir
 from flowexp.config.check import check
-from flowexp.config.locations import conf_dir
 
 CONF = conf_dir()
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 # Metrics and extractors follow their protocols without deriving from them.
 STRUCTURAL = (Metric, Extractor)
 FACTS = {
-    name: protocol
-    for name, protocol in vars(requirements).items()
-    if getattr(protocol, "_is_protocol", False) and protocol.__module__ == requirements.__name__
+    name: declared
+    for name, declared in vars(requirements).items()
+    if inspect.isclass(declared) and declared.__module__ == requirements.__name__
 }
 
 

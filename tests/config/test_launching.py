@@ -3,7 +3,7 @@
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from flowexp.config.launching import ChosenLauncher, LauncherError
+from flowexp.config.application import ChosenLauncher, LauncherError
 
 
 class Engine:

@@ -12,8 +12,8 @@ from flowexp.config import loader
 from flowexp.config.check import own_choices
 from flowexp.config.hydra_internals import Loader
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
-from flowexp.config.run_source import run_in
 from flowexp.config.schema import register
+from flowexp.config.sources import run_in
 
 
 def plain(name, overrides, mode=RunMode.RUN):

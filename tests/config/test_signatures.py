@@ -5,8 +5,8 @@ import textwrap
 import pytest
 
 from flowexp.config import signatures
-from flowexp.config.annotations import fits
 from flowexp.config.signatures import UnknownTargetError, signature_of
+from flowexp.config.targets import fits
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def outside(tmp_path, monkeypatch):
     (package / "compiled.so").write_bytes(b"")
     (package / "partly.py").write_text("from outside_parts.compiled import *\nclass Near: ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for cached in (signature_of, signatures._parse, signatures._source_file, signatures._top_level):
+    for cached in (signature_of, signatures._parse, signatures._spec):
         cached.cache_clear()
     yield package
     assert "outside_parts.inner.deep" not in sys.modules

@@ -142,7 +142,7 @@ def outside(tmp_path, monkeypatch):
         )
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    caches = (signatures._parse, signatures._source_file, signatures._top_level)
+    caches = (signatures._parse, signatures._spec)
     for cached in (*caches, stand_in._Source.of):
         cached.cache_clear()
     yield "outside_stand_ins"

@@ -13,7 +13,7 @@ from flowexp.errors import UsageError
 from flowexp.paths import VP, Linear, Path
 from flowexp.seeding import generator
 from flowexp.timesteps import Uniform
-from flowexp.training.draws import Draws
+from flowexp.training.inputs import TrainingDraws
 from tests.refusals import refusal_of
 
 SHAPE = (1, 2, 2)
@@ -104,8 +104,8 @@ def test_training_takes_the_times_of_the_chords(tmp_path):
         labels=torch.full((8,), 3),
         index=torch.arange(8),
     )
-    pairs, t = Draws(Path(Linear()), **given)(batch, 0)
+    pairs, t = TrainingDraws(Path(Linear()), **given)(batch, 0)
     assert torch.equal(t, pairs.t)
     assert set(t.tolist()) <= set(TIMES)
     with pytest.raises(ValueError, match="Mirrored changes pictures that Chords does not use"):
-        Draws(Path(Linear()), **given, augmentation=Mirrored())
+        TrainingDraws(Path(Linear()), **given, augmentation=Mirrored())

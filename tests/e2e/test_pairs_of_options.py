@@ -11,9 +11,9 @@ import math
 import pytest
 import torch
 
+from flowexp.config import conf_dir
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
-from flowexp.config.locations import conf_dir
 from flowexp.config.rules import stand_ins, unmet_needs
 from flowexp.data import gather_batch
 from flowexp.networks.base import facts_of
@@ -21,7 +21,7 @@ from flowexp.requirements import Parts, all_of
 from flowexp.runs.assemble import build
 from flowexp.seeding import SampleNoise, generator
 from flowexp.training import training_parts
-from flowexp.training.draws import Draws
+from flowexp.training.inputs import TrainingDraws
 from tests.e2e.option_pairs import (
     GROUPS,
     LEFT_OUT,
@@ -114,7 +114,7 @@ def test_trains_and_samples(row):
 def one_step(config, parts) -> float:
     training = training_parts(config, parts)
     optimizer = training.optimizer(parts.network.parameters())
-    draws = Draws(
+    draws = TrainingDraws(
         parts.model.path,
         coupling=training.coupling,
         timestep=training.timestep,

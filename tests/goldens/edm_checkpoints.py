@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.config.check import sound_config
+from flowexp.config.check import check
 from flowexp.models import FlowModel
 from flowexp.published import Published, precond_state, read_published
 from flowexp.published.overrides import published_overrides
@@ -18,7 +18,7 @@ TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
 
 def imported_model(published: Published) -> FlowModel:
     """The model that ``flowexp import`` makes of a file, with its averaged weights."""
-    parts = build(sound_config("train", published_overrides(published)))
+    parts = build(check("train", published_overrides(published)).sound())
     state = published.weights if published.averaged is None else published.averaged
     parts.network.load_state_dict(state, strict=True)
     parts.network.eval()

@@ -11,7 +11,7 @@ from flowexp.data import BatchStream, ImageArrays
 from flowexp.data.partners import StoredPartners
 from flowexp.paths import Linear, Path
 from flowexp.timesteps import Uniform
-from flowexp.training.draws import Draws
+from flowexp.training.inputs import TrainingDraws
 
 SPREAD = 0.5
 
@@ -23,7 +23,7 @@ def straight_pairs(n=4096):
 
 def floors(arrays):
     """Smallest mean squared error of a field at fixed times; here the best field is linear."""
-    draws = Draws(
+    draws = TrainingDraws(
         Path(Linear()), coupling=StoredPairs(), timestep=Uniform(), conditional=False, seed=0
     )
     stream = BatchStream(arrays, batch_size=len(arrays), seed=0)

@@ -12,7 +12,7 @@ from flowexp.errors import UsageError
 from flowexp.paths import Linear, Path
 from flowexp.tasks import Captions, Generation, WordTokenizer
 from flowexp.timesteps import Uniform
-from flowexp.training.draws import Draws
+from flowexp.training.inputs import TrainingDraws
 
 CLOTHES = SimpleNamespace(name="clothes", num_classes=3, class_names=("bag", "coat", "T-shirt/top"))
 
@@ -46,7 +46,7 @@ def test_one_text_for_all():
 
 
 def test_training_is_told_what_sampling_is_told():
-    draws = Draws(
+    draws = TrainingDraws(
         Path(Linear()),
         coupling=Independent(),
         timestep=Uniform(),

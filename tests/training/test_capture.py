@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flowexp.training.capture import skip_capture_check
+from flowexp.training.module import skip_capture_check
 
 
 def steps(optimizer: torch.optim.Optimizer, x: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import MetricsFile, read_rows
 from flowexp.training import CSVLogger, TensorBoardLogger, WandbLogger
-from flowexp.training.callbacks.log_window import LogWindow
+from flowexp.training.callbacks.records import LogWindow
 from tests.training.test_fit import StopAt, rows
 from tests.training.tiny import train
 

@@ -1,7 +1,7 @@
 """How far a training is: a bar in a terminal, a line now and then elsewhere."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytorch_lightning import Trainer
 
@@ -48,19 +48,20 @@ class Progress(ClosingCallback):
         self._interval = self.refresh_seconds if console.is_terminal else self.line_seconds
         self._due = time.monotonic() + self._interval
         if console.is_terminal:
-            self._bar = _bar(console)
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=console, auto_refresh=False)
             self._bar.start()
             self._bar.add_task("", total=pl_module.settings.total_steps)
             self._draw(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
-        """Draw when it is time."""
         if time.monotonic() >= self._due:
             self._draw(pl_module)
             self._due = time.monotonic() + self._interval
 
     def on_train_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
-        """Show the final state."""
         if trainer.is_global_zero:
             self._draw(pl_module)
 
@@ -89,14 +90,6 @@ class Progress(ClosingCallback):
             f"{_duration(left / speed)} left" if speed > 0 else "",
         ]
         return "  ".join(part for part in parts if part)
-
-
-def _bar(console: Any) -> "Bar":  # noqa: ANN401 -- rich is imported where it is used
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
-    return Bar(*columns, console=console, auto_refresh=False)
 
 
 def _duration(seconds: float) -> str:

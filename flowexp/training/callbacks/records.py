@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from pytorch_lightning import Trainer
@@ -11,17 +11,72 @@ from torch import Tensor
 
 from flowexp.runs.metrics_file import MetricsFile
 from flowexp.training.callbacks.closing import ClosingCallback
-from flowexp.training.callbacks.log_window import LogWindow
 from flowexp.training.loggers.base import RunLogger
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
 
-__all__ = ["NonFiniteLossError", "Records"]
+__all__ = ["LogWindow", "NonFiniteLossError", "Records"]
 
 
 class NonFiniteLossError(RuntimeError):
     """The loss became nan or infinite."""
+
+
+class WindowState(TypedDict):
+    """A window as a checkpoint holds it."""
+
+    count: int
+    sums: dict[str, Tensor]
+
+
+class LogWindow:
+    """Means of named scalars over the steps since the window was emptied.
+
+    Reading a scalar makes the host wait for the device, so scalars are summed where they are, in
+    float64, and read once per row. The window is part of a checkpoint: a resumed run logs the same.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        """Add the detached scalars of one step; every step must bring the same names."""
+        if self.count == 0:
+            self._sums = {name: value.to(torch.float64) for name, value in scalars.items()}
+        elif scalars.keys() != self._sums.keys():
+            raise ValueError(f"metrics {sorted(scalars)} in a window of {sorted(self._sums)}")
+        else:
+            for name, value in scalars.items():
+                self._sums[name] = self._sums[name] + value
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        """The means over the window and over all processes; waits for the device."""
+        if self.count == 0:
+            return {}
+        sums = torch.stack(list(self._sums.values()))
+        processes = 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            processes = torch.distributed.get_world_size()
+            torch.distributed.all_reduce(sums)
+        means = (sums / (self.count * processes)).tolist()
+        return dict(zip(self._sums, means, strict=True))
+
+    def empty(self) -> None:
+        """Start a new window."""
+        self.count = 0
+        self._sums = {}
+
+    def state(self) -> WindowState:
+        """The window in plain containers."""
+        return {"count": self.count, "sums": dict(self._sums)}
+
+    def load(self, state: WindowState, *, device: torch.device) -> None:
+        """Replace the window by a stored one."""
+        self.count = state["count"]
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
 
 
 class Records(ClosingCallback):
@@ -42,7 +97,6 @@ class Records(ClosingCallback):
         self._logged: tuple[float, int] = (time.perf_counter(), 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
-        """Open the file and the loggers."""
         if trainer.is_global_zero:
             self._file = MetricsFile(pl_module.run.metrics_file, step=pl_module.step)
             self.row = dict(self._file.last_row or {})

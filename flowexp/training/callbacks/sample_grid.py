@@ -79,7 +79,6 @@ class SampleGrid(Callback):
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
-        """Draw the last grid."""
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, module: "FlowModule") -> None:

@@ -19,22 +19,17 @@ class RunLogger(Logger):
 
     @abstractmethod
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
-        """Begin, or continue after ``step``: rows beyond it will come again.
+        """Begin, or continue after ``step``, up to which ``metrics.jsonl`` holds the rows.
 
-        Args:
-            run: The run; ``metrics.jsonl`` holds the rows up to ``step``.
-            config: The resolved configuration.
-            step: Steps taken so far.
+        Rows beyond it will come again.
         """
 
     @property
     def name(self) -> str:
-        """Nothing: the run directory tells runs apart."""
         return ""
 
     @property
     def version(self) -> str:
-        """Nothing: the run directory tells runs apart."""
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401

@@ -16,13 +16,10 @@ __all__ = ["CSVLogger"]
 
 
 class CSVLogger(RunLogger):
-    """``metrics.csv``: one column per metric, one line per row.
+    """``metrics.csv``, or another name: one column per metric, one line per row.
 
     The file is made from ``metrics.jsonl`` at every start, so that a resumption repeats no row, and
     again when a new metric needs a new column. Rows that other callbacks logged are kept.
-
-    Args:
-        name: File name in the run directory.
     """
 
     def __init__(self, *, name: str = "metrics.csv") -> None:
@@ -33,7 +30,6 @@ class CSVLogger(RunLogger):
         self._file: IO[str] | None = None
 
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
-        """Write what is known so far."""
         self._path = run.path / self._file_name
         others = [
             row for row in _read(self._path) if "kimg" not in row and int(row["step"]) <= step
@@ -43,7 +39,6 @@ class CSVLogger(RunLogger):
         self._rewrite()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a line."""
         row = {"step": step or 0, **metrics}
         same_step = takewhile(lambda old: int(old["step"]) == row["step"], reversed(self._rows))
         if any(row.keys() == old.keys() for old in same_step):
@@ -55,7 +50,6 @@ class CSVLogger(RunLogger):
             self._file.write(_table([row], self._columns, header=False))
 
     def finalize(self, status: str) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

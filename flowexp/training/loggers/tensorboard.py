@@ -13,11 +13,7 @@ __all__ = ["TensorBoardLogger"]
 
 
 class TensorBoardLogger(RunLogger):
-    """Scalars in ``tensorboard/`` of the run directory, over steps.
-
-    Args:
-        flush_seconds: How often scalars reach the disk.
-    """
+    """Scalars over steps in ``tensorboard/`` of the run directory, flushed every few seconds."""
 
     def __init__(self, *, flush_seconds: int = 30) -> None:
         self.flush_seconds = flush_seconds
@@ -32,13 +28,11 @@ class TensorBoardLogger(RunLogger):
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write every number."""
         if self._writer is not None:
             for name, value in metrics.items():
                 self._writer.add_scalar(name, value, step)
 
     def finalize(self, status: str) -> None:
-        """Close the writer."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -10,7 +10,6 @@ from flowexp.training.loggers.base import RunLogger
 
 __all__ = ["WandbLogger"]
 
-
 Mode = Literal["offline", "online", "disabled"]
 
 
@@ -21,7 +20,6 @@ class WandbLogger(RunLogger):
     every logger has a run of its own even if another one is open in the same process.
 
     Args:
-        project: W&B project.
         mode: ``offline``, ``online`` or ``disabled``.
         entity: W&B user or team, or None for the default one.
         group: Name that gathers runs, for example those of a sweep.
@@ -75,7 +73,6 @@ class WandbLogger(RunLogger):
         )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send a row."""
         if self._run is not None:
             self._run.log(dict(metrics), step=step)
 

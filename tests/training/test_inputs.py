@@ -11,8 +11,7 @@ from flowexp.couplings import AnnealedPairs, Independent, LinearAnnealing, Store
 from flowexp.data import Batch, BatchStream
 from flowexp.paths import VE, Linear, Path
 from flowexp.timesteps import Stratified, Uniform
-from flowexp.training.draws import Draws, seed_global
-from flowexp.training.feed import BatchFeed
+from flowexp.training.inputs import BatchFeed, TrainingDraws, seed_global
 from tests.training.tiny import Tiles
 
 
@@ -20,8 +19,10 @@ def stream() -> BatchStream:
     return BatchStream(Tiles().train(), batch_size=8, seed=0, hflip=True)
 
 
-def draws(path: Path, *, rank: int = 0, world_size: int = 1, conditional: bool = True) -> Draws:
-    return Draws(
+def draws(
+    path: Path, *, rank: int = 0, world_size: int = 1, conditional: bool = True
+) -> TrainingDraws:
+    return TrainingDraws(
         path,
         coupling=Independent(),
         timestep=Stratified(Uniform()),
@@ -117,7 +118,7 @@ class Recorder(Independent):
 
 def test_a_coupling_is_told_partners_and_images_seen() -> None:
     coupling = Recorder()
-    of_step = Draws(
+    of_step = TrainingDraws(
         Path(Linear()), coupling=coupling, timestep=Uniform(), conditional=False, seed=0,
         rank=1, world_size=2,
     )  # fmt: skip
@@ -131,7 +132,7 @@ def test_a_coupling_is_told_partners_and_images_seen() -> None:
 def test_partners_cannot_follow_an_augmentation_nor_another_law() -> None:
     parts = {"timestep": Uniform(), "conditional": False, "seed": 0}
     with pytest.raises(ValueError, match="Use augmentation=none"):
-        Draws(
+        TrainingDraws(
             Path(Linear()),
             coupling=StoredPairs(),
             augmentation=EDMAugmentation(p=0.1, xflip=1.0),
@@ -139,4 +140,4 @@ def test_partners_cannot_follow_an_augmentation_nor_another_law() -> None:
         )
     annealed = AnnealedPairs(LinearAnnealing(1.0))
     with pytest.raises(ValueError, match="StudentT"):
-        Draws(Path(Linear(), D=4.0), coupling=annealed, **parts)
+        TrainingDraws(Path(Linear(), D=4.0), coupling=annealed, **parts)

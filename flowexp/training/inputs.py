@@ -1,0 +1,137 @@
+"""What a training step is given: its batch, and its random draws as functions of (seed, step)."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from flowexp.augmentations import Augmentation
+from flowexp.couplings import Coupling, Pairs
+from flowexp.data import Batch, BatchStream, as_data
+from flowexp.paths import Path
+from flowexp.requirements import Parts, require
+from flowexp.seeding import generator
+from flowexp.tasks import Task
+from flowexp.timesteps import TimestepDistribution
+
+__all__ = ["BatchFeed", "TrainingDraws", "seed_global"]
+
+_AHEAD = 2
+
+
+def seed_global(seed: int, device: torch.device) -> None:
+    """Seed the global generators that a network on ``device`` draws from (dropout).
+
+    ``torch.manual_seed`` would do, but where an accelerator is installed and unused it formats a
+    stack trace per call and keeps it: half a millisecond, and memory that grows with every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingDraws:
+    """Pairs (x, e) and times t of a step.
+
+    Source and times are drawn for the global batch and every rank takes its rows, so that a step
+    sees the same draws on any number of devices, and stratified times are stratified over the whole
+    batch. A coupling sees the share of its rank.
+
+    Args:
+        conditional: Whether the network takes labels; otherwise those of the data are dropped.
+        augmentation: Change of the images, on which the network is conditioned; None = none.
+        task: Turns labels into the conditions of a conditional network; None = the labels.
+        rank: This process, of ``world_size``.
+
+    Raises:
+        UsageError: The path or the augmentation is not what the coupling needs.
+    """
+
+    path: Path
+    _: KW_ONLY
+    coupling: Coupling
+    timestep: TimestepDistribution
+    conditional: bool
+    seed: int
+    augmentation: Augmentation | None = None
+    task: Task | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        parts = Parts(path=self.path, augmentation=self.augmentation)
+        require(self.coupling.needs(parts), group="coupling")
+
+    def __call__(self, batch: Batch, step: int) -> tuple[Pairs, Tensor]:
+        """Pairs and times, (B,) float64, for this rank's share of the batch of a step."""
+        x = as_data(batch.images)
+        total = len(x) * self.world_size
+        rows = slice(self.rank * len(x), (self.rank + 1) * len(x))
+        rng = self._generator("source", step, device=x.device)
+        e = self.path.source.sample((total, *x.shape[1:]), rng=rng)
+        rng = self._generator("time", step, device=x.device)
+        t = self.timestep.sample(total, schedule=self.path.schedule, rng=rng)
+        conditions: dict[str, Tensor | None] = {"labels": batch.labels} if self.conditional else {}
+        if self.conditional and self.task is not None:
+            conditions = self.task.conditions_of(batch.labels)
+        if self.augmentation is not None and self.augmentation.augment_dim > 0:
+            # On the CPU whatever the device: the padding depends on these draws.
+            rng = self._generator("augment", step, device=torch.device("cpu"))
+            x, conditions["augment_labels"] = self.augmentation(
+                x, rng=rng, rank=self.rank, world_size=self.world_size
+            )
+        pairs = self.coupling.pair(
+            x,
+            e[rows],
+            conditions,
+            rng=self._generator("coupling", step, self.rank, device=x.device),
+            partner=batch.partner,
+            images_seen=step * total,
+        )
+        return pairs, t[rows] if pairs.t is None else pairs.t
+
+    def _generator(self, stream: str, *index: int, device: torch.device) -> torch.Generator:
+        return generator(self.seed, stream, *index, device=device)
+
+
+@dataclass(eq=False)
+class BatchFeed:
+    """Batches of the steps ``start`` .. ``stop - 1`` of a stream.
+
+    Batches are functions of their step, so fetching ``ahead`` changes nothing but the time: a
+    thread gathers and pins the next ones while an accelerator computes. On the CPU it would compete
+    with the training for the same cores.
+    """
+
+    stream: BatchStream
+    _: KW_ONLY
+    start: int
+    stop: int
+    ahead: bool
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.ahead:
+            yield from self._fetched_ahead()
+        else:
+            yield from map(self.stream.batch, range(self.start, self.stop))
+
+    def _fetched_ahead(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            coming = (thread.submit(self._pinned, step) for step in range(self.start, self.stop))
+            waiting = deque(islice(coming, _AHEAD))
+            while waiting:
+                batch = waiting.popleft().result()
+                waiting.extend(islice(coming, 1))
+                yield batch
+
+    def _pinned(self, step: int) -> Batch:
+        batch = self.stream.batch(step)
+        return batch.pin_memory() if torch.cuda.is_available() else batch
