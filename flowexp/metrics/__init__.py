@@ -1,18 +1,19 @@
 """Metrics as named protocols: what was measured, on which features, against which reference.
 
-Classes are metrics; functions of the same file, and the files ``frechet``, ``moments``,
-``distances``, ``image_quality`` and ``resize``, are the mathematics.
+Classes are metrics; functions of the same file, and the files ``frechet``, ``distances``,
+``image_quality`` and ``resize``, are the mathematics.
 """
 
 from flowexp.metrics.base import Accumulator, Extractor, Metric, SampleSet
 from flowexp.metrics.efficientnet import EfficientNetLite0
 from flowexp.metrics.feature_metric import FeatureMetric
 from flowexp.metrics.frechet import (
+    FeatureMoments,
     FrechetReference,
     frechet_distance,
     frechet_distance_from_moments,
 )
-from flowexp.metrics.frechet_metric import FrechetDistance, first_available
+from flowexp.metrics.frechet_metric import FrechetDistance, ReferenceStatistics, first_available
 from flowexp.metrics.image_quality import (
     psnr,
     psnr_pooled,
@@ -33,7 +34,6 @@ from flowexp.metrics.kernel_distance import (
     subset_draws,
 )
 from flowexp.metrics.lpips import LPIPS
-from flowexp.metrics.moments import Moments
 from flowexp.metrics.nearest_neighbours import NearestNeighbours, Neighbours
 from flowexp.metrics.paired import PSNR, SSIM, PairedMetric, PerceptualSimilarity, ReflectedSSIM
 from flowexp.metrics.perceptual import EfficientNetPerceptual, FeatureDistance
@@ -44,7 +44,6 @@ from flowexp.metrics.precision_recall import (
 )
 from flowexp.metrics.protocol import MetricRecord, Protocol, count_label, metric_key
 from flowexp.metrics.raw_values import RawValues
-from flowexp.metrics.reference_statistics import ReferenceStatistics
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.metrics.vgg16 import VGG16
 from flowexp.metrics.vision_transformers import CLIPImage, DINOv2
@@ -58,6 +57,7 @@ __all__ = [
     "Extractor",
     "FeatureDistance",
     "FeatureMetric",
+    "FeatureMoments",
     "FrechetDistance",
     "FrechetReference",
     "GaussianKernel",
@@ -70,7 +70,6 @@ __all__ = [
     "LPIPS",
     "Metric",
     "MetricRecord",
-    "Moments",
     "NearestNeighbours",
     "Neighbours",
     "PSNR",

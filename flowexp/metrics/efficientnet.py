@@ -102,7 +102,6 @@ class EfficientNetLite0(PretrainedExtractor):
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def checked_file(self) -> Path:
-        """The weights file, after a check of its hash."""
         file = _packaged_file() if self.weights is None else Path(self.weights)
         found = file_sha256(file) if file.is_file() else None
         if found == _SHA256:

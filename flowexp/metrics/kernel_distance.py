@@ -17,23 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import Extractor
+from flowexp.metrics.base import Extractor, Records
 from flowexp.metrics.distances import squared_distances
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import Records
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class PolynomialKernel:
-    """k(a, b) = (gamma a . b + coef0)^degree.
-
-    Args:
-        degree: Power.
-        gamma: Factor of the inner product; None is 1 / d.
-        coef0: Offset.
-    """
+    """k(a, b) = (gamma a . b + coef0)^degree; gamma None is 1 / d."""
 
     degree: int = 3
     gamma: float | None = None
@@ -47,11 +40,7 @@ class PolynomialKernel:
 
 @dataclass(frozen=True)
 class GaussianKernel:
-    """k(a, b) = exp(-|a - b|^2 / (2 sigma^2)).
-
-    Args:
-        sigma: Width, > 0.
-    """
+    """k(a, b) = exp(-|a - b|^2 / (2 sigma^2)), sigma > 0."""
 
     sigma: float = 10.0
 
@@ -113,24 +102,16 @@ def _within(x: Tensor, kernel: Kernel, chunk: int) -> float:
 def subset_draws(
     n: int, m: int, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
 ) -> tuple[Tensor, Tensor]:
-    """The index draws of torch-fidelity: without replacement, a's before b's in each round.
+    """Indices into sets of n and of m, each (subsets, subset_size) int64, as torch-fidelity draws.
 
-    Args:
-        n: Size of set a.
-        m: Size of set b.
-        subsets: Number of rounds.
-        subset_size: Indices per round, <= min(n, m).
-        seed: Seed of numpy's legacy generator.
-
-    Returns:
-        Indices into a and into b, each (subsets, subset_size) int64.
+    They are drawn without replacement, the first set's before the second's in each round.
 
     Raises:
-        ValueError: If ``subset_size`` exceeds a set.
+        ValueError: If ``subset_size`` is below 2 or exceeds a set.
     """
     if not 2 <= subset_size <= min(n, m):
         raise ValueError(f"subset_size must be in 2..{min(n, m)}, got {subset_size}")
-    # the published protocol uses this generator
+    # the published protocol uses this legacy generator
     rng = np.random.RandomState(seed)
     rounds = [
         (rng.choice(n, subset_size, replace=False), rng.choice(m, subset_size, replace=False))
@@ -143,16 +124,15 @@ def subset_draws(
 def kernel_distance(
     a: Tensor, b: Tensor, *, draws: tuple[Tensor, Tensor], kernel: Kernel | None = None
 ) -> Tensor:
-    """MMD^2 of given subsets; KID is the mean over them of Inception's pool3 by the cubic kernel.
+    """MMD^2 of given subsets, (subsets,) float64.
+
+    KID is their mean for Inception's pool3 and the cubic kernel, which None stands for.
 
     Args:
         a: (n, d) features.
         b: (m, d) features.
         draws: Indices into a and b, each (subsets, subset_size), as of ``subset_draws``.
-        kernel: Kernel; None is the cubic one.
-
-    Returns:
-        (subsets,) float64.
+        kernel: The kernel.
     """
     values = [
         mmd2_unbiased(a[i], b[j], kernel=kernel)
@@ -171,8 +151,8 @@ class KernelDistance(FeatureMetric):
     Args:
         extractor: Feature extractor.
         name: Stem of the metric's key; ``kid`` only on Inception's features.
-        subsets: Number of subsets.
-        subset_size: Samples per subset and side; neither set may be smaller.
+        subsets: Number of subsets, >= 1.
+        subset_size: Samples per subset and side, >= 2; neither set may be smaller.
         seed: Seed of the subsets' draws.
         full_set: Whether to compute the U-statistic over all samples as well; its cost grows with
             the square of the counts (50k against 50k, d = 2048: 3e13 operations in float64).

@@ -14,8 +14,10 @@ The values are those of torchmetrics, which is not used because its LPIPS downlo
 takes no local file, and has neither average pooling nor a resize.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,8 +62,8 @@ class LPIPS(FeatureDistance):
 
     Args:
         weights: torchvision's state dict of the backbone (``vgg16-397923af.pth``,
-            ``alexnet-owt-7be5be79.pth``; keys ``features.0.weight`` ...) or its directory; None
-            looks in ``$FLOWEXP_WEIGHTS`` and torch's hub folders.
+            ``alexnet-owt-7be5be79.pth``) or its directory; None looks in ``$FLOWEXP_WEIGHTS`` and
+            torch's hub folders.
         heads: Learned weights per channel (keys ``lin0.model.1.weight`` ...); None takes
             torchmetrics'.
         net: Backbone, ``vgg`` or ``alex``.
@@ -109,8 +111,7 @@ class LPIPS(FeatureDistance):
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the backbone's file, a plus, and that of the learned weights."""
-        found = self._found_weights()
-        return f"{file_sha256(found)}+{file_sha256(self._heads_file())}"
+        return f"{file_sha256(self._found_weights())}+{file_sha256(self._heads_file())}"
 
     def check(self) -> None:
         self._found_weights()
@@ -120,16 +121,11 @@ class LPIPS(FeatureDistance):
         file, heads = self._found_weights(), self._heads_file()
         layers = _layers(self._backbone)
         stored = read_state(file, key="weights")
-        fill(
-            layers,
-            {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)},
-            file=file,
-            key="weights",
-        )
+        state = {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)}
+        fill(layers, state, file=file, key="weights")
         if self.replace_pooling:
             layers = nn.Sequential(*(_averaging(layer) for layer in layers))
-        starts = (0, *self._backbone.ends[:-1])
-        slices = [layers[i:j] for i, j in zip(starts, self._backbone.ends, strict=True)]
+        slices = [layers[i:j] for i, j in itertools.pairwise((0, *self._backbone.ends))]
         return _Compared(slices, _head_weights(heads, count=len(slices)))
 
     def compare(self, network: nn.Module, a: Tensor, b: Tensor) -> Tensor:
@@ -213,8 +209,6 @@ def _head_weights(file: Path, *, count: int) -> list[Tensor]:
 
 
 def _packaged_heads() -> Path | None:
-    from importlib.util import find_spec
-
     spec = find_spec("torchmetrics")
     if spec is None or spec.origin is None:
         return None

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import SampleSet
+from flowexp.metrics.base import Records, RowMetric, SampleSet
 from flowexp.metrics.image_quality import psnr, ssim_interior, ssim_reflected
 from flowexp.metrics.perceptual import FeatureDistance
 from flowexp.metrics.pretrained import checked_images, float32_inference
 from flowexp.metrics.protocol import PIXELS, UINT8
-from flowexp.metrics.sample_metric import Records, RowMetric
 from flowexp.metrics.weight_files import check_with_key
 from flowexp.requirements import Parts, Unmet, of_pictures
 
@@ -27,9 +26,6 @@ _LEVELS = 255.0
 class PairedMetric(RowMetric):
     """Mean over pairs of a value per pair.
 
-    Args:
-        name: Stem of the metric's key.
-
     Attributes:
         metric: What is computed, with its convention, as it appears in titles.
     """
@@ -38,7 +34,7 @@ class PairedMetric(RowMetric):
     metric: str
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Pictures."""
+        """Images."""
         yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     @abstractmethod
@@ -85,11 +81,7 @@ class PairedMetric(RowMetric):
 
 
 class PSNR(PairedMetric):
-    """10 log10(255^2 / MSE) of each image in dB, then the mean; inf if one is identical.
-
-    Args:
-        name: Stem of the metric's key.
-    """
+    """10 log10(255^2 / MSE) of each image in dB, then the mean; inf if one is identical."""
 
     metric = "PSNR (per image)"
     settings = "mean of the images' values, levels 0..255"
@@ -99,14 +91,7 @@ class PSNR(PairedMetric):
 
 
 class SSIM(PairedMetric):
-    """SSIM with an 11 x 11 Gaussian window, without the 5-pixel rim: the published one.
-
-    Args:
-        name: Stem of the metric's key.
-
-    Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
-    similarity".
-    """
+    """SSIM with an 11 x 11 Gaussian window, without the 5-pixel rim; see :func:`ssim_interior`."""
 
     metric = "SSIM (Gaussian window, interior)"
     settings = "sigma 1.5, 11 x 11, K 0.01 and 0.03, per channel, levels 0..255"
@@ -116,11 +101,7 @@ class SSIM(PairedMetric):
 
 
 class ReflectedSSIM(PairedMetric):
-    """SSIM with an 11 x 11 Gaussian window over the whole image, reflected: torchmetrics'.
-
-    Args:
-        name: Stem of the metric's key.
-    """
+    """SSIM with an 11 x 11 Gaussian window over the whole image, reflected: torchmetrics'."""
 
     metric = "SSIM (Gaussian window, reflected border)"
     settings = SSIM.settings
@@ -133,7 +114,7 @@ class PerceptualSimilarity(PairedMetric):
     """A perceptual distance of each pair, then the mean.
 
     Args:
-        distance: The distance, for example :class:`LPIPS`.
+        distance: For example :class:`LPIPS`.
         name: Stem of the metric's key; ``lpips`` only for LPIPS.
 
     Raises:

@@ -72,16 +72,13 @@ class FeatureDistance(ABC):
         """The distance, (B,), of images (B, 3, H, W) in [-1, 1] of the network's size."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each pair, differentiable in both.
+        """Distance of each pair, (B,) float32, >= 0, differentiable in both.
 
         Computed in float32, also under autocast.
 
         Args:
             a: (B, 1 or 3, H, W) in [-1, 1].
             b: The same shape, on the same device.
-
-        Returns:
-            (B,) float32, >= 0, and 0 for equal images.
 
         Raises:
             ValueError: If the shapes do not fit, or the images are too small for the network.
@@ -110,8 +107,7 @@ class FeatureDistance(ABC):
         return self._network
 
     def _sized(self, images: Tensor) -> Tensor:
-        pixels = as_rgb(images.float())
-        size = self.resize
+        pixels, size = as_rgb(images.float()), self.resize
         if size is None or pixels.shape[-2:] == (size, size):
             return pixels
         # the flag changes nothing when enlarging, but is slower
@@ -122,11 +118,7 @@ class FeatureDistance(ABC):
 
 
 def unit_vectors(features: Tensor) -> Tensor:
-    """Features of each position over their length, sqrt(1e-8 + sum over channels of f^2).
-
-    Args:
-        features: (B, C, H, W).
-    """
+    """Features (B, C, H, W) over their length at each position, sqrt(1e-8 + sum_c f_c^2)."""
     return features / (_EPS + features.square().sum(1, keepdim=True)).sqrt()
 
 

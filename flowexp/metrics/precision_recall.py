@@ -10,10 +10,9 @@ Naeem et al. 2020, arXiv 2002.09797 (balls open, k = 5, as in prdc).
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import Extractor
+from flowexp.metrics.base import Extractor, Records
 from flowexp.metrics.distances import distance_rows
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import Records
 
 _STEM = "precision_recall"
 

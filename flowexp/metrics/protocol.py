@@ -42,12 +42,7 @@ def count_label(count: int) -> str:
 
 
 def metric_key(name: str, n_gen: int) -> str:
-    """The logging key, always with the sample count: ``eval/fid50k``, ``eval/fd_efflite0_5k``.
-
-    Args:
-        name: The metric's name, for example ``fid``.
-        n_gen: Number of generated samples.
-    """
+    """The logging key, always with the sample count: ``eval/fid50k``, ``eval/fd_efflite0_5k``."""
     separator = "_" if "_" in name or name[-1:].isdigit() else ""
     return f"eval/{name}{separator}{count_label(n_gen)}"
 
@@ -57,10 +52,6 @@ def refuse_borrowed_name(name: str, *, extractor: str) -> None:
 
     ``fid`` may not occur anywhere in a foreign name; ``kid`` and ``inception_score`` may be
     qualified (``kid_efflite0``), since the full title then names the features.
-
-    Args:
-        name: The metric's name.
-        extractor: Full name of its features.
 
     Raises:
         ValueError: If the name claims Inception's protocol wrongly.
@@ -122,12 +113,7 @@ class Protocol:
 
     @classmethod
     def against(cls, reference: "SampleSet", **measured: Any) -> Self:  # noqa: ANN401
-        """A metric's side of the protocol on a reference set, with ``n_gen`` 0.
-
-        Args:
-            reference: The real samples; named ``dataset/part``.
-            measured: What is computed on which features, and how: the other parts.
-        """
+        """A metric's side of the protocol on a set named ``dataset/part``, with ``n_gen`` 0."""
         name, _, part = reference.name.partition("/")
         return cls(
             reference=name,
@@ -209,11 +195,7 @@ class MetricRecord:
         return self.protocol.title
 
     def with_run(self, **run: Any) -> Self:  # noqa: ANN401 -- values of Protocol's run fields
-        """The same record with fields of the run filled in, where the metric has none of its own.
-
-        Args:
-            **run: Any of ``precision``, ``ema``, ``seeds``, ``sampler``, ``nfe``, ``device``.
-        """
+        """The same record with fields of the run, such as ``seeds``, where the metric has none."""
         stated = {name for name, value in vars(self.protocol).items() if value is not None}
         own = {name: value for name, value in run.items() if name not in stated}
         return replace(self, protocol=replace(self.protocol, **own))

@@ -18,17 +18,15 @@ import hashlib
 import importlib.metadata
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.metrics.base import Accumulator, SampleSet
+from flowexp.metrics.base import Accumulator, Metric, Records, SampleSet, in_turns
 from flowexp.metrics.pretrained import as_rgb, float32_inference
-from flowexp.metrics.protocol import UINT8, MetricRecord
-from flowexp.metrics.sample_metric import Records, SampleMetric
+from flowexp.metrics.protocol import UINT8
 from flowexp.metrics.weight_files import no_download
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ _State = dict[str, Tensor | list[Tensor]]
 _RANDOM_SEED = 0
 
 
-class TorchmetricsMetric(SampleMetric):
+class TorchmetricsMetric(Metric):
     """A torchmetrics metric behind the protocol of ours.
 
     The reference images are shown once per evaluation, by one process alone. States of several
@@ -140,8 +138,7 @@ class TorchmetricsMetric(SampleMetric):
             parts: list[Any] = [state[name] for state in states]
             if isinstance(parts[0], list):
                 # batch i was seen by process i mod the number of processes
-                turns = [part for turn in zip_longest(*parts) for part in turn if part is not None]
-                combined[name] = turns
+                combined[name] = in_turns(parts)
             else:
                 stacked = torch.stack(parts)
                 combined[name] = stacked if reduction is None else reduction(stacked)
@@ -209,11 +206,7 @@ class TorchmetricsMetric(SampleMetric):
 
 
 class TorchmetricsAccumulator(Accumulator):
-    """States of a torchmetrics metric, one per process.
-
-    Args:
-        metric: The prepared metric.
-    """
+    """States of a torchmetrics metric, one per process."""
 
     def __init__(self, metric: TorchmetricsMetric) -> None:
         self._metric = metric
@@ -250,7 +243,7 @@ class TorchmetricsAccumulator(Accumulator):
                 loaded[name] = state[f"{name}."].to(value.device)
         self._ranks = [loaded]
 
-    def compute(self) -> tuple[MetricRecord, ...]:
+    def compute(self) -> Records:
         self._metric.refuse_few(self._count)
         return self._metric.measure(self._metric.combined(self._ranks), count=self._count)
 

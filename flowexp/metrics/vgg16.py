@@ -26,8 +26,7 @@ class VGG16(PretrainedExtractor):
     """ReLU outputs of the layer before the classes: TF1 bilinear to 224, ImageNet's normalisation.
 
     Args:
-        weights: torchvision's state dict ``vgg16-397923af.pth`` or its directory; None looks in
-            ``$FLOWEXP_WEIGHTS`` and torch's hub folders.
+        weights: torchvision's state dict ``vgg16-397923af.pth`` or its directory.
     """
 
     name = "VGG16 fc2"

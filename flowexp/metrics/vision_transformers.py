@@ -23,9 +23,6 @@ from flowexp.metrics.weight_files import fill, read_state
 class VisionTransformer(PretrainedExtractor):
     """A frozen vision transformer from a weights file.
 
-    Args:
-        weights: The file; see the subclass.
-
     Attributes:
         architecture: timm's name of the network.
         options: What is passed to timm beside it.
@@ -71,8 +68,7 @@ class DINOv2(VisionTransformer):
 
     Args:
         weights: The authors' ``dinov2_vitl14_pretrain.pth``, or timm's
-            ``vit_large_patch14_dinov2.lvd142m`` (same layout, without the mask token), or its
-            directory; None looks in ``$FLOWEXP_WEIGHTS`` and torch's hub folders.
+            ``vit_large_patch14_dinov2.lvd142m`` (same layout, without the mask token).
 
     Source: Oquab et al. 2023, arXiv 2304.07193; Stein et al. 2023, arXiv 2306.04675.
     """

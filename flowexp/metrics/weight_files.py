@@ -43,13 +43,12 @@ def no_download() -> Iterator[None]:
 def candidates(file_name: str | None, *, given: Path | str | None = None) -> list[Path]:
     """Where a weights file is looked for, in order.
 
+    ``given``, else ``$FLOWEXP_WEIGHTS/<file>``, ``$TORCH_HOME/hub/checkpoints/<file>`` and
+    ``~/.cache/torch/hub/checkpoints/<file>``.
+
     Args:
         file_name: Name the file is published under, None when it has no usual name.
         given: The file itself, or a directory that holds it; when given, nothing else is tried.
-
-    Returns:
-        ``given``, else ``$FLOWEXP_WEIGHTS/<file>``, ``$TORCH_HOME/hub/checkpoints/<file>`` and
-        ``~/.cache/torch/hub/checkpoints/<file>``.
     """
     if given is not None:
         path = Path(given).expanduser()
@@ -72,7 +71,7 @@ def found_file(
     """The first candidate that exists.
 
     Args:
-        file_name: Name the file is published under, None when it has no usual name.
+        file_name: As in :func:`candidates`.
         given: The config's value.
         what: Whose weights they are, for the message.
         key: Config key of ``given``.
@@ -96,12 +95,7 @@ def found_file(
 
 
 def check_with_key(check: Callable[[], None], *, key: str) -> None:
-    """Run a check and raise its ``UsageError`` with this config key.
-
-    Args:
-        check: Raises ``UsageError`` when weights are missing or wrong.
-        key: Config key of the weights.
-    """
+    """Run a check and raise its ``UsageError`` with this config key."""
     try:
         check()
     except UsageError as error:
@@ -111,12 +105,8 @@ def check_with_key(check: Callable[[], None], *, key: str) -> None:
 def read_state(file: Path, *, key: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a torch file of tensors, read without running code.
 
-    Args:
-        file: The file.
-        key: Config key that names it.
-
     Raises:
-        UsageError: If it is neither.
+        UsageError: If it is neither; at this config key.
     """
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -136,16 +126,10 @@ def read_state(file: Path, *, key: str) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], *, file: Path, key: str) -> None:
-    """Load exactly these tensors into a network, which may be without storage.
-
-    Args:
-        network: The network, float32.
-        state: Its tensors.
-        file: Where they come from, for the message.
-        key: Config key that names the file.
+    """Load exactly these tensors into a float32 network, which may be without storage.
 
     Raises:
-        UsageError: If names or shapes are other ones.
+        UsageError: If names or shapes are other ones; says so of the file, at this config key.
     """
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
