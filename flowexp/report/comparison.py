@@ -4,18 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
-from flowexp.report.run_record import RunRecord
+from flowexp.report.run_record import RunRecord, StoredEvaluation
 from flowexp.tables.render.sheet import Column, Line, Notes, Sheet
 from flowexp.tree import leaves, without
 
 __all__ = ["compare", "config_differences"]
 
-_PLACES = ("dirs", "launcher")
-"""Groups that do not change what a run computes."""
-
+_PLACES = ("dirs", "launcher")  # groups that do not change what a run computes
 _ABSENT = "-"
 
 
@@ -28,7 +24,7 @@ def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[s
     """Dotted keys whose values differ, each with its text in every config."""
     flat = [dict(leaves(without(config, _PLACES))) for config in configs]
     keys = dict.fromkeys(key for own in flat for key in own)
-    texts = {key: [_text(own[key]) if key in own else _ABSENT for own in flat] for key in keys}
+    texts = {key: [_text(own.get(key, _ABSENT)) for own in flat] for key in keys}
     return {key: own for key, own in texts.items() if len(set(own)) > 1}
 
 
@@ -36,11 +32,8 @@ def _text(value: Any) -> str:  # noqa: ANN401 -- any value of a config
     return "null" if value is None else str(value)
 
 
-def _columns(
-    first: str, runs: Sequence[RunRecord], *, scores: bool = False, notes: bool = False
-) -> tuple[Column, ...]:
-    own = tuple(Column(title=run.name, numeric=scores) for run in runs)
-    return (Column(title=first), *own, *([Column(title="notes")] if notes else []))
+def _columns(first: str, runs: Sequence[RunRecord], *, scores: bool = False) -> tuple[Column, ...]:
+    return (Column(title=first), *(Column(title=run.name, numeric=scores) for run in runs))
 
 
 def _record(section: str, key: str, runs: Sequence[RunRecord], cells: Sequence[Any]) -> Any:  # noqa: ANN401
@@ -88,8 +81,10 @@ def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
             for part in ("mean", "spread"):
                 values = [None if one is None else getattr(one, part) for one in own]
                 records.append(_record("scores", f"{line.title}, {part}", runs, values))
-    noted = bool(notes.texts)
-    if not noted:
+    columns = _columns("metric", runs, scores=True)
+    if notes.texts:
+        columns += (Column(title="notes"),)
+    else:
         lines = [replace(line, cells=line.cells[:-1]) for line in lines]
     return Sheet(
         name="scores",
@@ -97,7 +92,7 @@ def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
         intro=("The latest evaluation of each run under each protocol and sampler.",)
         if lines
         else ("No run has been evaluated.",),
-        columns=_columns("metric", runs, scores=True, notes=noted),
+        columns=columns,
         lines=tuple(lines),
         notes=notes.texts,
         records=tuple(records),
@@ -115,16 +110,14 @@ class _Comparable:
 def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, StoredEvaluation]]]:
     """Evaluations with the names of their runs, those of one metric and protocol together."""
     groups: list[list[tuple[str, StoredEvaluation]]] = []
-    for run in runs:
-        for evaluation in run.evaluations:
-            for group in groups:
-                first = group[0][1]
-                same = first.name == evaluation.name
-                if same and not first.protocol.differences(evaluation.protocol):
-                    group.append((run.name, evaluation))
-                    break
-            else:
-                groups.append([(run.name, evaluation)])
+    for name, one in ((run.name, one) for run in runs for one in run.evaluations):
+        for group in groups:
+            first = group[0][1]
+            if first.name == one.name and not first.protocol.differences(one.protocol):
+                group.append((name, one))
+                break
+        else:
+            groups.append([(name, one)])
     return groups
 
 
@@ -156,7 +149,7 @@ def _unlike_others(
 
 def _circumstances(group: Mapping[str, StoredEvaluation]) -> list[str]:
     """Differences between comparable numbers: usually the subject of the comparison."""
-    protocols: dict[str, Protocol] = {name: one.protocol for name, one in group.items()}
+    protocols = {name: one.protocol for name, one in group.items()}
     first = next(iter(protocols.values()))
     parts = {
         text.partition(":")[0]

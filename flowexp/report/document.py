@@ -26,12 +26,7 @@ def document(
     results: Sequence[TableResult | ClaimResult] = (),
     grids: int = 12,
 ) -> str:
-    """The page.
-
-    Args:
-        runs: Runs with distinct names.
-        results: Tables and claims to show before the runs.
-        grids: Largest number of sample grids of each run.
+    """The page of tables and claims, and of runs with distinct names and at most ``grids`` grids.
 
     Raises:
         ValueError: There is nothing to show, or fewer than one grid is requested.

@@ -5,8 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowexp.report.evaluations import StoredEvaluation
-from flowexp.report.run_record import RunRecord
+from flowexp.report.run_record import RunRecord, StoredEvaluation
 from flowexp.tables.render.numbers import mean_text, number_text
 
 __all__ = [
@@ -98,12 +97,9 @@ def commands(run: RunRecord) -> list[str]:
     """The command lines that make the run and its evaluations again."""
     given = [str(part) for part in run.manifest.get("command", [])]
     verb = given[1] if len(given) > 1 and given[1].isalpha() else "train"
-    lines = [shlex.join(["flowexp", verb, *_outside_folder(given), *run.overrides])]
-    for evaluation in run.evaluations:
-        line = shlex.join(["flowexp", "eval", *evaluation.overrides])
-        if evaluation.overrides and line not in lines:
-            lines.append(line)
-    return lines
+    made = shlex.join(["flowexp", verb, *_outside_folder(given), *run.overrides])
+    evals = [["flowexp", "eval", *one.overrides] for one in run.evaluations if one.overrides]
+    return list(dict.fromkeys([made, *map(shlex.join, evals)]))
 
 
 def _outside_folder(command: Sequence[str]) -> list[str]:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import StoredEvaluation
-from flowexp.report.run_record import RunRecord, read_run
+from flowexp.report.run_record import RunRecord, StoredEvaluation, read_run
 
 if TYPE_CHECKING:
     import pandas

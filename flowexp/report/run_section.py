@@ -1,14 +1,15 @@
 """A run as a section of the report."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from flowexp.report.curves import chart, curve_keys, curve_of
-from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import (
     choice_facts,
     commands,
@@ -16,13 +17,15 @@ from flowexp.report.facts import (
     score_text,
     training_facts,
 )
-from flowexp.report.pictures import Picture, evaluation_grid, inlined, training_grids
-from flowexp.report.run_record import RunRecord
+from flowexp.report.run_record import RunRecord, StoredEvaluation, TrainingGrid
 from flowexp.tables.render.numbers import cost_text, count_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 
-__all__ = ["curve_title", "run_section"]
+__all__ = ["Picture", "curve_title", "run_section", "training_grids"]
 
+_MOST_BYTES = 600_000
+_SHOWN_SIDE = 1024
+_TINY = 200
 _SCORE_TILES = 2
 _SCHEDULES = ("train/learning_rate",)
 _TITLES: Mapping[str, str] = {
@@ -31,6 +34,22 @@ _TITLES: Mapping[str, str] = {
     "train/learning_rate": "Learning rate",
     "time/images_per_second": "Speed, images/s",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture within a page: its content as a data URI, and a text for screen readers (alt)."""
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+
+    @property
+    def tiny(self) -> bool:
+        """Whether a browser enlarges it, and should keep its pixels as they are."""
+        return self.width <= _TINY
 
 
 def curve_title(key: str) -> str:
@@ -87,9 +106,12 @@ def _score_tile(evaluation: StoredEvaluation) -> dict[str, str]:
 
 
 def _scores(run: RunRecord) -> Sheet:
-    numbers = ("value", "minimum", "held-out real data", "samples", "NFE", "cost")
-    columns = [Column(title="metric"), *(Column(title=name, numeric=True) for name in numbers)]
-    columns += [Column(title=name) for name in ("sampler", "weights", "when")]
+    texts = ("metric", "sampler", "weights", "when")
+    titles = (
+        "metric", "value", "minimum", "held-out real data", "samples", "NFE", "cost", "sampler",
+        "weights", "when",
+    )  # fmt: skip
+    columns = [Column(title=title, numeric=title not in texts) for title in titles]
     return Sheet(
         name="evaluations",
         title="Scores",
@@ -101,6 +123,7 @@ def _scores(run: RunRecord) -> Sheet:
 def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
     protocol = evaluation.protocol
     several = len(evaluation.values) > 1
+    kimg = evaluation.checkpoint.get("kimg")
     return (
         evaluation.title,
         score_text(evaluation),
@@ -110,14 +133,9 @@ def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
         "-" if protocol.nfe is None else count_text(protocol.nfe),
         cost_text(evaluation.seconds, device=protocol.device or "device not stated"),
         protocol.sampler or "not stated",
-        _weights(evaluation),
+        (protocol.ema or "not stated") + (f" at {kimg:g} kimg" if kimg else ""),
         evaluation.created[:16].replace("T", " "),
     )
-
-
-def _weights(evaluation: StoredEvaluation) -> str:
-    kimg = evaluation.checkpoint.get("kimg")
-    return (evaluation.protocol.ema or "not stated") + (f" at {kimg:g} kimg" if kimg else "")
 
 
 def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
@@ -126,10 +144,9 @@ def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
         name: "not stated" if value is None else str(value)
         for name, value in asdict(evaluation.protocol).items()
     }
-    ranges = [record.protocol.seeds or "not stated" for record in evaluation.records]
     facts = {
         **stated,
-        "seeds": ", ".join(ranges),
+        "seeds": ", ".join(r.protocol.seeds or "not stated" for r in evaluation.records),
         "values": ", ".join(map(repr, evaluation.values)),
         **{name: repr(value) for name, value in evaluation.records[0].extra.items()},
         "checkpoint": ", ".join(f"{k} {v}" for k, v in evaluation.checkpoint.items()),
@@ -142,11 +159,57 @@ def _scored(run: RunRecord) -> list[Picture]:
     """The grid of each evaluation, once."""
     shown: dict[Path, Picture] = {}
     for evaluation in run.evaluations:
-        path = evaluation_grid(run, evaluation.directory)
+        path = _evaluation_grid(run, evaluation.directory)
         if path is None or path in shown:
             continue
         sampler = evaluation.protocol.sampler or "the run's sampler"
         caption = f"{sampler}, NFE {count_text(evaluation.protocol.nfe or float('nan'))}"
         alt = f"Grid of the first samples scored, drawn with {caption}"
-        shown[path] = inlined(path, alt=alt, caption=caption)
+        shown[path] = _inlined(path, alt=alt, caption=caption)
     return list(shown.values())
+
+
+def _inlined(path: Path, *, alt: str, caption: str) -> Picture:
+    """A picture file as part of a page; a large one is made smaller."""
+    from PIL import Image
+
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        kind, size = str(image.format).lower(), image.size
+        if len(content) > _MOST_BYTES:
+            image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+            written = io.BytesIO()
+            image.convert("RGB").save(written, format="JPEG", quality=88)
+            kind, size, content = "jpeg", image.size, written.getvalue()
+            caption += ", shown smaller"
+    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return Picture(uri=uri, width=size[0], height=size[1], alt=alt, caption=caption)
+
+
+def training_grids(run: RunRecord, *, most: int) -> list[Picture]:
+    """Samples while training, oldest first; of many, an even choice with the first and the last."""
+    return [
+        _inlined(
+            grid.path,
+            alt=f"Grid of samples of {run.name} after {grid.kimg:g} kimg of training",
+            caption=f"{grid.kimg:g} kimg",
+        )
+        for grid in _even(run.grids, most)
+    ]
+
+
+def _evaluation_grid(run: RunRecord, directory: str) -> Path | None:
+    """The picture that an evaluation left, also if the run has been moved since."""
+    if not directory:
+        return None
+    inside = run.path / "eval" / Path(directory).name / "grid.png"
+    return next((p for p in (inside, Path(directory) / "grid.png") if p.is_file()), None)
+
+
+def _even(grids: Sequence[TrainingGrid], most: int) -> list[TrainingGrid]:
+    if len(grids) <= most:
+        return list(grids)
+    if most == 1:
+        return [grids[-1]]
+    last = len(grids) - 1
+    return [grids[round(number * last / (most - 1))] for number in range(most)]
