@@ -82,26 +82,15 @@ class ModelMetric(Part, ABC):
         return
 
     def check_setting(self, model: Model, *, setting: Setting) -> None:
-        """Raise ``UsageError`` when it is not defined here; to be called before sampling.
-
-        Args:
-            model: The pipeline's model, guidance included.
-            setting: The evaluation.
-        """
+        """Raise ``UsageError`` when it is not defined here; to be called before sampling."""
         return
 
     @abstractmethod
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
-        """The numbers, each with its protocol; every process must call this, after sampling.
+        """The numbers, each with its protocol, on the first process; () elsewhere.
 
-        A field of the protocol that is left None is filled with that of the evaluation.
-
-        Args:
-            model: The model as it is evaluated, guidance included.
-            setting: The evaluation.
-
-        Returns:
-            The records, on the first process; () elsewhere.
+        Every process must call this, after sampling. A field of the protocol that is left None is
+        filled with that of the evaluation. The model is the one evaluated, guidance included.
         """
 
 
