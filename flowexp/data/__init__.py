@@ -2,8 +2,8 @@
 
 A :class:`~flowexp.data.base.Dataset` declares shape and classes before anything is read and returns
 :class:`~flowexp.data.base.ImageArrays`; a :class:`~flowexp.data.stream.BatchStream` yields them in
-an order that is a function of the seed and the step alone. Pictures stay uint8 until they are on
-the device; only :mod:`flowexp.data.quantization` converts them to floats and back.
+an order that is a function of the seed and the step alone. Images stay uint8 until they are on the
+device; only :mod:`flowexp.data.quantization` converts them to floats and back.
 """
 
 from flowexp.data.base import Dataset, ImageArrays, fingerprint

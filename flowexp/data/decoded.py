@@ -1,4 +1,4 @@
-"""Cache of decoded pictures on disk, so that an archive is decoded once and not in every run.
+"""Cache of decoded images on disk, so that an archive is decoded once and not in every run.
 
 An entry is ``<key>.npy`` plus ``<key>.json`` with the digest of its content; both are written
 under another name and renamed, the JSON file last. The key holds everything the pixels depend on.
@@ -8,42 +8,29 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flowexp.data.base import array_digest, digest_header
+from flowexp.data.digests import Array, array_digest, digest_header
 from flowexp.data.locations import cache_dir
 from flowexp.files import write_atomically, write_json
 
-__all__ = ["Decoded", "decode_once"]
+__all__ = ["decode_once"]
 
-Array = npt.NDArray[Any]
 Chunks = Callable[[], Iterable[npt.NDArray[np.uint8]]]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """Decoded pictures.
-
-    Attributes:
-        images: (N, C, H, W), uint8, in memory or memory-mapped.
-        digest: ``array_digest(images)``.
-    """
-
-    images: Array
-    digest: str
-
-
 def decode_once(
     key: str, *, shape: Sequence[int], chunks: Chunks, in_memory: bool, origin: str
-) -> Decoded:
-    """The decoded pictures of ``key``: from the cache, or decoded now and cached.
+) -> tuple[Array, str]:
+    """The decoded images of ``key`` and their ``array_digest``: from the cache, or decoded now.
+
+    If the cache cannot be written (no permission, no space), the images are decoded into memory
+    and a warning is logged.
 
     Args:
         key: File name of the entry; holds everything the pixels depend on.
@@ -51,28 +38,26 @@ def decode_once(
         chunks: Starts decoding; yields pieces (n, C, H, W), uint8, in order.
         in_memory: Read the entry into memory and check its digest, instead of mapping it.
         origin: What was decoded, noted in the entry.
-
-    If the cache cannot be written (no permission, no space), the pictures are decoded into memory
-    and a warning is logged.
     """
-    folder = cache_dir() / "decoded"
-    found = _load(folder, key, tuple(shape), in_memory)
+    folder, shape = cache_dir() / "decoded", tuple(shape)
+    found = _load(folder, key, shape, in_memory)
     if found is not None:
         return found
     try:
-        _store(folder, key, tuple(shape), chunks, origin)
+        _store(folder, key, shape, chunks, origin)
     except OSError as error:
         _log.warning(
             "The cache %s cannot be written (%s): %s is decoded into memory, again in every run. "
             "Set FLOWEXP_CACHE to a folder that can be written.",
             folder, error, origin,
         )  # fmt: skip
-        return _decode_in_memory(tuple(shape), chunks)
-    stored = _load(folder, key, tuple(shape), in_memory)
-    return _decode_in_memory(tuple(shape), chunks) if stored is None else stored
+        return _decode_in_memory(shape, chunks)
+    return _load(folder, key, shape, in_memory) or _decode_in_memory(shape, chunks)
 
 
-def _load(folder: Path, key: str, shape: tuple[int, ...], in_memory: bool) -> Decoded | None:
+def _load(
+    folder: Path, key: str, shape: tuple[int, ...], in_memory: bool
+) -> tuple[Array, str] | None:
     try:
         record = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         # Copy on write: torch requires writable arrays, and the file must not change.
@@ -86,7 +71,7 @@ def _load(folder: Path, key: str, shape: tuple[int, ...], in_memory: bool) -> De
         return None
     if in_memory and array_digest(images) != digest:
         return None
-    return Decoded(images, digest)
+    return images, digest
 
 
 def _store(folder: Path, key: str, shape: tuple[int, ...], chunks: Chunks, origin: str) -> None:
@@ -106,12 +91,10 @@ def _store(folder: Path, key: str, shape: tuple[int, ...], chunks: Chunks, origi
     write_json(folder / f"{key}.json", {"digest": digest.hexdigest(), "origin": origin})
 
 
-def _decode_in_memory(shape: tuple[int, ...], chunks: Chunks) -> Decoded:
+def _decode_in_memory(shape: tuple[int, ...], chunks: Chunks) -> tuple[Array, str]:
     images = np.empty(shape, dtype=np.uint8)
-    digest = hashlib.sha256(digest_header(images.dtype, shape))
     start = 0
     for chunk in chunks():
         images[start : start + len(chunk)] = chunk
-        digest.update(np.ascontiguousarray(chunk).data)
         start += len(chunk)
-    return Decoded(images, digest.hexdigest())
+    return images, array_digest(images)

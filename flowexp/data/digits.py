@@ -17,13 +17,10 @@ _HELDOUT_PER_CLASS = 30
 
 
 class Digits(Dataset):
-    """1,497 pictures for training, 300 held out (30 of each class, evenly spaced in the file).
+    """1,497 images for training, 300 held out (30 of each class, evenly spaced in the file).
 
-    The file's values 0..16 become levels round(v * 255 / 16). Arguments not listed only declare
-    what is fixed.
-
-    Args:
-        hflip: Whether training mirrors pictures at random.
+    The file's values 0..16 become levels round(v * 255 / 16). Arguments other than ``hflip`` only
+    declare what is fixed.
     """
 
     class_names = tuple(str(digit) for digit in range(10))

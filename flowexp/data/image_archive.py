@@ -1,45 +1,42 @@
-"""Any square pictures: a ZIP in EDM's layout (FFHQ, AFHQv2, ImageNet, ...) or a folder.
+"""Any square images: a ZIP in EDM's layout (FFHQ, AFHQv2, ImageNet, ...) or a folder.
 
 Source: data format and choice of a subset are those of Karras et al. 2022 (arXiv 2206.00364).
 """
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import __version__ as pillow_version
 
-from flowexp.data.base import Dataset, ImageArrays, array_digest, combine_digests
+from flowexp.data.base import Dataset, ImageArrays
 from flowexp.data.decoded import decode_once
+from flowexp.data.digests import Array, array_digest, combine_digests
+from flowexp.data.image_files import ImageFiles, open_images
 from flowexp.data.locations import data_dir
-from flowexp.data.picture_files import PictureFiles, open_pictures
 from flowexp.errors import UsageError
 
 __all__ = ["ImageArchive"]
 
 
 class ImageArchive(Dataset):
-    """Pictures of one size from a ZIP in EDM's layout or from a folder (png, jpg, webp; recursive).
+    """Images of one size from a ZIP in EDM's layout or from a folder (png, jpg, webp; recursive).
 
     They are decoded once into the cache and then memory-mapped.
 
     Args:
         archive: ZIP or folder; a relative name is relative to the working directory or, if not
             found there, to ``$FLOWEXP_DATA``.
-        resolution: Height and width of the pictures.
+        resolution: Height and width of the images.
         channels: 1 for grey, 3 for colour.
         num_classes: Number of classes (length of label vectors); 0 without labels.
         use_labels: Read the labels of ``dataset.json``.
-        hflip: Whether training mirrors pictures at random.
-        test_archive: ZIP or folder with held-out pictures, or None.
-        max_size: Train on this many of the pictures, or None for all; EDM's choice:
+        test_archive: ZIP or folder with held-out images, or None.
+        max_size: Train on this many of the images, or None for all; EDM's choice:
             ``RandomState(subset_seed)`` shuffles all positions, and the first are kept in order.
         subset_seed: Seed of that choice.
-        in_memory: Keep the pictures in memory instead of mapping the cached file.
-        name: Short name, used in records.
-        notice: Note that accompanies every number measured on this data, or None.
+        in_memory: Keep the images in memory instead of mapping the cached file.
 
     Raises:
         UsageError: The values contradict each other.
@@ -83,7 +80,7 @@ class ImageArchive(Dataset):
         self.max_size = max_size
         self.subset_seed = subset_seed
         self.in_memory = in_memory
-        self._opened: dict[str, PictureFiles] = {}
+        self._opened: dict[str, ImageFiles] = {}
 
     def locate(self) -> None:
         self._open(self.archive, key="dataset.archive")
@@ -105,14 +102,11 @@ class ImageArchive(Dataset):
         files = self._open(self.test_archive, key="dataset.test_archive")
         return self._decode(files, np.arange(len(files.names)), split="heldout")
 
-    def _open(self, value: str, *, key: str) -> PictureFiles:
+    def _open(self, value: str, *, key: str) -> ImageFiles:
         if value not in self._opened:
-            files = open_pictures(_find(value, key=key), key=key)
-            found = files.shape()
-            for part, declared, actual in (
-                ("channels", self.channels, found[0]),
-                ("resolution", self.resolution, found[1]),
-            ):
+            files = open_images(_find(value, key=key), key=key)
+            for part, actual in zip(("channels", "resolution"), files.shape(), strict=False):
+                declared = getattr(self, part)
                 if declared != actual:
                     raise UsageError(
                         f"{declared} is declared, but {files.location} holds pictures with "
@@ -123,29 +117,21 @@ class ImageArchive(Dataset):
             self._opened[value] = files
         return self._opened[value]
 
-    def _decode(
-        self, files: PictureFiles, keep: npt.NDArray[np.int64], *, split: str
-    ) -> ImageArrays:
-        labels: npt.NDArray[Any] | None = files.labels()[keep] if self.use_labels else None
+    def _decode(self, files: ImageFiles, keep: npt.NDArray[np.int64], *, split: str) -> ImageArrays:
+        labels: Array | None = files.labels()[keep] if self.use_labels else None
         names = [files.names[i] for i in keep]
-        shape = (self.shape[0], self.shape[1], self.shape[2])
         # Decoders of lossy formats differ by single levels between versions.
-        identity = f"{files.identity(names)} {shape} pillow {pillow_version}"
-        decoded = decode_once(
+        identity = f"{files.identity(names)} {self.shape} pillow {pillow_version}"
+        images, digest = decode_once(
             f"pictures-{hashlib.sha256(identity.encode()).hexdigest()[:32]}",
-            shape=(len(names), *shape),
-            chunks=lambda: files.decode(names, shape),
+            shape=(len(names), *self.shape),
+            chunks=lambda: files.decode(names, self.shape),
             in_memory=self.in_memory,
             origin=str(files.location),
         )
-        return ImageArrays(
-            decoded.images,
-            labels,
-            self.num_classes,
-            combine_digests(decoded.digest, None if labels is None else array_digest(labels)),
-            f"{self.name}/{split}",
-            self.notice,
-        )
+        content = combine_digests(digest, None if labels is None else array_digest(labels))
+        name = f"{self.name}/{split}"
+        return ImageArrays(images, labels, self.num_classes, content, name, self.notice)
 
 
 def _find(value: str, *, key: str) -> Path:

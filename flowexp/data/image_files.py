@@ -1,7 +1,7 @@
-"""Pictures as files: members of a ZIP in EDM's layout, or files below a folder.
+"""Images as files: members of a ZIP in EDM's layout, or files below a folder.
 
 EDM's layout: ``00000/img00000000.png`` ... and ``dataset.json`` = {"labels": [[name, label], ...]}
-or {"labels": null}; a label is a class or a vector. Pictures are taken in the order of their names,
+or {"labels": null}; a label is a class or a vector. Images are taken in the order of their names,
 and labels are looked up by name, never by their order in the JSON file.
 """
 
@@ -13,6 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from flowexp.data.digests import Array
 from flowexp.errors import UsageError
 
-__all__ = ["PictureFiles", "open_pictures"]
+__all__ = ["ImageFiles", "open_images"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -34,19 +36,19 @@ _BROKEN = (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.
            RuntimeError, Image.DecompressionBombError, UnidentifiedImageError)  # fmt: skip
 
 
-class PictureFiles(ABC):
-    """Named picture files of one size.
+class ImageFiles(ABC):
+    """Named image files of one size.
 
     Attributes:
         location: The ZIP or the folder.
-        names: Names of the pictures, sorted, with ``/`` between folders.
+        names: Names of the images, sorted, with ``/`` between folders.
         key: Config key that named the location, for messages.
     """
 
     def __init__(self, location: Path, names: Sequence[str], *, key: str) -> None:
         self.location = location
         self.key = key
-        self.names = sorted(name for name in names if _is_picture(name))
+        self.names = sorted(name for name in names if _is_image(name))
         if not self.names:
             raise UsageError(
                 f"{location} holds no picture ({', '.join(SUFFIXES)}).",
@@ -64,63 +66,60 @@ class PictureFiles(ABC):
 
     @abstractmethod
     def _has(self, name: str) -> bool:
-        """Whether there is such a file, picture or not."""
+        """Whether there is such a file, image or not."""
 
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the first picture, from its header."""
-        name = self.names[0]
-        try:
-            with Image.open(io.BytesIO(self.read(name))) as picture:
-                return self._shape_of(picture, name)
-        except UsageError:
-            raise
-        except _BROKEN as error:
-            raise self._damaged(name, error) from error
+        """(C, H, W) of the first image, from its header."""
+        with self._opened(self.names[0]) as image:
+            return self._shape_of(image, self.names[0])
 
-    def decode(
-        self, names: Sequence[str], shape: tuple[int, int, int]
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        """Pieces (n, C, H, W), uint8, of these pictures in this order, decoded by several threads.
+    def decode(self, names: Sequence[str], shape: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+        """Pieces (n, C, H, W), uint8, of these images in this order, decoded by several threads.
 
         Raises:
-            UsageError: A picture is damaged or of another shape.
+            UsageError: An image is damaged or of another shape.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(names), _CHUNK):
                 part = names[start : start + _CHUNK]
                 piece = np.empty((len(part), *shape), dtype=np.uint8)
-                jobs = pool.map(self._decode_into, piece, part)
-                for _ in jobs:
+                for _ in pool.map(self._decode_into, piece, part):
                     pass
                 yield piece
 
     def _decode_into(self, target: npt.NDArray[np.uint8], name: str) -> None:
+        with self._opened(name) as image:
+            found = self._shape_of(image, name)
+            if found != target.shape:
+                raise self._refused(
+                    name, f"is {_size(found)}, but {self.names[0]} is {_size(target.shape)}"
+                )
+            pixels = np.asarray(image)
+        target[...] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Image.Image]:
+        """An image; whatever reading it raises is the message that it is damaged."""
         try:
-            with Image.open(io.BytesIO(self.read(name))) as picture:
-                found = self._shape_of(picture, name)
-                if found != target.shape:
-                    raise self._refused(
-                        name, f"is {_size(found)}, but {self.names[0]} is {_size(target.shape)}"
-                    )
-                pixels = np.asarray(picture)
+            with Image.open(io.BytesIO(self.read(name))) as image:
+                yield image
         except UsageError:
             raise
         except _BROKEN as error:
             raise self._damaged(name, error) from error
-        target[...] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
-    def _shape_of(self, picture: Image.Image, name: str) -> tuple[int, int, int]:
-        if picture.mode not in _CHANNELS:
-            raise self._refused(name, f"has mode {picture.mode}, neither grey (L) nor colour (RGB)")
-        if picture.width != picture.height:
-            raise self._refused(name, f"is {picture.width}x{picture.height}, not square")
-        return _CHANNELS[picture.mode], picture.height, picture.width
+    def _shape_of(self, image: Image.Image, name: str) -> tuple[int, int, int]:
+        if image.mode not in _CHANNELS:
+            raise self._refused(name, f"has mode {image.mode}, neither grey (L) nor colour (RGB)")
+        if image.width != image.height:
+            raise self._refused(name, f"is {image.width}x{image.height}, not square")
+        return _CHANNELS[image.mode], image.height, image.width
 
-    def labels(self) -> npt.NDArray[Any]:
+    def labels(self) -> Array:
         """Labels of ``names``: classes (N,), int64, or vectors (N, L), float32.
 
         Raises:
-            UsageError: There is not exactly one label for every picture, all of one kind.
+            UsageError: There is not exactly one label for every image, all of one kind.
         """
         by_name = self._label_table()
         missing = next((name for name in self.names if name not in by_name), None)
@@ -176,7 +175,7 @@ class PictureFiles(ABC):
         )
 
 
-class _ZipPictures(PictureFiles):
+class _ZippedImages(ImageFiles):
     def __init__(self, location: Path, *, key: str) -> None:
         try:
             self._archive = zipfile.ZipFile(location)
@@ -203,7 +202,7 @@ class _ZipPictures(PictureFiles):
         return name in self._archive.NameToInfo
 
 
-class _FolderPictures(PictureFiles):
+class _FolderImages(ImageFiles):
     def __init__(self, location: Path, *, key: str) -> None:
         files = (file for file in location.rglob("*") if file.is_file())
         super().__init__(location, [f.relative_to(location).as_posix() for f in files], key=key)
@@ -222,20 +221,16 @@ class _FolderPictures(PictureFiles):
         return (self.location / name).is_file()
 
 
-def open_pictures(location: Path, *, key: str) -> PictureFiles:
-    """The pictures of a folder or a ZIP.
-
-    Args:
-        location: An existing folder or file.
-        key: Config key that named it, for messages.
+def open_images(location: Path, *, key: str) -> ImageFiles:
+    """The images of an existing folder or ZIP, which this config key named.
 
     Raises:
-        UsageError: It is not a readable ZIP, or holds no picture.
+        UsageError: It is not a readable ZIP, or holds no image.
     """
-    return (_FolderPictures if location.is_dir() else _ZipPictures)(location, key=key)
+    return (_FolderImages if location.is_dir() else _ZippedImages)(location, key=key)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     # File managers leave thumbnails in folders such as __MACOSX and in hidden files.
     hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
     return not hidden and name.lower().endswith(SUFFIXES)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flowexp.data.digests import array_digest
+from flowexp.data.digests import Array, array_digest
 from flowexp.data.quantization import as_data
 from flowexp.paths import Source
 from flowexp.seeding import generator
@@ -31,10 +31,10 @@ class Partners(ABC):
         """Number of items."""
 
     @abstractmethod
-    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def take(self, index: Array) -> npt.NDArray[np.float32]:
         """The draws of the items at ``index`` (B,), as a new array (B, ...)."""
 
-    def select(self, index: npt.NDArray[Any]) -> "ChosenPartners":
+    def select(self, index: Array) -> "ChosenPartners":
         """The draws of the items at these positions (or under this mask), in this order."""
         return ChosenPartners(self, index)
 
@@ -43,13 +43,13 @@ class StoredPartners(Partners):
     """Draws stored as an array.
 
     Args:
-        arrays: (N, ...), float32; or pictures (N, C, H, W), uint8, which become data in [-1, 1].
+        arrays: (N, ...), float32; or images (N, C, H, W), uint8, which become data in [-1, 1].
 
     Raises:
         ValueError: The array is of another dtype.
     """
 
-    def __init__(self, arrays: npt.NDArray[Any]) -> None:
+    def __init__(self, arrays: Array) -> None:
         if arrays.dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
             raise ValueError(f"partners must be float32 or uint8, but are {arrays.dtype}")
         self.arrays = arrays
@@ -96,11 +96,7 @@ class SeededPartners(Partners):
 
 
 class JoinedPartners(Partners):
-    """The items of several sets, one set after the other.
-
-    Args:
-        parts: At least one set.
-    """
+    """The items of several sets, at least one, one set after the other."""
 
     def __init__(self, parts: Sequence[Partners]) -> None:
         self.parts = list(parts)
@@ -112,29 +108,21 @@ class JoinedPartners(Partners):
         return int(self._ends[-1])
 
     def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        which = np.searchsorted(self._ends, index, side="right")
-        drawn: npt.NDArray[np.float32] | None = None
-        for number in np.unique(which):
-            rows = np.flatnonzero(which == number)
-            part = self.parts[number]
-            found = part.take(index[rows] - (self._ends[number] - len(part)))
-            if drawn is None:
-                drawn = np.empty((len(index), *found.shape[1:]), dtype=np.float32)
-            drawn[rows] = found
-        if drawn is None:
+        if not len(index):
             raise ValueError("index is empty: there is nothing to take")
-        return drawn
+        which = np.searchsorted(self._ends, index, side="right")
+        rows, found = [], []
+        for number in np.unique(which):
+            part, own = self.parts[number], np.flatnonzero(which == number)
+            rows.append(own)
+            found.append(part.take(index[own] - (self._ends[number] - len(part))))
+        return np.concatenate(found)[np.argsort(np.concatenate(rows))]
 
 
 class ChosenPartners(Partners):
-    """Some items of a set, by their positions.
+    """Some items of a set, by their positions, (N,), or a boolean mask."""
 
-    Args:
-        whole: The set.
-        index: Positions, (N,), or a boolean mask.
-    """
-
-    def __init__(self, whole: Partners, index: npt.NDArray[Any]) -> None:
+    def __init__(self, whole: Partners, index: Array) -> None:
         self.whole = whole
         self.index = np.arange(len(whole))[index]
         text = f"{whole.fingerprint} {array_digest(self.index)}"

@@ -1,6 +1,6 @@
 """Noise stored as the state of the generator that drew it.
 
-Source: Lee et al., RF++, 2024, arXiv 2405.20320, and the authors' utils.py: for every picture of a
+Source: Lee et al., RF++, 2024, arXiv 2405.20320, and the authors' utils.py: for every image of a
 pair archive, ``z.zip`` holds 32 bytes instead of the noise itself.
 """
 

@@ -8,9 +8,9 @@ Starting at step k therefore continues exactly as an uninterrupted run, and the 
 does not depend on their number.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ class Batch:
     """Items of a data set.
 
     Attributes:
-        images: Pictures (B, C, H, W), uint8, for ``as_data``; or data, float32.
+        images: Images (B, C, H, W), uint8, for ``as_data``; or data, float32.
         labels: Classes (B,), int64; or label vectors (B, num_classes), float32; or None.
         index: Positions in the data set, (B,), int64.
         partner: The source draws of the items, (B, ...), float32, or None.
@@ -65,27 +65,27 @@ def gather_batch(
     *,
     mirrored: npt.NDArray[np.bool_] | None = None,
 ) -> Batch:
-    """The items at ``index`` as a batch, copied.
+    """The items at ``index`` as a batch, copied; of a memory map only these are read.
 
     Args:
-        arrays: The items; of a memory map only these are read.
+        arrays: The data set.
         index: Positions, (B,), int64.
-        mirrored: Which pictures are flipped left to right, (B,), or None for none; partners are
+        mirrored: Which images are flipped left to right, (B,), or None for none; partners are
             flipped with them.
     """
     images = np.take(np.asarray(arrays.images), index, axis=0)
+    labels = None if arrays.labels is None else np.take(arrays.labels, index, axis=0)
+    partner = None if arrays.partners is None else arrays.partners.take(index)
     if mirrored is not None:
-        images[mirrored] = images[mirrored][..., ::-1]
-    labels = (
-        None if arrays.labels is None else torch.from_numpy(np.take(arrays.labels, index, axis=0))
+        for drawn in (images, partner):
+            if drawn is not None:
+                drawn[mirrored] = drawn[mirrored][..., ::-1]
+    return Batch(
+        torch.from_numpy(images),
+        None if labels is None else torch.from_numpy(labels),
+        torch.from_numpy(index),
+        None if partner is None else torch.from_numpy(partner),
     )
-    partner = None
-    if arrays.partners is not None:
-        drawn = arrays.partners.take(index)
-        if mirrored is not None:
-            drawn[mirrored] = drawn[mirrored][..., ::-1]
-        partner = torch.from_numpy(drawn)
-    return Batch(torch.from_numpy(images), labels, torch.from_numpy(index), partner)
 
 
 class BatchStream:
@@ -95,7 +95,7 @@ class BatchStream:
         arrays: The items.
         batch_size: Items per step over all ranks.
         seed: The run's seed.
-        hflip: Whether each picture is mirrored with probability 1/2.
+        hflip: Whether each image is mirrored with probability 1/2.
         start: First step of an iteration; a resumed run passes the step it stopped at.
         rank: Which slice of the global batch to return.
         world_size: Number of slices; must divide ``batch_size``.
@@ -133,23 +133,16 @@ class BatchStream:
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
     def __iter__(self) -> Iterator[Batch]:
-        step = self.start
-        while True:
-            yield self.batch(step)
-            step += 1
+        return map(self.batch, itertools.count(self.start))
 
     def batch(self, step: int, *, rank: int | None = None, world_size: int | None = None) -> Batch:
-        """The batch of a step; rank and world size are the constructor's unless given.
-
-        Raises:
-            ValueError: A number is out of range.
-        """
+        """The batch of a step >= 0; rank and world size are the constructor's unless given."""
         rank = self.rank if rank is None else rank
         world_size = self.world_size if world_size is None else world_size
         _check_step(step)
         _check_rank(self.batch_size, rank, world_size)
         share = self.batch_size // world_size
-        mirrored: npt.NDArray[np.bool_] | None = None
+        mirrored = None
         if self.hflip:
             rng = generator(self.seed, "flip", step)
             bits = torch.randint(0, 2, (self.batch_size,), generator=rng, dtype=torch.uint8)
@@ -159,23 +152,20 @@ class BatchStream:
 
     def _index(self, first: int, count: int) -> npt.NDArray[np.int64]:
         """Items at the positions first .. first + count - 1 of the stream."""
-        size = len(self.arrays)
         pieces = []
         end = first + count
         while first < end:
-            epoch, offset = divmod(first, size)
-            piece = self._order(epoch)[offset : offset + end - first]
-            pieces.append(piece)
-            first += len(piece)
-        return pieces[0].copy() if len(pieces) == 1 else np.concatenate(pieces)
+            epoch, offset = divmod(first, len(self.arrays))
+            pieces.append(self._order(epoch)[offset : offset + end - first])
+            first += len(pieces[-1])
+        return np.concatenate(pieces)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         if epoch not in self._orders:
             while len(self._orders) >= 2:
                 del self._orders[next(iter(self._orders))]
             rng = generator(self.seed, "order", epoch)
-            order: npt.NDArray[Any] = torch.randperm(len(self.arrays), generator=rng).numpy()
-            self._orders[epoch] = order
+            self._orders[epoch] = torch.randperm(len(self.arrays), generator=rng).numpy()
         return self._orders[epoch]
 
 

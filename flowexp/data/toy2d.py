@@ -48,8 +48,7 @@ class _Toy2d(Dataset):
     ) -> None:
         super().__init__(name=self._name(), shape=(dim,), num_classes=num_classes, hflip=hflip)
         self._require("dim", dim, [2])
-        self._require("num_classes", num_classes, [self.modes])
-        self._require("hflip", hflip, [False])
+        self._require_declared(num_classes=[self.modes], hflip=[False])
         if size < 1 or heldout_size < 1:
             raise ValueError(
                 f"size and heldout_size must be at least 1, but are {size} and {heldout_size}"
@@ -157,26 +156,13 @@ class SwissRoll(_Toy2d):
 
     def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
         low, high = self._ends
-        length = high - low
 
         def mean_of(antiderivative: Callable[[float], float]) -> float:
-            return (antiderivative(high) - antiderivative(low)) / length
+            return (antiderivative(high) - antiderivative(low)) / (high - low)
 
-        x, y, wave = mean_of(_x), mean_of(_y), mean_of(_wave)
+        # antiderivatives of a cos a, a sin a, a^2 / 2 and a^2 cos(2 a) / 2
+        x = mean_of(lambda a: math.cos(a) + a * math.sin(a))
+        y = mean_of(lambda a: math.sin(a) - a * math.cos(a))
         square = mean_of(lambda a: a**3 / 6)
+        wave = mean_of(lambda a: (a**2 / 4 - 1 / 8) * math.sin(2 * a) + a / 4 * math.cos(2 * a))
         return (x, y), (square + wave - x**2, square - wave - y**2)
-
-
-def _x(a: float) -> float:
-    """Antiderivative of a cos a."""
-    return math.cos(a) + a * math.sin(a)
-
-
-def _y(a: float) -> float:
-    """Antiderivative of a sin a."""
-    return math.sin(a) - a * math.cos(a)
-
-
-def _wave(a: float) -> float:
-    """Antiderivative of a^2 cos(2 a) / 2."""
-    return (a**2 / 4 - 1 / 8) * math.sin(2 * a) + a / 4 * math.cos(2 * a)
