@@ -10,11 +10,11 @@ from flowexp.data.base import Dataset, ImageArrays, fingerprint
 from flowexp.data.paired import DatasetSource
 from flowexp.data.partners import Partners
 from flowexp.data.quantization import as_data, quantize, to_unit_range
-from flowexp.data.stream import Batch, BatchStream, gather_batch
+from flowexp.data.stream import BatchStream, DataBatch, gather_batch
 
 __all__ = [
-    "Batch",
     "BatchStream",
+    "DataBatch",
     "Dataset",
     "DatasetSource",
     "ImageArrays",

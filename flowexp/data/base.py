@@ -11,7 +11,7 @@ from flowexp.data.partners import Partners
 from flowexp.errors import UsageError
 from flowexp.requirements import Part, Parts, Unmet, all_of
 
-__all__ = ["Dataset", "ImageArrays", "evenly_spaced", "fingerprint"]
+__all__ = ["Dataset", "ImageArrays", "SplitDataset", "evenly_spaced", "fingerprint"]
 
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 
@@ -19,10 +19,8 @@ _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 def evenly_spaced(labels: Array, *, per_class: int) -> Array:
     """Mask of ``per_class`` items of every class, evenly spaced in the order of the file.
 
-    A split without random numbers cannot change with a library version.
-
-    Raises:
-        ValueError: If a class has fewer items than that.
+    A split without random numbers cannot change with a library version. A class with fewer items
+    raises ``ValueError``.
     """
     mask = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -234,11 +232,9 @@ class Dataset(Part, ABC):
 
     def _check_labels(self, arrays: ImageArrays) -> None:
         labels = arrays.labels
-        if labels is None:
-            self._require("num_classes", self.num_classes, [0])
-            return
-        if labels.ndim == 2:
-            self._require("num_classes", self.num_classes, [labels.shape[1]])
+        if labels is None or labels.ndim == 2:
+            count = 0 if labels is None else labels.shape[1]
+            self._require("num_classes", self.num_classes, [count])
             return
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.num_classes:
@@ -248,3 +244,17 @@ class Dataset(Part, ABC):
                 key="dataset.num_classes",
                 remedy=f"Set dataset.num_classes={high + 1}." if low >= 0 else None,
             )
+
+
+class SplitDataset(Dataset):
+    """A data set whose splits are read alike."""
+
+    @abstractmethod
+    def _split(self, split: str) -> ImageArrays:
+        """The split ``train`` or ``heldout``."""
+
+    def _read(self) -> ImageArrays:
+        return self._split("train")
+
+    def _read_heldout(self) -> ImageArrays:
+        return self._split("heldout")

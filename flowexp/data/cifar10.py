@@ -15,10 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from flowexp.data.base import Dataset, ImageArrays
-from flowexp.data.decoded import decode_once
+from flowexp.data.base import ImageArrays, SplitDataset
 from flowexp.data.digests import Array, array_digest, combine_digests
-from flowexp.data.locations import cache_dir, fetch, first_existing, search_folders
+from flowexp.data.locations import (
+    cache_dir,
+    decode_once,
+    fetch,
+    first_existing,
+    search_folders,
+)
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 
@@ -42,7 +47,7 @@ PER_MEMBER = 10_000
 _SPLITS = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "heldout": ("test_batch",)}
 
 
-class CIFAR10(Dataset):
+class CIFAR10(SplitDataset):
     """CIFAR-10: 50,000 images for training, 10,000 held out.
 
     ``cifar-10-python.tar.gz``, or its unpacked folder ``cifar-10-batches-py``, must be in ``root``
@@ -85,12 +90,6 @@ class CIFAR10(Dataset):
     def locate(self) -> None:
         if self._find() is None and not self.download:
             raise self._missing()
-
-    def _read(self) -> ImageArrays:
-        return self._split("train")
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._split("heldout")
 
     def _split(self, split: str) -> ImageArrays:
         source = self._find()
@@ -229,10 +228,8 @@ class _PlainUnpickler(pickle.Unpickler):
 def load_plain(content: bytes) -> Any:  # noqa: ANN401 - whatever plain value the file holds
     """The value in a pickle of builtin containers, strings, numbers and numpy arrays; runs no code.
 
-    Strings of Python 2 are read as latin-1, which numpy's array bytes survive.
-
-    Raises:
-        ValueError: The pickle requires anything else, or is damaged.
+    Strings of Python 2 are read as latin-1, which numpy's array bytes survive. A pickle that is
+    damaged or requires anything else raises ``ValueError``.
     """
     try:
         return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()

@@ -15,12 +15,6 @@ __all__ = ["Blurred", "DerivedDataset", "Inverted", "OfClasses"]
 class DerivedDataset(Dataset):
     """A data set with the properties of another.
 
-    Args:
-        dataset: The other one.
-        name: Short name, used in records.
-        hflip: Whether training mirrors images at random.
-        declared: Properties that are those of the other, by name.
-
     Raises:
         UsageError: A declared value is not that of the other.
     """

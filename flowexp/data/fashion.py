@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowexp.data.base import Dataset, ImageArrays, evenly_spaced
+from flowexp.data.base import ImageArrays, SplitDataset, evenly_spaced
 from flowexp.data.digests import Array
 from flowexp.data.locations import cache_dir, fetch, first_existing, search_folders
 from flowexp.errors import UsageError
@@ -37,7 +37,7 @@ _HELDOUT_PER_CLASS = 200
 _UNSIGNED_BYTE = 8
 
 
-class _Fashion(Dataset):
+class _Fashion(SplitDataset):
     class_names = (
         "T-shirt/top", "trouser", "pullover", "dress", "coat",
         "sandal", "shirt", "sneaker", "bag", "ankle boot",
@@ -86,17 +86,11 @@ class Fashion10k(_Fashion):
             if not _packaged(stem).is_file():
                 raise _broken_package(stem, "is missing")
 
-    def _read(self) -> ImageArrays:
-        return self._split(heldout=False)
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._split(heldout=True)
-
-    def _split(self, *, heldout: bool) -> ImageArrays:
+    def _split(self, split: str) -> ImageArrays:
         images = parse_idx(_packaged_content("t10k-images-idx3-ubyte"), axes=3)
         labels = parse_idx(_packaged_content("t10k-labels-idx1-ubyte"), axes=1)
-        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == heldout
-        return self._arrays(images[mask], labels[mask], split="heldout" if heldout else "train")
+        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == (split == "heldout")
+        return self._arrays(images[mask], labels[mask], split=split)
 
 
 class FashionMNIST(_Fashion):
@@ -135,16 +129,11 @@ class FashionMNIST(_Fashion):
             if self._find(stem) is None and not self.download:
                 raise self._missing(stem)
 
-    def _read(self) -> ImageArrays:
-        return self._split("train")
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._split("t10k")
-
-    def _split(self, prefix: str) -> ImageArrays:
+    def _split(self, split: str) -> ImageArrays:
+        prefix = "train" if split == "train" else "t10k"
         images = parse_idx(self._content(f"{prefix}-images-idx3-ubyte"), axes=3)
         labels = parse_idx(self._content(f"{prefix}-labels-idx1-ubyte"), axes=1)
-        return self._arrays(images, labels, split="train" if prefix == "train" else "heldout")
+        return self._arrays(images, labels, split=split)
 
     def _folders(self) -> list[Path]:
         return search_folders(self.root, well_known=[DEBIAN_FOLDER])
@@ -214,11 +203,7 @@ def _broken_package(stem: str, what: str) -> UsageError:
 
 
 def unpack(content: bytes) -> bytes:
-    """The idx bytes of a file that may be gzipped.
-
-    Raises:
-        ValueError: If the gzip stream is damaged or ends early.
-    """
+    """The idx bytes of a file that may be gzipped; ``ValueError`` if it is damaged."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
@@ -231,15 +216,10 @@ def parse_idx(content: bytes, *, axes: int) -> Array:
     """The array in an unpacked file of the MNIST family's idx format, uint8, read-only.
 
     Two zero bytes, a type code (8 = unsigned byte), the number of axes, the length of each axis as
-    a big-endian 32-bit integer, then the values in C order. Magic 2051 = bytes in 3 axes, 2049 = in
-    one.
-
-    Args:
-        content: The file, unpacked.
-        axes: Number of axes it must have: 3 for images, 1 for labels.
+    a big-endian 32-bit integer, then the values in C order.
 
     Raises:
-        ValueError: If the magic number or the length is wrong.
+        ValueError: If the magic number, with this number of axes, or the length is wrong.
     """
     wanted = (_UNSIGNED_BYTE << 8) | axes
     head = 4 + 4 * axes

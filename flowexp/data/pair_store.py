@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ import torch
 import yaml
 
 from flowexp.data.base import ImageArrays
-from flowexp.data.decoded import decode_once
 from flowexp.data.digests import Array
+from flowexp.data.locations import decode_once
 from flowexp.data.partners import JoinedPartners, Partners, SeededPartners, StoredPartners
 from flowexp.data.quantization import as_data
 from flowexp.errors import UsageError
@@ -97,11 +97,7 @@ class PairManifest:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "PairManifest":
-        """The manifest that :meth:`to_dict` wrote.
-
-        Raises:
-            ValueError: It is of another format, or a field is missing.
-        """
+        """The manifest that ``to_dict`` wrote; ``ValueError`` if format or fields are others."""
         if content.get("format") != _FORMAT:
             raise ValueError(f"its format is {content.get('format')!r}, not {_FORMAT!r}")
         missing = [field.name for field in fields(cls) if field.name not in content]
@@ -114,13 +110,7 @@ class PairManifest:
 
 
 class PairStore:
-    """A finished store.
-
-    Args:
-        path: The folder.
-        manifest: How the pairs were made.
-        digests: File name -> sha256 (hex) of every shard.
-    """
+    """A finished store: its folder, its manifest, and the sha256 (hex) of every shard by name."""
 
     def __init__(self, path: Path, *, manifest: PairManifest, digests: Mapping[str, str]) -> None:
         self.path = path
@@ -167,11 +157,7 @@ class PairStore:
         return digest.hexdigest()
 
     def config(self) -> dict[str, Any]:
-        """The parts that made the pairs, as plain config nodes.
-
-        Raises:
-            UsageError: The file is missing or damaged.
-        """
+        """The parts that made the pairs, as plain config nodes; raises ``UsageError`` without."""
         try:
             content = yaml.safe_load((self.path / "config.yaml").read_text())
         except (OSError, yaml.YAMLError) as error:
@@ -179,11 +165,7 @@ class PairStore:
         return dict(content)
 
     def shards(self) -> Iterator[dict[str, Array]]:
-        """The columns of every shard, in order, each checked against its digest.
-
-        Raises:
-            UsageError: A shard is damaged or does not match the manifest.
-        """
+        """The columns of every shard, in order; ``UsageError`` if one differs from the records."""
         for name, members in self.manifest.shards().items():
             yield self._shard(name, members)
 
@@ -218,11 +200,7 @@ class PairStore:
 
     def column(self, name: str) -> Array:
         """One column of all pairs; not checked against the digests."""
-        parts = []
-        for file in self.manifest.shards():
-            with np.load(self.path / file, allow_pickle=False) as columns:
-                parts.append(columns[name])
-        return np.concatenate(parts)
+        return np.concatenate([part[name] for part in self._unchecked(lambda key: key == name)])
 
     def arrays(self, source: Source) -> ImageArrays:
         """The pairs for training on a path with this source; shards are checked.
@@ -233,7 +211,7 @@ class PairStore:
         self._require_source(source)
         shape, dtype = (len(self), *self.manifest.shape), np.dtype(self.manifest.images)
         if dtype == np.uint8 and math.prod(shape) > _IN_MEMORY_BYTES:
-            images, shards = self._mapped_images(), self._small_columns()
+            images, shards = self._mapped_images(), self._unchecked(lambda key: key != "images")
         else:
             images, shards = np.empty(shape, dtype), self.shards()
         columns: dict[str, list[Array]] = {}
@@ -246,19 +224,19 @@ class PairStore:
                 else:
                     columns.setdefault(key, []).append(column)
         joined = {key: np.concatenate(parts) for key, parts in columns.items()}
+        partners: Partners
+        if self.manifest.noise == "arrays":
+            partners = StoredPartners(joined["noise"])
+        else:
+            partners = SeededPartners(joined["seeds"], source=source, shape=self.manifest.shape)
         return ImageArrays(
             images,
             joined.get("labels"),
             self.manifest.num_classes,
             self.fingerprint,
             f"pairs/{self.path.name}",
-            partners=self._partners(joined, source),
+            partners=partners,
         )
-
-    def _partners(self, columns: Mapping[str, Array], source: Source) -> Partners:
-        if self.manifest.noise == "arrays":
-            return StoredPartners(columns["noise"])
-        return SeededPartners(columns["seeds"], source=source, shape=self.manifest.shape)
 
     def _require_source(self, source: Source) -> None:
         if self.manifest.noise == "seeds" and source.identity() != self.manifest.source:
@@ -280,11 +258,11 @@ class PairStore:
         )
         return images
 
-    def _small_columns(self) -> Iterator[dict[str, Array]]:
-        """All columns except the images, which are not read."""
+    def _unchecked(self, wanted: Callable[[str], bool]) -> Iterator[dict[str, Array]]:
+        """Some columns of every shard, not checked against the digests; others are not read."""
         for name in self.manifest.shards():
             with np.load(self.path / name, allow_pickle=False) as columns:
-                yield {key: columns[key] for key in columns.files if key != "images"}
+                yield {key: columns[key] for key in columns.files if wanted(key)}
 
 
 def read_digests(folder: Path) -> dict[str, str]:

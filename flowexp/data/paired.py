@@ -93,7 +93,6 @@ class DatasetSource(Source):
     Sampling starts from items not seen in training, so the results are not memorised.
 
     Args:
-        dataset: Where the draws come from.
         start_from: Split that sampling starts from; ``train`` to make pairs for another training.
 
     Raises:

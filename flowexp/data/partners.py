@@ -3,7 +3,6 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,21 +13,33 @@ from flowexp.data.quantization import as_data
 from flowexp.paths import Source
 from flowexp.seeding import generator
 
-__all__ = ["JoinedPartners", "Partners", "SeededPartners", "StoredPartners"]
+__all__ = [
+    "JoinedPartners",
+    "Partners",
+    "SeededPartners",
+    "StoredPartners",
+    "noise_of_record",
+    "record_of",
+]
+
+RECORD_BYTES = 32
+_WORD = 16
 
 
 class Partners(ABC):
     """One source draw e per item, in the order of the items.
 
-    Attributes:
+    Args:
+        count: Number of items.
         fingerprint: sha256 (hex) of what defines the draws.
     """
 
-    fingerprint: str
+    def __init__(self, count: int, *, fingerprint: str) -> None:
+        self._count = count
+        self.fingerprint = fingerprint
 
-    @abstractmethod
     def __len__(self) -> int:
-        """Number of items."""
+        return self._count
 
     @abstractmethod
     def take(self, index: Array) -> npt.NDArray[np.float32]:
@@ -40,10 +51,7 @@ class Partners(ABC):
 
 
 class StoredPartners(Partners):
-    """Draws stored as an array.
-
-    Args:
-        arrays: (N, ...), float32; or images (N, C, H, W), uint8, which become data in [-1, 1].
+    """Draws stored as an array, (N, ...), float32; or images, uint8, which become data in [-1, 1].
 
     Raises:
         ValueError: The array is of another dtype.
@@ -52,13 +60,10 @@ class StoredPartners(Partners):
     def __init__(self, arrays: Array) -> None:
         if arrays.dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
             raise ValueError(f"partners must be float32 or uint8, but are {arrays.dtype}")
+        super().__init__(len(arrays), fingerprint=array_digest(arrays))
         self.arrays = arrays
-        self.fingerprint = array_digest(arrays)
 
-    def __len__(self) -> int:
-        return len(self.arrays)
-
-    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def take(self, index: Array) -> npt.NDArray[np.float32]:
         rows = np.take(np.asarray(self.arrays), index, axis=0)
         drawn: npt.NDArray[np.float32] = as_data(torch.from_numpy(rows)).numpy()
         return drawn
@@ -68,12 +73,7 @@ class SeededPartners(Partners):
     """Draws repeated on demand: ``source.prior`` from (seed, "latents"), on the CPU.
 
     Sampling starts from the same draws (:class:`flowexp.pipeline.latents.FlowexpLatents`), so they
-    are the teacher's, bit for bit, at 8 bytes an item.
-
-    Args:
-        seeds: One per item, (N,), int64.
-        source: Source of the draws.
-        shape: Shape of one draw.
+    are the teacher's, bit for bit, at 8 bytes an item: its seed, int64.
     """
 
     def __init__(
@@ -83,12 +83,9 @@ class SeededPartners(Partners):
         self.source = source
         self.shape = tuple(shape)
         text = f"{source!r} {self.shape} {array_digest(self.seeds)}"
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        super().__init__(len(self.seeds), fingerprint=_sha256(text))
 
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def take(self, index: Array) -> npt.NDArray[np.float32]:
         drawn = np.empty((len(index), *self.shape), dtype=np.float32)
         for row, seed in enumerate(self.seeds[index].tolist()):
             drawn[row] = self.source.prior((1, *self.shape), rng=generator(seed, "latents"))[0]
@@ -102,12 +99,9 @@ class JoinedPartners(Partners):
         self.parts = list(parts)
         self._ends = np.cumsum([len(part) for part in self.parts])
         prints = " ".join(part.fingerprint for part in self.parts)
-        self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()
+        super().__init__(int(self._ends[-1]), fingerprint=_sha256(prints))
 
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def take(self, index: Array) -> npt.NDArray[np.float32]:
         if not len(index):
             raise ValueError("index is empty: there is nothing to take")
         which = np.searchsorted(self._ends, index, side="right")
@@ -126,10 +120,44 @@ class ChosenPartners(Partners):
         self.whole = whole
         self.index = np.arange(len(whole))[index]
         text = f"{whole.fingerprint} {array_digest(self.index)}"
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        super().__init__(len(self.index), fingerprint=_sha256(text))
 
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def take(self, index: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def take(self, index: Array) -> npt.NDArray[np.float32]:
         return self.whole.take(self.index[index])
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def noise_of_record(record: bytes, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Noise stored as the state of the generator that drew it: float64 normals, cast to float32.
+
+    A record is ``state`` and then ``inc`` of numpy's PCG64, each an unsigned integer of 128 bits,
+    big-endian.
+
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320, and the authors' utils.py: for every image of
+    a pair archive, ``z.zip`` holds 32 bytes instead of the noise itself.
+
+    Raises:
+        ValueError: The record has another length, or its increment is even, which no PCG64 has.
+    """
+    if len(record) != RECORD_BYTES:
+        raise ValueError(f"record has {len(record)} bytes; expected {RECORD_BYTES}")
+    state, increment = (int.from_bytes(part, "big") for part in (record[:_WORD], record[_WORD:]))
+    if increment % 2 == 0:
+        raise ValueError("record holds an even increment; it is not a state of PCG64")
+    bits = np.random.PCG64(0)
+    bits.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": state, "inc": increment},
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return np.random.Generator(bits).standard_normal(tuple(shape)).astype(np.float32)
+
+
+def record_of(bits: np.random.PCG64) -> bytes:
+    """The record of a generator's current state, for :func:`noise_of_record`."""
+    words = bits.state["state"]
+    return b"".join(int(words[name]).to_bytes(_WORD, "big") for name in ("state", "inc"))

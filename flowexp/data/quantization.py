@@ -18,8 +18,7 @@ __all__ = ["as_data", "quantize", "to_unit_range"]
 def to_unit_range(images: Tensor) -> Tensor:
     """Images, uint8 levels u of any shape, as data x = u / 127.5 - 1, float32 in [-1, 1].
 
-    Raises:
-        ValueError: The images are not uint8: they would be scaled twice.
+    Other dtypes raise ``ValueError``: they would be scaled twice.
     """
     if images.dtype != torch.uint8:
         raise ValueError(
@@ -36,10 +35,8 @@ def as_data(images: Tensor) -> Tensor:
 def quantize(x: Tensor) -> Tensor:
     """Data x of any shape as images u = trunc(clip(127.5 x + 128, 0, 255)), uint8.
 
-    Half precision is computed in float32, where the round trip of all 256 levels is exact.
-
-    Raises:
-        ValueError: x is not floating, or holds NaN.
+    Half precision is computed in float32, where the round trip of all 256 levels is exact. Raises
+    ``ValueError`` if x is not floating, or holds NaN.
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point data in [-1, 1], but its dtype is {x.dtype}")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.data.base import Dataset, ImageArrays
+from flowexp.data.base import ImageArrays, SplitDataset
 from flowexp.seeding import generator, open_uniform
 
 __all__ = ["Checkerboard", "EightGaussians", "SwissRoll", "TwoMoons"]
@@ -20,7 +20,7 @@ __all__ = ["Checkerboard", "EightGaussians", "SwissRoll", "TwoMoons"]
 _DEVIATION = 0.5
 
 
-class _Toy2d(Dataset):
+class _Toy2d(SplitDataset):
     """Points of one distribution.
 
     Args:
@@ -75,13 +75,8 @@ class _Toy2d(Dataset):
     def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Mean and variance per axis of the unscaled points without noise."""
 
-    def _read(self) -> ImageArrays:
-        return self._sample(self.size, split="train")
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._sample(self.heldout_size, split="heldout")
-
-    def _sample(self, count: int, *, split: str) -> ImageArrays:
+    def _split(self, split: str) -> ImageArrays:
+        count = self.size if split == "train" else self.heldout_size
         rng = generator(self.data_seed, f"{self.name}/{split}")
         points, labels = self._draw(count, rng=rng)
         points = points + self.noise * torch.randn(points.shape, generator=rng, dtype=torch.float64)

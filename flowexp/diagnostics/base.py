@@ -43,17 +43,11 @@ class Setting:
     def per_item(
         self, items: Sequence[_Item], values: Callable[[list[_Item]], Mapping[str, Tensor]]
     ) -> dict[str, Tensor] | None:
-        """Values of every item, computed by all processes together; every process must call this.
+        """Values of every item, (n,) float64 each, on the first process; None elsewhere.
 
-        Batches hold the same items for every number of processes, and the values come back in the
-        order of the items, so that a mean over them does not depend on the number of processes.
-
-        Args:
-            items: What to compute values of, each exactly once.
-            values: The values of a batch of items, each (B,).
-
-        Returns:
-            Each value as (n,), float64, on the first process; None elsewhere.
+        They are computed by all processes together, each (B,) of a batch of items; every process
+        must call this. Batches hold the same items for every number of processes, and the values
+        come back in the order of the items, so that a mean does not depend on that number.
         """
         size = self.pipeline.batch_size
         batches = [list(items[i : i + size]) for i in range(0, len(items), size)]

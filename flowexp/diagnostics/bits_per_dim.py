@@ -22,12 +22,7 @@ _IMAGE_OFFSET = 7.0
 
 
 def dequantized(images: Tensor, u: Tensor) -> Tensor:
-    """``x = 2 (y + u)/256 - 1``: levels spread over their cells, in [-1, 1), float64.
-
-    Args:
-        images: Levels y in 0..255, uint8.
-        u: Draws from U[0, 1), of the same shape, float64.
-    """
+    """``x = 2 (y + u)/256 - 1``, float64: uint8 levels y spread over their cells by u ~ U[0, 1)."""
     return (images.to(torch.float64) + u.to(torch.float64)) / 128.0 - 1.0
 
 
@@ -110,18 +105,18 @@ class BitsPerDim(ModelMetric):
         order = torch.randperm(len(arrays), generator=generator(seed, "likelihood images"))
         rows = order[: self.num_images].tolist()
         items = [(row, k) for row in rows for k in range(self.repetitions)]
-
-        found = setting.per_item(
-            items, partial(self._values, model, arrays, seed=seed, setting=setting)
-        )
+        values = partial(self._values, model, arrays, seed=seed, setting=setting)
+        found = setting.per_item(items, values)
         if found is None:
             return ()
         bits = found["bits"].reshape(len(rows), self.repetitions).mean(1)
+        trace = "exact trace" if self.exact_trace else "Hutchinson, Rademacher"
+        draws = f", {self.repetitions} draws" if self.repetitions > 1 else ""
         return records_of(
             self.name,
             {"value": bits, "nfe": found["nfe"]},
             metric="bits/dim",
-            how=self._method(),
+            how=f"{trace}{draws}, tolerance {max(self.rtol, self.atol):g}",
             data=arrays,
             quantization=self._quantization(arrays),
             sampler=f"DormandPrince per image, rtol {self.rtol:g}, atol {self.atol:g}",
@@ -161,11 +156,9 @@ class BitsPerDim(ModelMetric):
     def _divergence(self, batch: list[tuple[int, int]], like: Tensor, *, seed: int) -> Divergence:
         if self.exact_trace:
             return ExactTrace()
-        signs = [
-            torch.randint(2, like.shape[1:], generator=generator(seed, "probes", row, k))
-            for row, k in batch
-        ]
-        return Hutchinson(2.0 * torch.stack(signs) - 1.0)
+        rngs = [generator(seed, "probes", row, k) for row, k in batch]
+        signs = torch.stack([torch.randint(2, like.shape[1:], generator=rng) for rng in rngs])
+        return Hutchinson(2.0 * signs - 1.0)
 
     def _images(self, setting: Setting) -> ImageArrays:
         if self.training_images:
@@ -184,11 +177,6 @@ class BitsPerDim(ModelMetric):
             return self.offset
         return _IMAGE_OFFSET if _are_images(arrays) else 0.0
 
-    def _method(self) -> str:
-        trace = "exact trace" if self.exact_trace else "Hutchinson, Rademacher"
-        draws = f", {self.repetitions} draws" if self.repetitions > 1 else ""
-        return f"{trace}{draws}, tolerance {max(self.rtol, self.atol):g}"
-
     def _quantization(self, arrays: ImageArrays) -> str:
         offset = f"offset {self._offset(arrays):g}"
         return f"uniform dequantisation, {offset}" if _are_images(arrays) else f"none, {offset}"
@@ -196,7 +184,8 @@ class BitsPerDim(ModelMetric):
 
 def _uniform(batch: list[tuple[int, int]], like: Tensor, *, seed: int) -> Tensor:
     rngs = [generator(seed, "dequantization", row, k) for row, k in batch]
-    return torch.stack([torch.rand(like.shape[1:], dtype=torch.float64, generator=g) for g in rngs])
+    draws = [torch.rand(like.shape[1:], dtype=torch.float64, generator=rng) for rng in rngs]
+    return torch.stack(draws)
 
 
 def _are_images(arrays: ImageArrays) -> bool:

@@ -13,11 +13,9 @@ __all__ = ["Straightness", "straightness"]
 def straightness(trajectory: Tensor, *, per_dimension: bool = True) -> Tensor:
     """``int_0^1 |(x_1 - x_0) - dx_t/dt|^2 dt``, (B,), float64, of trajectories on a uniform grid.
 
-    The velocity of a step is the difference of its ends divided by its length.
-
-    Args:
-        trajectory: States from the source end to the data end, (steps + 1, B, ...).
-        per_dimension: Whether to divide by N, the number of dimensions.
+    States (steps + 1, B, ...) go from the source end to the data end; the velocity of a step is the
+    difference of its ends divided by its length. ``per_dimension`` divides by N, the number of
+    dimensions.
 
     Raises:
         ValueError: Fewer than two states, or fewer than three axes.

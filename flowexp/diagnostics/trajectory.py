@@ -103,9 +103,7 @@ class TrajectoryMetric(ModelMetric):
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
         """Per-sample values, (B,): ``value`` and those shown beside it.
 
-        Args:
-            stations: The trajectories; can be passed through once.
-            e: What they start from, (B, ...), float64.
+        The trajectories, which start from e (B, ...), float64, can be passed through once.
         """
 
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:

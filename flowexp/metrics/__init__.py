@@ -1,7 +1,7 @@
 """Metrics as named protocols: what was measured, on which features, against which reference.
 
-Classes are metrics; functions of the same file, and the files ``frechet``, ``distances``,
-``image_quality`` and ``resize``, are the mathematics.
+Classes are metrics; functions of the same file, and the files ``frechet``, ``distances`` and
+``resize``, are the mathematics.
 """
 
 from flowexp.metrics.base import Accumulator, Extractor, Metric, SampleSet
@@ -14,13 +14,6 @@ from flowexp.metrics.frechet import (
     frechet_distance_from_moments,
 )
 from flowexp.metrics.frechet_metric import FrechetDistance, ReferenceStatistics, first_available
-from flowexp.metrics.image_quality import (
-    psnr,
-    psnr_pooled,
-    ssim_interior,
-    ssim_reflected,
-    ssim_uniform,
-)
 from flowexp.metrics.inception import InceptionLogits, InceptionSpatial, InceptionV3
 from flowexp.metrics.inception_score import InceptionScore, inception_score, shuffle_order
 from flowexp.metrics.kernel_distance import (
@@ -35,7 +28,18 @@ from flowexp.metrics.kernel_distance import (
 )
 from flowexp.metrics.lpips import LPIPS
 from flowexp.metrics.nearest_neighbours import NearestNeighbours, Neighbours
-from flowexp.metrics.paired import PSNR, SSIM, PairedMetric, PerceptualSimilarity, ReflectedSSIM
+from flowexp.metrics.paired import (
+    PSNR,
+    SSIM,
+    PairedMetric,
+    PerceptualSimilarity,
+    ReflectedSSIM,
+    psnr,
+    psnr_pooled,
+    ssim_interior,
+    ssim_reflected,
+    ssim_uniform,
+)
 from flowexp.metrics.perceptual import EfficientNetPerceptual, FeatureDistance
 from flowexp.metrics.precision_recall import (
     PrecisionRecall,

@@ -50,31 +50,25 @@ class SampleSet(typing.Protocol):
 
 @typing.runtime_checkable
 class Extractor(typing.Protocol):
-    """A frozen map from samples to feature vectors, loaded when first needed."""
+    """A frozen map from samples to feature vectors, loaded when first needed.
 
-    @property
-    def name(self) -> str:
-        """Full name as printed beside a number."""
+    Attributes:
+        name: Full name as printed beside a number.
+        dim: Number of features d, or None when the samples decide.
+        resize: How samples are brought to the network's size.
+        on_points: Whether points have these features, as well as images.
+        quantization: What the samples are expected to be quantised to.
+    """
 
-    @property
-    def dim(self) -> int | None:
-        """Number of features d, or None when the samples decide."""
+    name: str
+    dim: int | None
+    resize: str
+    on_points: bool
+    quantization: str
 
     @property
     def weights_sha256(self) -> str | None:
         """SHA-256 of the weights file, None when there are no weights."""
-
-    @property
-    def resize(self) -> str:
-        """How samples are brought to the network's size."""
-
-    @property
-    def on_points(self) -> bool:
-        """Whether points have these features, as well as images."""
-
-    @property
-    def quantization(self) -> str:
-        """What the samples are expected to be quantised to."""
 
     def check(self) -> None:
         """Raise ``UsageError`` when the weights are missing or wrong; reads no sample."""
@@ -83,13 +77,9 @@ class Extractor(typing.Protocol):
         """Load the weights (once) and move them to ``device``; returns itself."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of a batch, (B, d) float32, on the extractor's device.
+        """Features, (B, d) float32, of a batch, (B, C, H, W) uint8 or (B, D) float32 points.
 
-        Args:
-            images: (B, C, H, W) uint8, or (B, D) float32 points.
-
-        Raises:
-            ValueError: If the extractor has no features of such samples.
+        They are on the extractor's device. Samples it has no features of raise ``ValueError``.
         """
 
 
@@ -97,11 +87,7 @@ class Accumulator(typing.Protocol):
     """The running state of one metric over one set of generated samples."""
 
     def update(self, *images: Tensor) -> None:
-        """Add a batch of samples, (B, C, H, W) uint8 or (B, D) float32.
-
-        Args:
-            images: The samples; those of a paired metric are followed by their targets.
-        """
+        """Add samples, (B, C, H, W) uint8 or (B, D) float32; if paired, and then their targets."""
 
     def merge(self, other: Self) -> None:
         """Add what the next rank has seen; to be called in the order of the ranks."""
@@ -113,10 +99,9 @@ class Accumulator(typing.Protocol):
         """Replace the state by one that ``state`` returned."""
 
     def compute(self) -> Records:
-        """The values so far, each with its protocol; run fields are left to the caller.
+        """The values so far, each with its protocol, but for fields of the run.
 
-        Raises:
-            UsageError: With too few samples.
+        Raises ``UsageError`` with too few samples.
         """
 
 
@@ -164,11 +149,7 @@ class Metric(Part, ABC):
 
     @abstractmethod
     def accumulator(self) -> Accumulator:
-        """A fresh accumulator against the prepared reference.
-
-        Raises:
-            RuntimeError: Before ``prepare``.
-        """
+        """A fresh accumulator; raises ``RuntimeError`` before ``prepare``."""
 
     def prepare(
         self,
@@ -210,9 +191,6 @@ class Metric(Part, ABC):
         """The first number of real held-out samples; nan, with a line in the log, if they are few.
 
         Afterwards every record carries its own as ``extra["floor"]`` and ``extra["floor_count"]``.
-
-        Args:
-            heldout: Real samples that are not in the reference.
         """
         _ = self.protocol
         count = len(heldout.images)
@@ -243,14 +221,10 @@ class Metric(Part, ABC):
         name: str | None = None,
         extra: Mapping[str, float] | None = None,
     ) -> MetricRecord:
-        """A number with its protocol and its floor.
+        """A number of ``count`` samples with its protocol, its floor and ``extra`` numbers.
 
-        Args:
-            metric: What is computed, as in :class:`Protocol`.
-            value: The number.
-            count: Samples behind it.
-            name: Name of the record, for example ``recall``; None = the metric's.
-            extra: Numbers shown beside it.
+        ``metric`` is what is computed, as in :class:`Protocol`; ``name`` is that of the record, for
+        example ``recall``, None = the metric's.
         """
         name = name or self.name
         stated = replace(self.protocol, metric=metric, n_gen=count)
@@ -286,19 +260,11 @@ class RowMetric(Metric):
 
     @abstractmethod
     def rows(self, *images: Tensor) -> Tensor:
-        """What is kept of a batch, (B, d).
-
-        Args:
-            images: (B, C, H, W) uint8 or (B, D) float32; followed by targets if paired.
-        """
+        """What is kept, (B, d), of a batch as ``Accumulator.update`` takes it."""
 
     @abstractmethod
     def measure(self, rows: Tensor) -> Records:
-        """The numbers of a set of samples.
-
-        Args:
-            rows: What ``rows`` gave, (n, d), n >= ``minimum_samples``, on the metric's device.
-        """
+        """The numbers of n >= ``minimum_samples`` samples, of their rows on the metric's device."""
 
     def accumulator(self) -> "RowAccumulator":
         _ = self.protocol

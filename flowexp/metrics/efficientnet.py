@@ -33,14 +33,14 @@ class EfficientNetLite0(PretrainedExtractor):
 
     Args:
         block: Stage 0..6, or None for the 1280-d head after the last one.
-        size: Side that images are resized to (bicubic, antialiased); None keeps their size. Larger
-            is somewhat sharper and slower.
+        size: Side that images are resized to (bicubic, antialiased); None keeps their size.
         weights: Local weights file; None takes the installed package's.
 
     Raises:
         ValueError: If ``block`` or ``size`` is impossible.
     """
 
+    weights_sha256 = _SHA256
     key = "metric.fd_efflite0.extractor.weights"
     cpu_chunk = 32
 
@@ -54,25 +54,11 @@ class EfficientNetLite0(PretrainedExtractor):
             raise ValueError(f"size must be at least 32 or None, got {size}")
         self.block = block
         self.size = size
-
-    @property
-    def name(self) -> str:
-        """For example ``EfficientNet-Lite0 b4, 64px``."""
-        stage = "head" if self.block is None else f"b{self.block}"
-        side = "native size" if self.size is None else f"{self.size}px"
-        return f"EfficientNet-Lite0 {stage}, {side}"
-
-    @property
-    def dim(self) -> int:
-        return _HEAD_DIM if self.block is None else _BLOCK_DIMS[self.block]
-
-    @property
-    def weights_sha256(self) -> str:
-        return _SHA256
-
-    @property
-    def resize(self) -> str:
-        return "none" if self.size is None else f"torch bicubic antialias to {self.size}"
+        stage = "head" if block is None else f"b{block}"
+        side = "native size" if size is None else f"{size}px"
+        self.name = f"EfficientNet-Lite0 {stage}, {side}"
+        self.dim = _HEAD_DIM if block is None else _BLOCK_DIMS[block]
+        self.resize = "none" if size is None else f"torch bicubic antialias to {size}"
 
     def features(self, images: Tensor) -> Tensor:
         pixels = images.to(self.device).float()
@@ -103,12 +89,11 @@ class EfficientNetLite0(PretrainedExtractor):
 
     def checked_file(self) -> Path:
         file = _packaged_file() if self.weights is None else Path(self.weights)
-        found = file_sha256(file) if file.is_file() else None
-        if found == _SHA256:
-            return file
-        if found is None:
-            problem = f"the EfficientNet-Lite0 weights {file} do not exist."
-        else:
+        problem = f"the EfficientNet-Lite0 weights {file} do not exist."
+        if file.is_file():
+            found = file_sha256(file)
+            if found == _SHA256:
+                return file
             problem = (
                 f"{file} is not the EfficientNet-Lite0 file that defines this metric (sha256 "
                 f"{found}, expected {_SHA256})."

@@ -31,7 +31,6 @@ class ExtractorMetric(Metric):
 
     Args:
         extractor: Feature extractor; loaded in ``prepare``.
-        name: Stem of the metric's key.
 
     Raises:
         ValueError: If ``name`` stands for a published protocol that this is not.
@@ -55,13 +54,14 @@ class ExtractorMetric(Metric):
 
     def described(self, reference: SampleSet) -> dict[str, Any]:
         self.extractor.load(device=self.device)
+        return {"metric": "", **self._features(), "n_ref": len(reference.images)}
+
+    def _features(self) -> dict[str, Any]:
         return {
-            "metric": "",
             "extractor": self.extractor.name,
             "weights_sha256": self.extractor.weights_sha256,
             "resize": self.extractor.resize,
             "quantization": self.extractor.quantization,
-            "n_ref": len(reference.images),
         }
 
     def features_of(self, samples: SampleSet) -> Iterator[Tensor]:
@@ -82,32 +82,22 @@ class ExtractorMetric(Metric):
     ) -> _Stored:
         """Statistics of a set of real samples, computed only when no valid file holds them.
 
-        A damaged file is replaced with a warning; a file of another protocol was put there by hand
-        and is refused.
-
-        Args:
-            compute: Computes them.
-            samples: The samples, for their name, fingerprint and count.
-            pack: Their tensors, as stored.
-            unpack: The inverse of ``pack``.
-            content: What is stored, where it is not the moments.
-
-        Raises:
-            UsageError: If the file at this place was made by another protocol.
+        A file holds their tensors, as ``pack`` gives them, and ``content`` says what they are if
+        not the moments. A damaged file is replaced with a warning; a file of another protocol was
+        put there by hand and raises ``UsageError``.
         """
         if self.cache_dir is None:
             return compute()
-        described: dict[str, object] = {
+        described = {
             "format": _FORMAT,
-            "extractor": self.extractor.name,
-            "weights_sha256": self.extractor.weights_sha256,
-            "resize": self.extractor.resize,
-            "quantization": self.extractor.quantization,
+            **self._features(),
             "fingerprint": samples.fingerprint,
             "count": len(samples.images),
             **({} if content is None else {"content": content}),
         }
-        file = Path(self.cache_dir) / _file_name(samples.name, described)
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", samples.name)
+        file = self.cache_dir / f"{name}-{digest[:16]}.npz"
         stored = _read(file, described, unpack)
         if stored is None:
             stored = compute()
@@ -147,13 +137,8 @@ class FeatureMetric(ExtractorMetric, RowMetric):
         )
 
 
-def _file_name(name: str, described: dict[str, object]) -> str:
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}-{digest[:16]}.npz"
-
-
 def _read(
-    file: Path, described: dict[str, object], parse: Callable[[dict[str, Tensor]], _Stored]
+    file: Path, described: dict[str, Any], parse: Callable[[dict[str, Tensor]], _Stored]
 ) -> _Stored | None:
     """What a file holds, None when there is none or it is damaged."""
     if not file.is_file():
@@ -162,10 +147,7 @@ def _read(
         # numpy leaves a file that is not a zip open when it is given the path
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = json.loads(str(stored["protocol"]))
-            state = {
-                key: torch.from_numpy(stored[key]) for key in stored.files if key != "protocol"
-            }
-            content = parse(state)
+            content = parse({k: torch.from_numpy(stored[k]) for k in stored if k != "protocol"})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _LOG.warning("%s is damaged (%s) and is computed again", file, error)
         return None

@@ -64,11 +64,7 @@ class FeatureMoments:
 
     @property
     def covariance(self) -> Tensor:
-        """Sample covariance with n - 1 in the denominator, (d, d) float64.
-
-        Raises:
-            ValueError: With fewer than 2 samples.
-        """
+        """Covariance with n - 1 in the denominator, (d, d) float64; ``ValueError`` if n < 2."""
         if self._m2 is None or self.count < 2:
             raise ValueError(f"a covariance needs at least 2 samples, got {self.count}")
         return self._m2 / (self.count - 1)
@@ -79,11 +75,7 @@ class FeatureMoments:
         return torch.cat(self._kept) if self._kept else None
 
     def update(self, features: Tensor) -> None:
-        """Add a batch of features, (B, d), any float dtype, any device.
-
-        Raises:
-            ValueError: If it is not a matrix or d changes.
-        """
+        """Add features, (B, d), any dtype and device; ``ValueError`` if d changes."""
         if features.ndim != 2:
             raise ValueError(f"features must be (B, d), got shape {tuple(features.shape)}")
         batch = features.detach().to("cpu", torch.float64)
@@ -138,12 +130,9 @@ class FeatureMoments:
 
 @dataclass(frozen=True)
 class FrechetReference:
-    """One side of the distance, with the root of its covariance.
+    """One side of the distance: mean (d,), float64, and number of samples, None when unknown.
 
-    Args:
-        mean: m, (d,) float64.
-        root: R with R^T R = S, (r, d) float64, r <= d; null directions dropped.
-        count: Number of samples behind it, None when unknown.
+    ``root`` is R with R^T R = S, (r, d) float64, r <= d; null directions are dropped.
     """
 
     mean: Tensor

@@ -24,15 +24,9 @@ _LOG = logging.getLogger(__name__)
 class ReferenceStatistics:
     """An npz file with ``mu``, (d,), and ``sigma``, (d, d), in place of the reference set itself.
 
-    Such files carry no protocol, so extractor and resize are declared in the config and compared
-    with the metric's: statistics of one resize with features of another give a plausible, wrong
-    number.
-
-    Args:
-        file: The file.
-        extractor: Declared features, by their full name.
-        resize: Declared resize.
-        key: Config key of the metric.
+    Such files carry no protocol, so extractor and resize are declared below the metric's config key
+    and compared with the metric's: statistics of one resize with features of another give a
+    plausible, wrong number.
     """
 
     def __init__(self, file: Path, *, extractor: str | None, resize: str | None, key: str) -> None:
@@ -45,19 +39,12 @@ class ReferenceStatistics:
         """SHA-256 of the file."""
         return file_sha256(self.file)
 
-    def check(self, extractor: Extractor) -> None:
-        """Raise ``UsageError`` unless the file is there and fits the extractor."""
-        self._arrays(extractor)
-
-    def read(self, extractor: Extractor) -> FrechetReference:
-        """The reference, to compare with the extractor's features; its sample count is unknown.
+    def read(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance, float64, to compare with the extractor's features.
 
         Raises:
             UsageError: The file is missing, damaged, or of another protocol.
         """
-        return FrechetReference.from_moments(*self._arrays(extractor))
-
-    def _arrays(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         for part, actual in (("extractor", extractor.name), ("resize", extractor.resize)):
             declared = self.declared[part]
             if declared != actual:
@@ -98,7 +85,6 @@ class FrechetDistance(ExtractorMetric):
     """Frechet distance of features to a reference set; FID when the features are Inception's.
 
     Args:
-        extractor: Feature extractor; loaded in ``prepare``.
         name: Stem of the metric's key. A name with ``fid`` in it is refused for any other features
             than Inception's.
         reference_statistics: Published statistics that take the place of the reference set: an npz
@@ -121,28 +107,26 @@ class FrechetDistance(ExtractorMetric):
         reference_resize: str | None = None,
     ) -> None:
         super().__init__(extractor, name=name)
-        self.statistics = (
-            None
-            if reference_statistics is None
-            else ReferenceStatistics(
+        self.statistics: ReferenceStatistics | None = None
+        if reference_statistics is not None:
+            self.statistics = ReferenceStatistics(
                 Path(reference_statistics).expanduser(),
                 extractor=reference_extractor,
                 resize=reference_resize,
                 key=f"metric.{name}",
             )
-        )
         self._reference: FrechetReference | None = None
 
     def check(self) -> None:
         if self.statistics is not None:
-            self.statistics.check(self.extractor)
+            self.statistics.read(self.extractor)
         super().check()
 
     def set_reference(self, reference: SampleSet) -> None:
         if self.statistics is None:
             self._reference = FrechetReference.of(self.moments_of(reference))
             return
-        self._reference = self.statistics.read(self.extractor)
+        self._reference = FrechetReference.from_moments(*self.statistics.read(self.extractor))
         self._protocol = replace(
             self.protocol,
             reference=self.statistics.file.name,
@@ -210,10 +194,7 @@ class FrechetAccumulator(Accumulator):
 
 
 def first_available(candidates: Sequence[FrechetDistance]) -> FrechetDistance:
-    """The first metric whose weights are on this computer; logs which and why.
-
-    Args:
-        candidates: In order of preference.
+    """The first metric, in order of preference, whose weights are on this computer; logs why.
 
     Raises:
         UsageError: If none is available; the last one's reason.

@@ -1,7 +1,7 @@
 """The Inception score exp(E_x KL(p(y | x) || p(y))) of class logits, and the metric by it.
 
-Source: Salimans et al. 2016, arXiv 1606.03498. Chunks, order and spread follow torch-fidelity:
-chunk i is [i n // splits, (i + 1) n // splits), std with ddof 0.
+Source: Salimans et al. 2016, arXiv 1606.03498. Defaults, chunks, order and spread follow
+torch-fidelity: chunk i is [i n // splits, (i + 1) n // splits), std with ddof 0.
 """
 
 import numpy as np
@@ -19,12 +19,10 @@ def shuffle_order(n: int, *, seed: int = 2020) -> Tensor:
 
 
 def inception_score(logits: Tensor, *, splits: int = 10, order: Tensor | None = None) -> Tensor:
-    """Inception score of each split of class logits, (splits,) float64.
+    """Inception score of each of 1..n splits of class logits (n, classes), (splits,) float64.
 
-    Args:
-        logits: (n, classes); Inception's 1008 unbiased logits for the published score.
-        splits: Number of chunks, 1..n; ``ValueError`` for others.
-        order: Permutation applied first, (n,), usually ``shuffle_order(n)``; None keeps the order.
+    The published score is that of Inception's 1008 unbiased logits, permuted first by an ``order``
+    (n,), usually ``shuffle_order(n)``; None keeps the order.
     """
     n = len(logits)
     if not 1 <= splits <= n:
@@ -54,8 +52,6 @@ class InceptionScore(FeatureMetric):
 
     Raises:
         ValueError: If ``splits`` is impossible.
-
-    Source: Salimans et al. 2016, arXiv 1606.03498; defaults as in torch-fidelity.
     """
 
     needs_reference = False

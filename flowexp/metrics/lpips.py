@@ -16,10 +16,9 @@ takes no local file, and has neither average pooling nor a resize.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,23 +32,23 @@ from flowexp.metrics.weight_files import fill, found_file, read_state
 _PREFIX = "features."
 
 
-@dataclass(frozen=True)
-class _Backbone:
+class _Backbone(NamedTuple):
     """What LPIPS takes of a torchvision network: its file, and where each compared layer ends."""
 
     name: str
     file: str
-    sha256_prefix: str
     ends: tuple[int, ...]
     smallest: int
     constructor: str
 
+    @property
+    def sha256_prefix(self) -> str:
+        return self.file.removesuffix(".pth").rpartition("-")[2]
+
 
 _BACKBONES = {
-    "vgg": _Backbone("VGG16", "vgg16-397923af.pth", "397923af", (4, 9, 16, 23, 30), 16, "vgg16"),
-    "alex": _Backbone(
-        "AlexNet", "alexnet-owt-7be5be79.pth", "7be5be79", (2, 5, 8, 10, 12), 31, "alexnet"
-    ),
+    "vgg": _Backbone("VGG16", "vgg16-397923af.pth", (4, 9, 16, 23, 30), 16, "vgg16"),
+    "alex": _Backbone("AlexNet", "alexnet-owt-7be5be79.pth", (2, 5, 8, 10, 12), 31, "alexnet"),
 }
 
 
@@ -73,8 +72,7 @@ class LPIPS(FeatureDistance):
     Raises:
         ValueError: If ``net`` or ``resize`` is impossible.
 
-    Source: Zhang et al. 2018, arXiv 1801.03924; pooling and size of Lee et al. 2024,
-    arXiv 2405.20320.
+    Source: pooling and size of Lee et al. 2024, arXiv 2405.20320.
     """
 
     def __init__(
@@ -118,8 +116,12 @@ class LPIPS(FeatureDistance):
         self._heads_file()
 
     def build(self) -> nn.Module:
+        import torchvision
+
         file, heads = self._found_weights(), self._heads_file()
-        layers = _layers(self._backbone)
+        construct: Callable[..., Any] = getattr(torchvision.models, self._backbone.constructor)
+        with torch.device("meta"):
+            layers: nn.Sequential = construct(weights=None).features
         stored = read_state(file, key="weights")
         state = {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)}
         fill(layers, state, file=file, key="weights")
@@ -143,9 +145,15 @@ class LPIPS(FeatureDistance):
         )
 
     def _heads_file(self) -> Path:
+        spec = find_spec("torchmetrics")
+        packaged = (
+            Path(spec.origin).parent / "functional" / "image" / "lpips_models"
+            if spec is not None and spec.origin is not None
+            else None
+        )
         return found_file(
             f"{self.net}.pth",
-            given=self.heads or _packaged_heads(),
+            given=self.heads or packaged,
             what="LPIPS",
             key="heads",
             remedy="Install torchmetrics, which ships them, or give a local copy.",
@@ -179,16 +187,6 @@ class _Compared(nn.Module):
         return total
 
 
-def _layers(backbone: _Backbone) -> nn.Sequential:
-    """The convolutional layers, without storage: a file fills them."""
-    import torchvision
-
-    construct: Callable[..., Any] = getattr(torchvision.models, backbone.constructor)
-    with torch.device("meta"):
-        features: nn.Sequential = construct(weights=None).features
-    return features
-
-
 def _averaging(layer: nn.Module) -> nn.Module:
     if not isinstance(layer, nn.MaxPool2d):
         return layer
@@ -206,10 +204,3 @@ def _head_weights(file: Path, *, count: int) -> list[Tensor]:
             remedy="Give the learned linear weights of LPIPS 0.1 for this backbone.",
         )
     return [stored[name].float().reshape(-1, 1, 1) for name in names]
-
-
-def _packaged_heads() -> Path | None:
-    spec = find_spec("torchmetrics")
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "functional" / "image" / "lpips_models"

@@ -13,12 +13,7 @@ from flowexp.metrics.feature_metric import FeatureMetric
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest reference image of each sample, in the order of the samples.
-
-    Args:
-        distances: (n,) float64.
-        indices: Positions in the reference, (n,) int64.
-    """
+    """Distance to and position in the reference of each sample's nearest image, (n,) each."""
 
     distances: Tensor
     indices: Tensor
@@ -39,7 +34,6 @@ class NearestNeighbours(FeatureMetric):
 
     Args:
         extractor: Features that are compared; :class:`RawValues` compares pixels.
-        name: Stem of the metric's key.
         percentile: Of the held-out distances, in (0, 100).
 
     Raises:

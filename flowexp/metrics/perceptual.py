@@ -72,13 +72,9 @@ class FeatureDistance(ABC):
         """The distance, (B,), of images (B, 3, H, W) in [-1, 1] of the network's size."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each pair, (B,) float32, >= 0, differentiable in both.
+        """Distance, (B,) >= 0, of images (B, 1 or 3, H, W) in [-1, 1], differentiable in both.
 
         Computed in float32, also under autocast.
-
-        Args:
-            a: (B, 1 or 3, H, W) in [-1, 1].
-            b: The same shape, on the same device.
 
         Raises:
             ValueError: If the shapes do not fit, or the images are too small for the network.
@@ -112,9 +108,7 @@ class FeatureDistance(ABC):
             return pixels
         # the flag changes nothing when enlarging, but is slower
         shrinks = max(pixels.shape[-2:]) > size
-        return F.interpolate(
-            pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks
-        )
+        return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=shrinks)
 
 
 def unit_vectors(features: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -104,8 +105,7 @@ class PretrainedExtractor(Extractor):
 
     def __init__(self, *, weights: Path | str | None = None) -> None:
         self.weights = weights
-        self._network: nn.Module | None = None
-        self._device = torch.device("cpu")
+        self.device = torch.device("cpu")
 
     @abstractmethod
     def network_with(self, file: Path) -> nn.Module:
@@ -129,29 +129,22 @@ class PretrainedExtractor(Extractor):
     def weights_sha256(self) -> str:
         return file_sha256(self.checked_file())
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return self._device
-
-    @property
+    @cached_property
     def network(self) -> nn.Module:
         """The loaded network, in eval mode."""
-        if self._network is None:
-            self._network = self.network_with(self.checked_file()).to(self._device)
-        return self._network
+        return self.network_with(self.checked_file())
 
     def check(self) -> None:
         self.checked_file()
 
     def load(self, *, device: torch.device | str = "cpu") -> Self:
-        self._device = torch.device(device)
-        self.network.to(self._device)
+        self.device = torch.device(device)
+        self.network.to(self.device)
         return self
 
     def __call__(self, images: Tensor) -> Tensor:
         checked_images(images)
         # parameters made in inference mode could not be moved afterwards
-        self.load(device=self._device)
-        with float32_inference(self._device):
-            return in_chunks(self.features, images, size=self.cpu_chunk, device=self._device)
+        self.load(device=self.device)
+        with float32_inference(self.device):
+            return in_chunks(self.features, images, size=self.cpu_chunk, device=self.device)

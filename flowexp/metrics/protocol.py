@@ -151,10 +151,8 @@ class Protocol:
     def differences(self, other: "Protocol", *, strict: bool = False) -> list[str]:
         """The parts in which two protocols differ, one readable phrase each; empty if comparable.
 
-        Args:
-            other: The protocol of the other number.
-            strict: Whether sampler, NFE, seed range, device and notice count as well, which are
-                usually compared *across*.
+        Sampler, NFE, seed range, device and notice, which are usually compared *across*, count only
+        if ``strict``.
         """
         found = []
         for part in fields(self):
@@ -170,13 +168,9 @@ def _stated(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRecord:
-    """One number with its protocol.
+    """One number with its protocol; nan when the samples were not finite.
 
-    Args:
-        name: The metric's name, for example ``fid`` or ``fd_efflite0``.
-        value: The value; nan when the samples were not finite.
-        protocol: What it was measured with.
-        extra: Numbers that belong beside it, for example ``floor`` and ``floor_count``.
+    ``extra`` are numbers that belong beside it, for example ``floor`` and ``floor_count``.
     """
 
     name: str
@@ -202,18 +196,12 @@ class MetricRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON; a value that is not finite becomes None."""
-        content = asdict(self)
-        content["value"] = self.value if math.isfinite(self.value) else None
-        content["extra"] = dict(self.extra)
-        return content
+        value = self.value if math.isfinite(self.value) else None
+        return {**asdict(self), "value": value, "extra": dict(self.extra)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The record that ``to_dict`` described.
-
-        Raises:
-            ValueError: If a field is missing or unknown.
-        """
+        """The record of ``to_dict``; raises ``ValueError`` if a field is missing or unknown."""
         try:
             value = content["value"]
             return cls(

@@ -46,7 +46,6 @@ class TorchmetricsMetric(Metric):
 
     Args:
         metric: The metric; it is copied, not changed.
-        name: Stem of the key of its records.
         sees_reference: Whether this process computes the reference's share of the state.
 
     Attributes:
@@ -137,7 +136,6 @@ class TorchmetricsMetric(Metric):
         for name, reduction in reductions.items():
             parts: list[Any] = [state[name] for state in states]
             if isinstance(parts[0], list):
-                # batch i was seen by process i mod the number of processes
                 combined[name] = in_turns(parts)
             else:
                 stacked = torch.stack(parts)
@@ -145,25 +143,17 @@ class TorchmetricsMetric(Metric):
         return combined
 
     def measure(self, state: _State, *, count: int) -> Records:
-        """The numbers of a state with this many samples.
-
-        Raises:
-            UsageError: The result is not made of single numbers.
-        """
+        """The numbers of a state with this many samples; ``UsageError`` if they are not single."""
         self._put(state)
         devices = [] if self.device.type == "cpu" else [self.device]
         with float32_inference(self.device), torch.random.fork_rng(devices):
             torch.manual_seed(_RANDOM_SEED)
             result = self._metric.compute()
-        return tuple(
-            self.record(
-                " ".join([type(self._given).__name__, *path]),
-                value,
-                count=count,
-                name="_".join([self.name, *path]),
-            )
-            for path, value in self._numbers(result)
-        )
+        records = []
+        for path, value in self._numbers(result):
+            what, name = " ".join([type(self._given).__name__, *path]), "_".join([self.name, *path])
+            records.append(self.record(what, value, count=count, name=name))
+        return tuple(records)
 
     def _numbers(self, result: Any) -> Iterator[tuple[list[str], float]]:  # noqa: ANN401
         if isinstance(result, tuple):  # KID, Inception score: mean and standard deviation

@@ -1,7 +1,7 @@
 """Runs side by side: differences of their configs, costs and scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
@@ -73,14 +73,14 @@ def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
     notes, lines, records = Notes(), [], []
     groups = _groups(runs)
     for number, group in enumerate(groups):
-        for line in _by_sampler(group):
-            own = [line.evaluations.get(run.name) for run in runs]
+        for title, evaluations in _by_sampler(group):
+            own = [evaluations.get(run.name) for run in runs]
             cells = [_ABSENT if one is None else score_text(one) for one in own]
-            texts = _unlike_others(groups[:number], group) + _circumstances(line.evaluations)
-            lines.append(Line(cells=(line.title, *cells, notes.refer(texts))))
+            texts = _unlike_others(groups[:number], group) + _circumstances(evaluations)
+            lines.append(Line(cells=(title, *cells, notes.refer(texts))))
             for part in ("mean", "spread"):
                 values = [None if one is None else getattr(one, part) for one in own]
-                records.append(_record("scores", f"{line.title}, {part}", runs, values))
+                records.append(_record("scores", f"{title}, {part}", runs, values))
     columns = _columns("metric", runs, scores=True)
     if notes.texts:
         columns += (Column(title="notes"),)
@@ -99,14 +99,6 @@ def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
     )
 
 
-@dataclass(frozen=True)
-class _Comparable:
-    """Evaluations that can be compared, by the name of their run."""
-
-    title: str
-    evaluations: Mapping[str, StoredEvaluation]
-
-
 def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, StoredEvaluation]]]:
     """Evaluations with the names of their runs, those of one metric and protocol together."""
     groups: list[list[tuple[str, StoredEvaluation]]] = []
@@ -121,17 +113,17 @@ def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, StoredEvaluation]
     return groups
 
 
-def _by_sampler(group: Sequence[tuple[str, StoredEvaluation]]) -> list[_Comparable]:
-    """A line for each sampler that several runs share, and one for the samplers of their own."""
+def _by_sampler(
+    group: Sequence[tuple[str, StoredEvaluation]],
+) -> list[tuple[str, dict[str, StoredEvaluation]]]:
+    """Title and evaluations, by run, of a line for each sampler that runs share, and for others."""
     samplers: dict[str | None, dict[str, StoredEvaluation]] = {}
     for name, evaluation in group:
         samplers.setdefault(evaluation.protocol.sampler, {})[name] = evaluation
     title = group[0][1].title
-    lines = [
-        _Comparable(f"{title}, {sampler}", own) for sampler, own in samplers.items() if len(own) > 1
-    ]
+    lines = [(f"{title}, {sampler}", own) for sampler, own in samplers.items() if len(own) > 1]
     alone = {name: one for own in samplers.values() if len(own) == 1 for name, one in own.items()}
-    return [*lines, _Comparable(title, alone)] if alone else lines
+    return [*lines, (title, alone)] if alone else lines
 
 
 def _unlike_others(
@@ -140,7 +132,7 @@ def _unlike_others(
 ) -> list[str]:
     """Why a number has another line than those of the same metric."""
     one = group[0][1]
-    others = [found[0][1] for found in earlier if found[0][1].name == one.name]
+    others = [other for (_, other), *_ in earlier if other.name == one.name]
     return [
         f"not comparable with {other.title}: " + "; ".join(other.protocol.differences(one.protocol))
         for other in others

@@ -28,11 +28,8 @@ _NOT_CHOSEN = ("None", "none", "null")
 def choice_facts(run: RunRecord) -> dict[str, str]:
     """The chosen option of every group that makes the method."""
     choices = run.manifest.get("choices", {})
-    return {
-        group: str(choices[group])
-        for group in _CHOICES
-        if group in choices and str(choices[group]) not in _NOT_CHOSEN
-    }
+    chosen = {group: str(choices[group]) for group in _CHOICES if group in choices}
+    return {group: option for group, option in chosen.items() if option not in _NOT_CHOSEN}
 
 
 def training_facts(run: RunRecord) -> dict[str, str]:
@@ -87,10 +84,10 @@ def manifest_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def score_text(evaluation: StoredEvaluation) -> str:
     """The value; over several ranges of seeds its mean and spread."""
-    count = len(evaluation.values)
+    count, mean = len(evaluation.values), evaluation.mean
     if count == 1:
-        return number_text(evaluation.mean)
-    return mean_text(evaluation.mean, spread=evaluation.spread, count=count, of="seed range")
+        return number_text(mean)
+    return mean_text(mean, spread=evaluation.spread, count=count, of="seed range")
 
 
 def commands(run: RunRecord) -> list[str]:
@@ -112,6 +109,5 @@ def _outside_folder(command: Sequence[str]) -> list[str]:
 
 def _revision(manifest: Mapping[str, Any]) -> str:
     code = manifest.get("code") or {}
-    if not code.get("commit"):
-        return "not known"
-    return str(code["commit"])[:12] + (" with uncommitted changes" if code.get("dirty") else "")
+    dirty = " with uncommitted changes" if code.get("dirty") else ""
+    return str(code["commit"])[:12] + dirty if code.get("commit") else "not known"

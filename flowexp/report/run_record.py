@@ -90,7 +90,6 @@ class RunRecord:
 
     Attributes:
         name: Its name here, see :func:`distinct_names`.
-        path: Its directory.
         config: Its resolved configuration.
         overrides: Overrides of the command line.
         manifest: Versions, device, data, parents; empty if the run has none.
@@ -144,8 +143,7 @@ def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunReco
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Names of runs: as many of the last parts of each path as make them distinct.
 
-    Raises:
-        UsageError: A run is named twice.
+    A run that is named twice raises ``UsageError``.
     """
     parts = [path.resolve().parts for path in paths]
     if len(set(parts)) < len(parts):
@@ -175,11 +173,7 @@ def _grids(folder: Path) -> tuple[TrainingGrid, ...]:
 
 
 def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
-    """The evaluations in ``results.json``, oldest first; none if there is no such file.
-
-    Raises:
-        UsageError: The file holds something else.
-    """
+    """The evaluations in ``results.json``, oldest first; none if there is no such file."""
     if not file.is_file():
         return ()
     try:

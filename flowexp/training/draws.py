@@ -5,7 +5,7 @@ from torch import Tensor
 
 from flowexp.augmentations import Augmentation
 from flowexp.couplings import Coupling, Pairs
-from flowexp.data import Batch, as_data
+from flowexp.data import DataBatch, as_data
 from flowexp.paths import Path
 from flowexp.requirements import Parts, require
 from flowexp.seeding import generator
@@ -73,7 +73,7 @@ class Draws:
         self.rank = rank
         self.world_size = world_size
 
-    def __call__(self, batch: Batch, step: int) -> tuple[Pairs, Tensor]:
+    def __call__(self, batch: DataBatch, step: int) -> tuple[Pairs, Tensor]:
         """Pairs and times, (B,) float64, for this rank's share of the batch of a step."""
         x = as_data(batch.images)
         total = len(x) * self.world_size

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from flowexp.data import Batch, BatchStream
+from flowexp.data import BatchStream, DataBatch
 
 __all__ = ["BatchFeed"]
 
@@ -36,14 +36,14 @@ class BatchFeed:
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[DataBatch]:
         if self.ahead:
             yield from self._fetched_ahead()
         else:
             yield from map(self.stream.batch, range(self.start, self.stop))
 
-    def _fetched_ahead(self) -> Iterator[Batch]:
-        ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=_AHEAD)
+    def _fetched_ahead(self) -> Iterator[DataBatch]:
+        ready: queue.Queue[DataBatch | BaseException] = queue.Queue(maxsize=_AHEAD)
         finished = threading.Event()
         worker = threading.Thread(target=self._fill, args=(ready, finished), daemon=True)
         worker.start()
@@ -56,7 +56,9 @@ class BatchFeed:
         finally:
             finished.set()
 
-    def _fill(self, ready: "queue.Queue[Batch | BaseException]", finished: threading.Event) -> None:
+    def _fill(
+        self, ready: "queue.Queue[DataBatch | BaseException]", finished: threading.Event
+    ) -> None:
         try:
             for step in range(self.start, self.stop):
                 item = _pinned(self.stream.batch(step))
@@ -67,8 +69,8 @@ class BatchFeed:
 
 
 def _offer(
-    ready: "queue.Queue[Batch | BaseException]",
-    item: Batch | BaseException,
+    ready: "queue.Queue[DataBatch | BaseException]",
+    item: DataBatch | BaseException,
     finished: threading.Event,
 ) -> bool:
     """Put an item unless the reader has gone away."""
@@ -81,7 +83,7 @@ def _offer(
     return False
 
 
-def _pinned(batch: Batch) -> Batch:
+def _pinned(batch: DataBatch) -> DataBatch:
     if not torch.cuda.is_available():
         return batch
     return batch.pin_memory()

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from flowexp.errors import UsageError
-from flowexp.report.document import document, read_results
+from flowexp.report.document import document, read_results, training_grids
 from flowexp.report.run_record import read_run
-from flowexp.report.run_section import training_grids
 from flowexp.tables.render import render
 from tests.report.runs import entry, make_run
 from tests.tables.test_results import CLAIM, TABLE
