@@ -17,13 +17,7 @@ import numpy as np
 
 from flowexp.data.base import ImageArrays, SplitDataset
 from flowexp.data.digests import Array, array_digest, combine_digests
-from flowexp.data.locations import (
-    cache_dir,
-    decode_once,
-    fetch,
-    first_existing,
-    search_folders,
-)
+from flowexp.data.locations import cache_dir, decode_once, fetch, first_existing, search_folders
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 

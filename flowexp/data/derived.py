@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -115,13 +114,13 @@ class _Filtered(_Changed):
         """Changed images, (N, C, H, W), uint8."""
 
     def _changed(self, arrays: ImageArrays, *, split: str) -> ImageArrays:
-        changed = ImageArrays.of(
+        return ImageArrays.of(
             self.filtered(np.asarray(arrays.images)),
             arrays.labels,
             num_classes=arrays.num_classes,
             name=f"{self.name}/{split}",
+            notice=arrays.notice,
         )
-        return replace(changed, notice=arrays.notice)
 
 
 class Inverted(_Filtered):

@@ -56,9 +56,4 @@ class Digits(SplitDataset):
         images = np.rint(table[:, :-1] * (255.0 / 16.0)).astype(np.uint8).reshape(-1, *self.shape)
         labels = table[:, -1].astype(np.int64)
         mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == (split == "heldout")
-        return ImageArrays.of(
-            images[mask],
-            labels[mask],
-            num_classes=self.num_classes,
-            name=f"digits/{split}",
-        )
+        return self._arrays(images[mask], labels[mask], split=split)

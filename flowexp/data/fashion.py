@@ -55,16 +55,11 @@ class _Fashion(SplitDataset):
         )
         self._require_declared(channels=[1], resolution=[28, 32], num_classes=[10])
 
-    def _arrays(self, images: Array, labels: Array, *, split: str) -> ImageArrays:
+    def _padded(self, images: Array, labels: Array, *, split: str) -> ImageArrays:
         margin = (self.resolution - images.shape[-1]) // 2
         if margin:
             images = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
-        return ImageArrays.of(
-            np.array(images[:, None]),
-            labels.astype(np.int64),
-            num_classes=self.num_classes,
-            name=f"{self.name}/{split}",
-        )
+        return self._arrays(np.array(images[:, None]), labels.astype(np.int64), split=split)
 
 
 class Fashion10k(_Fashion):
@@ -90,7 +85,7 @@ class Fashion10k(_Fashion):
         images = parse_idx(_packaged_content("t10k-images-idx3-ubyte"), axes=3)
         labels = parse_idx(_packaged_content("t10k-labels-idx1-ubyte"), axes=1)
         mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == (split == "heldout")
-        return self._arrays(images[mask], labels[mask], split=split)
+        return self._padded(images[mask], labels[mask], split=split)
 
 
 class FashionMNIST(_Fashion):
@@ -133,7 +128,7 @@ class FashionMNIST(_Fashion):
         prefix = "train" if split == "train" else "t10k"
         images = parse_idx(self._content(f"{prefix}-images-idx3-ubyte"), axes=3)
         labels = parse_idx(self._content(f"{prefix}-labels-idx1-ubyte"), axes=1)
-        return self._arrays(images, labels, split=split)
+        return self._padded(images, labels, split=split)
 
     def _folders(self) -> list[Path]:
         return search_folders(self.root, well_known=[DEBIAN_FOLDER])
@@ -219,7 +214,7 @@ def parse_idx(content: bytes, *, axes: int) -> Array:
     a big-endian 32-bit integer, then the values in C order.
 
     Raises:
-        ValueError: If the magic number, with this number of axes, or the length is wrong.
+        ValueError: If the magic number is not that of so many axes, or the length is wrong.
     """
     wanted = (_UNSIGNED_BYTE << 8) | axes
     head = 4 + 4 * axes

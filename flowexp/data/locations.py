@@ -37,11 +37,8 @@ def data_dir() -> Path | None:
 
 def cache_dir() -> Path:
     """``$FLOWEXP_CACHE``, else ``$XDG_CACHE_HOME/flowexp``, else ``~/.cache/flowexp``."""
-    value = os.environ.get("FLOWEXP_CACHE")
-    if value:
-        return Path(value).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "flowexp"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("FLOWEXP_CACHE") or f"{base}/flowexp").expanduser()
 
 
 def search_folders(root: str | None, *, well_known: Sequence[str | Path] = ()) -> list[Path]:
@@ -94,15 +91,10 @@ def decode_once(
 ) -> tuple[Array, str]:
     """The decoded images of ``key`` and their ``array_digest``: from the cache, or decoded now.
 
-    If the cache cannot be written (no permission, no space), the images are decoded into memory
-    and a warning is logged.
-
-    Args:
-        key: File name of the entry; holds everything the pixels depend on.
-        shape: (N, C, H, W).
-        chunks: Starts decoding; yields pieces (n, C, H, W), uint8, in order.
-        in_memory: Read the entry into memory and check its digest, instead of mapping it.
-        origin: What was decoded, noted in the entry.
+    The images have the shape (N, C, H, W); ``chunks`` starts decoding and yields pieces of them,
+    uint8, in order. ``in_memory`` reads an entry and checks its digest, instead of mapping it;
+    ``origin`` is noted in it. If the cache cannot be written (no permission, no space), the images
+    are decoded into memory and a warning is logged.
     """
     folder, shape = cache_dir() / "decoded", tuple(shape)
     found = _load(folder, key, shape, in_memory)

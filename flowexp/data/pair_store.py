@@ -97,7 +97,7 @@ class PairManifest:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "PairManifest":
-        """The manifest that ``to_dict`` wrote; ``ValueError`` if format or fields are others."""
+        """The manifest of ``to_dict``; ``ValueError`` for another format or a missing field."""
         if content.get("format") != _FORMAT:
             raise ValueError(f"its format is {content.get('format')!r}, not {_FORMAT!r}")
         missing = [field.name for field in fields(cls) if field.name not in content]

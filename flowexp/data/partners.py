@@ -29,9 +29,7 @@ _WORD = 16
 class Partners(ABC):
     """One source draw e per item, in the order of the items.
 
-    Args:
-        count: Number of items.
-        fingerprint: sha256 (hex) of what defines the draws.
+    The fingerprint is the sha256 (hex) of what defines the draws.
     """
 
     def __init__(self, count: int, *, fingerprint: str) -> None:

@@ -28,7 +28,7 @@ class DataBatch:
     """Items of a data set.
 
     Attributes:
-        images: Images (B, C, H, W), uint8, for ``as_data``; or data, float32.
+        images: (B, C, H, W), uint8, for ``as_data``; or data, float32.
         labels: Classes (B,), int64; or label vectors (B, num_classes), float32; or None.
         index: Positions in the data set, (B,), int64.
         partner: The source draws of the items, (B, ...), float32, or None.

@@ -82,12 +82,8 @@ class _Toy2d(SplitDataset):
         points = points + self.noise * torch.randn(points.shape, generator=rng, dtype=torch.float64)
         mean, variance = torch.tensor(self._moments(), dtype=torch.float64)
         points = (points - mean) * (_DEVIATION / (variance + self.noise**2).sqrt())
-        return ImageArrays.of(
-            points.to(torch.float32).numpy(),
-            None if labels is None else labels.numpy().astype(np.int64),
-            num_classes=self.num_classes,
-            name=f"{self.name}/{split}",
-        )
+        classes = None if labels is None else labels.numpy().astype(np.int64)
+        return self._arrays(points.to(torch.float32).numpy(), classes, split=split)
 
 
 class EightGaussians(_Toy2d):

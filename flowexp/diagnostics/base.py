@@ -65,8 +65,7 @@ class Setting:
 class ModelMetric(Part, ABC):
     """A metric of the model itself, under the guidance and conditions of an evaluation.
 
-    Attributes:
-        name: Stem of the metric's key, for example ``straightness``.
+    Its name is the stem of its key, for example ``straightness``.
     """
 
     name: str

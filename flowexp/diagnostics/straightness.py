@@ -50,7 +50,6 @@ class Straightness(TrajectoryMetric):
     (x, e), ``E|e - x|^2 - E|x_1 - x_0|^2 = S + V``, V being the least possible loss on the pairs.
 
     Args:
-        steps: Euler steps, uniform in the linear path's time, >= 2.
         per_dimension: Whether to divide by N, the number of dimensions; part of the title.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003 (their S(Z), without 1/N);

@@ -87,7 +87,7 @@ class Accumulator(typing.Protocol):
     """The running state of one metric over one set of generated samples."""
 
     def update(self, *images: Tensor) -> None:
-        """Add samples, (B, C, H, W) uint8 or (B, D) float32; if paired, and then their targets."""
+        """Add samples, (B, C, H, W) uint8 or (B, D) float32; targets follow if it is paired."""
 
     def merge(self, other: Self) -> None:
         """Add what the next rank has seen; to be called in the order of the ranks."""
@@ -159,13 +159,9 @@ class Metric(Part, ABC):
         device: torch.device | str = "cpu",
         batch_size: int = 256,
     ) -> None:
-        """Compute the reference statistics, or read them from the cache.
+        """Compute the statistics of real samples, or read them from the cache (None = no cache).
 
-        Args:
-            reference: The real samples; the targets' data set for a paired metric.
-            cache_dir: Folder of cached statistics; None = no cache.
-            device: Where the metric runs.
-            batch_size: Samples at a time, >= 1.
+        The reference of a paired metric is the data set of the targets.
 
         Raises:
             UsageError: Weights are missing, a file is of another protocol, or the reference has too

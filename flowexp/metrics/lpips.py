@@ -16,7 +16,6 @@ takes no local file, and has neither average pooling nor a resize.
 
 import itertools
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +26,7 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.metrics.perceptual import FeatureDistance, unit_vectors
 from flowexp.metrics.pretrained import IMAGENET_DEVIATION, IMAGENET_MEAN
-from flowexp.metrics.weight_files import fill, found_file, read_state
+from flowexp.metrics.weight_files import fill, found_file, packaged, read_state
 
 _PREFIX = "features."
 
@@ -67,7 +66,6 @@ class LPIPS(FeatureDistance):
             torchmetrics'.
         net: Backbone, ``vgg`` or ``alex``.
         replace_pooling: Whether average pooling takes the place of max pooling.
-        resize: Side that images are brought to first; None keeps their size.
 
     Raises:
         ValueError: If ``net`` or ``resize`` is impossible.
@@ -145,15 +143,9 @@ class LPIPS(FeatureDistance):
         )
 
     def _heads_file(self) -> Path:
-        spec = find_spec("torchmetrics")
-        packaged = (
-            Path(spec.origin).parent / "functional" / "image" / "lpips_models"
-            if spec is not None and spec.origin is not None
-            else None
-        )
         return found_file(
             f"{self.net}.pth",
-            given=self.heads or packaged,
+            given=self.heads or packaged("torchmetrics", "functional/image/lpips_models"),
             what="LPIPS",
             key="heads",
             remedy="Install torchmetrics, which ships them, or give a local copy.",

@@ -114,11 +114,7 @@ def _pair(prediction: Tensor, target: Tensor, data_range: float) -> tuple[Tensor
 
 
 class PairedMetric(RowMetric):
-    """Mean over pairs of a value per pair.
-
-    Attributes:
-        metric: What is computed, with its convention, as it appears in titles.
-    """
+    """Mean over pairs of a value per pair: ``metric``, with its convention, as in titles."""
 
     paired = True
     metric: str
@@ -192,14 +188,10 @@ class ReflectedSSIM(PairedMetric):
 
 
 class PerceptualSimilarity(PairedMetric):
-    """A perceptual distance of each pair, then the mean.
-
-    Args:
-        distance: For example :class:`LPIPS`.
-        name: Stem of the metric's key; ``lpips`` only for LPIPS.
+    """A perceptual distance of each pair, for example :class:`LPIPS`, then the mean.
 
     Raises:
-        ValueError: If ``name`` claims LPIPS wrongly.
+        ValueError: If ``name`` says LPIPS of another distance.
     """
 
     settings = "mean of the pairs' values"

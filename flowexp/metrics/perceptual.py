@@ -124,7 +124,6 @@ class EfficientNetPerceptual(FeatureDistance):
 
     Args:
         layers: Stages 0..6 whose output is compared, ascending.
-        resize: Side that images are brought to first; None keeps their size.
         weights: Local weights file; None takes the installed package's.
 
     Raises:

@@ -76,7 +76,9 @@ def as_rgb(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def normalized(levels: Tensor, *, mean: Channels, deviation: Channels) -> Tensor:
+def normalized(
+    levels: Tensor, *, mean: Channels = IMAGENET_MEAN, deviation: Channels = IMAGENET_DEVIATION
+) -> Tensor:
     """``(v / 255 - mean) / deviation`` of each channel of levels v, (B, 1 or 3, H, W) in 0..255."""
     shift = levels.new_tensor(mean)[:, None, None]
     return (as_rgb(levels) / 255 - shift) / levels.new_tensor(deviation)[:, None, None]

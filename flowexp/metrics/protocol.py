@@ -77,18 +77,12 @@ class Protocol:
         weights_sha256: SHA-256 of the extractor's weights; None where there are none.
         resize: How samples are brought to the extractor's size.
         quantization: How generated values became the extractor's input levels.
-        reference: Name of the reference data set.
-        reference_fingerprint: Hash of the reference data.
         reference_split: Which part of the data set, for example ``train``.
-        n_ref: Number of reference samples.
-        n_gen: Number of generated samples.
         settings: The numbers inside the metric, for example ``100 subsets of 1000``.
         precision: Floating-point format the samples were generated in.
         ema: Which weights generated them, for example ``power 0.9999`` or ``raw``.
         seeds: Seed range of the samples, for example ``0-4999``.
         sampler: Description of the sampler and its grid.
-        nfe: Network evaluations per sample.
-        device: Device the samples were generated on.
         notice: A caveat of the data set, for example that it is a JPEG re-encoding.
     """
 

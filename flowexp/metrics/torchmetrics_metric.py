@@ -225,12 +225,9 @@ class TorchmetricsAccumulator(Accumulator):
         self._count = int(state["count"])
         loaded = self._metric.start()
         for name, value in loaded.items():
-            if isinstance(value, list):
-                count = sum(key.startswith(f"{name}.") for key in state)
-                device = self._metric.device
-                loaded[name] = [state[f"{name}.{i}"].to(device) for i in range(count)]
-            else:
-                loaded[name] = state[f"{name}."].to(value.device)
+            sent = [tensor for key, tensor in state.items() if key.rpartition(".")[0] == name]
+            tensors = [tensor.to(self._metric.device) for tensor in sent]
+            loaded[name] = tensors if isinstance(value, list) else tensors[0]
         self._ranks = [loaded]
 
     def compute(self) -> Records:

@@ -1,5 +1,6 @@
 """Finding and reading the weights files of pretrained networks; nothing is ever downloaded."""
 
+import importlib.util
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -37,6 +38,12 @@ def no_download() -> Iterator[None]:
         torch.hub.download_url_to_file = before
 
 
+def packaged(package: str, file: str) -> Path | None:
+    """A file in the folder of an installed package, which is not imported; None without it."""
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / file
+
+
 def candidates(file_name: str | None, *, given: Path | str | None = None) -> list[Path]:
     """Where a weights file is looked for, in order.
 
@@ -50,10 +57,9 @@ def candidates(file_name: str | None, *, given: Path | str | None = None) -> lis
     if file_name is None:
         return []
     own, torch_home = os.environ.get("FLOWEXP_WEIGHTS"), os.environ.get("TORCH_HOME")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    hubs = [*([Path(torch_home)] if torch_home else []), cache / "torch"]
-    folders = [*([Path(own)] if own else []), *(hub / "hub" / "checkpoints" for hub in hubs)]
-    return [folder.expanduser() / file_name for folder in folders]
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    hubs = [f"{home}/hub/checkpoints" for home in (torch_home, f"{cache}/torch") if home]
+    return [Path(folder).expanduser() / file_name for folder in (own, *hubs) if folder]
 
 
 def found_file(

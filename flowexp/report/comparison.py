@@ -37,8 +37,8 @@ def _columns(first: str, runs: Sequence[RunRecord], *, scores: bool = False) -> 
 
 
 def _record(section: str, key: str, runs: Sequence[RunRecord], cells: Sequence[Any]) -> Any:  # noqa: ANN401
-    names = [run.name for run in runs]
-    return {"section": section, "key": key, **dict(zip(names, cells, strict=True))}
+    own = {run.name: cell for run, cell in zip(runs, cells, strict=True)}
+    return {"section": section, "key": key, **own}
 
 
 def _config_sheet(runs: Sequence[RunRecord]) -> Sheet:
@@ -55,9 +55,9 @@ def _config_sheet(runs: Sequence[RunRecord]) -> Sheet:
 
 def _training_sheet(runs: Sequence[RunRecord]) -> Sheet:
     facts = [training_facts(run) for run in runs]
-    if losses_differ_in(runs):
-        facts = [{key: text for key, text in own.items() if key != LAST_LOSS} for own in facts]
     keys = dict.fromkeys(key for own in facts for key in own)
+    if losses_differ_in(runs):
+        keys.pop(LAST_LOSS, None)
     rows = [(key, [own.get(key, _ABSENT) for own in facts]) for key in keys]
     return Sheet(
         name="training",

@@ -44,7 +44,7 @@ def curve_of(rows: Sequence[Mapping[str, Any]], key: str, *, label: str) -> Curv
     points = [
         (float(row["kimg"]), float(row[key]))
         for row in rows
-        if isinstance(row.get(key), int | float) and isinstance(row.get("kimg"), int | float)
+        if all(isinstance(row.get(name), int | float) for name in ("kimg", key))
     ]
     return Curve(label=label, points=tuple(p for p in points if all(map(math.isfinite, p))))
 

@@ -38,10 +38,7 @@ _TITLES: Mapping[str, str] = {
 
 
 def document(
-    runs: Sequence[RunRecord],
-    *,
-    results: Sequence[TableResult | ClaimResult] = (),
-    grids: int = 12,
+    runs: Sequence[RunRecord], *, results: Sequence[TableResult | ClaimResult] = (), grids: int = 12
 ) -> str:
     """The page of tables and claims, and of runs with distinct names and at most ``grids`` grids.
 
@@ -70,11 +67,7 @@ def document(
 
 
 def read_results(file: Path) -> list[TableResult | ClaimResult]:
-    """The table or the claims that ``flowexp table`` wrote.
-
-    Raises:
-        UsageError: The file is none of these.
-    """
+    """The table or the claims that ``flowexp table`` wrote; ``UsageError`` for another file."""
     try:
         content = json.loads(file.read_text())
         entries = content if isinstance(content, list) else [content]
