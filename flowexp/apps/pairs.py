@@ -13,7 +13,7 @@ from flowexp.config.overrides import in_full
 from flowexp.errors import UsageError
 
 if TYPE_CHECKING:
-    from flowexp.data.pair_manifest import PairManifest
+    from flowexp.data.pair_store import PairManifest
     from flowexp.pairs import PairMaker
     from flowexp.pipeline import Pipeline
     from flowexp.runs.opening import OpenedRun
@@ -75,7 +75,7 @@ def pairs(job: Job) -> None:
 def _manifest(
     opened: "OpenedRun", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Pipeline"
 ) -> "PairManifest":
-    from flowexp.data.pair_manifest import PairManifest
+    from flowexp.data.pair_store import PairManifest
     from flowexp.pipeline.seeds import consecutive
 
     weights = opened.weights

@@ -5,6 +5,8 @@ pickles; their digests must be the publisher's, and reading them cannot run code
 """
 
 import hashlib
+import io
+import pickle
 import tarfile
 import zlib
 from functools import cache
@@ -12,19 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from flowexp.data.base import Dataset, ImageArrays, array_digest, combine_digests
-from flowexp.data.decoded import decode_once
-from flowexp.data.download import fetch
-from flowexp.data.locations import cache_dir, first_existing, search_folders
-from flowexp.data.plain_pickle import load_plain
+from flowexp.data.base import ImageArrays, SplitDataset
+from flowexp.data.digests import Array, array_digest, combine_digests
+from flowexp.data.locations import cache_dir, decode_once, fetch, first_existing, search_folders
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 
-__all__ = ["CIFAR10"]
+__all__ = ["CIFAR10", "load_plain"]
 
-Array = npt.NDArray[Any]
 
 ARCHIVE = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
@@ -43,8 +41,8 @@ PER_MEMBER = 10_000
 _SPLITS = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "heldout": ("test_batch",)}
 
 
-class CIFAR10(Dataset):
-    """CIFAR-10: 50,000 pictures for training, 10,000 held out.
+class CIFAR10(SplitDataset):
+    """CIFAR-10: 50,000 images for training, 10,000 held out.
 
     ``cifar-10-python.tar.gz``, or its unpacked folder ``cifar-10-batches-py``, must be in ``root``
     or, if that is None, in ``$FLOWEXP_DATA`` or the cache. Arguments not listed only declare what
@@ -53,8 +51,7 @@ class CIFAR10(Dataset):
     Args:
         root: Folder to look in, or the archive itself, instead of the usual folders.
         download: Fetch a missing archive from the publisher into the cache.
-        in_memory: Keep the pictures in memory (150 MB) instead of mapping the cached file.
-        hflip: Whether training mirrors pictures at random.
+        in_memory: Keep the images in memory (150 MB) instead of mapping the cached file.
     """
 
     class_names = (
@@ -88,47 +85,36 @@ class CIFAR10(Dataset):
         if self._find() is None and not self.download:
             raise self._missing()
 
-    def _read(self) -> ImageArrays:
-        return self._split("train")
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._split("heldout")
-
     def _split(self, split: str) -> ImageArrays:
         source = self._find()
         if source is None and self.download:
-            source = fetch(URL, cache_dir() / "downloads" / ARCHIVE, verify=self._verify_archive)
+            source = fetch(URL, cache_dir() / "downloads" / ARCHIVE, verify=_verify_archive)
             self._verified = source
         if source is None:
             raise self._missing()
         if source.is_file() and source != self._verified:
-            self._verify_archive(source)
+            _verify_archive(source)
             self._verified = source
         members = cache(lambda: _members(source, split))
         key = f"cifar10-{ARCHIVE_SHA256[:16]}-{split}"
         count = PER_MEMBER * len(_SPLITS[split])
-        pixels = decode_once(
+        images, digest = decode_once(
             key,
             shape=(count, *self.shape),
             chunks=lambda: (images for images, _ in members()),
             in_memory=self.in_memory,
             origin=str(source),
         )
-        classes = decode_once(
+        classes, _ = decode_once(
             f"{key}-labels",
             shape=(count,),
             chunks=lambda: (labels for _, labels in members()),
             in_memory=True,
             origin=str(source),
         )
-        labels = classes.images.astype(np.int64)
-        return ImageArrays(
-            pixels.images,
-            labels,
-            self.num_classes,
-            combine_digests(pixels.digest, array_digest(labels)),
-            f"cifar10/{split}",
-        )
+        labels = classes.astype(np.int64)
+        identity = combine_digests(digest, array_digest(labels))
+        return ImageArrays(images, labels, self.num_classes, identity, f"cifar10/{split}")
 
     def _find(self) -> Path | None:
         if self.root is not None and Path(self.root).expanduser().is_file():
@@ -146,20 +132,20 @@ class CIFAR10(Dataset):
             "dataset.download=true.",
         )
 
-    @staticmethod
-    def _verify_archive(file: Path) -> None:
-        digest = file_sha256(file)
-        if digest != ARCHIVE_SHA256:
-            raise UsageError(
-                f"{file} is not the publisher's {ARCHIVE} (sha256 {digest}, expected "
-                f"{ARCHIVE_SHA256}).",
-                key="dataset.root",
-                remedy="Replace the file.",
-            )
+
+def _verify_archive(file: Path) -> None:
+    digest = file_sha256(file)
+    if digest != ARCHIVE_SHA256:
+        raise UsageError(
+            f"{file} is not the publisher's {ARCHIVE} (sha256 {digest}, expected "
+            f"{ARCHIVE_SHA256}).",
+            key="dataset.root",
+            remedy="Replace the file.",
+        )
 
 
 def _members(source: Path, split: str) -> list[tuple[Array, Array]]:
-    """Pictures (10000, 3, 32, 32) and labels (10000,), both uint8, member by member."""
+    """Images (10000, 3, 32, 32) and labels (10000,), both uint8, member by member."""
     names = _SPLITS[split]
     contents = (_read_folder if source.is_dir() else _read_archive)(source, names)
     members = []
@@ -209,3 +195,40 @@ def _parse(content: bytes, *, member: str) -> tuple[Array, Array]:
 
 def _damaged(problem: str) -> UsageError:
     return UsageError(f"{problem}.", key="dataset.root", remedy=f"Fetch {URL} again.")
+
+
+def _reconstruct(*_: object) -> Array:
+    """The empty array that the pickle's next instruction fills."""
+    return np.ndarray((0,), dtype=np.uint8)
+
+
+# Old files contain the module names from before numpy 2.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - the protocol's signature
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise ValueError(f"it requires {module}.{name}, which is not allowed") from None
+
+
+def load_plain(content: bytes) -> Any:  # noqa: ANN401 - whatever plain value the file holds
+    """The value in a pickle of builtin containers, strings, numbers and numpy arrays; runs no code.
+
+    Strings of Python 2 are read as latin-1, which numpy's array bytes survive. A pickle that is
+    damaged or requires anything else raises ``ValueError``.
+    """
+    try:
+        return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except ValueError:
+        raise
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, OverflowError,
+            MemoryError) as error:  # fmt: skip
+        raise ValueError(f"it is damaged ({error})") from error

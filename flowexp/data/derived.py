@@ -1,24 +1,24 @@
-"""Data sets derived from another: some of its classes, or its pictures after a filter."""
+"""Data sets derived from another: some of its classes, or its images after a filter."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flowexp.data.base import Dataset, ImageArrays
+from flowexp.data.digests import Array
 
-__all__ = ["Blurred", "Inverted", "OfClasses"]
-
-Array = npt.NDArray[Any]
+__all__ = ["Blurred", "DerivedDataset", "Inverted", "OfClasses"]
 
 
-class _Derived(Dataset):
-    """A data set with the properties of another, except for what is changed."""
+class DerivedDataset(Dataset):
+    """A data set with the properties of another.
 
-    def __init__(self, dataset: Dataset, *, name: str, hflip: bool) -> None:
+    Raises:
+        UsageError: A declared value is not that of the other.
+    """
+
+    def __init__(self, dataset: Dataset, *, name: str, hflip: bool, **declared: int) -> None:
         super().__init__(
             name=name,
             shape=dataset.shape,
@@ -26,11 +26,17 @@ class _Derived(Dataset):
             hflip=hflip,
             notice=dataset.notice,
         )
+        for key, value in declared.items():
+            self._require(key, value, [getattr(dataset, key)])
         self.dataset = dataset
         self.class_names = dataset.class_names
 
     def locate(self) -> None:
         self.dataset.locate()
+
+
+class _Changed(DerivedDataset):
+    """The splits of another data set, each changed in the same way."""
 
     def _read(self) -> ImageArrays:
         return self._changed(self.dataset.train(), split="train")
@@ -44,16 +50,13 @@ class _Derived(Dataset):
         """The changed items of a split."""
 
 
-class OfClasses(_Derived):
+class OfClasses(_Changed):
     """The items of some classes of a data set; labels keep their meaning.
 
     Args:
-        dataset: The data set; its classes are indices.
+        dataset: The data set, whose resolution, channels and number of classes are declared again;
+            its classes are indices.
         classes: The classes to keep.
-        resolution: That of the data set.
-        channels: That of the data set.
-        num_classes: That of the data set.
-        hflip: Whether training mirrors pictures at random.
 
     Raises:
         ValueError: There is no such class.
@@ -76,10 +79,14 @@ class OfClasses(_Derived):
                 f"classes is {list(classes)}; allowed: some of 0 to {dataset.num_classes - 1}"
             )
         chosen = "+".join(str(k) for k in classes)
-        super().__init__(dataset, name=f"{dataset.name}[{chosen}]", hflip=hflip)
-        self._require("resolution", resolution, [dataset.resolution])
-        self._require("channels", channels, [dataset.channels])
-        self._require("num_classes", num_classes, [dataset.num_classes])
+        super().__init__(
+            dataset,
+            name=f"{dataset.name}[{chosen}]",
+            hflip=hflip,
+            resolution=resolution,
+            channels=channels,
+            num_classes=num_classes,
+        )
         self.classes = tuple(classes)
 
     def _changed(self, arrays: ImageArrays, *, split: str) -> ImageArrays:
@@ -89,12 +96,8 @@ class OfClasses(_Derived):
         return arrays.select(mask, name=f"{self.name}/{split}")
 
 
-class _Filtered(_Derived):
-    """Every picture of a data set, changed.
-
-    Args:
-        dataset: The pictures.
-        hflip: Whether training mirrors pictures at random.
+class _Filtered(_Changed):
+    """Every image of a data set, changed.
 
     Raises:
         ValueError: The data are points.
@@ -103,52 +106,39 @@ class _Filtered(_Derived):
     def __init__(self, dataset: Dataset, *, hflip: bool = False) -> None:
         if len(dataset.shape) != 3:
             raise ValueError(f"{dataset.name} holds points; expected pictures")
-        super().__init__(
-            dataset, name=f"{dataset.name}, {type(self).__name__.lower()}", hflip=hflip
-        )
+        name = f"{dataset.name}, {type(self).__name__.lower()}"
+        super().__init__(dataset, name=name, hflip=hflip)
 
     @abstractmethod
     def filtered(self, images: Array) -> Array:
-        """Changed pictures, (N, C, H, W), uint8."""
+        """Changed images, (N, C, H, W), uint8."""
 
     def _changed(self, arrays: ImageArrays, *, split: str) -> ImageArrays:
-        changed = ImageArrays.of(
+        return ImageArrays.of(
             self.filtered(np.asarray(arrays.images)),
             arrays.labels,
             num_classes=arrays.num_classes,
             name=f"{self.name}/{split}",
+            notice=arrays.notice,
         )
-        return replace(changed, notice=arrays.notice)
 
 
 class Inverted(_Filtered):
-    """Negatives: level u becomes 255 - u, so that data x become -x.
-
-    See the base class for the arguments.
-    """
+    """Negatives: level u becomes 255 - u, so that data x become -x."""
 
     def filtered(self, images: Array) -> Array:
         return np.asarray(255 - images)
 
 
 class Blurred(_Filtered):
-    """Pictures after a filter of 3 x 3 pixels with weights (1, 2, 1) / 4 per axis.
+    """Images after a filter of 3 x 3 pixels with weights (1, 2, 1) / 4 per axis, edges repeated.
 
-    Its eigenvalues are not negative, so the segments from blurred pictures to the originals do not
+    Its eigenvalues are not negative, so the segments from blurred images to the originals do not
     intersect.
-
-    See the base class for the arguments.
     """
 
     def filtered(self, images: Array) -> Array:
-        """Weighted means of 3 x 3 pixels, edges repeated, rounded to levels."""
-        wide = images.astype(np.float64)
-        for axis in (-2, -1):
-            margin = [(1, 1) if n == axis % 4 else (0, 0) for n in range(4)]
-            padded = np.pad(wide, margin, mode="edge")
-            before, middle, after = (
-                np.take(padded, np.arange(wide.shape[axis]) + shift, axis=axis)
-                for shift in range(3)
-            )
-            wide = (before + 2.0 * middle + after) / 4.0
-        return np.rint(wide).astype(np.uint8)
+        wide = np.pad(images.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+        tall = (wide[..., :-2, :] + 2.0 * wide[..., 1:-1, :] + wide[..., 2:, :]) / 4.0
+        mean = (tall[..., :-2] + 2.0 * tall[..., 1:-1] + tall[..., 2:]) / 4.0
+        return np.rint(mean).astype(np.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["array_digest", "combine_digests", "digest_header", "fingerprint"]
+__all__ = ["Array", "array_digest", "combine_digests", "digest_header", "fingerprint"]
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowexp.data.base import Dataset, ImageArrays, evenly_spaced
+from flowexp.data.base import ImageArrays, SplitDataset, evenly_spaced
 from flowexp.errors import UsageError
 
 __all__ = ["Digits"]
@@ -16,14 +16,11 @@ __all__ = ["Digits"]
 _HELDOUT_PER_CLASS = 30
 
 
-class Digits(Dataset):
-    """1,497 pictures for training, 300 held out (30 of each class, evenly spaced in the file).
+class Digits(SplitDataset):
+    """1,497 images for training, 300 held out (30 of each class, evenly spaced in the file).
 
-    The file's values 0..16 become levels round(v * 255 / 16). Arguments not listed only declare
-    what is fixed.
-
-    Args:
-        hflip: Whether training mirrors pictures at random.
+    The file's values 0..16 become levels round(v * 255 / 16). Arguments other than ``hflip`` only
+    declare what is fixed.
     """
 
     class_names = tuple(str(digit) for digit in range(10))
@@ -54,20 +51,9 @@ class Digits(Dataset):
         folder = package.submodule_search_locations if package is not None else None
         return Path(folder[0] if folder else "sklearn", "datasets", "data", "digits.csv.gz")
 
-    def _read(self) -> ImageArrays:
-        return self._split(heldout=False)
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._split(heldout=True)
-
-    def _split(self, *, heldout: bool) -> ImageArrays:
+    def _split(self, split: str) -> ImageArrays:
         table = np.loadtxt(self._file(), delimiter=",")
         images = np.rint(table[:, :-1] * (255.0 / 16.0)).astype(np.uint8).reshape(-1, *self.shape)
         labels = table[:, -1].astype(np.int64)
-        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == heldout
-        return ImageArrays.of(
-            images[mask],
-            labels[mask],
-            num_classes=self.num_classes,
-            name=f"digits/{'heldout' if heldout else 'train'}",
-        )
+        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == (split == "heldout")
+        return self._arrays(images[mask], labels[mask], split=split)

@@ -4,23 +4,23 @@ Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747. Padding 28 -> 32 with two 
 every side is EDM's convention for the MNIST family.
 """
 
+import gzip
 import hashlib
+import struct
+import zlib
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from flowexp.data.base import Dataset, ImageArrays, evenly_spaced
-from flowexp.data.download import fetch
-from flowexp.data.idx import parse_idx, unpack
-from flowexp.data.locations import cache_dir, first_existing, search_folders
+from flowexp.data.base import ImageArrays, SplitDataset, evenly_spaced
+from flowexp.data.digests import Array
+from flowexp.data.locations import cache_dir, fetch, first_existing, search_folders
 from flowexp.errors import UsageError
 
-__all__ = ["Fashion10k", "FashionMNIST"]
+__all__ = ["Fashion10k", "FashionMNIST", "parse_idx", "unpack"]
 
-Array = npt.NDArray[Any]
 
 # sha256 of the unpacked files: gzip headers differ between distributors, the content does not.
 CONTENT_SHA256 = {
@@ -34,39 +34,36 @@ DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"
 SUBFOLDERS = ("", "fashion-mnist", "FashionMNIST/raw")
 
 _HELDOUT_PER_CLASS = 200
+_UNSIGNED_BYTE = 8
 
 
-class _Fashion(Dataset):
+class _Fashion(SplitDataset):
     class_names = (
         "T-shirt/top", "trouser", "pullover", "dress", "coat",
         "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )  # fmt: skip
+    short_name: str
 
     def __init__(
-        self, *, name: str, resolution: int, channels: int, num_classes: int, hflip: bool
+        self, *, resolution: int = 28, channels: int = 1, num_classes: int = 10, hflip: bool = False
     ) -> None:
         super().__init__(
-            name=name,
+            name=self.short_name,
             shape=(channels, resolution, resolution),
             num_classes=num_classes,
             hflip=hflip,
         )
         self._require_declared(channels=[1], resolution=[28, 32], num_classes=[10])
 
-    def _arrays(self, images: Array, labels: Array, *, split: str) -> ImageArrays:
+    def _padded(self, images: Array, labels: Array, *, split: str) -> ImageArrays:
         margin = (self.resolution - images.shape[-1]) // 2
         if margin:
             images = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
-        return ImageArrays.of(
-            np.array(images[:, None]),
-            labels.astype(np.int64),
-            num_classes=self.num_classes,
-            name=f"{self.name}/{split}",
-        )
+        return self._arrays(np.array(images[:, None]), labels.astype(np.int64), split=split)
 
 
 class Fashion10k(_Fashion):
-    """10,000 real pictures shipped with flowexp: Fashion-MNIST's test archive, split in two.
+    """10,000 real images shipped with flowexp: Fashion-MNIST's test archive, split in two.
 
     8,000 for training (800 of each class) and 2,000 held out (every fifth of each class in the
     order of the file). A number measured on it is not a number on Fashion-MNIST, whose training set
@@ -74,40 +71,25 @@ class Fashion10k(_Fashion):
 
     Args:
         resolution: 28, or 32 to pad with zeros.
-        hflip: Whether training mirrors pictures at random (all shoes point to the left).
+        hflip: Whether training mirrors images at random (all shoes point to the left).
     """
 
-    def __init__(
-        self, *, resolution: int = 28, channels: int = 1, num_classes: int = 10, hflip: bool = False
-    ) -> None:
-        super().__init__(
-            name="fashion10k",
-            resolution=resolution,
-            channels=channels,
-            num_classes=num_classes,
-            hflip=hflip,
-        )
+    short_name = "fashion10k"
 
     def locate(self) -> None:
         for stem in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
             if not _packaged(stem).is_file():
                 raise _broken_package(stem, "is missing")
 
-    def _read(self) -> ImageArrays:
-        return self._split(heldout=False)
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._split(heldout=True)
-
-    def _split(self, *, heldout: bool) -> ImageArrays:
+    def _split(self, split: str) -> ImageArrays:
         images = parse_idx(_packaged_content("t10k-images-idx3-ubyte"), axes=3)
         labels = parse_idx(_packaged_content("t10k-labels-idx1-ubyte"), axes=1)
-        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == heldout
-        return self._arrays(images[mask], labels[mask], split="heldout" if heldout else "train")
+        mask = evenly_spaced(labels, per_class=_HELDOUT_PER_CLASS) == (split == "heldout")
+        return self._padded(images[mask], labels[mask], split=split)
 
 
 class FashionMNIST(_Fashion):
-    """Fashion-MNIST: 60,000 pictures for training, 10,000 held out.
+    """Fashion-MNIST: 60,000 images for training, 10,000 held out.
 
     The four idx files, gzipped or plain, must be in ``root`` or, if that is None, in
     ``$FLOWEXP_DATA``, in the folder of Debian's package ``dataset-fashion-mnist`` or in the cache;
@@ -117,8 +99,9 @@ class FashionMNIST(_Fashion):
         root: Folder to look in instead of the usual ones.
         download: Fetch missing files from the publisher into the cache.
         resolution: 28, or 32 to pad with zeros.
-        hflip: Whether training mirrors pictures at random.
     """
+
+    short_name = "fashion_mnist"
 
     def __init__(
         self,
@@ -131,11 +114,7 @@ class FashionMNIST(_Fashion):
         hflip: bool = False,
     ) -> None:
         super().__init__(
-            name="fashion_mnist",
-            resolution=resolution,
-            channels=channels,
-            num_classes=num_classes,
-            hflip=hflip,
+            resolution=resolution, channels=channels, num_classes=num_classes, hflip=hflip
         )
         self.root = root
         self.download = download
@@ -145,16 +124,11 @@ class FashionMNIST(_Fashion):
             if self._find(stem) is None and not self.download:
                 raise self._missing(stem)
 
-    def _read(self) -> ImageArrays:
-        return self._split("train")
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._split("t10k")
-
-    def _split(self, prefix: str) -> ImageArrays:
+    def _split(self, split: str) -> ImageArrays:
+        prefix = "train" if split == "train" else "t10k"
         images = parse_idx(self._content(f"{prefix}-images-idx3-ubyte"), axes=3)
         labels = parse_idx(self._content(f"{prefix}-labels-idx1-ubyte"), axes=1)
-        return self._arrays(images, labels, split="train" if prefix == "train" else "heldout")
+        return self._padded(images, labels, split=split)
 
     def _folders(self) -> list[Path]:
         return search_folders(self.root, well_known=[DEBIAN_FOLDER])
@@ -167,9 +141,7 @@ class FashionMNIST(_Fashion):
         file = self._find(stem)
         if file is None and self.download:
             target = cache_dir() / "downloads" / "fashion-mnist" / f"{stem}.gz"
-            file = fetch(
-                f"{PUBLISHER}/{stem}.gz", target, verify=lambda part: _verified(part, stem)
-            )
+            file = fetch(f"{PUBLISHER}/{stem}.gz", target, verify=partial(_verified, stem=stem))
         if file is None:
             raise self._missing(stem)
         return _verified(file, stem)
@@ -223,3 +195,34 @@ def _broken_package(stem: str, what: str) -> UsageError:
         key="dataset",
         remedy="Install flowexp again.",
     )
+
+
+def unpack(content: bytes) -> bytes:
+    """The idx bytes of a file that may be gzipped; ``ValueError`` if it is damaged."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"the gzip stream is damaged or ends early ({error})") from error
+
+
+def parse_idx(content: bytes, *, axes: int) -> Array:
+    """The array in an unpacked file of the MNIST family's idx format, uint8, read-only.
+
+    Two zero bytes, a type code (8 = unsigned byte), the number of axes, the length of each axis as
+    a big-endian 32-bit integer, then the values in C order.
+
+    Raises:
+        ValueError: If the magic number is not that of so many axes, or the length is wrong.
+    """
+    wanted = (_UNSIGNED_BYTE << 8) | axes
+    head = 4 + 4 * axes
+    magic = int.from_bytes(content[:4], "big")
+    if len(content) < head or magic != wanted:
+        raise ValueError(f"the magic number is {magic}; expected {wanted}")
+    shape = struct.unpack(f">{axes}I", content[4:head])
+    expected = head + int(np.prod(shape, dtype=np.int64))
+    if len(content) != expected:
+        raise ValueError(f"{len(content)} bytes; expected {expected} by its header {shape}")
+    return np.frombuffer(content, dtype=np.uint8, offset=head).reshape(shape)

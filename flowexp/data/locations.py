@@ -1,10 +1,32 @@
-"""Locations of data: the user's folders, and a cache that may be deleted at any time."""
+"""Where data are: the user's folders, downloads, and a cache that may be deleted at any time.
 
+The cache keeps decoded images, so that an archive is decoded once and not in every run. An entry is
+``<key>.npy`` plus ``<key>.json`` with the digest of its content; both are written under another
+name and renamed, the JSON file last. The key holds everything the pixels depend on.
+"""
+
+import hashlib
+import json
+import logging
 import os
-from collections.abc import Sequence
+import shutil
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["cache_dir", "data_dir", "first_existing", "search_folders"]
+import numpy as np
+import numpy.typing as npt
+
+from flowexp.data.digests import Array, array_digest, digest_header
+from flowexp.errors import UsageError
+from flowexp.files import write_atomically, write_json
+
+__all__ = ["cache_dir", "data_dir", "decode_once", "fetch", "first_existing", "search_folders"]
+
+Chunks = Callable[[], Iterable[npt.NDArray[np.uint8]]]
+
+_log = logging.getLogger(__name__)
+_TIMEOUT_SECONDS = 60.0
 
 
 def data_dir() -> Path | None:
@@ -15,20 +37,12 @@ def data_dir() -> Path | None:
 
 def cache_dir() -> Path:
     """``$FLOWEXP_CACHE``, else ``$XDG_CACHE_HOME/flowexp``, else ``~/.cache/flowexp``."""
-    value = os.environ.get("FLOWEXP_CACHE")
-    if value:
-        return Path(value).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "flowexp"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("FLOWEXP_CACHE") or f"{base}/flowexp").expanduser()
 
 
 def search_folders(root: str | None, *, well_known: Sequence[str | Path] = ()) -> list[Path]:
-    """Folders to search: ``root`` alone if given, else ``$FLOWEXP_DATA`` and the usual ones.
-
-    Args:
-        root: The value of ``dataset.root``, or None.
-        well_known: Folders of packages and tools that provide the data.
-    """
+    """``root`` alone if given, else ``$FLOWEXP_DATA``, the well known folders and the downloads."""
     if root is not None:
         return [Path(root).expanduser()]
     own = data_dir()
@@ -40,3 +54,104 @@ def first_existing(folders: Sequence[Path], names: Sequence[str]) -> Path | None
     """The first of ``folder / name`` that exists, folder by folder."""
     candidates = (folder / name for folder in folders for name in names)
     return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def fetch(url: str, target: Path, *, verify: Callable[[Path], object]) -> Path:
+    """Download a file, at the user's request, under a temporary name, verify it, and rename it.
+
+    Raises:
+        UsageError: The download fails, or ``verify`` refuses the file.
+    """
+
+    def download(part: Path) -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+                with part.open("xb") as out:
+                    shutil.copyfileobj(response, out)
+        except OSError as error:
+            raise UsageError(
+                f"{url} could not be downloaded ({error}).",
+                key="dataset.download",
+                remedy=f"Download it by other means into {target.parent}.",
+            ) from error
+        verify(part)
+
+    try:
+        return write_atomically(target, download)
+    except OSError as error:
+        raise UsageError(
+            f"{target.parent} is not writable ({error}).",
+            key="dataset.download",
+            remedy="Set FLOWEXP_CACHE to a writable folder.",
+        ) from error
+
+
+def decode_once(
+    key: str, *, shape: Sequence[int], chunks: Chunks, in_memory: bool, origin: str
+) -> tuple[Array, str]:
+    """The decoded images of ``key`` and their ``array_digest``: from the cache, or decoded now.
+
+    The images have the shape (N, C, H, W); ``chunks`` starts decoding and yields pieces of them,
+    uint8, in order. ``in_memory`` reads an entry and checks its digest, instead of mapping it;
+    ``origin`` is noted in it. If the cache cannot be written (no permission, no space), the images
+    are decoded into memory and a warning is logged.
+    """
+    folder, shape = cache_dir() / "decoded", tuple(shape)
+    found = _load(folder, key, shape, in_memory)
+    if found is not None:
+        return found
+    try:
+        _store(folder, key, shape, chunks, origin)
+    except OSError as error:
+        _log.warning(
+            "The cache %s cannot be written (%s): %s is decoded into memory, again in every run. "
+            "Set FLOWEXP_CACHE to a folder that can be written.",
+            folder, error, origin,
+        )  # fmt: skip
+        return _decode_in_memory(shape, chunks)
+    return _load(folder, key, shape, in_memory) or _decode_in_memory(shape, chunks)
+
+
+def _load(
+    folder: Path, key: str, shape: tuple[int, ...], in_memory: bool
+) -> tuple[Array, str] | None:
+    try:
+        record = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        # Copy on write: torch requires writable arrays, and the file must not change.
+        images = np.load(
+            folder / f"{key}.npy", mmap_mode=None if in_memory else "c", allow_pickle=False
+        )
+        digest = record["digest"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    if images.shape != shape or images.dtype != np.uint8 or not isinstance(digest, str):
+        return None
+    if in_memory and array_digest(images) != digest:
+        return None
+    return images, digest
+
+
+def _store(folder: Path, key: str, shape: tuple[int, ...], chunks: Chunks, origin: str) -> None:
+    digest = hashlib.sha256(digest_header(np.dtype(np.uint8), shape))
+    header = {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
+
+    # Written piece by piece: with a memory map a full disk kills the process.
+    def write(part: Path) -> None:
+        with part.open("xb") as out:
+            np.lib.format.write_array_header_1_0(out, header)
+            for chunk in chunks():
+                data = np.ascontiguousarray(chunk).data
+                out.write(data)
+                digest.update(data)
+
+    write_atomically(folder / f"{key}.npy", write)
+    write_json(folder / f"{key}.json", {"digest": digest.hexdigest(), "origin": origin})
+
+
+def _decode_in_memory(shape: tuple[int, ...], chunks: Chunks) -> tuple[Array, str]:
+    images = np.empty(shape, dtype=np.uint8)
+    start = 0
+    for chunk in chunks():
+        images[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return images, array_digest(images)

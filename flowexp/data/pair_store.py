@@ -2,7 +2,7 @@
 
 A store is a folder: ``manifest.json`` (how the pairs were made), ``config.yaml`` (the parts that
 made them), ``shard_000000.npz`` ... (``images``, ``labels``, ``nfe``, the identity of each pair,
-that is its ``seeds`` or the ``index`` of its picture in a data set, and ``noise`` where the draws
+that is its ``seeds`` or the ``index`` of its image in a data set, and ``noise`` where the draws
 are stored), and ``digests.json`` (sha256 of every shard), which is written last. Shard k holds the
 k-th ``shard_size`` pairs; its bytes depend only on manifest and config.
 """
@@ -10,37 +10,107 @@ k-th ``shard_size`` pairs; its bytes depend only on manifest and config.
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import yaml
 
 from flowexp.data.base import ImageArrays
-from flowexp.data.decoded import decode_once
-from flowexp.data.pair_manifest import PairManifest
-from flowexp.data.partners import Partners, SeededPartners, StoredPartners
+from flowexp.data.digests import Array
+from flowexp.data.locations import decode_once
+from flowexp.data.partners import JoinedPartners, Partners, SeededPartners, StoredPartners
+from flowexp.data.quantization import as_data
 from flowexp.errors import UsageError
 from flowexp.paths import Source
 
-__all__ = ["PairStore", "read_digests"]
+__all__ = ["PairManifest", "PairStore", "join_stores", "read_digests"]
 
-Array = npt.NDArray[Any]
-
-
+_FORMAT = "flowexp-pairs-1"
 _IN_MEMORY_BYTES = 1 << 30
 
 
-class PairStore:
-    """A finished store.
+@dataclass(frozen=True)
+class PairManifest:
+    """How the pairs of a store were made.
 
-    Args:
-        path: The folder.
-        manifest: How the pairs were made.
-        digests: File name -> sha256 (hex) of every shard.
+    Attributes:
+        teacher: ``run``, ``checkpoint``, ``sha256`` of that file, ``weights``, ``transform``.
+        start: Where a pair begins: noise (sampled) or data (inverted), and the options.
+        sampler: Description of the sampler.
+        guidance: Description of the guidance and its scale; it is part of the coupling.
+        labels: Description of the distribution of labels.
+        source: Identity of the source; training on seeds needs the same one.
+        shape: Shape of a sample.
+        num_classes: Number of classes; 0 = no labels.
+        images: ``uint8`` levels, or ``float32``.
+        noise: ``seeds`` (drawn again when needed) or ``arrays`` (float32).
+        identity: Name of the column that identifies a pair: ``seeds`` or ``index``.
+        ranges: The seeds or indices, in order, as inclusive ranges.
+        shard_size: Pairs per shard.
+        batch_size: Pairs per call of the sampler; it affects rounding.
     """
+
+    teacher: Mapping[str, str]
+    start: str
+    sampler: str
+    guidance: str
+    labels: str
+    source: str
+    shape: tuple[int, ...]
+    num_classes: int
+    images: str
+    noise: str
+    identity: str
+    ranges: tuple[tuple[int, int], ...]
+    shard_size: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.ranges)
+
+    def members(self) -> npt.NDArray[np.int64]:
+        """The seeds or indices of all pairs, (N,), int64."""
+        pieces = [np.arange(first, last + 1, dtype=np.int64) for first, last in self.ranges]
+        return np.concatenate(pieces)
+
+    def members_text(self) -> str:
+        """The seeds or indices as a user writes them, e.g. ``0-99,200-299``."""
+        return ",".join(f"{first}-{last}" for first, last in self.ranges)
+
+    def shards(self) -> dict[str, npt.NDArray[np.int64]]:
+        """File name -> the seeds or indices of its pairs."""
+        members, size = self.members(), self.shard_size
+        return {
+            f"shard_{number:06d}.npz": members[number * size : (number + 1) * size]
+            for number in range(-(-len(members) // size))
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins for JSON."""
+        return {"format": _FORMAT, "num": len(self), **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "PairManifest":
+        """The manifest of ``to_dict``; ``ValueError`` for another format or a missing field."""
+        if content.get("format") != _FORMAT:
+            raise ValueError(f"its format is {content.get('format')!r}, not {_FORMAT!r}")
+        missing = [field.name for field in fields(cls) if field.name not in content]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is missing")
+        values = {field.name: content[field.name] for field in fields(cls)}
+        values["shape"] = tuple(values["shape"])
+        values["ranges"] = tuple((int(first), int(last)) for first, last in values["ranges"])
+        return cls(**values)
+
+
+class PairStore:
+    """A finished store: its folder, its manifest, and the sha256 (hex) of every shard by name."""
 
     def __init__(self, path: Path, *, manifest: PairManifest, digests: Mapping[str, str]) -> None:
         self.path = path
@@ -51,12 +121,8 @@ class PairStore:
     def open(cls, path: Path | str, *, key: str = "pairs") -> "PairStore":
         """The store in a folder, complete by its manifest; contents are checked when read.
 
-        Args:
-            path: The folder.
-            key: Config key to name in messages.
-
         Raises:
-            UsageError: The folder is not a store, or not finished.
+            UsageError: The folder is not a store, or not finished; at this config key.
         """
         folder = Path(path)
         try:
@@ -91,11 +157,7 @@ class PairStore:
         return digest.hexdigest()
 
     def config(self) -> dict[str, Any]:
-        """The parts that made the pairs, as plain config nodes.
-
-        Raises:
-            UsageError: The file is missing or damaged.
-        """
+        """The parts that made the pairs, as plain config nodes; raises ``UsageError`` without."""
         try:
             content = yaml.safe_load((self.path / "config.yaml").read_text())
         except (OSError, yaml.YAMLError) as error:
@@ -103,11 +165,7 @@ class PairStore:
         return dict(content)
 
     def shards(self) -> Iterator[dict[str, Array]]:
-        """The columns of every shard, in order, each checked against its digest.
-
-        Raises:
-            UsageError: A shard is damaged or does not match the manifest.
-        """
+        """The columns of every shard, in order; ``UsageError`` if one differs from the records."""
         for name, members in self.manifest.shards().items():
             yield self._shard(name, members)
 
@@ -142,31 +200,23 @@ class PairStore:
 
     def column(self, name: str) -> Array:
         """One column of all pairs; not checked against the digests."""
-        parts = []
-        for file in self.manifest.shards():
-            with np.load(self.path / file, allow_pickle=False) as columns:
-                parts.append(columns[name])
-        return np.concatenate(parts)
+        return np.concatenate([part[name] for part in self._unchecked(lambda key: key == name)])
 
     def arrays(self, source: Source) -> ImageArrays:
-        """The pairs for training; shards are checked against their digests.
-
-        Args:
-            source: Source of the training path.
+        """The pairs for training on a path with this source; shards are checked.
 
         Raises:
             UsageError: A shard is damaged, or seeds belong to another source.
         """
         self._require_source(source)
-        columns: dict[str, list[Array]] = {}
-        large = self.manifest.images == "uint8" and self._image_bytes() > _IN_MEMORY_BYTES
-        images: Array
-        if large:
-            images = self._mapped_images()
+        shape, dtype = (len(self), *self.manifest.shape), np.dtype(self.manifest.images)
+        if dtype == np.uint8 and math.prod(shape) > _IN_MEMORY_BYTES:
+            images, shards = self._mapped_images(), self._unchecked(lambda key: key != "images")
         else:
-            images = np.empty((len(self), *self.manifest.shape), dtype=self.manifest.images)
+            images, shards = np.empty(shape, dtype), self.shards()
+        columns: dict[str, list[Array]] = {}
         filled = 0
-        for shard in self._small_columns() if large else self.shards():
+        for shard in shards:
             for key, column in shard.items():
                 if key == "images":
                     images[filled : filled + len(column)] = column
@@ -174,19 +224,19 @@ class PairStore:
                 else:
                     columns.setdefault(key, []).append(column)
         joined = {key: np.concatenate(parts) for key, parts in columns.items()}
+        partners: Partners
+        if self.manifest.noise == "arrays":
+            partners = StoredPartners(joined["noise"])
+        else:
+            partners = SeededPartners(joined["seeds"], source=source, shape=self.manifest.shape)
         return ImageArrays(
             images,
             joined.get("labels"),
             self.manifest.num_classes,
             self.fingerprint,
             f"pairs/{self.path.name}",
-            partners=self._partners(joined, source),
+            partners=partners,
         )
-
-    def _partners(self, columns: Mapping[str, Array], source: Source) -> Partners:
-        if self.manifest.noise == "arrays":
-            return StoredPartners(columns["noise"])
-        return SeededPartners(columns["seeds"], source=source, shape=self.manifest.shape)
 
     def _require_source(self, source: Source) -> None:
         if self.manifest.noise == "seeds" and source.identity() != self.manifest.source:
@@ -197,25 +247,22 @@ class PairStore:
                 remedy="Train on the teacher's source, or make the pairs with start.noise=arrays.",
             )
 
-    def _image_bytes(self) -> int:
-        return len(self) * int(np.prod(self.manifest.shape))
-
     def _mapped_images(self) -> Array:
-        """All pictures behind one memory map, joined once and cached."""
-        shape = (len(self), *self.manifest.shape)
-        return decode_once(
+        """All images behind one memory map, joined once and cached."""
+        images, _ = decode_once(
             f"pairs_{self.fingerprint}",
-            shape=shape,
+            shape=(len(self), *self.manifest.shape),
             chunks=lambda: (shard["images"] for shard in self.shards()),
             in_memory=False,
             origin=str(self.path),
-        ).images
+        )
+        return images
 
-    def _small_columns(self) -> Iterator[dict[str, Array]]:
-        """All columns except the pictures, which are not read."""
+    def _unchecked(self, wanted: Callable[[str], bool]) -> Iterator[dict[str, Array]]:
+        """Some columns of every shard, not checked against the digests; others are not read."""
         for name in self.manifest.shards():
             with np.load(self.path / name, allow_pickle=False) as columns:
-                yield {key: columns[key] for key in columns.files if key != "images"}
+                yield {key: columns[key] for key in columns.files if wanted(key)}
 
 
 def read_digests(folder: Path) -> dict[str, str]:
@@ -224,3 +271,71 @@ def read_digests(folder: Path) -> dict[str, str]:
         return dict(json.loads((folder / "digests.json").read_text()))
     except (OSError, ValueError):
         return {}
+
+
+def join_stores(stores: Sequence[PairStore], source: Source) -> ImageArrays:
+    """The pairs of at least one store as one set; a store named twice counts twice.
+
+    Raises:
+        UsageError: The stores do not match, or share pairs.
+    """
+    if len(stores) == 1:
+        return stores[0].arrays(source)
+    _require_alike(stores)
+    _refuse_common_pairs(stores)
+    parts = [store.arrays(source) for store in stores]
+    labels = [part.labels for part in parts if part.labels is not None]
+    kinds = {part.images.dtype for part in parts}
+    if len(kinds) == 1:
+        images = [part.images for part in parts]
+    else:
+        images = [as_data(torch.from_numpy(part.images)).numpy() for part in parts]
+    prints = " ".join(part.fingerprint for part in parts)
+    return ImageArrays(
+        np.concatenate(images),
+        np.concatenate(labels) if labels else None,
+        parts[0].num_classes,
+        hashlib.sha256(prints.encode()).hexdigest(),
+        " + ".join(part.name for part in parts),
+        partners=JoinedPartners([part.partners for part in parts if part.partners is not None]),
+    )
+
+
+def _require_alike(stores: Sequence[PairStore]) -> None:
+    first = stores[0]
+    wanted = _common_properties(first)
+    for other in stores[1:]:
+        for name, theirs in _common_properties(other).items():
+            if wanted[name] != theirs:
+                raise UsageError(
+                    f"{first.path} and {other.path} differ in {name}: {wanted[name]} and {theirs}.",
+                    key="pairs",
+                    remedy="Join only pairs of one teacher and one guidance.",
+                )
+
+
+def _common_properties(store: PairStore) -> dict[str, object]:
+    m = store.manifest
+    return {
+        "shape": m.shape,
+        "num_classes": m.num_classes,
+        "guidance": m.guidance,
+        "teacher": m.teacher["sha256"],
+    }
+
+
+def _refuse_common_pairs(stores: Sequence[PairStore]) -> None:
+    """Different folders must hold different pairs; the same folder may be named twice."""
+    distinct = {store.path.resolve(): store for store in stores}.values()
+    seen: dict[str, set[int]] = {}
+    for store in distinct:
+        mine = set(store.manifest.members().tolist())
+        common = mine & seen.setdefault(store.manifest.start, set())
+        if common:
+            raise UsageError(
+                f"{store.path} repeats {len(common)} pairs of another store "
+                f"({store.manifest.identity} {min(common)} and others).",
+                key="pairs",
+                remedy="Make it with other seeds, for example seeds=100000-199999.",
+            )
+        seen[store.manifest.start] |= mine

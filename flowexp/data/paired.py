@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.data.base import Dataset, ImageArrays
+from flowexp.data.derived import DerivedDataset
 from flowexp.data.partners import StoredPartners
 from flowexp.data.quantization import as_data
 from flowexp.errors import UsageError
@@ -17,16 +18,14 @@ from flowexp.paths import Source
 __all__ = ["DatasetSource", "Paired"]
 
 
-class Paired(Dataset):
+class Paired(DerivedDataset):
     """A data set whose item i has item i of another as its source, for coupling=pairs.
 
     Args:
-        dataset: The data to generate.
+        dataset: The data to generate; their resolution, channels and number of classes are
+            declared again.
         partner: The data to start from; as many items of the same shape, in the same order.
-        resolution: That of the data set.
-        channels: That of the data set.
-        num_classes: That of the data set.
-        hflip: Whether training mirrors pictures at random, with their partners.
+        hflip: Whether training mirrors images at random, with their partners.
 
     Raises:
         ValueError: The two have different shapes.
@@ -51,21 +50,17 @@ class Paired(Dataset):
                 f"{partner.shape}"
             )
         super().__init__(
+            dataset,
             name=f"{dataset.name} from {partner.name}",
-            shape=dataset.shape,
-            num_classes=dataset.num_classes,
             hflip=hflip,
-            notice=dataset.notice,
+            resolution=resolution,
+            channels=channels,
+            num_classes=num_classes,
         )
-        self._require("resolution", resolution, [dataset.resolution])
-        self._require("channels", channels, [dataset.channels])
-        self._require("num_classes", num_classes, [dataset.num_classes])
-        self.class_names = dataset.class_names
-        self.dataset = dataset
         self.partner = partner
 
     def locate(self) -> None:
-        self.dataset.locate()
+        super().locate()
         self.partner.locate()
 
     def _read(self) -> ImageArrays:
@@ -98,7 +93,6 @@ class DatasetSource(Source):
     Sampling starts from items not seen in training, so the results are not memorised.
 
     Args:
-        dataset: Where the draws come from.
         start_from: Split that sampling starts from; ``train`` to make pairs for another training.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Conversion between the 256 levels of pictures and a model's floats; nothing else converts them.
+"""Conversion between the 256 levels of images and a model's floats; nothing else converts them.
 
     x = u / 127.5 - 1                          u in 0..255, x in [-1, 1]
     u = trunc(clip(127.5 x + 128, 0, 255))
@@ -16,16 +16,9 @@ __all__ = ["as_data", "quantize", "to_unit_range"]
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """Pictures as data x = u / 127.5 - 1.
+    """Images, uint8 levels u of any shape, as data x = u / 127.5 - 1, float32 in [-1, 1].
 
-    Args:
-        images: Levels u, any shape, uint8 in 0..255.
-
-    Returns:
-        float32 in [-1, 1], same shape and device.
-
-    Raises:
-        ValueError: The pictures are not uint8: they would be scaled twice.
+    Other dtypes raise ``ValueError``: they would be scaled twice.
     """
     if images.dtype != torch.uint8:
         raise ValueError(
@@ -35,22 +28,15 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 def as_data(images: Tensor) -> Tensor:
-    """Data x of a batch: pictures (uint8) are scaled to [-1, 1], floating data are x already."""
+    """Data x of a batch: images (uint8) are scaled to [-1, 1], floating data are x already."""
     return to_unit_range(images) if images.dtype == torch.uint8 else images
 
 
 def quantize(x: Tensor) -> Tensor:
-    """Data as pictures u = trunc(clip(127.5 x + 128, 0, 255)).
+    """Data x of any shape as images u = trunc(clip(127.5 x + 128, 0, 255)), uint8.
 
-    Args:
-        x: Data, any shape, floating; values outside [-1, 1] are clipped. Half precision is computed
-            in float32, where the round trip of all 256 levels is exact.
-
-    Returns:
-        uint8, same shape and device.
-
-    Raises:
-        ValueError: x is not floating, or holds NaN.
+    Half precision is computed in float32, where the round trip of all 256 levels is exact. Raises
+    ``ValueError`` if x is not floating, or holds NaN.
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point data in [-1, 1], but its dtype is {x.dtype}")

@@ -8,9 +8,9 @@ Starting at step k therefore continues exactly as an uninterrupted run, and the 
 does not depend on their number.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,15 @@ from torch import Tensor
 from flowexp.data.base import ImageArrays
 from flowexp.seeding import generator
 
-__all__ = ["Batch", "BatchStream", "gather_batch"]
+__all__ = ["DataBatch", "BatchStream", "gather_batch"]
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class DataBatch:
     """Items of a data set.
 
     Attributes:
-        images: Pictures (B, C, H, W), uint8, for ``as_data``; or data, float32.
+        images: (B, C, H, W), uint8, for ``as_data``; or data, float32.
         labels: Classes (B,), int64; or label vectors (B, num_classes), float32; or None.
         index: Positions in the data set, (B,), int64.
         partner: The source draws of the items, (B, ...), float32, or None.
@@ -42,16 +42,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "DataBatch":
         """The same batch on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> "DataBatch":
         """The same batch in pinned memory, from which copies to an accelerator are asynchronous."""
         return self._map(torch.Tensor.pin_memory)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "DataBatch":
+        return DataBatch(
             change(self.images),
             None if self.labels is None else change(self.labels),
             change(self.index),
@@ -64,38 +64,32 @@ def gather_batch(
     index: npt.NDArray[np.int64],
     *,
     mirrored: npt.NDArray[np.bool_] | None = None,
-) -> Batch:
-    """The items at ``index`` as a batch, copied.
+) -> DataBatch:
+    """The items at ``index`` (B,) as a batch, copied; of a memory map only these are read.
 
-    Args:
-        arrays: The items; of a memory map only these are read.
-        index: Positions, (B,), int64.
-        mirrored: Which pictures are flipped left to right, (B,), or None for none; partners are
-            flipped with them.
+    Where ``mirrored``, (B,), images are flipped left to right, and their partners with them.
     """
     images = np.take(np.asarray(arrays.images), index, axis=0)
+    labels = None if arrays.labels is None else np.take(arrays.labels, index, axis=0)
+    partner = None if arrays.partners is None else arrays.partners.take(index)
     if mirrored is not None:
-        images[mirrored] = images[mirrored][..., ::-1]
-    labels = (
-        None if arrays.labels is None else torch.from_numpy(np.take(arrays.labels, index, axis=0))
+        for drawn in (images, partner):
+            if drawn is not None:
+                drawn[mirrored] = drawn[mirrored][..., ::-1]
+    return DataBatch(
+        torch.from_numpy(images),
+        None if labels is None else torch.from_numpy(labels),
+        torch.from_numpy(index),
+        None if partner is None else torch.from_numpy(partner),
     )
-    partner = None
-    if arrays.partners is not None:
-        drawn = arrays.partners.take(index)
-        if mirrored is not None:
-            drawn[mirrored] = drawn[mirrored][..., ::-1]
-        partner = torch.from_numpy(drawn)
-    return Batch(torch.from_numpy(images), labels, torch.from_numpy(index), partner)
 
 
 class BatchStream:
     """Endless training batches, in the order defined in the module docstring.
 
     Args:
-        arrays: The items.
         batch_size: Items per step over all ranks.
-        seed: The run's seed.
-        hflip: Whether each picture is mirrored with probability 1/2.
+        hflip: Whether each image is mirrored with probability 1/2.
         start: First step of an iteration; a resumed run passes the step it stopped at.
         rank: Which slice of the global batch to return.
         world_size: Number of slices; must divide ``batch_size``.
@@ -121,8 +115,7 @@ class BatchStream:
             raise ValueError(f"{arrays.name} is empty")
         if hflip and arrays.images.ndim != 4:
             raise ValueError("hflip=True needs pictures, but the data are points")
-        _check_step(start)
-        _check_rank(batch_size, rank, world_size)
+        _check(start, batch_size, rank, world_size)
         self.arrays = arrays
         self.batch_size = batch_size
         self.seed = seed
@@ -132,24 +125,18 @@ class BatchStream:
         self.world_size = world_size
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
-    def __iter__(self) -> Iterator[Batch]:
-        step = self.start
-        while True:
-            yield self.batch(step)
-            step += 1
+    def __iter__(self) -> Iterator[DataBatch]:
+        return map(self.batch, itertools.count(self.start))
 
-    def batch(self, step: int, *, rank: int | None = None, world_size: int | None = None) -> Batch:
-        """The batch of a step; rank and world size are the constructor's unless given.
-
-        Raises:
-            ValueError: A number is out of range.
-        """
+    def batch(
+        self, step: int, *, rank: int | None = None, world_size: int | None = None
+    ) -> DataBatch:
+        """The batch of a step >= 0; rank and world size are the constructor's unless given."""
         rank = self.rank if rank is None else rank
         world_size = self.world_size if world_size is None else world_size
-        _check_step(step)
-        _check_rank(self.batch_size, rank, world_size)
+        _check(step, self.batch_size, rank, world_size)
         share = self.batch_size // world_size
-        mirrored: npt.NDArray[np.bool_] | None = None
+        mirrored = None
         if self.hflip:
             rng = generator(self.seed, "flip", step)
             bits = torch.randint(0, 2, (self.batch_size,), generator=rng, dtype=torch.uint8)
@@ -159,32 +146,26 @@ class BatchStream:
 
     def _index(self, first: int, count: int) -> npt.NDArray[np.int64]:
         """Items at the positions first .. first + count - 1 of the stream."""
-        size = len(self.arrays)
         pieces = []
         end = first + count
         while first < end:
-            epoch, offset = divmod(first, size)
-            piece = self._order(epoch)[offset : offset + end - first]
-            pieces.append(piece)
-            first += len(piece)
-        return pieces[0].copy() if len(pieces) == 1 else np.concatenate(pieces)
+            epoch, offset = divmod(first, len(self.arrays))
+            pieces.append(self._order(epoch)[offset : offset + end - first])
+            first += len(pieces[-1])
+        return np.concatenate(pieces)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         if epoch not in self._orders:
             while len(self._orders) >= 2:
                 del self._orders[next(iter(self._orders))]
             rng = generator(self.seed, "order", epoch)
-            order: npt.NDArray[Any] = torch.randperm(len(self.arrays), generator=rng).numpy()
-            self._orders[epoch] = order
+            self._orders[epoch] = torch.randperm(len(self.arrays), generator=rng).numpy()
         return self._orders[epoch]
 
 
-def _check_step(step: int) -> None:
+def _check(step: int, batch_size: int, rank: int, world_size: int) -> None:
     if step < 0:
         raise ValueError(f"step must be 0 or later, but is {step}")
-
-
-def _check_rank(batch_size: int, rank: int, world_size: int) -> None:
     if world_size < 1 or batch_size % world_size:
         raise ValueError(f"world_size={world_size} must divide batch_size={batch_size}")
     if not 0 <= rank < world_size:

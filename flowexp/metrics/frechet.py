@@ -1,4 +1,4 @@
-"""The Frechet distance between two Gaussians fitted to features, exact and without eps.
+"""Streamed moments of features, and the exact Frechet distance of the Gaussians they define.
 
     FD = |m_a - m_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^(1/2)
 
@@ -38,48 +38,137 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+class FeatureMoments:
+    """Streaming count n, mean m and M2 = sum (f - m)(f - m)^T of features, float64, on the CPU.
+
+    Batches are merged by the pairwise update, which does not cancel when the mean is large against
+    the spread (a sum of f f^T minus n m m^T does). While n <= d the raw features are kept too: the
+    covariance is then rank deficient, and the Frechet distance is exact only from the features.
+
+    Source: Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm for computing
+    sample variances".
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: Tensor | None = None
+        self._m2: Tensor | None = None
+        self._kept: list[Tensor] | None = []
+
+    @property
+    def mean(self) -> Tensor:
+        """Sample mean, (d,) float64."""
+        if self._mean is None:
+            raise ValueError("no sample has been added")
+        return self._mean
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance with n - 1 in the denominator, (d, d) float64; ``ValueError`` if n < 2."""
+        if self._m2 is None or self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, got {self.count}")
+        return self._m2 / (self.count - 1)
+
+    @property
+    def features(self) -> Tensor | None:
+        """All features seen, (n, d) float64, while n <= d; None afterwards."""
+        return torch.cat(self._kept) if self._kept else None
+
+    def update(self, features: Tensor) -> None:
+        """Add features, (B, d), any dtype and device; ``ValueError`` if d changes."""
+        if features.ndim != 2:
+            raise ValueError(f"features must be (B, d), got shape {tuple(features.shape)}")
+        batch = features.detach().to("cpu", torch.float64)
+        if len(batch) == 0:
+            return
+        mean = batch.mean(0)
+        centred = batch - mean
+        self._merge(len(batch), mean, centred.T @ centred, [batch])
+
+    def merge(self, other: Self) -> None:
+        """Add everything another accumulator has seen, which is left unchanged."""
+        if other._mean is not None and other._m2 is not None:
+            kept = None if other._kept is None else list(other._kept)
+            self._merge(other.count, other._mean, other._m2, kept)
+
+    def _merge(self, count: int, mean: Tensor, m2: Tensor, kept: list[Tensor] | None) -> None:
+        total = self.count + count
+        if self._mean is None or self._m2 is None:
+            self._mean, self._m2 = mean.clone(), m2.clone()
+        elif mean.shape != self._mean.shape:
+            raise ValueError(f"{len(mean)} features do not match the {len(self._mean)} before")
+        else:
+            delta = mean - self._mean
+            self._mean = self._mean + delta * (count / total)
+            self._m2 += m2
+            self._m2.addr_(delta, delta, alpha=self.count * count / total)
+        if self._kept is not None and kept is not None and total <= len(mean):
+            self._kept.extend(kept)
+        else:
+            self._kept = None
+        self.count = total
+
+    def state(self) -> dict[str, Tensor]:
+        """Plain CPU tensors: ``count``, ``mean``, ``m2`` and, while kept, ``features``."""
+        state = {"count": torch.tensor(self.count, dtype=torch.int64)}
+        if self._mean is not None and self._m2 is not None:
+            state |= {"mean": self._mean.clone(), "m2": self._m2.clone()}
+        if self._kept:
+            state["features"] = torch.cat(self._kept)
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Self:
+        """The inverse of ``state``."""
+        moments = cls()
+        moments.count = int(state["count"])
+        if moments.count:
+            moments._mean, moments._m2 = state["mean"].clone(), state["m2"].clone()
+            moments._kept = [state["features"].clone()] if "features" in state else None
+        return moments
+
+
 @dataclass(frozen=True)
 class FrechetReference:
-    """One side of the distance, with the root of its covariance.
+    """One side of the distance: the mean, (d,) float64, and a root of the covariance S.
 
-    Args:
-        mean: m, (d,) float64.
-        root: R with R^T R = S, (r, d) float64, r <= d; null directions dropped.
-        count: Number of samples behind it, None when unknown.
+    It is R with R^T R = S, (r, d) float64, r <= d; null directions are dropped.
     """
 
     mean: Tensor
     root: Tensor
-    count: int | None = None
 
     @classmethod
     def from_features(cls, features: Tensor) -> Self:
-        """The reference of raw features, exact also when n <= d.
-
-        Args:
-            features: (n, d), n >= 2.
-        """
-        mean, factor = _mean_and_factor(features)
-        return cls(mean, factor, len(features))
+        """The reference of raw features, (n, d), n >= 2; exact also when n <= d."""
+        return cls(*_mean_and_factor(features))
 
     @classmethod
-    def from_moments(cls, mean: Tensor, covariance: Tensor, *, count: int | None = None) -> Self:
-        """The reference of a mean and a covariance.
+    def from_moments(cls, mean: Tensor, covariance: Tensor) -> Self:
+        """The reference of a mean, (d,), and a positive semidefinite covariance, (d, d).
 
         Eigenvalues below 1e-14 of the largest are rounding noise of null directions and are
         dropped: their square roots would enter at 1e-7.
-
-        Args:
-            mean: (d,).
-            covariance: (d, d), symmetric, positive semidefinite.
-            count: Number of samples behind it.
         """
         mean, covariance = _checked_moments(mean, covariance)
         with one_thread():
             values, vectors = torch.linalg.eigh(covariance)
         kept = values > _NULL * values[-1].clamp(min=0)
         root = values[kept].sqrt()[:, None] * vectors[:, kept].T
-        return cls(mean, root, count)
+        return cls(mean, root)
+
+    @classmethod
+    def of(cls, moments: FeatureMoments) -> Self:
+        """The reference of streamed features, exact also when n <= d."""
+        if moments.features is not None:
+            return cls.from_features(moments.features)
+        return cls.from_moments(moments.mean, moments.covariance)
+
+    def distance_to(self, moments: FeatureMoments) -> float:
+        """FD to streamed features, exact also when n <= d."""
+        if moments.features is not None:
+            return self.distance_to_features(moments.features)
+        return self.distance_to_moments(moments.mean, moments.covariance)
 
     def distance_to_features(self, features: Tensor) -> float:
         """FD to a set of raw features, (n, d), n >= 2."""
@@ -114,14 +203,7 @@ class FrechetReference:
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
-    """Exact Frechet distance between two sets of features.
-
-    Args:
-        features_a: (n, d), n >= 2, any float dtype.
-        features_b: (m, d), m >= 2.
-
-    Returns:
-        FD (the squared distance, as is customary), >= 0.
+    """Exact FD >= 0 (the squared distance, as is customary) of features, (n >= 2, d) each.
 
     Raises:
         ValueError: If shapes do not match or a value is not finite.

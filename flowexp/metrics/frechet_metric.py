@@ -2,40 +2,95 @@
 
 import logging
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.metrics.base import Accumulator, Extractor, SampleSet
+from flowexp.files import file_sha256
+from flowexp.metrics.base import Accumulator, Extractor, Records, SampleSet
 from flowexp.metrics.feature_metric import ExtractorMetric
-from flowexp.metrics.frechet import FrechetReference
-from flowexp.metrics.moments import Moments
-from flowexp.metrics.protocol import MetricRecord
-from flowexp.metrics.reference_statistics import ReferenceStatistics
-from flowexp.metrics.sample_metric import Records
-from flowexp.metrics.statistics_cache import cached
+from flowexp.metrics.frechet import FeatureMoments, FrechetReference
 
 _LOG = logging.getLogger(__name__)
+
+
+class ReferenceStatistics:
+    """An npz file with ``mu``, (d,), and ``sigma``, (d, d), in place of the reference set itself.
+
+    Such files carry no protocol, so extractor and resize are declared below the metric's config key
+    and compared with the metric's: statistics of one resize with features of another give a
+    plausible, wrong number.
+    """
+
+    def __init__(self, file: Path, *, extractor: str | None, resize: str | None, key: str) -> None:
+        self.file = file
+        self.declared = {"extractor": extractor, "resize": resize}
+        self._key = key
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+        return file_sha256(self.file)
+
+    def read(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance, float64, to compare with the extractor's features.
+
+        Raises:
+            UsageError: The file is missing, damaged, or of another protocol.
+        """
+        for part, actual in (("extractor", extractor.name), ("resize", extractor.resize)):
+            declared = self.declared[part]
+            if declared != actual:
+                found = "is not declared" if declared is None else f"is {declared!r}"
+                raise UsageError(
+                    f"the {part} of {self.file} {found}, but this metric's is {actual!r}.",
+                    key=f"{self._key}.reference_{part}",
+                    remedy="Statistics of another protocol cannot be compared with; if the file is "
+                    "of this one, declare it here.",
+                )
+        if not self.file.is_file():
+            raise self._wrong(f"{self.file} does not exist.")
+        try:
+            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                mean = torch.from_numpy(np.asarray(stored["mu"], dtype=np.float64))
+                covariance = torch.from_numpy(np.asarray(stored["sigma"], dtype=np.float64))
+        except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise self._wrong(f"{self.file} holds no mu and sigma ({error}).") from error
+        dim = len(mean) if extractor.dim is None else extractor.dim
+        if mean.shape != (dim,) or covariance.shape != (dim, dim):
+            raise self._wrong(
+                f"{self.file} holds mu {tuple(mean.shape)} and sigma {tuple(covariance.shape)}, "
+                f"but {extractor.name} has {dim} features."
+            )
+        if not (mean.isfinite().all() and covariance.isfinite().all()):
+            raise self._wrong(f"{self.file} holds values that are not finite.")
+        return mean, covariance
+
+    def _wrong(self, problem: str) -> UsageError:
+        return UsageError(
+            problem,
+            key=f"{self._key}.reference_statistics",
+            remedy="Give an npz with mu and sigma of these features, or null for the data set's.",
+        )
 
 
 class FrechetDistance(ExtractorMetric):
     """Frechet distance of features to a reference set; FID when the features are Inception's.
 
     Args:
-        extractor: Feature extractor; loaded in ``prepare``.
         name: Stem of the metric's key. A name with ``fid`` in it is refused for any other features
             than Inception's.
         reference_statistics: Published statistics that take the place of the reference set: an npz
             file with ``mu`` (d,) and ``sigma`` (d, d), as EDM's.
         reference_extractor: Full name of the features that file was made of.
-        reference_resize: Resize that file was made with; statistics of one resize group against
-            features of another are no FID at all.
-
-    Raises:
-        ValueError: If ``name`` claims FID wrongly.
+        reference_resize: Resize that file was made with.
     """
 
     def __init__(
@@ -48,28 +103,26 @@ class FrechetDistance(ExtractorMetric):
         reference_resize: str | None = None,
     ) -> None:
         super().__init__(extractor, name=name)
-        self.statistics = (
-            None
-            if reference_statistics is None
-            else ReferenceStatistics(
+        self.statistics: ReferenceStatistics | None = None
+        if reference_statistics is not None:
+            self.statistics = ReferenceStatistics(
                 Path(reference_statistics).expanduser(),
                 extractor=reference_extractor,
                 resize=reference_resize,
                 key=f"metric.{name}",
             )
-        )
         self._reference: FrechetReference | None = None
 
     def check(self) -> None:
         if self.statistics is not None:
-            self.statistics.check(self.extractor)
+            self.statistics.read(self.extractor)
         super().check()
 
     def set_reference(self, reference: SampleSet) -> None:
         if self.statistics is None:
-            self._reference = _reference_of(self.moments_of(reference))
+            self._reference = FrechetReference.of(self.moments_of(reference))
             return
-        self._reference = self.statistics.read(self.extractor)
+        self._reference = FrechetReference.from_moments(*self.statistics.read(self.extractor))
         self._protocol = replace(
             self.protocol,
             reference=self.statistics.file.name,
@@ -80,11 +133,7 @@ class FrechetDistance(ExtractorMetric):
 
     @property
     def reference(self) -> FrechetReference:
-        """The prepared reference.
-
-        Raises:
-            RuntimeError: Before ``prepare``.
-        """
+        """The prepared reference; raises ``RuntimeError`` before ``prepare``."""
         return self.prepared(self._reference)
 
     def accumulator(self) -> "FrechetAccumulator":
@@ -94,45 +143,32 @@ class FrechetDistance(ExtractorMetric):
     def of_real(self, samples: SampleSet) -> Records:
         return self.measure(self.moments_of(samples))
 
-    def measure(self, moments: Moments) -> Records:
+    def measure(self, moments: FeatureMoments) -> Records:
         """The distance of a set of samples; nan if a sample was not finite."""
-        if not moments.mean.isfinite().all():
-            value = math.nan
-        elif moments.features is not None:
-            value = self.reference.distance_to_features(moments.features)
-        else:
-            value = self.reference.distance_to_moments(moments.mean, moments.covariance)
+        finite = bool(moments.mean.isfinite().all())
+        value = self.reference.distance_to(moments) if finite else math.nan
         return (self.record("FD", value, count=moments.count),)
 
-    def moments_of(self, samples: SampleSet) -> Moments:
+    def moments_of(self, samples: SampleSet) -> FeatureMoments:
         """Moments of the features of a whole set, from the cache if they are there."""
 
-        def compute() -> Moments:
-            moments = Moments()
+        def compute() -> FeatureMoments:
+            moments = FeatureMoments()
             for batch in self.features_of(samples):
                 moments.update(batch)
             return moments
 
-        return cached(
-            compute,
-            pack=Moments.state,
-            unpack=Moments.from_state,
-            samples=samples,
-            extractor=self.extractor,
-            cache_dir=self.cache_dir,
+        return self.cached(
+            compute, samples, pack=FeatureMoments.state, unpack=FeatureMoments.from_state
         )
 
 
 class FrechetAccumulator(Accumulator):
-    """Moments of the generated samples' features.
-
-    Args:
-        metric: The prepared metric that owns the reference.
-    """
+    """Moments of the generated samples' features."""
 
     def __init__(self, metric: FrechetDistance) -> None:
         self._metric = metric
-        self.moments = Moments()
+        self.moments = FeatureMoments()
 
     def update(self, *images: Tensor) -> None:
         self.moments.update(self._metric.extractor(images[0]))
@@ -144,9 +180,9 @@ class FrechetAccumulator(Accumulator):
         return self.moments.state()
 
     def load(self, state: dict[str, Tensor]) -> None:
-        self.moments = Moments.from_state(state)
+        self.moments = FeatureMoments.from_state(state)
 
-    def compute(self) -> tuple[MetricRecord, ...]:
+    def compute(self) -> Records:
         moments = self.moments
         self._metric.refuse_few(moments.count)
         records = self._metric.measure(moments)
@@ -154,10 +190,7 @@ class FrechetAccumulator(Accumulator):
 
 
 def first_available(candidates: Sequence[FrechetDistance]) -> FrechetDistance:
-    """The first metric whose weights are on this computer; logs which and why.
-
-    Args:
-        candidates: In order of preference.
+    """The first metric, in order of preference, whose weights are on this computer; logs why.
 
     Raises:
         UsageError: If none is available; the last one's reason.
@@ -174,9 +207,3 @@ def first_available(candidates: Sequence[FrechetDistance]) -> FrechetDistance:
         _LOG.info("metric %s, FD on %s: %s", metric.name, metric.extractor.name, why)
         return metric
     raise reason or ValueError("candidates must name at least one metric")
-
-
-def _reference_of(moments: Moments) -> FrechetReference:
-    if moments.features is not None:
-        return FrechetReference.from_features(moments.features)
-    return FrechetReference.from_moments(moments.mean, moments.covariance, count=moments.count)

@@ -1,7 +1,6 @@
 """Features of the TensorFlow 2015-12-05 Inception: pool3 (FID's), logits (IS's), spatial (sFID's).
 
-The network is torch-fidelity's; its weights are a file of their own that is never downloaded from
-here.
+The network is torch-fidelity's; its weights are a file that is never downloaded from here.
 
 Source: Szegedy et al. 2015, arXiv 1512.00567; FID: Heusel et al. 2017, arXiv 1706.08500; sFID:
 Nash et al. 2021, arXiv 2103.03841.
@@ -30,12 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class InceptionV3(PretrainedExtractor):
-    """The 2048 pool3 features behind FID: TF1 bilinear to 299, (v - 128) / 128.
-
-    Args:
-        weights: Local file ``weights-inception-2015-12-05-6726825d.pth`` or its directory; None
-            looks in ``$FLOWEXP_WEIGHTS`` and torch's hub folders.
-    """
+    """The 2048 pool3 features behind FID: TF1 bilinear to 299, (v - 128) / 128."""
 
     name = INCEPTION_NAME
     dim = 2048
@@ -54,10 +48,17 @@ class InceptionV3(PretrainedExtractor):
         return features
 
     def network_with(self, file: Path) -> nn.Module:
-        return _network_with(file, layer=self.layer)
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        # torch-fidelity unpickles without restriction: the restricted loader has to accept it first
+        torch.load(file, map_location="cpu", weights_only=True)
+        network: nn.Module = FeatureExtractorInceptionV3(
+            "inception-v3-compat", [self.layer], feature_extractor_weights_path=str(file)
+        )
+        _LOG.info("Inception features from %s", file)
+        return network.to(memory_format=torch.channels_last)
 
     def checked_file(self) -> Path:
-        """The weights file, after a check of its hash."""
         file = super().checked_file()
         sha256 = file_sha256(file)
         if not sha256.startswith(INCEPTION_SHA256_PREFIX):
@@ -71,11 +72,7 @@ class InceptionV3(PretrainedExtractor):
 
 
 class InceptionLogits(InceptionV3):
-    """The 1008 logits without the bias of the last layer, behind the Inception score.
-
-    Args:
-        weights: As :class:`InceptionV3`.
-    """
+    """The 1008 logits without the bias of the last layer, behind the Inception score."""
 
     name = INCEPTION_LOGITS
     dim = 1008
@@ -87,9 +84,6 @@ class InceptionSpatial(InceptionV3):
 
     The layer is the first 1x1 branch of the sixth mixed block, with its normalisation and ReLU;
     numbers are in the order row, column, channel, as in the reference's statistics files.
-
-    Args:
-        weights: As :class:`InceptionV3`.
 
     Source: Nash et al. 2021, arXiv 2103.03841; layer and channels as in guided-diffusion's
     evaluations.
@@ -108,15 +102,3 @@ class InceptionSpatial(InceptionV3):
         finally:
             hook.remove()
         return seen[0][:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
-
-
-def _network_with(file: Path, *, layer: str) -> nn.Module:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    # torch-fidelity unpickles without restriction, so the restricted loader has to accept it first
-    torch.load(file, map_location="cpu", weights_only=True)
-    network: nn.Module = FeatureExtractorInceptionV3(
-        "inception-v3-compat", [layer], feature_extractor_weights_path=str(file)
-    )
-    _LOG.info("Inception features from %s", file)
-    return network.to(memory_format=torch.channels_last)

@@ -1,41 +1,28 @@
 """The Inception score exp(E_x KL(p(y | x) || p(y))) of class logits, and the metric by it.
 
-It depends strongly on the number of splits, which is therefore part of its title.
-
-Source: Salimans et al. 2016, arXiv 1606.03498. Chunks, order and spread follow torch-fidelity:
-chunk i is [i n // splits, (i + 1) n // splits), std with ddof 0.
+Source: Salimans et al. 2016, arXiv 1606.03498. Defaults, chunks, order and spread follow
+torch-fidelity: chunk i is [i n // splits, (i + 1) n // splits), std with ddof 0.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import Extractor
+from flowexp.metrics.base import Extractor, Records
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import Records
 
 
 def shuffle_order(n: int, *, seed: int = 2020) -> Tensor:
-    """The permutation torch-fidelity applies before splitting, (n,) int64.
-
-    Args:
-        n: Number of samples.
-        seed: Seed of numpy's legacy generator.
-    """
-    # the published protocol uses this generator
+    """The permutation torch-fidelity applies before splitting, (n,) int64."""
+    # the published protocol uses this legacy generator
     return torch.from_numpy(np.random.RandomState(seed).permutation(n))
 
 
 def inception_score(logits: Tensor, *, splits: int = 10, order: Tensor | None = None) -> Tensor:
-    """Inception score of each split of class logits, (splits,) float64.
+    """Inception score of each of 1..n splits of class logits (n, classes), (splits,) float64.
 
-    Args:
-        logits: (n, classes); Inception's 1008 unbiased logits for the published score.
-        splits: Number of chunks, 1..n.
-        order: Permutation applied first, (n,), usually ``shuffle_order(n)``; None keeps the order.
-
-    Raises:
-        ValueError: If ``splits`` is impossible.
+    The published score is that of Inception's 1008 unbiased logits, permuted first by an ``order``
+    (n,), usually ``shuffle_order(n)``; None keeps the order.
     """
     n = len(logits)
     if not 1 <= splits <= n:
@@ -55,7 +42,7 @@ class InceptionScore(FeatureMetric):
     """exp(E KL(p(y | x) || p(y))) over splits; needs no reference set.
 
     Every record carries the spread over the splits (ddof 0) as ``extra["std"]``. The number depends
-    on the splits, which are therefore part of its title.
+    strongly on the splits, which are therefore part of its title.
 
     Args:
         extractor: Gives class logits; Inception's without bias for the published score.
@@ -65,8 +52,6 @@ class InceptionScore(FeatureMetric):
 
     Raises:
         ValueError: If ``splits`` is impossible.
-
-    Source: Salimans et al. 2016, arXiv 1606.03498; defaults as in torch-fidelity.
     """
 
     needs_reference = False

@@ -2,8 +2,7 @@
 
     MMD^2 = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{i, j} k(a_i, b_j)
 
-It is unbiased, hence may be negative. KID is its mean over random subsets, with the cubic kernel
-k(a, b) = (a . b / d + 1)^3 on Inception's features.
+It is unbiased, hence may be negative.
 
 Source: Binkowski et al. 2018, arXiv 1801.01401. Defaults and the order of draws follow
 torch-fidelity.
@@ -17,23 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import Extractor
+from flowexp.metrics.base import Extractor, Records
 from flowexp.metrics.distances import squared_distances
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import Records
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class PolynomialKernel:
-    """k(a, b) = (gamma a . b + coef0)^degree.
-
-    Args:
-        degree: Power.
-        gamma: Factor of the inner product; None is 1 / d.
-        coef0: Offset.
-    """
+    """k(a, b) = (gamma a . b + coef0)^degree; gamma None is 1 / d."""
 
     degree: int = 3
     gamma: float | None = None
@@ -47,11 +39,7 @@ class PolynomialKernel:
 
 @dataclass(frozen=True)
 class GaussianKernel:
-    """k(a, b) = exp(-|a - b|^2 / (2 sigma^2)).
-
-    Args:
-        sigma: Width, > 0.
-    """
+    """k(a, b) = exp(-|a - b|^2 / (2 sigma^2)), sigma > 0."""
 
     sigma: float = 10.0
 
@@ -63,13 +51,9 @@ class GaussianKernel:
 def mmd2_unbiased(
     a: Tensor, b: Tensor, *, kernel: Kernel | None = None, chunk: int = 1024
 ) -> float:
-    """Unbiased MMD^2 of two sets of features: U-statistics within, all pairs across.
+    """Unbiased MMD^2 of features, (n >= 2, d) and (m >= 2, d): U-statistics within, all across.
 
-    Args:
-        a: (n, d), n >= 2.
-        b: (m, d), m >= 2.
-        kernel: Kernel; None is KID's cubic one.
-        chunk: Rows of the kernel matrix held at a time.
+    None is KID's cubic kernel; ``chunk`` rows of the kernel matrix are held at a time.
     """
     kernel = kernel or PolynomialKernel()
     a, b = _two_sets(a, b)
@@ -79,8 +63,6 @@ def mmd2_unbiased(
 
 def mmd2_biased(a: Tensor, b: Tensor, *, kernel: Kernel | None = None, chunk: int = 1024) -> float:
     """MMD^2 with all pairs within as well, the samples with themselves included; >= 0.
-
-    Arguments are those of :func:`mmd2_unbiased`.
 
     Source: Gretton et al. 2012, "A kernel two-sample test", eq. 5.
     """
@@ -113,51 +95,33 @@ def _within(x: Tensor, kernel: Kernel, chunk: int) -> float:
 def subset_draws(
     n: int, m: int, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
 ) -> tuple[Tensor, Tensor]:
-    """The index draws of torch-fidelity: without replacement, a's before b's in each round.
+    """Indices into sets of n and of m, each (subsets, subset_size) int64, as torch-fidelity draws.
 
-    Args:
-        n: Size of set a.
-        m: Size of set b.
-        subsets: Number of rounds.
-        subset_size: Indices per round, <= min(n, m).
-        seed: Seed of numpy's legacy generator.
-
-    Returns:
-        Indices into a and into b, each (subsets, subset_size) int64.
+    They are drawn without replacement, the first set's before the second's in each round.
 
     Raises:
-        ValueError: If ``subset_size`` exceeds a set.
+        ValueError: If ``subset_size`` is below 2 or exceeds a set.
     """
     if not 2 <= subset_size <= min(n, m):
         raise ValueError(f"subset_size must be in 2..{min(n, m)}, got {subset_size}")
-    # the published protocol uses this generator
+    # the published protocol uses this legacy generator
     rng = np.random.RandomState(seed)
     rounds = [
-        (rng.choice(n, subset_size, replace=False), rng.choice(m, subset_size, replace=False))
-        for _ in range(subsets)
+        [rng.choice(size, subset_size, replace=False) for size in (n, m)] for _ in range(subsets)
     ]
-    of_a, of_b = zip(*rounds, strict=True)
-    return torch.from_numpy(np.stack(of_a)), torch.from_numpy(np.stack(of_b))
+    of_a, of_b = (torch.from_numpy(np.stack(draws)) for draws in zip(*rounds, strict=True))
+    return of_a, of_b
 
 
 def kernel_distance(
     a: Tensor, b: Tensor, *, draws: tuple[Tensor, Tensor], kernel: Kernel | None = None
 ) -> Tensor:
-    """MMD^2 of given subsets; KID is the mean over them of Inception's pool3 by the cubic kernel.
+    """MMD^2, (subsets,) float64, of subsets of features (n, d) and (m, d), by ``subset_draws``.
 
-    Args:
-        a: (n, d) features.
-        b: (m, d) features.
-        draws: Indices into a and b, each (subsets, subset_size), as of ``subset_draws``.
-        kernel: Kernel; None is the cubic one.
-
-    Returns:
-        (subsets,) float64.
+    KID is their mean for Inception's pool3 and the cubic kernel, which None stands for.
     """
-    values = [
-        mmd2_unbiased(a[i], b[j], kernel=kernel)
-        for i, j in zip(draws[0].long(), draws[1].long(), strict=True)
-    ]
+    pairs = zip(draws[0].long(), draws[1].long(), strict=True)
+    values = [mmd2_unbiased(a[i], b[j], kernel=kernel) for i, j in pairs]
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -169,10 +133,9 @@ class KernelDistance(FeatureMetric):
     ``extra["full_set"]``, the estimator of least variance.
 
     Args:
-        extractor: Feature extractor.
         name: Stem of the metric's key; ``kid`` only on Inception's features.
-        subsets: Number of subsets.
-        subset_size: Samples per subset and side; neither set may be smaller.
+        subsets: Number of subsets, >= 1.
+        subset_size: Samples per subset and side, >= 2; neither set may be smaller.
         seed: Seed of the subsets' draws.
         full_set: Whether to compute the U-statistic over all samples as well; its cost grows with
             the square of the counts (50k against 50k, d = 2048: 3e13 operations in float64).
@@ -226,9 +189,7 @@ class GaussianMMD(FeatureMetric):
     CMMD is this on the unit-length image embeddings of CLIP ViT-L/14 at 336.
 
     Args:
-        extractor: Feature extractor.
-        name: Stem of the metric's key.
-        sigma: Width of the kernel exp(-|a - b|^2 / (2 sigma^2)), > 0.
+        sigma: Width of the kernel, > 0.
         scale: Factor of the result.
 
     Raises:

@@ -14,10 +14,10 @@ The values are those of torchmetrics, which is not used because its LPIPS downlo
 takes no local file, and has neither average pooling nor a resize.
 """
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,28 +26,28 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.metrics.perceptual import FeatureDistance, unit_vectors
 from flowexp.metrics.pretrained import IMAGENET_DEVIATION, IMAGENET_MEAN
-from flowexp.metrics.weight_files import fill, found_file, read_state
+from flowexp.metrics.weight_files import fill, found_file, packaged, read_state
 
 _PREFIX = "features."
 
 
-@dataclass(frozen=True)
-class _Backbone:
+class _Backbone(NamedTuple):
     """What LPIPS takes of a torchvision network: its file, and where each compared layer ends."""
 
     name: str
     file: str
-    sha256_prefix: str
     ends: tuple[int, ...]
     smallest: int
     constructor: str
 
+    @property
+    def sha256_prefix(self) -> str:
+        return self.file.removesuffix(".pth").rpartition("-")[2]
+
 
 _BACKBONES = {
-    "vgg": _Backbone("VGG16", "vgg16-397923af.pth", "397923af", (4, 9, 16, 23, 30), 16, "vgg16"),
-    "alex": _Backbone(
-        "AlexNet", "alexnet-owt-7be5be79.pth", "7be5be79", (2, 5, 8, 10, 12), 31, "alexnet"
-    ),
+    "vgg": _Backbone("VGG16", "vgg16-397923af.pth", (4, 9, 16, 23, 30), 16, "vgg16"),
+    "alex": _Backbone("AlexNet", "alexnet-owt-7be5be79.pth", (2, 5, 8, 10, 12), 31, "alexnet"),
 }
 
 
@@ -60,19 +60,17 @@ class LPIPS(FeatureDistance):
 
     Args:
         weights: torchvision's state dict of the backbone (``vgg16-397923af.pth``,
-            ``alexnet-owt-7be5be79.pth``; keys ``features.0.weight`` ...) or its directory; None
-            looks in ``$FLOWEXP_WEIGHTS`` and torch's hub folders.
+            ``alexnet-owt-7be5be79.pth``) or its directory; None looks in ``$FLOWEXP_WEIGHTS`` and
+            torch's hub folders.
         heads: Learned weights per channel (keys ``lin0.model.1.weight`` ...); None takes
             torchmetrics'.
         net: Backbone, ``vgg`` or ``alex``.
         replace_pooling: Whether average pooling takes the place of max pooling.
-        resize: Side that images are brought to first; None keeps their size.
 
     Raises:
         ValueError: If ``net`` or ``resize`` is impossible.
 
-    Source: Zhang et al. 2018, arXiv 1801.03924; pooling and size of Lee et al. 2024,
-    arXiv 2405.20320.
+    Source: pooling and size of Lee et al. 2024, arXiv 2405.20320.
     """
 
     def __init__(
@@ -109,27 +107,25 @@ class LPIPS(FeatureDistance):
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the backbone's file, a plus, and that of the learned weights."""
-        found = self._found_weights()
-        return f"{file_sha256(found)}+{file_sha256(self._heads_file())}"
+        return f"{file_sha256(self._found_weights())}+{file_sha256(self._heads_file())}"
 
     def check(self) -> None:
         self._found_weights()
         self._heads_file()
 
     def build(self) -> nn.Module:
+        import torchvision
+
         file, heads = self._found_weights(), self._heads_file()
-        layers = _layers(self._backbone)
+        construct: Callable[..., Any] = getattr(torchvision.models, self._backbone.constructor)
+        with torch.device("meta"):
+            layers: nn.Sequential = construct(weights=None).features
         stored = read_state(file, key="weights")
-        fill(
-            layers,
-            {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)},
-            file=file,
-            key="weights",
-        )
+        state = {k.removeprefix(_PREFIX): v for k, v in stored.items() if k.startswith(_PREFIX)}
+        fill(layers, state, file=file, key="weights")
         if self.replace_pooling:
             layers = nn.Sequential(*(_averaging(layer) for layer in layers))
-        starts = (0, *self._backbone.ends[:-1])
-        slices = [layers[i:j] for i, j in zip(starts, self._backbone.ends, strict=True)]
+        slices = [layers[i:j] for i, j in itertools.pairwise((0, *self._backbone.ends))]
         return _Compared(slices, _head_weights(heads, count=len(slices)))
 
     def compare(self, network: nn.Module, a: Tensor, b: Tensor) -> Tensor:
@@ -149,7 +145,7 @@ class LPIPS(FeatureDistance):
     def _heads_file(self) -> Path:
         return found_file(
             f"{self.net}.pth",
-            given=self.heads or _packaged_heads(),
+            given=self.heads or packaged("torchmetrics", "functional/image/lpips_models"),
             what="LPIPS",
             key="heads",
             remedy="Install torchmetrics, which ships them, or give a local copy.",
@@ -183,16 +179,6 @@ class _Compared(nn.Module):
         return total
 
 
-def _layers(backbone: _Backbone) -> nn.Sequential:
-    """The convolutional layers, without storage: a file fills them."""
-    import torchvision
-
-    construct: Callable[..., Any] = getattr(torchvision.models, backbone.constructor)
-    with torch.device("meta"):
-        features: nn.Sequential = construct(weights=None).features
-    return features
-
-
 def _averaging(layer: nn.Module) -> nn.Module:
     if not isinstance(layer, nn.MaxPool2d):
         return layer
@@ -210,12 +196,3 @@ def _head_weights(file: Path, *, count: int) -> list[Tensor]:
             remedy="Give the learned linear weights of LPIPS 0.1 for this backbone.",
         )
     return [stored[name].float().reshape(-1, 1, 1) for name in names]
-
-
-def _packaged_heads() -> Path | None:
-    from importlib.util import find_spec
-
-    spec = find_spec("torchmetrics")
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "functional" / "image" / "lpips_models"

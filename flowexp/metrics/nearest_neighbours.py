@@ -1,8 +1,4 @@
-"""Distance of samples to their nearest training images, which shows memorisation.
-
-It is compared with the same distance of real images that are not in the reference: samples of a
-model that generalises are about as far away as those, copies are nearer.
-"""
+"""Distance of samples to their nearest training images, which shows memorisation."""
 
 import math
 from dataclasses import dataclass
@@ -10,44 +6,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import Extractor, SampleSet
+from flowexp.metrics.base import Extractor, Records, SampleSet
 from flowexp.metrics.distances import nearest
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import Records
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest reference image of each sample, in the order of the samples.
-
-    Args:
-        distances: (n,) float64.
-        indices: Positions in the reference, (n,) int64.
-    """
+    """Distance to and position in the reference of each sample's nearest image, (n,) each."""
 
     distances: Tensor
     indices: Tensor
 
     def closest(self, count: int) -> Tensor:
-        """Positions of the samples that are nearest to a reference image, nearest first.
-
-        Args:
-            count: How many, at most.
-        """
+        """Positions of the ``count`` samples nearest to a reference image, nearest first."""
         return self.distances.argsort(stable=True)[:count]
 
 
 class NearestNeighbours(FeatureMetric):
     """Mean distance to the nearest reference image, over that of held-out images.
 
-    1 = as far as unseen real images, 0 = copies; nan without a held-out set. ``extra`` has the two
+    Samples of a model that generalises are about as far away as real images that are not in the
+    reference (1), copies are nearer (0); nan without a held-out set. ``extra`` has the two
     means, ``distance`` and ``heldout_distance``, and ``share_below``, the share of samples nearer
     than the ``percentile``-th percentile of the held-out distances, which is ``percentile`` / 100
     for a perfect model.
 
     Args:
         extractor: Features that are compared; :class:`RawValues` compares pixels.
-        name: Stem of the metric's key.
         percentile: Of the held-out distances, in (0, 100).
 
     Raises:
@@ -91,8 +77,8 @@ class NearestNeighbours(FeatureMetric):
             extra["heldout_distance"] = heldout
             extra["share_below"] = float((rows[:, 0] < limit).double().mean())
             ratio = distance / heldout if heldout > 0 else math.nan
-        metric = "nearest-neighbour distance ratio"
-        return (self.record(metric, ratio, count=len(rows), extra=extra),)
+        what = "nearest-neighbour distance ratio"
+        return (self.record(what, ratio, count=len(rows), extra=extra),)
 
     def _neighbours(self, features: Tensor) -> Tensor:
         distances, indices = nearest(features, self.reference.to(features.device))

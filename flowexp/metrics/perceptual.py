@@ -72,16 +72,9 @@ class FeatureDistance(ABC):
         """The distance, (B,), of images (B, 3, H, W) in [-1, 1] of the network's size."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each pair, differentiable in both.
+        """Distance, (B,) >= 0, of images (B, 1 or 3, H, W) in [-1, 1], differentiable in both.
 
         Computed in float32, also under autocast.
-
-        Args:
-            a: (B, 1 or 3, H, W) in [-1, 1].
-            b: The same shape, on the same device.
-
-        Returns:
-            (B,) float32, >= 0, and 0 for equal images.
 
         Raises:
             ValueError: If the shapes do not fit, or the images are too small for the network.
@@ -110,23 +103,16 @@ class FeatureDistance(ABC):
         return self._network
 
     def _sized(self, images: Tensor) -> Tensor:
-        pixels = as_rgb(images.float())
-        size = self.resize
+        pixels, size = as_rgb(images.float()), self.resize
         if size is None or pixels.shape[-2:] == (size, size):
             return pixels
         # the flag changes nothing when enlarging, but is slower
         shrinks = max(pixels.shape[-2:]) > size
-        return F.interpolate(
-            pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks
-        )
+        return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=shrinks)
 
 
 def unit_vectors(features: Tensor) -> Tensor:
-    """Features of each position over their length, sqrt(1e-8 + sum over channels of f^2).
-
-    Args:
-        features: (B, C, H, W).
-    """
+    """Features (B, C, H, W) over their length at each position, sqrt(1e-8 + sum_c f_c^2)."""
     return features / (_EPS + features.square().sum(1, keepdim=True)).sqrt()
 
 
@@ -138,7 +124,6 @@ class EfficientNetPerceptual(FeatureDistance):
 
     Args:
         layers: Stages 0..6 whose output is compared, ascending.
-        resize: Side that images are brought to first; None keeps their size.
         weights: Local weights file; None takes the installed package's.
 
     Raises:

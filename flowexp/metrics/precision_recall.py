@@ -1,7 +1,6 @@
 """Precision and recall of samples by k-nearest-neighbour balls, and density and coverage.
 
-A ball around each sample reaches to its k-th neighbour in its own set, itself not counted. Values
-mean nothing without both sample counts, the features and k.
+A ball around each sample reaches to its k-th neighbour in its own set, itself not counted.
 
 Source: Kynkaanniemi et al. 2019, arXiv 1904.06991 (balls closed, k = 3, as in torch-fidelity);
 Naeem et al. 2020, arXiv 2002.09797 (balls open, k = 5, as in prdc).
@@ -10,27 +9,19 @@ Naeem et al. 2020, arXiv 2002.09797 (balls open, k = 5, as in prdc).
 import torch
 from torch import Tensor
 
-from flowexp.metrics.base import Extractor
+from flowexp.metrics.base import Extractor, Records
 from flowexp.metrics.distances import distance_rows
 from flowexp.metrics.feature_metric import FeatureMetric
-from flowexp.metrics.sample_metric import Records
 
 _STEM = "precision_recall"
 
 
 def improved_precision_recall(generated: Tensor, real: Tensor, *, k: int = 3) -> dict[str, float]:
-    """Improved precision and recall, with closed balls: distance <= radius.
+    """Improved precision and recall of features, (n, d) and (m, d): distance <= radius.
 
     Precision is the share of generated samples inside a real ball, recall that of real ones inside
-    a generated ball, and ``f_score`` their harmonic mean, 0 where both are 0.
-
-    Args:
-        generated: (n, d) features, n > k.
-        real: (m, d) features, m > k.
-        k: Neighbour that sets the radius.
-
-    Raises:
-        ValueError: If a set has no k-th neighbour.
+    a generated ball, and ``f_score`` their harmonic mean, 0 where both are 0. A set without a k-th
+    neighbour raises ``ValueError``.
     """
     generated, real = generated.double(), real.double()
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)
@@ -45,8 +36,7 @@ def density_coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str
     """Precision, recall, density and coverage, with open balls: distance < radius.
 
     Density is the mean number of real balls around a generated sample over k (may exceed 1);
-    coverage the share of real balls that hold a generated sample. Arguments are those of
-    :func:`improved_precision_recall`.
+    coverage the share of real balls that hold a generated sample.
     """
     generated, real = generated.double(), real.double()
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)
@@ -80,16 +70,13 @@ class PrecisionRecall(FeatureMetric):
     ``density_k``, ``density_X`` and ``coverage_X``.
 
     Args:
-        extractor: Feature extractor; the numbers of different features are not comparable (the
-            paper takes VGG16's, the ADM suite Inception's pool3).
+        extractor: The paper takes VGG16's features, the ADM suite Inception's pool3.
         name: Stem of the metric's key, ``precision_recall`` or that and more.
         k: Neighbour that sets the radius of closed balls, >= 1.
         density_k: The same for density and coverage (5 is usual); None leaves them out.
 
     Raises:
         ValueError: If ``name``, ``k`` or ``density_k`` is impossible.
-
-    Source: Kynkaanniemi et al. 2019, arXiv 1904.06991; Naeem et al. 2020, arXiv 2002.09797.
     """
 
     def __init__(

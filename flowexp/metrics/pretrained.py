@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -39,12 +40,9 @@ def without_tf32() -> Iterator[None]:
 
 @contextmanager
 def float32_inference(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast and no TF32: features are part of a protocol.
+    """No gradients, no autocast and no TF32 on this device: features are part of a protocol.
 
     cuDNN's convolutions take TF32 by default, which moves features by 1e-3.
-
-    Args:
-        device: Where the network runs.
     """
     precision = without_tf32() if device.type == "cuda" else nullcontext()
     with torch.inference_mode(), torch.autocast(device.type, enabled=False), precision:
@@ -54,32 +52,18 @@ def float32_inference(device: torch.device) -> Iterator[None]:
 def in_chunks(
     features: Callable[[Tensor], Tensor], images: Tensor, *, size: int, device: torch.device
 ) -> Tensor:
-    """Features of a batch, on a CPU computed for a few images at a time.
+    """Features (B, d) of images (B, C, H, W), on a CPU computed for ``size`` of them at a time.
 
     Activations that fit into the cache make EfficientNet-Lite0 twice as fast, and those of a large
     batch at 299 x 299 would take gigabytes.
-
-    Args:
-        features: Map from (b, C, H, W) to (b, d).
-        images: (B, C, H, W).
-        size: Images at a time on a CPU.
-        device: Where ``features`` runs.
     """
     if device.type != "cpu" or len(images) <= size:
         return features(images)
-    starts = range(0, len(images), size)
-    return torch.cat([features(images[start : start + size]) for start in starts])
+    return torch.cat([features(part) for part in torch.split(images, size)])
 
 
 def checked_images(images: Tensor) -> Tensor:
-    """The same tensor, if it is a batch of quantised images.
-
-    Args:
-        images: (B, 1 or 3, H, W), uint8.
-
-    Raises:
-        ValueError: If type or shape is another.
-    """
+    """The same tensor; raises ``ValueError`` unless it is (B, 1 or 3, H, W), uint8."""
     if images.dtype != torch.uint8:
         raise ValueError(f"images must be uint8 (quantise them once, before), got {images.dtype}")
     if images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -88,22 +72,14 @@ def checked_images(images: Tensor) -> Tensor:
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """Images as a view of three channels, a grey channel repeated.
-
-    Args:
-        images: (B, 1 or 3, H, W).
-    """
+    """A view of images (B, 1 or 3, H, W) with three channels, a grey channel repeated."""
     return images.expand(-1, 3, -1, -1)
 
 
-def normalized(levels: Tensor, *, mean: Channels, deviation: Channels) -> Tensor:
-    """``(v / 255 - mean) / deviation`` of each channel.
-
-    Args:
-        levels: (B, 1 or 3, H, W) in 0..255; a grey channel is repeated.
-        mean: Of the channels, for values in [0, 1].
-        deviation: Standard deviation, likewise.
-    """
+def normalized(
+    levels: Tensor, *, mean: Channels = IMAGENET_MEAN, deviation: Channels = IMAGENET_DEVIATION
+) -> Tensor:
+    """``(v / 255 - mean) / deviation`` of each channel of levels v, (B, 1 or 3, H, W) in 0..255."""
     shift = levels.new_tensor(mean)[:, None, None]
     return (as_rgb(levels) / 255 - shift) / levels.new_tensor(deviation)[:, None, None]
 
@@ -131,8 +107,7 @@ class PretrainedExtractor(Extractor):
 
     def __init__(self, *, weights: Path | str | None = None) -> None:
         self.weights = weights
-        self._network: nn.Module | None = None
-        self._device = torch.device("cpu")
+        self.device = torch.device("cpu")
 
     @abstractmethod
     def network_with(self, file: Path) -> nn.Module:
@@ -143,11 +118,7 @@ class PretrainedExtractor(Extractor):
         """Features (b, d) of a few images (b, 1 or 3, H, W), uint8; see :meth:`__call__`."""
 
     def checked_file(self) -> Path:
-        """The weights file.
-
-        Raises:
-            UsageError: It is missing or wrong.
-        """
+        """The weights file; raises ``UsageError`` if it is missing or wrong."""
         return found_file(
             self.file_name,
             given=self.weights,
@@ -160,29 +131,22 @@ class PretrainedExtractor(Extractor):
     def weights_sha256(self) -> str:
         return file_sha256(self.checked_file())
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return self._device
-
-    @property
+    @cached_property
     def network(self) -> nn.Module:
         """The loaded network, in eval mode."""
-        if self._network is None:
-            self._network = self.network_with(self.checked_file()).to(self._device)
-        return self._network
+        return self.network_with(self.checked_file())
 
     def check(self) -> None:
         self.checked_file()
 
     def load(self, *, device: torch.device | str = "cpu") -> Self:
-        self._device = torch.device(device)
-        self.network.to(self._device)
+        self.device = torch.device(device)
+        self.network.to(self.device)
         return self
 
     def __call__(self, images: Tensor) -> Tensor:
         checked_images(images)
         # parameters made in inference mode could not be moved afterwards
-        self.load(device=self._device)
-        with float32_inference(self._device):
-            return in_chunks(self.features, images, size=self.cpu_chunk, device=self._device)
+        self.load(device=self.device)
+        with float32_inference(self.device):
+            return in_chunks(self.features, images, size=self.cpu_chunk, device=self.device)

@@ -42,12 +42,7 @@ def count_label(count: int) -> str:
 
 
 def metric_key(name: str, n_gen: int) -> str:
-    """The logging key, always with the sample count: ``eval/fid50k``, ``eval/fd_efflite0_5k``.
-
-    Args:
-        name: The metric's name, for example ``fid``.
-        n_gen: Number of generated samples.
-    """
+    """The logging key, always with the sample count: ``eval/fid50k``, ``eval/fd_efflite0_5k``."""
     separator = "_" if "_" in name or name[-1:].isdigit() else ""
     return f"eval/{name}{separator}{count_label(n_gen)}"
 
@@ -57,10 +52,6 @@ def refuse_borrowed_name(name: str, *, extractor: str) -> None:
 
     ``fid`` may not occur anywhere in a foreign name; ``kid`` and ``inception_score`` may be
     qualified (``kid_efflite0``), since the full title then names the features.
-
-    Args:
-        name: The metric's name.
-        extractor: Full name of its features.
 
     Raises:
         ValueError: If the name claims Inception's protocol wrongly.
@@ -86,18 +77,12 @@ class Protocol:
         weights_sha256: SHA-256 of the extractor's weights; None where there are none.
         resize: How samples are brought to the extractor's size.
         quantization: How generated values became the extractor's input levels.
-        reference: Name of the reference data set.
-        reference_fingerprint: Hash of the reference data.
         reference_split: Which part of the data set, for example ``train``.
-        n_ref: Number of reference samples.
-        n_gen: Number of generated samples.
         settings: The numbers inside the metric, for example ``100 subsets of 1000``.
         precision: Floating-point format the samples were generated in.
         ema: Which weights generated them, for example ``power 0.9999`` or ``raw``.
         seeds: Seed range of the samples, for example ``0-4999``.
         sampler: Description of the sampler and its grid.
-        nfe: Network evaluations per sample.
-        device: Device the samples were generated on.
         notice: A caveat of the data set, for example that it is a JPEG re-encoding.
     """
 
@@ -122,12 +107,7 @@ class Protocol:
 
     @classmethod
     def against(cls, reference: "SampleSet", **measured: Any) -> Self:  # noqa: ANN401
-        """A metric's side of the protocol on a reference set, with ``n_gen`` 0.
-
-        Args:
-            reference: The real samples; named ``dataset/part``.
-            measured: What is computed on which features, and how: the other parts.
-        """
+        """A metric's side of the protocol on a set named ``dataset/part``, with ``n_gen`` 0."""
         name, _, part = reference.name.partition("/")
         return cls(
             reference=name,
@@ -165,10 +145,8 @@ class Protocol:
     def differences(self, other: "Protocol", *, strict: bool = False) -> list[str]:
         """The parts in which two protocols differ, one readable phrase each; empty if comparable.
 
-        Args:
-            other: The protocol of the other number.
-            strict: Whether sampler, NFE, seed range, device and notice count as well, which are
-                usually compared *across*.
+        Sampler, NFE, seed range, device and notice, which are usually compared *across*, count only
+        if ``strict``.
         """
         found = []
         for part in fields(self):
@@ -184,13 +162,9 @@ def _stated(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRecord:
-    """One number with its protocol.
+    """One number with its protocol; nan when the samples were not finite.
 
-    Args:
-        name: The metric's name, for example ``fid`` or ``fd_efflite0``.
-        value: The value; nan when the samples were not finite.
-        protocol: What it was measured with.
-        extra: Numbers that belong beside it, for example ``floor`` and ``floor_count``.
+    ``extra`` are numbers that belong beside it, for example ``floor`` and ``floor_count``.
     """
 
     name: str
@@ -209,29 +183,19 @@ class MetricRecord:
         return self.protocol.title
 
     def with_run(self, **run: Any) -> Self:  # noqa: ANN401 -- values of Protocol's run fields
-        """The same record with fields of the run filled in, where the metric has none of its own.
-
-        Args:
-            **run: Any of ``precision``, ``ema``, ``seeds``, ``sampler``, ``nfe``, ``device``.
-        """
+        """The same record with fields of the run, such as ``seeds``, where the metric has none."""
         stated = {name for name, value in vars(self.protocol).items() if value is not None}
         own = {name: value for name, value in run.items() if name not in stated}
         return replace(self, protocol=replace(self.protocol, **own))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON; a value that is not finite becomes None."""
-        content = asdict(self)
-        content["value"] = self.value if math.isfinite(self.value) else None
-        content["extra"] = dict(self.extra)
-        return content
+        value = self.value if math.isfinite(self.value) else None
+        return {**asdict(self), "value": value, "extra": dict(self.extra)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The record that ``to_dict`` described.
-
-        Raises:
-            ValueError: If a field is missing or unknown.
-        """
+        """The record of ``to_dict``; raises ``ValueError`` if a field is missing or unknown."""
         try:
             value = content["value"]
             return cls(

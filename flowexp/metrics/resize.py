@@ -31,21 +31,17 @@ def _lerp(x: Tensor, axis: int, size: int) -> Tensor:
 
 def torch_bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Half-pixel-centred bilinear without antialiasing: pytorch-fid's resize."""
-    return F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(images.float(), size=size, mode="bilinear")
 
 
 def torch_bilinear_antialias(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Half-pixel-centred bilinear, low-passed when shrinking: torchmetrics' default."""
-    return F.interpolate(
-        images.float(), size=size, mode="bilinear", align_corners=False, antialias=True
-    )
+    return F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
 
 
 def torch_bicubic_antialias(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Half-pixel-centred bicubic, low-passed when shrinking, clamped to 0..255."""
-    resized = F.interpolate(
-        images.float(), size=size, mode="bicubic", align_corners=False, antialias=True
-    )
+    resized = F.interpolate(images.float(), size=size, mode="bicubic", antialias=True)
     return resized.clamp(0, 255)
 
 

@@ -18,17 +18,15 @@ import hashlib
 import importlib.metadata
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.metrics.base import Accumulator, SampleSet
+from flowexp.metrics.base import Accumulator, Metric, Records, SampleSet, in_turns
 from flowexp.metrics.pretrained import as_rgb, float32_inference
-from flowexp.metrics.protocol import UINT8, MetricRecord
-from flowexp.metrics.sample_metric import Records, SampleMetric
+from flowexp.metrics.protocol import UINT8
 from flowexp.metrics.weight_files import no_download
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ _State = dict[str, Tensor | list[Tensor]]
 _RANDOM_SEED = 0
 
 
-class TorchmetricsMetric(SampleMetric):
+class TorchmetricsMetric(Metric):
     """A torchmetrics metric behind the protocol of ours.
 
     The reference images are shown once per evaluation, by one process alone. States of several
@@ -48,7 +46,6 @@ class TorchmetricsMetric(SampleMetric):
 
     Args:
         metric: The metric; it is copied, not changed.
-        name: Stem of the key of its records.
         sees_reference: Whether this process computes the reference's share of the state.
 
     Attributes:
@@ -139,34 +136,24 @@ class TorchmetricsMetric(SampleMetric):
         for name, reduction in reductions.items():
             parts: list[Any] = [state[name] for state in states]
             if isinstance(parts[0], list):
-                # batch i was seen by process i mod the number of processes
-                turns = [part for turn in zip_longest(*parts) for part in turn if part is not None]
-                combined[name] = turns
+                combined[name] = in_turns(parts)
             else:
                 stacked = torch.stack(parts)
                 combined[name] = stacked if reduction is None else reduction(stacked)
         return combined
 
     def measure(self, state: _State, *, count: int) -> Records:
-        """The numbers of a state with this many samples.
-
-        Raises:
-            UsageError: The result is not made of single numbers.
-        """
+        """The numbers of a state with this many samples; ``UsageError`` if they are not single."""
         self._put(state)
         devices = [] if self.device.type == "cpu" else [self.device]
         with float32_inference(self.device), torch.random.fork_rng(devices):
             torch.manual_seed(_RANDOM_SEED)
             result = self._metric.compute()
-        return tuple(
-            self.record(
-                " ".join([type(self._given).__name__, *path]),
-                value,
-                count=count,
-                name="_".join([self.name, *path]),
-            )
-            for path, value in self._numbers(result)
-        )
+        records = []
+        for path, value in self._numbers(result):
+            what, name = " ".join([type(self._given).__name__, *path]), "_".join([self.name, *path])
+            records.append(self.record(what, value, count=count, name=name))
+        return tuple(records)
 
     def _numbers(self, result: Any) -> Iterator[tuple[list[str], float]]:  # noqa: ANN401
         if isinstance(result, tuple):  # KID, Inception score: mean and standard deviation
@@ -209,11 +196,7 @@ class TorchmetricsMetric(SampleMetric):
 
 
 class TorchmetricsAccumulator(Accumulator):
-    """States of a torchmetrics metric, one per process.
-
-    Args:
-        metric: The prepared metric.
-    """
+    """States of a torchmetrics metric, one per process."""
 
     def __init__(self, metric: TorchmetricsMetric) -> None:
         self._metric = metric
@@ -242,15 +225,12 @@ class TorchmetricsAccumulator(Accumulator):
         self._count = int(state["count"])
         loaded = self._metric.start()
         for name, value in loaded.items():
-            if isinstance(value, list):
-                count = sum(key.startswith(f"{name}.") for key in state)
-                device = self._metric.device
-                loaded[name] = [state[f"{name}.{i}"].to(device) for i in range(count)]
-            else:
-                loaded[name] = state[f"{name}."].to(value.device)
+            sent = [tensor for key, tensor in state.items() if key.rpartition(".")[0] == name]
+            tensors = [tensor.to(self._metric.device) for tensor in sent]
+            loaded[name] = tensors if isinstance(value, list) else tensors[0]
         self._ranks = [loaded]
 
-    def compute(self) -> tuple[MetricRecord, ...]:
+    def compute(self) -> Records:
         self._metric.refuse_few(self._count)
         return self._metric.measure(self._metric.combined(self._ranks), count=self._count)
 

@@ -9,12 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flowexp.metrics.pretrained import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
-    PretrainedExtractor,
-    normalized,
-)
+from flowexp.metrics.pretrained import PretrainedExtractor, normalized
 from flowexp.metrics.resize import tf1_bilinear
 from flowexp.metrics.weight_files import fill, read_state
 
@@ -25,9 +20,7 @@ _AFTER_FC2 = 5
 class VGG16(PretrainedExtractor):
     """ReLU outputs of the layer before the classes: TF1 bilinear to 224, ImageNet's normalisation.
 
-    Args:
-        weights: torchvision's state dict ``vgg16-397923af.pth`` or its directory; None looks in
-            ``$FLOWEXP_WEIGHTS`` and torch's hub folders.
+    The weights are torchvision's state dict ``vgg16-397923af.pth``.
     """
 
     name = "VGG16 fc2"
@@ -43,8 +36,7 @@ class VGG16(PretrainedExtractor):
 
     def features(self, images: Tensor) -> Tensor:
         resized = tf1_bilinear(images.to(self.device), (_SIDE, _SIDE))
-        inputs = normalized(resized, mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION)
-        features: Tensor = self.network(inputs)
+        features: Tensor = self.network(normalized(resized))
         return features
 
     def network_with(self, file: Path) -> nn.Module:

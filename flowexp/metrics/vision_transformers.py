@@ -23,9 +23,6 @@ from flowexp.metrics.weight_files import fill, read_state
 class VisionTransformer(PretrainedExtractor):
     """A frozen vision transformer from a weights file.
 
-    Args:
-        weights: The file; see the subclass.
-
     Attributes:
         architecture: timm's name of the network.
         options: What is passed to timm beside it.
@@ -57,10 +54,6 @@ class VisionTransformer(PretrainedExtractor):
         fill(network, state, file=file, key=self.key)
         return network
 
-    def normalized(self, levels: Tensor) -> Tensor:
-        """The network's input, (b, 3, side, side), of resized images in 0..255."""
-        return normalized(levels, mean=self.mean, deviation=self.deviation)
-
 
 class DINOv2(VisionTransformer):
     """The 1024-d class token of DINOv2 ViT-L/14 (after the last norm), behind FD-DINOv2.
@@ -71,8 +64,7 @@ class DINOv2(VisionTransformer):
 
     Args:
         weights: The authors' ``dinov2_vitl14_pretrain.pth``, or timm's
-            ``vit_large_patch14_dinov2.lvd142m`` (same layout, without the mask token), or its
-            directory; None looks in ``$FLOWEXP_WEIGHTS`` and torch's hub folders.
+            ``vit_large_patch14_dinov2.lvd142m`` (same layout, without the mask token).
 
     Source: Oquab et al. 2023, arXiv 2304.07193; Stein et al. 2023, arXiv 2306.04675.
     """
@@ -92,11 +84,11 @@ class DINOv2(VisionTransformer):
     def features(self, images: Tensor) -> Tensor:
         resized = torch_bicubic_antialias(images.to(self.device), (self.side, self.side))
         network: Any = self.network
-        tokens: Tensor = network.forward_features(self.normalized(resized.round()))
+        inputs = normalized(resized.round(), mean=self.mean, deviation=self.deviation)
+        tokens: Tensor = network.forward_features(inputs)
         return tokens[:, 0]
 
     def fitted(self, state: dict[str, Tensor], *, network: Any) -> dict[str, Tensor]:  # noqa: ANN401 -- timm's
-        """Without the mask token, and with position embeddings of this size."""
         kept = {name: value for name, value in state.items() if name != "mask_token"}
         wanted = network.state_dict()["pos_embed"].shape[1] - 1
         if "pos_embed" in kept and kept["pos_embed"].shape[1] - 1 != wanted:
@@ -133,14 +125,10 @@ class CLIPImage(VisionTransformer):
     deviation = (0.26862954, 0.26130258, 0.27577711)
 
     def features(self, images: Tensor) -> Tensor:
-        resized = F.interpolate(
-            images.to(self.device).float(),
-            size=(self.side, self.side),
-            mode="bicubic",
-            align_corners=False,
-            antialias=True,
-        )
-        embedding: Tensor = self.network(self.normalized(resized))
+        levels, size = images.to(self.device).float(), (self.side, self.side)
+        resized = F.interpolate(levels, size=size, mode="bicubic", antialias=True)
+        inputs = normalized(resized, mean=self.mean, deviation=self.deviation)
+        embedding: Tensor = self.network(inputs)
         return F.normalize(embedding)
 
     def fitted(self, state: dict[str, Tensor], *, network: Any) -> dict[str, Tensor]:  # noqa: ANN401 -- timm's

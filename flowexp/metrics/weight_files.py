@@ -1,5 +1,6 @@
 """Finding and reading the weights files of pretrained networks; nothing is ever downloaded."""
 
+import importlib.util
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -12,15 +13,12 @@ from torch import Tensor, nn
 
 from flowexp.errors import UsageError
 
-__all__ = ["candidates", "check_with_key", "fill", "found_file", "no_download", "read_state"]
-
 
 @contextmanager
 def no_download() -> Iterator[None]:
     """Refuse downloads of other packages' weights (torchmetrics', torchvision's) by torch.hub.
 
-    Raises:
-        UsageError: Inside, when a file is missing; its remedy is the command that fetches it.
+    A missing file raises ``UsageError``, whose remedy is the command that fetches it.
     """
     import torch.hub
 
@@ -40,68 +38,51 @@ def no_download() -> Iterator[None]:
         torch.hub.download_url_to_file = before
 
 
+def packaged(package: str, file: str) -> Path | None:
+    """A file in the folder of an installed package, which is not imported; None without it."""
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / file
+
+
 def candidates(file_name: str | None, *, given: Path | str | None = None) -> list[Path]:
     """Where a weights file is looked for, in order.
 
-    Args:
-        file_name: Name the file is published under, None when it has no usual name.
-        given: The file itself, or a directory that holds it; when given, nothing else is tried.
-
-    Returns:
-        ``given``, else ``$FLOWEXP_WEIGHTS/<file>``, ``$TORCH_HOME/hub/checkpoints/<file>`` and
-        ``~/.cache/torch/hub/checkpoints/<file>``.
+    In ``given`` alone, the file or its directory; else in ``$FLOWEXP_WEIGHTS/<file>``,
+    ``$TORCH_HOME/hub/checkpoints/<file>`` and ``~/.cache/torch/hub/checkpoints/<file>``, unless the
+    file has no usual name (None).
     """
     if given is not None:
         path = Path(given).expanduser()
         return [path / file_name if file_name and path.is_dir() else path]
     if file_name is None:
         return []
-    folders = []
-    if own := os.environ.get("FLOWEXP_WEIGHTS"):
-        folders.append(Path(own))
-    if torch_home := os.environ.get("TORCH_HOME"):
-        folders.append(Path(torch_home) / "hub" / "checkpoints")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folders.append(cache / "torch" / "hub" / "checkpoints")
-    return [folder.expanduser() / file_name for folder in folders]
+    own, torch_home = os.environ.get("FLOWEXP_WEIGHTS"), os.environ.get("TORCH_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    hubs = [f"{home}/hub/checkpoints" for home in (torch_home, f"{cache}/torch") if home]
+    return [Path(folder).expanduser() / file_name for folder in (own, *hubs) if folder]
 
 
 def found_file(
     file_name: str | None, *, given: Path | str | None, what: str, key: str, remedy: str
 ) -> Path:
-    """The first candidate that exists.
-
-    Args:
-        file_name: Name the file is published under, None when it has no usual name.
-        given: The config's value.
-        what: Whose weights they are, for the message.
-        key: Config key of ``given``.
-        remedy: Where to get the file.
+    """The first candidate that exists; messages say whose weights they are (``what``).
 
     Raises:
         UsageError: If there is none; names the file and every place looked at.
     """
     places = candidates(file_name, given=given)
-    file = next((place for place in places if place.is_file()), None)
-    if file is not None:
-        return file
-    if not places:
-        raise UsageError(f"{what} needs a weights file, and none is given.", key=key, remedy=remedy)
-    looked = ", ".join(str(place) for place in places)
-    raise UsageError(
-        f"the {what} weights {file_name or places[0].name} were not found (looked for {looked}).",
-        key=key,
-        remedy=remedy,
-    )
+    for place in places:
+        if place.is_file():
+            return place
+    problem = f"{what} needs a weights file, and none is given."
+    if places:
+        name, looked = file_name or places[0].name, ", ".join(map(str, places))
+        problem = f"the {what} weights {name} were not found (looked for {looked})."
+    raise UsageError(problem, key=key, remedy=remedy)
 
 
 def check_with_key(check: Callable[[], None], *, key: str) -> None:
-    """Run a check and raise its ``UsageError`` with this config key.
-
-    Args:
-        check: Raises ``UsageError`` when weights are missing or wrong.
-        key: Config key of the weights.
-    """
+    """Run a check and raise its ``UsageError`` with this config key."""
     try:
         check()
     except UsageError as error:
@@ -111,12 +92,7 @@ def check_with_key(check: Callable[[], None], *, key: str) -> None:
 def read_state(file: Path, *, key: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a torch file of tensors, read without running code.
 
-    Args:
-        file: The file.
-        key: Config key that names it.
-
-    Raises:
-        UsageError: If it is neither.
+    Another file raises ``UsageError`` at this config key.
     """
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -136,16 +112,9 @@ def read_state(file: Path, *, key: str) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], *, file: Path, key: str) -> None:
-    """Load exactly these tensors into a network, which may be without storage.
+    """Load exactly these tensors into a float32 network, which may be without storage.
 
-    Args:
-        network: The network, float32.
-        state: Its tensors.
-        file: Where they come from, for the message.
-        key: Config key that names the file.
-
-    Raises:
-        UsageError: If names or shapes are other ones.
+    Other names or shapes raise ``UsageError`` about the file, at this config key.
     """
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from flowexp.data.pair_manifest import PairManifest
-from flowexp.data.pair_store import read_digests
+from flowexp.data.pair_store import PairManifest, read_digests
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256, write_json, write_npz, write_text
 from flowexp.locks import FileLock

@@ -1,21 +1,17 @@
 """Runs side by side: differences of their configs, costs and scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import StoredEvaluation
 from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
-from flowexp.report.run_record import RunRecord
+from flowexp.report.run_record import RunRecord, StoredEvaluation
 from flowexp.tables.render.sheet import Column, Line, Notes, Sheet
 from flowexp.tree import leaves, without
 
 __all__ = ["compare", "config_differences"]
 
-_PLACES = ("dirs", "launcher")
-"""Groups that do not change what a run computes."""
-
+_PLACES = ("dirs", "launcher")  # groups that do not change what a run computes
 _ABSENT = "-"
 
 
@@ -28,7 +24,7 @@ def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[s
     """Dotted keys whose values differ, each with its text in every config."""
     flat = [dict(leaves(without(config, _PLACES))) for config in configs]
     keys = dict.fromkeys(key for own in flat for key in own)
-    texts = {key: [_text(own[key]) if key in own else _ABSENT for own in flat] for key in keys}
+    texts = {key: [_text(own.get(key, _ABSENT)) for own in flat] for key in keys}
     return {key: own for key, own in texts.items() if len(set(own)) > 1}
 
 
@@ -36,16 +32,13 @@ def _text(value: Any) -> str:  # noqa: ANN401 -- any value of a config
     return "null" if value is None else str(value)
 
 
-def _columns(
-    first: str, runs: Sequence[RunRecord], *, scores: bool = False, notes: bool = False
-) -> tuple[Column, ...]:
-    own = tuple(Column(title=run.name, numeric=scores) for run in runs)
-    return (Column(title=first), *own, *([Column(title="notes")] if notes else []))
+def _columns(first: str, runs: Sequence[RunRecord], *, scores: bool = False) -> tuple[Column, ...]:
+    return (Column(title=first), *(Column(title=run.name, numeric=scores) for run in runs))
 
 
 def _record(section: str, key: str, runs: Sequence[RunRecord], cells: Sequence[Any]) -> Any:  # noqa: ANN401
-    names = [run.name for run in runs]
-    return {"section": section, "key": key, **dict(zip(names, cells, strict=True))}
+    own = {run.name: cell for run, cell in zip(runs, cells, strict=True)}
+    return {"section": section, "key": key, **own}
 
 
 def _config_sheet(runs: Sequence[RunRecord]) -> Sheet:
@@ -62,9 +55,9 @@ def _config_sheet(runs: Sequence[RunRecord]) -> Sheet:
 
 def _training_sheet(runs: Sequence[RunRecord]) -> Sheet:
     facts = [training_facts(run) for run in runs]
-    if losses_differ_in(runs):
-        facts = [{key: text for key, text in own.items() if key != LAST_LOSS} for own in facts]
     keys = dict.fromkeys(key for own in facts for key in own)
+    if losses_differ_in(runs):
+        keys.pop(LAST_LOSS, None)
     rows = [(key, [own.get(key, _ABSENT) for own in facts]) for key in keys]
     return Sheet(
         name="training",
@@ -80,16 +73,18 @@ def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
     notes, lines, records = Notes(), [], []
     groups = _groups(runs)
     for number, group in enumerate(groups):
-        for line in _by_sampler(group):
-            own = [line.evaluations.get(run.name) for run in runs]
+        for title, evaluations in _by_sampler(group):
+            own = [evaluations.get(run.name) for run in runs]
             cells = [_ABSENT if one is None else score_text(one) for one in own]
-            texts = _unlike_others(groups[:number], group) + _circumstances(line.evaluations)
-            lines.append(Line(cells=(line.title, *cells, notes.refer(texts))))
+            texts = _unlike_others(groups[:number], group) + _circumstances(evaluations)
+            lines.append(Line(cells=(title, *cells, notes.refer(texts))))
             for part in ("mean", "spread"):
                 values = [None if one is None else getattr(one, part) for one in own]
-                records.append(_record("scores", f"{line.title}, {part}", runs, values))
-    noted = bool(notes.texts)
-    if not noted:
+                records.append(_record("scores", f"{title}, {part}", runs, values))
+    columns = _columns("metric", runs, scores=True)
+    if notes.texts:
+        columns += (Column(title="notes"),)
+    else:
         lines = [replace(line, cells=line.cells[:-1]) for line in lines]
     return Sheet(
         name="scores",
@@ -97,48 +92,38 @@ def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
         intro=("The latest evaluation of each run under each protocol and sampler.",)
         if lines
         else ("No run has been evaluated.",),
-        columns=_columns("metric", runs, scores=True, notes=noted),
+        columns=columns,
         lines=tuple(lines),
         notes=notes.texts,
         records=tuple(records),
     )
 
 
-@dataclass(frozen=True)
-class _Comparable:
-    """Evaluations that can be compared, by the name of their run."""
-
-    title: str
-    evaluations: Mapping[str, StoredEvaluation]
-
-
 def _groups(runs: Sequence[RunRecord]) -> list[list[tuple[str, StoredEvaluation]]]:
     """Evaluations with the names of their runs, those of one metric and protocol together."""
     groups: list[list[tuple[str, StoredEvaluation]]] = []
-    for run in runs:
-        for evaluation in run.evaluations:
-            for group in groups:
-                first = group[0][1]
-                same = first.name == evaluation.name
-                if same and not first.protocol.differences(evaluation.protocol):
-                    group.append((run.name, evaluation))
-                    break
-            else:
-                groups.append([(run.name, evaluation)])
+    for name, one in ((run.name, one) for run in runs for one in run.evaluations):
+        for group in groups:
+            first = group[0][1]
+            if first.name == one.name and not first.protocol.differences(one.protocol):
+                group.append((name, one))
+                break
+        else:
+            groups.append([(name, one)])
     return groups
 
 
-def _by_sampler(group: Sequence[tuple[str, StoredEvaluation]]) -> list[_Comparable]:
-    """A line for each sampler that several runs share, and one for the samplers of their own."""
+def _by_sampler(
+    group: Sequence[tuple[str, StoredEvaluation]],
+) -> list[tuple[str, dict[str, StoredEvaluation]]]:
+    """Title and evaluations, by run, of a line for each sampler that runs share, and for others."""
     samplers: dict[str | None, dict[str, StoredEvaluation]] = {}
     for name, evaluation in group:
         samplers.setdefault(evaluation.protocol.sampler, {})[name] = evaluation
     title = group[0][1].title
-    lines = [
-        _Comparable(f"{title}, {sampler}", own) for sampler, own in samplers.items() if len(own) > 1
-    ]
+    lines = [(f"{title}, {sampler}", own) for sampler, own in samplers.items() if len(own) > 1]
     alone = {name: one for own in samplers.values() if len(own) == 1 for name, one in own.items()}
-    return [*lines, _Comparable(title, alone)] if alone else lines
+    return [*lines, (title, alone)] if alone else lines
 
 
 def _unlike_others(
@@ -147,7 +132,7 @@ def _unlike_others(
 ) -> list[str]:
     """Why a number has another line than those of the same metric."""
     one = group[0][1]
-    others = [found[0][1] for found in earlier if found[0][1].name == one.name]
+    others = [other for (_, other), *_ in earlier if other.name == one.name]
     return [
         f"not comparable with {other.title}: " + "; ".join(other.protocol.differences(one.protocol))
         for other in others
@@ -156,7 +141,7 @@ def _unlike_others(
 
 def _circumstances(group: Mapping[str, StoredEvaluation]) -> list[str]:
     """Differences between comparable numbers: usually the subject of the comparison."""
-    protocols: dict[str, Protocol] = {name: one.protocol for name, one in group.items()}
+    protocols = {name: one.protocol for name, one in group.items()}
     first = next(iter(protocols.values()))
     parts = {
         text.partition(":")[0]

@@ -22,12 +22,7 @@ _WINDOWS = 25
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One line of a chart.
-
-    Attributes:
-        label: Its name.
-        points: (kimg, value), in the order of kimg.
-    """
+    """One line of a chart: its name, and (kimg, value) in the order of kimg."""
 
     label: str
     points: tuple[tuple[float, float], ...]
@@ -49,7 +44,7 @@ def curve_of(rows: Sequence[Mapping[str, Any]], key: str, *, label: str) -> Curv
     points = [
         (float(row["kimg"]), float(row[key]))
         for row in rows
-        if isinstance(row.get(key), int | float) and isinstance(row.get("kimg"), int | float)
+        if all(isinstance(row.get(name), int | float) for name in ("kimg", key))
     ]
     return Curve(label=label, points=tuple(p for p in points if all(map(math.isfinite, p))))
 
@@ -81,13 +76,8 @@ def smoothed(curve: Curve) -> tuple[Curve, int]:
 def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Plot | None:
     """Curves over kimg; None if no curve has two points.
 
-    A long noisy curve is drawn twice, thin as logged and thick as a running mean, on a scale that
-    is logarithmic where positive values span a factor of 8 or more.
-
-    Args:
-        curves: The curves; of several, the chart has a legend.
-        title: Its heading.
-        noisy: Whether the values are measurements rather than a schedule.
+    A long curve of measurements (noisy) is drawn twice, thin as logged and thick as a running mean,
+    on a scale that is logarithmic where positive values span a factor of 8 or more.
     """
     drawn = [(number, curve) for number, curve in enumerate(curves) if len(curve.points) > 1]
     if not drawn:
@@ -113,7 +103,7 @@ def chart(curves: Sequence[Curve], *, title: str, noisy: bool = True) -> Plot | 
 def _described(curve: Curve) -> str:
     """The curve in words, for screen readers."""
     (x0, y0), (x1, y1) = curve.points[0], curve.points[-1]
-    lowest = number_text(min(y for _, y in curve.points))
-    highest = number_text(max(y for _, y in curve.points))
+    values = [y for _, y in curve.points]
     text = f"{number_text(y0)} at {x0:g} kimg, {number_text(y1)} at {x1:g} kimg"
-    return f"{curve.label}: {text}, lowest {lowest}, highest {highest}"
+    extremes = f"lowest {number_text(min(values))}, highest {number_text(max(values))}"
+    return f"{curve.label}: {text}, {extremes}"

@@ -1,37 +1,46 @@
 """The report: one HTML file that needs nothing else."""
 
+import base64
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from flowexp.errors import UsageError
+from flowexp.report import facts
 from flowexp.report.comparison import compare
-from flowexp.report.curves import chart, curve_of
-from flowexp.report.facts import losses_differ_in
-from flowexp.report.run_record import RunRecord
-from flowexp.report.run_section import curve_title, run_section
+from flowexp.report.curves import chart, curve_keys, curve_of
+from flowexp.report.run_record import RunRecord, StoredEvaluation, TrainingGrid
 from flowexp.tables.render import sheet_of
 from flowexp.tables.render.html import filled
+from flowexp.tables.render.numbers import cost_text, count_text, number_text
+from flowexp.tables.render.sheet import Column, Line, Sheet
 from flowexp.tables.results import ClaimResult, TableResult
 
-__all__ = ["document", "read_results"]
+__all__ = ["Picture", "document", "read_results", "training_grids"]
 
 _LOSSES = ("train/loss", "val/loss")
+_MOST_BYTES = 600_000
+_SHOWN_SIDE = 1024
+_TINY = 200
+_SCORE_TILES = 2
+_SCHEDULES = ("train/learning_rate",)
+_TITLES: Mapping[str, str] = {
+    "train/loss": "Training loss",
+    "val/loss": "Validation loss",
+    "train/learning_rate": "Learning rate",
+    "time/images_per_second": "Speed, images/s",
+}
 
 
 def document(
-    runs: Sequence[RunRecord],
-    *,
-    results: Sequence[TableResult | ClaimResult] = (),
-    grids: int = 12,
+    runs: Sequence[RunRecord], *, results: Sequence[TableResult | ClaimResult] = (), grids: int = 12
 ) -> str:
-    """The page.
-
-    Args:
-        runs: Runs with distinct names.
-        results: Tables and claims to show before the runs.
-        grids: Largest number of sample grids of each run.
+    """The page of tables and claims, and of runs with distinct names and at most ``grids`` grids.
 
     Raises:
         ValueError: There is nothing to show, or fewer than one grid is requested.
@@ -53,16 +62,12 @@ def document(
         ],
         results=[sheet_of(result) for result in results],
         comparison=_comparison(runs) if several else None,
-        runs=[run_section(run, grids=grids) for run in runs],
+        runs=[_run_section(run, grids=grids) for run in runs],
     )
 
 
 def read_results(file: Path) -> list[TableResult | ClaimResult]:
-    """The table or the claims that ``flowexp table`` wrote.
-
-    Raises:
-        UsageError: The file is none of these.
-    """
+    """The table or the claims that ``flowexp table`` wrote; ``UsageError`` for another file."""
     try:
         content = json.loads(file.read_text())
         entries = content if isinstance(content, list) else [content]
@@ -79,11 +84,188 @@ def read_results(file: Path) -> list[TableResult | ClaimResult]:
 def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Sheets, and losses in one chart if they are the same quantity."""
     losses = [
-        chart([curve_of(run.rows, key, label=run.name) for run in runs], title=curve_title(key))
+        chart([curve_of(run.rows, key, label=run.name) for run in runs], title=_curve_title(key))
         for key in _LOSSES
     ]
     return {
         "sheets": compare(runs),
-        "differing": losses_differ_in(runs),
+        "differing": facts.losses_differ_in(runs),
         "losses": [one for one in losses if one],
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture within a page: its content as a data URI, and a text for screen readers (alt)."""
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+
+    @property
+    def tiny(self) -> bool:
+        """Whether a browser enlarges it, and should keep its pixels as they are."""
+        return self.width <= _TINY
+
+
+def _curve_title(key: str) -> str:
+    """The heading of a metric's chart."""
+    return _TITLES.get(key, key)
+
+
+def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
+    """The values for the template of a run, with at most ``grids`` sample grids."""
+    charts = [
+        chart([curve_of(run.rows, key, label=key)], title=_curve_title(key),
+              noisy=key not in _SCHEDULES)
+        for key in curve_keys(run.rows)
+    ]  # fmt: skip
+    pictures = training_grids(run, most=grids)
+    return {
+        "name": run.name,
+        "choices": ", ".join(
+            f"{group} {option}" for group, option in facts.choice_facts(run).items()
+        ),
+        "tiles": _tiles(run),
+        "curves": [one for one in charts if one],
+        "grids": pictures,
+        "left_out": len(run.grids) - len(pictures),
+        "scores": _scores(run),
+        "protocols": [_protocol(evaluation) for evaluation in run.evaluations],
+        "scored": _scored(run),
+        "commands": "\n".join(facts.commands(run)),
+        "code": run.manifest.get("code") or {},
+        "manifest": facts.manifest_facts(run.manifest),
+        "config": yaml.safe_dump(dict(run.config), sort_keys=False),
+    }
+
+
+def _tiles(run: RunRecord) -> list[dict[str, str]]:
+    tiles = [_score_tile(evaluation) for evaluation in run.evaluations[-_SCORE_TILES:]]
+    known = facts.training_facts(run)
+    units = {"seconds": " s", "images/s": " images/s", "device": ""}
+    small = ", ".join(known[name] + unit for name, unit in units.items() if name in known)
+    tiles.append({"name": "trained", "value": known["trained"], "small": small})
+    if "parameters" in known:
+        tiles.append({"name": "parameters", "value": known["parameters"], "small": ""})
+    return tiles
+
+
+def _score_tile(evaluation: StoredEvaluation) -> dict[str, str]:
+    value, _, ranges = facts.score_text(evaluation).partition(" (")
+    known = [ranges.rstrip(")")] if ranges else []
+    known.append(evaluation.protocol.sampler or "sampler not stated")
+    if evaluation.protocol.nfe is not None:
+        known.append(f"NFE {count_text(evaluation.protocol.nfe)}")
+    if evaluation.floor is not None:
+        known.append(f"held-out real data: {number_text(evaluation.floor)}")
+    return {"name": evaluation.title, "value": value, "small": "; ".join(known)}
+
+
+def _scores(run: RunRecord) -> Sheet:
+    numbers = ("value", "minimum", "held-out real data", "samples", "NFE", "cost")
+    columns = [Column(title="metric"), *(Column(title=name, numeric=True) for name in numbers)]
+    columns += [Column(title=name) for name in ("sampler", "weights", "when")]
+    return Sheet(
+        name="evaluations",
+        title="Scores",
+        columns=tuple(columns),
+        lines=tuple(Line(cells=_cells(evaluation)) for evaluation in run.evaluations),
+    )
+
+
+def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
+    protocol = evaluation.protocol
+    several = len(evaluation.values) > 1
+    kimg = evaluation.checkpoint.get("kimg")
+    return (
+        evaluation.title,
+        facts.score_text(evaluation),
+        number_text(min(evaluation.values)) if several else "",
+        number_text(evaluation.floor),
+        count_text(protocol.n_gen) + (f" x {len(evaluation.values)}" if several else ""),
+        "-" if protocol.nfe is None else count_text(protocol.nfe),
+        cost_text(evaluation.seconds, device=protocol.device or "device not stated"),
+        protocol.sampler or "not stated",
+        (protocol.ema or "not stated") + (f" at {kimg:g} kimg" if kimg else ""),
+        evaluation.created[:16].replace("T", " "),
+    )
+
+
+def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
+    """The whole protocol, and every number of it, below its title."""
+    stated = {
+        name: "not stated" if value is None else str(value)
+        for name, value in asdict(evaluation.protocol).items()
+    }
+    numbers = {
+        **stated,
+        "seeds": ", ".join(r.protocol.seeds or "not stated" for r in evaluation.records),
+        "values": ", ".join(map(repr, evaluation.values)),
+        **{name: repr(value) for name, value in evaluation.records[0].extra.items()},
+        "checkpoint": ", ".join(f"{k} {v}" for k, v in evaluation.checkpoint.items()),
+    }
+    sampler = evaluation.protocol.sampler or "sampler not stated"
+    return f"Protocol of {evaluation.title}, {sampler}", numbers
+
+
+def _scored(run: RunRecord) -> list[Picture]:
+    """The grid of each evaluation, once."""
+    shown: dict[Path, Picture] = {}
+    for evaluation in run.evaluations:
+        path = _evaluation_grid(run, evaluation.directory)
+        if path is None or path in shown:
+            continue
+        sampler = evaluation.protocol.sampler or "the run's sampler"
+        caption = f"{sampler}, NFE {count_text(evaluation.protocol.nfe or float('nan'))}"
+        alt = f"Grid of the first samples scored, drawn with {caption}"
+        shown[path] = _inlined(path, alt=alt, caption=caption)
+    return list(shown.values())
+
+
+def _inlined(path: Path, *, alt: str, caption: str) -> Picture:
+    """A picture file as part of a page; a large one is made smaller."""
+    from PIL import Image
+
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        kind, size = str(image.format).lower(), image.size
+        if len(content) > _MOST_BYTES:
+            image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+            written = io.BytesIO()
+            image.convert("RGB").save(written, format="JPEG", quality=88)
+            kind, size, content = "jpeg", image.size, written.getvalue()
+            caption += ", shown smaller"
+    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return Picture(uri=uri, width=size[0], height=size[1], alt=alt, caption=caption)
+
+
+def training_grids(run: RunRecord, *, most: int) -> list[Picture]:
+    """Samples while training, oldest first; of many, an even choice with the first and the last."""
+    return [
+        _inlined(
+            grid.path,
+            alt=f"Grid of samples of {run.name} after {grid.kimg:g} kimg of training",
+            caption=f"{grid.kimg:g} kimg",
+        )
+        for grid in _even(run.grids, most)
+    ]
+
+
+def _evaluation_grid(run: RunRecord, directory: str) -> Path | None:
+    """The picture that an evaluation left, also if the run has been moved since."""
+    if not directory:
+        return None
+    inside = run.path / "eval" / Path(directory).name / "grid.png"
+    return next((p for p in (inside, Path(directory) / "grid.png") if p.is_file()), None)
+
+
+def _even(grids: Sequence[TrainingGrid], most: int) -> list[TrainingGrid]:
+    if len(grids) <= most:
+        return list(grids)
+    if most == 1:
+        return [grids[-1]]
+    last = len(grids) - 1
+    return [grids[round(number * last / (most - 1))] for number in range(most)]

@@ -5,8 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowexp.report.evaluations import StoredEvaluation
-from flowexp.report.run_record import RunRecord
+from flowexp.report.run_record import RunRecord, StoredEvaluation
 from flowexp.tables.render.numbers import mean_text, number_text
 
 __all__ = [
@@ -29,11 +28,8 @@ _NOT_CHOSEN = ("None", "none", "null")
 def choice_facts(run: RunRecord) -> dict[str, str]:
     """The chosen option of every group that makes the method."""
     choices = run.manifest.get("choices", {})
-    return {
-        group: str(choices[group])
-        for group in _CHOICES
-        if group in choices and str(choices[group]) not in _NOT_CHOSEN
-    }
+    chosen = {group: str(choices[group]) for group in _CHOICES if group in choices}
+    return {group: option for group, option in chosen.items() if option not in _NOT_CHOSEN}
 
 
 def training_facts(run: RunRecord) -> dict[str, str]:
@@ -88,22 +84,19 @@ def manifest_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def score_text(evaluation: StoredEvaluation) -> str:
     """The value; over several ranges of seeds its mean and spread."""
-    count = len(evaluation.values)
+    count, mean = len(evaluation.values), evaluation.mean
     if count == 1:
-        return number_text(evaluation.mean)
-    return mean_text(evaluation.mean, spread=evaluation.spread, count=count, of="seed range")
+        return number_text(mean)
+    return mean_text(mean, spread=evaluation.spread, count=count, of="seed range")
 
 
 def commands(run: RunRecord) -> list[str]:
     """The command lines that make the run and its evaluations again."""
     given = [str(part) for part in run.manifest.get("command", [])]
     verb = given[1] if len(given) > 1 and given[1].isalpha() else "train"
-    lines = [shlex.join(["flowexp", verb, *_outside_folder(given), *run.overrides])]
-    for evaluation in run.evaluations:
-        line = shlex.join(["flowexp", "eval", *evaluation.overrides])
-        if evaluation.overrides and line not in lines:
-            lines.append(line)
-    return lines
+    made = shlex.join(["flowexp", verb, *_outside_folder(given), *run.overrides])
+    evals = [["flowexp", "eval", *one.overrides] for one in run.evaluations if one.overrides]
+    return list(dict.fromkeys([made, *map(shlex.join, evals)]))
 
 
 def _outside_folder(command: Sequence[str]) -> list[str]:
@@ -116,6 +109,5 @@ def _outside_folder(command: Sequence[str]) -> list[str]:
 
 def _revision(manifest: Mapping[str, Any]) -> str:
     code = manifest.get("code") or {}
-    if not code.get("commit"):
-        return "not known"
-    return str(code["commit"])[:12] + (" with uncommitted changes" if code.get("dirty") else "")
+    dirty = " with uncommitted changes" if code.get("dirty") else ""
+    return str(code["commit"])[:12] + dirty if code.get("commit") else "not known"

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import Protocol
-from flowexp.report.evaluations import StoredEvaluation
-from flowexp.report.run_record import RunRecord, read_run
+from flowexp.report.run_record import RunRecord, StoredEvaluation, read_run
 
 if TYPE_CHECKING:
     import pandas
@@ -57,11 +56,8 @@ def results(folder: str | Path) -> "pandas.DataFrame":
 
 
 def _rows(run: RunRecord, evaluation: StoredEvaluation) -> list[dict[str, Any]]:
-    choices = {
-        group: option
-        for group, option in run.manifest.get("choices", {}).items()
-        if not group.startswith("hydra/")
-    }
+    chosen = run.manifest.get("choices", {})
+    choices = {group: chosen[group] for group in chosen if not group.startswith("hydra/")}
     common = {
         "run": run.name,
         "seed": run.config.get("seed"),

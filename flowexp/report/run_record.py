@@ -3,27 +3,82 @@
 import json
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.report.evaluations import StoredEvaluation, read_evaluations
+from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import read_rows
 
-__all__ = ["RunRecord", "TrainingGrid", "distinct_names", "read_run"]
+__all__ = ["RunRecord", "StoredEvaluation", "TrainingGrid", "distinct_names", "read_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEvaluation:
+    """One metric of one ``flowexp eval``; the seed ranges of one command are one evaluation.
+
+    Attributes:
+        records: One per range of seeds, at least one.
+        created: When, in ISO 8601.
+        overrides: Overrides of the command line.
+        directory: Output directory of the evaluation at that time.
+        checkpoint: ``kimg``, ``sha256`` and ``path`` of the checkpoint.
+        count: Samples over all ranges.
+        seconds: Wall time over all ranges, of all metrics together.
+    """
+
+    records: tuple[MetricRecord, ...]
+    created: str
+    overrides: tuple[str, ...]
+    directory: str
+    checkpoint: Mapping[str, Any]
+    count: int
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The metric's name, for example ``fid``."""
+        return self.records[0].name
+
+    @property
+    def title(self) -> str:
+        """Full display name, never without protocol and sample count."""
+        return self.records[0].title
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol; of several ranges that of the first."""
+        return self.records[0].protocol
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """One per range of seeds."""
+        return tuple(record.value for record in self.records)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the ranges."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the ranges; nan for one."""
+        finite = all(map(math.isfinite, self.values))
+        return statistics.stdev(self.values) if len(self.values) > 1 and finite else math.nan
+
+    @property
+    def floor(self) -> float | None:
+        """The score of held-out real data, if it was measured."""
+        return self.records[0].extra.get("floor")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingGrid:
-    """A picture of samples drawn while training.
-
-    Attributes:
-        kimg: Thousands of images the run had seen.
-        path: The picture.
-    """
+    """The file of a picture of samples drawn while training, after ``kimg`` thousand images."""
 
     kimg: float
     path: Path
@@ -35,7 +90,6 @@ class RunRecord:
 
     Attributes:
         name: Its name here, see :func:`distinct_names`.
-        path: Its directory.
         config: Its resolved configuration.
         overrides: Overrides of the command line.
         manifest: Versions, device, data, parents; empty if the run has none.
@@ -80,7 +134,7 @@ def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunReco
         overrides=tuple(run.overrides() if run.overrides_file.is_file() else ()),
         manifest=_manifest(run.manifest_file),
         rows=tuple(read_rows(run.metrics_file)),
-        evaluations=read_evaluations(run.results_file),
+        evaluations=_evaluations(run.results_file),
         grids=_grids(run.samples),
         parameters=parameters,
     )
@@ -89,8 +143,7 @@ def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunReco
 def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Names of runs: as many of the last parts of each path as make them distinct.
 
-    Raises:
-        UsageError: A run is named twice.
+    A run that is named twice raises ``UsageError``.
     """
     parts = [path.resolve().parts for path in paths]
     if len(set(parts)) < len(parts):
@@ -114,9 +167,37 @@ def _manifest(file: Path) -> dict[str, Any]:
 
 def _grids(folder: Path) -> tuple[TrainingGrid, ...]:
     """The grids of training; those of ``flowexp sample`` lie in folders of their own."""
-    found = []
-    for file in folder.glob("*.png"):
-        number = re.search(r"\d+(\.\d+)?", file.stem)
-        if number is not None:
-            found.append(TrainingGrid(kimg=float(number.group()), path=file))
+    numbers = ((file, re.search(r"\d+(\.\d+)?", file.stem)) for file in folder.glob("*.png"))
+    found = [TrainingGrid(kimg=float(n.group()), path=file) for file, n in numbers if n]
     return tuple(sorted(found, key=lambda grid: grid.kimg))
+
+
+def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
+    """The evaluations in ``results.json``, oldest first; none if there is no such file."""
+    if not file.is_file():
+        return ()
+    try:
+        entries = json.loads(file.read_text())["evaluations"]
+        grouped: dict[tuple[str, str], list[tuple[Mapping[str, Any], MetricRecord]]] = {}
+        for number, entry in enumerate(entries):
+            command = str(entry.get("directory", f"evaluation {number}"))
+            for stored in entry["records"]:
+                fields = {key: value for key, value in stored.items() if key != "key"}
+                record = MetricRecord.from_dict(fields)
+                grouped.setdefault((command, record.key), []).append((entry, record))
+        return tuple(_evaluation(found) for found in grouped.values())
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"cannot read the results in {file} ({error}).", key="runs") from error
+
+
+def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> StoredEvaluation:
+    entries, first = [entry for entry, _ in found], found[0][0]
+    return StoredEvaluation(
+        records=tuple(record for _, record in found),
+        created=str(first.get("created", "")),
+        overrides=tuple(first.get("overrides", ())),
+        directory=str(first.get("directory", "")),
+        checkpoint=dict(first.get("checkpoint", {})),
+        count=sum(int(entry.get("count", 0)) for entry in entries),
+        seconds=sum(float(entry.get("seconds", 0.0)) for entry in entries),
+    )

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowexp.data.joined_pairs import join_stores
-from flowexp.data.pair_store import PairStore
+from flowexp.data.pair_store import PairStore, join_stores
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.networks.base import label_dim_of

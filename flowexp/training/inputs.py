@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowexp.augmentations import Augmentation
 from flowexp.couplings import Coupling, Pairs
-from flowexp.data import Batch, BatchStream, as_data
+from flowexp.data import BatchStream, DataBatch, as_data
 from flowexp.paths import Path
 from flowexp.requirements import Parts, require
 from flowexp.seeding import generator
@@ -67,7 +67,7 @@ class TrainingDraws:
         parts = Parts(path=self.path, augmentation=self.augmentation)
         require(self.coupling.needs(parts), group="coupling")
 
-    def __call__(self, batch: Batch, step: int) -> tuple[Pairs, Tensor]:
+    def __call__(self, batch: DataBatch, step: int) -> tuple[Pairs, Tensor]:
         """Pairs and times, (B,) float64, for this rank's share of the batch of a step."""
         x = as_data(batch.images)
         total = len(x) * self.world_size
@@ -117,13 +117,13 @@ class BatchFeed:
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[DataBatch]:
         if self.ahead:
             yield from self._fetched_ahead()
         else:
             yield from map(self.stream.batch, range(self.start, self.stop))
 
-    def _fetched_ahead(self) -> Iterator[Batch]:
+    def _fetched_ahead(self) -> Iterator[DataBatch]:
         with ThreadPoolExecutor(max_workers=1) as thread:
             coming = (thread.submit(self._pinned, step) for step in range(self.start, self.stop))
             waiting = deque(islice(coming, _AHEAD))
@@ -132,6 +132,6 @@ class BatchFeed:
                 waiting.extend(islice(coming, 1))
                 yield batch
 
-    def _pinned(self, step: int) -> Batch:
+    def _pinned(self, step: int) -> DataBatch:
         batch = self.stream.batch(step)
         return batch.pin_memory() if torch.cuda.is_available() else batch

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from flowexp.couplings import Pairs
-from flowexp.data import Batch, BatchStream, ImageArrays
+from flowexp.data import BatchStream, DataBatch, ImageArrays
 from flowexp.networks.base import label_dim_of
 from flowexp.runs import RunDirectory
 from flowexp.seeding import derive_seed, generator
@@ -82,7 +82,7 @@ class FlowModule(LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: DataBatch, batch_idx: int) -> dict[str, Tensor]:
         """One optimizer step over this process's share of the batch; returns the mean loss.
 
         Every random draw is a function of seed, step and process.
@@ -168,8 +168,8 @@ class FlowModule(LightningModule):
         return BatchFeed(stream, start=self.step, stop=self.settings.total_steps, ahead=ahead)
 
     def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
+        self, batch: DataBatch, device: torch.device, dataloader_idx: int
+    ) -> DataBatch:
         """The batch on the device, copied while the device computes where memory is pinned."""
         return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
 

@@ -16,7 +16,7 @@ from flowexp.parameterizations import Parameterization
 from flowexp.requirements import Part
 
 ROOT = Path(__file__).parents[2]
-# Metrics and extractors follow their protocols without deriving from them.
+# A metric or extractor may follow its protocol without deriving from it.
 STRUCTURAL = (Metric, Extractor)
 FACTS = {
     name: declared

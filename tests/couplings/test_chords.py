@@ -8,7 +8,7 @@ import torch
 
 from flowexp.augmentations import NoAugmentation
 from flowexp.couplings import Chords, Independent
-from flowexp.data import Batch
+from flowexp.data import DataBatch
 from flowexp.errors import UsageError
 from flowexp.paths import VP, Linear, Path
 from flowexp.seeding import generator
@@ -99,7 +99,7 @@ class Mirrored(NoAugmentation):
 def test_training_takes_the_times_of_the_chords(tmp_path):
     coupling = Chords(run=store(tmp_path))
     given = {"coupling": coupling, "timestep": Uniform(), "conditional": True, "seed": 0}
-    batch = Batch(
+    batch = DataBatch(
         images=torch.zeros(8, *SHAPE, dtype=torch.uint8),
         labels=torch.full((8,), 3),
         index=torch.arange(8),

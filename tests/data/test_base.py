@@ -5,14 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from flowexp.data.base import (
-    Dataset,
-    ImageArrays,
-    array_digest,
-    combine_digests,
-    evenly_spaced,
-    fingerprint,
-)
+from flowexp.data.base import Dataset, ImageArrays, evenly_spaced
+from flowexp.data.digests import array_digest, combine_digests, fingerprint
 from flowexp.errors import UsageError
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from flowexp.data import cifar10
-from flowexp.data.cifar10 import CIFAR10
-from flowexp.data.plain_pickle import load_plain
+from flowexp.data.cifar10 import CIFAR10, load_plain
 from flowexp.errors import UsageError
 
 COUNT = 20

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from flowexp.data import fashion
-from flowexp.data.fashion import Fashion10k, FashionMNIST
-from flowexp.data.idx import parse_idx, unpack
+from flowexp.data.fashion import Fashion10k, FashionMNIST, parse_idx, unpack
 from flowexp.errors import UsageError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowexp.data import picture_files
+from flowexp.data import image_archive
 from flowexp.data.base import fingerprint
 from flowexp.data.digits import Digits
 from flowexp.data.image_archive import ImageArchive
@@ -131,7 +131,7 @@ def test_second_start_reads_the_cache(digits, tmp_path, monkeypatch):
     def unexpected(*_):
         raise AssertionError("a picture was decoded again")
 
-    monkeypatch.setattr(picture_files.PictureFiles, "_decode_into", unexpected)
+    monkeypatch.setattr(image_archive.ImageFiles, "_decode_into", unexpected)
     first.images[0] = 7
     again = archive(file, in_memory=True).train()
     assert not isinstance(again.images, np.memmap)

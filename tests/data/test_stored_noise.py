@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowexp.data.stored_noise import RECORD_BYTES, noise_of_record, record_of
+from flowexp.data.partners import RECORD_BYTES, noise_of_record, record_of
 
 
 def test_a_record_gives_back_what_its_generator_drew():

@@ -13,9 +13,9 @@ from PIL import Image
 
 from flowexp.metrics import (
     EfficientNetLite0,
+    FeatureMoments,
     FrechetReference,
     GaussianKernel,
-    Moments,
     density_coverage,
     frechet_distance,
     frechet_distance_from_moments,
@@ -52,7 +52,7 @@ def tensor(array):
 
 
 def streamed(features, batch=37):
-    moments = Moments()
+    moments = FeatureMoments()
     for start in range(0, len(features), batch):
         moments.update(features[start : start + batch])
     return moments

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 from flowexp.couplings import Pairs
-from flowexp.data.stored_noise import noise_of_record
+from flowexp.data.partners import noise_of_record
 from flowexp.diagnostics.straightness import straightness
 from flowexp.models import FlowModel
 from flowexp.objectives import (

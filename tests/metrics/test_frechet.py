@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from flowexp.metrics import (
+    FeatureMoments,
     FrechetReference,
-    Moments,
     frechet_distance,
     frechet_distance_from_moments,
 )
@@ -22,7 +22,7 @@ def two_sets(n=300, m=250, d=12):
 
 
 def moments(x):
-    accumulator = Moments()
+    accumulator = FeatureMoments()
     accumulator.update(x)
     return accumulator.mean, accumulator.covariance
 

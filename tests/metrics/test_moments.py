@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowexp.metrics import Moments
+from flowexp.metrics import FeatureMoments
 
 
 def features(n, d, *, seed=0, offset=0.0, dtype=torch.float32):
@@ -13,7 +13,7 @@ def features(n, d, *, seed=0, offset=0.0, dtype=torch.float32):
 
 
 def of(x, batch=None):
-    moments = Moments()
+    moments = FeatureMoments()
     for part in torch.split(x, batch or len(x)):
         moments.update(part)
     return moments
@@ -32,11 +32,11 @@ def test_streaming_equals_numpy_for_every_batch_size(batch, offset):
 
 def test_merged_ranks_equal_one_stream():
     x = features(301, 5, offset=50.0)
-    whole, merged = of(x, 32), Moments()
+    whole, merged = of(x, 32), FeatureMoments()
     for rank in range(4):
         part = x[rank::4]
-        merged.merge(of(part, 10) if len(part) else Moments())
-    merged.merge(Moments())
+        merged.merge(of(part, 10) if len(part) else FeatureMoments())
+    merged.merge(FeatureMoments())
     assert merged.count == 301
     torch.testing.assert_close(merged.mean, whole.mean, rtol=1e-13, atol=0)
     torch.testing.assert_close(merged.covariance, whole.covariance, rtol=1e-10, atol=1e-10)
@@ -51,7 +51,7 @@ def test_merging_leaves_the_other_one_alone():
 
 
 def test_features_are_kept_exactly_while_deficient():
-    moments = Moments()
+    moments = FeatureMoments()
     assert moments.features is None
     moments.update(features(5, 8))
     moments.merge(of(features(3, 8, seed=1)))
@@ -66,8 +66,8 @@ def test_features_are_kept_exactly_while_deficient():
 
 @pytest.mark.parametrize("n", [0, 4, 30])
 def test_state_round_trip(n):
-    moments = of(features(n, 7)) if n else Moments()
-    again = Moments.from_state(moments.state())
+    moments = of(features(n, 7)) if n else FeatureMoments()
+    again = FeatureMoments.from_state(moments.state())
     assert again.count == n
     for both in (moments, again):
         both.update(features(4, 7, seed=5))
@@ -78,9 +78,9 @@ def test_refusals():
     with pytest.raises(ValueError, match="at least 2"):
         _ = of(features(1, 3)).covariance
     with pytest.raises(ValueError, match="no sample"):
-        _ = Moments().mean
+        _ = FeatureMoments().mean
     with pytest.raises(ValueError, match=r"\(B, d\)"):
-        Moments().update(torch.zeros(3))
+        FeatureMoments().update(torch.zeros(3))
     moments = of(features(4, 3))
     with pytest.raises(ValueError, match="do not match"):
         moments.update(torch.zeros(2, 4))

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from flowexp.data import Dataset, ImageArrays
-from flowexp.data.pair_manifest import PairManifest
-from flowexp.data.pair_store import PairStore
+from flowexp.data.pair_store import PairManifest, PairStore
 from flowexp.pairs import FromNoise, write_store
 from flowexp.paths import Linear, Path
 from flowexp.pipeline import Pipeline

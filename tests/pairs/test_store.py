@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from flowexp.data import pair_store
-from flowexp.data.joined_pairs import join_stores
-from flowexp.data.pair_manifest import PairManifest
-from flowexp.data.pair_store import PairStore
+from flowexp.data.pair_store import PairManifest, PairStore, join_stores
 from flowexp.errors import UsageError
 from flowexp.pairs import FromData, FromNoise, verify, write_store
 from flowexp.paths import Gaussian, StudentT

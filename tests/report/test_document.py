@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from flowexp.errors import UsageError
-from flowexp.report.document import document, read_results
-from flowexp.report.pictures import training_grids
+from flowexp.report.document import document, read_results, training_grids
 from flowexp.report.run_record import read_run
 from flowexp.tables.render import render
 from tests.report.runs import entry, make_run

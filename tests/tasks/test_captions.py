@@ -7,7 +7,7 @@ import torch
 
 from flowexp.config.check import check_job
 from flowexp.couplings import Independent
-from flowexp.data import Batch
+from flowexp.data import DataBatch
 from flowexp.errors import UsageError
 from flowexp.paths import Linear, Path
 from flowexp.tasks import Captions, Generation, WordTokenizer
@@ -55,7 +55,7 @@ def test_training_is_told_what_sampling_is_told():
         seed=0,
     )
     labels = torch.tensor([1, 2])
-    batch = Batch(torch.zeros(2, 1, 4, 4), labels, torch.arange(2))
+    batch = DataBatch(torch.zeros(2, 1, 4, 4), labels, torch.arange(2))
     pairs, _ = draws(batch, 0)
     assert torch.equal(pairs.conditions["labels"], labels)
     assert torch.equal(pairs.conditions["tokens"], task().conditions_of(labels)["tokens"])

@@ -8,7 +8,7 @@ import torch
 
 from flowexp.augmentations import EDMAugmentation
 from flowexp.couplings import AnnealedPairs, Independent, LinearAnnealing, StoredPairs
-from flowexp.data import Batch, BatchStream
+from flowexp.data import BatchStream, DataBatch
 from flowexp.paths import VE, Linear, Path
 from flowexp.timesteps import Stratified, Uniform
 from flowexp.training.inputs import BatchFeed, TrainingDraws, seed_global
@@ -83,7 +83,7 @@ def test_the_feed_gives_the_steps_asked_for(ahead: bool) -> None:
 
 def test_a_failure_while_fetching_ahead_reaches_the_training() -> None:
     class Broken(BatchStream):
-        def batch(self, step: int, **_: int) -> Batch:
+        def batch(self, step: int, **_: int) -> DataBatch:
             if step == 2:
                 raise OSError("disk gone")
             return super().batch(step)
@@ -124,7 +124,7 @@ def test_a_coupling_is_told_partners_and_images_seen() -> None:
     )  # fmt: skip
     batch = stream().batch(7, rank=1, world_size=2)
     partner = torch.randn(batch.images.shape)
-    of_step(Batch(batch.images, None, batch.index, partner), 7)
+    of_step(DataBatch(batch.images, None, batch.index, partner), 7)
     assert coupling.told[0] is partner
     assert coupling.told[1] == 56
 
