@@ -29,7 +29,6 @@ class Shape:
 
     Attributes:
         resolution: Height and width in pixels.
-        channels: Channels of the images.
         label_dim: Number of classes of the network; 0 = unconditional.
     """
 
@@ -43,17 +42,12 @@ class Published:
     """A published model.
 
     Attributes:
-        format: Name of the file's format.
-        path: The file.
         sha256: Of the file.
         parts: The config groups ``network``, ``path``, ``parameterization``, ``sampler`` ...
-        shape: Shape of its data.
         weights: The network's state dict under flowexp's names: the raw weights if stored, else
             the averaged ones.
         averaged: The averaged state dict, or None.
         D: Degrees of freedom of the source; ``inf`` for Gaussian.
-        kimg: Thousands of images of its training, if known.
-        step: Optimizer steps of its training, if known.
         notes: Remarks for users of the imported run.
     """
 

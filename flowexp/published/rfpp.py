@@ -14,8 +14,7 @@ from torch import Tensor
 
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
-from flowexp.published.edm_architecture import edm_architecture
-from flowexp.published.edm_networks import shape_of
+from flowexp.published.edm_parts import edm_architecture, shape_of
 from flowexp.published.model import Part, Published, Reader
 from flowexp.published.score_sde import load_weights_only
 

@@ -20,15 +20,7 @@ import torch
 
 from flowexp.errors import UsageError
 
-__all__ = [
-    "ALLOWED",
-    "NotAllowed",
-    "SafeUnpickler",
-    "SavedModule",
-    "SavedObject",
-    "load_pickle",
-    "unreadable",
-]
+__all__ = ["ALLOWED", "SafeUnpickler", "SavedModule", "SavedObject", "load_pickle", "unreadable"]
 
 _PLAIN_KINDS = "biufc"
 
@@ -164,11 +156,6 @@ class SafeUnpickler(pickle.Unpickler):
         self._allowed = {**ALLOWED, **(further or {})}
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - the protocol's signature
-        """The entry of the list.
-
-        Raises:
-            NotAllowed: The name is not in the list.
-        """
         full = f"{module}.{name}"
         if full not in self._allowed:
             raise NotAllowed(full)
@@ -178,14 +165,12 @@ class SafeUnpickler(pickle.Unpickler):
         """The value.
 
         Raises:
-            NotAllowed: It requires a name outside the list.
-            pickle.UnpicklingError: It is damaged.
+            pickle.UnpicklingError: It requires a name outside the list, or is damaged.
         """
         try:
             return super().load()
-        except pickle.UnpicklingError as error:
-            blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
-            raise (NotAllowed(blocked[1]) if blocked else error) from None
+        except pickle.UnpicklingError:
+            raise
         except Exception as error:
             # Any failure while executing the instructions means that the file is damaged.
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -206,11 +191,12 @@ def load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the pickle holds
 
 
 def unreadable(path: Path, error: pickle.UnpicklingError) -> UsageError:
-    """The error for a file that could not be unpickled."""
-    if isinstance(error, NotAllowed):
+    """The error for a file that could not be unpickled, by :class:`SafeUnpickler` or by torch."""
+    by_torch = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if by_torch or isinstance(error, NotAllowed):
         return UsageError(
-            f"{path} was not read: it requires {error}, which is not part of a published "
-            f"checkpoint and could run code.",
+            f"{path} was not read: it requires {by_torch[1] if by_torch else error}, which is not "
+            f"part of a published checkpoint and could run code.",
             key="file",
             remedy="Download the file from its authors, and compare its sha256.",
         )

@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,23 +36,18 @@ class _StorageType:
         raise pickle.UnpicklingError("it sets attributes of a storage type")
 
 
-_STORAGES: Mapping[str, _StorageType] = MappingProxyType(
-    {
-        f"torch.{name}Storage": _StorageType(dtype)
-        for name, dtype in (
-            ("Double", torch.float64),
-            ("Float", torch.float32),
-            ("Half", torch.float16),
-            ("BFloat16", torch.bfloat16),
-            ("Long", torch.int64),
-            ("Int", torch.int32),
-            ("Short", torch.int16),
-            ("Char", torch.int8),
-            ("Byte", torch.uint8),
-            ("Bool", torch.bool),
-        )
-    }
-)
+_STORAGES: Mapping[str, _StorageType] = {
+    "torch.DoubleStorage": _StorageType(torch.float64),
+    "torch.FloatStorage": _StorageType(torch.float32),
+    "torch.HalfStorage": _StorageType(torch.float16),
+    "torch.BFloat16Storage": _StorageType(torch.bfloat16),
+    "torch.LongStorage": _StorageType(torch.int64),
+    "torch.IntStorage": _StorageType(torch.int32),
+    "torch.ShortStorage": _StorageType(torch.int16),
+    "torch.CharStorage": _StorageType(torch.int8),
+    "torch.ByteStorage": _StorageType(torch.uint8),
+    "torch.BoolStorage": _StorageType(torch.bool),
+}
 
 
 class _ZipUnpickler(SafeUnpickler):
