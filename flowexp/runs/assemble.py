@@ -13,19 +13,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from flowexp.data import Dataset
-    from flowexp.guidance import Guidance
     from flowexp.models import FlowModel, Origin
     from flowexp.pipeline import Pipeline
     from flowexp.tasks import Task
 
-__all__ = [
-    "Built",
-    "build",
-    "build_model",
-    "describe",
-    "fit_task",
-    "resolve_device",
-]
+__all__ = ["Built", "build", "build_model", "describe", "fit_task", "known", "require_fit",
+           "resolve_device"]  # fmt: skip
 
 Config = Mapping[str, Any]
 
@@ -37,13 +30,11 @@ class Built:
     Attributes:
         dataset: The data it belongs to; nothing has been read.
         model: Path, network and parameterization, without guidance.
-        guidance: How the pipeline's model is guided.
         pipeline: The guided model, its sampler, task, latents and device.
     """
 
     dataset: "Dataset"
     model: "FlowModel"
-    guidance: "Guidance"
     pipeline: "Pipeline"
 
     @property
@@ -69,8 +60,9 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
     from flowexp.models import FlowModel
     from flowexp.networks.foreign import adopt
 
-    path = instantiate(config["path"], key=f"{prefix}path")
-    parameterization = instantiate(config["parameterization"], key=f"{prefix}parameterization")
+    path, parameterization = (
+        instantiate(config[name], key=f"{prefix}{name}") for name in ("path", "parameterization")
+    )
     with torch.device(device):
         network = instantiate(config["network"], key=f"{prefix}network")
     classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
@@ -115,7 +107,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
         raise
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
-    return Built(part["dataset"], model, part["guidance"], pipeline)
+    return Built(part["dataset"], model, pipeline)
 
 
 def fit_task(task: "Task", network: "nn.Module") -> None:

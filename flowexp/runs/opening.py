@@ -22,10 +22,8 @@ class OpenedRun:
     """A run with its weights loaded.
 
     Attributes:
-        run: Its directory.
         built: Its parts, on the pipeline's device and in evaluation mode.
-        weights: Which weights were loaded.
-        transform: How they were changed, in words; empty = not at all.
+        transform: How the weights were changed, in words; empty = not at all.
     """
 
     run: RunDirectory

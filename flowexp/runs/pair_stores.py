@@ -24,7 +24,6 @@ class TrainingPairs:
     """What a training is shown instead of a data set.
 
     Attributes:
-        arrays: The pairs.
         parents: For the run's manifest: the stores and their teachers.
         remarks: What could not be checked, for the log.
     """

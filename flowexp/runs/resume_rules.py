@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +44,8 @@ GROWING_KEYS: tuple[str, ...] = ("trainer.max_kimg",)
 """Keys that may grow: what is trained so far stays true. Where a learning-rate schedule depends on
 the length, its own keys differ as well and the run is refused."""
 
+_ABSENT = "(absent)"
+
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose change makes another run, each with its old and new value.
@@ -71,16 +72,8 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-class _Absent:
-    def __repr__(self) -> str:
-        return "(absent)"
-
-
-_ABSENT = _Absent()
-
-
 def _is_free(key: str) -> bool:
-    return any(re.fullmatch(rf"{re.escape(free)}(\..*)?", key) for free in FREE_KEYS)
+    return any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
 
 
 def _has_grown(key: str, values: tuple[Any, Any]) -> bool:

@@ -24,63 +24,35 @@ _LOCKS: weakref.WeakValueDictionary[Path, FileLock] = weakref.WeakValueDictionar
 
 
 class RunDirectory:
-    """The folder of a run.
-
-    ``config.yaml`` (resolved), ``overrides.yaml``, ``manifest.json``, ``log.txt``,
-    ``metrics.jsonl``, ``results.json``, ``checkpoints/`` and ``samples/``.
+    """The folder of a run; :meth:`start` makes it, :meth:`open` finds it.
 
     Args:
-        path: The folder. Nothing is read or written; see :meth:`start` and :meth:`open`.
+        path: The folder. Nothing is read or written.
+
+    Attributes:
+        config_file: The resolved configuration.
+        overrides_file: What the command line changed at the latest start.
+        manifest_file: Versions, device, data and parents of the first start.
+        log_file: The log, appended to by every start.
+        metrics_file: What training measured, one JSON object a line; the record that loggers copy.
+        results_file: What evaluations measured.
+        checkpoints: Folder of the checkpoints; ``last.ckpt`` is the newest.
+        samples: Folder of sample grids.
+        calibrations: What samplers measured on this run's model.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.overrides_file = self.path / "overrides.yaml"
+        self.manifest_file = self.path / "manifest.json"
+        self.log_file = self.path / "log.txt"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.results_file = self.path / "results.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.samples = self.path / "samples"
+        self.calibrations = self.path / "calibrations"
         self._lock: FileLock | None = None
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def overrides_file(self) -> Path:
-        """What the command line changed."""
-        return self.path / "overrides.yaml"
-
-    @property
-    def manifest_file(self) -> Path:
-        """Versions, device, data and parents of the first start."""
-        return self.path / "manifest.json"
-
-    @property
-    def log_file(self) -> Path:
-        """The log, appended to by every start."""
-        return self.path / "log.txt"
-
-    @property
-    def metrics_file(self) -> Path:
-        """What training measured, one JSON object a line; the record that loggers copy."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def results_file(self) -> Path:
-        """What evaluations measured."""
-        return self.path / "results.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints; ``last.ckpt`` is the newest."""
-        return self.path / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        """Folder of sample grids."""
-        return self.path / "samples"
-
-    @property
-    def calibrations(self) -> Path:
-        """What samplers measured on this run's model."""
-        return self.path / "calibrations"
 
     @classmethod
     def start(
