@@ -5,27 +5,23 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowexp.tables.render.sheet import Form, Sheet
-from flowexp.tables.render.style import COLOURS
+from flowexp.tables.render.plots import COLOURS
+from flowexp.tables.render.sheet import Sheet
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from flowexp.tables.render.plots import Plot
 
-__all__ = ["Html", "filled"]
+__all__ = ["filled", "html"]
 
 _HERE = "flowexp.tables.render"
 
 
-class Html(Form):
+def html(sheets: Sequence[Sheet]) -> str:
     """A self-contained page, light or dark as the browser prefers; nothing is fetched."""
-
-    suffix = ".html"
-
-    def draw(self, sheets: Sequence[Sheet]) -> str:
-        title = sheets[0].title if len(sheets) == 1 else "flowexp"
-        return filled("sheets.html", title=title, sheets=sheets)
+    title = sheets[0].title if len(sheets) == 1 else "flowexp"
+    return filled("sheets.html", title=title, sheets=sheets)
 
 
 def filled(template: str, *, package: str = _HERE, **values: Any) -> str:  # noqa: ANN401
