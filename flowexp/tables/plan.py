@@ -84,7 +84,7 @@ def plan_claim(claim: ClaimFile, given: Circumstances) -> Plan:
     if _too_dear(claim.budget, given.budget):
         return Plan(file=claim, rows=(), scoring=scoring)
     budget = Budget(name=given.budget, seeds=tuple(given.seeds or claim.seeds))
-    rows = Planner(claim.name, claim.jobs, scoring, budget, given).rows(claim.rows)
+    rows = Planner(claim.name, claim.jobs, scoring, budget, given).rows(claim.arms)
     return Plan(file=claim, rows=rows, scoring=scoring)
 
 

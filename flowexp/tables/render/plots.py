@@ -85,9 +85,6 @@ class Subplot:
 
     Attributes:
         series: Its curves, at least one.
-        x_label: Below the ticks of x.
-        title: Above it.
-        log_x: Whether x is logarithmic.
         log_y: Whether y is logarithmic; every y is then positive.
         ticks: Ticks of x, in order, of which those without room are left out; round numbers if
             empty.
