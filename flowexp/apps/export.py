@@ -1,7 +1,6 @@
 """``flowexp export``: weights and config of a run in one file that needs nothing else."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
@@ -11,15 +10,6 @@ from flowexp.files import file_sha256
 __all__ = ["main"]
 
 _FORMATS = ("safetensors",)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Export a run.
-
-    Args:
-        arguments: Overrides (``run=DIR weights=main``) and Hydra's options.
-    """
-    launch("export", export, arguments)
 
 
 def export(job: Job) -> None:
@@ -41,28 +31,29 @@ def export(job: Job) -> None:
         )
     opened = open_run(config)
     weights = opened.weights
-    name = weights.name
-    facts = {
-        "flowexp": __version__,
-        "weights": name,
-        "step": str(weights.step),
-        "kimg": f"{weights.kimg:g}",
-        "checkpoint_sha256": weights.sha256,
-    }
-    path: Path = write_exported(
-        job.directory / f"{name}.safetensors",
+    path = write_exported(
+        job.directory / f"{weights.name}.safetensors",
         opened.built.network.state_dict(),
         config=config,
         shape=opened.pipeline.shape,
-        facts=facts,
+        facts={
+            "flowexp": __version__,
+            "weights": weights.name,
+            "step": str(weights.step),
+            "kimg": f"{weights.kimg:g}",
+            "checkpoint_sha256": weights.sha256,
+        },
     )
     packages = foreign_packages(config)
     load_exported(path, device="cpu", packages=packages)
     named = f", packages={packages}" if packages else ""
     rows = [
-        ("exported", f"{name} weights at {weights.kimg:g} kimg"),
+        ("exported", f"{weights.name} weights at {weights.kimg:g} kimg"),
         ("file", shown(path)),
         ("sha256", file_sha256(path)),
         ("read it with", f'flowexp.load("{shown(path)}"{named})'),
     ]
     print(table(rows))
+
+
+main = partial(launch, "export", export)

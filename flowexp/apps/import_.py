@@ -74,20 +74,21 @@ def import_checkpoint(job: Job) -> None:
         )
     content = _checkpoint(published, parts)
     _refuse_nonfinite(parts)
-    manifest = describe_run(
-        seed=int(config["seed"]), parents=[parent(file, role="published checkpoint")]
-    )
-    facts = {
-        "format": published.format,
-        "kimg": published.kimg,
-        "step": published.step,
-        "notes": list(published.notes),
-    }
+    origin = parent(file, role="published checkpoint")
     run = RunDirectory.start(
         job.directory,
         config=config,
         overrides=job.overrides,
-        manifest={**manifest, "choices": job.choices, "published": facts},
+        manifest={
+            **describe_run(seed=int(config["seed"]), parents=[origin]),
+            "choices": job.choices,
+            "published": {
+                "format": published.format,
+                "kimg": published.kimg,
+                "step": published.step,
+                "notes": list(published.notes),
+            },
+        },
     )
     write_checkpoint(run.checkpoints / "last.ckpt", content)
     weights = load_weights(run, parts.network, ema=_EMA if content["ema"] else None)
@@ -178,12 +179,10 @@ def _refuse_nonfinite(parts: "Built") -> None:
 
     low, high = parts.model.time_range
     t = torch.tensor(0.5 * (min(low, 1.0) + min(high, 1.0)), dtype=torch.float64)
-    rng = generator(0, "import")
-    x = torch.randn(1, *parts.dataset.shape, generator=rng)
+    x = torch.randn(1, *parts.dataset.shape, generator=generator(0, "import"))
     with torch.inference_mode():
-        prediction = parts.model.predict(x, t)
-        finite = bool(torch.isfinite(prediction.velocity).all())
-    if not finite:
+        velocity = parts.model.predict(x, t).velocity
+    if not velocity.isfinite().all():
         raise UsageError(
             "the imported network gives values that are not finite.",
             key="file",

@@ -13,11 +13,7 @@ _NESTED = ("experiment", "table", "claim")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """List the groups, or the options of one group.
-
-    Args:
-        arguments: Nothing, or one group, and optionally ``--config-dir DIR``.
-    """
+    """List the groups, or the options of some; ``--config-dir DIR`` adds a folder of groups."""
     names, folders = _split(list(arguments))
     groups = _groups(folders)
     if not names:

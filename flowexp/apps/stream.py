@@ -1,6 +1,7 @@
 """``flowexp stream``: frames one after the other through a run's model."""
 
-from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown, table
@@ -11,18 +12,9 @@ from flowexp.files import write_json
 
 if TYPE_CHECKING:
     from flowexp.runs.opening import OpenedRun
-    from flowexp.streaming import StreamBatch, StreamReport
+    from flowexp.streaming import StreamBatch
 
 __all__ = ["main"]
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Stream frames through a run's model.
-
-    Args:
-        arguments: Overrides (``run=DIR frames=folder frames.root=DIR``) and Hydra's options.
-    """
-    launch("stream", stream, arguments)
 
 
 def stream(job: Job) -> None:
@@ -51,7 +43,19 @@ def stream(job: Job) -> None:
         seed=config["seed"],
         queue_size=config["queue_size"],
     )
-    write_json(folder / "stream.json", _record(report, sources, batch, opened))
+    # The figures, and for every frame the one it was made from.
+    content = {
+        **asdict(report),
+        "fps": report.fps,
+        "times": batch.times,
+        "guidance": type(batch.guidance).__name__,
+        "group": batch.group,
+        "device": str(opened.pipeline.device),
+        "weights": opened.weights.name,
+        "weights_sha256": opened.weights.sha256,
+        "sources": sources,
+    }
+    write_json(folder / "stream.json", content)
     rows = [
         ("frames", f"{report.frames}, {report.skipped} skipped"),
         ("throughput", f"{report.fps:.4g} frames/s"),
@@ -99,20 +103,4 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
         raise UsageError(f"{error}.", key="times") from error
 
 
-def _record(
-    report: "StreamReport", sources: list[int], batch: "StreamBatch", opened: "OpenedRun"
-) -> dict[str, Any]:
-    """Content of stream.json: the figures, and for every frame the one it was made from."""
-    from dataclasses import asdict
-
-    return {
-        **asdict(report),
-        "fps": report.fps,
-        "times": batch.times,
-        "guidance": type(batch.guidance).__name__,
-        "group": batch.group,
-        "device": str(opened.pipeline.device),
-        "weights": opened.weights.name,
-        "weights_sha256": opened.weights.sha256,
-        "sources": sources,
-    }
+main = partial(launch, "stream", stream)

@@ -8,7 +8,7 @@ from typing import Any
 from flowexp.errors import UsageError
 from flowexp.tree import leaves
 
-__all__ = ["Budget", "selected_group"]
+__all__ = ["Budget"]
 
 # The length is scaled on its own; all other spans are scaled with it.
 _LENGTH = "trainer.max_kimg"
@@ -68,18 +68,10 @@ class Budget:
     def of(
         cls, name: str, node: Mapping[str, Any], *, seeds: Sequence[int] | None = None
     ) -> "Budget":
-        """The budget that a config describes.
-
-        Args:
-            name: Option of the group.
-            node: The group's node, plain.
-            seeds: In place of the budget's own; None = those.
-        """
-        given = dict(node)
-        given["seeds"] = tuple(given["seeds"] if seeds is None else seeds)
-        for key in ("train", "eval"):
-            given[key] = tuple(given[key])
-        return cls(name=name, **given)
+        """The budget of this option and its plain node, perhaps with other seeds than its own."""
+        lists = {"seeds": node["seeds"] if seeds is None else seeds}
+        lists |= {"train": node["train"], "eval": node["eval"]}
+        return cls(name=name, **{**node, **{key: tuple(value) for key, value in lists.items()}})
 
     def of_training(self, choices: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, ...]:
         """Overrides that make a training affordable; they come after its own.
@@ -108,9 +100,9 @@ class Budget:
     @staticmethod
     def _note(overrides: Sequence[str], chosen: dict[str, str]) -> None:
         for text in overrides:
-            group = selected_group(text)
-            if group in chosen:
-                chosen[group] = text.partition("=")[2]
+            group, _, option = text.partition("=")
+            if group.strip() in chosen:
+                chosen[group.strip()] = option
 
     def _lengths(self, config: Mapping[str, Any]) -> Iterator[str]:
         """The length, and with it everything else that is counted in kimg."""
@@ -132,8 +124,3 @@ def _shortened(key: str, value: float, *, length: float, wanted: float) -> float
     if key == _CHECKPOINTS:
         return min(value, _BETWEEN_CHECKPOINTS * wanted)
     return value * wanted / length
-
-
-def selected_group(override: str) -> str:
-    """The text before the first ``=``: the group, if the override selects one."""
-    return override.partition("=")[0].strip()

@@ -83,8 +83,6 @@ class PlannedRow:
 def all_jobs(rows: Iterable[PlannedRow]) -> list[TableJob]:
     """Every job of the rows once, needed ones first."""
     found: dict[str, TableJob] = {}
-    for row in rows:
-        for target in row.targets:
-            for job in target.ancestry():
-                found.setdefault(job.identity, job)
+    for job in (one for row in rows for target in row.targets for one in target.ancestry()):
+        found.setdefault(job.identity, job)
     return list(found.values())
