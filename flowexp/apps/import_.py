@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import override
 from flowexp.errors import UsageError
 
@@ -20,9 +21,6 @@ __all__ = ["main"]
 
 _OWN_KEYS = ("file", "name")
 _EMA = "main"
-_OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i",
-                       "--config-name", "-cn", "--config-path", "-cp")  # fmt: skip
-"""Hydra's options that are followed by a value."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,7 +56,7 @@ def import_checkpoint(job: Job) -> None:
     from flowexp.published import read_published
     from flowexp.runs import RunDirectory, describe_run, parent, write_checkpoint
     from flowexp.runs.assemble import build
-    from flowexp.runs.weights import load_weights
+    from flowexp.runs.weights import RAW, load_weights
 
     if not job.config["name"]:
         raise UsageError("a run needs a name.", key="name", remedy="Give it with name=...")
@@ -91,7 +89,7 @@ def import_checkpoint(job: Job) -> None:
         },
     )
     write_checkpoint(run.checkpoints / "last.ckpt", content)
-    weights = load_weights(run, parts.network, ema=_EMA if content["ema"] else None)
+    weights = load_weights(run, parts.network, weights=_EMA if content["ema"] else RAW)
     size = sum(p.numel() for p in parts.network.parameters())
     rows = [
         ("imported", f"{published.format}, {size:,} parameters"),
@@ -107,23 +105,17 @@ def import_checkpoint(job: Job) -> None:
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """The file among the arguments, and the rest."""
-    file: str | None = None
-    rest: list[str] = []
-    expects_value = False
-    for argument in arguments:
-        is_value, expects_value = expects_value, argument in _OPTIONS_WITH_VALUE
-        if argument.startswith("file="):
-            file = _unquoted(argument.removeprefix("file="))
-        elif file is None and not is_value and _is_file(argument):
-            file = argument
+    file, rest = None, list(arguments)
+    for text in argument_parser("import").parse_intermixed_args(rest).overrides:
+        is_override = "=" in text or text[:1] in "~+"
+        if text.startswith("file="):
+            file = _unquoted(text.removeprefix("file="))
+        elif file is None and (not is_override or Path(text).is_file()):
+            file = text
         else:
-            rest.append(argument)
+            continue
+        rest.remove(text)
     return file, rest
-
-
-def _is_file(argument: str) -> bool:
-    """Whether an argument names a file rather than an option or an override."""
-    return Path(argument).is_file() or ("=" not in argument and argument[:1] not in "-~+")
 
 
 def _unquoted(value: str) -> str:
@@ -137,12 +129,10 @@ def _unquoted(value: str) -> str:
 def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
     """The content of the run's checkpoint; the network is left with the published weights."""
     network = parts.network
-    raw = _plain(published.weights)
+    raw = _loaded(network, published.weights, published.path)
     averages: dict[str, dict[str, Tensor]] = {}
-    _load(network, raw, published.path)
     if published.averaged is not None:
-        averaged = _plain(published.averaged)
-        _load(network, averaged, published.path)
+        averaged = _loaded(network, published.averaged, published.path)
         averages[_EMA] = {name: averaged[name] for name, _ in network.named_parameters()}
     return {
         "step": published.step or 0,
@@ -152,16 +142,12 @@ def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
     }
 
 
-def _plain(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Copies of their own in float32: stored tensors may share memory, or be half precision."""
-    import torch
-
-    return {name: value.to(torch.float32).contiguous().clone() for name, value in state.items()}
-
-
-def _load(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
+def _loaded(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> "dict[str, Tensor]":
+    """The network's new state: copies in float32, as stored tensors may share memory or be half."""
+    plain = {name: value.float().contiguous().clone() for name, value in state.items()}
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(plain)
+        return plain
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(

@@ -38,8 +38,7 @@ class EDMSnapshot(Reader):
     """``network-snapshot-KIMG.pkl`` of EDM, and the published networks: averaged weights only."""
 
     def read(self, path: Path) -> Published:
-        content = _mapping(load_pickle(path), path)
-        ema = _precond(content, "ema", path)
+        ema = _precond(load_pickle(path), "ema", path)
         named = re.search(r"(?:network-)?snapshot-(\d+)", path.name)
         kimg = float(named[1]) if named else None
         note = "the file holds averaged weights only; `raw` weights are the same"
@@ -50,7 +49,7 @@ class TrainingState(Reader):
     """``training-state-KIMG.pt`` of PFGM++ and EDM: weights, and averaged ones if stored."""
 
     def read(self, path: Path) -> Published:
-        content = _mapping(load_torch_zip(path), path)
+        content = load_torch_zip(path)
         net = _precond(content, "net", path)
         ema = _precond(content, "ema", path) if "ema" in content else None
         images = content.get("step")
@@ -68,16 +67,12 @@ def precond_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: The file is damaged, unsafe, or not a snapshot.
     """
-    return _tensors(_precond(_mapping(load_pickle(path), path), "ema", path))
+    return _tensors(_precond(load_pickle(path), "ema", path))
 
 
-def _mapping(content: object, path: Path) -> Mapping[Any, Any]:
+def _precond(content: object, name: str, path: Path) -> SavedObject:
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} holds no checkpoint of EDM's code.", key="file")
-    return content
-
-
-def _precond(content: Mapping[Any, Any], name: str, path: Path) -> SavedObject:
     found = content.get(name)
     if not isinstance(found, SavedObject):
         raise UsageError(f"{path} holds no network {name!r}.", key="file")
@@ -105,9 +100,11 @@ def _published(
     shape = shape_of(network)
     network = Part(network.option, {**network.arguments, "out_channels": shape.channels})
     D = _degrees_of_freedom(weights, given)
-    low, high = _range(weights)
+    low = max(_SIGMA_MIN, float(weights.state.get("sigma_min", 0.0)))
+    high = min(_SIGMA_MAX, float(weights.state.get("sigma_max", math.inf)))
     schedule = {"schedule.t_min": low, "schedule.t_max": high}
     levels = {"sigma_min": low, "sigma_max": high} if kind.takes_range else {}
+    path_part = Part("edm", schedule) if math.isinf(D) else Part("pfgmpp", {"D": D, **schedule})
     return Published(
         format=format,
         path=path,
@@ -115,9 +112,7 @@ def _published(
         parts={
             "network": network,
             "parameterization": Part(kind.option, kind.arguments(given) | levels),
-            "path": Part("edm", schedule)
-            if math.isinf(D)
-            else Part("pfgmpp", {"D": D, **schedule}),
+            "path": path_part,
             "sampler": Part("edm_heun", {"steps": 18 if shape.resolution <= 32 else 40}),
         },
         shape=shape,
@@ -137,12 +132,6 @@ def _degrees_of_freedom(precond: SavedObject, given: Mapping[str, Any]) -> float
         return float(stored["D"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError("a PFGM++ network without a number D.", key="file") from error
-
-
-def _range(precond: SavedObject) -> tuple[float, float]:
-    low = float(precond.state.get("sigma_min", 0.0))
-    high = float(precond.state.get("sigma_max", math.inf))
-    return max(_SIGMA_MIN, low), min(_SIGMA_MAX, high)
 
 
 def _network_state(precond: SavedObject, channels: int) -> dict[str, Tensor]:

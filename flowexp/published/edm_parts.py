@@ -44,11 +44,7 @@ def parameters_of(class_name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def refuse_unknown(class_name: str, unknown: Sequence[str], known: Iterable[str]) -> None:
-    """Refuse unknown constructor arguments.
-
-    Raises:
-        UsageError: There are any.
-    """
+    """Raise a :class:`UsageError` if there are unknown constructor arguments."""
     if unknown:
         raise UsageError(
             f"{class_name} has an unknown constructor argument {unknown[0]!r}.",

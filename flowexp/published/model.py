@@ -1,5 +1,6 @@
 """A published model as flowexp's parts and plain tensors."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ class Part:
     """One config group of a stored model.
 
     Attributes:
-        option: The option of the group, for example ``ddpmpp``.
+        option: For example ``ddpmpp``.
         arguments: Values fixed by the file, by their key within the group.
     """
 
@@ -58,7 +59,7 @@ class Published:
     shape: Shape
     weights: Mapping[str, Tensor]
     averaged: Mapping[str, Tensor] | None
-    D: float
+    D: float = math.inf
     kimg: float | None = None
     step: int | None = None
     notes: tuple[str, ...] = ()

@@ -8,7 +8,6 @@ without a second input or output branch.
 Source: Song et al., 2021, arXiv 2011.13456, appendix C and the authors' ``models/ncsnpp.py``.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -70,7 +69,6 @@ class RectifiedFlow(Reader):
             shape=shape_of(network),
             weights=_weights(stored.raw, network),
             averaged=_weights(stored.ema, network),
-            D=math.inf,
             step=stored.step,
             notes=("the file does not state what its network predicts; assumed: a rectified flow",),
         )
@@ -95,26 +93,16 @@ class _Module:
 def _network(state: Mapping[str, Tensor]) -> Part:
     """The network group for a state dict of the authors' DDPM++."""
     modules = _modules(state)
-    blocks = sum(module.kind == "block" for module in modules)
+    blocks = [place for place, module in enumerate(modules) if module.kind == "block"]
     levels = sum(module.resamples for module in modules) // 2 + 1
-    per_level, rest = divmod(blocks - 3 * levels, 2 * levels)
+    per_level, rest = divmod(len(blocks) - 3 * levels, 2 * levels)
     if len(modules) < 8 or modules[2].kind != "conv" or rest or per_level < 1:
         raise _another("its blocks do not form levels")
     width, channels = modules[2].tensors["weight"].shape[:2]
-    mults: list[int] = []
-    attention: list[bool] = []
-    position = 3
-    for level in range(levels):
-        seen = 0
-        attention.append(modules[position + 1].kind == "attention")
-        while seen < per_level:
-            module = modules[position]
-            if module.kind == "block":
-                seen += 1
-                mults.append(int(module.tensors["Conv_0.weight"].shape[0]) // int(width))
-            position += 1
-        position += attention[-1] + (level < levels - 1)
-    mult = mults[per_level - 1 :: per_level]
+    # The first block of each level; its last one halves the resolution.
+    firsts = blocks[:: per_level + 1][:levels]
+    mult = [int(modules[i].tensors["Conv_0.weight"].shape[0]) // int(width) for i in firsts]
+    attention = [modules[i + 1].kind == "attention" for i in firsts]
     if not any(attention):
         raise _another("no level has attention, so its resolution is unknown")
     return network_part(

@@ -26,12 +26,7 @@ _PLAIN_KINDS = "biufc"
 
 
 class SavedObject:
-    """An object stored by ``persistence``: its class name and attributes, inert.
-
-    Attributes:
-        class_name: Name of the class in the authors' code.
-        state: The object's ``__dict__``.
-    """
+    """An object stored by ``persistence``: its class name and ``__dict__``, inert."""
 
     def __init__(self, class_name: str, state: dict[str, Any]) -> None:
         self.class_name = class_name
@@ -144,12 +139,7 @@ class NotAllowed(pickle.UnpicklingError):
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Reads a pickle with the names in ``ALLOWED`` and no others.
-
-    Args:
-        file: Where the pickle begins.
-        further: Additional allowed names.
-    """
+    """Reads a pickle with the names in ``ALLOWED`` and ``further``, and no others."""
 
     def __init__(self, file: BinaryIO, *, further: Mapping[str, Any] | None = None) -> None:
         super().__init__(file, encoding="latin1")

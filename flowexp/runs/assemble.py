@@ -47,7 +47,7 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
     """Path, network and parameterization of a config as a model.
 
     Args:
-        config: Plain, resolved config with these three groups.
+        config: Plain, resolved config.
         device: Where the network's weights are allocated; ``meta`` allocates nothing.
         prefix: What messages put before the name of a group.
 

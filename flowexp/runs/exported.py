@@ -79,11 +79,7 @@ def foreign_packages(config: Mapping[str, Any]) -> list[str]:
 
 
 def load_exported(
-    path: Path | str,
-    *,
-    device: str = "auto",
-    batch_size: int = 64,
-    packages: Collection[str] = (),
+    path: Path | str, *, device: str = "auto", batch_size: int = 64, packages: Collection[str] = ()
 ) -> "Pipeline":
     """The pipeline in a file of ``flowexp export``; see :func:`flowexp.load`.
 

@@ -15,18 +15,9 @@ from flowexp.files import file_sha256
 __all__ = ["describe_run", "package_versions", "parent", "processor"]
 
 _PACKAGES = (
-    "flowexp",
-    "torch",
-    "pytorch-lightning",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "torchmetrics",
-    "torch-fidelity",
-    "timm",
-)
+    "flowexp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "scipy",
+    "scikit-learn", "torchmetrics", "torch-fidelity", "timm",
+)  # fmt: skip
 
 
 def describe_run(

@@ -59,8 +59,7 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
     name = config["weights"] or first_average(run.config())
     digest = file_sha256(run.checkpoint(config["checkpoint"]))
     built = build(config, origin=Origin(digest, name, run.calibrations))
-    ema = None if name == RAW else name
-    weights = load_weights(run, built.network, ema=ema, checkpoint=config["checkpoint"])
+    weights = load_weights(run, built.network, weights=name, checkpoint=config["checkpoint"])
     transform = ""
     if config.get("weight_transform"):
         transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)

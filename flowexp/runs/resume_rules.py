@@ -12,27 +12,11 @@ from flowexp.tree import leaves, plain, without
 __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest"]
 
 FREE_KEYS: tuple[str, ...] = (
-    "callbacks",
-    "logger",
-    "dirs",
-    "hydra",
-    "launcher",
-    "debug",
-    "local",
-    "sampler",
-    "guidance",
-    "task",
-    "metric",
-    "experiment",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.micro_batch",
-    "trainer.log_every",
-    "trainer.checkpoint_kimg",
+    "callbacks", "logger", "dirs", "hydra", "launcher", "debug", "local", "sampler", "guidance",
+    "task", "metric", "experiment", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+    "trainer.strategy", "trainer.micro_batch", "trainer.log_every", "trainer.checkpoint_kimg",
     "trainer.keep_checkpoints",
-)
+)  # fmt: skip
 """Keys (and everything below them) that change neither the weights nor what they mean.
 
 Devices and micro-batches keep the global batch and its draws; they change the weights by
@@ -48,12 +32,7 @@ _ABSENT = "(absent)"
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose change makes another run, each with its old and new value.
-
-    Args:
-        old: The configuration that the run was started with, plain builtins.
-        new: The configuration that wants to continue it.
-    """
+    """Keys whose change makes another run, each with its old and new value."""
     before, after = (dict(leaves(without_later_options(present(c)))) for c in (old, new))
     changed = {}
     for key in sorted(before.keys() | after.keys()):

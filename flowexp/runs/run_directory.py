@@ -107,11 +107,7 @@ class RunDirectory:
             write_json(self.manifest_file, manifest)
 
     def _locked(self) -> FileLock:
-        """The lock of the folder.
-
-        Raises:
-            UsageError: Another process holds it.
-        """
+        """The lock of the folder, unless another process holds it."""
         folder = self.path.resolve()
         lock = _LOCKS.get(folder)
         if lock is None:

@@ -36,29 +36,21 @@ class LoadedWeights:
     Attributes:
         step: Optimizer steps behind them.
         kimg: Thousands of images behind them.
-        ema: Name of the average, or None for the raw weights.
+        name: That of the average, or ``raw``.
         sha256: Of the checkpoint file ``path``.
     """
 
     step: int
     kimg: float
-    ema: str | None
+    name: str
     sha256: str
     path: Path
 
-    @property
-    def name(self) -> str:
-        """Name of the average, or ``raw``."""
-        return self.ema or RAW
-
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> Path:
-    """Write a checkpoint; its format number is added.
+    """Write ``step``, ``images``, ``network``, ``ema`` and whatever else the writer restores.
 
-    Args:
-        path: Where to.
-        content: ``step``, ``images``, ``network``, ``ema`` and whatever else the writer restores;
-            tensors in dicts and lists of plain builtins.
+    The content is tensors in dicts and lists of plain builtins; the format's number is added.
     """
     return write_torch(path, {"format": _FORMAT, **content})
 
@@ -66,10 +58,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> Path:
 def read_checkpoint(path: Path, *, mmap: bool = False, key: str = "run") -> dict[str, Any]:
     """Read a checkpoint onto the CPU, refusing anything but tensors and plain containers.
 
-    Args:
-        path: The file.
-        mmap: Map the file instead of reading it, for readers that need a part of it.
-        key: Config key to name in messages.
+    ``mmap`` maps the file, for readers that need a part of it; messages name the config key.
 
     Raises:
         UsageError: The file is missing, truncated, not a checkpoint, or of a newer format.
@@ -100,27 +89,27 @@ def read_checkpoint(path: Path, *, mmap: bool = False, key: str = "run") -> dict
 
 
 def load_weights(
-    run: RunDirectory, network: "nn.Module", *, ema: str | None, checkpoint: str = "last"
+    run: RunDirectory, network: "nn.Module", *, weights: str, checkpoint: str = "last"
 ) -> LoadedWeights:
     """Load :func:`stored_weights` into a network, in place; it stays on its device.
 
     Raises:
         UsageError: As there, or the network has another architecture.
     """
-    state, loaded = stored_weights(run, ema=ema, checkpoint=checkpoint)
+    state, loaded = stored_weights(run, weights=weights, checkpoint=checkpoint)
     _refuse_another_network(network, state, loaded.path)
     network.load_state_dict(state)
     return loaded
 
 
 def stored_weights(
-    run: RunDirectory, *, ema: str | None, checkpoint: str = "last"
+    run: RunDirectory, *, weights: str, checkpoint: str = "last"
 ) -> "tuple[dict[str, Tensor], LoadedWeights]":
     """The state dict of a run's network, and which weights it holds.
 
     Args:
         run: The run.
-        ema: Name of the average, or None for the raw weights.
+        weights: Name of an average, or ``raw``.
         checkpoint: See :meth:`RunDirectory.checkpoint`.
 
     Raises:
@@ -129,22 +118,17 @@ def stored_weights(
     path = run.checkpoint(checkpoint)
     content = read_checkpoint(path, mmap=True)
     state: dict[str, Tensor] = dict(content["network"])
-    if ema is not None:
-        if ema not in content["ema"]:
+    if weights != RAW:
+        if weights not in content["ema"]:
             there = ", ".join(sorted(content["ema"])) or "none"
             raise UsageError(
-                f"the run {run.path} has no average {ema!r}.",
+                f"the run {run.path} has no average {weights!r}.",
                 key="ema",
                 remedy=f"It has: {there}; null gives the raw weights.",
             )
-        state |= content["ema"][ema]
-    return state, LoadedWeights(
-        step=content["step"],
-        kimg=content["images"] / 1000.0,
-        ema=ema,
-        sha256=file_sha256(path),
-        path=path,
-    )
+        state |= content["ema"][weights]
+    kimg, digest = content["images"] / 1000.0, file_sha256(path)
+    return state, LoadedWeights(content["step"], kimg, weights, digest, path)
 
 
 def _refuse_another_network(network: "nn.Module", state: "dict[str, Tensor]", path: Path) -> None:

@@ -12,7 +12,6 @@ __all__ = ["Budget"]
 
 # The length is scaled on its own; all other spans are scaled with it.
 _LENGTH = "trainer.max_kimg"
-_CHECKPOINTS = "trainer.checkpoint_kimg"
 _BETWEEN_CHECKPOINTS = 0.1
 # As in EDM's ramp-up: the half-life is at most a twentieth of the images seen.
 _HALF_LIFE = 0.05
@@ -121,6 +120,6 @@ def _shortened(key: str, value: float, *, length: float, wanted: float) -> float
     if key.endswith("half_life_kimg"):
         # In proportion, averages of short trainings would be shorter than a batch.
         return min(value, _HALF_LIFE * wanted)
-    if key == _CHECKPOINTS:
+    if key == "trainer.checkpoint_kimg":
         return min(value, _BETWEEN_CHECKPOINTS * wanted)
     return value * wanted / length

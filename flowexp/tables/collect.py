@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from flowexp.tables.claims import Verdict, verdict
 from flowexp.tables.jobs import TableJob
 from flowexp.tables.planned_rows import PlannedRow, Scoring, all_jobs
 from flowexp.tables.progress import state_of
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from flowexp.metrics.protocol import MetricRecord
 
 __all__ = ["claim_result", "table_result"]
-
-_FID = "fid"
-_TRAINING_SET = "training set"
 
 
 @dataclass(frozen=True)
@@ -43,32 +41,23 @@ def table_result(
     found = tuple(_row(row, table, scoring) for row in rows)
     stated = table.model_dump(include={"name", "title", "source", "metric", "protocol"})
     return TableResult(
-        **stated,
-        budget=budget,
-        rows=found,
-        hardware=_hardware(rows),
-        versions=_versions(rows),
+        **stated, budget=budget, rows=found, hardware=_hardware(rows), versions=_versions(rows)
     )
 
 
 def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -> ClaimResult:
     """The claim with its verdict, as far as it is measured."""
-    from flowexp.tables.claims import verdict
-
     arms = tuple(_row(row, None, None) for row in rows)
     measured = [arm.measured.values for arm in arms if arm.measured is not None]
-    word: Literal["holds", "does not hold", "undecided", "missing"] = "missing"
-    statistic = p_value = math.nan
-    if rows and len(measured) == len(rows):
-        found = verdict(measured, direction=claim.direction)
-        word, statistic, p_value = found.word, found.statistic, found.p_value
+    complete = rows and len(measured) == len(rows)
+    found = verdict(measured, direction=claim.direction) if complete else Verdict()
     kept = {"name", "title", "source", "published", "direction", "test"}
     return ClaimResult(
         **claim.model_dump(include=kept),
         arms=arms,
-        verdict=word,
-        statistic=statistic,
-        p_value=p_value,
+        verdict=found.word,
+        statistic=found.statistic,
+        p_value=found.p_value,
         budget=budget,
         hardware=_hardware(rows),
     )
@@ -77,12 +66,8 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
 def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> RowResult:
     spec, measured = row.spec, None
     mismatch: tuple[str, ...] = ()
-    failed = [
-        job
-        for target in row.targets
-        for job in target.ancestry()
-        if state_of(job).status == "failed"
-    ]
+    needed = (job for target in row.targets for job in target.ancestry())
+    failed = [job for job in needed if state_of(job).status == "failed"]
     status: Literal["done", "missing", "failed"] = "failed" if failed else "missing"
     if all(job.is_done() for job in row.targets):
         protocol = {} if table is None else table.protocol
@@ -162,11 +147,11 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE
 
     protocol, stated = table.protocol, {}
-    if table.metric == _FID:
+    if table.metric == "fid":
         stated = {"metric": "FD", "extractor": INCEPTION_NAME, "resize": INCEPTION_RESIZE}
     if protocol.get("num_samples") is not None:
         stated["n_gen"] = protocol["num_samples"]
-    if protocol.get("reference") == _TRAINING_SET:
+    if protocol.get("reference") == "training set":
         stated["reference_split"] = "train"
     run = row.evaluations[0].run
     if run is not None and run.choices.get("dataset") != row.dataset:

@@ -44,7 +44,6 @@ class TableJob:
         choices: Chosen option of every group.
         identity: See the module.
         root: Folder of all jobs.
-        config_dir: Folder with further groups, or None.
     """
 
     title: str

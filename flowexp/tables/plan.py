@@ -18,17 +18,10 @@ from flowexp.config.overrides import in_full
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
-from flowexp.tables.jobs import (
-    TableJob,
-    directories,
-    identity_of,
-    rewritten,
-    significant,
-    token,
-)
+from flowexp.tables.jobs import TableJob, directories, identity_of, rewritten, significant, token
 from flowexp.tables.planned_rows import Circumstances, PlannedRow, Scoring
 from flowexp.tables.results import ClaimResult, TableResult
-from flowexp.tables.syntax import Arm, ClaimFile, JobSpec, Row, TableFile
+from flowexp.tables.syntax import Arm, ClaimFile, Row, TableFile
 
 __all__ = ["Circumstances", "Plan", "plan_claim", "plan_table"]
 
@@ -96,7 +89,7 @@ def plan_table(
         repeats=repeats,
         scaled=(metric, samples, repeats) != (table.metric, published, repetitions),
     )
-    rows = _Planner(table.name, table.jobs, scoring, budget, given).rows(table.rows)
+    rows = _Planner(table, scoring, budget, given).rows(table.rows)
     return Plan(file=table, rows=rows, scoring=scoring, only=only)
 
 
@@ -112,7 +105,7 @@ def plan_claim(claim: ClaimFile, given: Circumstances) -> Plan:
     if _PRICES.get(claim.budget, 0) > _PRICES.get(given.budget, math.inf):
         return Plan(file=claim, rows=(), scoring=scoring)
     budget = Budget(name=given.budget, seeds=tuple(given.seeds or claim.seeds))
-    rows = _Planner(claim.name, claim.jobs, scoring, budget, given).rows(claim.arms)
+    rows = _Planner(claim, scoring, budget, given).rows(claim.arms)
     return Plan(file=claim, rows=rows, scoring=scoring)
 
 
@@ -135,17 +128,9 @@ class _Planner:
 
     A command that starts from a run which does not exist yet is checked against a stand-in: a
     folder with the config which that run will have.
-
-    Args:
-        name: Name of the table or claim, for loggers.
-        specs: Its jobs by name.
-        scoring: How its rows are scored.
-        budget: How recipes are made affordable, and the training seeds.
-        given: The user's choices.
     """
 
-    name: str
-    specs: Mapping[str, JobSpec]
+    file: TableFile | ClaimFile
     scoring: Scoring
     budget: Budget
     given: Circumstances
@@ -177,16 +162,23 @@ class _Planner:
     def _row(self, spec: Row | Arm) -> PlannedRow:
         seeds = self.budget.seeds
         trained = [self._training(spec.training, seed, label=spec.label) for seed in seeds]
+        common, extra = (*self.scoring.overrides(), *self.budget.eval), self._extra("eval")
         scored, bases = [], []
         for seed, training in zip(seeds, trained, strict=True):
             run = {"run": (training.job,)}
-            after = self._calibration(spec, training.job, seed)
+            after: tuple[TableJob, ...] = ()
+            if spec.calibrate is not None:
+                own = (*in_full("calibrate", spec.calibrate), *self._extra("calibrate"))
+                title = f"{spec.label}: calibrate, seed {seed}"
+                after = (self._job("calibrate", own, run, title=title),)
             beside, _ = self._parents(spec.eval_parents, seed, label=spec.label)
             title = f"{spec.label}: eval, seed {seed}"
-            scored.append(self._evaluation(spec.eval, {**run, **beside}, after, title))
+            own = (*common, *spec.eval, *extra)
+            scored.append(self._job("eval", own, {**run, **beside}, title=title, after=after))
             if spec.relative_to is not None:
                 title = f"{spec.label}: eval of what it is relative to, seed {seed}"
-                bases.append(self._evaluation(spec.relative_to, run, after, title))
+                own = (*common, *spec.relative_to, *extra)
+                bases.append(self._job("eval", own, run, title=title, after=after))
         return PlannedRow(
             spec=spec,
             seeds=seeds,
@@ -219,7 +211,7 @@ class _Planner:
         return jobs, any(one.scaled for several in found.values() for one in several)
 
     def _plan(self, name: str, seed: int, *, label: str) -> _Training:
-        spec = self.specs[name]
+        spec = self.file.jobs[name]
         parents, parents_scaled = self._parents(spec.parents, seed, label=label)
         before, before_scaled = self._parents({"after": spec.after}, seed, label=label)
         own = tuple(in_full(spec.verb, spec.overrides))
@@ -231,38 +223,19 @@ class _Planner:
         title = f"{what}: {spec.verb}, seed {seed}"
         if published.problems and not published.config:
             self._refuse(title, published)
-        affordable = self._affordable(spec.verb, published)
+        affordable: tuple[str, ...] = ()
+        if spec.verb == "train":
+            affordable = self.budget.of_training(published.choices, published.config)
+        elif spec.verb == "pairs":
+            affordable = self.budget.pairs(published.config)
         overrides = (*own, *affordable, *self._extra(spec.verb), *of_seed)
         job = self._job(spec.verb, overrides, parents, title=title, after=before["after"])
         changed = _differ(published.config, job.config, verb=spec.verb)
         scaled = parents_scaled or before_scaled or changed
         return _Training(job, scaled, published.choices.get("dataset", ""))
 
-    def _affordable(self, verb: str, published: Checked) -> tuple[str, ...]:
-        if verb == "train":
-            return self.budget.of_training(published.choices, published.config)
-        return self.budget.pairs(published.config) if verb == "pairs" else ()
-
     def _extra(self, verb: str) -> tuple[str, ...]:
         return tuple(in_full(verb, self.given.extra.get(verb, ())))
-
-    def _calibration(self, spec: Row | Arm, training: TableJob, seed: int) -> tuple[TableJob, ...]:
-        if spec.calibrate is None:
-            return ()
-        overrides = (*in_full("calibrate", spec.calibrate), *self._extra("calibrate"))
-        title = f"{spec.label}: calibrate, seed {seed}"
-        return (self._job("calibrate", overrides, {"run": (training,)}, title=title),)
-
-    def _evaluation(
-        self,
-        own: Sequence[str],
-        parents: Mapping[str, tuple[TableJob, ...]],
-        after: tuple[TableJob, ...],
-        title: str,
-    ) -> TableJob:
-        common = (*self.scoring.overrides(), *self.budget.eval)
-        overrides = (*common, *own, *self._extra("eval"))
-        return self._job("eval", overrides, parents, title=title, after=after)
 
     def _job(
         self,
@@ -292,7 +265,7 @@ class _Planner:
         job = TableJob(
             title=title,
             verb=verb,
-            overrides=(*overrides, *_grouped(config, self.name, title)),
+            overrides=(*overrides, *_grouped(config, self.file.name, title)),
             parents=parents,
             after=after,
             config=config,

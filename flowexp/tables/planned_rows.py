@@ -15,11 +15,10 @@ class Circumstances:
     """The user's choices besides the name of a table.
 
     Attributes:
-        budget: Name of the budget.
         root: Folder of all jobs.
         seeds: Training seeds in place of the budget's or claim's; None = those.
         extra: Verb -> overrides of all its jobs.
-        config_dir: Folder with further groups, or None.
+        config_dir: Folder with further groups.
     """
 
     budget: str
@@ -35,7 +34,6 @@ class Scoring:
 
     Attributes:
         metric: Option of the group ``metric``.
-        num_samples: Samples of an evaluation.
         repeats: Disjoint ranges of seeds.
         scaled: Whether these are not the published ones.
     """
@@ -47,11 +45,8 @@ class Scoring:
 
     def overrides(self) -> tuple[str, ...]:
         """For ``flowexp eval``."""
-        return (
-            f"metric={self.metric}",
-            f"num_samples={self.num_samples}",
-            f"repeats={self.repeats}",
-        )
+        sampled = (f"num_samples={self.num_samples}", f"repeats={self.repeats}")
+        return (f"metric={self.metric}", *sampled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +54,6 @@ class PlannedRow:
     """A row with its jobs.
 
     Attributes:
-        spec: The row.
         seeds: Training seeds.
         evaluations: One per seed.
         baselines: One per seed if the row's number is relative to another evaluation, else none.

@@ -54,12 +54,7 @@ def terminal(sheets: Sequence[Sheet]) -> str:
     width = shutil.get_terminal_size().columns if shows else _UNLIMITED
     written = io.StringIO()
     console = Console(
-        file=written,
-        width=width,
-        force_terminal=shows,
-        markup=False,
-        highlight=False,
-        emoji=False,
+        file=written, width=width, force_terminal=shows, markup=False, highlight=False, emoji=False
     )
     for sheet in sheets:
         console.print(sheet.title, style="bold")

@@ -25,12 +25,9 @@ def html(sheets: Sequence[Sheet]) -> str:
 
 
 def filled(template: str, *, package: str = _HERE, **values: Any) -> str:  # noqa: ANN401
-    """A page from a template; every value is escaped.
+    """A page from a file in the folder ``templates`` of a package; every value is escaped.
 
-    Args:
-        template: Name of a file in the folder ``templates`` of the package.
-        package: The template's package; it can also use the templates of this one.
-        values: Values for the template.
+    It can also use the templates of this package.
     """
     return _environment(package).get_template(template).render(colours=COLOURS, **values)
 

@@ -24,12 +24,6 @@ def mean_text(mean: float, *, spread: float, count: int, of: str = "seed") -> st
     """Mean and standard deviation of several values: ``12.53 ± 0.48 (3 seeds)``.
 
     Digits of the mean far below the spread would be noise and are left out.
-
-    Args:
-        mean: Mean.
-        spread: Standard deviation; nan with one value.
-        count: Number of values.
-        of: Name of one value, in the singular.
     """
     if not math.isfinite(mean):
         return "not finite"

@@ -40,7 +40,6 @@ class Point:
     """A number at some count of evaluations.
 
     Attributes:
-        nfe: Network evaluations per sample.
         value: The number; of a measurement the mean over seeds.
         spread: Standard deviation over seeds; nan where there is none.
         seeds: Number of seeds; 0 for a published number.
