@@ -13,11 +13,7 @@ _FORMATS = ("safetensors",)
 
 
 def export(job: Job) -> None:
-    """Write the run's model into the job's directory.
-
-    Raises:
-        UsageError: The format is unknown, or the run has no such weights.
-    """
+    """Write the run's model into the job's directory."""
     from flowexp import __version__
     from flowexp.runs.exported import foreign_packages, load_exported, write_exported
     from flowexp.runs.opening import open_run

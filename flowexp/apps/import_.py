@@ -24,11 +24,9 @@ _EMA = "main"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Import a published checkpoint.
+    """Import a published checkpoint: ``FILE`` or ``file=FILE``.
 
-    Args:
-        arguments: The file (or ``file=FILE``), overrides of the training config that the model is
-            taken to belong to, and Hydra's options.
+    Overrides change the training config that the model is taken to belong to.
     """
     file, rest = _split(arguments)
     if file is None:
@@ -49,9 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 def import_checkpoint(job: Job) -> None:
     """Write the run directory of a published checkpoint and try its network once.
 
-    Raises:
-        UsageError: The file does not fit the config, its network gives no finite values, or the
-            directory holds a run already.
+    A file that does not fit the config, and a directory that holds a run already, are refused.
     """
     from flowexp.published import read_published
     from flowexp.runs import RunDirectory, describe_run, parent, write_checkpoint

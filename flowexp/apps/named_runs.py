@@ -24,11 +24,7 @@ _DEPTH = 4
 
 
 def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
-    """The arguments with all named runs in one override ``runs=[...]``.
-
-    Raises:
-        UsageError: Runs are named in two ways, or a sweep is requested.
-    """
+    """The arguments with all named runs in one override ``runs=[...]``; no sweep is possible."""
     args = argument_parser(verb).parse_intermixed_args(list(arguments))
     if args.multirun:
         raise UsageError(f"{verb} looks at all its runs at once.", remedy="Leave out -m.")
@@ -47,11 +43,7 @@ def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
 
 
 def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config holds
-    """The runs and files that ``runs`` names; a folder of runs stands for those in it.
-
-    Raises:
-        UsageError: Nothing is named.
-    """
+    """The runs and files that ``runs`` names; a folder of runs stands for those in it."""
     given = [value] if isinstance(value, str) else list(value or [])
     if not given:
         raise UsageError("no run is named.", key="runs", remedy="Name run directories.")
@@ -59,11 +51,7 @@ def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config ho
 
 
 def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
-    """Read run directories, each with the size of its network where that can be built.
-
-    Raises:
-        UsageError: One is not a run directory, or is named twice.
-    """
+    """Read run directories, each with the size of its network where that can be built."""
     from flowexp.report.run_record import distinct_names, read_run
 
     names = distinct_names(paths)
@@ -71,11 +59,7 @@ def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
 
 
 def write_output(path: Path, text: str) -> Path:
-    """Write a verb's file, complete or not at all.
-
-    Raises:
-        UsageError: It cannot be written there.
-    """
+    """Write a verb's file, complete or not at all."""
     try:
         return write_text(path, text)
     except OSError as error:

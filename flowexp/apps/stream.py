@@ -68,11 +68,7 @@ def stream(job: Job) -> None:
 
 
 def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
-    """The stages on the run's model.
-
-    Raises:
-        UsageError: The times or scalings do not fit the model, or the label its network.
-    """
+    """The stages on the run's model, which times, scalings and label must fit."""
     import torch
 
     from flowexp.networks.base import label_dim_of

@@ -29,11 +29,7 @@ _LAST_LAYERS = ("out_conv", "_aux_conv")
 
 
 def parameters_of(class_name: str) -> Mapping[str, inspect.Parameter]:
-    """Parameters of a network class, in the authors' order with label_dropout last.
-
-    Raises:
-        UsageError: The class is unknown.
-    """
+    """Parameters of a known network class, in the authors' order with label_dropout last."""
     if class_name not in _CLASSES:
         raise UsageError(
             f"{class_name!r} is not a network that can be imported.",
@@ -56,10 +52,8 @@ def refuse_unknown(class_name: str, unknown: Sequence[str], known: Iterable[str]
 def network_part(class_name: str, arguments: Mapping[str, Any]) -> Part:
     """The network group for a class of EDM's code and its constructor arguments.
 
-    Arguments missing in the file get the defaults of the class, not those of the option.
-
-    Raises:
-        UsageError: The class or an argument is unknown.
+    Arguments missing in the file get the defaults of the class, not those of the option; unknown
+    ones are refused.
     """
     parameters = parameters_of(class_name)
     unknown = [name for name in arguments if name not in parameters]
@@ -97,10 +91,8 @@ def only_first_channels(state: Mapping[str, Tensor], count: int) -> dict[str, Te
 def edm_architecture(state: Mapping[str, Tensor]) -> Part:
     """The network group for a state dict of SongUNet or DhariwalUNet, without prefix.
 
-    Names contain the resolutions, shapes the widths; only dropout cannot be inferred.
-
-    Raises:
-        UsageError: The state dict is that of another network.
+    Names contain the resolutions, shapes the widths; only dropout cannot be inferred. The state
+    dict of another network is refused.
     """
     kind = "DhariwalUNet" if "out_conv.weight" in state else "SongUNet"
     try:
@@ -236,11 +228,7 @@ _PRECONDITIONERS: Mapping[str, _Preconditioner] = {
 
 
 def preconditioner(class_name: str) -> _Preconditioner:
-    """How a preconditioner of the authors' code becomes a parameterization.
-
-    Raises:
-        UsageError: The class is unknown.
-    """
+    """How a known preconditioner of the authors' code becomes a parameterization."""
     if class_name not in _PRECONDITIONERS:
         raise UsageError(
             f"{class_name!r} is not a preconditioner that can be imported.",

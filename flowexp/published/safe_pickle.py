@@ -152,11 +152,7 @@ class SafeUnpickler(pickle.Unpickler):
         return self._allowed[full]
 
     def load(self) -> Any:  # noqa: ANN401 - whatever the pickle holds
-        """The value.
-
-        Raises:
-            pickle.UnpicklingError: It requires a name outside the list, or is damaged.
-        """
+        """The value; every failure is an UnpicklingError."""
         try:
             return super().load()
         except pickle.UnpicklingError:
@@ -168,11 +164,7 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the pickle holds
-    """The content of a pickle file; see :class:`SafeUnpickler`.
-
-    Raises:
-        UsageError: The file requires a name that is not allowed, or is damaged.
-    """
+    """The content of a pickle file; one that is damaged or requires another name is refused."""
     with path.open("rb") as file:
         try:
             return SafeUnpickler(file).load()

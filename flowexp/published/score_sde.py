@@ -43,11 +43,7 @@ class ScoreSDECheckpoint:
 
 
 def load_weights_only(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    """A torch file of tensors in plain containers.
-
-    Raises:
-        UsageError: The file is damaged, or holds something else.
-    """
+    """A torch file of tensors in plain containers; any other is refused."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -79,11 +79,7 @@ class _ZipUnpickler(SafeUnpickler):
 
 
 def mentions(path: Path, name: str) -> bool:
-    """Whether the pickle in a ``torch.save`` file contains a name; nothing is unpickled.
-
-    Raises:
-        UsageError: It is not such a file.
-    """
+    """Whether the pickle in a ``torch.save`` file contains a name; nothing is unpickled."""
     try:
         with zipfile.ZipFile(path) as archive:
             return name.encode() in archive.read(f"{_folder(archive)}/data.pkl")
@@ -92,11 +88,7 @@ def mentions(path: Path, name: str) -> bool:
 
 
 def load_torch_zip(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    """The content of a ``torch.save`` file (ZIP container), read without running code.
-
-    Raises:
-        UsageError: It is not such a file, requires a name that is not allowed, or is damaged.
-    """
+    """The content of a ``torch.save`` file (ZIP container), read without running code."""
     try:
         with zipfile.ZipFile(path) as archive:
             folder = _folder(archive)

@@ -111,10 +111,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
 
 
 def fit_task(task: "Task", network: "nn.Module") -> None:
-    """Drop the labels of a task whose network takes none.
-
-    A task takes its number of classes from the data where the network does not state one.
-    """
+    """Drop the labels of a task, which may be those of the data, if its network takes none."""
     from flowexp.networks.foreign import takes_labels
 
     if not takes_labels(network):
@@ -134,21 +131,13 @@ def known(others: Mapping[str, Any], model: "FlowModel") -> Parts:
 
 
 def require_fit(chosen: Mapping[str, Any], parts: Parts) -> None:
-    """Refuse the first need of a chosen part that is unmet.
-
-    Raises:
-        UsageError: There is one.
-    """
+    """Raise a :class:`UsageError` about the first unmet need of a chosen part."""
     for group, part in chosen.items():
         require(part.needs(parts), group=group)
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` becomes CUDA where there is one, else the CPU.
-
-    Raises:
-        UsageError: torch knows no such device, or it is not there.
-    """
+    """``auto`` becomes CUDA where there is one, else the CPU; a device must be there."""
     import torch
 
     if name == "auto":

@@ -91,11 +91,7 @@ def read_checkpoint(path: Path, *, mmap: bool = False, key: str = "run") -> dict
 def load_weights(
     run: RunDirectory, network: "nn.Module", *, weights: str, checkpoint: str = "last"
 ) -> LoadedWeights:
-    """Load :func:`stored_weights` into a network, in place; it stays on its device.
-
-    Raises:
-        UsageError: As there, or the network has another architecture.
-    """
+    """Load :func:`stored_weights` into a network of their architecture; it stays on its device."""
     state, loaded = stored_weights(run, weights=weights, checkpoint=checkpoint)
     _refuse_another_network(network, state, loaded.path)
     network.load_state_dict(state)

@@ -4,9 +4,8 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from flowexp.tables.claims import Verdict, verdict
 from flowexp.tables.jobs import TableJob
@@ -21,17 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["claim_result", "table_result"]
 
 
-@dataclass(frozen=True)
-class _Score:
-    """The result of an evaluation job: a record for each range of seeds, and its NFE."""
+class _Score(NamedTuple):
+    """The result of an evaluation job: its number, its NFE, and its first range of seeds."""
 
-    records: "tuple[MetricRecord, ...]"
+    value: float
     nfe: float
-
-    def value(self, *, minimum: bool) -> float:
-        """The job's number: the minimum where the publication reports minima, else the mean."""
-        values = [record.value for record in self.records]
-        return min(values) if minimum else statistics.fmean(values)
+    record: "MetricRecord"
 
 
 def table_result(
@@ -72,11 +66,11 @@ def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> R
     if all(job.is_done() for job in row.targets):
         protocol = {} if table is None else table.protocol
         minimum = protocol.get("reported") == "minimum"
-        scores = [_score(job) for job in row.evaluations]
+        scores = [_score(job, minimum=minimum) for job in row.evaluations]
         measured = _measured(row, scores, minimum=minimum)
         status = "done"
         if table is not None and scoring is not None and spec.published is not None:
-            mismatch = tuple(_mismatches(row, table, scoring, scores[0].records[0]))
+            mismatch = tuple(_mismatches(row, table, scoring, scores[0].record))
     return RowResult(
         label=spec.label,
         published=spec.published,
@@ -92,21 +86,24 @@ def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> R
     )
 
 
-def _score(job: TableJob) -> _Score:
+def _score(job: TableJob, *, minimum: bool) -> _Score:
+    """The minimum over ranges of seeds where the publication reports minima, else the mean."""
     from flowexp.metrics.protocol import MetricRecord
 
     content = json.loads((job.directory / "results.json").read_text())["evaluations"]
     stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
-    records = tuple(map(MetricRecord.from_dict, stored))
-    return _Score(records, statistics.fmean(float(e["nfe"]) for e in content))
+    records = [MetricRecord.from_dict(record) for record in stored]
+    values = [record.value for record in records]
+    nfe = statistics.fmean(float(e["nfe"]) for e in content)
+    return _Score(min(values) if minimum else statistics.fmean(values), nfe, records[0])
 
 
 def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
-    values = [score.value(minimum=minimum) for score in scores]
-    first = scores[0].records[0]
+    values = [score.value for score in scores]
+    first = scores[0].record
     title, floor = first.title, first.extra.get("floor")
     if row.baselines:
-        bases = [_score(job).value(minimum=minimum) for job in row.baselines]
+        bases = [_score(job, minimum=minimum).value for job in row.baselines]
         values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
         base = ", ".join(row.spec.relative_to or ()) or "the sampler as it is"
         title, floor = f"{title}, relative to {base}", None
@@ -120,7 +117,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         protocol=first.to_dict()["protocol"],
         n_gen=first.protocol.n_gen,
         nfe=statistics.fmean(score.nfe for score in scores),
-        seconds=sum(_facts(job).get("seconds", 0.0) for job in all_jobs([row])),
+        seconds=sum(marker.get("seconds", 0.0) for marker in _markers([row])),
         device=first.protocol.device or "",
         floor=floor,
         notice=first.protocol.notice,
@@ -163,20 +160,19 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     return stated
 
 
-def _facts(job: TableJob) -> dict[str, Any]:
-    """The content of a finished job's marker; empty for other jobs."""
-    return dict(json.loads(Path(job.done_file).read_text())) if job.is_done() else {}
+def _markers(rows: Sequence[PlannedRow]) -> list[dict[str, Any]]:
+    """The contents of the finished jobs' markers."""
+    return [json.loads(job.done_file.read_text()) for job in all_jobs(rows) if job.is_done()]
 
 
 def _hardware(rows: Sequence[PlannedRow]) -> str:
-    jobs = all_jobs(rows)
-    return "; ".join(dict.fromkeys(str(_facts(j)["hardware"]) for j in jobs if j.is_done()))
+    return "; ".join(dict.fromkeys(str(marker["hardware"]) for marker in _markers(rows)))
 
 
 def _versions(rows: Sequence[PlannedRow]) -> dict[str, str]:
     """Package versions of the finished jobs; several of one package are all listed."""
     found: dict[str, dict[str, None]] = {}
-    for job in all_jobs(rows):
-        for package, version in _facts(job).get("versions", {}).items():
+    for marker in _markers(rows):
+        for package, version in marker.get("versions", {}).items():
             found.setdefault(package, {})[version] = None
     return {package: ", ".join(versions) for package, versions in found.items()}

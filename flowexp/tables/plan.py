@@ -46,11 +46,7 @@ class Plan:
 
     @property
     def wanted(self) -> tuple[PlannedRow, ...]:
-        """The rows whose jobs are to be run; the others are shown as they are.
-
-        Raises:
-            UsageError: No row is wanted.
-        """
+        """The rows whose jobs are to be run, at least one; the others are shown as they are."""
         only = self.only
         if only is None:
             return self.rows
@@ -73,11 +69,7 @@ class Plan:
 def plan_table(
     table: TableFile, given: Circumstances, *, node: Mapping[str, Any], only: str | None = None
 ) -> Plan:
-    """Plan a table and check all its commands.
-
-    Raises:
-        UsageError: A command is not sound; each is named with its row.
-    """
+    """Plan a table; every command that is not sound is refused, with the name of its row."""
     budget = Budget.of(given.budget, node, seeds=given.seeds)
     published = table.protocol.get("num_samples") or _DEFAULT_SAMPLES
     repetitions = table.protocol.get("repetitions") or 1
@@ -94,12 +86,9 @@ def plan_table(
 
 
 def plan_claim(claim: ClaimFile, given: Circumstances) -> Plan:
-    """Plan a claim and check all its commands.
+    """Plan a claim as :func:`plan_table` does.
 
     Its experiments have the size that shows the effect; a budget only says whether it pays.
-
-    Raises:
-        UsageError: A command is not sound; each is named with its arm.
     """
     scoring = Scoring(metric=claim.metric, num_samples=claim.num_samples)
     if _PRICES.get(claim.budget, 0) > _PRICES.get(given.budget, math.inf):
@@ -142,11 +131,7 @@ class _Planner:
         self._checked: dict[tuple[str, ...], Checked] = {}
 
     def rows(self, rows: Sequence[Row | Arm]) -> tuple[PlannedRow, ...]:
-        """The rows with their jobs, every command line checked.
-
-        Raises:
-            ConfigError: All that is wrong with any of the commands, each with the row's label.
-        """
+        """The rows with their jobs; one error says all that is wrong with any of the commands."""
         planned = []
         with tempfile.TemporaryDirectory(prefix=_STANDINS) as folder:
             self._standins = Path(folder)

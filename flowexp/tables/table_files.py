@@ -33,11 +33,7 @@ _Scored = TypeVar("_Scored", Row, Arm)
 
 
 def names(kind: _Kind, *, config_dir: str | None = None) -> list[str]:
-    """The names of all tables or claims, sorted.
-
-    Raises:
-        UsageError: A file of claims cannot be parsed as YAML, or its ``vary`` is wrong.
-    """
+    """The names of all tables or claims, sorted."""
     found: set[str] = set()
     for folder in _folders(kind, config_dir):
         for file in folder.rglob("*.yaml"):

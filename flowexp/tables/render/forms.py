@@ -143,10 +143,7 @@ def _latex_escaped(text: str) -> str:
 
 
 def csv(sheets: Sequence[Sheet]) -> str:
-    """One header and the records of all sheets: every number on its own, nothing rounded.
-
-    A sheet of a budget has columns of its own.
-    """
+    """One header and the records of all sheets: every number on its own, nothing rounded."""
     import pandas
 
     records = [record for sheet in sheets for record in sheet.records]

@@ -106,11 +106,7 @@ def _table_record(row: RowResult, budget: str) -> dict[str, Any]:
 
 
 def claims_sheet(claims: Sequence[ClaimResult]) -> Sheet:
-    """Claims as a sheet, one line for each arm: the measurements, and the result of the test.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Claims, at least one, as a sheet: a line for each arm, and the results of the tests."""
     if not claims:
         raise ValueError("there is no claim to show")
     notes = Notes()
