@@ -53,6 +53,12 @@ def evaluate(job: Job) -> float | None:
         if wanted > 0:
             pictures.append(batch.x[:wanted].cpu())
 
+    weights = opened.weights
+    circumstances = {
+        "overrides": job.overrides,
+        "checkpoint": {"kimg": weights.kimg, "sha256": weights.sha256, "path": str(weights.path)},
+        "directory": str(job.directory),
+    }
     results = []
     with logging_to(opened.run.log_file), Processes.start() as processes:
         for seeds in ranges:
@@ -65,7 +71,7 @@ def evaluate(job: Job) -> float | None:
                 cache_dir=cache_dir(),
                 facts={
                     "precision": "32-true",
-                    "ema": ", ".join(filter(None, (opened.weights.name, opened.transform))),
+                    "ema": ", ".join(filter(None, (weights.name, opened.transform))),
                     "sampler": opened.pipeline.sampling,
                 },
                 processes=processes,
@@ -74,13 +80,12 @@ def evaluate(job: Job) -> float | None:
             results.append(result)
             if processes.is_first:
                 for file in (opened.run.results_file, job.directory / "results.json"):
-                    append_results(file, result, **_circumstances(opened, job))
+                    append_results(file, result, **circumstances)
     if not processes.is_first:
         return None
     grid = job.directory / "grid.png"
     save_grid(grid, torch.cat(pictures))
-    rows = [row for result in results for row in result.rows()]
-    print("\n" + table([*rows, *_summary(results), *_outcome(results, opened, grid)]))
+    print("\n" + table(_outcome(results, opened, grid)))
     return float(summarize(results)[0].mean)
 
 
@@ -100,39 +105,21 @@ def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     return [parse_seeds(config["seeds"])]
 
 
-def _circumstances(opened: "OpenedRun", job: Job) -> dict[str, Any]:
-    """Command, checkpoint and directory, stored beside an evaluation."""
-    weights = opened.weights
-    return {
-        "overrides": job.overrides,
-        "checkpoint": {"kimg": weights.kimg, "sha256": weights.sha256, "path": str(weights.path)},
-        "directory": str(job.directory),
-    }
-
-
-def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:
-    """Mean, spread and minimum over the ranges of seeds, if there are several."""
-    from flowexp.evaluation import summarize
-
-    if len(results) < 2:
-        return []
-    return [
-        (
-            f"{summary.title}, {len(results)} seed ranges",
-            f"{summary.mean:.4g} +- {summary.spread:.2g}, minimum {summary.minimum:.4g}",
-        )
-        for summary in summarize(results)
-    ]
-
-
 def _outcome(
     results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path
 ) -> list[tuple[str, str]]:
-    """Cost and files of an evaluation."""
+    """The scores, also over several ranges of seeds, and the cost and files of an evaluation."""
+    from flowexp.evaluation import summarize
+
+    rows = [row for result in results for row in result.rows()]
+    for summary in summarize(results) if len(results) > 1 else ():
+        text = f"{summary.mean:.4g} +- {summary.spread:.2g}, minimum {summary.minimum:.4g}"
+        rows.append((f"{summary.title}, {len(results)} seed ranges", text))
     count = sum(result.count for result in results)
     seconds = sum(result.seconds for result in results)
     speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"
     return [
+        *rows,
         ("NFE", f"{results[0].nfe:.4g} network evaluations a sample"),
         ("generated and scored", f"{count} samples in {speed}"),
         ("run directory", shown(opened.run.path)),

@@ -51,7 +51,7 @@ def pairs(job: Job) -> None:
         maker.check(teacher)
     except ValueError as error:
         raise UsageError(f"{error}.", key="start") from error
-    manifest = _manifest(opened, config, maker=maker, teacher=teacher)
+    manifest = _manifest(opened, config, maker)
     with logging_to(opened.run.log_file), Processes.start() as processes:
         progress = _Progress(len(manifest), share=processes.world_size)
         write_store(
@@ -66,13 +66,11 @@ def pairs(job: Job) -> None:
             print("\n" + table(_outcome(job.directory, manifest, opened)))
 
 
-def _manifest(
-    opened: "OpenedRun", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Pipeline"
-) -> "PairManifest":
+def _manifest(opened: "OpenedRun", config: Mapping[str, Any], maker: "PairMaker") -> "PairManifest":
     from flowexp.data.pair_manifest import PairManifest
     from flowexp.pipeline.seeds import consecutive
 
-    weights = opened.weights
+    teacher, weights = opened.pipeline, opened.weights
     images, noise = maker.formats(teacher)
     return PairManifest(
         teacher={
@@ -149,13 +147,8 @@ class _Progress:
             return
         self._due = now + _LINE_SECONDS
         done, speed = min(self.done, self.total), self.made / (now - self.started)
-        _LOG.info(
-            "%d of %d pairs, %.1f a second, %.0f min to go",
-            done,
-            self.total,
-            speed,
-            (self.total - done) / speed / 60.0,
-        )
+        left = (self.total - done) / speed / 60.0
+        _LOG.info("%d of %d pairs, %.1f a second, %.0f min to go", done, self.total, speed, left)
 
 
 def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> list[tuple[str, str]]:

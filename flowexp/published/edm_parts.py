@@ -13,15 +13,8 @@ from flowexp.errors import UsageError
 from flowexp.networks import DhariwalUNet, ImageNetwork, SongUNet
 from flowexp.published.model import Part, Shape
 
-__all__ = [
-    "edm_architecture",
-    "network_part",
-    "only_first_channels",
-    "parameters_of",
-    "preconditioner",
-    "refuse_unknown",
-    "shape_of",
-]
+__all__ = ["edm_architecture", "network_part", "only_first_channels", "parameters_of",
+           "preconditioner", "refuse_unknown", "shape_of"]  # fmt: skip
 
 _CLASSES: Mapping[str, type[ImageNetwork]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 _PLAIN = (bool, int, float, str, list, tuple, type(None))

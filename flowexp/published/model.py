@@ -43,7 +43,6 @@ class Published:
     """A published model.
 
     Attributes:
-        sha256: Of the file.
         parts: The config groups ``network``, ``path``, ``parameterization``, ``sampler`` ...
         weights: The network's state dict under flowexp's names: the raw weights if stored, else
             the averaged ones.

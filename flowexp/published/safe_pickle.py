@@ -108,9 +108,6 @@ def _set(items: object = ()) -> set[Any]:
     return set(items) if isinstance(items, list | tuple) else set()
 
 
-_rebuild_tensor = _Function(torch._utils._rebuild_tensor_v2)
-_rebuild_parameter = _Function(torch._utils._rebuild_parameter)
-
 # Old files contain the module names from before numpy 2 and Python 3.
 ALLOWED: Mapping[str, Any] = MappingProxyType(
     {
@@ -123,8 +120,8 @@ ALLOWED: Mapping[str, Any] = MappingProxyType(
         "numpy.core.multiarray.scalar": _Function(_scalar),
         "numpy._core.multiarray.scalar": _Function(_scalar),
         "torch.Size": _Function(tuple),
-        "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-        "torch._utils._rebuild_parameter": _rebuild_parameter,
+        "torch._utils._rebuild_tensor_v2": _Function(torch._utils._rebuild_tensor_v2),
+        "torch._utils._rebuild_parameter": _Function(torch._utils._rebuild_parameter),
         "torch.storage._load_from_bytes": _Function(_storage),
         "torch.nn.modules.container.ModuleDict": SavedModule,
         "torch.nn.modules.container.ModuleList": SavedModule,

@@ -65,17 +65,14 @@ class _ZipUnpickler(SafeUnpickler):
             raise pickle.UnpicklingError("a storage has an unknown form")
         kind, key, count = pid[1], pid[2], pid[4]
         if key not in self._read:
-            self._read[key] = self._storage(key)
+            content = bytearray(self._archive.read(f"{self._folder}/data/{key}") or b"\0")
+            self._read[key] = torch.frombuffer(content, dtype=torch.uint8).untyped_storage()
         untyped = self._read[key]
         if untyped.nbytes() < int(count) * kind.dtype.itemsize:
             raise pickle.UnpicklingError(f"storage {key} is too short")
         # Typed storages are what torch's own rebuilding functions take.
         build: Callable[..., torch.storage.TypedStorage] = torch.storage.TypedStorage
         return build(wrap_storage=untyped, dtype=kind.dtype, _internal=True)
-
-    def _storage(self, key: str) -> torch.UntypedStorage:
-        content = self._archive.read(f"{self._folder}/data/{key}")
-        return torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8).untyped_storage()
 
 
 def mentions(path: Path, name: str) -> bool:

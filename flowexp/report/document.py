@@ -12,7 +12,7 @@ from flowexp.report.facts import losses_differ_in
 from flowexp.report.run_record import RunRecord
 from flowexp.report.run_section import curve_title, run_section
 from flowexp.tables.render import sheet_of
-from flowexp.tables.render.html import filled
+from flowexp.tables.render.forms import filled
 from flowexp.tables.results import ClaimResult, TableResult
 
 __all__ = ["document", "read_results"]

@@ -4,11 +4,5 @@ from flowexp.runs.manifest import describe_run, parent
 from flowexp.runs.run_directory import RunDirectory, is_first_process
 from flowexp.runs.weights import read_checkpoint, write_checkpoint
 
-__all__ = [
-    "RunDirectory",
-    "describe_run",
-    "is_first_process",
-    "parent",
-    "read_checkpoint",
-    "write_checkpoint",
-]
+__all__ = ["RunDirectory", "describe_run", "is_first_process", "parent", "read_checkpoint",
+           "write_checkpoint"]  # fmt: skip

@@ -44,12 +44,9 @@ class Built:
 
 
 def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "FlowModel":
-    """Path, network and parameterization of a config as a model.
+    """Path, network and parameterization of a plain config as a model; see :func:`build`.
 
-    Args:
-        config: Plain, resolved config.
-        device: Where the network's weights are allocated; ``meta`` allocates nothing.
-        prefix: What messages put before the name of a group.
+    Messages put ``prefix`` before the name of a group.
 
     Raises:
         UsageError: A part refused its values, or the network takes no state and time.

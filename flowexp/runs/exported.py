@@ -45,14 +45,9 @@ def write_exported(
     shape: tuple[int, ...],
     facts: Mapping[str, str],
 ) -> Path:
-    """Write a model.
+    """Write a network's state dict with the plain config and the shape of its samples.
 
-    Args:
-        path: Where to, ``.safetensors``.
-        state: The network's state dict.
-        config: Plain config with the groups of a model, and perhaps those of sampling.
-        shape: Shape of a sample.
-        facts: What else to say about the weights, for example whose average they are.
+    ``facts`` say more about the weights, for example whose average they are.
     """
     from safetensors.torch import save_file
 

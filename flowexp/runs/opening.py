@@ -45,10 +45,6 @@ class OpenedRun:
 def open_run(config: Mapping[str, Any]) -> OpenedRun:
     """Open ``config['run']``, load the chosen weights and transform them as configured.
 
-    Args:
-        config: Plain config of a verb with ``run``, ``weights``, ``checkpoint``, ``device`` and
-            perhaps ``weight_transform``.
-
     Raises:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
     """

@@ -66,13 +66,7 @@ class RunDirectory:
         """Make the folder of a new run, or reopen that of the same run to continue it.
 
         Only the first process of a run writes; the others get the folder as it is. While the object
-        lives, no other run can start in the folder.
-
-        Args:
-            path: The folder.
-            config: The resolved configuration in plain builtins.
-            overrides: What the command line changed.
-            manifest: See :func:`flowexp.runs.describe_run`; kept from the first start.
+        lives, no other run can start in the folder. The manifest of the first start is kept.
 
         Raises:
             UsageError: The folder belongs to a run of another configuration, cannot be written, or
@@ -136,15 +130,10 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path | str, *, key: str = "run", checkpoint: bool = True) -> Self:
-        """The folder of an existing run.
-
-        Args:
-            path: The folder.
-            key: Config key to name in messages.
-            checkpoint: Whether the run must have a checkpoint.
+        """The folder of an existing run, which by default must have a checkpoint.
 
         Raises:
-            UsageError: It is not a run directory, or has no checkpoint.
+            UsageError: It is not a run directory, or has no checkpoint; the message names ``key``.
         """
         run = cls(path)
         if not run.config_file.is_file():
@@ -163,11 +152,7 @@ class RunDirectory:
         return run
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration.
-
-        Raises:
-            UsageError: The file is missing or not a YAML mapping.
-        """
+        """The resolved configuration; the file must be a YAML mapping."""
         try:
             content = yaml.safe_load(self.config_file.read_text())
         except (OSError, yaml.YAMLError) as error:
@@ -186,18 +171,11 @@ class RunDirectory:
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""
-        last = self.checkpoints / "last.ckpt"
-        if last.is_file():
-            return last
-        numbered = self.numbered_checkpoints()
-        return numbered[-1] if numbered else None
+        there = [*self.numbered_checkpoints(), *self.checkpoints.glob("last.ckpt")]
+        return there[-1] if there else None
 
     def checkpoint(self, name: str = "last", *, key: str = "checkpoint") -> Path:
-        """The file of a checkpoint.
-
-        Args:
-            name: ``last``, a step number, or a file name in ``checkpoints/``.
-            key: Config key to name in messages.
+        """The file of a checkpoint: ``last``, a step number, or a file name in ``checkpoints/``.
 
         Raises:
             UsageError: There is none of that name; the message lists those there are.
@@ -229,9 +207,7 @@ def is_first_process() -> bool:
 
 def _runs_near(path: Path) -> list[str]:
     """Run directories below the nearest existing parent whose names resemble ``path``."""
-    parent = path
-    while not parent.is_dir() and parent != parent.parent:
-        parent = parent.parent
+    parent = next(folder for folder in (path, *path.parents) if folder.is_dir())
     runs = [
         str(file.parent) for depth in ("*", "*/*") for file in parent.glob(f"{depth}/config.yaml")
     ]

@@ -12,14 +12,8 @@ from flowexp.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = [
-    "RAW",
-    "LoadedWeights",
-    "load_weights",
-    "read_checkpoint",
-    "stored_weights",
-    "write_checkpoint",
-]
+__all__ = ["RAW", "LoadedWeights", "load_weights", "read_checkpoint", "stored_weights",
+           "write_checkpoint"]  # fmt: skip
 
 RAW = "raw"
 """Name of the weights without averaging."""
@@ -101,12 +95,7 @@ def load_weights(
 def stored_weights(
     run: RunDirectory, *, weights: str, checkpoint: str = "last"
 ) -> "tuple[dict[str, Tensor], LoadedWeights]":
-    """The state dict of a run's network, and which weights it holds.
-
-    Args:
-        run: The run.
-        weights: Name of an average, or ``raw``.
-        checkpoint: See :meth:`RunDirectory.checkpoint`.
+    """The state dict of a run's network, an average or ``raw``, and which weights it holds.
 
     Raises:
         UsageError: Unknown checkpoint or average, or unreadable file.

@@ -73,20 +73,18 @@ class Budget:
         return cls(name=name, **{**node, **{key: tuple(value) for key, value in lists.items()}})
 
     def of_training(self, choices: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, ...]:
-        """Overrides that make a training affordable; they come after its own.
-
-        Args:
-            choices: Chosen option of every group of the training as published.
-            config: Its plain, resolved config.
-        """
+        """Overrides, to follow its own, that make a training of these options affordable."""
         chosen = dict(choices)
-        overrides = list(self.train)
-        self._note(self.train, chosen)
-        for condition, wanted in self.when.items():
+        overrides: list[str] = []
+        for condition, wanted in (("", self.train), *self.when.items()):
             group, _, options = condition.partition("=")
-            if chosen.get(group) in options.split("|"):
-                overrides += wanted
-                self._note(wanted, chosen)
+            if condition and chosen.get(group) not in options.split("|"):
+                continue
+            overrides += wanted
+            for text in wanted:
+                selected, _, option = text.partition("=")
+                if selected.strip() in chosen:
+                    chosen[selected.strip()] = option
         return (*overrides, *self._lengths(config))
 
     def pairs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -95,13 +93,6 @@ class Budget:
         if self.max_pairs is None or not isinstance(num, int) or num <= self.max_pairs:
             return ()
         return (f"num={self.max_pairs}",)
-
-    @staticmethod
-    def _note(overrides: Sequence[str], chosen: dict[str, str]) -> None:
-        for text in overrides:
-            group, _, option = text.partition("=")
-            if group.strip() in chosen:
-                chosen[group.strip()] = option
 
     def _lengths(self, config: Mapping[str, Any]) -> Iterator[str]:
         """The length, and with it everything else that is counted in kimg."""

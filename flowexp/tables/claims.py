@@ -33,12 +33,8 @@ def verdict(arms: Sequence[Sequence[float]], *, direction: Literal["lower", "hig
     against any: does not hold. Else undecided. Holding against every arm needs no correction for
     several tests: all of them must be significant at the level of one.
 
-    Args:
-        arms: Numbers by arm, then by seed; the same seeds in every arm.
-        direction: Which numbers are better.
-
-    Raises:
-        ValueError: Fewer than two arms, or arms of different lengths.
+    ``arms`` are at least two lists with a number for each of the same seeds; ``direction`` says
+    which numbers are better.
     """
     if len(arms) < 2 or len({len(arm) for arm in arms}) != 1:
         raise ValueError(

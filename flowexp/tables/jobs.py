@@ -140,10 +140,7 @@ def identity_of(
     parents: Mapping[str, tuple[TableJob, ...]] | None = None,
     after: tuple[TableJob, ...] = (),
 ) -> str:
-    """sha256 (hex) of everything that determines a job's result; see :class:`TableJob`.
-
-    In the config tokens stand for the parents' directories.
-    """
+    """sha256 (hex) of what determines a job's result; tokens stand for parents' directories."""
     content = {
         "format": _FORMAT,
         "verb": verb,

@@ -30,13 +30,7 @@ class Circumstances:
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How rows are scored.
-
-    Attributes:
-        metric: Option of the group ``metric``.
-        repeats: Disjoint ranges of seeds.
-        scaled: Whether these are not the published ones.
-    """
+    """How rows are scored, on ``repeats`` ranges of seeds; ``scaled`` if not as published."""
 
     metric: str
     num_samples: int

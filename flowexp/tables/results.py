@@ -25,11 +25,7 @@ class _Stored:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The result that ``to_dict`` described.
-
-        Raises:
-            ValueError: A field is missing, unknown or of the wrong type.
-        """
+        """The result that ``to_dict`` described; ValueError for any other mapping."""
         try:
             return TypeAdapter(cls).validate_python(dict(content))
         except ValidationError as error:

@@ -26,16 +26,9 @@ _Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value]),
 ]
-_Parents = Annotated[
-    dict[str, _Names],
-    BeforeValidator(lambda value: {} if value is None else value),
-    Field(description="Give a mapping: {key: job}."),
-]
-_Mapping = Annotated[
-    dict[str, Any],
-    BeforeValidator(lambda value: {} if value is None else value),
-    Field(description="Give a mapping: {...}."),
-]
+_OR_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
+_Parents = Annotated[dict[str, _Names], _OR_EMPTY, Field(description="Give a mapping: {key: job}.")]
+_Mapping = Annotated[dict[str, Any], _OR_EMPTY, Field(description="Give a mapping: {...}.")]
 
 
 class Node(BaseModel):
@@ -158,14 +151,7 @@ class Protocol(Node):
 
 
 class _File(Node):
-    """What tables and claims have in common.
-
-    Attributes:
-        source: The publication.
-        metric: Option of the group ``metric``.
-        jobs: By name.
-        defaults: Keys of every row.
-    """
+    """What tables and claims have in common; ``defaults`` are keys of every row."""
 
     title: _Text
     source: _Text
@@ -184,10 +170,7 @@ class Table(_File):
 
 
 class TableFile(Table):
-    """A table, its rows in the order of the publication.
-
-    A training that a row describes itself is a job with the row's label.
-    """
+    """A table; a training that a row describes itself is a job with the row's label."""
 
     name: str
     jobs: dict[str, JobSpec]
@@ -201,7 +184,6 @@ class Claim(_File):
         published: The published figures, as text.
         direction: Which numbers are better.
         seeds: Training seeds.
-        num_samples: Samples of each evaluation.
         test: Name of the test, see :mod:`flowexp.tables.claims`.
         budget: The smallest budget that pays for it.
     """
@@ -241,11 +223,7 @@ def refuse(file: str, problem: str, remedy: str) -> NoReturn:
 
 
 def checked(model: type[_Model], node: object, *, file: str, what: str) -> _Model:
-    """``node`` as ``model``; messages name it ``what`` of ``file``.
-
-    Raises:
-        UsageError: It is not a mapping, has an unknown key, or a value that is not allowed.
-    """
+    """``node`` as ``model``; the refusal of a key or a value names it ``what`` of ``file``."""
     if not isinstance(node, dict):
         refuse(file, f"{what} is {node!r}", "Give a mapping: {...}.")
     try:

@@ -60,10 +60,10 @@ def read_table(name: str, *, config_dir: str | None = None) -> TableFile:
 
 
 def read_claim(name: str, *, config_dir: str | None = None) -> ClaimFile:
-    """The claim of this name.
+    """The claim of this name; ``defaults`` are those of a table.
 
     A file with the key ``vary`` holds several claims, see
-    :func:`flowexp.tables.variations.variations`; ``defaults`` are those of a table.
+    :func:`flowexp.tables.variations.variations`.
 
     Raises:
         UsageError: There is none, or its file says something it may not.

@@ -6,8 +6,7 @@ knows nothing of results. A new form is one function and one entry of ``FORMS``.
 
 from collections.abc import Mapping, Sequence
 
-from flowexp.tables.render.forms import csv, latex, markdown, terminal
-from flowexp.tables.render.html import html
+from flowexp.tables.render.forms import csv, html, latex, markdown, terminal
 from flowexp.tables.render.over_nfe import table_picture
 from flowexp.tables.render.result_sheets import claims_sheet, table_sheet
 from flowexp.tables.render.sheet import Form, Sheet

@@ -14,7 +14,6 @@ class Kind:
     """Numbers that may be compared with each other; two kinds never share a column or an axis.
 
     Attributes:
-        title: Heading of the numbers.
         prefix: Before the names of the numbers in CSV.
         comparable: Whether they may stand beside published ones.
     """

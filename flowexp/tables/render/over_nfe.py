@@ -16,17 +16,8 @@ from flowexp.tables.render.numbers import count_text, mean_text, number_text
 from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 from flowexp.tables.results import ClaimResult, RowResult, TableResult
 
-__all__ = [
-    "MethodLine",
-    "Panel",
-    "Point",
-    "claim_panels",
-    "is_drawn",
-    "method_of",
-    "table_panels",
-    "picture",
-    "table_picture",
-]
+__all__ = ["MethodLine", "Panel", "Point", "claim_panels", "is_drawn", "method_of", "table_panels",
+           "picture", "table_picture"]  # fmt: skip
 
 _SIZE = (430.0, 400.0)
 _LETTERS = 72

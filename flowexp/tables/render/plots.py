@@ -68,7 +68,6 @@ class Series:
         number: Which colour and which mark it has.
         bars: Half the length of the bar of each point, nan for none; empty without bars.
         marked: Whether its points have marks, which are hollow on a dashed curve.
-        dashed: Whether its line is thin and dashed.
     """
 
     label: str
@@ -103,7 +102,6 @@ class Plot:
     """Subplots side by side, with one legend below them if there is a note or several labels.
 
     Attributes:
-        subplots: At least one.
         size: Width and height of a subplot, points.
         title: Heading, drawn if the subplots have titles, and the SVG's title.
         described: Text alternative for screen readers.

@@ -24,10 +24,9 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a sheet.
+    """A line of a sheet, one text per column.
 
     Attributes:
-        cells: One text per column.
         tone: ``bad`` for what failed, ``good`` for what holds, ``open`` for what is missing or
             undecided; forms without colours say it in the text alone, which is complete.
         starts_group: Whether a rule stands above it.
@@ -43,9 +42,8 @@ class Sheet:
     """A table ready to be drawn.
 
     Attributes:
-        name: Short name, for labels and anchors.
+        name: For labels and anchors.
         intro: Sentences above the table.
-        lines: Each with as many cells as there are columns.
         picture: The same numbers as a chart, for forms that can show it.
         notes: Numbered below the table; cells refer to them as ``[1]``.
         remarks: Below the notes, unnumbered: what the marks mean, the hardware.
@@ -84,12 +82,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Form:
-    """A way of writing sheets.
-
-    Attributes:
-        suffix: Suffix of files in this form, with its dot.
-        draw: Sheets to one text that ends with a newline.
-    """
+    """A way of writing sheets as one text that ends with a newline, and the files' suffix."""
 
     suffix: str
     draw: Callable[[Sequence[Sheet]], str]
