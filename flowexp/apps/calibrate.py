@@ -45,10 +45,5 @@ def calibrate(job: Job) -> None:
             raise UsageError(f"{error}.", key="calibration") from error
     if not processes.is_first:
         return
-    use = " ".join(made.use)
-    rows = [
-        *made.summary,
-        ("stored", shown(made.file)),
-        ("next", f"flowexp {made.begin}={shown(opened.run.path)} {use}"),
-    ]
-    print("\n" + table(rows))
+    command = " ".join([f"flowexp {made.begin}={shown(opened.run.path)}", *made.use])
+    print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", command)]))

@@ -9,8 +9,6 @@ from flowexp.files import file_sha256
 
 __all__ = ["main"]
 
-_FORMATS = ("safetensors",)
-
 
 def export(job: Job) -> None:
     """Write the run's model into the job's directory."""
@@ -19,11 +17,9 @@ def export(job: Job) -> None:
     from flowexp.runs.opening import open_run
 
     config = job.config
-    if config["format"] not in _FORMATS:
+    if config["format"] != "safetensors":
         raise UsageError(
-            f"unknown format {config['format']!r}.",
-            key="format",
-            remedy=f"Use {' or '.join(_FORMATS)}.",
+            f"unknown format {config['format']!r}.", key="format", remedy="Use safetensors."
         )
     opened = open_run(config)
     weights = opened.weights

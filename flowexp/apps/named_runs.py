@@ -91,11 +91,9 @@ def _runs_in(text: str) -> list[str]:
 def _runs_below(path: Path) -> list[Path]:
     if not path.is_dir() or (path / "config.yaml").is_file():
         return [path]
-    for depth in range(1, _DEPTH + 1):
-        found = sorted(file.parent for file in path.glob("*/" * depth + "config.yaml"))
-        if found:
-            return found
-    return [path]
+    patterns = ("*/" * depth + "config.yaml" for depth in range(1, _DEPTH + 1))
+    levels = (sorted(file.parent for file in path.glob(pattern)) for pattern in patterns)
+    return next(filter(None, levels), [path])
 
 
 def _with_size(record: "RunRecord") -> "RunRecord":

@@ -18,6 +18,7 @@ from flowexp.config.overrides import in_full
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
+from flowexp.tables.collect import claim_result, table_result
 from flowexp.tables.jobs import TableJob, directories, identity_of, rewritten, significant, token
 from flowexp.tables.planned_rows import Circumstances, PlannedRow, Scoring
 from flowexp.tables.results import ClaimResult, TableResult
@@ -59,8 +60,6 @@ class Plan:
 
     def result(self, *, budget: str) -> TableResult | ClaimResult:
         """The result so far."""
-        from flowexp.tables.collect import claim_result, table_result
-
         if isinstance(self.file, ClaimFile):
             return claim_result(self.file, self.rows, budget=budget)
         return table_result(self.file, self.rows, scoring=self.scoring, budget=budget)
