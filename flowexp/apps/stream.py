@@ -83,17 +83,13 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
             remedy=f"Take 0 to {classes - 1}." if classes else "Leave label=null.",
         )
     labels = torch.tensor([-1 if label is None else label], device=pipeline.device)
+    same = ("times", "seed", "group", "c_skip", "c_out", "add_noise")
     try:
         return StreamBatch(
             pipeline,
-            times=config["times"],
             guidance=instantiate(config["residual_guidance"], key="residual_guidance"),
-            seed=config["seed"],
-            group=config["group"],
-            c_skip=config["c_skip"],
-            c_out=config["c_out"],
-            add_noise=config["add_noise"],
             conditions={"labels": labels} if classes else None,
+            **{key: config[key] for key in same},
         )
     except ValueError as error:
         raise UsageError(f"{error}.", key="times") from error

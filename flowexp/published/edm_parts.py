@@ -52,8 +52,9 @@ def network_part(class_name: str, arguments: Mapping[str, Any]) -> Part:
     unknown = [name for name in arguments if name not in parameters]
     strange = [name for name, value in arguments.items() if not isinstance(value, _PLAIN)]
     refuse_unknown(class_name, unknown or strange, parameters)
-    given = {name: parameter.default for name, parameter in parameters.items()} | dict(arguments)
-    missing = [name for name, value in given.items() if value is inspect.Parameter.empty]
+    defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    given = {**defaults, **arguments}
+    missing = [name for name in parameters if name not in given]
     if missing:
         raise UsageError(f"the stored {class_name} lacks {missing[0]}.", key="file")
     values = {n: list(v) if isinstance(v, list | tuple) else v for n, v in given.items()}

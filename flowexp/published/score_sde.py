@@ -80,15 +80,10 @@ def read_score_sde(path: Path) -> ScoreSDECheckpoint:
 
 
 def _is_score_sde(content: object) -> bool:
-    if not isinstance(content, Mapping):
-        return False
-    model, ema = content.get("model"), content.get("ema")
-    return (
-        isinstance(model, Mapping)
-        and all(isinstance(value, Tensor) for value in model.values())
-        and isinstance(ema, Mapping)
-        and isinstance(ema.get("shadow_params"), list | tuple)
-    )
+    match content:
+        case {"model": {**model}, "ema": {"shadow_params": list() | tuple()}}:
+            return all(isinstance(value, Tensor) for value in model.values())
+    return False
 
 
 def _owners(state: Mapping[str, Tensor], shadow: Sequence[Tensor]) -> tuple[str, ...]:

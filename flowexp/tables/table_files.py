@@ -34,11 +34,9 @@ _Scored = TypeVar("_Scored", Row, Arm)
 
 def names(kind: _Kind, *, config_dir: str | None = None) -> list[str]:
     """The names of all tables or claims, sorted."""
-    found: set[str] = set()
-    for folder in _folders(kind, config_dir):
-        for file in folder.rglob("*.yaml"):
-            found |= set(_contents(kind, folder, file))
-    return sorted(found)
+    folders = _folders(kind, config_dir)
+    found = [_contents(kind, folder, file) for folder in folders for file in folder.rglob("*.yaml")]
+    return sorted(set().union(*found))
 
 
 def read_table(name: str, *, config_dir: str | None = None) -> TableFile:

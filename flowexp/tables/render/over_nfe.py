@@ -20,10 +20,9 @@ __all__ = ["MethodLine", "Panel", "Point", "claim_panels", "is_drawn", "method_o
            "picture", "table_picture"]  # fmt: skip
 
 _SIZE = (430.0, 400.0)
+_FEWEST = 3
 _LETTERS = 72
 """Letters of a line above a panel."""
-
-_FEWEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
