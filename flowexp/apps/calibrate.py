@@ -1,5 +1,6 @@
 """``flowexp calibrate``: measure the numbers of a run that a sampler needs."""
 
+import logging
 from collections.abc import Sequence
 
 from flowexp.apps.terminal import logging_to, shown, table
@@ -10,16 +11,12 @@ from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
+_LOG = logging.getLogger("flowexp.calibration")
 _RECORDED = ("calibration", "guidance", "task", "latents", "weight_transform")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Calibrate a sampler on a run.
-
-    Args:
-        arguments: Overrides (``run=DIR for=dpm_solver_v3``) and Hydra's options; ``for=NAME`` is
-            short for ``calibration=NAME``.
-    """
+    """Calibrate a sampler on a run; ``for=NAME`` is short for ``calibration=NAME``."""
     launch("calibrate", calibrate, in_full("calibrate", arguments))
 
 
@@ -43,22 +40,10 @@ def calibrate(job: Job) -> None:
         )
         directory = opened.run.calibrations / calibration.method
         try:
-            made = calibration.calibrate(subject, directory=directory, progress=_report)
+            made = calibration.calibrate(subject, directory=directory, progress=_LOG.info)
         except ValueError as error:
             raise UsageError(f"{error}.", key="calibration") from error
     if not processes.is_first:
         return
-    use = " ".join(made.use)
-    rows = [
-        *made.summary,
-        ("stored", shown(made.file)),
-        ("next", f"flowexp {made.begin}={shown(opened.run.path)} {use}"),
-    ]
-    print("\n" + table(rows))
-
-
-def _report(line: str) -> None:
-    """Log progress to the terminal and the run's log."""
-    import logging
-
-    logging.getLogger("flowexp.calibration").info(line)
+    command = " ".join([f"flowexp {made.begin}={shown(opened.run.path)}", *made.use])
+    print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", command)]))

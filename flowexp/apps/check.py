@@ -3,22 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from flowexp.apps.terminal import table
+from flowexp.config.application import examine
+
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Check the overrides of a training run and say what they amount to.
-
-    Args:
-        arguments: Overrides as for ``flowexp train``.
-    """
-    from flowexp.config.application import examine
-
+    """Check the overrides of a training run and say what they amount to."""
     examine("check", _report, arguments, config_name="train")
 
 
 def _report(config: dict[str, Any]) -> None:
-    from flowexp.apps.terminal import table
     from flowexp.runs.assemble import build, describe
     from flowexp.training import training_parts
 

@@ -14,11 +14,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what the configs, scores and costs of runs differ in.
-
-    Args:
-        arguments: ``run=a run=b``, or just the directories; ``format=markdown out=FILE``.
-    """
+    """Print what the configs, scores and costs of runs differ in: ``compare a b out=FILE``."""
     given = with_runs(arguments, verb="compare")
     examine("compare", _compare, given, config_name="compare")
 

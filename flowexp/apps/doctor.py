@@ -1,7 +1,9 @@
 """``flowexp doctor``: devices, data and weights, and the command that adds what is missing."""
 
+import os
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 from flowexp.apps.list import options
 from flowexp.config import conf_dir
@@ -23,8 +25,9 @@ def main(arguments: Sequence[str]) -> None:
     _versions()
     _devices()
     _folders()
-    _datasets()
-    _weights()
+    for group in ("dataset", "metric"):
+        for name in options(group):
+            _option(group, name)
 
 
 def _line(good: bool, what: str, text: str, remedy: str = "") -> None:
@@ -42,25 +45,18 @@ def _versions() -> None:
 
 
 def _devices() -> None:
-    import os
-
     import torch
 
     _line(True, "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     if not torch.cuda.is_available():
         _line(False, "cuda", "no device", "CPU runs work; recipes under cifar10/ need a GPU.")
     for i in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(i)
-        text = (
-            f"{torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
-        )
-        _line(True, f"cuda:{i}", text)
+        free, total = (size / 2**30 for size in torch.cuda.mem_get_info(i))
+        name = torch.cuda.get_device_name(i)
+        _line(True, f"cuda:{i}", f"{name}, {free:.0f} of {total:.0f} GiB free")
 
 
 def _folders() -> None:
-    import os
-    from pathlib import Path
-
     from flowexp.data.locations import cache_dir
 
     _line(True, "config groups", str(conf_dir()))
@@ -71,26 +67,20 @@ def _folders() -> None:
     _line(True, "outputs", str(Path("outputs").resolve()))
 
 
-def _datasets() -> None:
-    for name in options("dataset"):
-        checked = check_job("train", [f"dataset={name}"])
-        missing = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
-        if missing:
-            _line(True, f"dataset={name}", f"needs {', '.join(missing)}")
-            continue
-        try:
-            instantiate(checked.config["dataset"], key="dataset").locate()
-            _line(True, f"dataset={name}", "ready")
-        except UsageError as error:
-            _line(False, f"dataset={name}", error.problem, error.remedy or "")
-
-
-def _weights() -> None:
-    for name in options("metric"):
-        config = check_job("train", [f"metric={name}"]).config
-        try:
-            for metric in instantiate(config["metric"], key="metric").values():
+def _option(group: str, name: str) -> None:
+    """Whether the data of a data set, or the weights of metrics, are there."""
+    checked = check_job("train", [f"{group}={name}"])
+    missing = [p.key for p in checked.problems if p.text == MUST_BE_GIVEN]
+    if missing and group == "dataset":
+        _line(True, f"{group}={name}", f"needs {', '.join(missing)}")
+        return
+    try:
+        part = instantiate(checked.config[group], key=group)
+        if group == "dataset":
+            part.locate()
+        else:
+            for metric in part.values():
                 metric.check()
-            _line(True, f"metric={name}", "ready")
-        except UsageError as error:
-            _line(False, f"metric={name}", error.problem, error.remedy or "")
+        _line(True, f"{group}={name}", "ready")
+    except UsageError as error:
+        _line(False, f"{group}={name}", error.problem, error.remedy or "")

@@ -1,6 +1,7 @@
 """``flowexp eval``: score a run; every number with its protocol, its floor and its cost."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-
-def main(arguments: Sequence[str]) -> None:
-    """Score a run with the metrics it was configured with, or others.
-
-    Args:
-        arguments: Overrides (``run=DIR num_samples=5000 metric=fid``) and Hydra's options.
-    """
-    launch("eval", evaluate, arguments)
+_PICTURES = 100
 
 
 def evaluate(job: Job) -> float | None:
@@ -34,6 +28,8 @@ def evaluate(job: Job) -> float | None:
     Returns:
         The first metric's value, for optimising sweepers.
     """
+    import torch
+
     from flowexp.data.locations import cache_dir
     from flowexp.evaluation import append_results, score, summarize
     from flowexp.metrics.weight_files import no_download
@@ -50,7 +46,19 @@ def evaluate(job: Job) -> float | None:
     dataset = opened.built.dataset
     dataset.locate()
     reference, heldout = dataset.train(), dataset.heldout()
-    pictures = _FirstPictures()
+    pictures: list[Tensor] = []
+
+    def keep(batch: "Batch") -> None:
+        wanted = _PICTURES - sum(map(len, pictures))
+        if wanted > 0:
+            pictures.append(batch.x[:wanted].cpu())
+
+    weights = opened.weights
+    circumstances = {
+        "overrides": job.overrides,
+        "checkpoint": {"kimg": weights.kimg, "sha256": weights.sha256, "path": str(weights.path)},
+        "directory": str(job.directory),
+    }
     results = []
     with logging_to(opened.run.log_file), Processes.start() as processes:
         for seeds in ranges:
@@ -61,42 +69,24 @@ def evaluate(job: Job) -> float | None:
                 reference=reference,
                 heldout=heldout,
                 cache_dir=cache_dir(),
-                facts=_facts(opened),
+                facts={
+                    "precision": "32-true",
+                    "ema": ", ".join(filter(None, (weights.name, opened.transform))),
+                    "sampler": opened.pipeline.sampling,
+                },
                 processes=processes,
-                on_batch=pictures,
+                on_batch=keep,
             )
             results.append(result)
             if processes.is_first:
                 for file in (opened.run.results_file, job.directory / "results.json"):
-                    append_results(file, result, **_circumstances(opened, job))
+                    append_results(file, result, **circumstances)
     if not processes.is_first:
         return None
     grid = job.directory / "grid.png"
-    save_grid(grid, pictures.images())
-    rows = [row for result in results for row in result.rows()]
-    print("\n" + table([*rows, *_summary(results), *_outcome(results, opened, grid)]))
+    save_grid(grid, torch.cat(pictures))
+    print("\n" + table(_outcome(results, opened, grid)))
     return float(summarize(results)[0].mean)
-
-
-_PICTURES = 100
-
-
-class _FirstPictures:
-    """Keeps the first samples of an evaluation for its grid."""
-
-    def __init__(self) -> None:
-        self._kept: list[Tensor] = []
-
-    def __call__(self, batch: "Batch") -> None:
-        wanted = _PICTURES - sum(map(len, self._kept))
-        if wanted > 0:
-            self._kept.append(batch.x[:wanted].cpu())
-
-    def images(self) -> "Tensor":
-        """The kept samples, (N, ...)."""
-        import torch
-
-        return torch.cat(self._kept)
 
 
 def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
@@ -115,50 +105,27 @@ def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
     return [parse_seeds(config["seeds"])]
 
 
-def _circumstances(opened: "OpenedRun", job: Job) -> dict[str, Any]:
-    """Command, checkpoint and directory, stored beside an evaluation."""
-    weights = opened.weights
-    return {
-        "overrides": job.overrides,
-        "checkpoint": {"kimg": weights.kimg, "sha256": weights.sha256, "path": str(weights.path)},
-        "directory": str(job.directory),
-    }
-
-
-def _facts(opened: "OpenedRun") -> dict[str, str]:
-    return {
-        "precision": "32-true",
-        "ema": opened.weights.name + (f", {opened.transform}" if opened.transform else ""),
-        "sampler": opened.pipeline.sampling,
-    }
-
-
-def _summary(results: "Sequence[ScoreResult]") -> list[tuple[str, str]]:
-    """Mean, spread and minimum over the ranges of seeds, if there are several."""
-    from flowexp.evaluation import summarize
-
-    if len(results) < 2:
-        return []
-    return [
-        (
-            f"{summary.title}, {len(results)} seed ranges",
-            f"{summary.mean:.4g} +- {summary.spread:.2g}, minimum {summary.minimum:.4g}",
-        )
-        for summary in summarize(results)
-    ]
-
-
 def _outcome(
     results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path
 ) -> list[tuple[str, str]]:
-    """Cost and files of an evaluation."""
+    """The scores, also over several ranges of seeds, and the cost and files of an evaluation."""
+    from flowexp.evaluation import summarize
+
+    rows = [row for result in results for row in result.rows()]
+    for summary in summarize(results) if len(results) > 1 else ():
+        text = f"{summary.mean:.4g} +- {summary.spread:.2g}, minimum {summary.minimum:.4g}"
+        rows.append((f"{summary.title}, {len(results)} seed ranges", text))
     count = sum(result.count for result in results)
     seconds = sum(result.seconds for result in results)
     speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"
     return [
+        *rows,
         ("NFE", f"{results[0].nfe:.4g} network evaluations a sample"),
         ("generated and scored", f"{count} samples in {speed}"),
         ("run directory", shown(opened.run.path)),
         ("sample grid", shown(grid)),
         ("metrics file", shown(opened.run.results_file)),
     ]
+
+
+main = partial(launch, "eval", evaluate)

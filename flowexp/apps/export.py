@@ -1,7 +1,6 @@
 """``flowexp export``: weights and config of a run in one file that needs nothing else."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
@@ -10,59 +9,43 @@ from flowexp.files import file_sha256
 
 __all__ = ["main"]
 
-_FORMATS = ("safetensors",)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Export a run.
-
-    Args:
-        arguments: Overrides (``run=DIR weights=main``) and Hydra's options.
-    """
-    launch("export", export, arguments)
-
 
 def export(job: Job) -> None:
-    """Write the run's model into the job's directory.
-
-    Raises:
-        UsageError: The format is unknown, or the run has no such weights.
-    """
+    """Write the run's model into the job's directory."""
     from flowexp import __version__
     from flowexp.runs.exported import foreign_packages, load_exported, write_exported
     from flowexp.runs.opening import open_run
 
     config = job.config
-    if config["format"] not in _FORMATS:
+    if config["format"] != "safetensors":
         raise UsageError(
-            f"unknown format {config['format']!r}.",
-            key="format",
-            remedy=f"Use {' or '.join(_FORMATS)}.",
+            f"unknown format {config['format']!r}.", key="format", remedy="Use safetensors."
         )
     opened = open_run(config)
     weights = opened.weights
-    name = weights.name
-    facts = {
-        "flowexp": __version__,
-        "weights": name,
-        "step": str(weights.step),
-        "kimg": f"{weights.kimg:g}",
-        "checkpoint_sha256": weights.sha256,
-    }
-    path: Path = write_exported(
-        job.directory / f"{name}.safetensors",
+    path = write_exported(
+        job.directory / f"{weights.name}.safetensors",
         opened.built.network.state_dict(),
         config=config,
         shape=opened.pipeline.shape,
-        facts=facts,
+        facts={
+            "flowexp": __version__,
+            "weights": weights.name,
+            "step": str(weights.step),
+            "kimg": f"{weights.kimg:g}",
+            "checkpoint_sha256": weights.sha256,
+        },
     )
     packages = foreign_packages(config)
     load_exported(path, device="cpu", packages=packages)
     named = f", packages={packages}" if packages else ""
     rows = [
-        ("exported", f"{name} weights at {weights.kimg:g} kimg"),
+        ("exported", f"{weights.name} weights at {weights.kimg:g} kimg"),
         ("file", shown(path)),
         ("sha256", file_sha256(path)),
         ("read it with", f'flowexp.load("{shown(path)}"{named})'),
     ]
     print(table(rows))
+
+
+main = partial(launch, "export", export)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import override
 from flowexp.errors import UsageError
 
@@ -20,17 +21,12 @@ __all__ = ["main"]
 
 _OWN_KEYS = ("file", "name")
 _EMA = "main"
-_OPTIONS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i",
-                       "--config-name", "-cn", "--config-path", "-cp")  # fmt: skip
-"""Hydra's options that are followed by a value."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Import a published checkpoint.
+    """Import a published checkpoint: ``FILE`` or ``file=FILE``.
 
-    Args:
-        arguments: The file (or ``file=FILE``), overrides of the training config that the model is
-            taken to belong to, and Hydra's options.
+    Overrides change the training config that the model is taken to belong to.
     """
     file, rest = _split(arguments)
     if file is None:
@@ -51,14 +47,12 @@ def main(arguments: Sequence[str]) -> None:
 def import_checkpoint(job: Job) -> None:
     """Write the run directory of a published checkpoint and try its network once.
 
-    Raises:
-        UsageError: The file does not fit the config, its network gives no finite values, or the
-            directory holds a run already.
+    A file that does not fit the config, and a directory that holds a run already, are refused.
     """
     from flowexp.published import read_published
     from flowexp.runs import RunDirectory, describe_run, parent, write_checkpoint
     from flowexp.runs.assemble import build
-    from flowexp.runs.weights import load_weights
+    from flowexp.runs.weights import RAW, load_weights
 
     if not job.config["name"]:
         raise UsageError("a run needs a name.", key="name", remedy="Give it with name=...")
@@ -74,23 +68,24 @@ def import_checkpoint(job: Job) -> None:
         )
     content = _checkpoint(published, parts)
     _refuse_nonfinite(parts)
-    manifest = describe_run(
-        seed=int(config["seed"]), parents=[parent(file, role="published checkpoint")]
-    )
-    facts = {
-        "format": published.format,
-        "kimg": published.kimg,
-        "step": published.step,
-        "notes": list(published.notes),
-    }
+    origin = parent(file, role="published checkpoint")
     run = RunDirectory.start(
         job.directory,
         config=config,
         overrides=job.overrides,
-        manifest={**manifest, "choices": job.choices, "published": facts},
+        manifest={
+            **describe_run(seed=int(config["seed"]), parents=[origin]),
+            "choices": job.choices,
+            "published": {
+                "format": published.format,
+                "kimg": published.kimg,
+                "step": published.step,
+                "notes": list(published.notes),
+            },
+        },
     )
     write_checkpoint(run.checkpoints / "last.ckpt", content)
-    weights = load_weights(run, parts.network, ema=_EMA if content["ema"] else None)
+    weights = load_weights(run, parts.network, weights=_EMA if content["ema"] else RAW)
     size = sum(p.numel() for p in parts.network.parameters())
     rows = [
         ("imported", f"{published.format}, {size:,} parameters"),
@@ -106,23 +101,17 @@ def import_checkpoint(job: Job) -> None:
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """The file among the arguments, and the rest."""
-    file: str | None = None
-    rest: list[str] = []
-    expects_value = False
-    for argument in arguments:
-        is_value, expects_value = expects_value, argument in _OPTIONS_WITH_VALUE
-        if argument.startswith("file="):
-            file = _unquoted(argument.removeprefix("file="))
-        elif file is None and not is_value and _is_file(argument):
-            file = argument
+    file, rest = None, list(arguments)
+    for text in argument_parser("import").parse_intermixed_args(rest).overrides:
+        is_override = "=" in text or text[:1] in "~+"
+        if text.startswith("file="):
+            file = _unquoted(text.removeprefix("file="))
+        elif file is None and (not is_override or Path(text).is_file()):
+            file = text
         else:
-            rest.append(argument)
+            continue
+        rest.remove(text)
     return file, rest
-
-
-def _is_file(argument: str) -> bool:
-    """Whether an argument names a file rather than an option or an override."""
-    return Path(argument).is_file() or ("=" not in argument and argument[:1] not in "-~+")
 
 
 def _unquoted(value: str) -> str:
@@ -136,12 +125,10 @@ def _unquoted(value: str) -> str:
 def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
     """The content of the run's checkpoint; the network is left with the published weights."""
     network = parts.network
-    raw = _plain(published.weights)
+    raw = _loaded(network, published.weights, published.path)
     averages: dict[str, dict[str, Tensor]] = {}
-    _load(network, raw, published.path)
     if published.averaged is not None:
-        averaged = _plain(published.averaged)
-        _load(network, averaged, published.path)
+        averaged = _loaded(network, published.averaged, published.path)
         averages[_EMA] = {name: averaged[name] for name, _ in network.named_parameters()}
     return {
         "step": published.step or 0,
@@ -151,16 +138,12 @@ def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
     }
 
 
-def _plain(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Copies of their own in float32: stored tensors may share memory, or be half precision."""
-    import torch
-
-    return {name: value.to(torch.float32).contiguous().clone() for name, value in state.items()}
-
-
-def _load(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
+def _loaded(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> "dict[str, Tensor]":
+    """The network's new state: copies in float32, as stored tensors may share memory or be half."""
+    plain = {name: value.float().contiguous().clone() for name, value in state.items()}
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(plain)
+        return plain
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
@@ -178,12 +161,10 @@ def _refuse_nonfinite(parts: "Built") -> None:
 
     low, high = parts.model.time_range
     t = torch.tensor(0.5 * (min(low, 1.0) + min(high, 1.0)), dtype=torch.float64)
-    rng = generator(0, "import")
-    x = torch.randn(1, *parts.dataset.shape, generator=rng)
+    x = torch.randn(1, *parts.dataset.shape, generator=generator(0, "import"))
     with torch.inference_mode():
-        prediction = parts.model.predict(x, t)
-        finite = bool(torch.isfinite(prediction.velocity).all())
-    if not finite:
+        velocity = parts.model.predict(x, t).velocity
+    if not velocity.isfinite().all():
         raise UsageError(
             "the imported network gives values that are not finite.",
             key="file",

@@ -13,11 +13,7 @@ _NESTED = ("experiment", "table", "claim")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """List the groups, or the options of one group.
-
-    Args:
-        arguments: Nothing, or one group, and optionally ``--config-dir DIR``.
-    """
+    """List the groups, or the options of some; ``--config-dir DIR`` adds a folder of groups."""
     names, folders = _split(list(arguments))
     groups = _groups(folders)
     if not names:
@@ -68,8 +64,6 @@ def _groups(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
 
 
 def _first_comment(file: Path) -> str:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        text = line.strip()
-        if text.startswith("#") and not text.lstrip("# ").startswith("@"):
-            return text.lstrip("# ")
-    return ""
+    lines = map(str.strip, file.read_text(encoding="utf-8").splitlines())
+    comments = (line.lstrip("# ") for line in lines if line.startswith("#"))
+    return next((text for text in comments if not text.startswith("@")), "")

@@ -4,8 +4,16 @@ Of two overrides of one key Hydra keeps the last, so runs are gathered before Hy
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flowexp.config.hydra_internals import argument_parser
+from flowexp.config.override_text import override
+from flowexp.config.overrides import parse, sweep_values
+from flowexp.config.problems import ConfigError
+from flowexp.errors import UsageError
+from flowexp.files import write_text
 
 if TYPE_CHECKING:
     from flowexp.report.run_record import RunRecord
@@ -16,19 +24,7 @@ _DEPTH = 4
 
 
 def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
-    """The arguments with all named runs in one override ``runs=[...]``.
-
-    Args:
-        arguments: Command-line arguments after the verb.
-        verb: Name of the verb.
-
-    Raises:
-        UsageError: Runs are named in two ways, or a sweep is requested.
-    """
-    from flowexp.config.hydra_internals import argument_parser
-    from flowexp.config.override_text import override
-    from flowexp.errors import UsageError
-
+    """The arguments with all named runs in one override ``runs=[...]``; no sweep is possible."""
     args = argument_parser(verb).parse_intermixed_args(list(arguments))
     if args.multirun:
         raise UsageError(f"{verb} looks at all its runs at once.", remedy="Leave out -m.")
@@ -47,16 +43,7 @@ def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
 
 
 def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config holds
-    """The runs and files that ``runs`` names; a folder of runs stands for those in it.
-
-    Args:
-        value: A path or several.
-
-    Raises:
-        UsageError: Nothing is named.
-    """
-    from flowexp.errors import UsageError
-
+    """The runs and files that ``runs`` names; a folder of runs stands for those in it."""
     given = [value] if isinstance(value, str) else list(value or [])
     if not given:
         raise UsageError("no run is named.", key="runs", remedy="Name run directories.")
@@ -64,34 +51,15 @@ def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config ho
 
 
 def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
-    """Read run directories, each with the size of its network where that can be built.
-
-    Args:
-        paths: Run directories.
-
-    Raises:
-        UsageError: One is not a run directory, or is named twice.
-    """
+    """Read run directories, each with the size of its network where that can be built."""
     from flowexp.report.run_record import distinct_names, read_run
 
     names = distinct_names(paths)
-    records = [read_run(path, name=name) for path, name in zip(paths, names, strict=True)]
-    return [_with_size(record) for record in records]
+    return [_with_size(read_run(path, name=name)) for path, name in zip(paths, names, strict=True)]
 
 
 def write_output(path: Path, text: str) -> Path:
-    """Write a verb's file, complete or not at all.
-
-    Args:
-        path: Where to.
-        text: Its content.
-
-    Raises:
-        UsageError: It cannot be written there.
-    """
-    from flowexp.errors import UsageError
-    from flowexp.files import write_text
-
+    """Write a verb's file, complete or not at all."""
     try:
         return write_text(path, text)
     except OSError as error:
@@ -108,9 +76,6 @@ def _names_run(text: str) -> bool:
 
 def _runs_in(text: str) -> list[str]:
     """The runs of one argument: a bare path as it stands, ``run=a,b`` as Hydra reads it."""
-    from flowexp.config.overrides import parse, sweep_values
-    from flowexp.config.problems import ConfigError
-
     if not text.startswith("run="):
         return [text]
     (parsed, problems) = parse([text])
@@ -126,17 +91,12 @@ def _runs_in(text: str) -> list[str]:
 def _runs_below(path: Path) -> list[Path]:
     if not path.is_dir() or (path / "config.yaml").is_file():
         return [path]
-    for depth in range(1, _DEPTH + 1):
-        found = sorted(file.parent for file in path.glob("*/" * depth + "config.yaml"))
-        if found:
-            return found
-    return [path]
+    patterns = ("*/" * depth + "config.yaml" for depth in range(1, _DEPTH + 1))
+    levels = (sorted(file.parent for file in path.glob(pattern)) for pattern in patterns)
+    return next(filter(None, levels), [path])
 
 
 def _with_size(record: "RunRecord") -> "RunRecord":
-    from dataclasses import replace
-
-    from flowexp.errors import UsageError
     from flowexp.runs.assemble import build
 
     try:

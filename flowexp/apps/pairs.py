@@ -31,12 +31,7 @@ _STORED = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make pairs.
-
-    Args:
-        arguments: Overrides (``run=DIR num=100000 sampler=dopri5``) and Hydra's options;
-            ``from=data`` is short for ``start=data``.
-    """
+    """Make pairs; ``from=data`` is short for ``start=data``."""
     launch("pairs", pairs, in_full("pairs", arguments))
 
 
@@ -56,29 +51,26 @@ def pairs(job: Job) -> None:
         maker.check(teacher)
     except ValueError as error:
         raise UsageError(f"{error}.", key="start") from error
-    manifest = _manifest(opened, config, maker=maker, teacher=teacher)
+    manifest = _manifest(opened, config, maker)
     with logging_to(opened.run.log_file), Processes.start() as processes:
+        progress = _Progress(len(manifest), share=processes.world_size)
         write_store(
             job.directory,
             manifest=manifest,
             config={key: config[key] for key in _STORED},
             make=lambda members: maker.make(teacher, members),
             processes=processes,
-            on_shard=_Progress(len(manifest), share=processes.world_size)
-            if processes.is_first
-            else None,
+            on_shard=progress if processes.is_first else None,
         )
         if processes.is_first:
             print("\n" + table(_outcome(job.directory, manifest, opened)))
 
 
-def _manifest(
-    opened: "OpenedRun", config: Mapping[str, Any], *, maker: "PairMaker", teacher: "Pipeline"
-) -> "PairManifest":
+def _manifest(opened: "OpenedRun", config: Mapping[str, Any], maker: "PairMaker") -> "PairManifest":
     from flowexp.data.pair_store import PairManifest
     from flowexp.pipeline.seeds import consecutive
 
-    weights = opened.weights
+    teacher, weights = opened.pipeline, opened.weights
     images, noise = maker.formats(teacher)
     return PairManifest(
         teacher={
@@ -134,11 +126,9 @@ def _in_words(node: Mapping[str, Any]) -> str:
 
 
 class _Progress:
-    """Logs now and then how many pairs are made, how fast, and how long the rest will take.
+    """Logs now and then how many of ``total`` pairs are made, how fast, and how long is left.
 
-    Args:
-        total: Pairs of the whole store.
-        share: Processes that make them at the same speed.
+    As many processes as ``share`` make them at the same speed.
     """
 
     def __init__(self, total: int, *, share: int) -> None:
@@ -157,13 +147,8 @@ class _Progress:
             return
         self._due = now + _LINE_SECONDS
         done, speed = min(self.done, self.total), self.made / (now - self.started)
-        _LOG.info(
-            "%d of %d pairs, %.1f a second, %.0f min to go",
-            done,
-            self.total,
-            speed,
-            (self.total - done) / speed / 60.0,
-        )
+        left = (self.total - done) / speed / 60.0
+        _LOG.info("%d of %d pairs, %.1f a second, %.0f min to go", done, self.total, speed, left)
 
 
 def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> list[tuple[str, str]]:
@@ -172,13 +157,11 @@ def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> lis
 
     store = PairStore.open(folder, key="dirs.run")
     size = sum(file.stat().st_size for file in folder.glob("shard_*.npz"))
+    use = f"coupling=pairs pairs={shown(folder)} init={shown(opened.run.path)}"
     return [
         ("pairs", f"{len(store)} at {store.column('nfe').mean():.4g} NFE, {size / 1e6:.1f} MB"),
         ("made from", manifest.start),
         ("teacher", f"{opened.weights_in_words}, {manifest.guidance}"),
         ("store", shown(folder)),
-        (
-            "next",
-            f"flowexp train coupling=pairs pairs={shown(folder)} init={shown(opened.run.path)}",
-        ),
+        ("next", f"flowexp train {use}"),
     ]

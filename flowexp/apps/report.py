@@ -1,5 +1,6 @@
 """``flowexp report``: one self-contained HTML file of runs, tables and claims."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the report.
-
-    Args:
-        arguments: Run directories, folders of them, JSON files of ``flowexp table``; ``out=FILE``.
-    """
+    """Write a report of run directories, folders of them, and JSON files of ``flowexp table``."""
     given = with_runs(arguments, verb="report")
     examine("report", _report, given, config_name="report")
 
@@ -39,8 +36,6 @@ def _report(config: dict[str, Any]) -> None:
 
 def _beside(paths: Sequence[Path]) -> Path:
     """In the run, beside the file, or in the folder that holds all of them."""
-    import os
-
     if len(paths) == 1:
         only = paths[0]
         return only.with_suffix(".report.html") if only.is_file() else only / "report.html"

@@ -1,21 +1,12 @@
 """``flowexp sample``: one sample per seed, for any batch size and number of processes."""
 
-from collections.abc import Sequence
+from functools import partial
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
 from flowexp.files import write_npz
 
 __all__ = ["main"]
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Draw samples from a run.
-
-    Args:
-        arguments: Overrides (``run=DIR seeds=0-63``) and Hydra's options.
-    """
-    launch("sample", sample, arguments)
 
 
 def sample(job: Job) -> None:
@@ -49,3 +40,6 @@ def sample(job: Job) -> None:
         ("arrays", shown(folder / "samples.npz")),
     ]
     print(table([*rows, ("grid", shown(folder / "grid.png"))] if config["grid"] else rows))
+
+
+main = partial(launch, "sample", sample)

@@ -1,6 +1,7 @@
 """``flowexp stream``: frames one after the other through a run's model."""
 
-from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown, table
@@ -11,18 +12,9 @@ from flowexp.files import write_json
 
 if TYPE_CHECKING:
     from flowexp.runs.opening import OpenedRun
-    from flowexp.streaming import StreamBatch, StreamReport
+    from flowexp.streaming import StreamBatch
 
 __all__ = ["main"]
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Stream frames through a run's model.
-
-    Args:
-        arguments: Overrides (``run=DIR frames=folder frames.root=DIR``) and Hydra's options.
-    """
-    launch("stream", stream, arguments)
 
 
 def stream(job: Job) -> None:
@@ -51,7 +43,19 @@ def stream(job: Job) -> None:
         seed=config["seed"],
         queue_size=config["queue_size"],
     )
-    write_json(folder / "stream.json", _record(report, sources, batch, opened))
+    # The figures, and for every frame the one it was made from.
+    content = {
+        **asdict(report),
+        "fps": report.fps,
+        "times": batch.times,
+        "guidance": type(batch.guidance).__name__,
+        "group": batch.group,
+        "device": str(opened.pipeline.device),
+        "weights": opened.weights.name,
+        "weights_sha256": opened.weights.sha256,
+        "sources": sources,
+    }
+    write_json(folder / "stream.json", content)
     rows = [
         ("frames", f"{report.frames}, {report.skipped} skipped"),
         ("throughput", f"{report.fps:.4g} frames/s"),
@@ -64,11 +68,7 @@ def stream(job: Job) -> None:
 
 
 def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
-    """The stages on the run's model.
-
-    Raises:
-        UsageError: The times or scalings do not fit the model, or the label its network.
-    """
+    """The stages on the run's model, which times, scalings and label must fit."""
     import torch
 
     from flowexp.networks.base import label_dim_of
@@ -83,36 +83,16 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
             remedy=f"Take 0 to {classes - 1}." if classes else "Leave label=null.",
         )
     labels = torch.tensor([-1 if label is None else label], device=pipeline.device)
+    same = ("times", "seed", "group", "c_skip", "c_out", "add_noise")
     try:
         return StreamBatch(
             pipeline,
-            times=config["times"],
             guidance=instantiate(config["residual_guidance"], key="residual_guidance"),
-            seed=config["seed"],
-            group=config["group"],
-            c_skip=config["c_skip"],
-            c_out=config["c_out"],
-            add_noise=config["add_noise"],
             conditions={"labels": labels} if classes else None,
+            **{key: config[key] for key in same},
         )
     except ValueError as error:
         raise UsageError(f"{error}.", key="times") from error
 
 
-def _record(
-    report: "StreamReport", sources: list[int], batch: "StreamBatch", opened: "OpenedRun"
-) -> dict[str, Any]:
-    """Content of stream.json: the figures, and for every frame the one it was made from."""
-    from dataclasses import asdict
-
-    return {
-        **asdict(report),
-        "fps": report.fps,
-        "times": batch.times,
-        "guidance": type(batch.guidance).__name__,
-        "group": batch.group,
-        "device": str(opened.pipeline.device),
-        "weights": opened.weights.name,
-        "weights_sha256": opened.weights.sha256,
-        "sources": sources,
-    }
+main = partial(launch, "stream", stream)

@@ -45,6 +45,5 @@ def logging_to(file: Path) -> Iterator[None]:
     finally:
         for handler in (terminal, written):
             logger.removeHandler(handler)
-            if handler is written:
-                handler.close()
+        written.close()
         logger.setLevel(level)

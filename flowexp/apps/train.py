@@ -1,11 +1,13 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
 import logging
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.config.application import Job, launch
+
 if TYPE_CHECKING:
-    from flowexp.config.application import Job
     from flowexp.runs import RunDirectory
     from flowexp.training import FitResult
 
@@ -14,29 +16,14 @@ __all__ = ["main"]
 _LOG = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Train one run, or with ``-m`` one run per combination.
-
-    Args:
-        arguments: Overrides and Hydra's options.
-    """
-    from flowexp.config.application import launch
-
-    launch("train", train, arguments)
-
-
-def train(job: "Job") -> float:
+def train(job: Job) -> float:
     """One training run, resumed if its directory already holds one.
-
-    Args:
-        job: The checked config and the run directory.
 
     Returns:
         The final training loss, so that an optimising sweeper has something to minimise.
     """
     import torch
 
-    from flowexp.apps.terminal import logging_to, shown, table
     from flowexp.runs import RunDirectory, describe_run, is_first_process
     from flowexp.runs.assemble import build, describe
     from flowexp.runs.pair_stores import open_pairs
@@ -76,8 +63,6 @@ def train(job: "Job") -> float:
 
 
 def _outcome(result: "FitResult", run: "RunDirectory") -> list[tuple[str, str]]:
-    from flowexp.apps.terminal import shown
-
     speed = f"{result.seconds:.0f} s at {result.images_per_second:.0f} images/s"
     return [
         ("trained", f"{result.kimg:g} kimg in {speed}, final loss {result.final_loss:.4g}"),
@@ -86,3 +71,6 @@ def _outcome(result: "FitResult", run: "RunDirectory") -> list[tuple[str, str]]:
         ("metrics", shown(run.metrics_file)),
         ("next", f"flowexp eval run={shown(run.path)}"),
     ]
+
+
+main = partial(launch, "train", train)

@@ -11,17 +11,6 @@ from flowexp.published.rectified_flow import RectifiedFlow
 from flowexp.published.rfpp import RFPlusPlus
 from flowexp.published.score_sde import ScoreSDECheckpoint, read_score_sde
 
-__all__ = [
-    "EDMSnapshot",
-    "Part",
-    "Published",
-    "RFPlusPlus",
-    "Reader",
-    "RectifiedFlow",
-    "ScoreSDECheckpoint",
-    "Shape",
-    "TrainingState",
-    "precond_state",
-    "read_published",
-    "read_score_sde",
-]
+__all__ = ["EDMSnapshot", "Part", "Published", "RFPlusPlus", "Reader", "RectifiedFlow",
+           "ScoreSDECheckpoint", "Shape", "TrainingState", "precond_state", "read_published",
+           "read_score_sde"]  # fmt: skip

@@ -1,5 +1,6 @@
 """A published model as flowexp's parts and plain tensors."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ class Part:
     """One config group of a stored model.
 
     Attributes:
-        option: The option of the group, for example ``ddpmpp``.
+        option: For example ``ddpmpp``.
         arguments: Values fixed by the file, by their key within the group.
     """
 
@@ -29,7 +30,6 @@ class Shape:
 
     Attributes:
         resolution: Height and width in pixels.
-        channels: Channels of the images.
         label_dim: Number of classes of the network; 0 = unconditional.
     """
 
@@ -43,17 +43,11 @@ class Published:
     """A published model.
 
     Attributes:
-        format: Name of the file's format.
-        path: The file.
-        sha256: Of the file.
         parts: The config groups ``network``, ``path``, ``parameterization``, ``sampler`` ...
-        shape: Shape of its data.
         weights: The network's state dict under flowexp's names: the raw weights if stored, else
             the averaged ones.
         averaged: The averaged state dict, or None.
         D: Degrees of freedom of the source; ``inf`` for Gaussian.
-        kimg: Thousands of images of its training, if known.
-        step: Optimizer steps of its training, if known.
         notes: Remarks for users of the imported run.
     """
 
@@ -64,7 +58,7 @@ class Published:
     shape: Shape
     weights: Mapping[str, Tensor]
     averaged: Mapping[str, Tensor] | None
-    D: float
+    D: float = math.inf
     kimg: float | None = None
     step: int | None = None
     notes: tuple[str, ...] = ()

@@ -21,12 +21,7 @@ _DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
 
 
 def published_overrides(published: "Published", *, given: Sequence[str] = ()) -> list[str]:
-    """Overrides of ``train`` that give the config of a published model.
-
-    Args:
-        published: The model.
-        given: The user's overrides; groups chosen there are left out.
-    """
+    """Overrides of ``train`` that give the model's config, but for groups chosen in ``given``."""
     chosen = {text.lstrip("+~").partition("=")[0] for text in given}
     own = list(_dataset(published.shape))
     for group, part in published.parts.items():
@@ -37,12 +32,7 @@ def published_overrides(published: "Published", *, given: Sequence[str] = ()) ->
         # Its labels stay zero: how the published training augmented is not in the file.
         own += ["augmentation=none", f"augmentation.augment_dim={columns}"]
     own.append("ema=none" if published.averaged is None else "ema=half_life")
-    return [text for text in own if _owner(text) not in chosen]
-
-
-def _owner(text: str) -> str:
-    """The group that an override belongs to."""
-    return re.split(r"[.=/]", text, maxsplit=1)[0]
+    return [text for text in own if re.split(r"[.=/]", text, maxsplit=1)[0] not in chosen]
 
 
 def _dataset(shape: "Shape") -> Iterator[str]:

@@ -5,7 +5,6 @@ Source: Lee, Lin and Fanti, 2024, arXiv 2405.20320, and the authors' train.py: f
 the average of every parameter, iteration).
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
-from flowexp.published.edm_architecture import edm_architecture
-from flowexp.published.edm_networks import shape_of
+from flowexp.published.edm_parts import edm_architecture, shape_of
 from flowexp.published.model import Part, Published, Reader
 from flowexp.published.score_sde import load_weights_only
 
@@ -51,7 +49,6 @@ class RFPlusPlus(Reader):
             shape=shape_of(network),
             weights=state,
             averaged=None if whole else _averaged(state, content),
-            D=math.inf,
             step=None if whole else int(content.get("iter", 0)),
             notes=("the file does not state what its network predicts; assumed: a flow of RF++",),
         )
@@ -62,10 +59,7 @@ def is_rfpp(content: object) -> bool:
     if not isinstance(content, Mapping):
         return False
     state = content.get("model_state_dict", content)
-    return isinstance(state, Mapping) and any(
-        isinstance(value, Tensor) and str(name).removeprefix("module.").startswith(_PREFIX)
-        for name, value in state.items()
-    )
+    return isinstance(state, Mapping) and bool(_bare(state))
 
 
 def _bare(state: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -20,26 +20,13 @@ import torch
 
 from flowexp.errors import UsageError
 
-__all__ = [
-    "ALLOWED",
-    "NotAllowed",
-    "SafeUnpickler",
-    "SavedModule",
-    "SavedObject",
-    "load_pickle",
-    "unreadable",
-]
+__all__ = ["ALLOWED", "SafeUnpickler", "SavedModule", "SavedObject", "load_pickle", "unreadable"]
 
 _PLAIN_KINDS = "biufc"
 
 
 class SavedObject:
-    """An object stored by ``persistence``: its class name and attributes, inert.
-
-    Attributes:
-        class_name: Name of the class in the authors' code.
-        state: The object's ``__dict__``.
-    """
+    """An object stored by ``persistence``: its class name and ``__dict__``, inert."""
 
     def __init__(self, class_name: str, state: dict[str, Any]) -> None:
         self.class_name = class_name
@@ -121,9 +108,6 @@ def _set(items: object = ()) -> set[Any]:
     return set(items) if isinstance(items, list | tuple) else set()
 
 
-_rebuild_tensor = _Function(torch._utils._rebuild_tensor_v2)
-_rebuild_parameter = _Function(torch._utils._rebuild_parameter)
-
 # Old files contain the module names from before numpy 2 and Python 3.
 ALLOWED: Mapping[str, Any] = MappingProxyType(
     {
@@ -136,8 +120,8 @@ ALLOWED: Mapping[str, Any] = MappingProxyType(
         "numpy.core.multiarray.scalar": _Function(_scalar),
         "numpy._core.multiarray.scalar": _Function(_scalar),
         "torch.Size": _Function(tuple),
-        "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-        "torch._utils._rebuild_parameter": _rebuild_parameter,
+        "torch._utils._rebuild_tensor_v2": _Function(torch._utils._rebuild_tensor_v2),
+        "torch._utils._rebuild_parameter": _Function(torch._utils._rebuild_parameter),
         "torch.storage._load_from_bytes": _Function(_storage),
         "torch.nn.modules.container.ModuleDict": SavedModule,
         "torch.nn.modules.container.ModuleList": SavedModule,
@@ -152,40 +136,24 @@ class NotAllowed(pickle.UnpicklingError):
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Reads a pickle with the names in ``ALLOWED`` and no others.
-
-    Args:
-        file: Where the pickle begins.
-        further: Additional allowed names.
-    """
+    """Reads a pickle with the names in ``ALLOWED`` and ``further``, and no others."""
 
     def __init__(self, file: BinaryIO, *, further: Mapping[str, Any] | None = None) -> None:
         super().__init__(file, encoding="latin1")
         self._allowed = {**ALLOWED, **(further or {})}
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - the protocol's signature
-        """The entry of the list.
-
-        Raises:
-            NotAllowed: The name is not in the list.
-        """
         full = f"{module}.{name}"
         if full not in self._allowed:
             raise NotAllowed(full)
         return self._allowed[full]
 
     def load(self) -> Any:  # noqa: ANN401 - whatever the pickle holds
-        """The value.
-
-        Raises:
-            NotAllowed: It requires a name outside the list.
-            pickle.UnpicklingError: It is damaged.
-        """
+        """The value; every failure is an UnpicklingError."""
         try:
             return super().load()
-        except pickle.UnpicklingError as error:
-            blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
-            raise (NotAllowed(blocked[1]) if blocked else error) from None
+        except pickle.UnpicklingError:
+            raise
         except Exception as error:
             # Any failure while executing the instructions means that the file is damaged.
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -193,11 +161,7 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the pickle holds
-    """The content of a pickle file; see :class:`SafeUnpickler`.
-
-    Raises:
-        UsageError: The file requires a name that is not allowed, or is damaged.
-    """
+    """The content of a pickle file; one that is damaged or requires another name is refused."""
     with path.open("rb") as file:
         try:
             return SafeUnpickler(file).load()
@@ -206,11 +170,12 @@ def load_pickle(path: Path) -> Any:  # noqa: ANN401 - whatever the pickle holds
 
 
 def unreadable(path: Path, error: pickle.UnpicklingError) -> UsageError:
-    """The error for a file that could not be unpickled."""
-    if isinstance(error, NotAllowed):
+    """The error for a file that could not be unpickled, by :class:`SafeUnpickler` or by torch."""
+    by_torch = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if by_torch or isinstance(error, NotAllowed):
         return UsageError(
-            f"{path} was not read: it requires {error}, which is not part of a published "
-            f"checkpoint and could run code.",
+            f"{path} was not read: it requires {by_torch[1] if by_torch else error}, which is not "
+            f"part of a published checkpoint and could run code.",
             key="file",
             remedy="Download the file from its authors, and compare its sha256.",
         )

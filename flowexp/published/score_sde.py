@@ -7,7 +7,6 @@ Source: Song et al., 2021, arXiv 2011.13456, and Liu et al., 2022, arXiv 2209.03
 """
 
 import pickle
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.published.safe_pickle import NotAllowed, unreadable
+from flowexp.published.safe_pickle import unreadable
 
 __all__ = ["ScoreSDECheckpoint", "load_weights_only", "read_score_sde"]
 
@@ -32,9 +31,7 @@ class ScoreSDECheckpoint:
         raw: The state dict.
         ema: The state dict with averaged values where there are any.
         trainable: Names of the averaged parameters, in the order of their list.
-        step: Optimizer steps.
-        decay: Factor of the average.
-        num_updates: Number of updates of the average, if stored.
+        num_updates: Of the average, if stored.
     """
 
     raw: dict[str, Tensor]
@@ -46,23 +43,14 @@ class ScoreSDECheckpoint:
 
 
 def load_weights_only(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    """A torch file of tensors in plain containers.
-
-    Raises:
-        UsageError: The file is damaged, or holds something else.
-    """
+    """A torch file of tensors in plain containers; any other is refused."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise unreadable(path, _named(error)) from error
+        raise unreadable(path, error) from error
     except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise unreadable(path, pickle.UnpicklingError(reason)) from error
-
-
-def _named(error: pickle.UnpicklingError) -> pickle.UnpicklingError:
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return NotAllowed(found[1]) if found else error
 
 
 def read_score_sde(path: Path) -> ScoreSDECheckpoint:
@@ -73,7 +61,7 @@ def read_score_sde(path: Path) -> ScoreSDECheckpoint:
             match the parameters.
     """
     content = load_weights_only(path)
-    if not is_score_sde(content):
+    if not _is_score_sde(content):
         raise UsageError(f"{path} is not a checkpoint of score_sde's layout.", key="file")
     raw = {str(name).removeprefix(_PREFIX): value for name, value in content["model"].items()}
     average = content["ema"]
@@ -91,17 +79,11 @@ def read_score_sde(path: Path) -> ScoreSDECheckpoint:
     )
 
 
-def is_score_sde(content: object) -> bool:
-    """Whether a loaded file has the layout."""
-    if not isinstance(content, Mapping):
-        return False
-    model, ema = content.get("model"), content.get("ema")
-    return (
-        isinstance(model, Mapping)
-        and all(isinstance(value, Tensor) for value in model.values())
-        and isinstance(ema, Mapping)
-        and isinstance(ema.get("shadow_params"), list | tuple)
-    )
+def _is_score_sde(content: object) -> bool:
+    match content:
+        case {"model": {**model}, "ema": {"shadow_params": list() | tuple()}}:
+            return all(isinstance(value, Tensor) for value in model.values())
+    return False
 
 
 def _owners(state: Mapping[str, Tensor], shadow: Sequence[Tensor]) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,23 +36,18 @@ class _StorageType:
         raise pickle.UnpicklingError("it sets attributes of a storage type")
 
 
-_STORAGES: Mapping[str, _StorageType] = MappingProxyType(
-    {
-        f"torch.{name}Storage": _StorageType(dtype)
-        for name, dtype in (
-            ("Double", torch.float64),
-            ("Float", torch.float32),
-            ("Half", torch.float16),
-            ("BFloat16", torch.bfloat16),
-            ("Long", torch.int64),
-            ("Int", torch.int32),
-            ("Short", torch.int16),
-            ("Char", torch.int8),
-            ("Byte", torch.uint8),
-            ("Bool", torch.bool),
-        )
-    }
-)
+_STORAGES: Mapping[str, _StorageType] = {
+    "torch.DoubleStorage": _StorageType(torch.float64),
+    "torch.FloatStorage": _StorageType(torch.float32),
+    "torch.HalfStorage": _StorageType(torch.float16),
+    "torch.BFloat16Storage": _StorageType(torch.bfloat16),
+    "torch.LongStorage": _StorageType(torch.int64),
+    "torch.IntStorage": _StorageType(torch.int32),
+    "torch.ShortStorage": _StorageType(torch.int16),
+    "torch.CharStorage": _StorageType(torch.int8),
+    "torch.ByteStorage": _StorageType(torch.uint8),
+    "torch.BoolStorage": _StorageType(torch.bool),
+}
 
 
 class _ZipUnpickler(SafeUnpickler):
@@ -71,7 +65,8 @@ class _ZipUnpickler(SafeUnpickler):
             raise pickle.UnpicklingError("a storage has an unknown form")
         kind, key, count = pid[1], pid[2], pid[4]
         if key not in self._read:
-            self._read[key] = self._storage(key)
+            content = bytearray(self._archive.read(f"{self._folder}/data/{key}") or b"\0")
+            self._read[key] = torch.frombuffer(content, dtype=torch.uint8).untyped_storage()
         untyped = self._read[key]
         if untyped.nbytes() < int(count) * kind.dtype.itemsize:
             raise pickle.UnpicklingError(f"storage {key} is too short")
@@ -79,17 +74,9 @@ class _ZipUnpickler(SafeUnpickler):
         build: Callable[..., torch.storage.TypedStorage] = torch.storage.TypedStorage
         return build(wrap_storage=untyped, dtype=kind.dtype, _internal=True)
 
-    def _storage(self, key: str) -> torch.UntypedStorage:
-        content = self._archive.read(f"{self._folder}/data/{key}")
-        return torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8).untyped_storage()
-
 
 def mentions(path: Path, name: str) -> bool:
-    """Whether the pickle in a ``torch.save`` file contains a name; nothing is unpickled.
-
-    Raises:
-        UsageError: It is not such a file.
-    """
+    """Whether the pickle in a ``torch.save`` file contains a name; nothing is unpickled."""
     try:
         with zipfile.ZipFile(path) as archive:
             return name.encode() in archive.read(f"{_folder(archive)}/data.pkl")
@@ -98,11 +85,7 @@ def mentions(path: Path, name: str) -> bool:
 
 
 def load_torch_zip(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    """The content of a ``torch.save`` file (ZIP container), read without running code.
-
-    Raises:
-        UsageError: It is not such a file, requires a name that is not allowed, or is damaged.
-    """
+    """The content of a ``torch.save`` file (ZIP container), read without running code."""
     try:
         with zipfile.ZipFile(path) as archive:
             folder = _folder(archive)

@@ -16,7 +16,7 @@ from flowexp.report.comparison import compare
 from flowexp.report.curves import chart, curve_keys, curve_of
 from flowexp.report.run_record import RunRecord, StoredEvaluation, TrainingGrid
 from flowexp.tables.render import sheet_of
-from flowexp.tables.render.html import filled
+from flowexp.tables.render.forms import filled
 from flowexp.tables.render.numbers import cost_text, count_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 from flowexp.tables.results import ClaimResult, TableResult

@@ -13,19 +13,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from flowexp.data import Dataset
-    from flowexp.guidance import Guidance
     from flowexp.models import FlowModel, Origin
     from flowexp.pipeline import Pipeline
     from flowexp.tasks import Task
 
-__all__ = [
-    "Built",
-    "build",
-    "build_model",
-    "describe",
-    "fit_task",
-    "resolve_device",
-]
+__all__ = ["Built", "build", "build_model", "describe", "fit_task", "known", "require_fit",
+           "resolve_device"]  # fmt: skip
 
 Config = Mapping[str, Any]
 
@@ -37,13 +30,11 @@ class Built:
     Attributes:
         dataset: The data it belongs to; nothing has been read.
         model: Path, network and parameterization, without guidance.
-        guidance: How the pipeline's model is guided.
         pipeline: The guided model, its sampler, task, latents and device.
     """
 
     dataset: "Dataset"
     model: "FlowModel"
-    guidance: "Guidance"
     pipeline: "Pipeline"
 
     @property
@@ -53,12 +44,9 @@ class Built:
 
 
 def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "FlowModel":
-    """Path, network and parameterization of a config as a model.
+    """Path, network and parameterization of a plain config as a model; see :func:`build`.
 
-    Args:
-        config: Plain, resolved config with these three groups.
-        device: Where the network's weights are allocated; ``meta`` allocates nothing.
-        prefix: What messages put before the name of a group.
+    Messages put ``prefix`` before the name of a group.
 
     Raises:
         UsageError: A part refused its values, or the network takes no state and time.
@@ -69,8 +57,9 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
     from flowexp.models import FlowModel
     from flowexp.networks.foreign import adopt
 
-    path = instantiate(config["path"], key=f"{prefix}path")
-    parameterization = instantiate(config["parameterization"], key=f"{prefix}parameterization")
+    path, parameterization = (
+        instantiate(config[name], key=f"{prefix}{name}") for name in ("path", "parameterization")
+    )
     with torch.device(device):
         network = instantiate(config["network"], key=f"{prefix}network")
     classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
@@ -115,14 +104,11 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
         raise
     except ValueError as error:
         raise UsageError(f"{error}.", key="sampler") from error
-    return Built(part["dataset"], model, part["guidance"], pipeline)
+    return Built(part["dataset"], model, pipeline)
 
 
 def fit_task(task: "Task", network: "nn.Module") -> None:
-    """Drop the labels of a task whose network takes none.
-
-    A task takes its number of classes from the data where the network does not state one.
-    """
+    """Drop the labels of a task, which may be those of the data, if its network takes none."""
     from flowexp.networks.foreign import takes_labels
 
     if not takes_labels(network):
@@ -142,21 +128,13 @@ def known(others: Mapping[str, Any], model: "FlowModel") -> Parts:
 
 
 def require_fit(chosen: Mapping[str, Any], parts: Parts) -> None:
-    """Refuse the first need of a chosen part that is unmet.
-
-    Raises:
-        UsageError: There is one.
-    """
+    """Raise a :class:`UsageError` about the first unmet need of a chosen part."""
     for group, part in chosen.items():
         require(part.needs(parts), group=group)
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` becomes CUDA where there is one, else the CPU.
-
-    Raises:
-        UsageError: torch knows no such device, or it is not there.
-    """
+    """``auto`` becomes CUDA where there is one, else the CPU; a device must be there."""
     import torch
 
     if name == "auto":

@@ -23,16 +23,10 @@ if TYPE_CHECKING:
 
     from flowexp.pipeline import Pipeline
 
-__all__ = [
-    "EXPORTED_GROUPS",
-    "SAMPLING_GROUPS",
-    "foreign_packages",
-    "load_exported",
-    "write_exported",
-]
+__all__ = ["foreign_packages", "load_exported", "write_exported"]
 
-EXPORTED_GROUPS = ("path", "network", "parameterization")
-SAMPLING_GROUPS = ("sampler", "guidance", "task")
+_MODEL_GROUPS = ("path", "network", "parameterization")
+_SAMPLING_GROUPS = ("sampler", "guidance", "task")
 """Exported where they need nothing but the file: a refiner or a data set stays behind."""
 _FORMAT = "flowexp-1"
 _CLASS = re.compile(
@@ -51,15 +45,9 @@ def write_exported(
     shape: tuple[int, ...],
     facts: Mapping[str, str],
 ) -> Path:
-    """Write a model.
+    """Write a network's state dict with the plain config and the shape of its samples.
 
-    Args:
-        path: Where to, ``.safetensors``.
-        state: The network's state dict.
-        config: Plain config with the nodes of ``EXPORTED_GROUPS``, and those of
-            ``SAMPLING_GROUPS`` that are to be exported too.
-        shape: Shape of a sample.
-        facts: What else to say about the weights, for example whose average they are.
+    ``facts`` say more about the weights, for example whose average they are.
     """
     from safetensors.torch import save_file
 
@@ -67,8 +55,8 @@ def write_exported(
 
     # A channels-last network keeps its tensors in another order than safetensors writes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    nodes = {name: config[name] for name in EXPORTED_GROUPS}
-    nodes |= {n: config[n] for n in SAMPLING_GROUPS if n in config and _foreign(config[n]) is None}
+    nodes = {name: config[name] for name in _MODEL_GROUPS}
+    nodes |= {n: config[n] for n in _SAMPLING_GROUPS if n in config and _foreign(config[n]) is None}
     metadata = {
         "format": _FORMAT,
         "config": json.dumps(mapped(nodes, _encoded), allow_nan=False),
@@ -80,29 +68,15 @@ def write_exported(
 
 
 def foreign_packages(config: Mapping[str, Any]) -> list[str]:
-    """The packages beside flowexp whose classes a file with this config names.
-
-    Args:
-        config: Plain config with the nodes of ``EXPORTED_GROUPS``.
-    """
-    named = (node.get("_target_") for n in EXPORTED_GROUPS for _, node in nodes_of(config[n]))
+    """The packages beside flowexp whose classes a file with this config names."""
+    named = (node.get("_target_") for n in _MODEL_GROUPS for _, node in nodes_of(config[n]))
     return sorted({str(t).partition(".")[0] for t in named if t} - {"flowexp"})
 
 
 def load_exported(
-    path: Path | str,
-    *,
-    device: str = "auto",
-    batch_size: int = 64,
-    packages: Collection[str] = (),
+    path: Path | str, *, device: str = "auto", batch_size: int = 64, packages: Collection[str] = ()
 ) -> "Pipeline":
-    """The pipeline in a file of ``flowexp export``.
-
-    Args:
-        path: The file; nothing else is needed.
-        device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
-        batch_size: Samples per call of the sampler.
-        packages: Packages beside flowexp whose classes the file may name.
+    """The pipeline in a file of ``flowexp export``; see :func:`flowexp.load`.
 
     Raises:
         UsageError: The file is missing, damaged, changed, or names a class that is neither a part
@@ -122,10 +96,10 @@ def load_exported(
         raise UsageError(f"{file} was changed: its weights have another sha256.", key="file")
     try:
         nodes = json.loads(metadata["config"], object_hook=_decoded)
-        wanted = {name: nodes[name] for name in EXPORTED_GROUPS}
+        wanted = {name: nodes[name] for name in _MODEL_GROUPS}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
-    wanted |= {name: nodes[name] for name in SAMPLING_GROUPS if name in nodes}
+    wanted |= {name: nodes[name] for name in _SAMPLING_GROUPS if name in nodes}
     foreign = _foreign(wanted, packages)
     if foreign is not None:
         raise UsageError(
@@ -136,7 +110,7 @@ def load_exported(
         )
     model = build_model(wanted)
     network = model.network
-    sampling = {n: instantiate(wanted[n], key=n) for n in SAMPLING_GROUPS if n in wanted}
+    sampling = {n: instantiate(wanted[n], key=n) for n in _SAMPLING_GROUPS if n in wanted}
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

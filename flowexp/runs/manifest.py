@@ -12,21 +12,12 @@ from typing import Any
 
 from flowexp.files import file_sha256
 
-__all__ = ["code_revision", "describe_run", "package_versions", "parent", "processor"]
+__all__ = ["describe_run", "package_versions", "parent", "processor"]
 
 _PACKAGES = (
-    "flowexp",
-    "torch",
-    "pytorch-lightning",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "torchmetrics",
-    "torch-fidelity",
-    "timm",
-)
+    "flowexp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "scipy",
+    "scikit-learn", "torchmetrics", "torch-fidelity", "timm",
+)  # fmt: skip
 
 
 def describe_run(
@@ -48,7 +39,7 @@ def describe_run(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": list(sys.argv if command is None else command),
         "seed": seed,
-        "code": code_revision(),
+        "code": _code_revision(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": package_versions(_PACKAGES),
@@ -59,38 +50,28 @@ def describe_run(
 
 
 def parent(path: Path, *, role: str) -> dict[str, str]:
-    """A file that a run was made from, for example a teacher's checkpoint.
-
-    Args:
-        path: The file.
-        role: What it was used for, for example ``teacher`` or ``pairs``.
-    """
+    """A file that a run was made from, and its role, for example ``teacher`` or ``pairs``."""
     return {"role": role, "path": str(path), "sha256": file_sha256(path)}
 
 
-def code_revision() -> dict[str, Any]:
+def _code_revision() -> dict[str, Any]:
     """Commit of the git checkout flowexp runs from and whether it is changed; None elsewhere."""
     root = Path(__file__).resolve().parents[2]
-    revision: dict[str, Any] = {"commit": None, "dirty": None}
-    if (root / ".git").exists():
-        revision["commit"] = _git(root, "rev-parse", "HEAD")
-        status = _git(root, "status", "--porcelain", "--untracked-files=no")
-        revision["dirty"] = None if status is None else bool(status)
-    return revision
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+    status = _git(root, "status", "--porcelain", "--untracked-files=no")
+    dirty = None if status is None else bool(status)
+    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": dirty}
 
 
 def _git(root: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        return subprocess.check_output(
+            command, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:

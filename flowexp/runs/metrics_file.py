@@ -56,11 +56,7 @@ class MetricsFile:
             self.flush()
 
     def flush(self, *, durable: bool = False) -> None:
-        """Hand the rows to the system.
-
-        Args:
-            durable: Whether to wait until they are on the disk.
-        """
+        """Hand the rows to the system; ``durable`` waits until they are on the disk."""
         self._file.flush()
         if durable:
             os.fsync(self._file.fileno())

@@ -22,10 +22,8 @@ class OpenedRun:
     """A run with its weights loaded.
 
     Attributes:
-        run: Its directory.
         built: Its parts, on the pipeline's device and in evaluation mode.
-        weights: Which weights were loaded.
-        transform: How they were changed, in words; empty = not at all.
+        transform: How the weights were changed, in words; empty = not at all.
     """
 
     run: RunDirectory
@@ -47,10 +45,6 @@ class OpenedRun:
 def open_run(config: Mapping[str, Any]) -> OpenedRun:
     """Open ``config['run']``, load the chosen weights and transform them as configured.
 
-    Args:
-        config: Plain config of a verb with ``run``, ``weights``, ``checkpoint``, ``device`` and
-            perhaps ``weight_transform``.
-
     Raises:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
     """
@@ -61,8 +55,7 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
     name = config["weights"] or first_average(run.config())
     digest = file_sha256(run.checkpoint(config["checkpoint"]))
     built = build(config, origin=Origin(digest, name, run.calibrations))
-    ema = None if name == RAW else name
-    weights = load_weights(run, built.network, ema=ema, checkpoint=config["checkpoint"])
+    weights = load_weights(run, built.network, weights=name, checkpoint=config["checkpoint"])
     transform = ""
     if config.get("weight_transform"):
         transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)

@@ -23,7 +23,6 @@ class TrainingPairs:
     """What a training is shown instead of a data set.
 
     Attributes:
-        arrays: The pairs.
         parents: For the run's manifest: the stores and their teachers.
         remarks: What could not be checked, for the log.
     """
@@ -36,10 +35,7 @@ class TrainingPairs:
 def open_pairs(config: Mapping[str, Any], parts: "Built", *, check: bool) -> TrainingPairs | None:
     """The pairs that ``config['pairs']`` names, or None if it names none.
 
-    Args:
-        config: Plain config of a training.
-        parts: Its model and data set, which the pairs must fit.
-        check: Whether to make some pairs again with their teacher; one process is enough.
+    To ``check`` them, some are made again with their teacher; one process is enough.
 
     Raises:
         UsageError: A store is missing, unfinished, damaged, not what its teacher makes, or does not

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,27 +12,11 @@ from flowexp.tree import leaves, plain, without
 __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest"]
 
 FREE_KEYS: tuple[str, ...] = (
-    "callbacks",
-    "logger",
-    "dirs",
-    "hydra",
-    "launcher",
-    "debug",
-    "local",
-    "sampler",
-    "guidance",
-    "task",
-    "metric",
-    "experiment",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.micro_batch",
-    "trainer.log_every",
-    "trainer.checkpoint_kimg",
+    "callbacks", "logger", "dirs", "hydra", "launcher", "debug", "local", "sampler", "guidance",
+    "task", "metric", "experiment", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+    "trainer.strategy", "trainer.micro_batch", "trainer.log_every", "trainer.checkpoint_kimg",
     "trainer.keep_checkpoints",
-)
+)  # fmt: skip
 """Keys (and everything below them) that change neither the weights nor what they mean.
 
 Devices and micro-batches keep the global batch and its draws; they change the weights by
@@ -45,14 +28,11 @@ GROWING_KEYS: tuple[str, ...] = ("trainer.max_kimg",)
 """Keys that may grow: what is trained so far stays true. Where a learning-rate schedule depends on
 the length, its own keys differ as well and the run is refused."""
 
+_ABSENT = "(absent)"
+
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose change makes another run, each with its old and new value.
-
-    Args:
-        old: The configuration that the run was started with, plain builtins.
-        new: The configuration that wants to continue it.
-    """
+    """Keys whose change makes another run, each with its old and new value."""
     before, after = (dict(leaves(without_later_options(present(c)))) for c in (old, new))
     changed = {}
     for key in sorted(before.keys() | after.keys()):
@@ -71,16 +51,8 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-class _Absent:
-    def __repr__(self) -> str:
-        return "(absent)"
-
-
-_ABSENT = _Absent()
-
-
 def _is_free(key: str) -> bool:
-    return any(re.fullmatch(rf"{re.escape(free)}(\..*)?", key) for free in FREE_KEYS)
+    return any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
 
 
 def _has_grown(key: str, values: tuple[Any, Any]) -> bool:

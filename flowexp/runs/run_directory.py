@@ -24,63 +24,35 @@ _LOCKS: weakref.WeakValueDictionary[Path, FileLock] = weakref.WeakValueDictionar
 
 
 class RunDirectory:
-    """The folder of a run.
-
-    ``config.yaml`` (resolved), ``overrides.yaml``, ``manifest.json``, ``log.txt``,
-    ``metrics.jsonl``, ``results.json``, ``checkpoints/`` and ``samples/``.
+    """The folder of a run; :meth:`start` makes it, :meth:`open` finds it.
 
     Args:
-        path: The folder. Nothing is read or written; see :meth:`start` and :meth:`open`.
+        path: The folder. Nothing is read or written.
+
+    Attributes:
+        config_file: The resolved configuration.
+        overrides_file: What the command line changed at the latest start.
+        manifest_file: Versions, device, data and parents of the first start.
+        log_file: The log, appended to by every start.
+        metrics_file: What training measured, one JSON object a line; the record that loggers copy.
+        results_file: What evaluations measured.
+        checkpoints: Folder of the checkpoints; ``last.ckpt`` is the newest.
+        samples: Folder of sample grids.
+        calibrations: What samplers measured on this run's model.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.overrides_file = self.path / "overrides.yaml"
+        self.manifest_file = self.path / "manifest.json"
+        self.log_file = self.path / "log.txt"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.results_file = self.path / "results.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.samples = self.path / "samples"
+        self.calibrations = self.path / "calibrations"
         self._lock: FileLock | None = None
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def overrides_file(self) -> Path:
-        """What the command line changed."""
-        return self.path / "overrides.yaml"
-
-    @property
-    def manifest_file(self) -> Path:
-        """Versions, device, data and parents of the first start."""
-        return self.path / "manifest.json"
-
-    @property
-    def log_file(self) -> Path:
-        """The log, appended to by every start."""
-        return self.path / "log.txt"
-
-    @property
-    def metrics_file(self) -> Path:
-        """What training measured, one JSON object a line; the record that loggers copy."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def results_file(self) -> Path:
-        """What evaluations measured."""
-        return self.path / "results.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints; ``last.ckpt`` is the newest."""
-        return self.path / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        """Folder of sample grids."""
-        return self.path / "samples"
-
-    @property
-    def calibrations(self) -> Path:
-        """What samplers measured on this run's model."""
-        return self.path / "calibrations"
 
     @classmethod
     def start(
@@ -94,13 +66,7 @@ class RunDirectory:
         """Make the folder of a new run, or reopen that of the same run to continue it.
 
         Only the first process of a run writes; the others get the folder as it is. While the object
-        lives, no other run can start in the folder.
-
-        Args:
-            path: The folder.
-            config: The resolved configuration in plain builtins.
-            overrides: What the command line changed.
-            manifest: See :func:`flowexp.runs.describe_run`; kept from the first start.
+        lives, no other run can start in the folder. The manifest of the first start is kept.
 
         Raises:
             UsageError: The folder belongs to a run of another configuration, cannot be written, or
@@ -135,11 +101,7 @@ class RunDirectory:
             write_json(self.manifest_file, manifest)
 
     def _locked(self) -> FileLock:
-        """The lock of the folder.
-
-        Raises:
-            UsageError: Another process holds it.
-        """
+        """The lock of the folder, unless another process holds it."""
         folder = self.path.resolve()
         lock = _LOCKS.get(folder)
         if lock is None:
@@ -168,15 +130,10 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path | str, *, key: str = "run", checkpoint: bool = True) -> Self:
-        """The folder of an existing run.
-
-        Args:
-            path: The folder.
-            key: Config key to name in messages.
-            checkpoint: Whether the run must have a checkpoint.
+        """The folder of an existing run, which by default must have a checkpoint.
 
         Raises:
-            UsageError: It is not a run directory, or has no checkpoint.
+            UsageError: It is not a run directory, or has no checkpoint; the message names ``key``.
         """
         run = cls(path)
         if not run.config_file.is_file():
@@ -195,11 +152,7 @@ class RunDirectory:
         return run
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration.
-
-        Raises:
-            UsageError: The file is missing or not a YAML mapping.
-        """
+        """The resolved configuration; the file must be a YAML mapping."""
         try:
             content = yaml.safe_load(self.config_file.read_text())
         except (OSError, yaml.YAMLError) as error:
@@ -218,18 +171,11 @@ class RunDirectory:
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""
-        last = self.checkpoints / "last.ckpt"
-        if last.is_file():
-            return last
-        numbered = self.numbered_checkpoints()
-        return numbered[-1] if numbered else None
+        there = [*self.numbered_checkpoints(), *self.checkpoints.glob("last.ckpt")]
+        return there[-1] if there else None
 
     def checkpoint(self, name: str = "last", *, key: str = "checkpoint") -> Path:
-        """The file of a checkpoint.
-
-        Args:
-            name: ``last``, a step number, or a file name in ``checkpoints/``.
-            key: Config key to name in messages.
+        """The file of a checkpoint: ``last``, a step number, or a file name in ``checkpoints/``.
 
         Raises:
             UsageError: There is none of that name; the message lists those there are.
@@ -261,9 +207,7 @@ def is_first_process() -> bool:
 
 def _runs_near(path: Path) -> list[str]:
     """Run directories below the nearest existing parent whose names resemble ``path``."""
-    parent = path
-    while not parent.is_dir() and parent != parent.parent:
-        parent = parent.parent
+    parent = next(folder for folder in (path, *path.parents) if folder.is_dir())
     runs = [
         str(file.parent) for depth in ("*", "*/*") for file in parent.glob(f"{depth}/config.yaml")
     ]

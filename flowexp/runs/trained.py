@@ -17,7 +17,7 @@ from flowexp.paths import Prediction
 from flowexp.runs.assemble import build_model
 from flowexp.runs.opening import first_average
 from flowexp.runs.run_directory import RunDirectory
-from flowexp.runs.weights import RAW, LoadedWeights, load_weights, stored_weights
+from flowexp.runs.weights import LoadedWeights, load_weights, stored_weights
 from flowexp.tree import nodes
 
 __all__ = ["TrainedModel", "parents_in", "start_from"]
@@ -56,12 +56,10 @@ class TrainedModel(Model):
             )
         self.run = RunDirectory.open(Path(run), key=key)
         config = self.run.config()
-        ema = first_average(config) if weights is None else weights
         self.flow_model = build_model(config, prefix=f"{key}: ")
         self.network: nn.Module = self.flow_model.network
-        self.loaded = load_weights(
-            self.run, self.network, ema=None if ema == RAW else ema, checkpoint=checkpoint
-        )
+        name = first_average(config) if weights is None else weights
+        self.loaded = load_weights(self.run, self.network, weights=name, checkpoint=checkpoint)
         self.network.eval().requires_grad_(False)
         self.path: ProbabilityPath = self.flow_model.path
         self.time_range = self.flow_model.time_range
@@ -92,21 +90,17 @@ class TrainedModel(Model):
 def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
     """Give a network the weights of a finished run, from which its training is to start.
 
-    Args:
-        network: What receives them.
-        run: Directory of the run.
-        weights: Name of an average, or ``raw``: the weights without averaging, from which the
-            authors of rectified flow and SlimFlow start.
+    ``raw`` weights, without averaging, are those from which the authors of rectified flow and
+    SlimFlow start.
 
     Raises:
         UsageError: There is no such run or average, or its network is another one.
     """
     source = RunDirectory.open(Path(run), key="init")
-    ema = None if weights == RAW else weights
     try:
         if not isinstance(network, LowRank):
-            return load_weights(source, network, ema=ema)
-        state, loaded = stored_weights(source, ema=ema)
+            return load_weights(source, network, weights=weights)
+        state, loaded = stored_weights(source, weights=weights)
         network.load_base(state)
         return loaded
     except UsageError as error:

@@ -1,21 +1,26 @@
-"""Weights of a finished or running training, for everything that evaluates."""
+"""Checkpoint files, and the weights in them for everything that evaluates."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
-from flowexp.runs.checkpoint_file import read_checkpoint
+from flowexp.files import file_sha256, write_torch
 from flowexp.runs.run_directory import RunDirectory
 
-__all__ = ["RAW", "LoadedWeights", "load_weights", "stored_weights"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["RAW", "LoadedWeights", "load_weights", "read_checkpoint", "stored_weights",
+           "write_checkpoint"]  # fmt: skip
 
 RAW = "raw"
 """Name of the weights without averaging."""
 
 _SHOWN_KEYS = 3
+_FORMAT = 1
+_REQUIRED = ("format", "step", "images", "network", "ema")
 
 
 @dataclass(frozen=True)
@@ -25,52 +30,72 @@ class LoadedWeights:
     Attributes:
         step: Optimizer steps behind them.
         kimg: Thousands of images behind them.
-        ema: Name of the average, or None for the raw weights.
-        sha256: Of the checkpoint file.
-        path: The checkpoint file.
+        name: That of the average, or ``raw``.
+        sha256: Of the checkpoint file ``path``.
     """
 
     step: int
     kimg: float
-    ema: str | None
+    name: str
     sha256: str
     path: Path
 
-    @property
-    def name(self) -> str:
-        """Name of the average, or ``raw``."""
-        return self.ema or RAW
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> Path:
+    """Write ``step``, ``images``, ``network``, ``ema`` and whatever else the writer restores.
+
+    The content is tensors in dicts and lists of plain builtins; the format's number is added.
+    """
+    return write_torch(path, {"format": _FORMAT, **content})
+
+
+def read_checkpoint(path: Path, *, mmap: bool = False, key: str = "run") -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, refusing anything but tensors and plain containers.
+
+    ``mmap`` maps the file, for readers that need a part of it; messages name the config key.
+
+    Raises:
+        UsageError: The file is missing, truncated, not a checkpoint, or of a newer format.
+    """
+    import torch
+
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint {path}.", key=key)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().split("\n", maxsplit=1)[0]
+        raise UsageError(
+            f"{path} cannot be read: it is truncated, damaged or no checkpoint ({reason}).",
+            key=key,
+            remedy="Name an older one with checkpoint=..., or remove the file.",
+        ) from error
+    if not isinstance(content, dict) or any(name not in content for name in _REQUIRED):
+        raise UsageError(f"{path} is a torch file, but no flowexp checkpoint.", key=key)
+    if content["format"] > _FORMAT:
+        raise UsageError(
+            f"{path} has checkpoint format {content['format']}; this version reads up to "
+            f"{_FORMAT}.",
+            key=key,
+            remedy="Install a newer flowexp.",
+        )
+    return content
 
 
 def load_weights(
-    run: RunDirectory, network: nn.Module, *, ema: str | None, checkpoint: str = "last"
+    run: RunDirectory, network: "nn.Module", *, weights: str, checkpoint: str = "last"
 ) -> LoadedWeights:
-    """Load weights of a run into a network of the same architecture, in place.
-
-    Args:
-        run: The run.
-        network: What receives the weights; stays on its device.
-        ema: Name of the average, or None for the raw weights.
-        checkpoint: ``last``, a step number, or a file name; see :meth:`RunDirectory.checkpoint`.
-
-    Raises:
-        UsageError: Unknown checkpoint or average, unreadable file, or another architecture.
-    """
-    state, loaded = stored_weights(run, ema=ema, checkpoint=checkpoint)
+    """Load :func:`stored_weights` into a network of their architecture; it stays on its device."""
+    state, loaded = stored_weights(run, weights=weights, checkpoint=checkpoint)
     _refuse_another_network(network, state, loaded.path)
     network.load_state_dict(state)
     return loaded
 
 
 def stored_weights(
-    run: RunDirectory, *, ema: str | None, checkpoint: str = "last"
-) -> tuple[dict[str, Tensor], LoadedWeights]:
-    """The state dict of a run's network, and which weights it holds.
-
-    Args:
-        run: The run.
-        ema: Name of the average, or None for the raw weights.
-        checkpoint: ``last``, a step number, or a file name; see :meth:`RunDirectory.checkpoint`.
+    run: RunDirectory, *, weights: str, checkpoint: str = "last"
+) -> "tuple[dict[str, Tensor], LoadedWeights]":
+    """The state dict of a run's network, an average or ``raw``, and which weights it holds.
 
     Raises:
         UsageError: Unknown checkpoint or average, or unreadable file.
@@ -78,25 +103,20 @@ def stored_weights(
     path = run.checkpoint(checkpoint)
     content = read_checkpoint(path, mmap=True)
     state: dict[str, Tensor] = dict(content["network"])
-    if ema is not None:
-        if ema not in content["ema"]:
+    if weights != RAW:
+        if weights not in content["ema"]:
             there = ", ".join(sorted(content["ema"])) or "none"
             raise UsageError(
-                f"the run {run.path} has no average {ema!r}.",
+                f"the run {run.path} has no average {weights!r}.",
                 key="ema",
                 remedy=f"It has: {there}; null gives the raw weights.",
             )
-        state |= content["ema"][ema]
-    return state, LoadedWeights(
-        step=content["step"],
-        kimg=content["images"] / 1000.0,
-        ema=ema,
-        sha256=file_sha256(path),
-        path=path,
-    )
+        state |= content["ema"][weights]
+    kimg, digest = content["images"] / 1000.0, file_sha256(path)
+    return state, LoadedWeights(content["step"], kimg, weights, digest, path)
 
 
-def _refuse_another_network(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def _refuse_another_network(network: "nn.Module", state: "dict[str, Tensor]", path: Path) -> None:
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = [f"{name} is missing in the file" for name in own.keys() - stored.keys()]
@@ -107,11 +127,10 @@ def _refuse_another_network(network: nn.Module, state: dict[str, Tensor], path: 
         if own[name] != stored[name]
     ]
     if wrong:
-        wrong.sort()
+        shown = "; ".join(sorted(wrong)[:_SHOWN_KEYS])
         rest = f"; and {len(wrong) - _SHOWN_KEYS} more" if len(wrong) > _SHOWN_KEYS else ""
         raise UsageError(
-            f"the weights in {path} belong to another network ("
-            f"{'; '.join(wrong[:_SHOWN_KEYS])}{rest}).",
+            f"the weights in {path} belong to another network ({shown}{rest}).",
             key="network",
             remedy="Use the network of the run's config.yaml.",
         )

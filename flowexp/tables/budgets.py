@@ -8,11 +8,10 @@ from typing import Any
 from flowexp.errors import UsageError
 from flowexp.tree import leaves
 
-__all__ = ["Budget", "selected_group"]
+__all__ = ["Budget"]
 
 # The length is scaled on its own; all other spans are scaled with it.
 _LENGTH = "trainer.max_kimg"
-_CHECKPOINTS = "trainer.checkpoint_kimg"
 _BETWEEN_CHECKPOINTS = 0.1
 # As in EDM's ramp-up: the half-life is at most a twentieth of the images seen.
 _HALF_LIFE = 0.05
@@ -68,34 +67,24 @@ class Budget:
     def of(
         cls, name: str, node: Mapping[str, Any], *, seeds: Sequence[int] | None = None
     ) -> "Budget":
-        """The budget that a config describes.
-
-        Args:
-            name: Option of the group.
-            node: The group's node, plain.
-            seeds: In place of the budget's own; None = those.
-        """
-        given = dict(node)
-        given["seeds"] = tuple(given["seeds"] if seeds is None else seeds)
-        for key in ("train", "eval"):
-            given[key] = tuple(given[key])
-        return cls(name=name, **given)
+        """The budget of this option and its plain node, perhaps with other seeds than its own."""
+        lists = {"seeds": node["seeds"] if seeds is None else seeds}
+        lists |= {"train": node["train"], "eval": node["eval"]}
+        return cls(name=name, **{**node, **{key: tuple(value) for key, value in lists.items()}})
 
     def of_training(self, choices: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, ...]:
-        """Overrides that make a training affordable; they come after its own.
-
-        Args:
-            choices: Chosen option of every group of the training as published.
-            config: Its plain, resolved config.
-        """
+        """Overrides, to follow its own, that make a training of these options affordable."""
         chosen = dict(choices)
-        overrides = list(self.train)
-        self._note(self.train, chosen)
-        for condition, wanted in self.when.items():
+        overrides: list[str] = []
+        for condition, wanted in (("", self.train), *self.when.items()):
             group, _, options = condition.partition("=")
-            if chosen.get(group) in options.split("|"):
-                overrides += wanted
-                self._note(wanted, chosen)
+            if condition and chosen.get(group) not in options.split("|"):
+                continue
+            overrides += wanted
+            for text in wanted:
+                selected, _, option = text.partition("=")
+                if selected.strip() in chosen:
+                    chosen[selected.strip()] = option
         return (*overrides, *self._lengths(config))
 
     def pairs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -104,13 +93,6 @@ class Budget:
         if self.max_pairs is None or not isinstance(num, int) or num <= self.max_pairs:
             return ()
         return (f"num={self.max_pairs}",)
-
-    @staticmethod
-    def _note(overrides: Sequence[str], chosen: dict[str, str]) -> None:
-        for text in overrides:
-            group = selected_group(text)
-            if group in chosen:
-                chosen[group] = text.partition("=")[2]
 
     def _lengths(self, config: Mapping[str, Any]) -> Iterator[str]:
         """The length, and with it everything else that is counted in kimg."""
@@ -129,11 +111,6 @@ def _shortened(key: str, value: float, *, length: float, wanted: float) -> float
     if key.endswith("half_life_kimg"):
         # In proportion, averages of short trainings would be shorter than a batch.
         return min(value, _HALF_LIFE * wanted)
-    if key == _CHECKPOINTS:
+    if key == "trainer.checkpoint_kimg":
         return min(value, _BETWEEN_CHECKPOINTS * wanted)
     return value * wanted / length
-
-
-def selected_group(override: str) -> str:
-    """The text before the first ``=``: the group, if the override selects one."""
-    return override.partition("=")[0].strip()

@@ -3,28 +3,25 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-__all__ = ["LEVEL", "Verdict", "verdict"]
+__all__ = ["Verdict", "verdict"]
 
-LEVEL = 0.05
+_LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of the test.
+class Verdict(NamedTuple):
+    """The outcome of the test; ``missing`` if there is none.
 
     Attributes:
-        word: ``holds``, ``does not hold`` or ``undecided``.
         statistic: Student's t of the paired differences, positive in the claimed direction; of
             several comparisons, that of the weakest.
         p_value: Probability of such a t or a larger one if there were no effect.
     """
 
-    word: Literal["holds", "does not hold", "undecided"]
-    statistic: float
-    p_value: float
+    word: Literal["holds", "does not hold", "undecided", "missing"] = "missing"
+    statistic: float = math.nan
+    p_value: float = math.nan
 
 
 def verdict(arms: Sequence[Sequence[float]], *, direction: Literal["lower", "higher"]) -> Verdict:
@@ -36,12 +33,8 @@ def verdict(arms: Sequence[Sequence[float]], *, direction: Literal["lower", "hig
     against any: does not hold. Else undecided. Holding against every arm needs no correction for
     several tests: all of them must be significant at the level of one.
 
-    Args:
-        arms: Numbers by arm, then by seed; the same seeds in every arm.
-        direction: Which numbers are better.
-
-    Raises:
-        ValueError: Fewer than two arms, or arms of different lengths.
+    ``arms`` are at least two lists with a number for each of the same seeds; ``direction`` says
+    which numbers are better.
     """
     if len(arms) < 2 or len({len(arm) for arm in arms}) != 1:
         raise ValueError(
@@ -52,12 +45,12 @@ def verdict(arms: Sequence[Sequence[float]], *, direction: Literal["lower", "hig
     tests = [
         _paired([sign * (a - b) for a, b in zip(other, last, strict=True)]) for other in others
     ]
-    weakest = max(tests, key=lambda found: found[1])
-    if weakest[1] < LEVEL:
-        return Verdict("holds", *weakest)
-    if 1.0 - weakest[1] < LEVEL:
-        return Verdict("does not hold", *weakest)
-    return Verdict("undecided", *weakest)
+    statistic, p_value = max(tests, key=lambda found: found[1])
+    if p_value < _LEVEL:
+        return Verdict("holds", statistic, p_value)
+    if 1.0 - p_value < _LEVEL:
+        return Verdict("does not hold", statistic, p_value)
+    return Verdict("undecided", statistic, p_value)
 
 
 def _paired(differences: Sequence[float]) -> tuple[float, float]:

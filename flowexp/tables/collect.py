@@ -4,10 +4,10 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from flowexp.tables.claims import Verdict, verdict
 from flowexp.tables.jobs import TableJob
 from flowexp.tables.planned_rows import PlannedRow, Scoring, all_jobs
 from flowexp.tables.progress import state_of
@@ -19,21 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["claim_result", "table_result"]
 
-_FID = "fid"
-_TRAINING_SET = "training set"
 
+class _Score(NamedTuple):
+    """The result of an evaluation job: its number, its NFE, and its first range of seeds."""
 
-@dataclass(frozen=True)
-class _Score:
-    """The result of an evaluation job: a record for each range of seeds, and its NFE."""
-
-    records: "tuple[MetricRecord, ...]"
+    value: float
     nfe: float
-
-    def value(self, *, minimum: bool) -> float:
-        """The job's number: the minimum where the publication reports minima, else the mean."""
-        values = [record.value for record in self.records]
-        return min(values) if minimum else statistics.fmean(values)
+    record: "MetricRecord"
 
 
 def table_result(
@@ -43,32 +35,23 @@ def table_result(
     found = tuple(_row(row, table, scoring) for row in rows)
     stated = table.model_dump(include={"name", "title", "source", "metric", "protocol"})
     return TableResult(
-        **stated,
-        budget=budget,
-        rows=found,
-        hardware=_hardware(rows),
-        versions=_versions(rows),
+        **stated, budget=budget, rows=found, hardware=_hardware(rows), versions=_versions(rows)
     )
 
 
 def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -> ClaimResult:
     """The claim with its verdict, as far as it is measured."""
-    from flowexp.tables.claims import verdict
-
     arms = tuple(_row(row, None, None) for row in rows)
     measured = [arm.measured.values for arm in arms if arm.measured is not None]
-    word: Literal["holds", "does not hold", "undecided", "missing"] = "missing"
-    statistic = p_value = math.nan
-    if rows and len(measured) == len(rows):
-        found = verdict(measured, direction=claim.direction)
-        word, statistic, p_value = found.word, found.statistic, found.p_value
+    complete = rows and len(measured) == len(rows)
+    found = verdict(measured, direction=claim.direction) if complete else Verdict()
     kept = {"name", "title", "source", "published", "direction", "test"}
     return ClaimResult(
         **claim.model_dump(include=kept),
         arms=arms,
-        verdict=word,
-        statistic=statistic,
-        p_value=p_value,
+        verdict=found.word,
+        statistic=found.statistic,
+        p_value=found.p_value,
         budget=budget,
         hardware=_hardware(rows),
     )
@@ -77,21 +60,17 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
 def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> RowResult:
     spec, measured = row.spec, None
     mismatch: tuple[str, ...] = ()
-    failed = [
-        job
-        for target in row.targets
-        for job in target.ancestry()
-        if state_of(job).status == "failed"
-    ]
+    needed = (job for target in row.targets for job in target.ancestry())
+    failed = [job for job in needed if state_of(job).status == "failed"]
     status: Literal["done", "missing", "failed"] = "failed" if failed else "missing"
     if all(job.is_done() for job in row.targets):
         protocol = {} if table is None else table.protocol
         minimum = protocol.get("reported") == "minimum"
-        scores = [_score(job) for job in row.evaluations]
+        scores = [_score(job, minimum=minimum) for job in row.evaluations]
         measured = _measured(row, scores, minimum=minimum)
         status = "done"
         if table is not None and scoring is not None and spec.published is not None:
-            mismatch = tuple(_mismatches(row, table, scoring, scores[0].records[0]))
+            mismatch = tuple(_mismatches(row, table, scoring, scores[0].record))
     return RowResult(
         label=spec.label,
         published=spec.published,
@@ -107,21 +86,24 @@ def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> R
     )
 
 
-def _score(job: TableJob) -> _Score:
+def _score(job: TableJob, *, minimum: bool) -> _Score:
+    """The minimum over ranges of seeds where the publication reports minima, else the mean."""
     from flowexp.metrics.protocol import MetricRecord
 
     content = json.loads((job.directory / "results.json").read_text())["evaluations"]
     stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
-    records = tuple(map(MetricRecord.from_dict, stored))
-    return _Score(records, statistics.fmean(float(e["nfe"]) for e in content))
+    records = [MetricRecord.from_dict(record) for record in stored]
+    values = [record.value for record in records]
+    nfe = statistics.fmean(float(e["nfe"]) for e in content)
+    return _Score(min(values) if minimum else statistics.fmean(values), nfe, records[0])
 
 
 def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
-    values = [score.value(minimum=minimum) for score in scores]
-    first = scores[0].records[0]
+    values = [score.value for score in scores]
+    first = scores[0].record
     title, floor = first.title, first.extra.get("floor")
     if row.baselines:
-        bases = [_score(job).value(minimum=minimum) for job in row.baselines]
+        bases = [_score(job, minimum=minimum).value for job in row.baselines]
         values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
         base = ", ".join(row.spec.relative_to or ()) or "the sampler as it is"
         title, floor = f"{title}, relative to {base}", None
@@ -135,7 +117,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         protocol=first.to_dict()["protocol"],
         n_gen=first.protocol.n_gen,
         nfe=statistics.fmean(score.nfe for score in scores),
-        seconds=sum(_facts(job).get("seconds", 0.0) for job in all_jobs([row])),
+        seconds=sum(marker.get("seconds", 0.0) for marker in _markers([row])),
         device=first.protocol.device or "",
         floor=floor,
         notice=first.protocol.notice,
@@ -162,11 +144,11 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE
 
     protocol, stated = table.protocol, {}
-    if table.metric == _FID:
+    if table.metric == "fid":
         stated = {"metric": "FD", "extractor": INCEPTION_NAME, "resize": INCEPTION_RESIZE}
     if protocol.get("num_samples") is not None:
         stated["n_gen"] = protocol["num_samples"]
-    if protocol.get("reference") == _TRAINING_SET:
+    if protocol.get("reference") == "training set":
         stated["reference_split"] = "train"
     run = row.evaluations[0].run
     if run is not None and run.choices.get("dataset") != row.dataset:
@@ -178,20 +160,19 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     return stated
 
 
-def _facts(job: TableJob) -> dict[str, Any]:
-    """The content of a finished job's marker; empty for other jobs."""
-    return dict(json.loads(Path(job.done_file).read_text())) if job.is_done() else {}
+def _markers(rows: Sequence[PlannedRow]) -> list[dict[str, Any]]:
+    """The contents of the finished jobs' markers."""
+    return [json.loads(job.done_file.read_text()) for job in all_jobs(rows) if job.is_done()]
 
 
 def _hardware(rows: Sequence[PlannedRow]) -> str:
-    jobs = all_jobs(rows)
-    return "; ".join(dict.fromkeys(str(_facts(j)["hardware"]) for j in jobs if j.is_done()))
+    return "; ".join(dict.fromkeys(str(marker["hardware"]) for marker in _markers(rows)))
 
 
 def _versions(rows: Sequence[PlannedRow]) -> dict[str, str]:
     """Package versions of the finished jobs; several of one package are all listed."""
     found: dict[str, dict[str, None]] = {}
-    for job in all_jobs(rows):
-        for package, version in _facts(job).get("versions", {}).items():
+    for marker in _markers(rows):
+        for package, version in marker.get("versions", {}).items():
             found.setdefault(package, {})[version] = None
     return {package: ", ".join(versions) for package, versions in found.items()}

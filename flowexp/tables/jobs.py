@@ -7,7 +7,7 @@ does not depend on the order of overrides, on directories, loggers or devices.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from flowexp.config.override_text import override
 from flowexp.config.renamed import original
 from flowexp.tree import mapped, without
 
-__all__ = ["FORMAT", "TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
+__all__ = ["TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
 
-FORMAT = 1
+_FORMAT = 1
 """Version of the jobs' results; raised when old results no longer mean the same."""
 
 _EVERYWHERE = (
@@ -44,7 +44,6 @@ class TableJob:
         choices: Chosen option of every group.
         identity: See the module.
         root: Folder of all jobs.
-        config_dir: Folder with further groups, or None.
     """
 
     title: str
@@ -93,13 +92,10 @@ class TableJob:
         """The training it starts from."""
         return next(iter(self.parents.get("run", ())), None)
 
-    def ancestry(self) -> Iterator["TableJob"]:
+    def ancestry(self) -> "list[TableJob]":
         """Itself and everything it needs, each once, needed ones first."""
-        seen: dict[str, TableJob] = {}
-        for job in self.needs:
-            seen.update((one.identity, one) for one in job.ancestry())
-        yield from seen.values()
-        yield self
+        needed = {one.identity: one for job in self.needs for one in job.ancestry()}
+        return [*needed.values(), self]
 
     def is_done(self) -> bool:
         """Whether its result is there."""
@@ -144,16 +140,9 @@ def identity_of(
     parents: Mapping[str, tuple[TableJob, ...]] | None = None,
     after: tuple[TableJob, ...] = (),
 ) -> str:
-    """sha256 (hex) of everything that determines a job's result.
-
-    Args:
-        verb: The verb.
-        config: Plain config in which tokens stand for the parents' directories.
-        parents: See :class:`TableJob`.
-        after: See :class:`TableJob`.
-    """
+    """sha256 (hex) of what determines a job's result; tokens stand for parents' directories."""
     content = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "verb": verb,
         "config": significant(config, verb=verb),
         "parents": {k: [job.identity for job in jobs] for k, jobs in (parents or {}).items()},

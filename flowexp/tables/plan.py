@@ -1,32 +1,42 @@
-"""Planning a table or claim: its rows with their jobs, and how they are scored."""
+"""From a table or a claim and a budget to rows with checked jobs."""
 
 import fnmatch
+import hashlib
+import json
+import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
+import yaml
+
+from flowexp.config.check import Checked, check
+from flowexp.config.override_text import override
+from flowexp.config.overrides import in_full
+from flowexp.config.problems import ConfigError, Problem
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
-from flowexp.tables.graph import Planner
+from flowexp.tables.collect import claim_result, table_result
+from flowexp.tables.jobs import TableJob, directories, identity_of, rewritten, significant, token
 from flowexp.tables.planned_rows import Circumstances, PlannedRow, Scoring
 from flowexp.tables.results import ClaimResult, TableResult
-from flowexp.tables.syntax import ClaimFile, TableFile
+from flowexp.tables.syntax import Arm, ClaimFile, Row, TableFile
 
 __all__ = ["Circumstances", "Plan", "plan_claim", "plan_table"]
 
-# From the cheapest on; a claim names the smallest that pays for it.
-_BUDGETS = ("cpu", "small", "gpu_hour", "full")
+# A claim names the cheapest budget that pays for it.
+_PRICES = {"cpu": 0, "small": 1, "gpu_hour": 2, "full": 3}
 _DEFAULT_SAMPLES = 50_000
+_STANDINS = "flowexp-table-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A table or claim with its planned rows; no rows if the budget does not pay for it.
+    """A table or claim with all its rows planned; none if the budget does not pay for it.
 
     Attributes:
-        file: The file.
-        rows: All its rows.
-        scoring: How they are scored.
         only: Text in the labels of the wanted rows, or a pattern with ``*``; None = all rows.
     """
 
@@ -37,13 +47,19 @@ class Plan:
 
     @property
     def wanted(self) -> tuple[PlannedRow, ...]:
-        """The rows whose jobs are to be run; the others are shown as they are."""
-        return self.rows if self.only is None else _matching(self.rows, self.only)
+        """The rows whose jobs are to be run, at least one; the others are shown as they are."""
+        only = self.only
+        if only is None:
+            return self.rows
+        pattern = only if "*" in only else f"*{only}*"
+        wanted = [r for r in self.rows if fnmatch.fnmatch(r.spec.label.lower(), pattern.lower())]
+        if not wanted:
+            labels = "; ".join(row.spec.label for row in self.rows)
+            raise UsageError(f"no row is called {only!r}.", key="only", remedy=f"Rows: {labels}.")
+        return tuple(wanted)
 
     def result(self, *, budget: str) -> TableResult | ClaimResult:
         """The result so far."""
-        from flowexp.tables.collect import claim_result, table_result
-
         if isinstance(self.file, ClaimFile):
             return claim_result(self.file, self.rows, budget=budget)
         return table_result(self.file, self.rows, scoring=self.scoring, budget=budget)
@@ -52,11 +68,7 @@ class Plan:
 def plan_table(
     table: TableFile, given: Circumstances, *, node: Mapping[str, Any], only: str | None = None
 ) -> Plan:
-    """Plan a table and check all its commands.
-
-    Raises:
-        UsageError: No row is wanted, or a command is not sound; each is named with its row.
-    """
+    """Plan a table; every command that is not sound is refused, with the name of its row."""
     budget = Budget.of(given.budget, node, seeds=given.seeds)
     published = table.protocol.get("num_samples") or _DEFAULT_SAMPLES
     repetitions = table.protocol.get("repetitions") or 1
@@ -68,35 +80,239 @@ def plan_table(
         repeats=repeats,
         scaled=(metric, samples, repeats) != (table.metric, published, repetitions),
     )
-    rows = Planner(table.name, table.jobs, scoring, budget, given).rows(table.rows)
+    rows = _Planner(table, scoring, budget, given).rows(table.rows)
     return Plan(file=table, rows=rows, scoring=scoring, only=only)
 
 
 def plan_claim(claim: ClaimFile, given: Circumstances) -> Plan:
-    """Plan a claim and check all its commands.
+    """Plan a claim as :func:`plan_table` does.
 
     Its experiments have the size that shows the effect; a budget only says whether it pays.
-
-    Raises:
-        UsageError: A command is not sound; each is named with its arm.
     """
     scoring = Scoring(metric=claim.metric, num_samples=claim.num_samples)
-    if _too_dear(claim.budget, given.budget):
+    if _PRICES.get(claim.budget, 0) > _PRICES.get(given.budget, math.inf):
         return Plan(file=claim, rows=(), scoring=scoring)
     budget = Budget(name=given.budget, seeds=tuple(given.seeds or claim.seeds))
-    rows = Planner(claim.name, claim.jobs, scoring, budget, given).rows(claim.rows)
+    rows = _Planner(claim, scoring, budget, given).rows(claim.arms)
     return Plan(file=claim, rows=rows, scoring=scoring)
 
 
-def _too_dear(needed: str, given: str) -> bool:
-    known = needed in _BUDGETS and given in _BUDGETS
-    return known and _BUDGETS.index(needed) > _BUDGETS.index(given)
+@dataclass(frozen=True)
+class _Training:
+    """A planned job of a file, whether a budget changed it, and its data as published."""
+
+    job: TableJob
+    scaled: bool
+    dataset: str
 
 
-def _matching(rows: Sequence[PlannedRow], only: str) -> tuple[PlannedRow, ...]:
-    pattern = only if "*" in only else f"*{only}*"
-    found = [row for row in rows if fnmatch.fnmatch(row.spec.label.lower(), pattern.lower())]
-    if not found:
-        labels = "; ".join(row.spec.label for row in rows)
-        raise UsageError(f"no row is called {only!r}.", key="only", remedy=f"Rows: {labels}.")
-    return tuple(found)
+class _NotPlannedError(Exception):
+    """A command is not sound; its problems have been noted."""
+
+
+@dataclass
+class _Planner:
+    """Plans rows and checks every command line; nothing is run, and no data is read.
+
+    A command that starts from a run which does not exist yet is checked against a stand-in: a
+    folder with the config which that run will have.
+    """
+
+    file: TableFile | ClaimFile
+    scoring: Scoring
+    budget: Budget
+    given: Circumstances
+
+    def __post_init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._jobs: dict[str, TableJob] = {}
+        self._trainings: dict[tuple[str, int], _Training | None] = {}
+        self._checked: dict[tuple[str, ...], Checked] = {}
+
+    def rows(self, rows: Sequence[Row | Arm]) -> tuple[PlannedRow, ...]:
+        """The rows with their jobs; one error says all that is wrong with any of the commands."""
+        planned = []
+        with tempfile.TemporaryDirectory(prefix=_STANDINS) as folder:
+            self._standins = Path(folder)
+            for row in rows:
+                try:
+                    planned.append(self._row(row))
+                except _NotPlannedError:
+                    continue
+        if self.problems:
+            raise ConfigError(self.problems)
+        return tuple(planned)
+
+    def _row(self, spec: Row | Arm) -> PlannedRow:
+        seeds = self.budget.seeds
+        trained = [self._training(spec.training, seed, label=spec.label) for seed in seeds]
+        common, extra = (*self.scoring.overrides(), *self.budget.eval), self._extra("eval")
+        scored, bases = [], []
+        for seed, training in zip(seeds, trained, strict=True):
+            run = {"run": (training.job,)}
+            after: tuple[TableJob, ...] = ()
+            if spec.calibrate is not None:
+                own = (*in_full("calibrate", spec.calibrate), *self._extra("calibrate"))
+                title = f"{spec.label}: calibrate, seed {seed}"
+                after = (self._job("calibrate", own, run, title=title),)
+            beside, _ = self._parents(spec.eval_parents, seed, label=spec.label)
+            title = f"{spec.label}: eval, seed {seed}"
+            own = (*common, *spec.eval, *extra)
+            scored.append(self._job("eval", own, {**run, **beside}, title=title, after=after))
+            if spec.relative_to is not None:
+                title = f"{spec.label}: eval of what it is relative to, seed {seed}"
+                own = (*common, *spec.relative_to, *extra)
+                bases.append(self._job("eval", own, run, title=title, after=after))
+        return PlannedRow(
+            spec=spec,
+            seeds=seeds,
+            evaluations=tuple(scored),
+            baselines=tuple(bases),
+            scaled=trained[0].scaled or self.scoring.scaled or bool(self.budget.eval),
+            dataset=trained[0].dataset,
+        )
+
+    def _training(self, name: str, seed: int, *, label: str) -> _Training:
+        """The job of this name; problems are noted for the row that needed it first."""
+        if (name, seed) not in self._trainings:
+            # Stays None if it cannot be planned, so that its problems are noted once.
+            self._trainings[name, seed] = None
+            self._trainings[name, seed] = self._plan(name, seed, label=label)
+        found = self._trainings[name, seed]
+        if found is None:
+            raise _NotPlannedError
+        return found
+
+    def _parents(
+        self, names: Mapping[str, Sequence[str]], seed: int, *, label: str
+    ) -> tuple[dict[str, tuple[TableJob, ...]], bool]:
+        """The named jobs by override key, and whether a budget changed any of them."""
+        found = {
+            key: [self._training(name, seed, label=label) for name in several]
+            for key, several in names.items()
+        }
+        jobs = {key: tuple(one.job for one in several) for key, several in found.items()}
+        return jobs, any(one.scaled for several in found.values() for one in several)
+
+    def _plan(self, name: str, seed: int, *, label: str) -> _Training:
+        spec = self.file.jobs[name]
+        parents, parents_scaled = self._parents(spec.parents, seed, label=label)
+        before, before_scaled = self._parents({"after": spec.after}, seed, label=label)
+        own = tuple(in_full(spec.verb, spec.overrides))
+        if spec.experiment is not None:
+            own = (f"experiment={spec.experiment}", *own)
+        of_seed = (f"seed={seed}",) if spec.verb == "train" else ()
+        published = self._check(spec.verb, (*own, *of_seed), parents)
+        what = label if name == label else f"{label} ({name})"
+        title = f"{what}: {spec.verb}, seed {seed}"
+        if published.problems and not published.config:
+            self._refuse(title, published)
+        affordable: tuple[str, ...] = ()
+        if spec.verb == "train":
+            affordable = self.budget.of_training(published.choices, published.config)
+        elif spec.verb == "pairs":
+            affordable = self.budget.pairs(published.config)
+        overrides = (*own, *affordable, *self._extra(spec.verb), *of_seed)
+        job = self._job(spec.verb, overrides, parents, title=title, after=before["after"])
+        changed = _differ(published.config, job.config, verb=spec.verb)
+        scaled = parents_scaled or before_scaled or changed
+        return _Training(job, scaled, published.choices.get("dataset", ""))
+
+    def _extra(self, verb: str) -> tuple[str, ...]:
+        return tuple(in_full(verb, self.given.extra.get(verb, ())))
+
+    def _job(
+        self,
+        verb: str,
+        overrides: tuple[str, ...],
+        parents: Mapping[str, tuple[TableJob, ...]],
+        *,
+        title: str,
+        after: tuple[TableJob, ...] = (),
+    ) -> TableJob:
+        """A checked job.
+
+        Jobs of one identity are run once, but may differ in how a trained model is sampled, which
+        the jobs that start from them inherit.
+        """
+        checked = self._check(verb, overrides, parents)
+        if checked.problems:
+            self._refuse(title, checked)
+        # A run's config may name what it started from, which is then part of its evaluations' too.
+        places = {
+            str(self._standin(one)): token(one)
+            for jobs in parents.values()
+            for parent in jobs
+            for one in parent.ancestry()
+        }
+        config = rewritten(checked.config, lambda text: places.get(text, text))
+        job = TableJob(
+            title=title,
+            verb=verb,
+            overrides=(*overrides, *_grouped(config, self.file.name, title)),
+            parents=parents,
+            after=after,
+            config=config,
+            choices=checked.choices,
+            identity=identity_of(verb, config, parents=parents, after=after),
+            root=self.given.root,
+            config_dir=self.given.config_dir,
+        )
+        return self._jobs.setdefault(_fingerprint(job), job)
+
+    def _check(
+        self, verb: str, overrides: Sequence[str], parents: Mapping[str, tuple[TableJob, ...]]
+    ) -> Checked:
+        folders = {k: [str(self._standin(job)) for job in jobs] for k, jobs in parents.items()}
+        given = [*overrides, *(directories(key, several) for key, several in folders.items())]
+        key = (verb, *given)
+        if key not in self._checked:
+            self._checked[key] = check(verb, given, config_dir=self.given.config_dir)
+        return self._checked[key]
+
+    def _standin(self, job: TableJob) -> Path:
+        """A folder with the config that the job's directory will hold."""
+        folder = self._standins / _fingerprint(job)
+        if not folder.is_dir():
+            folder.mkdir()
+            parents = {token(one): str(self._standin(one)) for one in job.needs}
+            config = rewritten(job.config, lambda text: parents.get(text, text))
+            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            (folder / "manifest.json").write_text(json.dumps({"choices": dict(job.choices)}))
+        return folder
+
+    def _refuse(self, title: str, checked: Checked) -> NoReturn:
+        for problem in checked.problems:
+            self.problems.append(Problem(f"{title}: {problem.key}", problem.text, problem.remedy))
+        raise _NotPlannedError
+
+
+def _fingerprint(job: TableJob) -> str:
+    """Distinguishes jobs of one identity by the rest of their configs."""
+    # Directories may hold the time.
+    config = {key: value for key, value in job.config.items() if key != "dirs"}
+    rest = json.dumps([config, job.choices], sort_keys=True, default=str)
+    return hashlib.sha256(f"{job.identity} {rest}".encode()).hexdigest()
+
+
+def _grouped(config: Mapping[str, Any], name: str, title: str) -> tuple[str, ...]:
+    """In loggers with groups, the table is the group and the row the job type."""
+    row, _, rest = title.rpartition(": ")
+    overrides: list[str] = []
+    for logger, node in (config.get("logger") or {}).items():
+        if isinstance(node, Mapping) and {"group", "job_type", "name"} <= node.keys():
+            values = {"group": name, "job_type": row, "name": f"{row}, {rest}"}
+            overrides += [override(f"logger.{logger}.{k}", v) for k, v in values.items()]
+    return tuple(overrides)
+
+
+def _differ(published: Mapping[str, Any], planned: Mapping[str, Any], *, verb: str) -> bool:
+    """Whether two configs give different results for a reason other than their parents."""
+
+    def comparable(text: str) -> str:
+        return "run" if text.startswith("job:") or _STANDINS in text else text
+
+    first, second = (
+        rewritten(significant(config, verb=verb), comparable) for config in (published, planned)
+    )
+    return bool(first != second)

@@ -15,11 +15,10 @@ class Circumstances:
     """The user's choices besides the name of a table.
 
     Attributes:
-        budget: Name of the budget.
         root: Folder of all jobs.
         seeds: Training seeds in place of the budget's or claim's; None = those.
         extra: Verb -> overrides of all its jobs.
-        config_dir: Folder with further groups, or None.
+        config_dir: Folder with further groups.
     """
 
     budget: str
@@ -31,14 +30,7 @@ class Circumstances:
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How rows are scored.
-
-    Attributes:
-        metric: Option of the group ``metric``.
-        num_samples: Samples of an evaluation.
-        repeats: Disjoint ranges of seeds.
-        scaled: Whether these are not the published ones.
-    """
+    """How rows are scored, on ``repeats`` ranges of seeds; ``scaled`` if not as published."""
 
     metric: str
     num_samples: int
@@ -47,11 +39,8 @@ class Scoring:
 
     def overrides(self) -> tuple[str, ...]:
         """For ``flowexp eval``."""
-        return (
-            f"metric={self.metric}",
-            f"num_samples={self.num_samples}",
-            f"repeats={self.repeats}",
-        )
+        sampled = (f"num_samples={self.num_samples}", f"repeats={self.repeats}")
+        return (f"metric={self.metric}", *sampled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +48,6 @@ class PlannedRow:
     """A row with its jobs.
 
     Attributes:
-        spec: The row.
         seeds: Training seeds.
         evaluations: One per seed.
         baselines: One per seed if the row's number is relative to another evaluation, else none.
@@ -83,8 +71,6 @@ class PlannedRow:
 def all_jobs(rows: Iterable[PlannedRow]) -> list[TableJob]:
     """Every job of the rows once, needed ones first."""
     found: dict[str, TableJob] = {}
-    for row in rows:
-        for target in row.targets:
-            for job in target.ancestry():
-                found.setdefault(job.identity, job)
+    for job in (one for row in rows for target in row.targets for one in target.ancestry()):
+        found.setdefault(job.identity, job)
     return list(found.values())

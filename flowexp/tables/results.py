@@ -21,22 +21,16 @@ class _Stored:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON."""
-        content: dict[str, Any] = mapped(asdict(self), _plain)
-        return content
+        return dict(mapped(asdict(self), _plain))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The result that ``to_dict`` described.
-
-        Raises:
-            ValueError: A field is missing, unknown or of the wrong type.
-        """
+        """The result that ``to_dict`` described; ValueError for any other mapping."""
         try:
-            result: Self = TypeAdapter(cls).validate_python(dict(content))
+            return TypeAdapter(cls).validate_python(dict(content))
         except ValidationError as error:
             found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise ValueError(f"not a {cls.__name__} ({'; '.join(found)})") from error
-        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +38,8 @@ class Measurement(_Stored):
     """One measured cell: a number for each training seed, and what it was measured with.
 
     Attributes:
-        values: One number per seed.
-        mean: Their mean.
+        values: One number per training seed, whose ``mean`` and ``minimum`` follow.
         spread: Their sample standard deviation (ddof 1); nan with one seed.
-        minimum: Their minimum.
-        seeds: Training seeds, one per value.
         title: Full protocol title, ``FD[EfficientNet-Lite0 b4, 64px] 2k on fashion10k``.
         protocol: Protocol of the first record, see :class:`flowexp.metrics.protocol.Protocol`.
         n_gen: Number of generated samples behind each value.
@@ -79,10 +70,7 @@ class RowResult(_Stored):
     """A row of a table, or an arm of a claim, with its published and its measured number.
 
     Attributes:
-        label: Its name.
-        published: The published number, if there is one.
-        published_source: Its place in the publication, for example ``Table 2, F``.
-        published_nfe: Network evaluations the publication states.
+        published_source: Place of the published number, for example ``Table 2, F``.
         verified: Whether the published number was checked against the publication; else recalled.
         measured: The measurement; None unless the status is ``done``.
         status: Whether its jobs are ``done``, ``missing`` (not run yet) or ``failed``.
@@ -107,17 +95,13 @@ class RowResult(_Stored):
 
 @dataclass(frozen=True, kw_only=True)
 class TableResult(_Stored):
-    """A whole table.
+    """A whole table, its rows in the order of the publication.
 
     Attributes:
         name: Name of the table's file, for example ``edm/table2``.
-        title: Its title.
-        source: The publication.
         metric: Name of the metric the publication reports, for example ``fid``.
         protocol: The published protocol as the table's file states it.
         budget: Name of the budget it was measured with.
-        rows: Its rows in the order of the publication.
-        hardware: Hardware of the measurement.
         versions: Versions of the packages it was measured with.
     """
 
@@ -139,16 +123,13 @@ class ClaimResult(_Stored):
     Attributes:
         name: Name of the claim's file, for example ``rfpp/reflow_straightens``.
         title: The claimed effect, one sentence.
-        source: The publication.
         published: The published figures, as text.
-        arms: The compared arms; the last is claimed to be better than the others.
-        direction: Whether ``lower`` or ``higher`` is better.
-        verdict: The result of the stated test; ``missing`` while arms are.
+        arms: The last is claimed to be better than the others.
+        verdict: The result of the test; ``missing`` while arms are.
         test: The test, in words.
         statistic: Its statistic; nan while arms are missing.
         p_value: Its p value in the claimed direction; nan while arms are missing.
         budget: Name of the budget it was measured with.
-        hardware: Hardware of the measurement.
     """
 
     name: str

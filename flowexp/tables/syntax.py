@@ -26,16 +26,9 @@ _Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value]),
 ]
-_Parents = Annotated[
-    dict[str, _Names],
-    BeforeValidator(lambda value: {} if value is None else value),
-    Field(description="Give a mapping: {key: job}."),
-]
-_Mapping = Annotated[
-    dict[str, Any],
-    BeforeValidator(lambda value: {} if value is None else value),
-    Field(description="Give a mapping: {...}."),
-]
+_OR_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
+_Parents = Annotated[dict[str, _Names], _OR_EMPTY, Field(description="Give a mapping: {key: job}.")]
+_Mapping = Annotated[dict[str, Any], _OR_EMPTY, Field(description="Give a mapping: {...}.")]
 
 
 class Node(BaseModel):
@@ -49,7 +42,6 @@ class _Recipe(Node):
 
     Attributes:
         experiment: Recipe of a training, or None.
-        overrides: As on the command line.
         parents: Override key -> names of the jobs whose directories are its value.
         after: Names of jobs that must be done before, though the command does not name them, such
             as a calibration of a parent.
@@ -62,11 +54,7 @@ class _Recipe(Node):
 
 
 class JobSpec(_Recipe):
-    """A job before it is planned.
-
-    Attributes:
-        verb: ``train``, ``pairs`` or ``calibrate``.
-    """
+    """A job before it is planned."""
 
     verb: Annotated[
         Literal["train", "pairs", "calibrate"],
@@ -83,7 +71,6 @@ class _Scored(_Recipe):
     """A row or an arm: a job that is scored.
 
     Attributes:
-        label: Its name.
         job: Name of the training; None = the training described here, named by the label.
         eval: Overrides of the evaluation.
         eval_parents: Override key of the evaluation -> names of the jobs whose directories are its
@@ -104,12 +91,11 @@ class _Scored(_Recipe):
 
 
 class Row(_Scored):
-    """A row of a table.
+    """A row of a table, with its number in the publication.
 
     Attributes:
-        published: The published number, or None.
-        nfe: Network evaluations the publication states, or None.
-        source: Its place in the publication, or None.
+        nfe: Network evaluations the publication states.
+        source: Its place in the publication.
         verified: Whether the number was checked against the publication; else it is recalled.
     """
 
@@ -164,54 +150,44 @@ class Protocol(Node):
     notice: _Optional = None
 
 
-class _Unread(Node):
-    """Jobs and defaults of rows as the yaml has them."""
+class _File(Node):
+    """What tables and claims have in common; ``defaults`` are keys of every row."""
 
+    title: _Text
+    source: _Text
+    metric: _Text
     jobs: _Mapping = {}
     defaults: _Mapping = {}
 
 
-class _Read(Node):
-    """Name and jobs; trainings that rows describe themselves have the rows' labels."""
+class Table(_File):
+    """The yaml of a table; see :class:`Protocol` for what the publication states."""
+
+    protocol: _Mapping = {}
+    rows: Annotated[
+        tuple[Any, ...], Field(min_length=1, description="Give a list of rows, each with a label.")
+    ]
+
+
+class TableFile(Table):
+    """A table; a training that a row describes itself is a job with the row's label."""
 
     name: str
     jobs: dict[str, JobSpec]
+    rows: tuple[Row, ...]
 
 
-class _TableHead(Node):
-    """The head of a table: everything but its rows.
-
-    Attributes:
-        title: Its title.
-        source: The publication.
-        metric: Option of the group ``metric``.
-        protocol: The protocol that the publication states.
-    """
-
-    title: _Text
-    source: _Text
-    metric: _Text
-    protocol: _Mapping = {}
-
-
-class _ClaimHead(Node):
-    """The head of a claim: everything but its arms.
+class Claim(_File):
+    """The yaml of a claim, whose title is the claimed effect in one sentence.
 
     Attributes:
-        title: The claimed effect, one sentence.
-        source: The publication.
-        metric: Option of the group ``metric``.
         published: The published figures, as text.
-        direction: Whether ``lower`` or ``higher`` is better.
+        direction: Which numbers are better.
         seeds: Training seeds.
-        num_samples: Samples of each evaluation.
         test: Name of the test, see :mod:`flowexp.tables.claims`.
         budget: The smallest budget that pays for it.
     """
 
-    title: _Text
-    source: _Text
-    metric: _Text
     published: _Text
     direction: Annotated[Literal["lower", "higher"], Field(description="Possible: lower, higher.")]
     seeds: Annotated[
@@ -224,34 +200,18 @@ class _ClaimHead(Node):
         Field(description="Possible: paired t, one-sided, 5 %."),
     ] = "paired t, one-sided, 5 %"
     budget: _Text = "cpu"
-
-
-class Table(_TableHead, _Unread):
-    """The yaml of a table."""
-
-    rows: Annotated[
-        list[Any], Field(min_length=1, description="Give a list of rows, each with a label.")
-    ]
-
-
-class TableFile(_TableHead, _Read):
-    """A table, its rows in the order of the publication."""
-
-    rows: tuple[Row, ...]
-
-
-class Claim(_ClaimHead, _Unread):
-    """The yaml of a claim."""
-
     arms: Annotated[
-        list[Any], Field(min_length=2, description="A claim compares two arms or more: [...].")
+        tuple[Any, ...],
+        Field(min_length=2, description="A claim compares two arms or more: [...]."),
     ]
 
 
-class ClaimFile(_ClaimHead, _Read):
+class ClaimFile(Claim):
     """A claim; the last arm is claimed to be better than the others."""
 
-    rows: tuple[Arm, ...]
+    name: str
+    jobs: dict[str, JobSpec]
+    arms: tuple[Arm, ...]
 
 
 _Model = TypeVar("_Model", bound=Node)
@@ -263,11 +223,7 @@ def refuse(file: str, problem: str, remedy: str) -> NoReturn:
 
 
 def checked(model: type[_Model], node: object, *, file: str, what: str) -> _Model:
-    """``node`` as ``model``; messages name it ``what`` of ``file``.
-
-    Raises:
-        UsageError: It is not a mapping, has an unknown key, or a value that is not allowed.
-    """
+    """``node`` as ``model``; the refusal of a key or a value names it ``what`` of ``file``."""
     if not isinstance(node, dict):
         refuse(file, f"{what} is {node!r}", "Give a mapping: {...}.")
     try:

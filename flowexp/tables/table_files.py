@@ -1,6 +1,7 @@
 """Reading the files of tables and claims: grids and variations written out, jobs checked."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -9,12 +10,14 @@ import yaml
 from flowexp.config import conf_dir
 from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
-from flowexp.tables import syntax
 from flowexp.tables.syntax import (
     Arm,
+    Claim,
     ClaimFile,
     JobSpec,
+    Protocol,
     Row,
+    Table,
     TableFile,
     checked,
     refuse,
@@ -30,16 +33,10 @@ _Scored = TypeVar("_Scored", Row, Arm)
 
 
 def names(kind: _Kind, *, config_dir: str | None = None) -> list[str]:
-    """The names of all tables or claims, sorted.
-
-    Raises:
-        UsageError: A file of claims cannot be parsed as YAML, or its ``vary`` is wrong.
-    """
-    found: set[str] = set()
-    for folder in _folders(kind, config_dir):
-        for file in folder.rglob("*.yaml"):
-            found |= set(_contents(kind, folder, file))
-    return sorted(found)
+    """The names of all tables or claims, sorted."""
+    folders = _folders(kind, config_dir)
+    found = [_contents(kind, folder, file) for folder in folders for file in folder.rglob("*.yaml")]
+    return sorted(set().union(*found))
 
 
 def read_table(name: str, *, config_dir: str | None = None) -> TableFile:
@@ -54,29 +51,25 @@ def read_table(name: str, *, config_dir: str | None = None) -> TableFile:
         UsageError: There is none, or its file says something it may not.
     """
     where = f"table {name}"
-    content = _content("table", name, config_dir)
-    table = checked(syntax.Table, content, file=where, what="the table")
-    checked(syntax.Protocol, table.protocol, file=where, what="protocol")
+    table = checked(Table, _content("table", name, config_dir), file=where, what="the table")
+    checked(Protocol, table.protocol, file=where, what="protocol")
     jobs, rows = _read(table, table.rows, Row, where)
-    head = table.model_dump(exclude={"jobs", "defaults", "rows"})
-    return TableFile(name=name, jobs=jobs, rows=rows, **head)
+    return TableFile(**{**dict(table), "name": name, "jobs": jobs, "rows": rows})
 
 
 def read_claim(name: str, *, config_dir: str | None = None) -> ClaimFile:
-    """The claim of this name.
+    """The claim of this name; ``defaults`` are those of a table.
 
     A file with the key ``vary`` holds several claims, see
-    :func:`flowexp.tables.variations.variations`; ``defaults`` are those of a table.
+    :func:`flowexp.tables.variations.variations`.
 
     Raises:
         UsageError: There is none, or its file says something it may not.
     """
     where = f"claim {name}"
-    content = _content("claim", name, config_dir)
-    claim = checked(syntax.Claim, content, file=where, what="the claim")
-    jobs, rows = _read(claim, claim.arms, Arm, where)
-    head = claim.model_dump(exclude={"jobs", "defaults", "arms"})
-    return ClaimFile(name=name, jobs=jobs, rows=rows, **head)
+    claim = checked(Claim, _content("claim", name, config_dir), file=where, what="the claim")
+    jobs, arms = _read(claim, claim.arms, Arm, where)
+    return ClaimFile(**{**dict(claim), "name": name, "jobs": jobs, "arms": arms})
 
 
 def _folders(kind: str, config_dir: str | None) -> list[Path]:
@@ -117,7 +110,7 @@ def _contents(kind: _Kind, folder: Path, file: Path) -> dict[str, dict[str, Any]
 
 
 def _written_out(
-    listed: list[Any], defaults: Mapping[str, Any], where: str
+    listed: Sequence[Any], defaults: Mapping[str, Any], where: str
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Every row with its defaults, and how messages name it; of a grid, every cell."""
     for number, entry in enumerate(listed):
@@ -130,9 +123,9 @@ def _written_out(
 
 
 def _read(
-    content: syntax.Table | syntax.Claim, nodes: list[Any], model: type[_Scored], where: str
+    content: Table | Claim, nodes: Sequence[Any], model: type[_Scored], where: str
 ) -> tuple[dict[str, JobSpec], tuple[_Scored, ...]]:
-    """The jobs and the rows; a training that a row describes itself is a job named by its label."""
+    """The jobs and the rows."""
     jobs = {
         str(name): checked(JobSpec, node, file=where, what=f"job {name!r}")
         for name, node in content.jobs.items()
@@ -166,25 +159,23 @@ def _refuse_contradictions(
     for label in labels:
         if labels.count(label) > 1:
             refuse(where, f"two rows have the label {label!r}", "Give each its own.")
-    for name, job in jobs.items():
-        for parent in job.needs:
-            if parent not in jobs:
-                problem = f"job {name!r} has the parent {parent!r}, which is not a job of the file"
-                refuse(where, problem, did_you_mean(parent, jobs))
-    for name in jobs:
-        _refuse_circles(name, jobs, (), where)
-    for row in rows:
-        for name in (name for several in row.eval_parents.values() for name in several):
-            if name not in jobs:
-                problem = f"row {row.label!r} needs {name!r}, which is not a job of the file"
-                refuse(where, problem, did_you_mean(name, jobs))
-
-
-def _refuse_circles(
-    name: str, jobs: Mapping[str, JobSpec], above: tuple[str, ...], where: str
-) -> None:
-    if name in above:
-        circle = " <- ".join((*above[above.index(name) :], name))
+    needed = [
+        (f"job {name!r} has the parent", parent)
+        for name, job in jobs.items()
+        for parent in job.needs
+    ]
+    needed += [
+        (f"row {row.label!r} needs", name)
+        for row in rows
+        for several in row.eval_parents.values()
+        for name in several
+    ]
+    for who, name in needed:
+        if name not in jobs:
+            problem = f"{who} {name!r}, which is not a job of the file"
+            refuse(where, problem, did_you_mean(name, jobs))
+    try:
+        TopologicalSorter({name: job.needs for name, job in jobs.items()}).prepare()
+    except CycleError as error:
+        circle = " <- ".join(reversed(error.args[1]))
         refuse(where, f"the jobs wait for each other: {circle}", "Break the circle.")
-    for parent in jobs[name].needs:
-        _refuse_circles(parent, jobs, (*above, name), where)

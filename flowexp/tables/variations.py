@@ -28,10 +28,6 @@ def cells(node: Mapping[str, Any], *, file: str) -> Iterator[dict[str, Any]]:
           rows:
             - {solver: Heun, sampler: edm_heun, published: [16.57, 2.51]}
             - {solver: UniPC, sampler: unipc, published: [2.85, 2.01]}
-
-    Raises:
-        UsageError: A list does not have one value for each column, or names and values do not
-            match.
     """
     grid = checked(Grid, node, file=file, what="a grid")
     count = _same_length(grid.columns, None, file=file, what="a grid's columns")
@@ -74,10 +70,6 @@ def variations(content: Mapping[str, Any], *, file: str) -> dict[str, dict[str, 
         vary:
           - {name: unipc_beats_dpmpp_5, calls: 5}
           - {name: unipc_beats_dpmpp_8, calls: 8}
-
-    Raises:
-        UsageError: An entry of ``vary`` has no name or that of another, or names and values do
-            not match.
     """
     common = {key: value for key, value in content.items() if key != "vary"}
     found: dict[str, dict[str, Any]] = {}

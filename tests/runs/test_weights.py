@@ -29,8 +29,8 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def test_an_average_takes_its_buffers_from_the_network(run: RunDirectory) -> None:
     net = network()
-    loaded = load_weights(run, net, ema="main")
-    assert (loaded.step, loaded.kimg, loaded.ema) == (7, 0.448, "main")
+    loaded = load_weights(run, net, weights="main")
+    assert (loaded.step, loaded.kimg, loaded.name) == (7, 0.448, "main")
     assert loaded.sha256 == file_sha256(run.checkpoints / "last.ckpt")
     assert all(bool((p == 0.25).all()) for p in net.parameters())
     assert net[1].running_mean.tolist() == [3.0] * 4
@@ -38,28 +38,28 @@ def test_an_average_takes_its_buffers_from_the_network(run: RunDirectory) -> Non
 
 def test_raw_weights(run: RunDirectory) -> None:
     net = network()
-    assert load_weights(run, net, ema=None).ema is None
+    assert load_weights(run, net, weights="raw").name == "raw"
     stored = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
     assert torch.equal(net[0].weight, stored["network"]["0.weight"])
 
 
 def test_an_unknown_average_names_those_there_are(run: RunDirectory) -> None:
     with pytest.raises(UsageError, match=r"ema: .*no average 'wide'.*It has: main"):
-        load_weights(run, network(), ema="wide")
+        load_weights(run, network(), weights="wide")
 
 
 def test_a_truncated_checkpoint_is_named(run: RunDirectory) -> None:
     path = run.checkpoints / "last.ckpt"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UsageError, match=r"last\.ckpt cannot be read: it is truncated, damaged"):
-        load_weights(run, network(), ema=None)
+        load_weights(run, network(), weights="raw")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04\x95"])
 def test_other_files_are_refused(run: RunDirectory, content: bytes) -> None:
     (run.checkpoints / "last.ckpt").write_bytes(content)
     with pytest.raises(UsageError, match=r"last\.ckpt cannot be read"):
-        load_weights(run, network(), ema=None)
+        load_weights(run, network(), weights="raw")
 
 
 def test_code_in_a_checkpoint_is_never_run(run: RunDirectory, tmp_path: Path) -> None:
@@ -69,22 +69,22 @@ def test_code_in_a_checkpoint_is_never_run(run: RunDirectory, tmp_path: Path) ->
 
     write_torch(run.checkpoints / "last.ckpt", {"format": 1, "network": Bad()})
     with pytest.raises(UsageError, match=r"last\.ckpt cannot be read"):
-        load_weights(run, network(), ema=None)
+        load_weights(run, network(), weights="raw")
     assert not (tmp_path / "executed").exists()
 
 
 def test_another_network_is_told_apart_by_its_first_tensors(run: RunDirectory) -> None:
     with pytest.raises(UsageError, match=r"0\.bias is \(4,\), the network has \(5,\).*and 3 more"):
-        load_weights(run, network(5), ema=None)
+        load_weights(run, network(5), weights="raw")
     with pytest.raises(UsageError, match=r"1\.bias is not in the network"):
-        load_weights(run, network()[:1], ema=None)
+        load_weights(run, network()[:1], weights="raw")
 
 
 def test_torch_files_and_newer_formats_are_refused(run: RunDirectory) -> None:
     path = run.checkpoints / "last.ckpt"
     write_torch(path, {"state_dict": {}})
     with pytest.raises(UsageError, match="no flowexp checkpoint"):
-        load_weights(run, network(), ema=None)
+        load_weights(run, network(), weights="raw")
     write_torch(path, {"format": 99, "step": 0, "images": 0, "network": {}, "ema": {}})
     with pytest.raises(UsageError, match=r"checkpoint format 99.*newer flowexp"):
-        load_weights(run, network(), ema=None)
+        load_weights(run, network(), weights="raw")

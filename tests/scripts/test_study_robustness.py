@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from flowexp.config.check import check
-from flowexp.tables.render.style import LIGHT
+from flowexp.tables.render.plots import LIGHT
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 

@@ -34,7 +34,7 @@ def test_every_file_of_the_house_can_be_read():
     for name in names("table"):
         assert read_table(name).rows
     for name in names("claim"):
-        assert len(read_claim(name).rows) >= 2
+        assert len(read_claim(name).arms) >= 2
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
@@ -161,8 +161,8 @@ def test_a_file_of_claims_that_vary_is_one_claim_for_each_name(tmp_path):
     assert own == ["mine/one", "mine/two"]
     one, two = (read_claim(name, config_dir=folder) for name in own)
     assert (one.name, one.title, two.title) == ("mine/one", "5 calls", "8 calls")
-    assert one.rows[1].eval == ("sampler.steps=5",)
-    assert two.rows[1].eval == ("seed=1", "sampler.steps=8")
+    assert one.arms[1].eval == ("sampler.steps=5",)
+    assert two.arms[1].eval == ("seed=1", "sampler.steps=8")
     with pytest.raises(UsageError, match=r"no claim 'mine/file'"):
         read_claim("mine/file", config_dir=folder)
 

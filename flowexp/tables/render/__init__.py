@@ -1,39 +1,30 @@
 """Tables and claims as text: terminal, Markdown, LaTeX, CSV, HTML.
 
 A result becomes a :class:`Sheet`, which knows what may stand in one column; a form draws sheets and
-knows nothing of results. A new form is one class and one entry of ``FORMS``.
+knows nothing of results. A new form is one function and one entry of ``FORMS``.
 """
 
 from collections.abc import Mapping, Sequence
 
-from flowexp.tables.render.claim_sheet import claims_sheet
-from flowexp.tables.render.csv_ import Csv
-from flowexp.tables.render.html import Html
-from flowexp.tables.render.latex import Latex
-from flowexp.tables.render.markdown import Markdown
+from flowexp.tables.render.forms import csv, html, latex, markdown, terminal
 from flowexp.tables.render.over_nfe import table_picture
+from flowexp.tables.render.result_sheets import claims_sheet, table_sheet
 from flowexp.tables.render.sheet import Form, Sheet
-from flowexp.tables.render.table_sheet import table_sheet
-from flowexp.tables.render.terminal import Terminal
 from flowexp.tables.results import ClaimResult, TableResult
 
 __all__ = ["FORMS", "Form", "Sheet", "draw", "render", "sheet_of", "table_picture"]
 
 FORMS: Mapping[str, Form] = {
-    "terminal": Terminal(),
-    "markdown": Markdown(),
-    "latex": Latex(),
-    "csv": Csv(),
-    "html": Html(),
+    "terminal": Form(".txt", terminal),
+    "markdown": Form(".md", markdown),
+    "latex": Form(".tex", latex),
+    "csv": Form(".csv", csv),
+    "html": Form(".html", html),
 }
 
 
 def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str) -> str:
-    """A table or claims as text.
-
-    Raises:
-        ValueError: There is no such form.
-    """
+    """A table or claims as text; see :func:`draw`."""
     return draw([sheet_of(result)], form)
 
 
@@ -52,4 +43,4 @@ def sheet_of(result: TableResult | ClaimResult | Sequence[ClaimResult]) -> Sheet
     """The sheet of a table, a claim or several claims."""
     if isinstance(result, TableResult):
         return table_sheet(result)
-    return claims_sheet([result] if isinstance(result, ClaimResult) else list(result))
+    return claims_sheet([result] if isinstance(result, ClaimResult) else result)

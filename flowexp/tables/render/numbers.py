@@ -15,25 +15,24 @@ def number_text(value: float | None, *, digits: int = 4) -> str:
         return "-"
     if not math.isfinite(value):
         return "not finite"
-    return _plain_notation(f"{value:.{digits}g}")
+    text = f"{value:.{digits}g}"
+    # 1.234e+05 -> 123400: tables of scores rarely need exponents below a million.
+    return f"{float(text):.0f}" if "e" in text and 1 <= abs(float(text)) < 1e6 else text
 
 
 def mean_text(mean: float, *, spread: float, count: int, of: str = "seed") -> str:
-    """Mean and spread of several values: ``12.53 ± 0.48 (3 seeds)``.
+    """Mean and standard deviation of several values: ``12.53 ± 0.48 (3 seeds)``.
 
     Digits of the mean far below the spread would be noise and are left out.
-
-    Args:
-        mean: Mean.
-        spread: Standard deviation; nan with one value.
-        count: Number of values.
-        of: Name of one value, in the singular.
     """
     if not math.isfinite(mean):
         return "not finite"
     if count < 2 or not math.isfinite(spread):
         return f"{number_text(mean)} ({count} {of}{'' if count == 1 else 's'})"
-    return f"{_to_spread(mean, spread)} ± {_two_digits(spread)} ({count} {of}s)"
+    two_digits = number_text(spread, digits=2)
+    if _ORDINARY[0] <= spread < _ORDINARY[1]:
+        two_digits = f"{spread:.{max(0, 1 - _power(spread))}f}"
+    return f"{_to_spread(mean, spread)} ± {two_digits} ({count} {of}s)"
 
 
 def p_text(p_value: float) -> str:
@@ -66,20 +65,6 @@ def _to_spread(mean: float, spread: float) -> str:
     return f"{mean:.{max(0, 1 - _power(spread), 2 - _power(mean))}f}"
 
 
-def _two_digits(spread: float) -> str:
-    if not _ORDINARY[0] <= spread < _ORDINARY[1]:
-        return number_text(spread, digits=2)
-    return f"{spread:.{max(0, 1 - _power(spread))}f}"
-
-
 def _power(value: float) -> int:
     """The power of ten of the first digit."""
     return math.floor(math.log10(abs(value)))
-
-
-def _plain_notation(text: str) -> str:
-    """1.234e+05 -> 123400: tables of scores rarely need exponents below a million."""
-    if "e" not in text:
-        return text
-    value = float(text)
-    return f"{value:.0f}" if 1 <= abs(value) < 1e6 else text

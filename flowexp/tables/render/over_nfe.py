@@ -16,23 +16,13 @@ from flowexp.tables.render.numbers import count_text, mean_text, number_text
 from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 from flowexp.tables.results import ClaimResult, RowResult, TableResult
 
-__all__ = [
-    "MethodLine",
-    "Panel",
-    "Point",
-    "claim_panels",
-    "is_drawn",
-    "method_of",
-    "table_panels",
-    "picture",
-    "table_picture",
-]
+__all__ = ["MethodLine", "Panel", "Point", "claim_panels", "is_drawn", "method_of", "table_panels",
+           "picture", "table_picture"]  # fmt: skip
 
 _SIZE = (430.0, 400.0)
+_FEWEST = 3
 _LETTERS = 72
 """Letters of a line above a panel."""
-
-_FEWEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +30,6 @@ class Point:
     """A number at some count of evaluations.
 
     Attributes:
-        nfe: Network evaluations per sample.
         value: The number; of a measurement the mean over seeds.
         spread: Standard deviation over seeds; nan where there is none.
         seeds: Number of seeds; 0 for a published number.
@@ -54,13 +43,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodLine:
-    """A curve.
-
-    Attributes:
-        method: The evaluated method.
-        points: At least one, in the order of evaluations.
-        measured: Whether it was measured rather than published.
-    """
+    """A curve: at least one point, in the order of evaluations; measured, or else published."""
 
     method: str
     points: tuple[Point, ...]
@@ -69,12 +52,11 @@ class MethodLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A pair of axes.
+    """A pair of axes with at least one curve.
 
     Attributes:
         title: Kind of its numbers.
         protocols: Their protocols, one sentence each.
-        lines: Its curves, at least one.
     """
 
     title: str
@@ -89,13 +71,10 @@ def method_of(row: RowResult) -> str:
     measured one, with a comma before it: ``EDM, UniPC, 8`` is ``EDM, UniPC``, and ``8 even steps``
     is ``even steps``. A label without that number, or with nothing else, is a method as it stands.
     """
-    counts = [row.published_nfe, row.measured.nfe if row.measured else None]
-    for count in counts:
-        if count is None:
-            continue
-        found = list(re.finditer(rf",?\s*(?<![\w.=+/-]){re.escape(f'{count:g}')}(?![\w%-]|\.\d)",
-                                 row.label))  # fmt: skip
-        if found:
+    for count in (row.published_nfe, row.measured.nfe if row.measured else None):
+        number = "" if count is None else re.escape(f"{count:g}")
+        found = list(re.finditer(rf",?\s*(?<![\w.=+/-]){number}(?![\w%-]|\.\d)", row.label))
+        if number and found:
             rest = row.label[: found[-1].start()] + row.label[found[-1].end() :]
             return rest.strip(" ,") or row.label
     return row.label
@@ -105,20 +84,14 @@ def table_panels(table: TableResult) -> tuple[Panel, ...]:
     """The axes of a table: first that of the publication, then one for each other measurement."""
     lines = _lines(_published(table.rows), measured=False)
     near = [row for row in table.rows if kind_of(row, budget=table.budget).comparable]
-    measured = _lines(_measured(near), measured=True)
+    lines += _lines(_measured(near), measured=True)
     panels = []
-    if lines or measured:
-        named = [("published", stated_protocol(table))] if lines else []
-        named += [("measured", title) for title in titles(tuple(near))]
-        panels.append(
-            Panel(
-                title=" and ".join(dict.fromkeys(name for name, _ in named)),
-                protocols=tuple(
-                    f"{name}: {text}" if len(named) > 1 else text for name, text in named
-                ),
-                lines=lines + measured,
-            )
-        )
+    if lines:
+        named = [] if lines[0].measured else [("published", stated_protocol(table))]
+        named += [("measured", title) for title in titles(near)]
+        title = " and ".join(dict.fromkeys(name for name, _ in named))
+        texts = [f"{name}: {text}" if len(named) > 1 else text for name, text in named]
+        panels.append(Panel(title=title, protocols=tuple(texts), lines=lines))
     other: dict[tuple[Kind, str], list[RowResult]] = {}
     for row in table.rows:
         kind = kind_of(row, budget=table.budget)
@@ -184,11 +157,10 @@ def _lines(points: Iterable[tuple[str, Point]], *, measured: bool) -> tuple[Meth
             mine = found.setdefault(method, [])
             if not any((p.nfe, p.value) == (point.nfe, point.value) for p in mine):
                 mine.append(point)
+    ordered = {method: sorted(mine, key=lambda point: point.nfe) for method, mine in found.items()}
     return tuple(
-        MethodLine(
-            method=method, points=tuple(sorted(mine, key=lambda p: p.nfe)), measured=measured
-        )
-        for method, mine in found.items()
+        MethodLine(method=method, points=tuple(mine), measured=measured)
+        for method, mine in ordered.items()
     )
 
 
@@ -212,10 +184,6 @@ def picture(panels: Sequence[Panel], *, title: str) -> Plot | None:
 
     Published numbers are dashed thin lines with hollow marks, measured ones solid lines with bars
     of one standard deviation over seeds. A method has one colour and one mark in all panels.
-
-    Args:
-        panels: Subplots; numbers of two panels never share an axis.
-        title: Heading.
     """
     if not is_drawn(panels):
         return None

@@ -4,18 +4,32 @@ import io
 import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
-
-from flowexp.tables.render.style import COLOURS, LIGHT, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Plot", "Series", "Subplot", "is_log"]
+__all__ = ["COLOURS", "LIGHT", "Plot", "Series", "Subplot", "is_log"]
+
+SERIES = 8
+"""Number of colours ``s1``, ``s2``, ... for curves."""
+
+LIGHT: Mapping[str, str] = {
+    "ground": "#ffffff", "panel": "#f6f7f9", "line": "#dfe2e8", "ink": "#1b1f27",
+    "soft": "#596173", "link": "#1b5fae", "good": "#1a7f37", "bad": "#c02a2a", "open": "#8a5a00",
+    "s1": "#2563b8", "s2": "#c2410c", "s3": "#0b7a5c", "s4": "#8e3fb0",
+    "s5": "#9a6b00", "s6": "#b8336a", "s7": "#4b5563", "s8": "#0e7490",
+}  # fmt: skip
+_DARK: Mapping[str, str] = {
+    "ground": "#13161b", "panel": "#1b1f26", "line": "#343a46", "ink": "#e6e8ec",
+    "soft": "#9ba3b3", "link": "#7db4f5", "good": "#5cc97a", "bad": "#ff8a80", "open": "#e5b455",
+    "s1": "#6aa5f2", "s2": "#f2914f", "s3": "#45c29b", "s4": "#c58be0",
+    "s5": "#dcb14a", "s6": "#f07fae", "s7": "#a3adbd", "s8": "#4fc3d9",
+}  # fmt: skip
 
 _LOG_FROM, _FINE_BELOW = 8.0, 1000.0
 _MARKS = "os^Dv"
@@ -33,6 +47,17 @@ _RULES = {
 }  # fmt: skip
 
 
+def _declared(colours: Mapping[str, str]) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+
+
+COLOURS = (
+    f":root {{ color-scheme: light dark; {_declared(LIGHT)} }}\n"
+    f"@media (prefers-color-scheme: dark) {{ :root {{ {_declared(_DARK)} }} }}\n"
+)
+"""CSS that declares every colour as a variable, ``--ink`` for ``ink``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """A curve.
@@ -43,7 +68,6 @@ class Series:
         number: Which colour and which mark it has.
         bars: Half the length of the bar of each point, nan for none; empty without bars.
         marked: Whether its points have marks, which are hollow on a dashed curve.
-        dashed: Whether its line is thin and dashed.
     """
 
     label: str
@@ -60,9 +84,6 @@ class Subplot:
 
     Attributes:
         series: Its curves, at least one.
-        x_label: Below the ticks of x.
-        title: Above it.
-        log_x: Whether x is logarithmic.
         log_y: Whether y is logarithmic; every y is then positive.
         ticks: Ticks of x, in order, of which those without room are left out; round numbers if
             empty.
@@ -81,7 +102,6 @@ class Plot:
     """Subplots side by side, with one legend below them if there is a note or several labels.
 
     Attributes:
-        subplots: At least one.
         size: Width and height of a subplot, points.
         title: Heading, drawn if the subplots have titles, and the SVG's title.
         described: Text alternative for screen readers.

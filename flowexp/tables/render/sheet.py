@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from flowexp.tables.render.plots import Plot
 
@@ -16,12 +16,7 @@ Tone = Literal["plain", "good", "bad", "open"]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of a sheet.
-
-    Attributes:
-        title: Its heading.
-        numeric: Whether its cells are numbers, to be aligned at the right.
-    """
+    """A column of a sheet; cells of a ``numeric`` one are aligned at the right."""
 
     title: str
     numeric: bool = False
@@ -29,10 +24,9 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a sheet.
+    """A line of a sheet, one text per column.
 
     Attributes:
-        cells: One text per column.
         tone: ``bad`` for what failed, ``good`` for what holds, ``open`` for what is missing or
             undecided; forms without colours say it in the text alone, which is complete.
         starts_group: Whether a rule stands above it.
@@ -48,11 +42,8 @@ class Sheet:
     """A table ready to be drawn.
 
     Attributes:
-        name: Short name, for labels and anchors.
-        title: Heading.
+        name: For labels and anchors.
         intro: Sentences above the table.
-        columns: At least one.
-        lines: Each with as many cells as there are columns.
         picture: The same numbers as a chart, for forms that can show it.
         notes: Numbered below the table; cells refer to them as ``[1]``.
         remarks: Below the notes, unnumbered: what the marks mean, the hardware.
@@ -76,6 +67,11 @@ class Sheet:
                     f"sheet {self.name}: {len(line.cells)} cells in {len(self.columns)} columns"
                 )
 
+    @property
+    def numbered_notes(self) -> tuple[str, ...]:
+        """The notes, each with its number before it."""
+        return tuple(f"[{number}] {text}" for number, text in enumerate(self.notes, start=1))
+
     def frame(self, escaped: Callable[[str], str]) -> "pandas.DataFrame":
         """The cells below their headings."""
         import pandas
@@ -84,36 +80,26 @@ class Sheet:
         return pandas.DataFrame(cells, columns=[escaped(one.title) for one in self.columns])
 
 
-class Form(Protocol):
-    """A way of writing sheets.
-
-    Attributes:
-        suffix: Suffix of files in this form, with its dot.
-    """
+@dataclass(frozen=True)
+class Form:
+    """A way of writing sheets as one text that ends with a newline, and the files' suffix."""
 
     suffix: str
-
-    def draw(self, sheets: Sequence[Sheet]) -> str:
-        """The sheets as one text that ends with a newline."""
-        ...
+    draw: Callable[[Sequence[Sheet]], str]
 
 
 class Notes:
     """Collects notes and numbers them."""
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self._numbers: dict[str, int] = {}
 
     def refer(self, texts: Iterable[str]) -> str:
         """References to notes, ``[1] [3]``; notes not seen before are added."""
-        numbers = []
-        for text in texts:
-            if text not in self._texts:
-                self._texts.append(text)
-            numbers.append(self._texts.index(text) + 1)
-        return " ".join(f"[{number}]" for number in sorted(set(numbers)))
+        numbers = {self._numbers.setdefault(text, len(self._numbers) + 1) for text in texts}
+        return " ".join(f"[{number}]" for number in sorted(numbers))
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All notes in the order of their numbers."""
-        return tuple(self._texts)
+        return tuple(self._numbers)
