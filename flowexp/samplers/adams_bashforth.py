@@ -2,19 +2,17 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Interval
-from flowexp.samplers.fixed_step import FixedStepSampler
-from flowexp.samplers.variables import Variable
+from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.seeding import Noise
 
 __all__ = ["AdamsBashforth", "adams_weights"]
-
-_HIGHEST_ORDER = 4
 
 
 def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
@@ -22,11 +20,7 @@ def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
 
     ``w_j = int_{u_0}^{end} prod_{k != j} (u - u_k) / (u_j - u_k) du``: the integral of the
     polynomial through the slopes. On a uniform grid they are the constants 3/2, -1/2 and so on,
-    times h.
-
-    Args:
-        nodes: Places of the slopes, newest first, all different.
-        end: End of the step.
+    times h. The nodes are all different, the newest first.
     """
     h = end - nodes[0]
     places = [(u - nodes[0]) / h for u in nodes]
@@ -65,17 +59,9 @@ class AdamsBashforth(FixedStepSampler):
     Differential Equations I, III.5.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        order: int = 4,
-        variable: Variable | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, variable=variable, double=double)
-        if order not in range(1, _HIGHEST_ORDER + 1):
+    def __init__(self, *, order: int = 4, **stepping: Unpack[Stepping]) -> None:
+        super().__init__(**stepping)
+        if order not in (1, 2, 3, 4):
             raise ValueError(f"order is {order}; expected 1, 2, 3 or 4")
         self.order = order
 
@@ -92,6 +78,6 @@ class AdamsBashforth(FixedStepSampler):
             nodes.appendleft(interval.start.u)
             first, *rest = adams_weights(list(nodes), interval.end.u)
             z = torch.add(z, slopes[0], alpha=first)
-            for slope, weight in zip(list(slopes)[1:], rest, strict=True):
+            for slope, weight in zip(islice(slopes, 1, None), rest, strict=True):
                 z.add_(slope, alpha=weight)
             yield z

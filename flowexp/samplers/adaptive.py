@@ -30,7 +30,6 @@ Clock = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 """Whether, likewise."""
 
-
 _NODES = np.array([0.2, 0.3, 0.8, 8.0 / 9.0, 1.0, 1.0])[:, None]
 _ROWS = (
     (1.0 / 5.0,),
@@ -71,16 +70,10 @@ class IntegrationError(RuntimeError):
 
 @dataclass(frozen=True)
 class StepControl:
-    """When a step is accepted, and the limit of attempts.
+    """When a step is accepted, and the limit of attempts: both tolerances and the limit > 0.
 
     Attributes:
-        rtol: Relative tolerance, > 0.
-        atol: Absolute tolerance, > 0.
         per_sample: Whether each row has its own steps; else the norm runs over the whole batch.
-        max_steps: Attempts allowed.
-
-    Raises:
-        ValueError: A tolerance or max_steps is not positive.
     """
 
     rtol: float
@@ -112,16 +105,12 @@ class StepControl:
 
 @dataclass
 class _Active:
-    """The rows that have not arrived.
+    """The rows that have not arrived, by their indices in the batch.
 
     Times and step sizes are NumPy arrays on the host, where arithmetic on a few numbers costs
     least; a device is only synchronised for one norm per attempt.
 
     Attributes:
-        rows: Their indices in the batch.
-        x: Their states.
-        slope: The slopes there.
-        t: Their times.
         size: The size of the next step.
         rejected: Whether the last attempt was rejected.
     """
@@ -196,8 +185,8 @@ def integrate(
     Args:
         f: Slopes.
         x: (B, ...).
-        start: Start of the integration.
-        end: Its end; smaller or larger than ``start``.
+        start: May be smaller or larger than ``end``.
+        end: Where all rows arrive.
         control: Tolerances and limits.
         observe: Called with (t, x) at the start and after each round that moved something; t is
             () if the steps are shared, else (B,).
@@ -217,7 +206,7 @@ def integrate(
     active = _begin(f, x, start, end, control)
     reached = active.t.copy()
     if observe is not None:
-        observe(_shown(reached, x, control), x)
+        observe(_copied(reached, x, control), x)
     for attempt in range(1, control.max_steps + 1):
         accepted = _attempt(f, active, end, control)
         finished = active.t == end
@@ -225,7 +214,7 @@ def integrate(
         if observe is not None and accepted.any():
             at_end[active.rows] = active.x
             reached[active.rows.cpu().numpy() if control.per_sample else slice(None)] = active.t
-            observe(_shown(reached, x, control), at_end.clone())
+            observe(_copied(reached, x, control), at_end.clone())
         if not arriving:
             continue
         # Rows that share their steps arrive together.
@@ -242,7 +231,7 @@ def integrate(
     )
 
 
-def _shown(t: Clock, x: Tensor, control: StepControl) -> Tensor:
+def _copied(t: Clock, x: Tensor, control: StepControl) -> Tensor:
     """A copy of the times for an observer."""
     times = torch.tensor(t, dtype=torch.float64, device=x.device)
     return times if control.per_sample else times[0]

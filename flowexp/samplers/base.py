@@ -29,7 +29,7 @@ class Samples:
     """The result of a sampler.
 
     Attributes:
-        x: Samples, (B, ...), in the dtype of the source draws.
+        x: (B, ...), in the dtype of the source draws.
         nfe: Network evaluations per sample, (B,), int64: counted, not computed from a formula.
     """
 
@@ -38,11 +38,7 @@ class Samples:
 
 
 class CountedModel(Model):
-    """A model that counts its evaluations.
-
-    Args:
-        model: The model to count.
-    """
+    """A model that counts its evaluations."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -54,7 +50,7 @@ class CountedModel(Model):
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations so far: calls times evaluations per call."""
+        """Network evaluations so far."""
         return self.calls * self.evaluations_per_call
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
@@ -93,8 +89,7 @@ class Sampler(Part, ABC):
     """A numerical method that carries source draws to samples.
 
     Attributes:
-        needs_gaussian: Whether the method adds noise in a way that is right for a Gaussian source
-            only.
+        needs_gaussian: Whether it adds noise that is right for a Gaussian source only.
     """
 
     needs_gaussian: bool = False
@@ -105,7 +100,7 @@ class Sampler(Part, ABC):
         return self.needs_gaussian
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A Gaussian source, if the method adds noise that is right for no other."""
+        """A Gaussian source, if ``needs_gaussian``."""
         if self.needs_gaussian:
             what = f"{type(self).__name__} assumes"
             yield from on_gaussian_noise(parts, what=what, remedy="Take a deterministic sampler")
@@ -123,32 +118,25 @@ class Sampler(Part, ABC):
         """Samples from source draws.
 
         Args:
-            model: The model; conditions are passed on to it.
+            model: The model that is sampled.
             e: Source draws, (B, ...); the start is ``sigma(t_0) e``.
             noise: Normal noise per step, for samplers that inject some.
-            on_step: Observer of the trajectory; it must not change the state it is shown.
-            conditions: (B, ...) tensors such as ``labels``.
+            on_step: Must not change the state it is shown.
+            conditions: (B, ...) tensors for the model, such as ``labels``.
         """
 
     def check(self, model: Model) -> None:
         """Refuse a model that this sampler does not fit, before anything is computed.
 
         Raises:
-            ValueError: The source or the times do not fit.
+            UsageError: The method's noise is wrong for the path's source.
+            ValueError: The times do not fit.
         """
-        self.check_source(model)
+        require(self.needs(Parts(path=model.path)), group="sampler")
 
     def describe(self) -> str:
         """The method in words, as protocols state it: ``Heun, 18 steps``."""
         return type(self).__name__
-
-    def check_source(self, model: Model) -> None:
-        """Refuse a source for which this method's noise is wrong.
-
-        Raises:
-            UsageError: The method needs a Gaussian source and the path has another.
-        """
-        require(self.needs(Parts(path=model.path)), group="sampler")
 
 
 def known_times(model: Model, times: Tensor) -> Tensor:
@@ -160,8 +148,3 @@ def known_times(model: Model, times: Tensor) -> Tensor:
     low, _ = model.time_range
     evaluated = (times > 0.0) & (times >= low * (1.0 - ROUNDING))
     return torch.where(evaluated, model.nearest_time(times), times)
-
-
-def evaluations_of(batch: int, model: CountedModel) -> Tensor:
-    """The count of a sampler that evaluates every sample equally often, (B,), int64."""
-    return torch.full((batch,), model.evaluations, dtype=torch.int64)

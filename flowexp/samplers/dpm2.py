@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Interval, NoiseToSignal
 from flowexp.samplers.fixed_step import FixedStepSampler
-from flowexp.samplers.variables import NoiseToSignal
 from flowexp.seeding import Noise
 
 __all__ = ["DPM2"]

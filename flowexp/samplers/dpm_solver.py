@@ -1,6 +1,7 @@
 """DPM-Solver++ and DPM-Solver: multistep, and of second order without memory."""
 
 from collections.abc import Iterator, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.multistep import (
     Level,
     LinearMultistepSampler,
+    Multistepping,
     Weights,
     first_order,
+    levels_of,
     phi,
 )
 from flowexp.samplers.noise_grids import half_log_snr
@@ -38,12 +41,10 @@ class DPMSolver(LinearMultistepSampler):
     of the order of 2M's; the published tables use that form, which is the default.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
-        order: Highest order, 1 to 3.
+        steps, time_grid, order, lower_order_final, double: See :class:`MultistepSampler`.
         predicts_data: Remember predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: Second-order steps in the midpoint form as published, else in Taylor form.
         halved_curvature: Third-order steps as the authors code them, else in Taylor form.
-        lower_order_final: Let the order fall to 1 towards the end.
 
     Raises:
         ValueError: order is not in 1 .. 3.
@@ -55,23 +56,13 @@ class DPMSolver(LinearMultistepSampler):
     def __init__(
         self,
         *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
         order: int = 2,
         predicts_data: bool = True,
         midpoint: bool = True,
         halved_curvature: bool = True,
-        lower_order_final: bool = True,
-        double: bool = True,
+        **stepping: Unpack[Multistepping],
     ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            order=order,
-            lower_order_final=lower_order_final,
-            double=double,
-        )
-        self.predicts_data = predicts_data
+        super().__init__(order=order, predicts_data=predicts_data, **stepping)
         self.midpoint = midpoint
         self.halved_curvature = halved_curvature
 
@@ -126,9 +117,6 @@ class SinglestepDPMSolver(FixedStepSampler):
     2206.00927, algorithm 4.
     """
 
-    def default_grid(self) -> TimeGrid:
-        return half_log_snr()
-
     def __init__(
         self,
         *,
@@ -146,19 +134,23 @@ class SinglestepDPMSolver(FixedStepSampler):
         self.predicts_data = predicts_data
         self.midpoint = midpoint
 
+    def default_grid(self) -> TimeGrid:
+        return half_log_snr()
+
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
         moving = [interval for interval in intervals if not interval.is_empty]
-        starts = _levels(field, [i.start for i in moving])
-        ends = _levels(field, [i.end for i in moving])
-        inner = iter(self._inner(field, starts, ends))
-        pairs = iter(zip(starts, ends, strict=True))
+        starts = levels_of(field, [i.start for i in moving])
+        ends = levels_of(field, [i.end for i in moving])
+        steps = list(zip(starts, ends, strict=True))
+        inner = self._inner(field, steps)
+        upcoming = iter(steps)
         for interval in intervals:
             if interval.is_empty:
                 yield z
                 continue
-            start, end = next(pairs)
+            start, end = next(upcoming)
             prediction = field.predict(z, interval.start)
             if start.is_finite and end.is_finite:
                 output = prediction.data if self.predicts_data else prediction.noise
@@ -174,17 +166,13 @@ class SinglestepDPMSolver(FixedStepSampler):
             yield z
 
     def _inner(
-        self, field: Field, starts: Sequence[Level], ends: Sequence[Level]
-    ) -> list[tuple[Node, Level]]:
+        self, field: Field, steps: Sequence[tuple[Level, Level]]
+    ) -> Iterator[tuple[Node, Level]]:
         """The inner nodes of the steps between finite levels."""
-        lams = [
-            a.lam + self.r * (b.lam - a.lam)
-            for a, b in zip(starts, ends, strict=True)
-            if a.is_finite and b.is_finite
-        ]
-        times = field.schedule.time_at_nsr(torch.tensor(lams, dtype=torch.float64).neg().exp())
-        nodes = field.nodes(times)
-        return list(zip(nodes, _levels(field, nodes), strict=True))
+        finite = [(a.lam, b.lam) for a, b in steps if a.is_finite and b.is_finite]
+        lams = torch.tensor([a + self.r * (b - a) for a, b in finite], dtype=torch.float64)
+        nodes = field.nodes(field.schedule.time_at_nsr(lams.neg().exp()))
+        return zip(nodes, levels_of(field, nodes), strict=True)
 
     def _weights(self, start: Level, end: Level) -> Weights:
         base = first_order(start, end, predicts_data=self.predicts_data)
@@ -193,8 +181,3 @@ class SinglestepDPMSolver(FixedStepSampler):
         c = 0.5 * phi(1, z) if self.midpoint else phi(2, z)
         weight = factor * h * c / self.r
         return Weights(base.state, (base.outputs[0] - weight, weight))
-
-
-def _levels(field: Field, nodes: Sequence[Node]) -> list[Level]:
-    pairs = zip(nodes, field.levels(nodes), strict=True)
-    return [Level.of(node.time, alpha, sigma) for node, (alpha, sigma) in pairs]

@@ -1,7 +1,6 @@
 """Editing: invert a sample under one condition, and sample it again under another."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -20,12 +19,7 @@ Conditions = Mapping[str, Tensor | None]
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Which call of a walk recorded values belong to, the same in both directions.
-
-    Attributes:
-        upper: The later (noisier) time of the interval in which the call is made.
-        stage: Number of the call within its interval, from 0.
-    """
+    """The call ``stage`` in the interval with the later time ``upper``, in both directions."""
 
     upper: float
     stage: int
@@ -112,37 +106,42 @@ class Editing:
             ValueError: The network has no attention layer to share, or the models do not fit the
                 sampler.
         """
-        shared = None
+        values = None
         if self.inject:
-            shared = SharedValues(network, first_layer=self.first_layer, device=self.store)
-        uppers = self._uppers(source)
-        rising = _SharingModel(source, tuple(reversed(uppers)))
-        with rising.sharing(shared, steps=uppers[: self.inject], record=True):
-            inverted = self.inversion.invert(
-                rising, x, noise=None, on_step=rising.entered, **source_conditions
-            )
-        falling = _SharingModel(target, uppers)
-        with falling.sharing(shared, steps=uppers[: self.inject], record=False):
-            sampled = self.sampler.sample(
-                falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
-            )
+            values = SharedValues(network, first_layer=self.first_layer, device=self.store)
+        # The later times of the inversion's intervals, decreasing.
+        low, _ = source.time_range
+        times = self.sampler.times(source).tolist()
+        uppers = [t for t in times[:-1] if t > low * (1.0 + ROUNDING)]
+        steps = frozenset(uppers[: self.inject])
+        rising = _SharingModel(source, uppers[::-1], values, steps, record=True)
+        inverted = self.inversion.invert(
+            rising, x, noise=None, on_step=rising.entered, **source_conditions
+        )
+        falling = _SharingModel(target, uppers, values, steps, record=False)
+        sampled = self.sampler.sample(
+            falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
+        )
         nfe = inverted.nfe + sampled.nfe
         return Edited(sampled.x, inverted.x, nfe, tuple(falling.shared))
 
-    def _uppers(self, model: Model) -> tuple[float, ...]:
-        """The later times of the intervals of the inversion, decreasing."""
-        low, _ = model.time_range
-        times: list[float] = self.sampler.times(model).tolist()
-        return tuple(t for t in times[:-1] if t > low * (1.0 + ROUNDING))
-
 
 class _SharingModel(Model):
-    """A model that counts the interval of a walk, and the stage, of each of its calls.
+    """A model that shares attention values in the steps of a walk with the upper times ``steps``.
 
-    The sampler calls :meth:`entered` before the calls of a step.
+    It counts the interval, by its upper time, and the stage of each of its calls; the sampler calls
+    :meth:`entered` before the calls of a step.
     """
 
-    def __init__(self, model: Model, uppers: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        uppers: Sequence[float],
+        values: SharedValues | None,
+        steps: frozenset[float],
+        *,
+        record: bool,
+    ) -> None:
         self.model = model
         self.path = model.path
         self.time_range = model.time_range
@@ -152,25 +151,12 @@ class _SharingModel(Model):
         self._uppers = uppers
         self._entered = -1
         self._stage = 0
-        self._values: SharedValues | None = None
-        self._steps: frozenset[float] = frozenset()
-        self._record = False
+        self._values, self._steps, self._record = values, steps, record
 
     def entered(self, t: Tensor, x: Tensor) -> None:
         """A step begins (after the last one, none)."""
         self._entered += 1
         self._stage = 0
-
-    @contextmanager
-    def sharing(
-        self, values: SharedValues | None, *, steps: tuple[float, ...], record: bool
-    ) -> Iterator[None]:
-        """Share values in the steps with these upper times while it lasts."""
-        self._values, self._steps, self._record = values, frozenset(steps), record
-        try:
-            yield
-        finally:
-            self._values = None
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One call, with its attention values recorded or replaced where they are shared."""
@@ -179,9 +165,12 @@ class _SharingModel(Model):
         key = FeatureKey(self._uppers[self._entered], self._stage) if known else None
         self._stage += 1
         values = self._values
-        if values is None or key is None or key.upper not in self._steps:
-            return self.model.predict(x_t, t, **conditions)
-        if not self._record and key not in values.keys:
+        if (
+            values is None
+            or key is None
+            or key.upper not in self._steps
+            or not (self._record or key in values.keys)
+        ):
             return self.model.predict(x_t, t, **conditions)
         self.shared.append(key)
         with values.recorded(key) if self._record else values.replaced(key):

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from flowexp.requirements import Parts, Unmet
 from flowexp.samplers.base import TimeGrid
+from flowexp.samplers.field import NoiseToSignal
 from flowexp.samplers.perturbations import Churn
 from flowexp.samplers.runge_kutta import Heun
-from flowexp.samplers.variables import NoiseToSignal
 
 __all__ = ["EDMHeun"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,15 +15,22 @@ from flowexp.samplers.base import (
     Samples,
     StepObserver,
     TimeGrid,
-    evaluations_of,
     known_times,
 )
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Interval, Node, Time, Variable
 from flowexp.samplers.time_grids import Natural
-from flowexp.samplers.variables import Time, Variable
 from flowexp.seeding import Noise
 
-__all__ = ["FixedStepSampler"]
+__all__ = ["FixedStepSampler", "Stepping"]
+
+
+class Stepping(TypedDict, total=False):
+    """The arguments of :class:`FixedStepSampler`, for subclasses that only pass them on."""
+
+    steps: Required[int]
+    time_grid: TimeGrid | None
+    variable: Variable | None
+    double: bool
 
 
 class FixedStepSampler(Sampler):
@@ -99,7 +107,7 @@ class FixedStepSampler(Sampler):
             ValueError: The time grid leaves the model's range, the variable is infinite on it, or
                 the method's noise is missing or wrong for the path's source.
         """
-        self.check_source(model)
+        super().check(model)
         if self.needs_gaussian and noise is None:
             raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
         counted = CountedModel(model)
@@ -114,15 +122,13 @@ class FixedStepSampler(Sampler):
         for interval, z in zip(intervals, states, strict=True):
             if on_step is not None:
                 on_step(interval.end.t, field.leave(z, interval.end))
-        x = field.leave(z, nodes[-1]).to(e.dtype)
-        return Samples(x, evaluations_of(e.shape[0], counted))
+        nfe = torch.full((e.shape[0],), counted.evaluations, dtype=torch.int64)
+        return Samples(field.leave(z, nodes[-1]).to(e.dtype), nfe)
 
     def check(self, model: Model) -> None:
-        self.check_source(model)
-        field = Field(
-            CountedModel(model), variable=self.variable, conditions={}, device=torch.device("cpu")
-        )
-        field.nodes(self.times(model))
+        super().check(model)
+        device = torch.device("cpu")
+        Field(model, variable=self.variable, conditions={}, device=device).nodes(self.times(model))
 
     def describe(self) -> str:
         return f"{super().describe()}, {self.steps} steps"

@@ -1,7 +1,6 @@
 """Inversion: from data to the source draws that a sampler would turn into them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -10,16 +9,9 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.samplers.adaptive import integrate
-from flowexp.samplers.base import (
-    ROUNDING,
-    CountedModel,
-    Samples,
-    StepObserver,
-    evaluations_of,
-    known_times,
-)
+from flowexp.samplers.base import ROUNDING, CountedModel, Samples, StepObserver, known_times
 from flowexp.samplers.dormand_prince import DormandPrince, velocity_of
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Interval
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -72,15 +64,11 @@ class Inversion:
         self.final_euler = final_euler
 
     def check(self, model: Model) -> None:
-        """Refuse a model on which the sampler or the start is not defined.
-
-        Raises:
-            ValueError: One sentence that names both.
-        """
+        """Refuse a model on which the sampler or the start is not defined, by a ValueError."""
         self.sampler.check(model)
         start = self._start_time(model)
         if isinstance(self.sampler, FixedStepSampler):
-            _ReverseWalk.of(self.sampler, model, start, {}, torch.device("cpu"))
+            _ReverseWalk(self.sampler, model, start, {}, torch.device("cpu"))
 
     @torch.inference_mode()
     def invert(
@@ -92,17 +80,14 @@ class Inversion:
         on_step: StepObserver | None = None,
         **conditions: Tensor | None,
     ) -> Samples:
-        """The source draws of data.
+        """Samples whose ``x`` is the source draws e of data, in the dtype of the data.
 
         Args:
-            model: The model; conditions are passed on to it.
+            model: The model that is inverted.
             x: Data, (B, ...).
             noise: Normal noise; step 0 is used at the start if ``noise_scale`` is not 0.
             on_step: Called with (t, x_t) at the start and after every step; see the sampler.
-            conditions: (B, ...) tensors such as ``labels``.
-
-        Returns:
-            Samples whose ``x`` is the source draws e, in the dtype of the data.
+            conditions: (B, ...) tensors for the model, such as ``labels``.
 
         Raises:
             ValueError: start_time lies outside the model's range, the sampler does not fit the
@@ -123,12 +108,12 @@ class Inversion:
             nfe = nfe * model.evaluations_per_call
             last = self.sampler.scale_time(model)
         else:
-            walk = _ReverseWalk.of(self.sampler, model, float(start), conditions, x.device)
+            walk = _ReverseWalk(self.sampler, model, float(start), conditions, x.device)
             states = walk.states(state, final_euler=self.final_euler)
             for node, state in zip(walk.nodes, states, strict=True):
                 if on_step is not None:
                     on_step(node.t, state)
-            nfe = evaluations_of(x.shape[0], walk.model)
+            nfe = torch.full((x.shape[0],), walk.model.evaluations, dtype=torch.int64)
             last = walk.nodes[-1].time
         end = torch.full((), last, dtype=torch.float64, device=x.device)
         sigma = model.path.schedule.coefficients(end).sigma
@@ -155,33 +140,27 @@ class Inversion:
         return state + expand_as(self.noise_scale * c.sigma, x) * noise(0, x)
 
 
-@dataclass(frozen=True)
 class _ReverseWalk:
-    """A sampler of fixed steps in the other direction."""
+    """The walk over the times of a sampler of fixed steps in reverse, from ``start`` on."""
 
-    sampler: FixedStepSampler
-    model: CountedModel
-    field: Field
-    nodes: list[Node]
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         sampler: FixedStepSampler,
         model: Model,
         start: float,
         conditions: Mapping[str, Tensor | None],
         device: torch.device,
-    ) -> "_ReverseWalk":
-        """The walk over the sampler's times in reverse, from ``start`` on."""
+    ) -> None:
         times = sampler.times(model)
         upper = times[times > start * (1.0 + ROUNDING)].flip(0)
         if upper.numel() == 0:
             raise ValueError(f"start_time is {start}, at or above every time of the sampler's grid")
         first = known_times(model, upper.new_full((1,), start))
-        counted = CountedModel(model)
-        field = Field(counted, variable=sampler.variable, conditions=conditions, device=device)
-        return cls(sampler, counted, field, field.nodes(torch.cat([first, upper])))
+        self.sampler, self.model = sampler, CountedModel(model)
+        self.field = Field(
+            self.model, variable=sampler.variable, conditions=conditions, device=device
+        )
+        self.nodes = self.field.nodes(torch.cat([first, upper]))
 
     def states(self, x: Tensor, *, final_euler: bool) -> Iterator[Tensor]:
         """The states at the nodes, from the given one on."""

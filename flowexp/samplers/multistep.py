@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Required, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -22,7 +23,18 @@ from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.seeding import Noise
 
-__all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order", "phi"]
+__all__ = [
+    "Level",
+    "LinearMultistepSampler",
+    "MultistepSampler",
+    "Multistepping",
+    "Rule",
+    "Update",
+    "Weights",
+    "first_order",
+    "levels_of",
+    "phi",
+]
 
 _SERIES_BELOW = 1.0
 _TERMS = 20
@@ -36,14 +48,7 @@ Remember = Callable[[Prediction, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A noise level.
-
-    Attributes:
-        time: The path's time.
-        alpha: Coefficient of the data.
-        sigma: Coefficient of the source.
-        lam: ``log(alpha / sigma)``; infinite where one of them is 0, which rounding may miss.
-    """
+    """A noise level: ``lam = log(alpha / sigma)`` is infinite where one of them is 0."""
 
     time: float
     alpha: float
@@ -52,7 +57,7 @@ class Level:
 
     @classmethod
     def of(cls, time: float, alpha: float, sigma: float) -> "Level":
-        """The level with these coefficients."""
+        """The level with these coefficients, of which rounding may miss a 0."""
         if alpha <= ROUNDING * sigma:
             return cls(time, 0.0, sigma, -math.inf)
         if sigma <= ROUNDING * alpha:
@@ -65,14 +70,14 @@ class Level:
         return math.isfinite(self.lam)
 
 
+def levels_of(field: Field, nodes: Sequence[Node]) -> list[Level]:
+    """The levels of nodes."""
+    return [Level.of(n.time, *c) for n, c in zip(nodes, field.levels(nodes), strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The update ``x' = state x + sum_i outputs_i m_i``.
-
-    Attributes:
-        state: Weight of x.
-        outputs: Weights of the newest outputs.
-    """
+    """The update ``x' = state x + sum_i outputs_i m_i``; ``m_0`` is the newest output."""
 
     state: float
     outputs: tuple[float, ...]
@@ -127,12 +132,9 @@ class Rule(ABC):
 
 
 def first_order(start: Level, end: Level, *, predicts_data: bool) -> Weights:
-    """DDIM's step ``x' = alpha' D + sigma' e`` in terms of x and one of D and e.
+    """DDIM's step ``x' = alpha' D + sigma' e`` in terms of x and D (or e).
 
-    Args:
-        start: Start of the step; sigma must not be 0 for data, nor alpha for noise.
-        end: End of the step, anywhere.
-        predicts_data: Whether the output is D; else e.
+    At the start, sigma must not be 0 for D, nor alpha for e.
     """
     h = end.lam - start.lam
     finite = math.isfinite(h)
@@ -151,6 +153,15 @@ def _data(prediction: Prediction, x: Tensor) -> Tensor:
 
 def _noise(prediction: Prediction, x: Tensor) -> Tensor:
     return prediction.noise
+
+
+class Multistepping(TypedDict, total=False):
+    """The arguments of :class:`MultistepSampler` that its subclasses pass on."""
+
+    steps: Required[int]
+    time_grid: TimeGrid | None
+    lower_order_final: bool
+    double: bool
 
 
 class MultistepSampler(FixedStepSampler):
@@ -175,17 +186,14 @@ class MultistepSampler(FixedStepSampler):
         ValueError: order is not in 1 .. 3.
     """
 
-    def default_grid(self) -> TimeGrid:
-        return half_log_snr()
-
     def __init__(
         self,
         *,
         steps: int,
-        time_grid: TimeGrid | None = None,
         order: int,
-        lower_order_final: bool,
-        double: bool,
+        time_grid: TimeGrid | None = None,
+        lower_order_final: bool = True,
+        double: bool = True,
     ) -> None:
         super().__init__(steps=steps, time_grid=time_grid, double=double)
         if order not in (1, 2, 3):
@@ -193,6 +201,9 @@ class MultistepSampler(FixedStepSampler):
         self.order = order
         self.lower_order_final = lower_order_final
         self._planned: tuple[object, list[Step]] | None = None
+
+    def default_grid(self) -> TimeGrid:
+        return half_log_snr()
 
     def rule(self, field: Field) -> Rule:
         """The method, on one model."""
@@ -204,8 +215,7 @@ class MultistepSampler(FixedStepSampler):
 
     def plan(self, field: Field, nodes: Sequence[Node]) -> list[Step]:
         """The steps between neighbouring nodes; the last plan is cached, as batches share it."""
-        coefficients = field.levels(nodes)
-        levels = [Level.of(n.time, *c) for n, c in zip(nodes, coefficients, strict=True)]
+        levels = levels_of(field, nodes)
         key = (levels, self.depends_on(field))
         if self._planned is None or self._planned[0] != key:
             self._planned = (key, self._steps(self.rule(field), levels))
@@ -217,7 +227,9 @@ class MultistepSampler(FixedStepSampler):
         steps = []
         for left, (start, end) in zip(range(count, 0, -1), pairwise(levels), strict=True):
             if not start.is_finite:
-                steps.append(_enter(start, end))
+                only_noise = start.alpha == 0.0
+                update = first_order(start, end, predicts_data=only_noise)
+                steps.append(Step(_data if only_noise else _noise, update))
                 continue
             known = [start, *known][: self.order]
             remember = rule.remember(start)
@@ -255,11 +267,16 @@ class MultistepSampler(FixedStepSampler):
 class LinearMultistepSampler(MultistepSampler, Rule):
     """A multistep sampler with one number as the weight of each remembered output.
 
-    Attributes:
+    Args:
+        order: See :class:`MultistepSampler`, as are all other arguments.
         predicts_data: Whether the outputs are predicted data; else noise.
     """
 
-    predicts_data: bool
+    def __init__(
+        self, *, order: int, predicts_data: bool = True, **stepping: Unpack[Multistepping]
+    ) -> None:
+        super().__init__(order=order, **stepping)
+        self.predicts_data = predicts_data
 
     def rule(self, field: Field) -> Rule:
         return self
@@ -271,22 +288,11 @@ class LinearMultistepSampler(MultistepSampler, Rule):
         return first_order(start, end, predicts_data=self.predicts_data)
 
 
-def _enter(start: Level, end: Level) -> Step:
-    """The first step from where only noise, or only data, is present: DDIM's."""
-    predicts_data = start.alpha == 0.0
-    remember = _data if predicts_data else _noise
-    return Step(remember, first_order(start, end, predicts_data=predicts_data))
-
-
 def phi(k: int, z: float) -> float:
     """``phi_k(z) = sum_j z^j / (j + k)!``: ``phi_0 = exp``, ``phi_{k+1} = (phi_k - 1/k!) / z``.
 
     ``int_0^1 exp((1 - u) z) u^k / k! du = phi_{k+1}(z)``, which is the weight of a k-th derivative
-    in a step. Near 0 the recursion cancels, so the series is summed there.
-
-    Args:
-        k: Order, >= 0.
-        z: Argument; minus infinity is allowed.
+    in a step. Near 0 the recursion cancels, so the series is summed there. z may be minus infinity.
 
     Source: Hochbruck & Ostermann, Exponential integrators, 2010, eq. 2.10 and 2.11.
     """

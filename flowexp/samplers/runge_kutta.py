@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, within
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
-from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.field import Field, Interval, Node, Variable
+from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.samplers.perturbations import Perturbation
-from flowexp.samplers.variables import Variable
 from flowexp.seeding import Noise
 
 __all__ = [
@@ -29,6 +29,12 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-12
+
+
+class _Stages(Stepping, total=False):
+    """The arguments of :class:`RungeKutta` that its subclasses pass on."""
+
+    perturbation: Perturbation | None
 
 
 @dataclass(frozen=True)
@@ -86,20 +92,11 @@ class RungeKutta(FixedStepSampler):
     """An explicit Runge-Kutta method; a subclass gives the tableau.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: The times between the steps.
-        variable: The variable in which steps are taken; None = the path's time.
+        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         final_euler: Whether the step that reaches t = 0 is Euler's: True = yes (EDM's rule), False
             = a full step, None = only where a full step would evaluate the model outside its range.
             A grid that ends above 0 has full steps only.
         perturbation: Change of the state before each step; None = none.
-        double: Keep the state in float64 between steps, else float32.
-
-    Attributes:
-        tableau: Coefficients of the method.
-
-    Raises:
-        ValueError: steps < 1.
     """
 
     tableau: Tableau
@@ -107,14 +104,11 @@ class RungeKutta(FixedStepSampler):
     def __init__(
         self,
         *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
         final_euler: bool | None = None,
         perturbation: Perturbation | None = None,
-        double: bool = True,
+        **stepping: Unpack[Stepping],
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, variable=variable, double=double)
+        super().__init__(**stepping)
         self.final_euler = final_euler
         self.perturbation = perturbation
         self.needs_gaussian = perturbation is not None and perturbation.needs_gaussian
@@ -153,7 +147,7 @@ class RungeKutta(FixedStepSampler):
             yield z
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
-        nodes = [field.between(interval, c) for c, _ in self._stages]
+        nodes = [field.all_between([interval], c)[0] for c, _ in self._stages]
         return self._step(field, z, interval, nodes)
 
     def _step(self, field: Field, z: Tensor, interval: Interval, nodes: list[Node]) -> Tensor:
@@ -184,11 +178,7 @@ def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: f
 
 
 class Euler(RungeKutta):
-    """Euler's method, order 1, one evaluation per step: ``z + h k1``.
-
-    Args:
-        steps, time_grid, variable, double, perturbation: See :class:`RungeKutta`.
-    """
+    """Euler's method, order 1, one evaluation per step: ``z + h k1``; see :class:`RungeKutta`."""
 
     tableau = Tableau((), (1.0,))
 
@@ -214,40 +204,21 @@ class Heun(RungeKutta):
     """Heun's method (explicit trapezoid), order 2: ``z + h (k1 + k2)/2``, k2 at the step's end.
 
     With ``final_euler``, its default, the step to t = 0 is Euler's: N steps cost 2N - 1
-    evaluations.
-
-    Args:
-        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
+    evaluations. Arguments of :class:`RungeKutta`.
     """
 
     tableau = second_order(1.0)
 
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        final_euler: bool | None = True,
-        perturbation: Perturbation | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            variable=variable,
-            final_euler=final_euler,
-            perturbation=perturbation,
-            double=double,
-        )
+    def __init__(self, *, final_euler: bool | None = True, **stages: Unpack[_Stages]) -> None:
+        super().__init__(final_euler=final_euler, **stages)
 
 
 class SecondOrder(RungeKutta):
     """EDM's family of second-order methods, two evaluations per step; see :func:`second_order`.
 
     Args:
-        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
         alpha: Place of the second evaluation, in (0, 1]: 1 = Heun, 1/2 = midpoint, 2/3 = Ralston.
+        final_euler: See :class:`RungeKutta`, as are all other arguments.
 
     Raises:
         ValueError: alpha is not in (0, 1].
@@ -256,25 +227,10 @@ class SecondOrder(RungeKutta):
     """
 
     def __init__(
-        self,
-        *,
-        alpha: float,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        final_euler: bool | None = True,
-        perturbation: Perturbation | None = None,
-        double: bool = True,
+        self, *, alpha: float, final_euler: bool | None = True, **stages: Unpack[_Stages]
     ) -> None:
         self.tableau = second_order(alpha)
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            variable=variable,
-            final_euler=final_euler,
-            perturbation=perturbation,
-            double=double,
-        )
+        super().__init__(final_euler=final_euler, **stages)
 
 
 class Midpoint(RungeKutta):

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
-from flowexp.samplers.fixed_step import FixedStepSampler
-from flowexp.samplers.variables import Variable
+from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.seeding import Noise
 
 __all__ = ["FireFlow", "RFSolver"]
@@ -36,16 +35,8 @@ class RFSolver(FixedStepSampler):
     eq. 9 with n = 2.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        fd_step: float | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, variable=variable, double=double)
+    def __init__(self, *, fd_step: float | None = None, **stepping: Unpack[Stepping]) -> None:
+        super().__init__(**stepping)
         if fd_step is not None and not (fd_step > 0.0 and math.isfinite(fd_step)):
             raise ValueError(f"fd_step is {fd_step}; expected a positive number or null")
         self.fd_step = None if fd_step is None else float(fd_step)
@@ -53,14 +44,15 @@ class RFSolver(FixedStepSampler):
     def walk(
         self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
     ) -> Iterator[Tensor]:
-        for interval, node in zip(intervals, self._ahead(field, intervals), strict=True):
+        distances = [self._distance(interval.length) for interval in intervals]
+        ahead = [i.start.u + d for i, d in zip(intervals, distances, strict=True)]
+        for interval, node, d in zip(intervals, field.nodes_of(ahead), distances, strict=True):
             h = interval.length
             slope = field.slope(z, interval.start)
             if not field.defined_at(node):
                 z = torch.add(z, slope, alpha=h)
                 yield z
                 continue
-            d = self._distance(h)
             second = field.slope(torch.add(z, slope, alpha=d), node)
             # h v + (h^2/2)(v2 - v)/d = h ((1 - r) v + r v2) with r = h/(2d), 1 for the midpoint.
             ratio = 1.0 if self.fd_step is None or h == 0.0 else 0.5 * h / d
@@ -71,15 +63,7 @@ class RFSolver(FixedStepSampler):
 
     def _distance(self, h: float) -> float:
         """D, with the sign of the step; not beyond its end, where the model may not be defined."""
-        if self.fd_step is None:
-            return 0.5 * h
-        return math.copysign(min(self.fd_step, abs(h)), h)
-
-    def _ahead(self, field: Field, intervals: Sequence[Interval]) -> list[Node]:
-        """The node of each second evaluation."""
-        if self.fd_step is None:
-            return field.all_between(intervals, 0.5)
-        return field.nodes_of([i.start.u + self._distance(i.length) for i in intervals])
+        return 0.5 * h if self.fd_step is None else math.copysign(min(self.fd_step, abs(h)), h)
 
 
 class FireFlow(FixedStepSampler):
@@ -104,11 +88,10 @@ class FireFlow(FixedStepSampler):
             if interval.is_empty:
                 yield z
                 continue
-            if not field.defined_at(node):
+            defined = field.defined_at(node)
+            if slope is None or not defined:
                 slope = field.slope(z, interval.start)
-            else:
-                if slope is None:
-                    slope = field.slope(z, interval.start)
+            if defined:
                 slope = field.slope(torch.add(z, slope, alpha=0.5 * interval.length), node)
             z = torch.add(z, slope, alpha=interval.length)
             yield z

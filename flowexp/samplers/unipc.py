@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
-from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.multistep import (
     Level,
     LinearMultistepSampler,
+    Multistepping,
     Weights,
     first_order,
     phi,
@@ -30,12 +31,11 @@ class UniPC(LinearMultistepSampler):
     step is not corrected.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
+        steps, time_grid, lower_order_final, double: See :class:`MultistepSampler`.
         order: p, 1 to 3 (3 for unconditional sampling, 2 under guidance, as published).
         predicts_data: Work with predicted data, else noise.
         exponential: bh2, else bh1.
         corrector: Correct all steps but the last.
-        lower_order_final: Let the order fall to 1 towards the end.
 
     Raises:
         ValueError: order is not in 1 .. 3.
@@ -47,23 +47,13 @@ class UniPC(LinearMultistepSampler):
     def __init__(
         self,
         *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
         order: int = 3,
         predicts_data: bool = True,
         exponential: bool = True,
         corrector: bool = True,
-        lower_order_final: bool = True,
-        double: bool = True,
+        **stepping: Unpack[Multistepping],
     ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            order=order,
-            lower_order_final=lower_order_final,
-            double=double,
-        )
-        self.predicts_data = predicts_data
+        super().__init__(order=order, predicts_data=predicts_data, **stepping)
         self.exponential = exponential
         self.corrector = corrector
 
