@@ -14,15 +14,9 @@ from flowexp.samplers import Field, Node, TimeGrid, Variable
 
 __all__ = ["FineTrajectory", "fine_times"]
 
-Conditions = Mapping[str, Tensor | None]
-
 
 def fine_times(grid: TimeGrid, model: Model, steps: int) -> Tensor:
-    """The times of a grid, checked against the model's range.
-
-    Raises:
-        ValueError: The grid leaves the range of the model.
-    """
+    """The times of a grid, checked against the model's range."""
     times = grid.times(model, steps)
     low, high = model.time_range
     if float(times[0]) > high * (1 + 1e-12) or float(times[-2]) < low * (1 - 1e-12):
@@ -50,14 +44,7 @@ class FineTrajectory:
     def of_seeds(
         cls, subject: Subject, seeds: Sequence[int], times: Tensor, *, variable: Variable
     ) -> "FineTrajectory":
-        """The trajectory of sampling with these seeds.
-
-        Args:
-            subject: The model, its guidance and its task.
-            seeds: Seeds of the source draws.
-            times: The grid, (P,), float64, decreasing.
-            variable: The variable in which steps are taken.
-        """
+        """:meth:`simulate` from the source draws of these seeds, as the model is sampled."""
         start = subject.pipeline.start(seeds)
         return cls.simulate(
             subject.guided, start.e, times, variable=variable, conditions=start.conditions
@@ -72,17 +59,9 @@ class FineTrajectory:
         times: Tensor,
         *,
         variable: Variable,
-        conditions: Conditions,
+        conditions: Mapping[str, Tensor | None],
     ) -> "FineTrajectory":
-        """Walk the grid from ``sigma(t_0) e`` with Euler's method.
-
-        Args:
-            model: The model.
-            e: Source draws, (B, ...).
-            times: The grid, (P,), float64, decreasing.
-            variable: The variable in which steps are taken.
-            conditions: Passed to the model.
-        """
+        """Walk a grid, (P,) decreasing float64 times, from ``sigma(t_0) e`` with Euler's method."""
         field = Field(model, variable=variable, conditions=conditions, device=e.device)
         nodes = field.nodes(times)
         z = field.enter(model.path.start(e.to(torch.float64), nodes[0].t), nodes[0])

@@ -9,9 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
+from flowexp.calibration.base import (
+    Calibrated,
+    Calibration,
+    PartFiles,
+    Progress,
+    Subject,
+    manifest_of,
+    measure_once,
+    short_digest,
+)
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
-from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
 
@@ -42,13 +50,7 @@ class SquaredDistance(Distance):
 def step_costs(trajectory: FineTrajectory, *, rule: FixedStepSampler, distance: Distance) -> Tensor:
     """``cost[j, k] = sum_i d(step(x_j -> t_k), x_k)`` over the samples of a fine trajectory.
 
-    Args:
-        trajectory: The states x_j at all times of the fine grid.
-        rule: The solver whose step is judged, started on the fine trajectory.
-        distance: Between the step's end and the trajectory.
-
-    Returns:
-        (P, P), float64, 0 on and below the diagonal.
+    The steps are those of ``rule``; the result is (P, P), float64, 0 on and below the diagonal.
     """
     nodes, states = trajectory.nodes, trajectory.states
     count = len(nodes)
@@ -71,15 +73,12 @@ class StepCostCalibration(Calibration):
     and several processes share them.
 
     Args:
-        num: Number of source draws.
-        fine_steps: Steps of the fine grid, K_max.
+        num: Number of source draws, >= 1.
+        fine_steps: Steps of the fine grid, K_max >= 2.
         time_grid: The fine grid.
         rule: The solver whose steps are to be placed; Euler's need no further evaluations.
         distance: Between samples; None = squared L2 over all dimensions. A perceptual distance
             receives images clipped to [-1, 1].
-
-    Raises:
-        ValueError: A count is too small.
 
     Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414: 100 draws, 100 steps, Euler, squared L2.
     """
@@ -125,23 +124,20 @@ class StepCostCalibration(Calibration):
         rule = settings["rule"]
         file = directory / f"{rule}_{self.fine_steps}_{self.num}_{short_digest(manifest)}.npz"
 
+        batches = subject.batches(self.num)
+
+        def part(i: int) -> dict[str, Tensor]:
+            variable = self.rule.variable
+            trajectory = FineTrajectory.of_seeds(subject, batches[i], times, variable=variable)
+            return {"cost": step_costs(trajectory, rule=self.rule, distance=self.distance)}
+
         def measure(parts: PartFiles) -> dict[str, Tensor]:
-            return {"times": times, "cost": self._mean_cost(subject, times, parts)}
+            found = parts.run("costs", len(batches), part)
+            total = torch.stack([part["cost"] for part in found]).sum(0)
+            return {"times": times, "cost": total / self.num}
 
         measure_once(subject, file, manifest, measure=measure, progress=progress)
         return self._described(subject, file)
-
-    def _mean_cost(self, subject: Subject, times: Tensor, parts: PartFiles) -> Tensor:
-        batches = subject.batches(self.num)
-
-        def costs(i: int) -> dict[str, Tensor]:
-            trajectory = FineTrajectory.of_seeds(
-                subject, batches[i], times, variable=self.rule.variable
-            )
-            return {"cost": step_costs(trajectory, rule=self.rule, distance=self.distance)}
-
-        found = parts.run("costs", len(batches), costs)
-        return torch.stack([part["cost"] for part in found]).sum(0) / self.num
 
     def _described(self, subject: Subject, file: Path) -> Calibrated:
         with np.load(file) as arrays:
@@ -167,11 +163,7 @@ class StepCostCalibration(Calibration):
 
 
 class _Clipped(Distance):
-    """A distance between images whose values are clipped to [-1, 1] first.
-
-    Args:
-        distance: The distance.
-    """
+    """A distance between images whose values are clipped to [-1, 1] first."""
 
     def __init__(self, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.distance = distance

@@ -1,4 +1,7 @@
-"""Samplers: time grid, variable and update rule."""
+"""Samplers: time grid, variable and update rule.
+
+An argument outside its documented range is a ValueError.
+"""
 
 from flowexp.samplers.adams_bashforth import AdamsBashforth
 from flowexp.samplers.adaptive import IntegrationError

@@ -52,9 +52,6 @@ class AdamsBashforth(FixedStepSampler):
         steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         order: 1 to 4.
 
-    Raises:
-        ValueError: order is not in 1 .. 4.
-
     Source: Bashforth & Adams, 1883; variable steps in Hairer, Noersett & Wanner, Solving Ordinary
     Differential Equations I, III.5.
     """

@@ -48,7 +48,7 @@ def least_cost_path(cost: Tensor, edges: int) -> tuple[list[int], float]:
     to_go = costs[:, last]
     choices = []
     for _ in range(edges - 1):
-        sums = costs + to_go[None, :]
+        sums = costs + to_go
         # argmin takes the first of equals, which is the shortest step.
         choices.append(sums.argmin(axis=1))
         to_go = sums.min(axis=1)
@@ -107,12 +107,7 @@ class BellmanGrid(TimeGrid):
             )
 
         return find_calibration(
-            model,
-            method=METHOD,
-            name=self.calibration,
-            key=key,
-            misfit=misfit,
-            elsewhere=elsewhere,
+            model, method=METHOD, name=self.calibration, key=key, misfit=misfit, elsewhere=elsewhere
         )
 
     def identity(self) -> str:

@@ -39,13 +39,10 @@ class DormandPrince(Sampler):
             the flattened batch and all samples share the steps, as in scipy, torchdiffeq and the
             published numbers.
         denoise_at_end: Take the last step to t = 0 when the model's range ends above it.
-        start_time: Start of the integration, with the state that belongs to the path's last
+        start_time: Start of the integration, > 0, with the state that belongs to the path's last
             time; null = the last time at which the model may be evaluated, with the state there.
-        max_steps: Attempts allowed per sample.
+        max_steps: Attempts allowed per sample, >= 1.
         double: Keep the state in float64, else float32.
-
-    Raises:
-        ValueError: A tolerance, start_time or max_steps is not positive.
 
     Source: Dormand & Prince, 1980; control and initial step of scipy.integrate.RK45. Rectified
     flow's code (Liu et al., 2022, arXiv 2209.03003) has rtol = atol = 1e-5, per_sample = false and
@@ -155,16 +152,14 @@ class LogDormandPrince(Sampler):
 
     Args:
         sigma_min: Noise-to-signal ratio at which it ends, > 0, raised to the model's smallest.
-        sigma_max: Where it begins, lowered to the model's largest (40 with ``path=pfgm_original``).
+        sigma_max: Where it begins, > sigma_min, lowered to the model's largest (40 with
+            ``path=pfgm_original``).
         rtol, atol: Tolerances, > 0 (1e-4 as published, about 100 to 120 NFE on CIFAR-10).
         per_sample: A step size, an error norm and an NFE for each sample; else one for the batch,
             as published.
         denoise_at_end: Return the denoised state of the last noise level, which costs one more
             evaluation; PFGM returns the state itself.
         max_steps, double: See :class:`~flowexp.samplers.DormandPrince`.
-
-    Raises:
-        ValueError: A tolerance or max_steps is not positive, or not 0 < sigma_min < sigma_max.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, section 3.3 and appendix B.2.3.
     """

@@ -46,9 +46,6 @@ class DPMSolver(LinearMultistepSampler):
         midpoint: Second-order steps in the midpoint form as published, else in Taylor form.
         halved_curvature: Third-order steps as the authors code them, else in Taylor form.
 
-    Raises:
-        ValueError: order is not in 1 .. 3.
-
     Source: Lu et al., DPM-Solver++, 2022, arXiv 2211.01095, algorithm 2 and appendix B; the order-3
     form and ``solver_type`` from their code, where ``taylor`` concerns second-order steps only.
     """
@@ -109,9 +106,6 @@ class SinglestepDPMSolver(FixedStepSampler):
         r: Place of the inner node, in (0, 1].
         predicts_data: Work with predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: The form as published, else the Taylor form.
-
-    Raises:
-        ValueError: r is not in (0, 1].
 
     Source: Lu et al., DPM-Solver++, 2022, arXiv 2211.01095, algorithm 1; DPM-Solver, 2022, arXiv
     2206.00927, algorithm 4.

@@ -44,12 +44,9 @@ class DPMSolverV3(MultistepSampler):
         p_pseudo: Predictor of pseudo-order (for about 5 steps).
         corrector: Correct the state at every point but the last, where the order allows.
         c_pseudo: Corrector of pseudo-order, one higher than the predictor's.
-        corrector_low: Points at or below this time are not corrected.
+        corrector_low: Points at or below this time, < corrector_high, are not corrected.
         corrector_high: Points above it are not. The paper's "half" is high = 0.5; its Stable
             Diffusion code does low = 0.5 instead.
-
-    Raises:
-        ValueError: steps < 1, order is not in 1 .. 3, or corrector_low >= corrector_high.
 
     Source: Zheng et al., DPM-Solver-v3, 2023, arXiv 2310.13268, eq. 8, 11 to 15, algorithm 1 and
     appendices C and D; their code keeps node times in float32, here all is float64.

@@ -23,13 +23,8 @@ class EDMHeun(Heun):
         steps, double: See :class:`FixedStepSampler`.
         time_grid: The times between the steps; sigma/alpha must be finite at its start.
         final_euler: See :class:`~flowexp.samplers.RungeKutta`.
-        S_churn: Amount of added noise in all, >= 0; 0 = the deterministic sampler.
-        S_min: Smallest noise-to-signal ratio at which noise is added.
-        S_max: Largest one.
-        S_noise: Factor of the added noise.
-
-    Raises:
-        ValueError: a churn setting is out of range.
+        S_churn, S_min, S_max, S_noise: See :class:`Churn`; S_churn = 0 is the deterministic
+            sampler.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithms 1 and 2.
     """

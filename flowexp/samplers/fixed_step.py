@@ -53,9 +53,6 @@ class FixedStepSampler(Sampler):
     Attributes:
         invertible: Whether the steps can be reversed; not if a method uses the source draw again
             after its start.
-
-    Raises:
-        ValueError: steps < 1.
     """
 
     invertible: bool = True

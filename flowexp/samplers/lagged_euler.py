@@ -26,9 +26,6 @@ class LaggedEuler(FixedStepSampler):
         time_grid: The times between the steps (published: uniform).
         lag: Share of the time by which the network's is earlier, in [0, 1); 0 is Euler's method.
 
-    Raises:
-        ValueError: lag is out of range.
-
     Source: Liu et al., 2022, arXiv 2209.03003, and their sampling.py and sde_lib.py (lag = 1e-3);
     Zhu et al., SlimFlow, 2024, arXiv 2407.12718, whose sampling.py walks the other way likewise.
     """

@@ -1,6 +1,7 @@
 """Empirical statistics of a model over the noise level: DPM-Solver-v3's l, s and b."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -19,7 +20,6 @@ __all__ = [
     "Statistics",
     "StoredStatistics",
     "lambda_grid",
-    "read_reference",
 ]
 
 METHOD = "dpm_solver_v3"
@@ -38,9 +38,7 @@ class ModelStatistics:
 
     Attributes:
         lam: (N + 1,), float64, increasing: the noise end first.
-        l: (N + 1, *shape), where shape is that of a sample or broadcasts to it.
-        s: Likewise.
-        b: Likewise.
+        l, s, b: (N + 1, *shape), where shape is that of a sample or broadcasts to it.
 
     Raises:
         ValueError: The grid is not uniform, or the shapes differ.
@@ -69,14 +67,24 @@ class ModelStatistics:
 
     def covers(self, low: float, high: float) -> bool:
         """Whether lambda from ``low`` to ``high`` lies on the grid, up to rounding."""
-        first, last = float(self.lam[0]), float(self.lam[-1])
-        slack = _SLACK * (last - first)
-        return first - slack <= low and high <= last + slack
+        return _shortage(self.lam[[0, -1]].tolist(), low, high) is None
 
     def indices(self, lam: Tensor) -> Tensor:
         """Numbers of the nearest grid points, int64; half-way goes to the even one."""
         first, last = self.lam[0], self.lam[-1]
         return torch.round(self.count * (lam - first) / (last - first)).to(torch.int64)
+
+
+def _shortage(ends: Sequence[float], low: float, high: float) -> str | None:
+    """What a grid between two values of lambda lacks, up to rounding, for a wider range."""
+    first, last = ends
+    slack = _SLACK * (last - first)
+    if first - slack <= low and high <= last + slack:
+        return None
+    return (
+        f"lambda from {first:.4f} to {last:.4f}, but the time grid goes from "
+        f"{low:.4f} to {high:.4f}"
+    )
 
 
 class Statistics(ABC):
@@ -106,14 +114,8 @@ class StoredStatistics(Statistics):
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
         def misfit(stored: StoredCalibration) -> str | None:
-            first, last = (float(v) for v in stored.settings["lam"])
-            slack = _SLACK * (last - first)
-            if first - slack <= low and high <= last + slack:
-                return None
-            return (
-                f"covers lambda from {first:.4f} to {last:.4f}, but the time grid goes from "
-                f"{low:.4f} to {high:.4f}"
-            )
+            shortage = _shortage(stored.settings["lam"], low, high)
+            return None if shortage is None else f"covers {shortage}"
 
         stored = find_calibration(
             model, method=METHOD, name=self.name, key="sampler.statistics.name", misfit=misfit
@@ -147,13 +149,30 @@ class ReferenceStatistics(Statistics):
         self._last: tuple[str, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
+        if self._last is None or self._last[0] != model.path.identity():
+            self._last = (model.path.identity(), self._read(model))
+        statistics = self._last[1]
+        shortage = _shortage(statistics.lam[[0, -1]].tolist(), low, high)
+        if shortage is not None:
+            raise ValueError(f"the statistics cover {shortage}")
+        return statistics
+
+    def _read(self, model: Model) -> ModelStatistics:
+        for name in ("l.npz", "sb.npz"):
+            if not (self.directory / name).is_file():
+                raise ValueError(
+                    f"sampler.statistics.directory is {self.directory}, which has no {name}"
+                )
+        with (
+            np.load(self.directory / "l.npz") as first,
+            np.load(self.directory / "sb.npz") as second,
+        ):
+            arrays = {"l": first["l"], "s": second["s"], "b": second["b"]}
         bottom, top = model.time_range
         start = top if self.t_start is None else self.t_start
         end = bottom if self.t_end is None else self.t_end
-        if self._last is None or self._last[0] != model.path.identity():
-            statistics = read_reference(self.directory, model, t_start=start, t_end=end)
-            self._last = (model.path.identity(), statistics)
-        return _covering(self._last[1], low, high)
+        lam = lambda_grid(model, t_start=start, t_end=end, N=len(arrays["l"]) - 1)
+        return ModelStatistics(lam, **{key: torch.from_numpy(a) for key, a in arrays.items()})
 
 
 class ConstantStatistics(Statistics):
@@ -203,29 +222,3 @@ def lambda_grid(model: Model, *, t_start: float, t_end: float, N: int) -> Tensor
             f"and the second larger, so start below t_max and end above 0"
         )
     return torch.linspace(first, last, N + 1, dtype=torch.float64)
-
-
-def read_reference(
-    directory: FilePath, model: Model, *, t_start: float, t_end: float
-) -> ModelStatistics:
-    """Statistics from ``l.npz`` and ``sb.npz``; see :class:`ReferenceStatistics`.
-
-    Raises:
-        ValueError: A file is missing, or the range is not finite.
-    """
-    for name in ("l.npz", "sb.npz"):
-        if not (directory / name).is_file():
-            raise ValueError(f"sampler.statistics.directory is {directory}, which has no {name}")
-    with np.load(directory / "l.npz") as first, np.load(directory / "sb.npz") as second:
-        arrays = {"l": first["l"], "s": second["s"], "b": second["b"]}
-    lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=len(arrays["l"]) - 1)
-    return ModelStatistics(lam, **{key: torch.from_numpy(a) for key, a in arrays.items()})
-
-
-def _covering(statistics: ModelStatistics, low: float, high: float) -> ModelStatistics:
-    if not statistics.covers(low, high):
-        raise ValueError(
-            f"the statistics cover lambda from {float(statistics.lam[0]):.4f} to "
-            f"{float(statistics.lam[-1]):.4f}, but the time grid goes from {low:.4f} to {high:.4f}"
-        )
-    return statistics

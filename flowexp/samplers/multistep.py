@@ -181,9 +181,6 @@ class MultistepSampler(FixedStepSampler):
         order: Highest order, 1 to 3.
         lower_order_final: Let the order fall to 1 towards the end: the last step is of first order,
             the one before of second.
-
-    Raises:
-        ValueError: order is not in 1 .. 3.
     """
 
     def __init__(

@@ -85,9 +85,7 @@ class LogSNR(_NoiseGrid):
     """Equal steps in log-SNR, that is, geometric noise levels (EDM's "ve" discretisation).
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Start of sampling.
-        to_zero: End at 0; else at sigma_min.
+        sigma_min, sigma_max, to_zero: See :class:`EDMGrid`.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (0.02 to 100); Lu et al.,
     DPM-Solver, 2022, arXiv 2206.00927, section 4.1.
@@ -99,8 +97,7 @@ class LogSNR(_NoiseGrid):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        ramp = _ramp(count)
-        return sigma_max * (sigma_min / sigma_max) ** ramp
+        return sigma_max * (sigma_min / sigma_max) ** _ramp(count)
 
 
 def half_log_snr() -> LogSNR:
@@ -115,10 +112,8 @@ class VPGrid(_NoiseGrid):
     beta_d and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio before 0; None = n(epsilon_s) of the standard
-            betas.
-        sigma_max: Start of sampling; None = n(1) of the standard betas (19.9 and 0.1).
-        to_zero: End at 0; else at sigma_min.
+        sigma_min, sigma_max, to_zero: See :class:`EDMGrid`; None = n(epsilon_s) and n(1) of the
+            standard betas, 19.9 and 0.1.
         epsilon_s: The VP path's time at ``sigma_min``, in (0, 1).
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which
@@ -161,9 +156,7 @@ class IDDPMGrid(_NoiseGrid):
     are indexed by ``round((len - 1) i / (n - 1))``, half to even.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio before 0.
-        sigma_max: Largest one.
-        to_zero: End at 0; else at the smallest level.
+        sigma_min, sigma_max, to_zero: See :class:`EDMGrid`.
         C_1: Smallest ratio of neighbouring abar, > 0.
         C_2: Offset of the angles, >= 0.
         M: Number of levels, >= 1.

@@ -52,14 +52,9 @@ class Reinterpolation(FixedStepSampler):
             prediction = field.predict(z, interval.start)
             if self.heun and not interval.reaches_data:
                 ahead = torch.add(prediction.data * alpha, source, alpha=sigma)
-                prediction = _corrected(prediction, field.predict(ahead, interval.end))
+                second = field.predict(ahead, interval.end)
+                velocity = 0.5 * (prediction.velocity + second.velocity)
+                rule = FromVelocity(prediction.coefficients)
+                prediction = Prediction(prediction.path, prediction.x_t, velocity, rule)
             z = torch.add(prediction.data * alpha, source, alpha=sigma)
             yield z
-
-
-def _corrected(prediction: Prediction, ahead: Prediction) -> Prediction:
-    """The prediction at the first state with the mean of both velocities."""
-    velocity = 0.5 * (prediction.velocity + ahead.velocity)
-    return Prediction(
-        prediction.path, prediction.x_t, velocity, FromVelocity(prediction.coefficients)
-    )

@@ -77,9 +77,6 @@ def second_order(alpha: float) -> Tableau:
     Args:
         alpha: In (0, 1]; 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's.
 
-    Raises:
-        ValueError: alpha is not in (0, 1].
-
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
     """
     if not 0.0 < alpha <= 1.0:
@@ -219,9 +216,6 @@ class SecondOrder(RungeKutta):
     Args:
         alpha: Place of the second evaluation, in (0, 1]: 1 = Heun, 1/2 = midpoint, 2/3 = Ralston.
         final_euler: See :class:`RungeKutta`, as are all other arguments.
-
-    Raises:
-        ValueError: alpha is not in (0, 1].
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
     """

@@ -86,14 +86,11 @@ class SDE(FixedStepSampler):
     SDE's and sampling ends where the grid ends.
 
     Args:
-        steps: Number of steps in all, the last one included.
+        steps: Number of steps in all, the last one included; at least one is the SDE's.
         time_grid: The times at which the steps begin; its ``t_end`` is the size of the last step.
         diffusion: The coefficient w(t).
         last_step: The step from t_end to 0; None = sampling ends at the end of the grid.
         double: See :class:`FixedStepSampler`.
-
-    Raises:
-        ValueError: Fewer than one step of the SDE.
     """
 
     needs_gaussian = True

@@ -28,9 +28,6 @@ class RFSolver(FixedStepSampler):
         fd_step: d in units of the variable, > 0, at most the length of the step (the paper: 0.01 of
             the time); None = half the step, as the released code.
 
-    Raises:
-        ValueError: fd_step is not positive.
-
     Source: Wang et al., Taming Rectified Flow for Inversion and Editing, 2024, arXiv 2411.04746,
     eq. 9 with n = 2.
     """

@@ -37,9 +37,6 @@ class UniPC(LinearMultistepSampler):
         exponential: bh2, else bh1.
         corrector: Correct all steps but the last.
 
-    Raises:
-        ValueError: order is not in 1 .. 3.
-
     Source: Zhao et al., UniPC, 2023, arXiv 2302.04867, eq. 3 to 9 and appendix; the 1/2 is from the
     authors' code.
     """

@@ -17,14 +17,11 @@ class ResidualGuidance(ABC):
     """The negative side of a stream's guidance.
 
     Args:
-        scale: w; up to 1 the guidance is off, and the prediction is the conditional one.
-        delta: Factor of the virtual noise; smaller values soften.
+        scale: w, finite; up to 1 the guidance is off, and the prediction is the conditional one.
+        delta: Factor of the virtual noise, finite; smaller values soften.
 
     Attributes:
         uses_virtual_noise: Whether e_neg is ``delta s``; else it is the network's.
-
-    Raises:
-        ValueError: scale or delta is not finite.
     """
 
     uses_virtual_noise: bool
@@ -59,11 +56,7 @@ class NoNegative(ResidualGuidance):
 
 
 class FullNegative(ResidualGuidance):
-    """Classifier-free guidance with a negative prediction at every stage: 2n evaluations a frame.
-
-    Args:
-        scale: w; up to 1 the guidance is off.
-    """
+    """Classifier-free guidance with a negative prediction at every stage: 2n evaluations."""
 
     uses_virtual_noise = False
 
@@ -75,12 +68,7 @@ class FullNegative(ResidualGuidance):
 
 
 class SelfNegative(ResidualGuidance):
-    """The virtual noise towards the frame itself: n evaluations a frame.
-
-    Args:
-        scale: w; up to 1 the guidance is off.
-        delta: Factor of the virtual noise.
-    """
+    """The virtual noise towards the frame itself: n evaluations a frame."""
 
     uses_virtual_noise = True
 
@@ -89,12 +77,7 @@ class SelfNegative(ResidualGuidance):
 
 
 class OneTimeNegative(ResidualGuidance):
-    """The virtual noise towards the negative prediction at the first stage: n + 1 evaluations.
-
-    Args:
-        scale: w; up to 1 the guidance is off.
-        delta: Factor of the virtual noise.
-    """
+    """The virtual noise towards the negative prediction at the first stage: n + 1 evaluations."""
 
     uses_virtual_noise = True
 

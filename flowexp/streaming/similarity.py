@@ -38,9 +38,6 @@ class SimilarityFilter:
         threshold: Similarity from which on frames are skipped.
         max_skip: See above, >= 0.
 
-    Raises:
-        ValueError: max_skip is negative.
-
     Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.4; the limit is that
     of their code (image_filter.py), the paper has none.
     """
@@ -50,13 +47,12 @@ class SimilarityFilter:
             raise ValueError(f"max_skip is {max_skip}; expected a number >= 0")
         self.threshold = float(threshold)
         self.max_skip = max_skip
-        self.skipped = 0
-        self._reference: Tensor | None = None
+        self.reset()
 
     def reset(self) -> None:
         """Start a new stream."""
         self.skipped = 0
-        self._reference = None
+        self._reference: Tensor | None = None
 
     def skips(self, frame: Tensor, *, u: float) -> bool:
         """Whether this frame, the next of the stream, is skipped.
