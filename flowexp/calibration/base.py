@@ -22,16 +22,7 @@ from flowexp.models import Model
 from flowexp.pipeline import Pipeline, Processes
 from flowexp.samplers.stored_calibrations import identity_of
 
-__all__ = [
-    "Calibrated",
-    "Calibration",
-    "PartFiles",
-    "Progress",
-    "Subject",
-    "manifest_of",
-    "measure_once",
-    "short_digest",
-]
+__all__ = ["Calibrated", "Calibration", "Progress", "Subject", "manifest_of"]
 
 Progress = Callable[[str], None]
 """Called with one line about what has just been done."""
@@ -113,6 +104,40 @@ class Calibration(ABC):
             ValueError: The model, the sampler or the path does not fit the method.
         """
 
+    def measure_once(
+        self,
+        subject: Subject,
+        file: Path,
+        manifest: Mapping[str, Any],
+        *,
+        measure: Callable[["PartFiles"], Mapping[str, Tensor]],
+        progress: Progress,
+        parts_beside: str | None = None,
+    ) -> None:
+        """Measure and store, unless the manifest is there; every process must call this.
+
+        Args:
+            subject: The model and its pipeline.
+            file: The file for the numbers; the manifest, written last, lies beside it as ``.json``.
+            manifest: See :func:`manifest_of`.
+            measure: The numbers to store, measured in parts; called on every process.
+            progress: Called with a line now and then.
+            parts_beside: Name of the parts' folder, if they depend on more than the file's name.
+        """
+        if file.with_suffix(".json").is_file():
+            return
+        parts = PartFiles(file.with_name(parts_beside or file.stem), subject.processes, progress)
+        tensors = measure(parts)
+        if subject.processes.is_first:
+            write_npz(file, {key: tensor.numpy() for key, tensor in tensors.items()})
+            write_json(file.with_suffix(".json"), dict(manifest))
+        parts.close()
+
+    def manifest(self, subject: Subject, settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        """The manifest, and eight hex digits over what the numbers depend on."""
+        manifest = manifest_of(subject, method=self.method, settings=settings)
+        return manifest, short_digest(manifest)
+
 
 def manifest_of(subject: Subject, *, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a calibration in plain builtins.
@@ -174,32 +199,3 @@ class PartFiles:
 def _read(file: Path) -> dict[str, Tensor]:
     with np.load(file) as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-
-
-def measure_once(
-    subject: Subject,
-    file: Path,
-    manifest: Mapping[str, Any],
-    *,
-    measure: Callable[[PartFiles], Mapping[str, Tensor]],
-    progress: Progress,
-    parts_beside: str | None = None,
-) -> None:
-    """Measure and store a calibration, unless its manifest is there; every process must call this.
-
-    Args:
-        subject: The model and its pipeline.
-        file: The file for the numbers; the manifest, written last, lies beside it as ``.json``.
-        manifest: See :func:`manifest_of`.
-        measure: The numbers to store, measured in parts; called on every process.
-        progress: Called with a line now and then.
-        parts_beside: Name of the parts' folder, if they depend on more than the file's name.
-    """
-    if file.with_suffix(".json").is_file():
-        return
-    parts = PartFiles(file.with_name(parts_beside or file.stem), subject.processes, progress)
-    tensors = measure(parts)
-    if subject.processes.is_first:
-        write_npz(file, {key: tensor.numpy() for key, tensor in tensors.items()})
-        write_json(file.with_suffix(".json"), dict(manifest))
-    parts.close()

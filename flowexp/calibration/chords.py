@@ -15,8 +15,6 @@ from flowexp.calibration.base import (
     PartFiles,
     Progress,
     Subject,
-    manifest_of,
-    measure_once,
     short_digest,
 )
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
@@ -107,14 +105,14 @@ class ChordCalibration(Calibration):
             "batch_size": subject.pipeline.batch_size,
             "asked": subject.config,
         }
-        manifest = manifest_of(subject, method=self.method, settings=settings)
+        manifest, digest = self.manifest(subject, settings)
         steps = len(times) - 1
-        name = self.label or f"{steps}_steps_{self.num}_{short_digest(manifest)}"
+        name = self.label or f"{steps}_steps_{self.num}_{digest}"
         file = directory / f"{name}.npz"
         stored = file.with_suffix(".json")
         if stored.is_file():
             made = json.loads(stored.read_text(encoding="utf-8"))
-            if short_digest(made) != short_digest(manifest):
+            if short_digest(made) != digest:
                 raise ValueError(
                     f"label {name!r} belongs to chords that were made in another way; remove "
                     f"{file} and {stored}, or choose another label"
@@ -130,8 +128,8 @@ class ChordCalibration(Calibration):
             joined = {key: torch.cat([part[key] for part in found]) for key in found[0]}
             return {"t": times[:-1], **joined}
 
-        beside = f"{name}_{short_digest(manifest)}"
-        measure_once(
+        beside = f"{name}_{digest}"
+        self.measure_once(
             subject, file, manifest, measure=measure, progress=progress, parts_beside=beside
         )
         grid = " ".join(f"{time:.3g}" for time in times.tolist())

@@ -1,7 +1,7 @@
 """Trajectories of a model in many small steps, kept whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -72,22 +72,7 @@ class FineTrajectory:
             states.append(z)
         return cls(field, nodes, torch.stack(states), predictions)
 
-    def field_at(self, j: int) -> Field:
-        """The field with the prediction at state j, which saves a step from there one call."""
-        return _Remembering(self.field, self.nodes[j], self.predictions[j])
-
-
-class _Remembering(Field):
-    """A field with a cached prediction, which a step from ``node`` uses first."""
-
-    def __init__(self, field: Field, node: Node, prediction: Prediction) -> None:
-        super().__init__(
-            field.model,
-            variable=field.variable,
-            conditions=field.conditions,
-            device=field.device,
-        )
-        self._node, self._prediction = node, prediction
-
-    def predict(self, z: Tensor, node: Node) -> Prediction:
-        return self._prediction if node is self._node else super().predict(z, node)
+    def known_node(self, j: int) -> Node:
+        """Node j with the prediction at state j, which saves a step from there one call."""
+        prediction = self.predictions[j]
+        return replace(self.nodes[j], evaluate=lambda x_t, **conditions: prediction)

@@ -7,16 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import (
-    Calibrated,
-    Calibration,
-    PartFiles,
-    Progress,
-    Subject,
-    manifest_of,
-    measure_once,
-    short_digest,
-)
+from flowexp.calibration.base import Calibrated, Calibration, PartFiles, Progress, Subject
 from flowexp.calibration.statistics_pass import StatisticsDraws, statistics_over
 from flowexp.data import as_data, gather_batch
 from flowexp.files import write_npz
@@ -40,8 +31,7 @@ class ModelStatisticsCalibration(Calibration):
         N: Intervals of the grid; 120 (10 evaluations and more) to 1200 (fewer) as published.
         K: Number of data in the average, 1024 to 4096 as published; a smaller data set is repeated
             with other noise.
-        sigma_max: sigma/alpha of the first point, at most the model's.
-        sigma_min: sigma/alpha of the last point, at least the model's.
+        sigma_max, sigma_min: sigma/alpha of the first and the last point, within the model's range.
         probes: Rademacher probes per datum for the diagonal of the Jacobian (1 as published);
             None = exactly, by one Jacobian-vector product per component.
         fixed_l: Take this number for l everywhere and skip the first pass; 1 is data prediction.
@@ -98,8 +88,8 @@ class ModelStatisticsCalibration(Calibration):
             "double": self.double,
             "data": data.fingerprint,
         }
-        manifest = manifest_of(subject, method=self.method, settings=settings)
-        name = f"N{self.N}_K{self.K}_{t_end:.4g}-{t_start:.4g}_{short_digest(manifest)}"
+        manifest, digest = self.manifest(subject, settings)
+        name = f"N{self.N}_K{self.K}_{t_end:.4g}-{t_start:.4g}_{digest}"
         file = directory / f"{name}.npz"
 
         def measure(parts: PartFiles) -> dict[str, Tensor]:
@@ -109,7 +99,7 @@ class ModelStatisticsCalibration(Calibration):
                 write_reference(file.with_suffix(""), statistics)
             return vars(statistics)
 
-        measure_once(
+        self.measure_once(
             subject,
             file,
             manifest,

@@ -12,17 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flowexp.models import Model
 from flowexp.samplers import ModelStatistics
 
-__all__ = [
-    "GridPoint",
-    "SlopeMoments",
-    "StatisticsDraws",
-    "directional_derivative",
-    "grid_points",
-    "mean_sensitivity",
-    "measure",
-    "slope_moments",
-    "statistics_over",
-]
+__all__ = ["SlopeMoments", "StatisticsDraws", "measure", "statistics_over"]
 
 _NEGLIGIBLE = 1e-24
 
@@ -40,10 +30,7 @@ def directional_derivative(
     to u (two backward passes). Attention runs in its plain form, the only one that is
     differentiable in both ways.
 
-    Args:
-        function: Tensors to a tensor.
-        point: Its arguments.
-        direction: One tensor per argument, of its shape.
+    ``point`` and ``direction`` have one tensor for each argument of the function.
     """
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # Torch's own forward mode is built with its deprecated script compiler.
@@ -212,14 +199,14 @@ def mean_sensitivity(model: Model, point: GridPoint, draws: StatisticsDraws) -> 
         for v, weight in draws.directions(rows, state):
             copies = len(v) // len(state)
             repeated = {
-                key: None if value is None else _copies(value, copies)
+                key: None if value is None else torch.cat([value] * copies)
                 for key, value in conditions.items()
             }
 
             def noise(x: Tensor, given: dict[str, Tensor | None] = repeated) -> Tensor:
                 return model.noise(x, point.t, **given)
 
-            _, product = directional_derivative(noise, (_copies(state, copies),), (v,))
+            _, product = directional_derivative(noise, (torch.cat([state] * copies),), (v,))
             total += (point.sigma * weight * (product * v).to(torch.float64)).sum(0)
     return (total / len(draws.x)).cpu()
 
@@ -235,14 +222,8 @@ def slope_moments(
     """Moments of ``f = (sigma e - l x)/alpha`` and its derivative along the ODE, on the CPU.
 
     ``f' = exp(-lambda) [(l - 1) e + e'] - (dl/dlambda) x / alpha`` with
-    ``e' = de/dlambda + (de/dx) dx/dlambda``, one product with the ODE's own direction.
-
-    Args:
-        model: The model.
-        point: The level.
-        draws: Data and noise.
-        l: Of :func:`mean_sensitivity` there, of the shape of a sample.
-        dl: ``dl / dlambda``.
+    ``e' = de/dlambda + (de/dx) dx/dlambda``, one product with the ODE's own direction;
+    ``l`` is that of :func:`mean_sensitivity` there, ``dl`` its ``dl/dlambda``.
 
     Source: as above, eq. 11 and appendix C.1.2.
     """
@@ -271,10 +252,6 @@ def slope_moments(
     return SlopeMoments(found.count, *(part.cpu() for part in parts))
 
 
-def _copies(tensor: Tensor, count: int) -> Tensor:
-    return tensor.repeat(count, *[1] * (tensor.ndim - 1))
-
-
 def slopes(l: Tensor, lam: Tensor) -> Tensor:  # noqa: E741 - the paper's name
     """``dl / dlambda`` on a uniform grid: central inside, one-sided at the ends."""
     return torch.gradient(l, spacing=(lam,), dim=0)[0]
@@ -291,7 +268,7 @@ def statistics_over(
     """The statistics on a uniform grid (N + 1,) of lambda, in two passes: l, then s and b.
 
     Args:
-        model: The model.
+        model: The model, without guidance.
         lam: float64, increasing.
         draws: Data and noise.
         run: Performs a pass.

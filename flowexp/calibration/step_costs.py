@@ -3,47 +3,26 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import (
-    Calibrated,
-    Calibration,
-    PartFiles,
-    Progress,
-    Subject,
-    manifest_of,
-    measure_once,
-    short_digest,
-)
+from flowexp.calibration.base import Calibrated, Calibration, PartFiles, Progress, Subject
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
 
-__all__ = ["Distance", "SquaredDistance", "StepCostCalibration", "step_costs"]
+__all__ = ["Distance", "StepCostCalibration", "squared_distance", "step_costs"]
 
 
-class Distance(Protocol):
-    """A distance of samples that calibrations name in their settings."""
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Of samples (B, ...) and (B, ...), per sample (B,)."""
-
-    def identity(self) -> str:
-        """The text by which it is known on disk."""
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Of samples (B, ...) and (B, ...), per sample (B,)."""
 
 
-class SquaredDistance(Distance):
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """``|a - b|^2``, the sum over all dimensions of a sample."""
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - b).flatten(1).square().sum(dim=1)
-
-    def identity(self) -> str:
-        return "squared L2"
+    return (a - b).flatten(1).square().sum(dim=1)
 
 
 @torch.inference_mode()
@@ -52,13 +31,13 @@ def step_costs(trajectory: FineTrajectory, *, rule: FixedStepSampler, distance: 
 
     The steps are those of ``rule``; the result is (P, P), float64, 0 on and below the diagonal.
     """
-    nodes, states = trajectory.nodes, trajectory.states
+    field, nodes, states = trajectory.field, trajectory.nodes, trajectory.states
     count = len(nodes)
     cost = torch.zeros(count, count, dtype=torch.float64)
     for j in range(count - 1):
-        field = trajectory.field_at(j)
+        start = trajectory.known_node(j)
         for k in range(j + 1, count):
-            interval = Interval(nodes[j], nodes[k], j, count - 1)
+            interval = Interval(start, nodes[k], j, count - 1)
             end = field.leave(rule.step(field, states[j], interval, None), nodes[k])
             cost[j, k] = distance(end, field.leave(states[k], nodes[k])).sum()
     return cost
@@ -104,7 +83,7 @@ class StepCostCalibration(Calibration):
             )
         self.num, self.fine_steps = num, fine_steps
         self.time_grid, self.rule = time_grid, rule
-        self.distance: Distance = SquaredDistance() if distance is None else _Clipped(distance)
+        self.distance = distance
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
         model = subject.guided
@@ -115,29 +94,33 @@ class StepCostCalibration(Calibration):
             "time_grid": self.time_grid.identity(),
             "rule": type(self.rule).__name__,
             "variable": type(self.rule.variable).__name__,
-            "distance": self.distance.identity(),
+            "distance": "squared L2" if self.distance is None else type(self.distance).__name__,
             "evaluations_per_call": model.evaluations_per_call,
             "batch_size": subject.pipeline.batch_size,
             "asked": subject.config,
         }
-        manifest = manifest_of(subject, method=self.method, settings=settings)
+        manifest, digest = self.manifest(subject, settings)
         rule = settings["rule"]
-        file = directory / f"{rule}_{self.fine_steps}_{self.num}_{short_digest(manifest)}.npz"
-
+        file = directory / f"{rule}_{self.fine_steps}_{self.num}_{digest}.npz"
         batches = subject.batches(self.num)
 
         def part(i: int) -> dict[str, Tensor]:
             variable = self.rule.variable
             trajectory = FineTrajectory.of_seeds(subject, batches[i], times, variable=variable)
-            return {"cost": step_costs(trajectory, rule=self.rule, distance=self.distance)}
+            return {"cost": step_costs(trajectory, rule=self.rule, distance=self._distance)}
 
         def measure(parts: PartFiles) -> dict[str, Tensor]:
             found = parts.run("costs", len(batches), part)
             total = torch.stack([part["cost"] for part in found]).sum(0)
             return {"times": times, "cost": total / self.num}
 
-        measure_once(subject, file, manifest, measure=measure, progress=progress)
+        self.measure_once(subject, file, manifest, measure=measure, progress=progress)
         return self._described(subject, file)
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.distance is None:
+            return squared_distance(a, b)
+        return self.distance(a.float().clamp(-1.0, 1.0), b.float().clamp(-1.0, 1.0))
 
     def _described(self, subject: Subject, file: Path) -> Calibrated:
         with np.load(file) as arrays:
@@ -160,16 +143,3 @@ class StepCostCalibration(Calibration):
             )
             use.append(f"sampler.steps={steps}")
         return Calibrated(file, summary, use)
-
-
-class _Clipped(Distance):
-    """A distance between images whose values are clipped to [-1, 1] first."""
-
-    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.distance = distance
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.distance(a.float().clamp(-1.0, 1.0), b.float().clamp(-1.0, 1.0))
-
-    def identity(self) -> str:
-        return type(self.distance).__name__

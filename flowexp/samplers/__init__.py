@@ -1,6 +1,7 @@
 """Samplers: time grid, variable and update rule.
 
-An argument outside its documented range is a ValueError.
+An argument outside its documented range is a ValueError; arguments of a base class are documented
+there.
 """
 
 from flowexp.samplers.adams_bashforth import AdamsBashforth

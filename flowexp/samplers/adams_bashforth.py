@@ -1,14 +1,14 @@
 """Adams-Bashforth methods on grids of any spacing."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.seeding import Noise
 
@@ -26,19 +26,13 @@ def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
     places = [(u - nodes[0]) / h for u in nodes]
     weights = []
     for j, own in enumerate(places):
+        # Coefficients, lowest power first.
         polynomial = [1.0]
-        for k, other in enumerate(places):
-            if k != j:
-                polynomial = _times_root(polynomial, root=other, scale=own - other)
+        for other in places[:j] + places[j + 1 :]:
+            shifted = zip([0.0, *polynomial], [*polynomial, 0.0], strict=True)
+            polynomial = [(up - other * low) / (own - other) for up, low in shifted]
         weights.append(h * sum(a / (power + 1) for power, a in enumerate(polynomial)))
     return weights
-
-
-def _times_root(polynomial: list[float], *, root: float, scale: float) -> list[float]:
-    """Coefficients, lowest power first, of the polynomial times ``(s - root) / scale``."""
-    shifted = [0.0, *polynomial]
-    lowered = [*polynomial, 0.0]
-    return [(up - root * low) / scale for up, low in zip(shifted, lowered, strict=True)]
 
 
 class AdamsBashforth(FixedStepSampler):
@@ -49,12 +43,13 @@ class AdamsBashforth(FixedStepSampler):
     k-diffusion's LMS sampler.
 
     Args:
-        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         order: 1 to 4.
 
     Source: Bashforth & Adams, 1883; variable steps in Hairer, Noersett & Wanner, Solving Ordinary
     Differential Equations I, III.5.
     """
+
+    passes_over_empty = True
 
     def __init__(self, *, order: int = 4, **stepping: Unpack[Stepping]) -> None:
         super().__init__(**stepping)
@@ -62,15 +57,10 @@ class AdamsBashforth(FixedStepSampler):
             raise ValueError(f"order is {order}; expected 1, 2, 3 or 4")
         self.order = order
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         slopes: deque[Tensor] = deque(maxlen=self.order)
         nodes: deque[float] = deque(maxlen=self.order)
         for interval in intervals:
-            if interval.is_empty:
-                yield z
-                continue
             slopes.appendleft(field.slope(z, interval.start))
             nodes.appendleft(interval.start.u)
             first, *rest = adams_weights(list(nodes), interval.end.u)

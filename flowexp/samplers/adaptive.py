@@ -14,15 +14,7 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
 
-__all__ = [
-    "IntegrationError",
-    "Predict",
-    "Slope",
-    "SlopesAt",
-    "StepControl",
-    "integrate",
-    "predictions_of",
-]
+__all__ = ["IntegrationError", "Predict", "Slope", "StepControl", "integrate", "predictions_of"]
 
 Clock = npt.NDArray[np.float64]
 """One number per row, or one for all rows."""
@@ -139,7 +131,7 @@ class _Active:
             shares = [float(h[0]) * weight for weight in weights]
             return _added(torch.add(self.x, slopes[0], alpha=shares[0]), slopes, shares)
         wide = expand_as(torch.from_numpy(h), self.x)
-        return torch.addcmul(self.x, wide, _combine(slopes, weights))
+        return torch.addcmul(self.x, wide, _added(slopes[0] * weights[0], slopes, weights))
 
 
 def predictions_of(
@@ -147,13 +139,8 @@ def predictions_of(
 ) -> Callable[[Tensor, Tensor], list[Predict]]:
     """The model at each of some times, under the conditions of the rows still being integrated.
 
-    Args:
-        model: The model.
-        conditions: (B, ...) tensors such as ``labels``, or None.
-        batch: B.
-
-    Returns:
-        ``f(times, rows)`` as in :data:`SlopesAt`, with predictions in place of slopes.
+    Conditions are (``batch``, ...) tensors such as ``labels``; the result is a function as
+    :data:`SlopesAt`, with predictions in place of slopes.
     """
 
     def at(times: Tensor, rows: Tensor) -> list[Predict]:
@@ -180,7 +167,7 @@ def integrate(
     control: StepControl,
     observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """States at ``end`` and number of evaluations, from states ``x`` at ``start``.
+    """States (B, ...) at ``end`` and evaluations (B,), int64, from states ``x`` at ``start``.
 
     Args:
         f: Slopes.
@@ -190,9 +177,6 @@ def integrate(
         control: Tolerances and limits.
         observe: Called with (t, x) at the start and after each round that moved something; t is
             () if the steps are shared, else (B,).
-
-    Returns:
-        The states, (B, ...), and the evaluations, (B,) int64.
 
     Raises:
         IntegrationError: Too many attempts, too small a step, or a state that is not finite.
@@ -274,13 +258,11 @@ def _attempt(f: SlopesAt, w: _Active, end: float, control: StepControl) -> Mask:
     lost = ~np.isfinite(error)
     if np.count_nonzero(stuck | lost):
         where = f"near t={w.t[np.nonzero(stuck | lost)[0][0]]}"
-        reason = "the step size fell below float64's spacing"
-        if lost.any():
-            reason = "the state is not finite"
+        small = "the step size fell below float64's spacing"
+        reason = "the state is not finite" if lost.any() else small
         raise IntegrationError(f"{reason} {where}; the model's velocity may be singular there")
     accepted: Mask = error < 1.0
-    factor = _SAFETY * np.maximum(error, _NO_ERROR) ** _EXPONENT
-    factor = np.minimum(np.maximum(factor, _SMALLEST), _LARGEST)
+    factor = np.clip(_SAFETY * np.maximum(error, _NO_ERROR) ** _EXPONENT, _SMALLEST, _LARGEST)
     factor = np.where(accepted & w.rejected, np.minimum(factor, 1.0), factor)
     moved = np.count_nonzero(accepted)
     if moved == len(accepted):
@@ -305,11 +287,7 @@ def _step(f: SlopesAt, w: _Active, t_new: Clock, h: Clock) -> tuple[Tensor, Tens
         slopes.append(slope(w.moved(h, slopes, row)))
     x_new = w.moved(h, slopes, _WEIGHTS)
     slopes.append(last(x_new))
-    return x_new, slopes[-1], _combine(slopes, _ERROR)
-
-
-def _combine(slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    return _added(slopes[0] * weights[0], slopes, weights)
+    return x_new, slopes[-1], _added(slopes[0] * _ERROR[0], slopes, _ERROR)
 
 
 def _added(out: Tensor, slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -18,7 +18,7 @@ METHOD = "boss"
 
 
 def least_cost_path(cost: Tensor, edges: int) -> tuple[list[int], float]:
-    """The path ``0 = i_0 < i_1 < .. < i_K = last`` with the smallest ``sum_m cost[i_m, i_m+1]``.
+    """The path ``0 = i_0 < .. < i_K = last`` with the smallest ``sum_m cost[i_m, i_m+1]``, its sum.
 
     ``V_1[j] = cost[j, last]``, ``V_k[j] = min_{m > j} cost[j, m] + V_{k-1}[m]``; the answer is
     ``V_K[0]``, and of equal paths the one that takes the shortest steps first.
@@ -26,9 +26,6 @@ def least_cost_path(cost: Tensor, edges: int) -> tuple[list[int], float]:
     Args:
         cost: (P, P), of which the part above the diagonal is used.
         edges: K, exactly so many steps, 1 to P - 1.
-
-    Returns:
-        The K + 1 indices, and the sum of their costs.
 
     Raises:
         ValueError: The matrix is not square or not finite, or there is no path of so many edges.
@@ -77,11 +74,7 @@ class BellmanGrid(TimeGrid):
         self.run = run
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` of the stored fine grid's times.
-
-        Raises:
-            ValueError: There are no costs that fit the model, or steps exceeds the fine grid's.
-        """
+        """``steps + 1`` of the stored fine grid's times; a ValueError if it has fewer."""
         stored = self._stored(model)
         with np.load(stored.file) as arrays:
             times, cost = (torch.from_numpy(arrays[name]) for name in ("times", "cost"))

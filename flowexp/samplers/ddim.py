@@ -1,14 +1,14 @@
 """DDIM, deterministic and stochastic, on any path."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, on_gaussian_noise
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -23,7 +23,6 @@ class DDIM(FixedStepSampler):
     eta = 1 is ancestral sampling (the posterior of DDPM).
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
         eta: Share of fresh noise, in [0, 1]; above 0 it needs a Gaussian source.
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12 and 16 (there with alpha^2 for alpha).
@@ -49,9 +48,7 @@ class DDIM(FixedStepSampler):
             what, off = f"DDIM with eta={self.eta:g} adds", "Set sampler.eta=0"
             yield from on_gaussian_noise(parts, key=".eta", what=what, remedy=off)
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         levels = field.levels([intervals[0].start, *(interval.end for interval in intervals)])
         steps = zip(intervals, pairwise(levels), strict=True)
         for interval, ((alpha_before, sigma_before), (alpha, sigma)) in steps:

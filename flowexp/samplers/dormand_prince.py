@@ -32,8 +32,7 @@ class DormandPrince(Sampler):
     stretch is one DDIM step, ``alpha(0) D + sigma(0) e``, which costs 1.
 
     Args:
-        rtol: Relative tolerance, > 0.
-        atol: Absolute tolerance, > 0.
+        rtol, atol: Relative and absolute tolerance, > 0.
         per_sample: Each sample has its own step size, error norm and NFE, so that a sample does not
             depend on the batch it is in; finished samples leave the batch. Else the norm runs over
             the flattened batch and all samples share the steps, as in scipy, torchdiffeq and the
@@ -108,11 +107,7 @@ class DormandPrince(Sampler):
         return f"{super().describe()}, rtol {self.control.rtol}"
 
     def start_of(self, model: Model) -> float:
-        """The time at which the integration starts.
-
-        Raises:
-            ValueError: It is not within the model's range.
-        """
+        """The time at which the integration starts; a ValueError outside of the model's range."""
         low, high = model.time_range
         if self.start_time is None:
             return high

@@ -1,13 +1,14 @@
 """DPM-Solver++ and DPM-Solver: multistep, and of second order without memory."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.multistep import (
     Level,
@@ -41,7 +42,6 @@ class DPMSolver(LinearMultistepSampler):
     of the order of 2M's; the published tables use that form, which is the default.
 
     Args:
-        steps, time_grid, order, lower_order_final, double: See :class:`MultistepSampler`.
         predicts_data: Remember predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: Second-order steps in the midpoint form as published, else in Taylor form.
         halved_curvature: Third-order steps as the authors code them, else in Taylor form.
@@ -102,7 +102,6 @@ class SinglestepDPMSolver(FixedStepSampler):
     begins or ends where lambda is infinite is DDIM's and costs one evaluation.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
         r: Place of the inner node, in (0, 1].
         predicts_data: Work with predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: The form as published, else the Taylor form.
@@ -110,6 +109,8 @@ class SinglestepDPMSolver(FixedStepSampler):
     Source: Lu et al., DPM-Solver++, 2022, arXiv 2211.01095, algorithm 1; DPM-Solver, 2022, arXiv
     2206.00927, algorithm 4.
     """
+
+    passes_over_empty = True
 
     def __init__(
         self,
@@ -121,30 +122,17 @@ class SinglestepDPMSolver(FixedStepSampler):
         midpoint: bool = True,
         double: bool = True,
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, double=double)
+        super().__init__(steps=steps, time_grid=time_grid or half_log_snr(), double=double)
         if not 0.0 < r <= 1.0:
             raise ValueError(f"r is {r}; expected a number in (0, 1]")
         self.r = float(r)
         self.predicts_data = predicts_data
         self.midpoint = midpoint
 
-    def default_grid(self) -> TimeGrid:
-        return half_log_snr()
-
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
-        moving = [interval for interval in intervals if not interval.is_empty]
-        starts = levels_of(field, [i.start for i in moving])
-        ends = levels_of(field, [i.end for i in moving])
-        steps = list(zip(starts, ends, strict=True))
-        inner = self._inner(field, steps)
-        upcoming = iter(steps)
-        for interval in intervals:
-            if interval.is_empty:
-                yield z
-                continue
-            start, end = next(upcoming)
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
+        levels = levels_of(field, [intervals[0].start, *(i.end for i in intervals)])
+        inner = self._inner(field, levels)
+        for interval, (start, end) in zip(intervals, pairwise(levels), strict=True):
             prediction = field.predict(z, interval.start)
             if start.is_finite and end.is_finite:
                 output = prediction.data if self.predicts_data else prediction.noise
@@ -159,11 +147,9 @@ class SinglestepDPMSolver(FixedStepSampler):
                 z = first_order(start, end, predicts_data=data)(z, [output])
             yield z
 
-    def _inner(
-        self, field: Field, steps: Sequence[tuple[Level, Level]]
-    ) -> Iterator[tuple[Node, Level]]:
+    def _inner(self, field: Field, levels: Sequence[Level]) -> Iterator[tuple[Node, Level]]:
         """The inner nodes of the steps between finite levels."""
-        finite = [(a.lam, b.lam) for a, b in steps if a.is_finite and b.is_finite]
+        finite = [(a.lam, b.lam) for a, b in pairwise(levels) if a.is_finite and b.is_finite]
         lams = torch.tensor([a + self.r * (b - a) for a, b in finite], dtype=torch.float64)
         nodes = field.nodes(field.schedule.time_at_nsr(lams.neg().exp()))
         return zip(nodes, levels_of(field, nodes), strict=True)

@@ -1,7 +1,7 @@
 """DPM-Solver-v3: multistep updates with weights per pixel, from a model's statistics."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.paths import Prediction
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.model_statistics import ModelStatistics, Statistics
 from flowexp.samplers.multistep import Level, Multistepping, MultistepSampler, Remember, Rule
 from flowexp.seeding import Noise
@@ -38,7 +38,6 @@ class DPMSolverV3(MultistepSampler):
     Where the grid ends at t = 0, the last step is the model's data prediction.
 
     Args:
-        steps, order, lower_order_final, double: See :class:`MultistepSampler`.
         time_grid: The times between the steps, within the range of the statistics.
         statistics: Source of l, s and b.
         p_pseudo: Predictor of pseudo-order (for about 5 steps).
@@ -84,9 +83,7 @@ class DPMSolverV3(MultistepSampler):
         """Whether the state at this time is corrected."""
         return self.corrector and self.corrector_low < time <= self.corrector_high
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         shape, known = z.shape[1:], self.statistics_of(field.model).l.shape[1:]
         if known != shape and any(length != 1 for length in known):
             raise ValueError(
@@ -116,11 +113,7 @@ class DPMSolverV3(MultistepSampler):
         return torch.cat([snapped.clamp(min=low, max=high), times[len(indices) :]])
 
     def statistics_of(self, model: Model) -> ModelStatistics:
-        """The statistics that :meth:`sample` uses for a model.
-
-        Raises:
-            ValueError: There are none of this model and range.
-        """
+        """The statistics that :meth:`sample` uses for a model; a ValueError if there are none."""
         _, lam = self._wanted(model)
         return self.statistics.of(model, float(lam[0]), float(lam[-1]))
 

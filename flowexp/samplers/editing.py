@@ -51,13 +51,10 @@ class Editing:
     the data is kept. A call that the inversion did not make receives nothing.
 
     Args:
-        sampler: A deterministic sampler of fixed steps, walked both ways on the same times.
+        sampler: Invertible, of fixed steps; walked both ways on the same times.
         inject: Number of sampling steps that receive values, 0 to the sampler's steps.
-        first_layer: Number of the first attention layer that shares.
+        first_layer: Number of the first attention layer that shares, >= 0.
         store: Device that keeps the values, e.g. ``cpu``; None = where they were computed.
-
-    Raises:
-        ValueError: inject or first_layer is out of range, or the sampler cannot be inverted.
 
     Source: Wang et al., Taming Rectified Flow for Inversion and Editing, 2024, arXiv 2411.04746,
     section 3.3. The published settings share 2 to 8 steps, in the later half of the layers, and

@@ -20,9 +20,7 @@ class EDMHeun(Heun):
     algorithm 2; on any other path it takes the same steps through the same denoiser.
 
     Args:
-        steps, double: See :class:`FixedStepSampler`.
         time_grid: The times between the steps; sigma/alpha must be finite at its start.
-        final_euler: See :class:`~flowexp.samplers.RungeKutta`.
         S_churn, S_min, S_max, S_noise: See :class:`Churn`; S_churn = 0 is the deterministic
             sampler.
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction, Schedule
 
-__all__ = ["Field", "Interval", "Node", "NoiseToSignal", "Time", "Variable"]
+__all__ = ["Field", "Interval", "Intervals", "Node", "NoiseToSignal", "States", "Time", "Variable"]
 
 
 class Variable(ABC):
@@ -121,6 +121,13 @@ class Interval:
         return self.end.time == 0.0
 
 
+Intervals = Sequence[Interval]
+"""The steps of a walk, one after the other."""
+
+States = Iterator[Tensor]
+"""The states at the ends of a walk's intervals, one after the other."""
+
+
 class Field:
     """``dz/du`` of a model under fixed conditions, for states on a device."""
 
@@ -151,11 +158,7 @@ class Field:
         return node.time >= self.model.time_range[0]
 
     def nodes(self, times: Tensor) -> list[Node]:
-        """The nodes at float64 times on the CPU.
-
-        Raises:
-            ValueError: The variable is infinite at one of the times.
-        """
+        """The nodes at float64 times on the CPU; a ValueError where the variable is infinite."""
         values = self.variable.value(self.schedule, times).tolist()
         for u, time in zip(values, times.tolist(), strict=True):
             if not math.isfinite(u):
@@ -170,7 +173,7 @@ class Field:
         u = torch.tensor(values, dtype=torch.float64)
         return self._rows(values, self.variable.time(self.schedule, u))
 
-    def all_between(self, intervals: Sequence[Interval], c: float) -> list[Node]:
+    def all_between(self, intervals: Intervals, c: float) -> list[Node]:
         """The nodes at the fraction ``c`` of each interval, counted from its start."""
         if c == 0.0:
             return [interval.start for interval in intervals]

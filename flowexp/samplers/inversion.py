@@ -27,16 +27,12 @@ class Inversion:
     sampling from e leads back to x up to the errors of both walks.
 
     Args:
-        sampler: A deterministic sampler: its rule, its time grid, its variable.
-        start_time: t_s, where the inversion starts; None = the smallest time of the model (0 for
-            paths and networks that are defined there). Grid times below it are dropped.
+        sampler: A deterministic and invertible sampler: its rule, its time grid, its variable.
+        start_time: t_s >= 0, where the inversion starts; None = the smallest time of the model (0
+            for paths and networks that are defined there). Grid times below it are dropped.
         noise_scale: Amount of fresh noise at the start, >= 0: 0 = none, 1 = a draw of the path.
         final_euler: Whether the step that reaches the source is Euler's, which needs no evaluation
             at its end; samplers of fixed steps only.
-
-    Raises:
-        ValueError: The sampler is not deterministic or not invertible, start_time or noise_scale is
-            negative, or final_euler is true for an adaptive sampler.
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, section 5.4; Lee et al., RF++, 2024, arXiv
     2405.20320, whose code has start_time = 1e-3, noise_scale = 1, and final_euler with Heun's
@@ -130,7 +126,6 @@ class Inversion:
         return self.start_time
 
     def _start_state(self, model: Model, x: Tensor, t: Tensor, noise: Noise | None) -> Tensor:
-        """``alpha x + noise_scale sigma eps``."""
         c = model.path.schedule.coefficients(t)
         state = expand_as(c.alpha, x) * x
         if self.noise_scale == 0.0:
@@ -170,8 +165,8 @@ class _ReverseWalk:
         z = self.field.enter(x, self.nodes[0])
         whole = steps[:-1] if final_euler else steps
         if whole:
-            walk = self.sampler.walk(self.field, z, whole, None)
-            for step, z in zip(whole, walk, strict=True):
+            states = self.sampler.states(self.field, z, whole, None)
+            for step, z in zip(whole, states, strict=True):
                 yield self.field.leave(z, step.end)
         if final_euler:
             slope = self.field.slope(z, steps[-1].start)

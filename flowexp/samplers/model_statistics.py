@@ -1,7 +1,7 @@
 """Empirical statistics of a model over the noise level: DPM-Solver-v3's l, s and b."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -37,11 +37,8 @@ class ModelStatistics:
     prediction, ``l = 0, s = -1, b = 0`` noise prediction.
 
     Attributes:
-        lam: (N + 1,), float64, increasing: the noise end first.
+        lam: (N + 1,), float64, increasing in equal steps: the noise end first.
         l, s, b: (N + 1, *shape), where shape is that of a sample or broadcasts to it.
-
-    Raises:
-        ValueError: The grid is not uniform, or the shapes differ.
     """
 
     lam: Tensor
@@ -90,13 +87,17 @@ def _shortage(ends: Sequence[float], low: float, high: float) -> str | None:
 class Statistics(ABC):
     """The source of a sampler's statistics."""
 
+    _last: tuple[object, ModelStatistics] | None = None
+
     @abstractmethod
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """The statistics of a model over at least this range of lambda.
+        """The statistics of a model over at least this range of lambda, else a ValueError."""
 
-        Raises:
-            ValueError: There are none that belong to the model and cover the range.
-        """
+    def _kept(self, key: object, make: Callable[[], ModelStatistics]) -> ModelStatistics:
+        """The result of ``make``, unless the last one had the same key."""
+        if self._last is None or self._last[0] != key:
+            self._last = (key, make())
+        return self._last[1]
 
 
 class StoredStatistics(Statistics):
@@ -110,7 +111,6 @@ class StoredStatistics(Statistics):
 
     def __init__(self, *, name: str | None = None) -> None:
         self.name = name
-        self._last: tuple[FilePath, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
         def misfit(stored: StoredCalibration) -> str | None:
@@ -120,11 +120,13 @@ class StoredStatistics(Statistics):
         stored = find_calibration(
             model, method=METHOD, name=self.name, key="sampler.statistics.name", misfit=misfit
         )
-        if self._last is None or self._last[0] != stored.file:
+
+        def read() -> ModelStatistics:
             with np.load(stored.file) as arrays:
                 tensors = {key: torch.from_numpy(arrays[key]) for key in ("lam", "l", "s", "b")}
-            self._last = (stored.file, ModelStatistics(**tensors))
-        return self._last[1]
+            return ModelStatistics(**tensors)
+
+        return self._kept(stored.file, read)
 
 
 class ReferenceStatistics(Statistics):
@@ -134,8 +136,8 @@ class ReferenceStatistics(Statistics):
 
     Args:
         directory: The folder.
-        t_start: Time of the first grid point; None = the largest of the model.
-        t_end: Time of the last; None = the smallest of the model.
+        t_start, t_end: Times of the first and the last grid point; None = the ends of the model's
+            range.
 
     Source: thu-ml/DPM-Solver-v3, folders ``<t_end>_<N>_<K>`` and ``<t_end>_<t_start>_<N>_<K>``.
     """
@@ -146,12 +148,9 @@ class ReferenceStatistics(Statistics):
         self.directory = FilePath(directory)
         self.t_start = t_start
         self.t_end = t_end
-        self._last: tuple[str, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        if self._last is None or self._last[0] != model.path.identity():
-            self._last = (model.path.identity(), self._read(model))
-        statistics = self._last[1]
+        statistics = self._kept(model.path.identity(), lambda: self._read(model))
         shortage = _shortage(statistics.lam[[0, -1]].tolist(), low, high)
         if shortage is not None:
             raise ValueError(f"the statistics cover {shortage}")
@@ -178,11 +177,7 @@ class ReferenceStatistics(Statistics):
 class ConstantStatistics(Statistics):
     """The same l, s and b at every level and pixel: 1, 0, 0 is data prediction ("degenerate").
 
-    Args:
-        l: Weight of the state.
-        s: Rate.
-        b: Drift.
-        N: Intervals of the grid, which spans the time grid.
+    The grid, of N intervals, spans the time grid.
     """
 
     def __init__(
@@ -197,23 +192,18 @@ class ConstantStatistics(Statistics):
             raise ValueError(f"N is {N}; expected at least 1")
         self.values = (float(l), float(s), float(b))
         self.N = N
-        self._last: ModelStatistics | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        last = self._last
-        if last is None or (float(last.lam[0]), float(last.lam[-1])) != (low, high):
+        def made() -> ModelStatistics:
             lam = torch.linspace(low, high, self.N + 1, dtype=torch.float64)
-            l, s, b = (torch.full((self.N + 1, 1), v, dtype=torch.float64) for v in self.values)  # noqa: E741
-            self._last = last = ModelStatistics(lam, l, s, b)
-        return last
+            constants = (torch.full((self.N + 1, 1), v, dtype=torch.float64) for v in self.values)
+            return ModelStatistics(lam, *constants)
+
+        return self._kept((low, high), made)
 
 
 def lambda_grid(model: Model, *, t_start: float, t_end: float, N: int) -> Tensor:
-    """``N + 1`` equal steps of lambda from ``t_start`` to ``t_end``, float64.
-
-    Raises:
-        ValueError: lambda is infinite at one of them, or they are in the wrong order.
-    """
+    """``N + 1`` equal steps of lambda, finite, from ``t_start`` to ``t_end``; float64."""
     times = torch.tensor([t_start, t_end], dtype=torch.float64)
     first, last = torch.log(model.path.schedule.nsr(times)).neg().tolist()
     if not (np.isfinite(first) and np.isfinite(last) and first < last):

@@ -9,7 +9,7 @@ alone) and then executed.
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Required, TypedDict, Unpack
@@ -18,23 +18,12 @@ from torch import Tensor
 
 from flowexp.paths import Prediction
 from flowexp.samplers.base import ROUNDING, TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.seeding import Noise
 
-__all__ = [
-    "Level",
-    "LinearMultistepSampler",
-    "MultistepSampler",
-    "Multistepping",
-    "Rule",
-    "Update",
-    "Weights",
-    "first_order",
-    "levels_of",
-    "phi",
-]
+__all__ = ["LinearMultistepSampler", "MultistepSampler"]
 
 _SERIES_BELOW = 1.0
 _TERMS = 20
@@ -177,11 +166,12 @@ class MultistepSampler(FixedStepSampler):
     output.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: Highest order, 1 to 3.
         lower_order_final: Let the order fall to 1 towards the end: the last step is of first order,
             the one before of second.
     """
+
+    passes_over_empty = True
 
     def __init__(
         self,
@@ -192,15 +182,12 @@ class MultistepSampler(FixedStepSampler):
         lower_order_final: bool = True,
         double: bool = True,
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, double=double)
+        super().__init__(steps=steps, time_grid=time_grid or half_log_snr(), double=double)
         if order not in (1, 2, 3):
             raise ValueError(f"order is {order}; expected 1, 2 or 3")
         self.order = order
         self.lower_order_final = lower_order_final
         self._planned: tuple[object, list[Step]] | None = None
-
-    def default_grid(self) -> TimeGrid:
-        return half_log_snr()
 
     def rule(self, field: Field) -> Rule:
         """The method, on one model."""
@@ -237,27 +224,16 @@ class MultistepSampler(FixedStepSampler):
             steps.append(Step(remember, *rule.updates(known[:order], end, last=left == 1)))
         return steps
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
-        moving = [interval for interval in intervals if not interval.is_empty]
-        steps = self.plan(field, [i.start for i in moving[:1]] + [i.end for i in moving])
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
+        steps = self.plan(field, [intervals[0].start, *(i.end for i in intervals)])
         memory: deque[Tensor] = deque(maxlen=self.order + 1)
-        upcoming = iter(steps)
-        step = next(upcoming, None)
-        if step is not None:
-            memory.appendleft(step.remember(field.predict(z, moving[0].start), z))
-        for interval in intervals:
-            if interval.is_empty or step is None:
-                yield z
-                continue
+        memory.appendleft(steps[0].remember(field.predict(z, intervals[0].start), z))
+        for interval, step, following in zip(intervals, steps, [*steps[1:], None], strict=True):
             before, z = z, step.predict(z, memory)
-            following = next(upcoming, None)
             if following is not None:
                 memory.appendleft(following.remember(field.predict(z, interval.end), z))
                 if step.correct is not None:
                     z = step.correct(before, memory)
-            step = following
             yield z
 
 

@@ -19,7 +19,13 @@ _VP_BETA_MIN = 0.1
 
 
 class _NoiseGrid(TimeGrid):
-    """Levels from ``sigma_max`` to ``sigma_min``, then 0; both clamped to the model's range."""
+    """Levels from ``sigma_max`` to ``sigma_min``, then 0; both clamped to the model's range.
+
+    Args:
+        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
+        sigma_max: Start of sampling, > sigma_min.
+        to_zero: End at 0; else at sigma_min (the last step is then a full one).
+    """
 
     def __init__(self, *, sigma_min: float, sigma_max: float, to_zero: bool) -> None:
         if not 0.0 < sigma_min < sigma_max:
@@ -56,10 +62,7 @@ class EDMGrid(_NoiseGrid):
     """EDM's grid: ``n^(1/rho)`` falls linearly from ``sigma_max`` to ``sigma_min``, then 0.
 
     Args:
-        rho: Exponent; 7 as published, 3 roughly equalises the truncation error.
-        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Start of sampling.
-        to_zero: End at 0; else at sigma_min (the last step is then a full one).
+        rho: Exponent, > 0; 7 as published, 3 roughly equalises the truncation error.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 5.
     """
@@ -83,9 +86,6 @@ class EDMGrid(_NoiseGrid):
 
 class LogSNR(_NoiseGrid):
     """Equal steps in log-SNR, that is, geometric noise levels (EDM's "ve" discretisation).
-
-    Args:
-        sigma_min, sigma_max, to_zero: See :class:`EDMGrid`.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (0.02 to 100); Lu et al.,
     DPM-Solver, 2022, arXiv 2206.00927, section 4.1.
@@ -112,8 +112,7 @@ class VPGrid(_NoiseGrid):
     beta_d and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
 
     Args:
-        sigma_min, sigma_max, to_zero: See :class:`EDMGrid`; None = n(epsilon_s) and n(1) of the
-            standard betas, 19.9 and 0.1.
+        sigma_min, sigma_max: None = n(epsilon_s) and n(1) of the standard betas, 19.9 and 0.1.
         epsilon_s: The VP path's time at ``sigma_min``, in (0, 1).
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which
@@ -156,7 +155,6 @@ class IDDPMGrid(_NoiseGrid):
     are indexed by ``round((len - 1) i / (n - 1))``, half to even.
 
     Args:
-        sigma_min, sigma_max, to_zero: See :class:`EDMGrid`.
         C_1: Smallest ratio of neighbouring abar, > 0.
         C_2: Offset of the angles, >= 0.
         M: Number of levels, >= 1.

@@ -2,14 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from flowexp.requirements import Part, Parts, Unmet, on_gaussian_noise
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Interval, Intervals
 from flowexp.seeding import Noise
 
 __all__ = ["Churn", "Move", "Perturbation", "StateNoise"]
@@ -47,7 +47,7 @@ class Perturbation(Part, ABC):
     needs_gaussian: bool
 
     @abstractmethod
-    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
+    def moves(self, field: Field, intervals: Intervals) -> list[Move]:
         """One move for each step of a walk; they do not depend on the states."""
 
     def describe(self) -> str:
@@ -92,7 +92,7 @@ class Churn(Perturbation):
             what, off = f"churn with S_churn={self.S_churn:g} adds", "Set S_churn=0"
             yield from on_gaussian_noise(parts, key=".S_churn", what=what, remedy=off)
 
-    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
+    def moves(self, field: Field, intervals: Intervals) -> list[Move]:
         starts = field.levels([interval.start for interval in intervals])
         targets = {}
         for i, (alpha, sigma) in enumerate(starts):
@@ -143,7 +143,7 @@ class StateNoise(Perturbation):
     def describe(self) -> str:
         return f"{super().describe()}, scale={self.scale}"
 
-    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
+    def moves(self, field: Field, intervals: Intervals) -> list[Move]:
         levels = field.levels([interval.start for interval in intervals])
         return [
             Move(interval, amount=self.scale * sigma / interval.start.scale)

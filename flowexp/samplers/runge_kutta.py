@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, within
-from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Node, Variable
+from flowexp.samplers.field import Field, Interval, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.samplers.perturbations import Perturbation
 from flowexp.seeding import Noise
@@ -25,7 +24,6 @@ __all__ = [
     "SecondOrder",
     "Tableau",
     "ThreeEighths",
-    "second_order",
 ]
 
 _ROUNDING = 1e-12
@@ -44,11 +42,8 @@ class Tableau:
     ``k_i = f(z + h sum_j a_ij k_j, u + c_i h)``, ``z_next = z + h sum_i b_i k_i``.
 
     Attributes:
-        a: Rows of the lower triangle, from the second stage on.
+        a: Rows of the lower triangle, from the second stage on, of lengths 1, 2, ...
         b: Weights of the slopes; they sum to 1.
-
-    Raises:
-        ValueError: Row lengths are not 1, 2, ..., or the weights do not sum to 1.
     """
 
     a: tuple[tuple[float, ...], ...]
@@ -72,10 +67,8 @@ class Tableau:
 def second_order(alpha: float) -> Tableau:
     """The second-order method with its second evaluation at the fraction ``alpha`` of the step.
 
-    ``k2 = f(z + a h k1, u + a h)``, ``z + h [(1 - 1/(2a)) k1 + k2/(2a)]``.
-
-    Args:
-        alpha: In (0, 1]; 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's.
+    ``k2 = f(z + a h k1, u + a h)``, ``z + h [(1 - 1/(2a)) k1 + k2/(2a)]`` with a in (0, 1]: 1 is
+    Heun's method, 1/2 the midpoint rule, 2/3 Ralston's.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
     """
@@ -89,7 +82,6 @@ class RungeKutta(FixedStepSampler):
     """An explicit Runge-Kutta method; a subclass gives the tableau.
 
     Args:
-        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         final_euler: Whether the step that reaches t = 0 is Euler's: True = yes (EDM's rule), False
             = a full step, None = only where a full step would evaluate the model outside its range.
             A grid that ends above 0 has full steps only.
@@ -126,9 +118,7 @@ class RungeKutta(FixedStepSampler):
         disturbed = "" if self.perturbation is None else f", {self.perturbation.describe()}"
         return super().describe() + disturbed
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         moves = None
         if self.perturbation is not None:
             if noise is None:
@@ -175,26 +165,14 @@ def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: f
 
 
 class Euler(RungeKutta):
-    """Euler's method, order 1, one evaluation per step: ``z + h k1``; see :class:`RungeKutta`."""
+    """Euler's method, order 1, one evaluation per step: ``z + h k1``."""
 
     tableau = Tableau((), (1.0,))
 
     def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        perturbation: Perturbation | None = None,
-        double: bool = True,
+        self, *, perturbation: Perturbation | None = None, **stepping: Unpack[Stepping]
     ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            variable=variable,
-            perturbation=perturbation,
-            double=double,
-        )
+        super().__init__(perturbation=perturbation, **stepping)
 
 
 class Heun(RungeKutta):

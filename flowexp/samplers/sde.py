@@ -10,7 +10,6 @@ of the paper's.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,7 +20,7 @@ from flowexp.models import Model
 from flowexp.paths import Prediction
 from flowexp.samplers.base import TimeGrid, known_times
 from flowexp.samplers.diffusions import Diffusion
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -90,7 +89,6 @@ class SDE(FixedStepSampler):
         time_grid: The times at which the steps begin; its ``t_end`` is the size of the last step.
         diffusion: The coefficient w(t).
         last_step: The step from t_end to 0; None = sampling ends at the end of the grid.
-        double: See :class:`FixedStepSampler`.
     """
 
     needs_gaussian = True
@@ -115,9 +113,7 @@ class SDE(FixedStepSampler):
     def advance(self, x: Tensor, start: SDENode, end: SDENode, n: Tensor) -> Tensor:
         """The state at ``end`` from the state ``x`` at ``start``, with standard normal ``n``."""
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         if noise is None:
             raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
         nodes = [intervals[0].start, *(interval.end for interval in intervals)]

@@ -1,13 +1,12 @@
 """RF-Solver and FireFlow: second-order steps for the rectified-flow ODE and its inversion."""
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.seeding import Noise
 
@@ -24,7 +23,6 @@ class RFSolver(FixedStepSampler):
     the model is not defined is Euler's.
 
     Args:
-        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         fd_step: d in units of the variable, > 0, at most the length of the step (the paper: 0.01 of
             the time); None = half the step, as the released code.
 
@@ -38,9 +36,7 @@ class RFSolver(FixedStepSampler):
             raise ValueError(f"fd_step is {fd_step}; expected a positive number or null")
         self.fd_step = None if fd_step is None else float(fd_step)
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         distances = [self._distance(interval.length) for interval in intervals]
         ahead = [i.start.u + d for i, d in zip(intervals, distances, strict=True)]
         for interval, node, d in zip(intervals, field.nodes_of(ahead), distances, strict=True):
@@ -71,20 +67,14 @@ class FireFlow(FixedStepSampler):
     slowly along the trajectory. A step whose midpoint lies where the model is not defined is
     Euler's.
 
-    Args:
-        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
-
     Source: Deng et al., FireFlow, 2024, arXiv 2412.07517, algorithm 1.
     """
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    passes_over_empty = True
+
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         slope: Tensor | None = None
         for interval, node in zip(intervals, field.all_between(intervals, 0.5), strict=True):
-            if interval.is_empty:
-                yield z
-                continue
             defined = field.defined_at(node)
             if slope is None or not defined:
                 slope = field.slope(z, interval.start)

@@ -26,18 +26,15 @@ class StackedGenerators:
 
     def normal(self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Normal draws, (B, *shape)."""
-        rows = [
-            torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
-            for rng in self.generators
+        draws = [
+            torch.randn(*shape, generator=g, dtype=dtype, device=g.device) for g in self.generators
         ]
-        return torch.stack(rows)
+        return torch.stack(draws)
 
     def integers(self, high: int) -> Tensor:
         """Uniform integers in [0, high), (B,), int64."""
-        rows = [
-            torch.randint(high, (), generator=rng, device=rng.device) for rng in self.generators
-        ]
-        return torch.stack(rows)
+        draws = [torch.randint(high, (), generator=g, device=g.device) for g in self.generators]
+        return torch.stack(draws)
 
     def __call__(self, step: int, like: Tensor) -> Tensor:
         """The next normal draws, of the shape, dtype and device of ``like``."""

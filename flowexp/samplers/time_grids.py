@@ -93,7 +93,6 @@ class InsetUniform(Uniform):
 
     Args:
         margin: Distance of the first time from the end of the path, >= 0; less than one step.
-        t_end: End of sampling, >= 0.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, and their generate.py.
     """
@@ -132,7 +131,6 @@ class Shifted(_Shaped):
 
     Args:
         shift: s, > 0; 1 is the uniform grid (3 as published for 1024 x 1024 images).
-        t_end: End of sampling, >= 0.
 
     Source: Esser et al., Stable Diffusion 3, 2024, arXiv 2403.03206, eq. 23.
     """
@@ -160,7 +158,6 @@ class TokenShifted(_Shaped):
         tokens: L, what the network's attention runs over, >= 1.
         tokens_low, mu_low: A number of tokens, and mu there.
         tokens_high, mu_high: A larger number of tokens, and mu there.
-        t_end: End of sampling, >= 0.
 
     Source: Black Forest Labs' FLUX.1, sampling.py (get_schedule); RF-Solver, 2024, arXiv
     2411.04746, samples and inverts on it.

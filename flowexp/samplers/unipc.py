@@ -31,7 +31,6 @@ class UniPC(LinearMultistepSampler):
     step is not corrected.
 
     Args:
-        steps, time_grid, lower_order_final, double: See :class:`MultistepSampler`.
         order: p, 1 to 3 (3 for unconditional sampling, 2 under guidance, as published).
         predicts_data: Work with predicted data, else noise.
         exponential: bh2, else bh1.

@@ -1,7 +1,7 @@
 """Heun steps that reuse a velocity, and steps in which a small network corrects it."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.models import Evaluation, Model
 from flowexp.samplers.base import CountedModel, TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Interval, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -23,11 +23,7 @@ Graph = Callable[..., tuple[Tensor, Tensor]]
 
 
 def parse_blocks(text: str) -> str:
-    """One letter per step: ``H1P2R1`` is ``HPPR``; the letters may come in any order, repeatedly.
-
-    Raises:
-        ValueError: The text is no such sequence, or has no step.
-    """
+    """One letter per step, in any order: ``H1P2R1`` is ``HPPR``; a ValueError if there is none."""
     pieces = re.findall(r"([HPR])(\d+)", text)
     letters = "".join(letter * int(count) for letter, count in pieces)
     if "".join(letter + count for letter, count in pieces) != text or not letters:
@@ -64,7 +60,6 @@ class VelocityBlocks(FixedStepSampler):
     would leave half of the last step's noise in the image.
 
     Args:
-        time_grid, double: See :class:`FixedStepSampler`.
         blocks: Kinds and numbers of steps, such as ``H1P5R3``; their sum is the number of steps.
         refiner: Model whose :meth:`~flowexp.models.Model.predict` takes the condition ``velocity``
             and predicts the corrected one; needed for R.
@@ -72,9 +67,6 @@ class VelocityBlocks(FixedStepSampler):
         final_euler: Whether the step that reaches t = 0 is Euler's; None = only where it must be.
         compile_backend: torch.compile backend (``inductor``) of each kind of block, network and
             update in one graph, so that numbers and order of blocks stay free; None = not compiled.
-
-    Raises:
-        ValueError: The blocks cannot be parsed, or contain R without a refiner.
 
     Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3 and appendix B. The
     refiner step above is our reading of the paper, the newest velocity in and out; their repository
@@ -117,9 +109,7 @@ class VelocityBlocks(FixedStepSampler):
     def describe(self) -> str:
         return f"{super().describe()}, blocks {self.blocks}"
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         counted = field.model
         refiner = None if self.refiner is None else counted.alongside(self.refiner)
         velocity: Tensor | None = None

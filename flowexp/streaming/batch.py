@@ -55,17 +55,12 @@ class StreamBatch:
         guidance: The negative side; None = no guidance.
         seed: Decides the noises: n_i is drawn from (seed, "stream", i).
         noise: The noises themselves, (n, C, H, W), in place of the seed.
-        group: Frames per call.
-        c_skip: One number per stage; None = 0.
-        c_out: One number per stage; None = 1.
+        group: Frames per call, >= 1.
+        c_skip, c_out: One number per stage; None = 0 and 1.
         add_noise: Whether noise is added between the stages; without, the next state is a' xhat.
         conditions: One row each, for all frames, such as ``labels`` (1,).
         negative: The same for the negative side; None = without labels.
         dtype: Of the states.
-
-    Raises:
-        ValueError: The times do not decrease or lie where nothing is left of the frame or the model
-            is not defined, or a sequence has another length.
 
     Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.1 and eq. 1 to 7;
     their code draws new noise where it does not batch, so that its two modes differ.

@@ -97,7 +97,6 @@ def run_stream(
         queue_size: Frames and results that may wait, >= 1.
 
     Raises:
-        ValueError: queue_size < 1.
         Exception: What the frames' iterator or ``emit`` raised.
     """
     if queue_size < 1:
@@ -115,7 +114,7 @@ def run_stream(
     def take() -> None:
         for index, x in enumerate(frames):
             incoming.put(_Frame(index, x, time.perf_counter()))
-        incoming.close()
+        incoming.put(None)
 
     def give() -> None:
         for result in outgoing:
@@ -131,7 +130,7 @@ def run_stream(
             u = float(torch.rand((), dtype=torch.float64, generator=rng))
             results.add(frame, skipped=similarity is not None and similarity.skips(frame.x, u=u))
         results.finish()
-        outgoing.close()
+        outgoing.put(None)
     return StreamReport(
         frames=len(latencies),
         skipped=results.skipped,
@@ -171,18 +170,11 @@ class _Channel(Generic[T]):
     """
 
     def __init__(self, size: int, stop: threading.Event) -> None:
-        self._queue: queue.Queue[tuple[T] | None] = queue.Queue(size)
+        self._queue: queue.Queue[T | None] = queue.Queue(size)
         self._stop = stop
 
-    def put(self, item: T) -> None:
-        """Add an item, once there is room."""
-        self._put((item,))
-
-    def close(self) -> None:
-        """Mark the end."""
-        self._put(None)
-
-    def _put(self, item: tuple[T] | None) -> None:
+    def put(self, item: T | None) -> None:
+        """Add an item, once there is room; None is the end."""
         while not self._stop.is_set():
             try:
                 return self._queue.put(item, timeout=_POLL)
@@ -198,7 +190,7 @@ class _Channel(Generic[T]):
                 continue
             if item is None:
                 return
-            yield item[0]
+            yield item
         raise _StoppedError
 
 

@@ -55,12 +55,7 @@ class SimilarityFilter:
         self._reference: Tensor | None = None
 
     def skips(self, frame: Tensor, *, u: float) -> bool:
-        """Whether this frame, the next of the stream, is skipped.
-
-        Args:
-            frame: (C, H, W), in [-1, 1].
-            u: A uniform draw in [0, 1) that belongs to the frame; of no effect for the first.
-        """
+        """Whether the next frame, (C, H, W) in [-1, 1], is skipped, by its uniform draw u."""
         if self._reference is None:
             self._reference = frame.clone()
             return False
