@@ -84,8 +84,7 @@ class Calibration(ABC):
     it continues and gives the same numbers. With several processes it shares its work over
     ``subject.processes``; the first one writes the result.
 
-    Attributes:
-        method: Folder below ``RUN/calibrations`` in which the sampler looks for its files.
+    ``method`` is the folder below ``RUN/calibrations`` in which the sampler looks for its files.
     """
 
     method: str
@@ -94,10 +93,7 @@ class Calibration(ABC):
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
         """Measure, or continue to, and store a file of numbers with its manifest beside it.
 
-        Args:
-            subject: The model and what it is sampled with.
-            directory: ``RUN/calibrations/<method>``; it need not exist.
-            progress: Called about finished parts.
+        The directory, ``RUN/calibrations/<method>``, need not exist.
 
         Raises:
             UsageError: The data is missing.
@@ -116,22 +112,20 @@ class Calibration(ABC):
     ) -> None:
         """Measure and store, unless the manifest is there; every process must call this.
 
-        Args:
-            subject: The model and its pipeline.
-            file: The file for the numbers; the manifest, written last, lies beside it as ``.json``.
-            manifest: See :func:`manifest_of`.
-            measure: The numbers to store, measured in parts; called on every process.
-            progress: Called with a line now and then.
-            parts_beside: Name of the parts' folder, if they depend on more than the file's name.
+        The manifest, written last, lies beside ``file`` as ``.json``. ``measure`` gives the numbers
+        on every process; ``parts_beside`` names the folder of its parts, if they depend on more
+        than the file's name.
         """
         if file.with_suffix(".json").is_file():
             return
         parts = PartFiles(file.with_name(parts_beside or file.stem), subject.processes, progress)
         tensors = measure(parts)
+        subject.processes.barrier()
         if subject.processes.is_first:
             write_npz(file, {key: tensor.numpy() for key, tensor in tensors.items()})
             write_json(file.with_suffix(".json"), dict(manifest))
-        parts.close()
+            shutil.rmtree(parts.folder, ignore_errors=True)
+        subject.processes.barrier()
 
     def manifest(self, subject: Subject, settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         """The manifest, and eight hex digits over what the numbers depend on."""
@@ -187,13 +181,6 @@ class PartFiles:
                 self.progress(f"{name}: {done} of {len(own)} parts")
         self.processes.barrier()
         return [_read(file) for file in files]
-
-    def close(self) -> None:
-        """Remove the parts; every process must call this."""
-        self.processes.barrier()
-        if self.processes.is_first:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.processes.barrier()
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -149,9 +149,6 @@ class ModelStatisticsCalibration(Calibration):
 
 
 def write_reference(directory: Path, statistics: ModelStatistics) -> None:
-    """The authors' layout, which :class:`flowexp.samplers.ReferenceStatistics` reads.
-
-    A folder, created if missing, with ``l.npz`` and ``sb.npz``; the grid is not stored.
-    """
+    """The files of :class:`flowexp.samplers.ReferenceStatistics`, in a folder it may create."""
     write_npz(directory / "l.npz", {"l": statistics.l.numpy()})
     write_npz(directory / "sb.npz", {"s": statistics.s.numpy(), "b": statistics.b.numpy()})

@@ -28,9 +28,7 @@ def directional_derivative(
     By forward-mode differentiation, which keeps no graph; where an operation of the network has
     none, by differentiating the vector-Jacobian product ``u -> u^T J``, linear in u, with respect
     to u (two backward passes). Attention runs in its plain form, the only one that is
-    differentiable in both ways.
-
-    ``point`` and ``direction`` have one tensor for each argument of the function.
+    differentiable in both ways. ``point`` and ``direction`` have one tensor for each argument.
     """
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # Torch's own forward mode is built with its deprecated script compiler.
@@ -141,14 +139,12 @@ class StatisticsDraws:
     """Data and noise over which statistics are taken; the same at every level.
 
     Attributes:
-        x: Data, (K, ...).
-        e: Source draws, (K, ...).
+        x, e: Data and source draws, (K, ...).
         probes: Rademacher probes (P, K, ...) for the diagonal of the Jacobian; None = exactly,
             by one product per component.
         conditions: (K, ...) tensors for the model.
         batch_size: Samples per call.
-        device: Device of the computation.
-        dtype: Of the state.
+        device, dtype: Of the states.
     """
 
     x: Tensor
@@ -258,21 +254,11 @@ def slopes(l: Tensor, lam: Tensor) -> Tensor:  # noqa: E741 - the paper's name
 
 
 def statistics_over(
-    model: Model,
-    lam: Tensor,
-    draws: StatisticsDraws,
-    *,
-    run: Passes,
-    fixed_l: float | None = None,
+    model: Model, lam: Tensor, draws: StatisticsDraws, *, run: Passes, fixed_l: float | None = None
 ) -> ModelStatistics:
     """The statistics on a uniform grid (N + 1,) of lambda, in two passes: l, then s and b.
 
-    Args:
-        model: The model, without guidance.
-        lam: float64, increasing.
-        draws: Data and noise.
-        run: Performs a pass.
-        fixed_l: Take this for l everywhere and skip the first pass.
+    ``run`` performs a pass; ``fixed_l`` is taken for l everywhere, without the first pass.
     """
     points = grid_points(model, lam, device=draws.device)
     if fixed_l is None:

@@ -1,7 +1,6 @@
 """Samplers: time grid, variable and update rule.
 
-An argument outside its documented range is a ValueError; arguments of a base class are documented
-there.
+An argument outside its documented range is a ValueError; a base class documents its own arguments.
 """
 
 from flowexp.samplers.adams_bashforth import AdamsBashforth

@@ -100,11 +100,8 @@ class _Active:
     """The rows that have not arrived, by their indices in the batch.
 
     Times and step sizes are NumPy arrays on the host, where arithmetic on a few numbers costs
-    least; a device is only synchronised for one norm per attempt.
-
-    Attributes:
-        size: The size of the next step.
-        rejected: Whether the last attempt was rejected.
+    least; a device is only synchronised for one norm per attempt. ``size`` is that of the next
+    step; ``rejected`` is about the last attempt.
     """
 
     rows: Tensor
@@ -169,14 +166,8 @@ def integrate(
 ) -> tuple[Tensor, Tensor]:
     """States (B, ...) at ``end`` and evaluations (B,), int64, from states ``x`` at ``start``.
 
-    Args:
-        f: Slopes.
-        x: (B, ...).
-        start: May be smaller or larger than ``end``.
-        end: Where all rows arrive.
-        control: Tolerances and limits.
-        observe: Called with (t, x) at the start and after each round that moved something; t is
-            () if the steps are shared, else (B,).
+    ``observe`` is called with (t, x) at the start and after each round that moved something; t is
+    () if the steps are shared, else (B,). The start may be smaller or larger than the end.
 
     Raises:
         IntegrationError: Too many attempts, too small a step, or a state that is not finite.

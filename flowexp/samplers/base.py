@@ -16,7 +16,6 @@ from flowexp.seeding import Noise
 
 __all__ = ["CountedModel", "Sampler", "Samples", "StepObserver", "TimeGrid"]
 
-
 ROUNDING = 1e-12
 """Relative amount by which a time may miss an end of a model's range."""
 
@@ -37,8 +36,8 @@ class Samples:
     nfe: Tensor
 
 
-class CountedModel(Model):
-    """A model that counts its evaluations."""
+class WrappedModel(Model):
+    """A model around another one, which it resembles in all but :meth:`predict`."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -46,6 +45,19 @@ class CountedModel(Model):
         self.time_range = model.time_range
         self.evaluations_per_call = model.evaluations_per_call
         self.origin = model.origin
+
+    def alongside(self, other: Model) -> Model:
+        return self.model.alongside(other)
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        return self.model.nearest_time(t)
+
+
+class CountedModel(WrappedModel):
+    """A model that counts its evaluations."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
         self.calls = 0
 
     @property
@@ -66,12 +78,6 @@ class CountedModel(Model):
         self.calls += 1
         return evaluate(x_t, **conditions)
 
-    def alongside(self, other: Model) -> Model:
-        return self.model.alongside(other)
-
-    def nearest_time(self, t: Tensor) -> Tensor:
-        return self.model.nearest_time(t)
-
 
 class TimeGrid(Identified, ABC):
     """The times between which a fixed-step sampler takes its steps."""
@@ -88,8 +94,7 @@ class TimeGrid(Identified, ABC):
 class Sampler(Part, ABC):
     """A numerical method that carries source draws to samples.
 
-    Attributes:
-        needs_gaussian: Whether it adds noise that is right for a Gaussian source only.
+    ``needs_gaussian`` says whether it adds noise that is right for a Gaussian source only.
     """
 
     needs_gaussian: bool = False
@@ -128,9 +133,7 @@ class Sampler(Part, ABC):
     def check(self, model: Model) -> None:
         """Refuse a model that this sampler does not fit, before anything is computed.
 
-        Raises:
-            UsageError: The method's noise is wrong for the path's source.
-            ValueError: The times do not fit.
+        A UsageError if its noise is wrong for the path's source, a ValueError if its times are.
         """
         require(self.needs(Parts(path=model.path)), group="sampler")
 

@@ -23,12 +23,8 @@ def least_cost_path(cost: Tensor, edges: int) -> tuple[list[int], float]:
     ``V_1[j] = cost[j, last]``, ``V_k[j] = min_{m > j} cost[j, m] + V_{k-1}[m]``; the answer is
     ``V_K[0]``, and of equal paths the one that takes the shortest steps first.
 
-    Args:
-        cost: (P, P), of which the part above the diagonal is used.
-        edges: K, exactly so many steps, 1 to P - 1.
-
-    Raises:
-        ValueError: The matrix is not square or not finite, or there is no path of so many edges.
+    Of ``cost``, (P, P), the part above the diagonal is used; ``edges`` is K, 1 to P - 1. A matrix
+    that is not square or not finite there is a ValueError.
 
     Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414, section 3.
     """

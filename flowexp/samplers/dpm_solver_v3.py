@@ -79,10 +79,6 @@ class DPMSolverV3(MultistepSampler):
         self.corrector_low = float(corrector_low)
         self.corrector_high = float(corrector_high)
 
-    def corrects_at(self, time: float) -> bool:
-        """Whether the state at this time is corrected."""
-        return self.corrector and self.corrector_low < time <= self.corrector_high
-
     def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         shape, known = z.shape[1:], self.statistics_of(field.model).l.shape[1:]
         if known != shape and any(length != 1 for length in known):
@@ -93,12 +89,7 @@ class DPMSolverV3(MultistepSampler):
         return super().walk(field, z, intervals, noise)
 
     def times(self, model: Model) -> Tensor:
-        """The time grid, moved to the points of the statistics' grid; a last 0 stays.
-
-        Raises:
-            ValueError: There are no statistics of this model and range, or two times fall on one
-                point of their grid.
-        """
+        """The time grid, moved to different points of the statistics' grid; a last 0 stays."""
         times, lam = self._wanted(model)
         statistics = self.statistics.of(model, float(lam[0]), float(lam[-1]))
         indices = statistics.indices(lam)
@@ -177,10 +168,12 @@ class _PixelRule(Rule):
         self, nodes: Sequence[Level], end: Level, *, last: bool
     ) -> tuple[_PixelWeights, _PixelWeights | None]:
         """Predictor and corrector; the corrector of order p uses the new point and p - 2 old."""
-        predictor = self._update(nodes, end, pseudo=self.sampler.p_pseudo)
-        pseudo = self.sampler.c_pseudo
+        sampler = self.sampler
+        predictor = self._update(nodes, end, pseudo=sampler.p_pseudo)
+        pseudo = sampler.c_pseudo
         order = len(nodes) + pseudo
-        if last or order < 2 or not self.sampler.corrects_at(end.time):
+        within = sampler.corrector_low < end.time <= sampler.corrector_high
+        if last or order < 2 or not (sampler.corrector and within):
             return predictor, None
         base, *older = nodes
         update = self._update([base, end, *older][:order], end, pseudo=pseudo)
@@ -199,28 +192,26 @@ class _PixelRule(Rule):
         """Weights for the outputs at ``nodes``; the first is the step's start."""
         at = [self._index(node) for node in nodes]
         s, t = at[0], self._index(end)
-        S, beta = self._from(s, min(at), max(t, *at))
-        growth = self._L[s : t + 1] - self._L[s] + S[s - min(at) : t - min(at) + 1]
+        # S and beta, both 0 at index s, on the grid points from ``low`` on.
+        low, high = min(at), max(t, *at)
+        S = self._S[low : high + 1] - self._S[s]
+        beta = self._cumulative(torch.exp(-S) * self.statistics.b[low : high + 1])
+        beta = beta - beta[s - low]
+        growth = self._L[s : t + 1] - self._L[s] + S[s - low : t - low + 1]
         grown = torch.exp(growth)
         offset = self.statistics.lam[s : t + 1] - self.statistics.lam[s]
         offset = offset.reshape(-1, *[1] * (grown.ndim - 1))
         integrals = [self._total(grown * offset**k / math.factorial(k)) for k in range(len(nodes))]
-        drift = self._total(grown * beta[s - min(at) : t - min(at) + 1])
+        drift = self._total(grown * beta[s - low : t - low + 1])
         lams = [node.lam for node in nodes]
         derivatives = _pseudo_derivatives(lams) if pseudo else _derivatives(lams)
         decay = end.alpha * torch.exp(self._L[s] - self._L[t])
         outputs = []
         for j, i in enumerate(at):
             share = sum(row[j] * e for row, e in zip(derivatives, integrals, strict=True))
-            outputs.append(-decay * share * torch.exp(-S[i - min(at)]))
-            drift = drift - share * beta[i - min(at)]
+            outputs.append(-decay * share * torch.exp(-S[i - low]))
+            drift = drift - share * beta[i - low]
         return self._weights(-decay * drift, decay / nodes[0].alpha, outputs)
-
-    def _from(self, s: int, low: int, high: int) -> tuple[Tensor, Tensor]:
-        """S and beta, both 0 at index ``s``, on the grid points ``low`` to ``high``."""
-        S = self._S[low : high + 1] - self._S[s]
-        beta = self._cumulative(torch.exp(-S) * self.statistics.b[low : high + 1])
-        return S, beta - beta[s - low]
 
     def _cumulative(self, values: Tensor) -> Tensor:
         areas = 0.5 * self._gap * (values[1:] + values[:-1])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from flowexp.models import Model
 from flowexp.networks.attention_features import SharedValues
 from flowexp.paths import Prediction
-from flowexp.samplers.base import ROUNDING
+from flowexp.samplers.base import ROUNDING, WrappedModel
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.inversion import Inversion
 
@@ -123,7 +123,7 @@ class Editing:
         return Edited(sampled.x, inverted.x, nfe, tuple(falling.shared))
 
 
-class _SharingModel(Model):
+class _SharingModel(WrappedModel):
     """A model that shares attention values in the steps of a walk with the upper times ``steps``.
 
     It counts the interval, by its upper time, and the stage of each of its calls; the sampler calls
@@ -139,11 +139,7 @@ class _SharingModel(Model):
         *,
         record: bool,
     ) -> None:
-        self.model = model
-        self.path = model.path
-        self.time_range = model.time_range
-        self.evaluations_per_call = model.evaluations_per_call
-        self.origin = model.origin
+        super().__init__(model)
         self.shared: list[FeatureKey] = []
         self._uppers = uppers
         self._entered = -1
@@ -172,6 +168,3 @@ class _SharingModel(Model):
         self.shared.append(key)
         with values.recorded(key) if self._record else values.replaced(key):
             return self.model.predict(x_t, t, **conditions)
-
-    def nearest_time(self, t: Tensor) -> Tensor:
-        return self.model.nearest_time(t)

@@ -21,8 +21,7 @@ class EDMHeun(Heun):
 
     Args:
         time_grid: The times between the steps; sigma/alpha must be finite at its start.
-        S_churn, S_min, S_max, S_noise: See :class:`Churn`; S_churn = 0 is the deterministic
-            sampler.
+        S_churn, S_min, S_max, S_noise: See :class:`Churn`; without churn it is deterministic.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithms 1 and 2.
     """

@@ -83,8 +83,7 @@ class Node:
 
     Attributes:
         u: Value of the variable.
-        time: The path's time there.
-        t: The same as a float64 scalar tensor on the state's device, for the model.
+        time, t: The path's time there; t as a float64 scalar tensor on the state's device.
         scale: ``x_t = scale z``.
         evaluate: The model there; must not be called where it is not defined.
     """

@@ -41,8 +41,7 @@ class FixedStepSampler(Sampler):
     object serves any number of calls.
 
     The steps begin and end at times the model was trained at (``Model.nearest_time``), as in EDM. A
-    grid that is finer than the model's noise levels has empty steps, which a method must accept,
-    or pass over.
+    grid that is finer than the model's noise levels has empty steps: see ``passes_over_empty``.
 
     Args:
         steps: Number of steps, >= 1.
@@ -142,11 +141,8 @@ class FixedStepSampler(Sampler):
     ) -> bool:
         """Whether a step to t = 0 is Euler's, which needs no evaluation at its end.
 
-        Args:
-            field: The model.
-            nodes: The nodes at which a full step would evaluate it.
-            final_euler: True = yes, False = no (a ValueError where the model is not defined), None
-                = only where the model is not defined.
+        ``final_euler``: True = yes, False = no (a ValueError where the model is not defined at all
+        ``nodes`` of a full step), None = only where it is not.
         """
         if final_euler:
             return True

@@ -91,7 +91,13 @@ class Inversion:
             IntegrationError: An adaptive sampler did not reach the source.
         """
         start = torch.full((), self._start_time(model), dtype=torch.float64, device=x.device)
-        state = self._start_state(model, x.to(self.sampler.dtype), start, noise)
+        c = model.path.schedule.coefficients(start)
+        data = x.to(self.sampler.dtype)
+        state = expand_as(c.alpha, data) * data
+        if self.noise_scale > 0.0:
+            if noise is None:
+                raise ValueError(f"noise_scale is {self.noise_scale}, but noise is None")
+            state = state + expand_as(self.noise_scale * c.sigma, data) * noise(0, data)
         if isinstance(self.sampler, DormandPrince):
             state, nfe = integrate(
                 velocity_of(model, conditions, batch=x.shape[0]),
@@ -124,15 +130,6 @@ class Inversion:
                 f"start_time is {self.start_time}, but the model is defined on [{low}, {high}]"
             )
         return self.start_time
-
-    def _start_state(self, model: Model, x: Tensor, t: Tensor, noise: Noise | None) -> Tensor:
-        c = model.path.schedule.coefficients(t)
-        state = expand_as(c.alpha, x) * x
-        if self.noise_scale == 0.0:
-            return state
-        if noise is None:
-            raise ValueError(f"noise_scale is {self.noise_scale}, but noise is None")
-        return state + expand_as(self.noise_scale * c.sigma, x) * noise(0, x)
 
 
 class _ReverseWalk:

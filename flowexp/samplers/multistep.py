@@ -106,13 +106,10 @@ class Rule(ABC):
     def updates(
         self, nodes: Sequence[Level], end: Level, *, last: bool
     ) -> tuple[Update, Update | None]:
-        """Predictor and corrector of a step.
+        """Predictor and corrector of a step from ``nodes[0]`` to a finite end.
 
-        Args:
-            nodes: Levels of the remembered outputs to use, newest first; the step starts at the
-                first, and their number is the order.
-            end: End of the step; finite.
-            last: Whether no evaluation follows, so that nothing can be corrected.
+        ``nodes`` are the levels of the remembered outputs to use, newest first; their number is the
+        order. No evaluation follows the last step, so that it cannot be corrected.
         """
 
     @abstractmethod
@@ -241,7 +238,6 @@ class LinearMultistepSampler(MultistepSampler, Rule):
     """A multistep sampler with one number as the weight of each remembered output.
 
     Args:
-        order: See :class:`MultistepSampler`, as are all other arguments.
         predicts_data: Whether the outputs are predicted data; else noise.
     """
 

@@ -19,11 +19,7 @@ _LARGEST_RAISE = math.sqrt(2.0) - 1.0
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The change ``z' = keep z + amount eps`` of the state before one step.
-
-    Attributes:
-        interval: The step to come, from where the state then lies.
-    """
+    """The change ``z' = keep z + amount eps`` before a step, which begins at the new state."""
 
     interval: Interval
     keep: float = 1.0
@@ -40,11 +36,10 @@ class Move:
 class Perturbation(Part, ABC):
     """A change of the state, and perhaps of the noise level, before each step.
 
-    Attributes:
-        needs_gaussian: Whether it is right for a Gaussian source only.
+    ``needs_gaussian`` says whether it is right for a Gaussian source only.
     """
 
-    needs_gaussian: bool
+    needs_gaussian = False
 
     @abstractmethod
     def moves(self, field: Field, intervals: Intervals) -> list[Move]:
@@ -132,8 +127,6 @@ class StateNoise(Perturbation):
 
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265, section 5.2 (their alpha).
     """
-
-    needs_gaussian = False
 
     def __init__(self, *, scale: float) -> None:
         if scale < 0.0:

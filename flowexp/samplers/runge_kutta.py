@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, within
-from flowexp.samplers.field import Field, Interval, Intervals, Node, States
+from flowexp.samplers.base import TimeGrid
+from flowexp.samplers.field import Field, Interval, Intervals, Node, States, Variable
 from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.samplers.perturbations import Perturbation
 from flowexp.seeding import Noise
@@ -101,9 +102,6 @@ class RungeKutta(FixedStepSampler):
         self.final_euler = final_euler
         self.perturbation = perturbation
         self.needs_gaussian = perturbation is not None and perturbation.needs_gaussian
-        c, a = self.tableau.c, self.tableau.a
-        self._stages = [(node, _nonzero(row)) for node, row in zip(c[1:], a, strict=True)]
-        self._weights = _nonzero(self.tableau.b)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the perturbation needs."""
@@ -126,7 +124,7 @@ class RungeKutta(FixedStepSampler):
                 raise ValueError(f"{name} needs noise, but noise is None")
             moves = self.perturbation.moves(field, intervals)
             intervals = [move.interval for move in moves]
-        stages = [field.all_between(intervals, c) for c, _ in self._stages]
+        stages = [field.all_between(intervals, c) for c in self.tableau.c[1:]]
         for i, interval in enumerate(intervals):
             if moves is not None and noise is not None:
                 z = moves[i].apply(z, noise)
@@ -134,7 +132,7 @@ class RungeKutta(FixedStepSampler):
             yield z
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
-        nodes = [field.all_between([interval], c)[0] for c, _ in self._stages]
+        nodes = [field.all_between([interval], c)[0] for c in self.tableau.c[1:]]
         return self._step(field, z, interval, nodes)
 
     def _step(self, field: Field, z: Tensor, interval: Interval, nodes: list[Node]) -> Tensor:
@@ -146,21 +144,17 @@ class RungeKutta(FixedStepSampler):
             and self.ends_in_euler(field, nodes, final_euler=self.final_euler)
         ):
             return torch.add(z, slopes[0], alpha=h)
-        for node, (_, row) in zip(nodes, self._stages, strict=True):
+        for node, row in zip(nodes, self.tableau.a, strict=True):
             slopes.append(field.slope(_advance(z, slopes, row, h), node))
-        return _advance(z, slopes, self._weights, h)
+        return _advance(z, slopes, self.tableau.b, h)
 
 
-def _nonzero(row: Sequence[float]) -> list[tuple[int, float]]:
-    return [(j, w) for j, w in enumerate(row) if w != 0.0]
-
-
-def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: float) -> Tensor:
+def _advance(z: Tensor, slopes: Sequence[Tensor], row: Sequence[float], h: float) -> Tensor:
     """``z + h sum_j w_j k_j`` with one allocation."""
-    (first, weight), *rest = row
-    out = torch.add(z, slopes[first], alpha=h * weight)
-    for j, w in rest:
-        out.add_(slopes[j], alpha=h * w)
+    (first, weight), *rest = [(k, w) for k, w in zip(slopes, row, strict=True) if w != 0.0]
+    out = torch.add(z, first, alpha=h * weight)
+    for k, w in rest:
+        out.add_(k, alpha=h * w)
     return out
 
 
@@ -169,10 +163,23 @@ class Euler(RungeKutta):
 
     tableau = Tableau((), (1.0,))
 
+    # Without ``final_euler``, so that a config check refuses it.
     def __init__(
-        self, *, perturbation: Perturbation | None = None, **stepping: Unpack[Stepping]
+        self,
+        *,
+        steps: int,
+        time_grid: TimeGrid | None = None,
+        variable: Variable | None = None,
+        perturbation: Perturbation | None = None,
+        double: bool = True,
     ) -> None:
-        super().__init__(perturbation=perturbation, **stepping)
+        super().__init__(
+            steps=steps,
+            time_grid=time_grid,
+            variable=variable,
+            perturbation=perturbation,
+            double=double,
+        )
 
 
 class Heun(RungeKutta):
@@ -193,7 +200,6 @@ class SecondOrder(RungeKutta):
 
     Args:
         alpha: Place of the second evaluation, in (0, 1]: 1 = Heun, 1/2 = midpoint, 2/3 = Ralston.
-        final_euler: See :class:`RungeKutta`, as are all other arguments.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
     """

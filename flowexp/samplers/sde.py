@@ -133,9 +133,7 @@ class SDE(FixedStepSampler):
     def times(self, model: Model) -> Tensor:
         """The grid's times, and 0 after them if there is a last step.
 
-        Raises:
-            ValueError: The diffusion is infinite at the start, or the last step does not begin
-                within the model's range.
+        A ValueError if the diffusion is infinite or the last step begins outside the model's range.
         """
         within = self.steps if self.last_step is None else self.steps - 1
         times = self.time_grid.times(model, within)

@@ -200,10 +200,10 @@ class Given(TimeGrid):
     """
 
     def __init__(self, *, values: Sequence[float]) -> None:
-        self.values = tuple(float(t) for t in values)
+        self.values = [float(t) for t in values]
         if len(self.values) < 2 or any(b >= a for a, b in pairwise(self.values)):
             raise ValueError(
-                f"values is {list(self.values)}; expected two or more times, each smaller than the "
+                f"values is {self.values}; expected two or more times, each smaller than the "
                 f"one before"
             )
 
@@ -214,9 +214,6 @@ class Given(TimeGrid):
                 f"times, which make {len(self.values) - 1} steps"
             )
         return torch.tensor(self.values, dtype=torch.float64)
-
-    def identity(self) -> str:
-        return f"Given(values={list(self.values)})"
 
 
 class PowerGrid(TimeGrid):

@@ -93,9 +93,7 @@ def _solve(places: Sequence[float], moments: Sequence[float]) -> list[float]:
     return rho
 
 
-def _from_differences(
-    first: float, weights: Sequence[float], places: Sequence[float]
-) -> list[float]:
-    """Weights of ``D_0, D_1, ...`` in ``first D_0 + sum_i weights_i (D_i - D_0)/places_i``."""
+def _from_differences(w0: float, weights: Sequence[float], places: Sequence[float]) -> list[float]:
+    """Weights of ``D_0, D_1, ...`` in ``w0 D_0 + sum_i weights_i (D_i - D_0)/places_i``."""
     others = [w / r for w, r in zip(weights, places, strict=True)]
-    return [first - sum(others), *others]
+    return [w0 - sum(others), *others]

@@ -94,7 +94,6 @@ class VelocityBlocks(FixedStepSampler):
         self.stale_refinement = stale_refinement
         self.final_euler = final_euler
         self.compile_backend = compile_backend
-        # Blocks compiled for a model, by their kinds.
         self._graphs: tuple[Model, dict[str, Graph]] | None = None
 
     def check(self, model: Model) -> None:

@@ -117,11 +117,11 @@ def run_stream(
         incoming.put(None)
 
     def give() -> None:
-        for result in outgoing:
+        for frame, source, x in outgoing:
             # The copy waits for the device, so the time is taken after it.
-            x = result.x.cpu()
-            latencies.append(time.perf_counter() - result.frame.moment)
-            emit(StreamOutput(result.frame.index, result.source, x, latencies[-1]))
+            copy = x.cpu()
+            latencies.append(time.perf_counter() - frame.moment)
+            emit(StreamOutput(frame.index, source, copy, latencies[-1]))
 
     start = time.perf_counter()
     with _in_thread(take, stop), _in_thread(give, stop):
@@ -150,13 +150,8 @@ class _Frame:
     moment: float
 
 
-@dataclass(frozen=True)
-class _Result:
-    """The result of a frame, and the number of the frame that was processed for it."""
-
-    frame: _Frame
-    source: int
-    x: Tensor
+_Result = tuple[_Frame, int, Tensor]
+"""A frame, the number of the frame that was processed for it, and its result."""
 
 
 class _StoppedError(Exception):
@@ -277,4 +272,4 @@ class _Results:
             if source != settled:
                 return
             self._expected.popleft()
-            self._outgoing.put(_Result(frame, source, x))
+            self._outgoing.put((frame, source, x))

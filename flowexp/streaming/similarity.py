@@ -11,10 +11,8 @@ _EPS = 1e-6
 def skip_probability(frame: Tensor, reference: Tensor, *, threshold: float) -> float:
     """``max(0, 1 - (1 - S) / (1 - threshold))`` with S the cosine of the two frames.
 
-    Args:
-        frame: (C, H, W), in [-1, 1]; frames in [0, 1] are more similar to each other.
-        reference: The same shape.
-        threshold: Similarity from which on frames are skipped; 1 and above: never.
+    Frames are (C, H, W), in [-1, 1]; those in [0, 1] are more similar to each other. They are
+    skipped from the similarity ``threshold`` on; at 1 and above never.
 
     Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, eq. 8 and 9.
     """
