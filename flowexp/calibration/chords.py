@@ -47,7 +47,7 @@ def endpoints(
 
 
 def refined_times(times: Tensor, fine: Tensor) -> tuple[Tensor, list[int]]:
-    """The part of a decreasing float64 grid within ``times``, these added, and their positions."""
+    """The part of a fine grid within ``times``, with these added, and their positions in it."""
     between = fine[(fine < times[0]) & (fine > times[-1])]
     # Times that differ by rounding only are the same.
     gaps = (between[:, None] - times[None, :]).abs()

@@ -149,6 +149,6 @@ class ModelStatisticsCalibration(Calibration):
 
 
 def write_reference(directory: Path, statistics: ModelStatistics) -> None:
-    """The files of :class:`flowexp.samplers.ReferenceStatistics`, in a folder it may create."""
+    """The files of :class:`flowexp.samplers.ReferenceStatistics`, in a folder."""
     write_npz(directory / "l.npz", {"l": statistics.l.numpy()})
     write_npz(directory / "sb.npz", {"s": statistics.s.numpy(), "b": statistics.b.numpy()})

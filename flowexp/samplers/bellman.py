@@ -18,7 +18,7 @@ METHOD = "boss"
 
 
 def least_cost_path(cost: Tensor, edges: int) -> tuple[list[int], float]:
-    """The path ``0 = i_0 < .. < i_K = last`` with the smallest ``sum_m cost[i_m, i_m+1]``, its sum.
+    """The path ``0 = i_0 < .. < i_K = last`` of the least ``sum_m cost[i_m, i_m+1]``, and that sum.
 
     ``V_1[j] = cost[j, last]``, ``V_k[j] = min_{m > j} cost[j, m] + V_{k-1}[m]``; the answer is
     ``V_K[0]``, and of equal paths the one that takes the shortest steps first.

@@ -23,7 +23,7 @@ Graph = Callable[..., tuple[Tensor, Tensor]]
 
 
 def parse_blocks(text: str) -> str:
-    """One letter per step, in any order: ``H1P2R1`` is ``HPPR``; a ValueError if there is none."""
+    """One letter per step, in any order: ``H1P2R1`` is ``HPPR``; other text is a ValueError."""
     pieces = re.findall(r"([HPR])(\d+)", text)
     letters = "".join(letter * int(count) for letter, count in pieces)
     if "".join(letter + count for letter, count in pieces) != text or not letters:
