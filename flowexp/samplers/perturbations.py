@@ -39,7 +39,7 @@ class Perturbation(Part, ABC):
     ``needs_gaussian`` says whether it is right for a Gaussian source only.
     """
 
-    needs_gaussian = False
+    needs_gaussian: bool = False
 
     @abstractmethod
     def moves(self, field: Field, intervals: Intervals) -> list[Move]:

@@ -22,7 +22,7 @@ class ResidualGuidance:
     ``uses_virtual_noise`` says whether e_neg is ``delta s``; else it is the network's.
     """
 
-    uses_virtual_noise = False
+    uses_virtual_noise: bool = False
 
     def __init__(self, *, scale: float, delta: float = 1.0) -> None:
         for name, value in (("scale", scale), ("delta", delta)):
