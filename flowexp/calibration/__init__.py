@@ -1,4 +1,7 @@
-"""Calibrations: measured once on a trained model so that samplers need fewer evaluations."""
+"""Calibrations: measured once on a trained model so that samplers need fewer evaluations.
+
+An argument outside its documented range is a ValueError.
+"""
 
 from flowexp.calibration.base import Calibrated, Calibration, Subject, manifest_of
 from flowexp.calibration.chords import ChordCalibration

@@ -1,12 +1,23 @@
-"""The calibration protocol: numbers of a trained model, measured once for a sampler."""
+"""The calibration protocol: numbers of a trained model, measured once for a sampler.
+
+They are measured in parts, one file each, which processes share and which survive a kill.
+"""
 
 import datetime
+import hashlib
+import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowexp.files import write_json, write_npz
 from flowexp.models import Model
 from flowexp.pipeline import Pipeline, Processes
 from flowexp.samplers.stored_calibrations import identity_of
@@ -15,6 +26,8 @@ __all__ = ["Calibrated", "Calibration", "Progress", "Subject", "manifest_of"]
 
 Progress = Callable[[str], None]
 """Called with one line about what has just been done."""
+
+_REPORTS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +84,7 @@ class Calibration(ABC):
     it continues and gives the same numbers. With several processes it shares its work over
     ``subject.processes``; the first one writes the result.
 
-    Attributes:
-        method: Folder below ``RUN/calibrations`` in which the sampler looks for its files.
+    ``method`` is the folder below ``RUN/calibrations`` in which the sampler looks for its files.
     """
 
     method: str
@@ -81,26 +93,51 @@ class Calibration(ABC):
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
         """Measure, or continue to, and store a file of numbers with its manifest beside it.
 
-        Args:
-            subject: The model and what it is sampled with.
-            directory: ``RUN/calibrations/<method>``; it need not exist.
-            progress: Called about finished parts.
+        The directory, ``RUN/calibrations/<method>``, need not exist.
 
         Raises:
             UsageError: The data is missing.
             ValueError: The model, the sampler or the path does not fit the method.
         """
 
+    def measure_once(
+        self,
+        subject: Subject,
+        file: Path,
+        manifest: Mapping[str, Any],
+        *,
+        measure: Callable[["PartFiles"], Mapping[str, Tensor]],
+        progress: Progress,
+        parts_beside: str | None = None,
+    ) -> None:
+        """Measure and store, unless the manifest is there; every process must call this.
+
+        The manifest, written last, lies beside ``file`` as ``.json``. ``measure`` gives the numbers
+        on every process; ``parts_beside`` names the folder of its parts, if they depend on more
+        than the file's name.
+        """
+        if file.with_suffix(".json").is_file():
+            return
+        parts = PartFiles(file.with_name(parts_beside or file.stem), subject.processes, progress)
+        tensors = measure(parts)
+        subject.processes.barrier()
+        if subject.processes.is_first:
+            write_npz(file, {key: tensor.numpy() for key, tensor in tensors.items()})
+            write_json(file.with_suffix(".json"), dict(manifest))
+            shutil.rmtree(parts.folder, ignore_errors=True)
+        subject.processes.barrier()
+
+    def manifest(self, subject: Subject, settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        """The manifest, and eight hex digits over what the numbers depend on."""
+        manifest = manifest_of(subject, method=self.method, settings=settings)
+        return manifest, short_digest(manifest)
+
 
 def manifest_of(subject: Subject, *, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a calibration in plain builtins.
 
-    A sampler compares its ``identity`` (weights and path) with its model's.
-
-    Args:
-        subject: The model and its pipeline.
-        method: The calibration's method.
-        settings: Everything the numbers depend on besides model and path.
+    A sampler compares its ``identity`` (weights and path) with its model's; ``settings`` are
+    everything the numbers depend on besides.
     """
     from flowexp import __version__
 
@@ -111,3 +148,41 @@ def manifest_of(subject: Subject, *, method: str, settings: Mapping[str, Any]) -
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "flowexp": __version__,
     }
+
+
+def short_digest(manifest: Mapping[str, Any]) -> str:
+    """Eight hex digits over what the numbers depend on."""
+    text = json.dumps([manifest["identity"], manifest["settings"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class PartFiles:
+    """The finished parts of a result, in a hidden folder beside it."""
+
+    def __init__(self, result: Path, processes: Processes, progress: Progress) -> None:
+        self.folder = result.with_name(f".{result.name}")
+        self.processes = processes
+        self.progress = progress
+
+    def run(
+        self, name: str, count: int, measure: Callable[[int], dict[str, Tensor]]
+    ) -> list[dict[str, Tensor]]:
+        """The tensors of parts 0 .. count - 1, measured or read back, on every process."""
+        files = [self.folder / f"{name}_{i:05d}.npz" for i in range(count)]
+        missing = [i for i, file in enumerate(files) if not file.is_file()]
+        if 0 < len(missing) < count:
+            self.progress(f"{name}: {count - len(missing)} parts are there already")
+        # Every process sees the same files before the first new one is written.
+        self.processes.barrier()
+        own = self.processes.share(missing)
+        for done, i in enumerate(own, start=1):
+            write_npz(files[i], {k: v.cpu().numpy() for k, v in measure(i).items()})
+            if done * _REPORTS // len(own) > (done - 1) * _REPORTS // len(own):
+                self.progress(f"{name}: {done} of {len(own)} parts")
+        self.processes.barrier()
+        return [_read(file) for file in files]
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    with np.load(file) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}

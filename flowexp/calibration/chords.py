@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
+from flowexp.calibration.base import (
+    Calibrated,
+    Calibration,
+    PartFiles,
+    Progress,
+    Subject,
+    short_digest,
+)
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
-from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
 from flowexp.couplings.chords import CHORDS
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.samplers import FixedStepSampler, Time, TimeGrid
@@ -29,12 +35,7 @@ def endpoints(
 
     ``x = (sigma' x_t - sigma v) / W``, ``e = (alpha v - alpha' x_t) / W`` with
     ``W = alpha sigma' - alpha' sigma``: on the linear path ``x_t - t v`` and ``x_t + (1 - t) v``.
-
-    Args:
-        path: The path.
-        x_t: States, (B, ...), float64.
-        velocity: Velocities, (B, ...), float64.
-        t: Times, (B,), float64.
+    ``x_t`` and ``velocity`` are (B, ...), ``t`` is (B,), all float64.
     """
     c = path.schedule.coefficients(t)
     alpha, sigma, d_alpha, d_sigma, wronskian = (
@@ -46,15 +47,7 @@ def endpoints(
 
 
 def refined_times(times: Tensor, fine: Tensor) -> tuple[Tensor, list[int]]:
-    """A fine grid to which ``times`` are added.
-
-    Args:
-        times: Decreasing, (K + 1,), float64.
-        fine: The fine grid, decreasing, float64; what lies outside of ``times`` is left out.
-
-    Returns:
-        The grid of both, and the positions of ``times`` in it.
-    """
+    """The part of a fine grid within ``times``, with these added, and their positions in it."""
     between = fine[(fine < times[0]) & (fine > times[-1])]
     # Times that differ by rounding only are the same.
     gaps = (between[:, None] - times[None, :]).abs()
@@ -72,14 +65,11 @@ class ChordCalibration(Calibration):
     regression on these pairs at t = tau_m straightens a model at exactly these times.
 
     Args:
-        num: Number of trajectories.
+        num: Number of trajectories, >= 1.
         fine_steps: Euler steps of a trajectory, to whose times those of the sampler are added.
         time_grid: The fine grid.
-        label: Name to store the chords under; None = number of steps and trajectories, and a digest
-            of all that they depend on.
-
-    Raises:
-        ValueError: A count is not positive, or the label is no plain name.
+        label: Name to store the chords under, of letters, digits, _ and -; None = number of steps
+            and trajectories, and a digest of all that they depend on.
 
     Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414: 5,000 trajectories of 100 Euler steps; the
     same on an even grid is their baseline.
@@ -112,60 +102,51 @@ class ChordCalibration(Calibration):
             "batch_size": subject.pipeline.batch_size,
             "asked": subject.config,
         }
-        manifest = manifest_of(subject, method=self.method, settings=settings)
+        manifest, digest = self.manifest(subject, settings)
         steps = len(times) - 1
-        name = self.label or f"{steps}_steps_{self.num}_{short_digest(manifest)}"
+        name = self.label or f"{steps}_steps_{self.num}_{digest}"
         file = directory / f"{name}.npz"
-        if file.with_suffix(".json").is_file() and _stored_digest(file) != short_digest(manifest):
-            raise ValueError(
-                f"label {name!r} belongs to chords that were made in another way; remove {file} "
-                f"and {file.with_suffix('.json')}, or choose another label"
+        stored = file.with_suffix(".json")
+        if stored.is_file():
+            made = json.loads(stored.read_text(encoding="utf-8"))
+            if short_digest(made) != digest:
+                raise ValueError(
+                    f"label {name!r} belongs to chords that were made in another way; remove "
+                    f"{file} and {stored}, or choose another label"
+                )
+
+        def measure(parts: PartFiles) -> dict[str, Tensor]:
+            batches = subject.batches(self.num)
+            fine_grid = fine_times(self.time_grid, subject.guided, self.fine_steps)
+            fine, places = refined_times(times, fine_grid)
+            found = parts.run(
+                "trajectories", len(batches), lambda i: _chords(subject, batches[i], fine, places)
             )
-        measure_once(
-            subject,
-            file,
-            manifest,
-            measure=lambda parts: self._chords(subject, times, parts),
-            progress=progress,
-            parts_beside=f"{name}_{short_digest(manifest)}",
+            joined = {key: torch.cat([part[key] for part in found]) for key in found[0]}
+            return {"t": times[:-1], **joined}
+
+        beside = f"{name}_{digest}"
+        self.measure_once(
+            subject, file, manifest, measure=measure, progress=progress, parts_beside=beside
         )
         grid = " ".join(f"{time:.3g}" for time in times.tolist())
         summary = [("chords", f"{self.num} trajectories, {steps} steps at {grid}")]
         use = ("coupling=chords", f"coupling.name={name}")
         return Calibrated(file, summary, use, begin="train init")
 
-    def _chords(self, subject: Subject, times: Tensor, parts: PartFiles) -> dict[str, Tensor]:
-        batches = subject.batches(self.num)
-        fine_grid = fine_times(self.time_grid, subject.guided, self.fine_steps)
-        fine, places = refined_times(times, fine_grid)
-        found = parts.run(
-            "trajectories", len(batches), lambda i: _chords(subject, batches[i], fine, places)
-        )
-        joined = {key: torch.cat([part[key] for part in found]) for key in found[0]}
-        return {"t": times[:-1], **joined}
-
 
 def _distinct_times(subject: Subject) -> Tensor:
-    """The times at which the chosen sampler evaluates the model.
-
-    Raises:
-        ValueError: It has none that are known beforehand, they leave the model's range, or are
-            finer than the model's noise levels.
-    """
-    if not isinstance(subject.pipeline.sampler, FixedStepSampler):
-        name = type(subject.pipeline.sampler).__name__
+    """The times at which the chosen sampler evaluates the model; all different."""
+    sampler = subject.pipeline.sampler
+    if not isinstance(sampler, FixedStepSampler):
+        name = type(sampler).__name__
         raise ValueError(f"{name} has no times that are known beforehand; use sampler=boss")
-    times = subject.pipeline.sampler.times(subject.guided)
+    times = sampler.times(subject.guided)
     if not bool((times[:-1] > times[1:]).all()):
         raise ValueError(
-            f"{subject.pipeline.sampler.steps} steps are finer than the model's noise levels; "
-            f"use fewer"
+            f"{sampler.steps} steps are finer than the model's noise levels; use fewer"
         )
     return times
-
-
-def _stored_digest(file: Path) -> str:
-    return short_digest(json.loads(file.with_suffix(".json").read_text(encoding="utf-8")))
 
 
 def _chords(

@@ -1,7 +1,7 @@
 """Trajectories of a model in many small steps, kept whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -14,15 +14,9 @@ from flowexp.samplers import Field, Node, TimeGrid, Variable
 
 __all__ = ["FineTrajectory", "fine_times"]
 
-Conditions = Mapping[str, Tensor | None]
-
 
 def fine_times(grid: TimeGrid, model: Model, steps: int) -> Tensor:
-    """The times of a grid, checked against the model's range.
-
-    Raises:
-        ValueError: The grid leaves the range of the model.
-    """
+    """The times of a grid, checked against the model's range."""
     times = grid.times(model, steps)
     low, high = model.time_range
     if float(times[0]) > high * (1 + 1e-12) or float(times[-2]) < low * (1 - 1e-12):
@@ -50,14 +44,7 @@ class FineTrajectory:
     def of_seeds(
         cls, subject: Subject, seeds: Sequence[int], times: Tensor, *, variable: Variable
     ) -> "FineTrajectory":
-        """The trajectory of sampling with these seeds.
-
-        Args:
-            subject: The model, its guidance and its task.
-            seeds: Seeds of the source draws.
-            times: The grid, (P,), float64, decreasing.
-            variable: The variable in which steps are taken.
-        """
+        """:meth:`simulate` from the source draws of these seeds, as the model is sampled."""
         start = subject.pipeline.start(seeds)
         return cls.simulate(
             subject.guided, start.e, times, variable=variable, conditions=start.conditions
@@ -72,17 +59,9 @@ class FineTrajectory:
         times: Tensor,
         *,
         variable: Variable,
-        conditions: Conditions,
+        conditions: Mapping[str, Tensor | None],
     ) -> "FineTrajectory":
-        """Walk the grid from ``sigma(t_0) e`` with Euler's method.
-
-        Args:
-            model: The model.
-            e: Source draws, (B, ...).
-            times: The grid, (P,), float64, decreasing.
-            variable: The variable in which steps are taken.
-            conditions: Passed to the model.
-        """
+        """Walk a grid, (P,) decreasing float64 times, from ``sigma(t_0) e`` with Euler's method."""
         field = Field(model, variable=variable, conditions=conditions, device=e.device)
         nodes = field.nodes(times)
         z = field.enter(model.path.start(e.to(torch.float64), nodes[0].t), nodes[0])
@@ -93,22 +72,7 @@ class FineTrajectory:
             states.append(z)
         return cls(field, nodes, torch.stack(states), predictions)
 
-    def field_at(self, j: int) -> Field:
-        """The field with the prediction at state j, which saves a step from there one call."""
-        return _Remembering(self.field, self.nodes[j], self.predictions[j])
-
-
-class _Remembering(Field):
-    """A field with a cached prediction, which a step from ``node`` uses first."""
-
-    def __init__(self, field: Field, node: Node, prediction: Prediction) -> None:
-        super().__init__(
-            field.model,
-            variable=field.variable,
-            conditions=field.conditions,
-            device=field.device,
-        )
-        self._node, self._prediction = node, prediction
-
-    def predict(self, z: Tensor, node: Node) -> Prediction:
-        return self._prediction if node is self._node else super().predict(z, node)
+    def known_node(self, j: int) -> Node:
+        """Node j with the prediction at state j, which saves a step from there one call."""
+        prediction = self.predictions[j]
+        return replace(self.nodes[j], evaluate=lambda x_t, **conditions: prediction)

@@ -7,16 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
-from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
-from flowexp.calibration.statistics_pass import (
-    Moments,
-    StatisticsDraws,
-    grid_points,
-    mean_sensitivity,
-    slope_moments,
-    slopes,
-)
+from flowexp.calibration.base import Calibrated, Calibration, PartFiles, Progress, Subject
+from flowexp.calibration.statistics_pass import StatisticsDraws, statistics_over
 from flowexp.data import as_data, gather_batch
 from flowexp.files import write_npz
 from flowexp.samplers import ModelStatistics
@@ -26,7 +18,6 @@ from flowexp.seeding import generator
 __all__ = ["ModelStatisticsCalibration", "write_reference"]
 
 _MOST_EXACT = 4096
-_MOMENTS = ("f", "d", "ff", "fd", "size")
 
 
 class ModelStatisticsCalibration(Calibration):
@@ -40,16 +31,12 @@ class ModelStatisticsCalibration(Calibration):
         N: Intervals of the grid; 120 (10 evaluations and more) to 1200 (fewer) as published.
         K: Number of data in the average, 1024 to 4096 as published; a smaller data set is repeated
             with other noise.
-        sigma_max: sigma/alpha of the first point, at most the model's.
-        sigma_min: sigma/alpha of the last point, at least the model's.
+        sigma_max, sigma_min: sigma/alpha of the first and the last point, within the model's range.
         probes: Rademacher probes per datum for the diagonal of the Jacobian (1 as published);
             None = exactly, by one Jacobian-vector product per component.
         fixed_l: Take this number for l everywhere and skip the first pass; 1 is data prediction.
         reference_layout: Also write the authors' files, ``<name>/l.npz`` and ``<name>/sb.npz``.
         double: States in float64, else float32; networks compute in float32 in any case.
-
-    Raises:
-        ValueError: A count is not positive, or not 0 < sigma_min < sigma_max.
 
     Source: Zheng et al., DPM-Solver-v3, 2023, arXiv 2310.13268, section 3.1 and appendix C.1, D.
     """
@@ -84,7 +71,10 @@ class ModelStatisticsCalibration(Calibration):
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
         model = subject.model
-        t_start, t_end = self._range(subject)
+        low, high = model.time_range
+        wanted = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64)
+        within = model.path.schedule.time_at_nsr(wanted).clamp(min=low, max=high)
+        t_start, t_end = within.tolist()
         lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=self.N)
         data = subject.pipeline.data()
         settings = {
@@ -98,17 +88,18 @@ class ModelStatisticsCalibration(Calibration):
             "double": self.double,
             "data": data.fingerprint,
         }
-        manifest = manifest_of(subject, method=self.method, settings=settings)
-        name = f"N{self.N}_K{self.K}_{t_end:.4g}-{t_start:.4g}_{short_digest(manifest)}"
+        manifest, digest = self.manifest(subject, settings)
+        name = f"N{self.N}_K{self.K}_{t_end:.4g}-{t_start:.4g}_{digest}"
         file = directory / f"{name}.npz"
 
         def measure(parts: PartFiles) -> dict[str, Tensor]:
-            statistics = self._measured(subject, lam, self._draws(subject, data), parts)
+            draws = self._draws(subject, data)
+            statistics = statistics_over(model, lam, draws, run=parts.run, fixed_l=self.fixed_l)
             if self.reference_layout and subject.processes.is_first:
                 write_reference(file.with_suffix(""), statistics)
             return vars(statistics)
 
-        measure_once(
+        self.measure_once(
             subject,
             file,
             manifest,
@@ -122,13 +113,6 @@ class ModelStatisticsCalibration(Calibration):
             ("averaged over", f"{self.K} data"),
         ]
         return Calibrated(file, summary, ("sampler=dpm_solver_v3", "sampler.steps=10"))
-
-    def _range(self, subject: Subject) -> tuple[float, float]:
-        """Times of the first and the last point, within the model's range."""
-        schedule, (low, high) = subject.model.path.schedule, subject.model.time_range
-        wanted = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64)
-        start, end = schedule.time_at_nsr(wanted).clamp(min=low, max=high).tolist()
-        return start, end
 
     def _draws(self, subject: Subject, data: Any) -> StatisticsDraws:  # noqa: ANN401
         """Data (repeated only if fewer than K), source draws and probes, from the seed."""
@@ -163,46 +147,8 @@ class ModelStatisticsCalibration(Calibration):
             dtype=torch.float64 if self.double else torch.float32,
         )
 
-    def _measured(
-        self,
-        subject: Subject,
-        lam: Tensor,
-        draws: StatisticsDraws,
-        parts: PartFiles,
-    ) -> ModelStatistics:
-        """The two passes, on every process."""
-        model = subject.model
-        points = grid_points(model, lam, device=subject.pipeline.device)
-
-        def sensitivity(i: int) -> dict[str, Tensor]:
-            return {"l": mean_sensitivity(model, points[i], draws)}
-
-        if self.fixed_l is None:
-            passed = parts.run("l", len(points), sensitivity)
-            l = torch.stack([part["l"] for part in passed])  # noqa: E741 - the paper's name
-        else:
-            full = (len(lam), *subject.pipeline.shape)
-            l = torch.full(full, self.fixed_l, dtype=torch.float64)  # noqa: E741
-        rates = slopes(l, lam)
-
-        def moments(i: int) -> dict[str, Tensor]:
-            found = slope_moments(model, points[i], draws, l=l[i], dl=rates[i])
-            return {"count": torch.tensor(found.count)} | {
-                name: getattr(found, name) for name in _MOMENTS
-            }
-
-        passed = parts.run("sb", len(points), moments)
-        lines = [Moments(int(p["count"]), *(p[name] for name in _MOMENTS)).line() for p in passed]
-        s, b = (torch.stack(values) for values in zip(*lines, strict=True))
-        return ModelStatistics(lam, l, s, b)
-
 
 def write_reference(directory: Path, statistics: ModelStatistics) -> None:
-    """The authors' layout, which :class:`flowexp.samplers.ReferenceStatistics` reads.
-
-    Args:
-        directory: Folder for ``l.npz`` and ``sb.npz``; created if missing.
-        statistics: The statistics; that layout does not store the grid.
-    """
+    """The files of :class:`flowexp.samplers.ReferenceStatistics`, in a folder."""
     write_npz(directory / "l.npz", {"l": statistics.l.numpy()})
     write_npz(directory / "sb.npz", {"s": statistics.s.numpy(), "b": statistics.b.numpy()})

@@ -1,38 +1,60 @@
 """DPM-Solver-v3's statistics at one noise level, by Jacobian-vector products."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flowexp.calibration.jacobian import directional_derivative
 from flowexp.models import Model
 from flowexp.samplers import ModelStatistics
 
-__all__ = [
-    "GridPoint",
-    "StatisticsDraws",
-    "grid_points",
-    "mean_sensitivity",
-    "measure",
-    "slope_moments",
-    "Moments",
-]
+__all__ = ["SlopeMoments", "StatisticsDraws", "measure", "statistics_over"]
 
 _NEGLIGIBLE = 1e-24
 
+Passes = Callable[[str, int, Callable[[int], dict[str, Tensor]]], list[dict[str, Tensor]]]
+"""``(name of a pass, number of points, numbers of a point)`` to the numbers of all points."""
+
+
+def directional_derivative(
+    function: Callable[..., Tensor], point: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """The value of a function and its derivative along a direction, ``J v``.
+
+    By forward-mode differentiation, which keeps no graph; where an operation of the network has
+    none, by differentiating the vector-Jacobian product ``u -> u^T J``, linear in u, with respect
+    to u (two backward passes). Attention runs in its plain form, the only one that is
+    differentiable in both ways. ``point`` and ``direction`` have one tensor for each argument.
+    """
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # Torch's own forward mode is built with its deprecated script compiler.
+        warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
+        try:
+            with torch.no_grad():
+                value, derivative = torch.func.jvp(function, point, direction)[:2]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            # The errors of operations without forward mode differ; another failure is raised again
+            # by the backward passes.
+            backward: Any = torch.autograd.functional.jvp
+            value, derivative = backward(function, point, direction)
+    return value.detach(), derivative.detach()
+
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class SlopeMoments:
     """Moments of (f, d) over samples, per component, with what least squares of d on f needs.
 
     They hold ``sum f, d, f f, f d`` in the form that does not cancel: means and centred sums.
 
     Attributes:
         count: Number of samples.
-        f: Mean of f.
-        d: Mean of d.
+        f, d: The means.
         ff: ``sum (f - mean f)^2``.
         fd: ``sum (f - mean f)(d - mean d)``.
         size: ``sum`` of the squares of the terms whose difference is f: the scale of its rounding.
@@ -46,7 +68,7 @@ class Moments:
     size: Tensor
 
     @classmethod
-    def of(cls, f: Tensor, d: Tensor, *, size: Tensor) -> "Moments":
+    def of(cls, f: Tensor, d: Tensor, *, size: Tensor) -> "SlopeMoments":
         """The moments of one batch, (B, ...); ``size`` is (B, ...) too."""
         mean_f, mean_d = f.mean(0), d.mean(0)
         centred = f - mean_f
@@ -59,7 +81,7 @@ class Moments:
             (size**2).sum(0),
         )
 
-    def merged(self, other: "Moments") -> "Moments":
+    def merged(self, other: "SlopeMoments") -> "SlopeMoments":
         """The moments of both together.
 
         Source: Chan, Golub & LeVeque, Updating formulae and a pairwise algorithm, 1979.
@@ -67,7 +89,7 @@ class Moments:
         count = self.count + other.count
         share = other.count / count
         gap_f, gap_d = other.f - self.f, other.d - self.d
-        return Moments(
+        return SlopeMoments(
             count,
             self.f + share * gap_f,
             self.d + share * gap_d,
@@ -92,14 +114,10 @@ class GridPoint:
     """A noise level of the statistics' grid.
 
     Attributes:
-        lam: ``log(alpha / sigma)``.
         t: Time, a float64 scalar on the device.
-        alpha: Coefficient of the data.
-        sigma: Coefficient of the source.
         time_rate: ``dt / dlambda = -alpha sigma / W``.
     """
 
-    lam: float
     t: Tensor
     alpha: float
     sigma: float
@@ -112,8 +130,8 @@ def grid_points(model: Model, lam: Tensor, *, device: torch.device | str) -> lis
     times = model.path.schedule.time_at_nsr(torch.exp(-lam)).clamp(min=low, max=high)
     c = model.path.schedule.coefficients(times)
     rate = -c.alpha * c.sigma / c.wronskian
-    rows = zip(lam, times.to(device), c.alpha, c.sigma, rate, strict=True)
-    return [GridPoint(float(u), t, float(a), float(s), float(r)) for u, t, a, s, r in rows]
+    numbers = (value.tolist() for value in (c.alpha, c.sigma, rate))
+    return [GridPoint(*row) for row in zip(times.to(device), *numbers, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +139,12 @@ class StatisticsDraws:
     """Data and noise over which statistics are taken; the same at every level.
 
     Attributes:
-        x: Data, (K, ...).
-        e: Source draws, (K, ...).
+        x, e: Data and source draws, (K, ...).
         probes: Rademacher probes (P, K, ...) for the diagonal of the Jacobian; None = exactly,
             by one product per component.
         conditions: (K, ...) tensors for the model.
         batch_size: Samples per call.
-        device: Device of the computation.
-        dtype: Of the state.
+        device, dtype: Of the states.
     """
 
     x: Tensor
@@ -178,12 +194,15 @@ def mean_sensitivity(model: Model, point: GridPoint, draws: StatisticsDraws) -> 
     for rows, state, conditions in draws.states(point):
         for v, weight in draws.directions(rows, state):
             copies = len(v) // len(state)
-            repeated = {key: _repeated(value, copies) for key, value in conditions.items()}
+            repeated = {
+                key: None if value is None else torch.cat([value] * copies)
+                for key, value in conditions.items()
+            }
 
             def noise(x: Tensor, given: dict[str, Tensor | None] = repeated) -> Tensor:
                 return model.noise(x, point.t, **given)
 
-            _, product = directional_derivative(noise, (_copies(state, copies),), (v,))
+            _, product = directional_derivative(noise, (torch.cat([state] * copies),), (v,))
             total += (point.sigma * weight * (product * v).to(torch.float64)).sum(0)
     return (total / len(draws.x)).cpu()
 
@@ -195,23 +214,17 @@ def slope_moments(
     *,
     l: Tensor,  # noqa: E741 - the paper's name
     dl: Tensor,
-) -> Moments:
+) -> SlopeMoments:
     """Moments of ``f = (sigma e - l x)/alpha`` and its derivative along the ODE, on the CPU.
 
     ``f' = exp(-lambda) [(l - 1) e + e'] - (dl/dlambda) x / alpha`` with
-    ``e' = de/dlambda + (de/dx) dx/dlambda``, one product with the ODE's own direction.
-
-    Args:
-        model: The model.
-        point: The level.
-        draws: Over what to average.
-        l: Of :func:`mean_sensitivity` there, of the shape of a sample.
-        dl: ``dl / dlambda``.
+    ``e' = de/dlambda + (de/dx) dx/dlambda``, one product with the ODE's own direction;
+    ``l`` is that of :func:`mean_sensitivity` there, ``dl`` its ``dl/dlambda``.
 
     Source: as above, eq. 11 and appendix C.1.2.
     """
     l, dl = l.to(draws.device), dl.to(draws.device)  # noqa: E741 - the paper's name
-    found: Moments | None = None
+    found: SlopeMoments | None = None
     for _, state, conditions in draws.states(point):
 
         def noise(
@@ -227,25 +240,44 @@ def slope_moments(
         ratio = point.sigma / point.alpha
         pulled = l * x / point.alpha
         f_rate = ratio * ((l - 1.0) * e + de) - dl * x / point.alpha
-        batch = Moments.of(ratio * e - pulled, f_rate, size=pulled)
+        batch = SlopeMoments.of(ratio * e - pulled, f_rate, size=pulled)
         found = batch if found is None else found.merged(batch)
     if found is None:
         raise ValueError("there are no draws to take statistics over")
     parts = (found.f, found.d, found.ff, found.fd, found.size)
-    return Moments(found.count, *(part.cpu() for part in parts))
-
-
-def _copies(tensor: Tensor, count: int) -> Tensor:
-    return tensor.repeat(count, *[1] * (tensor.ndim - 1))
-
-
-def _repeated(value: Tensor | None, count: int) -> Tensor | None:
-    return None if value is None else _copies(value, count)
+    return SlopeMoments(found.count, *(part.cpu() for part in parts))
 
 
 def slopes(l: Tensor, lam: Tensor) -> Tensor:  # noqa: E741 - the paper's name
     """``dl / dlambda`` on a uniform grid: central inside, one-sided at the ends."""
     return torch.gradient(l, spacing=(lam,), dim=0)[0]
+
+
+def statistics_over(
+    model: Model, lam: Tensor, draws: StatisticsDraws, *, run: Passes, fixed_l: float | None = None
+) -> ModelStatistics:
+    """The statistics on a uniform grid (N + 1,) of lambda, in two passes: l, then s and b.
+
+    ``run`` performs a pass; ``fixed_l`` is taken for l everywhere, without the first pass.
+    """
+    points = grid_points(model, lam, device=draws.device)
+    if fixed_l is None:
+        passed = run("l", len(points), lambda i: {"l": mean_sensitivity(model, points[i], draws)})
+        l = torch.stack([part["l"] for part in passed])  # noqa: E741 - the paper's name
+    else:
+        full = (len(lam), *draws.x.shape[1:])
+        l = torch.full(full, fixed_l, dtype=torch.float64)  # noqa: E741 - the paper's name
+    rates = slopes(l, lam)
+
+    def moments(i: int) -> dict[str, Tensor]:
+        found = slope_moments(model, points[i], draws, l=l[i], dl=rates[i])
+        return {name: torch.as_tensor(value) for name, value in vars(found).items()}
+
+    passed = run("sb", len(points), moments)
+    names = ("f", "d", "ff", "fd", "size")
+    lines = [SlopeMoments(int(p["count"]), *(p[n] for n in names)).line() for p in passed]
+    s, b = (torch.stack(values) for values in zip(*lines, strict=True))
+    return ModelStatistics(lam, l, s, b)
 
 
 def measure(
@@ -258,23 +290,11 @@ def measure(
     conditions: Mapping[str, Tensor | None] | None = None,
     batch_size: int = 256,
 ) -> ModelStatistics:
-    """The statistics on a grid of lambda, in one go; for models that are cheap to evaluate.
+    """:func:`statistics_over` in one go, for models that are cheap to evaluate.
 
-    Args:
-        model: The model.
-        lam: Uniform grid (N + 1,), float64, increasing.
-        x: Data, (K, ...).
-        e: Source draws, (K, ...).
-        probes: Rademacher probes (P, K, ...), or None for exact diagonals.
-        conditions: (K, ...) tensors for the model.
-        batch_size: Samples per call.
+    The arguments after ``lam`` are those of :class:`StatisticsDraws`.
     """
     draws = StatisticsDraws(x, e, probes, conditions or {}, batch_size, x.device)
-    points = grid_points(model, lam, device=x.device)
-    l = torch.stack([mean_sensitivity(model, point, draws) for point in points])  # noqa: E741
-    lines = [
-        slope_moments(model, point, draws, l=at, dl=rate).line()
-        for point, at, rate in zip(points, l, slopes(l, lam), strict=True)
-    ]
-    s, b = (torch.stack(values) for values in zip(*lines, strict=True))
-    return ModelStatistics(lam, l, s, b)
+    return statistics_over(
+        model, lam, draws, run=lambda name, count, part: [part(i) for i in range(count)]
+    )

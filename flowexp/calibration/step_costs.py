@@ -3,60 +3,41 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Calibrated, Calibration, Progress, Subject, manifest_of
+from flowexp.calibration.base import Calibrated, Calibration, PartFiles, Progress, Subject
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
-from flowexp.calibration.part_files import PartFiles, measure_once, short_digest
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
 
-__all__ = ["Distance", "SquaredDistance", "StepCostCalibration", "step_costs"]
+__all__ = ["Distance", "StepCostCalibration", "squared_distance", "step_costs"]
 
 
-class Distance(Protocol):
-    """A distance of samples that calibrations name in their settings."""
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Of samples (B, ...) and (B, ...), per sample (B,)."""
-
-    def identity(self) -> str:
-        """The text by which it is known on disk."""
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Of samples (B, ...) and (B, ...), per sample (B,)."""
 
 
-class SquaredDistance(Distance):
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """``|a - b|^2``, the sum over all dimensions of a sample."""
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - b).flatten(1).square().sum(dim=1)
-
-    def identity(self) -> str:
-        return "squared L2"
+    return (a - b).flatten(1).square().sum(dim=1)
 
 
 @torch.inference_mode()
 def step_costs(trajectory: FineTrajectory, *, rule: FixedStepSampler, distance: Distance) -> Tensor:
     """``cost[j, k] = sum_i d(step(x_j -> t_k), x_k)`` over the samples of a fine trajectory.
 
-    Args:
-        trajectory: The states x_j at all times of the fine grid.
-        rule: The solver whose step is judged, started on the fine trajectory.
-        distance: Between the step's end and the trajectory.
-
-    Returns:
-        (P, P), float64, 0 on and below the diagonal.
+    The steps are those of ``rule``; the result is (P, P), float64, 0 on and below the diagonal.
     """
-    nodes, states = trajectory.nodes, trajectory.states
+    field, nodes, states = trajectory.field, trajectory.nodes, trajectory.states
     count = len(nodes)
     cost = torch.zeros(count, count, dtype=torch.float64)
     for j in range(count - 1):
-        field = trajectory.field_at(j)
+        start = trajectory.known_node(j)
         for k in range(j + 1, count):
-            interval = Interval(nodes[j], nodes[k], j, count - 1)
+            interval = Interval(start, nodes[k], j, count - 1)
             end = field.leave(rule.step(field, states[j], interval, None), nodes[k])
             cost[j, k] = distance(end, field.leave(states[k], nodes[k])).sum()
     return cost
@@ -71,15 +52,12 @@ class StepCostCalibration(Calibration):
     and several processes share them.
 
     Args:
-        num: Number of source draws.
-        fine_steps: Steps of the fine grid, K_max.
+        num: Number of source draws, >= 1.
+        fine_steps: Steps of the fine grid, K_max >= 2.
         time_grid: The fine grid.
         rule: The solver whose steps are to be placed; Euler's need no further evaluations.
         distance: Between samples; None = squared L2 over all dimensions. A perceptual distance
             receives images clipped to [-1, 1].
-
-    Raises:
-        ValueError: A count is too small.
 
     Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414: 100 draws, 100 steps, Euler, squared L2.
     """
@@ -105,7 +83,7 @@ class StepCostCalibration(Calibration):
             )
         self.num, self.fine_steps = num, fine_steps
         self.time_grid, self.rule = time_grid, rule
-        self.distance: Distance = SquaredDistance() if distance is None else _Clipped(distance)
+        self.distance = distance
 
     def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
         model = subject.guided
@@ -116,32 +94,33 @@ class StepCostCalibration(Calibration):
             "time_grid": self.time_grid.identity(),
             "rule": type(self.rule).__name__,
             "variable": type(self.rule.variable).__name__,
-            "distance": self.distance.identity(),
+            "distance": "squared L2" if self.distance is None else type(self.distance).__name__,
             "evaluations_per_call": model.evaluations_per_call,
             "batch_size": subject.pipeline.batch_size,
             "asked": subject.config,
         }
-        manifest = manifest_of(subject, method=self.method, settings=settings)
+        manifest, digest = self.manifest(subject, settings)
         rule = settings["rule"]
-        file = directory / f"{rule}_{self.fine_steps}_{self.num}_{short_digest(manifest)}.npz"
-
-        def measure(parts: PartFiles) -> dict[str, Tensor]:
-            return {"times": times, "cost": self._mean_cost(subject, times, parts)}
-
-        measure_once(subject, file, manifest, measure=measure, progress=progress)
-        return self._described(subject, file)
-
-    def _mean_cost(self, subject: Subject, times: Tensor, parts: PartFiles) -> Tensor:
+        file = directory / f"{rule}_{self.fine_steps}_{self.num}_{digest}.npz"
         batches = subject.batches(self.num)
 
-        def costs(i: int) -> dict[str, Tensor]:
-            trajectory = FineTrajectory.of_seeds(
-                subject, batches[i], times, variable=self.rule.variable
-            )
-            return {"cost": step_costs(trajectory, rule=self.rule, distance=self.distance)}
+        def part(i: int) -> dict[str, Tensor]:
+            variable = self.rule.variable
+            trajectory = FineTrajectory.of_seeds(subject, batches[i], times, variable=variable)
+            return {"cost": step_costs(trajectory, rule=self.rule, distance=self._distance)}
 
-        found = parts.run("costs", len(batches), costs)
-        return torch.stack([part["cost"] for part in found]).sum(0) / self.num
+        def measure(parts: PartFiles) -> dict[str, Tensor]:
+            found = parts.run("costs", len(batches), part)
+            total = torch.stack([part["cost"] for part in found]).sum(0)
+            return {"times": times, "cost": total / self.num}
+
+        self.measure_once(subject, file, manifest, measure=measure, progress=progress)
+        return self._described(subject, file)
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.distance is None:
+            return squared_distance(a, b)
+        return self.distance(a.float().clamp(-1.0, 1.0), b.float().clamp(-1.0, 1.0))
 
     def _described(self, subject: Subject, file: Path) -> Calibrated:
         with np.load(file) as arrays:
@@ -164,20 +143,3 @@ class StepCostCalibration(Calibration):
             )
             use.append(f"sampler.steps={steps}")
         return Calibrated(file, summary, use)
-
-
-class _Clipped(Distance):
-    """A distance between images whose values are clipped to [-1, 1] first.
-
-    Args:
-        distance: The distance.
-    """
-
-    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.distance = distance
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.distance(a.float().clamp(-1.0, 1.0), b.float().clamp(-1.0, 1.0))
-
-    def identity(self) -> str:
-        return type(self.distance).__name__

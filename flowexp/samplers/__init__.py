@@ -1,4 +1,7 @@
-"""Samplers: time grid, variable and update rule."""
+"""Samplers: time grid, variable and update rule.
+
+An argument outside its documented range is a ValueError; a base class documents its own arguments.
+"""
 
 from flowexp.samplers.adams_bashforth import AdamsBashforth
 from flowexp.samplers.adaptive import IntegrationError
@@ -11,7 +14,7 @@ from flowexp.samplers.dpm_solver import DPMSolver, SinglestepDPMSolver
 from flowexp.samplers.dpm_solver_v3 import DPMSolverV3
 from flowexp.samplers.editing import Edited, Editing
 from flowexp.samplers.edm_heun import EDMHeun
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Interval, Node, NoiseToSignal, Time, Variable
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.inversion import Inversion
 from flowexp.samplers.lagged_euler import LaggedEuler
@@ -51,7 +54,6 @@ from flowexp.samplers.time_grids import (
     Uniform,
 )
 from flowexp.samplers.unipc import UniPC
-from flowexp.samplers.variables import NoiseToSignal, Time, Variable
 from flowexp.samplers.velocity_blocks import VelocityBlocks
 
 __all__ = [

@@ -1,20 +1,18 @@
 """Adams-Bashforth methods on grids of any spacing."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
-from flowexp.samplers.fixed_step import FixedStepSampler
-from flowexp.samplers.variables import Variable
+from flowexp.samplers.field import Field, Intervals, States
+from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.seeding import Noise
 
 __all__ = ["AdamsBashforth", "adams_weights"]
-
-_HIGHEST_ORDER = 4
 
 
 def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
@@ -22,29 +20,19 @@ def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
 
     ``w_j = int_{u_0}^{end} prod_{k != j} (u - u_k) / (u_j - u_k) du``: the integral of the
     polynomial through the slopes. On a uniform grid they are the constants 3/2, -1/2 and so on,
-    times h.
-
-    Args:
-        nodes: Places of the slopes, newest first, all different.
-        end: End of the step.
+    times h. The nodes are all different, the newest first.
     """
     h = end - nodes[0]
     places = [(u - nodes[0]) / h for u in nodes]
     weights = []
     for j, own in enumerate(places):
+        # Coefficients, lowest power first.
         polynomial = [1.0]
-        for k, other in enumerate(places):
-            if k != j:
-                polynomial = _times_root(polynomial, root=other, scale=own - other)
+        for other in places[:j] + places[j + 1 :]:
+            shifted = zip([0.0, *polynomial], [*polynomial, 0.0], strict=True)
+            polynomial = [(up - other * low) / (own - other) for up, low in shifted]
         weights.append(h * sum(a / (power + 1) for power, a in enumerate(polynomial)))
     return weights
-
-
-def _times_root(polynomial: list[float], *, root: float, scale: float) -> list[float]:
-    """Coefficients, lowest power first, of the polynomial times ``(s - root) / scale``."""
-    shifted = [0.0, *polynomial]
-    lowered = [*polynomial, 0.0]
-    return [(up - root * low) / scale for up, low in zip(shifted, lowered, strict=True)]
 
 
 class AdamsBashforth(FixedStepSampler):
@@ -55,43 +43,28 @@ class AdamsBashforth(FixedStepSampler):
     k-diffusion's LMS sampler.
 
     Args:
-        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         order: 1 to 4.
-
-    Raises:
-        ValueError: order is not in 1 .. 4.
 
     Source: Bashforth & Adams, 1883; variable steps in Hairer, Noersett & Wanner, Solving Ordinary
     Differential Equations I, III.5.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        order: int = 4,
-        variable: Variable | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, variable=variable, double=double)
-        if order not in range(1, _HIGHEST_ORDER + 1):
+    passes_over_empty = True
+
+    def __init__(self, *, order: int = 4, **stepping: Unpack[Stepping]) -> None:
+        super().__init__(**stepping)
+        if order not in (1, 2, 3, 4):
             raise ValueError(f"order is {order}; expected 1, 2, 3 or 4")
         self.order = order
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         slopes: deque[Tensor] = deque(maxlen=self.order)
         nodes: deque[float] = deque(maxlen=self.order)
         for interval in intervals:
-            if interval.is_empty:
-                yield z
-                continue
             slopes.appendleft(field.slope(z, interval.start))
             nodes.appendleft(interval.start.u)
             first, *rest = adams_weights(list(nodes), interval.end.u)
             z = torch.add(z, slopes[0], alpha=first)
-            for slope, weight in zip(list(slopes)[1:], rest, strict=True):
+            for slope, weight in zip(islice(slopes, 1, None), rest, strict=True):
                 z.add_(slope, alpha=weight)
             yield z

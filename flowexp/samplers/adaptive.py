@@ -14,22 +14,13 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Evaluation, Model
 from flowexp.paths import Prediction
 
-__all__ = [
-    "IntegrationError",
-    "Predict",
-    "Slope",
-    "SlopesAt",
-    "StepControl",
-    "integrate",
-    "predictions_of",
-]
+__all__ = ["IntegrationError", "Predict", "Slope", "StepControl", "integrate", "predictions_of"]
 
 Clock = npt.NDArray[np.float64]
 """One number per row, or one for all rows."""
 
 Mask = npt.NDArray[np.bool_]
 """Whether, likewise."""
-
 
 _NODES = np.array([0.2, 0.3, 0.8, 8.0 / 9.0, 1.0, 1.0])[:, None]
 _ROWS = (
@@ -71,16 +62,10 @@ class IntegrationError(RuntimeError):
 
 @dataclass(frozen=True)
 class StepControl:
-    """When a step is accepted, and the limit of attempts.
+    """When a step is accepted, and the limit of attempts: both tolerances and the limit > 0.
 
     Attributes:
-        rtol: Relative tolerance, > 0.
-        atol: Absolute tolerance, > 0.
         per_sample: Whether each row has its own steps; else the norm runs over the whole batch.
-        max_steps: Attempts allowed.
-
-    Raises:
-        ValueError: A tolerance or max_steps is not positive.
     """
 
     rtol: float
@@ -112,18 +97,11 @@ class StepControl:
 
 @dataclass
 class _Active:
-    """The rows that have not arrived.
+    """The rows that have not arrived, by their indices in the batch.
 
     Times and step sizes are NumPy arrays on the host, where arithmetic on a few numbers costs
-    least; a device is only synchronised for one norm per attempt.
-
-    Attributes:
-        rows: Their indices in the batch.
-        x: Their states.
-        slope: The slopes there.
-        t: Their times.
-        size: The size of the next step.
-        rejected: Whether the last attempt was rejected.
+    least; a device is only synchronised for one norm per attempt. ``size`` is that of the next
+    step; ``rejected`` is about the last attempt.
     """
 
     rows: Tensor
@@ -150,7 +128,7 @@ class _Active:
             shares = [float(h[0]) * weight for weight in weights]
             return _added(torch.add(self.x, slopes[0], alpha=shares[0]), slopes, shares)
         wide = expand_as(torch.from_numpy(h), self.x)
-        return torch.addcmul(self.x, wide, _combine(slopes, weights))
+        return torch.addcmul(self.x, wide, _added(slopes[0] * weights[0], slopes, weights))
 
 
 def predictions_of(
@@ -158,13 +136,8 @@ def predictions_of(
 ) -> Callable[[Tensor, Tensor], list[Predict]]:
     """The model at each of some times, under the conditions of the rows still being integrated.
 
-    Args:
-        model: The model.
-        conditions: (B, ...) tensors such as ``labels``, or None.
-        batch: B.
-
-    Returns:
-        ``f(times, rows)`` as in :data:`SlopesAt`, with predictions in place of slopes.
+    Conditions are (``batch``, ...) tensors such as ``labels``; the result is a function as
+    :data:`SlopesAt`, with predictions in place of slopes.
     """
 
     def at(times: Tensor, rows: Tensor) -> list[Predict]:
@@ -191,19 +164,10 @@ def integrate(
     control: StepControl,
     observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """States at ``end`` and number of evaluations, from states ``x`` at ``start``.
+    """States (B, ...) at ``end`` and evaluations (B,), int64, from states ``x`` at ``start``.
 
-    Args:
-        f: Slopes.
-        x: (B, ...).
-        start: Start of the integration.
-        end: Its end; smaller or larger than ``start``.
-        control: Tolerances and limits.
-        observe: Called with (t, x) at the start and after each round that moved something; t is
-            () if the steps are shared, else (B,).
-
-    Returns:
-        The states, (B, ...), and the evaluations, (B,) int64.
+    ``observe`` is called with (t, x) at the start and after each round that moved something; t is
+    () if the steps are shared, else (B,). The start may be smaller or larger than the end.
 
     Raises:
         IntegrationError: Too many attempts, too small a step, or a state that is not finite.
@@ -217,7 +181,7 @@ def integrate(
     active = _begin(f, x, start, end, control)
     reached = active.t.copy()
     if observe is not None:
-        observe(_shown(reached, x, control), x)
+        observe(_copied(reached, x, control), x)
     for attempt in range(1, control.max_steps + 1):
         accepted = _attempt(f, active, end, control)
         finished = active.t == end
@@ -225,7 +189,7 @@ def integrate(
         if observe is not None and accepted.any():
             at_end[active.rows] = active.x
             reached[active.rows.cpu().numpy() if control.per_sample else slice(None)] = active.t
-            observe(_shown(reached, x, control), at_end.clone())
+            observe(_copied(reached, x, control), at_end.clone())
         if not arriving:
             continue
         # Rows that share their steps arrive together.
@@ -242,7 +206,7 @@ def integrate(
     )
 
 
-def _shown(t: Clock, x: Tensor, control: StepControl) -> Tensor:
+def _copied(t: Clock, x: Tensor, control: StepControl) -> Tensor:
     """A copy of the times for an observer."""
     times = torch.tensor(t, dtype=torch.float64, device=x.device)
     return times if control.per_sample else times[0]
@@ -285,13 +249,11 @@ def _attempt(f: SlopesAt, w: _Active, end: float, control: StepControl) -> Mask:
     lost = ~np.isfinite(error)
     if np.count_nonzero(stuck | lost):
         where = f"near t={w.t[np.nonzero(stuck | lost)[0][0]]}"
-        reason = "the step size fell below float64's spacing"
-        if lost.any():
-            reason = "the state is not finite"
+        small = "the step size fell below float64's spacing"
+        reason = "the state is not finite" if lost.any() else small
         raise IntegrationError(f"{reason} {where}; the model's velocity may be singular there")
     accepted: Mask = error < 1.0
-    factor = _SAFETY * np.maximum(error, _NO_ERROR) ** _EXPONENT
-    factor = np.minimum(np.maximum(factor, _SMALLEST), _LARGEST)
+    factor = np.clip(_SAFETY * np.maximum(error, _NO_ERROR) ** _EXPONENT, _SMALLEST, _LARGEST)
     factor = np.where(accepted & w.rejected, np.minimum(factor, 1.0), factor)
     moved = np.count_nonzero(accepted)
     if moved == len(accepted):
@@ -316,11 +278,7 @@ def _step(f: SlopesAt, w: _Active, t_new: Clock, h: Clock) -> tuple[Tensor, Tens
         slopes.append(slope(w.moved(h, slopes, row)))
     x_new = w.moved(h, slopes, _WEIGHTS)
     slopes.append(last(x_new))
-    return x_new, slopes[-1], _combine(slopes, _ERROR)
-
-
-def _combine(slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    return _added(slopes[0] * weights[0], slopes, weights)
+    return x_new, slopes[-1], _added(slopes[0] * _ERROR[0], slopes, _ERROR)
 
 
 def _added(out: Tensor, slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -16,7 +16,6 @@ from flowexp.seeding import Noise
 
 __all__ = ["CountedModel", "Sampler", "Samples", "StepObserver", "TimeGrid"]
 
-
 ROUNDING = 1e-12
 """Relative amount by which a time may miss an end of a model's range."""
 
@@ -29,7 +28,7 @@ class Samples:
     """The result of a sampler.
 
     Attributes:
-        x: Samples, (B, ...), in the dtype of the source draws.
+        x: (B, ...), in the dtype of the source draws.
         nfe: Network evaluations per sample, (B,), int64: counted, not computed from a formula.
     """
 
@@ -37,12 +36,8 @@ class Samples:
     nfe: Tensor
 
 
-class CountedModel(Model):
-    """A model that counts its evaluations.
-
-    Args:
-        model: The model to count.
-    """
+class WrappedModel(Model):
+    """A model around another one, which it resembles in all but :meth:`predict`."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -50,11 +45,24 @@ class CountedModel(Model):
         self.time_range = model.time_range
         self.evaluations_per_call = model.evaluations_per_call
         self.origin = model.origin
+
+    def alongside(self, other: Model) -> Model:
+        return self.model.alongside(other)
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        return self.model.nearest_time(t)
+
+
+class CountedModel(WrappedModel):
+    """A model that counts its evaluations."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
         self.calls = 0
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations so far: calls times evaluations per call."""
+        """Network evaluations so far."""
         return self.calls * self.evaluations_per_call
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
@@ -69,12 +77,6 @@ class CountedModel(Model):
     ) -> Prediction:
         self.calls += 1
         return evaluate(x_t, **conditions)
-
-    def alongside(self, other: Model) -> Model:
-        return self.model.alongside(other)
-
-    def nearest_time(self, t: Tensor) -> Tensor:
-        return self.model.nearest_time(t)
 
 
 class TimeGrid(Identified, ABC):
@@ -92,9 +94,7 @@ class TimeGrid(Identified, ABC):
 class Sampler(Part, ABC):
     """A numerical method that carries source draws to samples.
 
-    Attributes:
-        needs_gaussian: Whether the method adds noise in a way that is right for a Gaussian source
-            only.
+    ``needs_gaussian`` says whether it adds noise that is right for a Gaussian source only.
     """
 
     needs_gaussian: bool = False
@@ -105,7 +105,7 @@ class Sampler(Part, ABC):
         return self.needs_gaussian
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A Gaussian source, if the method adds noise that is right for no other."""
+        """A Gaussian source, if ``needs_gaussian``."""
         if self.needs_gaussian:
             what = f"{type(self).__name__} assumes"
             yield from on_gaussian_noise(parts, what=what, remedy="Take a deterministic sampler")
@@ -123,32 +123,23 @@ class Sampler(Part, ABC):
         """Samples from source draws.
 
         Args:
-            model: The model; conditions are passed on to it.
+            model: The model that is sampled.
             e: Source draws, (B, ...); the start is ``sigma(t_0) e``.
             noise: Normal noise per step, for samplers that inject some.
-            on_step: Observer of the trajectory; it must not change the state it is shown.
-            conditions: (B, ...) tensors such as ``labels``.
+            on_step: Must not change the state it is shown.
+            conditions: (B, ...) tensors for the model, such as ``labels``.
         """
 
     def check(self, model: Model) -> None:
         """Refuse a model that this sampler does not fit, before anything is computed.
 
-        Raises:
-            ValueError: The source or the times do not fit.
+        A UsageError if its noise is wrong for the path's source, a ValueError if its times are.
         """
-        self.check_source(model)
+        require(self.needs(Parts(path=model.path)), group="sampler")
 
     def describe(self) -> str:
         """The method in words, as protocols state it: ``Heun, 18 steps``."""
         return type(self).__name__
-
-    def check_source(self, model: Model) -> None:
-        """Refuse a source for which this method's noise is wrong.
-
-        Raises:
-            UsageError: The method needs a Gaussian source and the path has another.
-        """
-        require(self.needs(Parts(path=model.path)), group="sampler")
 
 
 def known_times(model: Model, times: Tensor) -> Tensor:
@@ -160,8 +151,3 @@ def known_times(model: Model, times: Tensor) -> Tensor:
     low, _ = model.time_range
     evaluated = (times > 0.0) & (times >= low * (1.0 - ROUNDING))
     return torch.where(evaluated, model.nearest_time(times), times)
-
-
-def evaluations_of(batch: int, model: CountedModel) -> Tensor:
-    """The count of a sampler that evaluates every sample equally often, (B,), int64."""
-    return torch.full((batch,), model.evaluations, dtype=torch.int64)

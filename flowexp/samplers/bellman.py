@@ -18,20 +18,13 @@ METHOD = "boss"
 
 
 def least_cost_path(cost: Tensor, edges: int) -> tuple[list[int], float]:
-    """The path ``0 = i_0 < i_1 < .. < i_K = last`` with the smallest ``sum_m cost[i_m, i_m+1]``.
+    """The path ``0 = i_0 < .. < i_K = last`` of the least ``sum_m cost[i_m, i_m+1]``, and that sum.
 
     ``V_1[j] = cost[j, last]``, ``V_k[j] = min_{m > j} cost[j, m] + V_{k-1}[m]``; the answer is
     ``V_K[0]``, and of equal paths the one that takes the shortest steps first.
 
-    Args:
-        cost: (P, P), of which the part above the diagonal is used.
-        edges: K, exactly so many steps, 1 to P - 1.
-
-    Returns:
-        The K + 1 indices, and the sum of their costs.
-
-    Raises:
-        ValueError: The matrix is not square or not finite, or there is no path of so many edges.
+    Of ``cost``, (P, P), the part above the diagonal is used; ``edges`` is K, 1 to P - 1. A matrix
+    that is not square or not finite there is a ValueError.
 
     Source: Nguyen et al., BOSS, 2023, arXiv 2312.16414, section 3.
     """
@@ -48,7 +41,7 @@ def least_cost_path(cost: Tensor, edges: int) -> tuple[list[int], float]:
     to_go = costs[:, last]
     choices = []
     for _ in range(edges - 1):
-        sums = costs + to_go[None, :]
+        sums = costs + to_go
         # argmin takes the first of equals, which is the shortest step.
         choices.append(sums.argmin(axis=1))
         to_go = sums.min(axis=1)
@@ -77,11 +70,7 @@ class BellmanGrid(TimeGrid):
         self.run = run
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` of the stored fine grid's times.
-
-        Raises:
-            ValueError: There are no costs that fit the model, or steps exceeds the fine grid's.
-        """
+        """``steps + 1`` of the stored fine grid's times; a ValueError if it has fewer."""
         stored = self._stored(model)
         with np.load(stored.file) as arrays:
             times, cost = (torch.from_numpy(arrays[name]) for name in ("times", "cost"))
@@ -107,12 +96,7 @@ class BellmanGrid(TimeGrid):
             )
 
         return find_calibration(
-            model,
-            method=METHOD,
-            name=self.calibration,
-            key=key,
-            misfit=misfit,
-            elsewhere=elsewhere,
+            model, method=METHOD, name=self.calibration, key=key, misfit=misfit, elsewhere=elsewhere
         )
 
     def identity(self) -> str:

@@ -1,13 +1,14 @@
 """DDIM, deterministic and stochastic, on any path."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import pairwise
 
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, on_gaussian_noise
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -22,11 +23,7 @@ class DDIM(FixedStepSampler):
     eta = 1 is ancestral sampling (the posterior of DDPM).
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
         eta: Share of fresh noise, in [0, 1]; above 0 it needs a Gaussian source.
-
-    Raises:
-        ValueError: eta is not in [0, 1].
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12 and 16 (there with alpha^2 for alpha).
     """
@@ -51,22 +48,19 @@ class DDIM(FixedStepSampler):
             what, off = f"DDIM with eta={self.eta:g} adds", "Set sampler.eta=0"
             yield from on_gaussian_noise(parts, key=".eta", what=what, remedy=off)
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         levels = field.levels([intervals[0].start, *(interval.end for interval in intervals)])
-        for interval, before, (alpha, sigma) in zip(intervals, levels, levels[1:], strict=False):
+        steps = zip(intervals, pairwise(levels), strict=True)
+        for interval, ((alpha_before, sigma_before), (alpha, sigma)) in steps:
             prediction = field.predict(z, interval.start)
-            fresh = self.eta and self.eta * _fresh_share(*before, alpha, sigma)
+            fresh = 0.0
+            if self.eta > 0.0:
+                # n'/n without a division by alpha, which is 0 where some paths start.
+                ratio = (sigma * alpha_before) / (alpha * sigma_before)
+                fresh = self.eta * math.sqrt(max(0.0, 1.0 - ratio**2))
             z = prediction.data * alpha
             if sigma > 0.0:
                 z.add_(prediction.noise, alpha=sigma * math.sqrt(1.0 - fresh**2))
             if sigma * fresh > 0.0 and noise is not None:
                 z.add_(noise(interval.index, z), alpha=sigma * fresh)
             yield z
-
-
-def _fresh_share(alpha: float, sigma: float, alpha_next: float, sigma_next: float) -> float:
-    """``sqrt(1 - (n'/n)^2)`` without a division by alpha, which is 0 where some paths start."""
-    ratio = (sigma_next * alpha) / (alpha_next * sigma)
-    return math.sqrt(max(0.0, 1.0 - ratio**2))

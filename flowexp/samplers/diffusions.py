@@ -8,15 +8,7 @@ from torch import Tensor
 
 from flowexp.paths import Coefficients, Schedule
 
-__all__ = [
-    "SBDM",
-    "Constant",
-    "Decreasing",
-    "Diffusion",
-    "IncreasingDecreasing",
-    "Linear",
-    "Sigma",
-]
+__all__ = ["SBDM", "Constant", "Decreasing", "Diffusion", "IncreasingDecreasing", "Linear", "Sigma"]
 
 
 class Diffusion(ABC):
@@ -24,9 +16,6 @@ class Diffusion(ABC):
 
     Args:
         scale: Factor c of the form, >= 0; 0 is the ODE.
-
-    Raises:
-        ValueError: scale is negative.
     """
 
     def __init__(self, *, scale: float = 1.0) -> None:

@@ -32,20 +32,16 @@ class DormandPrince(Sampler):
     stretch is one DDIM step, ``alpha(0) D + sigma(0) e``, which costs 1.
 
     Args:
-        rtol: Relative tolerance, > 0.
-        atol: Absolute tolerance, > 0.
+        rtol, atol: Relative and absolute tolerance, > 0.
         per_sample: Each sample has its own step size, error norm and NFE, so that a sample does not
             depend on the batch it is in; finished samples leave the batch. Else the norm runs over
             the flattened batch and all samples share the steps, as in scipy, torchdiffeq and the
             published numbers.
         denoise_at_end: Take the last step to t = 0 when the model's range ends above it.
-        start_time: Start of the integration, with the state that belongs to the path's last
+        start_time: Start of the integration, > 0, with the state that belongs to the path's last
             time; null = the last time at which the model may be evaluated, with the state there.
-        max_steps: Attempts allowed per sample.
+        max_steps: Attempts allowed per sample, >= 1.
         double: Keep the state in float64, else float32.
-
-    Raises:
-        ValueError: A tolerance, start_time or max_steps is not positive.
 
     Source: Dormand & Prince, 1980; control and initial step of scipy.integrate.RK45. Rectified
     flow's code (Liu et al., 2022, arXiv 2209.03003) has rtol = atol = 1e-5, per_sample = false and
@@ -96,24 +92,22 @@ class DormandPrince(Sampler):
         x = model.path.start(e.to(self.dtype), scaled_at)
         x, nfe = integrate(slopes, x, start=start, end=low, control=self.control, observe=on_step)
         if low > 0.0 and self.denoise_at_end:
-            x, nfe = _denoised(model, x, low, conditions), nfe + 1
+            prediction = model.predict(x, torch.full_like(scaled_at, low), **conditions)
+            end = torch.zeros_like(scaled_at)
+            c, nfe = model.path.schedule.coefficients(end), nfe + 1
+            x = expand_as(c.alpha, x) * prediction.data + expand_as(c.sigma, x) * prediction.noise
             if on_step is not None:
-                on_step(torch.zeros_like(scaled_at), x)
+                on_step(end, x)
         return Samples(x.to(e.dtype), nfe * model.evaluations_per_call)
 
     def check(self, model: Model) -> None:
-        self.check_source(model)
         self.start_of(model)
 
     def describe(self) -> str:
         return f"{super().describe()}, rtol {self.control.rtol}"
 
     def start_of(self, model: Model) -> float:
-        """The time at which the integration starts.
-
-        Raises:
-            ValueError: start_time is not within the model's range.
-        """
+        """The time at which the integration starts; a ValueError outside of the model's range."""
         low, high = model.time_range
         if self.start_time is None:
             return high
@@ -129,13 +123,7 @@ class DormandPrince(Sampler):
 
 
 def velocity_of(model: Model, conditions: Mapping[str, Tensor | None], *, batch: int) -> SlopesAt:
-    """A model's velocity as the slope that :func:`integrate` takes.
-
-    Args:
-        model: The model.
-        conditions: (B, ...) tensors such as ``labels``.
-        batch: B.
-    """
+    """A model's velocity as the slope of :func:`integrate`; arguments of :func:`predictions_of`."""
     at = predictions_of(model, conditions, batch=batch)
 
     def slopes(times: Tensor, rows: Tensor) -> list[Slope]:
@@ -146,14 +134,6 @@ def velocity_of(model: Model, conditions: Mapping[str, Tensor | None], *, batch:
 
 def _velocity(predict: Predict, x: Tensor) -> Tensor:
     return predict(x).velocity
-
-
-def _denoised(model: Model, x: Tensor, low: float, conditions: dict[str, Tensor | None]) -> Tensor:
-    """One DDIM step from ``low`` to t = 0."""
-    t = torch.full((), low, dtype=torch.float64, device=x.device)
-    prediction = model.predict(x, t, **conditions)
-    c = model.path.schedule.coefficients(torch.zeros_like(t))
-    return expand_as(c.alpha, x) * prediction.data + expand_as(c.sigma, x) * prediction.noise
 
 
 class LogDormandPrince(Sampler):
@@ -167,18 +147,14 @@ class LogDormandPrince(Sampler):
 
     Args:
         sigma_min: Noise-to-signal ratio at which it ends, > 0, raised to the model's smallest.
-        sigma_max: Where it begins, lowered to the model's largest (40 with ``path=pfgm_original``).
-        rtol: Relative tolerance, > 0 (1e-4 as published, about 100 to 120 NFE on CIFAR-10).
-        atol: Absolute tolerance, > 0 (1e-4 as published).
+        sigma_max: Where it begins, > sigma_min, lowered to the model's largest (40 with
+            ``path=pfgm_original``).
+        rtol, atol: Tolerances, > 0 (1e-4 as published, about 100 to 120 NFE on CIFAR-10).
         per_sample: A step size, an error norm and an NFE for each sample; else one for the batch,
             as published.
         denoise_at_end: Return the denoised state of the last noise level, which costs one more
             evaluation; PFGM returns the state itself.
-        max_steps: Attempts allowed per sample.
-        double: Keep the state in float64, else float32.
-
-    Raises:
-        ValueError: A tolerance or max_steps is not positive, or not 0 < sigma_min < sigma_max.
+        max_steps, double: See :class:`~flowexp.samplers.DormandPrince`.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, section 3.3 and appendix B.2.3.
     """
@@ -219,7 +195,7 @@ class LogDormandPrince(Sampler):
 
         Raises:
             ValueError: The model knows no noise level between sigma_min and sigma_max.
-            IntegrationError: A sample needed more than max_steps attempts, or is not finite.
+            IntegrationError: See :meth:`DormandPrince.sample`.
         """
         schedule = model.path.schedule
         low, high = self._range(model)
@@ -236,18 +212,16 @@ class LogDormandPrince(Sampler):
 
         def place(z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
             alpha, t = levels(u)
-            return scaled(z, alpha), t
+            return t, scaled(z, alpha)
 
         def shown(u: Tensor, z: Tensor) -> None:
             if on_step is not None:
-                x, t = place(z, u)
-                on_step(t, x)
+                on_step(*place(z, u))
 
         z = math.exp(high) * e.to(self.dtype)
-        z, nfe = integrate(
-            slopes, z, start=high, end=low, control=self.control, observe=shown if on_step else None
-        )
-        x, t = place(z, torch.full((), low, dtype=torch.float64, device=e.device))
+        observe = shown if on_step else None
+        z, nfe = integrate(slopes, z, start=high, end=low, control=self.control, observe=observe)
+        t, x = place(z, torch.full((), low, dtype=torch.float64, device=e.device))
         if self.denoise_at_end:
             x, nfe = model.denoise(x, t, **conditions), nfe + 1
             if on_step is not None:

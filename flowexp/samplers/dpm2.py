@@ -1,15 +1,13 @@
 """DPM-2 of k-diffusion."""
 
 import math
-from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, NoiseToSignal, States
 from flowexp.samplers.fixed_step import FixedStepSampler
-from flowexp.samplers.variables import NoiseToSignal
 from flowexp.seeding import Noise
 
 __all__ = ["DPM2"]
@@ -22,7 +20,6 @@ class DPM2(FixedStepSampler):
     n = 0 is Euler's, so that N steps cost 2N - 1 evaluations.
 
     Args:
-        steps, double: See :class:`FixedStepSampler`.
         time_grid: The times between the steps; sigma/alpha must be finite at its start.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, after DPM-Solver-2 of Lu et al., 2022, arXiv
@@ -32,9 +29,7 @@ class DPM2(FixedStepSampler):
     def __init__(self, *, steps: int, time_grid: TimeGrid, double: bool = True) -> None:
         super().__init__(steps=steps, time_grid=time_grid, variable=NoiseToSignal(), double=double)
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         middles = field.nodes_of([math.sqrt(i.start.u * i.end.u) for i in intervals])
         for interval, middle in zip(intervals, middles, strict=True):
             slope = field.slope(z, interval.start)

@@ -1,18 +1,22 @@
 """DPM-Solver++ and DPM-Solver: multistep, and of second order without memory."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.multistep import (
     Level,
     LinearMultistepSampler,
+    Multistepping,
     Weights,
     first_order,
+    levels_of,
     phi,
 )
 from flowexp.samplers.noise_grids import half_log_snr
@@ -38,15 +42,9 @@ class DPMSolver(LinearMultistepSampler):
     of the order of 2M's; the published tables use that form, which is the default.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
-        order: Highest order, 1 to 3.
         predicts_data: Remember predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: Second-order steps in the midpoint form as published, else in Taylor form.
         halved_curvature: Third-order steps as the authors code them, else in Taylor form.
-        lower_order_final: Let the order fall to 1 towards the end.
-
-    Raises:
-        ValueError: order is not in 1 .. 3.
 
     Source: Lu et al., DPM-Solver++, 2022, arXiv 2211.01095, algorithm 2 and appendix B; the order-3
     form and ``solver_type`` from their code, where ``taylor`` concerns second-order steps only.
@@ -55,23 +53,13 @@ class DPMSolver(LinearMultistepSampler):
     def __init__(
         self,
         *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
         order: int = 2,
         predicts_data: bool = True,
         midpoint: bool = True,
         halved_curvature: bool = True,
-        lower_order_final: bool = True,
-        double: bool = True,
+        **stepping: Unpack[Multistepping],
     ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            order=order,
-            lower_order_final=lower_order_final,
-            double=double,
-        )
-        self.predicts_data = predicts_data
+        super().__init__(order=order, predicts_data=predicts_data, **stepping)
         self.midpoint = midpoint
         self.halved_curvature = halved_curvature
 
@@ -114,20 +102,15 @@ class SinglestepDPMSolver(FixedStepSampler):
     begins or ends where lambda is infinite is DDIM's and costs one evaluation.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
         r: Place of the inner node, in (0, 1].
         predicts_data: Work with predicted data (DPM-Solver++), else noise (DPM-Solver).
         midpoint: The form as published, else the Taylor form.
-
-    Raises:
-        ValueError: r is not in (0, 1].
 
     Source: Lu et al., DPM-Solver++, 2022, arXiv 2211.01095, algorithm 1; DPM-Solver, 2022, arXiv
     2206.00927, algorithm 4.
     """
 
-    def default_grid(self) -> TimeGrid:
-        return half_log_snr()
+    passes_over_empty = True
 
     def __init__(
         self,
@@ -139,26 +122,17 @@ class SinglestepDPMSolver(FixedStepSampler):
         midpoint: bool = True,
         double: bool = True,
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, double=double)
+        super().__init__(steps=steps, time_grid=time_grid or half_log_snr(), double=double)
         if not 0.0 < r <= 1.0:
             raise ValueError(f"r is {r}; expected a number in (0, 1]")
         self.r = float(r)
         self.predicts_data = predicts_data
         self.midpoint = midpoint
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
-        moving = [interval for interval in intervals if not interval.is_empty]
-        starts = _levels(field, [i.start for i in moving])
-        ends = _levels(field, [i.end for i in moving])
-        inner = iter(self._inner(field, starts, ends))
-        pairs = iter(zip(starts, ends, strict=True))
-        for interval in intervals:
-            if interval.is_empty:
-                yield z
-                continue
-            start, end = next(pairs)
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
+        levels = levels_of(field, [intervals[0].start, *(i.end for i in intervals)])
+        inner = self._inner(field, levels)
+        for interval, (start, end) in zip(intervals, pairwise(levels), strict=True):
             prediction = field.predict(z, interval.start)
             if start.is_finite and end.is_finite:
                 output = prediction.data if self.predicts_data else prediction.noise
@@ -173,18 +147,12 @@ class SinglestepDPMSolver(FixedStepSampler):
                 z = first_order(start, end, predicts_data=data)(z, [output])
             yield z
 
-    def _inner(
-        self, field: Field, starts: Sequence[Level], ends: Sequence[Level]
-    ) -> list[tuple[Node, Level]]:
+    def _inner(self, field: Field, levels: Sequence[Level]) -> Iterator[tuple[Node, Level]]:
         """The inner nodes of the steps between finite levels."""
-        lams = [
-            a.lam + self.r * (b.lam - a.lam)
-            for a, b in zip(starts, ends, strict=True)
-            if a.is_finite and b.is_finite
-        ]
-        times = field.schedule.time_at_nsr(torch.tensor(lams, dtype=torch.float64).neg().exp())
-        nodes = field.nodes(times)
-        return list(zip(nodes, _levels(field, nodes), strict=True))
+        finite = [(a.lam, b.lam) for a, b in pairwise(levels) if a.is_finite and b.is_finite]
+        lams = torch.tensor([a + self.r * (b - a) for a, b in finite], dtype=torch.float64)
+        nodes = field.nodes(field.schedule.time_at_nsr(lams.neg().exp()))
+        return zip(nodes, levels_of(field, nodes), strict=True)
 
     def _weights(self, start: Level, end: Level) -> Weights:
         base = first_order(start, end, predicts_data=self.predicts_data)
@@ -193,8 +161,3 @@ class SinglestepDPMSolver(FixedStepSampler):
         c = 0.5 * phi(1, z) if self.midpoint else phi(2, z)
         weight = factor * h * c / self.r
         return Weights(base.state, (base.outputs[0] - weight, weight))
-
-
-def _levels(field: Field, nodes: Sequence[Node]) -> list[Level]:
-    pairs = zip(nodes, field.levels(nodes), strict=True)
-    return [Level.of(node.time, alpha, sigma) for node, (alpha, sigma) in pairs]

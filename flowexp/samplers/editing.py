@@ -1,7 +1,6 @@
 """Editing: invert a sample under one condition, and sample it again under another."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from flowexp.models import Model
 from flowexp.networks.attention_features import SharedValues
 from flowexp.paths import Prediction
-from flowexp.samplers.base import ROUNDING
+from flowexp.samplers.base import ROUNDING, WrappedModel
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.inversion import Inversion
 
@@ -20,12 +19,7 @@ Conditions = Mapping[str, Tensor | None]
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Which call of a walk recorded values belong to, the same in both directions.
-
-    Attributes:
-        upper: The later (noisier) time of the interval in which the call is made.
-        stage: Number of the call within its interval, from 0.
-    """
+    """The call ``stage`` in the interval with the later time ``upper``, in both directions."""
 
     upper: float
     stage: int
@@ -57,13 +51,10 @@ class Editing:
     the data is kept. A call that the inversion did not make receives nothing.
 
     Args:
-        sampler: A deterministic sampler of fixed steps, walked both ways on the same times.
+        sampler: Invertible, of fixed steps; walked both ways on the same times.
         inject: Number of sampling steps that receive values, 0 to the sampler's steps.
-        first_layer: Number of the first attention layer that shares.
+        first_layer: Number of the first attention layer that shares, >= 0.
         store: Device that keeps the values, e.g. ``cpu``; None = where they were computed.
-
-    Raises:
-        ValueError: inject or first_layer is out of range, or the sampler cannot be inverted.
 
     Source: Wang et al., Taming Rectified Flow for Inversion and Editing, 2024, arXiv 2411.04746,
     section 3.3. The published settings share 2 to 8 steps, in the later half of the layers, and
@@ -112,65 +103,53 @@ class Editing:
             ValueError: The network has no attention layer to share, or the models do not fit the
                 sampler.
         """
-        shared = None
+        values = None
         if self.inject:
-            shared = SharedValues(network, first_layer=self.first_layer, device=self.store)
-        uppers = self._uppers(source)
-        rising = _SharingModel(source, tuple(reversed(uppers)))
-        with rising.sharing(shared, steps=uppers[: self.inject], record=True):
-            inverted = self.inversion.invert(
-                rising, x, noise=None, on_step=rising.entered, **source_conditions
-            )
-        falling = _SharingModel(target, uppers)
-        with falling.sharing(shared, steps=uppers[: self.inject], record=False):
-            sampled = self.sampler.sample(
-                falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
-            )
+            values = SharedValues(network, first_layer=self.first_layer, device=self.store)
+        # The later times of the inversion's intervals, decreasing.
+        low, _ = source.time_range
+        times = self.sampler.times(source).tolist()
+        uppers = [t for t in times[:-1] if t > low * (1.0 + ROUNDING)]
+        steps = frozenset(uppers[: self.inject])
+        rising = _SharingModel(source, uppers[::-1], values, steps, record=True)
+        inverted = self.inversion.invert(
+            rising, x, noise=None, on_step=rising.entered, **source_conditions
+        )
+        falling = _SharingModel(target, uppers, values, steps, record=False)
+        sampled = self.sampler.sample(
+            falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
+        )
         nfe = inverted.nfe + sampled.nfe
         return Edited(sampled.x, inverted.x, nfe, tuple(falling.shared))
 
-    def _uppers(self, model: Model) -> tuple[float, ...]:
-        """The later times of the intervals of the inversion, decreasing."""
-        low, _ = model.time_range
-        times: list[float] = self.sampler.times(model).tolist()
-        return tuple(t for t in times[:-1] if t > low * (1.0 + ROUNDING))
 
+class _SharingModel(WrappedModel):
+    """A model that shares attention values in the steps of a walk with the upper times ``steps``.
 
-class _SharingModel(Model):
-    """A model that counts the interval of a walk, and the stage, of each of its calls.
-
-    The sampler calls :meth:`entered` before the calls of a step.
+    It counts the interval, by its upper time, and the stage of each of its calls; the sampler calls
+    :meth:`entered` before the calls of a step.
     """
 
-    def __init__(self, model: Model, uppers: tuple[float, ...]) -> None:
-        self.model = model
-        self.path = model.path
-        self.time_range = model.time_range
-        self.evaluations_per_call = model.evaluations_per_call
-        self.origin = model.origin
+    def __init__(
+        self,
+        model: Model,
+        uppers: Sequence[float],
+        values: SharedValues | None,
+        steps: frozenset[float],
+        *,
+        record: bool,
+    ) -> None:
+        super().__init__(model)
         self.shared: list[FeatureKey] = []
         self._uppers = uppers
         self._entered = -1
         self._stage = 0
-        self._values: SharedValues | None = None
-        self._steps: frozenset[float] = frozenset()
-        self._record = False
+        self._values, self._steps, self._record = values, steps, record
 
     def entered(self, t: Tensor, x: Tensor) -> None:
         """A step begins (after the last one, none)."""
         self._entered += 1
         self._stage = 0
-
-    @contextmanager
-    def sharing(
-        self, values: SharedValues | None, *, steps: tuple[float, ...], record: bool
-    ) -> Iterator[None]:
-        """Share values in the steps with these upper times while it lasts."""
-        self._values, self._steps, self._record = values, frozenset(steps), record
-        try:
-            yield
-        finally:
-            self._values = None
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One call, with its attention values recorded or replaced where they are shared."""
@@ -179,13 +158,13 @@ class _SharingModel(Model):
         key = FeatureKey(self._uppers[self._entered], self._stage) if known else None
         self._stage += 1
         values = self._values
-        if values is None or key is None or key.upper not in self._steps:
-            return self.model.predict(x_t, t, **conditions)
-        if not self._record and key not in values.keys:
+        if (
+            values is None
+            or key is None
+            or key.upper not in self._steps
+            or not (self._record or key in values.keys)
+        ):
             return self.model.predict(x_t, t, **conditions)
         self.shared.append(key)
         with values.recorded(key) if self._record else values.replaced(key):
             return self.model.predict(x_t, t, **conditions)
-
-    def nearest_time(self, t: Tensor) -> Tensor:
-        return self.model.nearest_time(t)

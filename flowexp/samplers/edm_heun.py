@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from flowexp.requirements import Parts, Unmet
 from flowexp.samplers.base import TimeGrid
+from flowexp.samplers.field import NoiseToSignal
 from flowexp.samplers.perturbations import Churn
 from flowexp.samplers.runge_kutta import Heun
-from flowexp.samplers.variables import NoiseToSignal
 
 __all__ = ["EDMHeun"]
 
@@ -20,16 +20,8 @@ class EDMHeun(Heun):
     algorithm 2; on any other path it takes the same steps through the same denoiser.
 
     Args:
-        steps, double: See :class:`FixedStepSampler`.
         time_grid: The times between the steps; sigma/alpha must be finite at its start.
-        final_euler: See :class:`~flowexp.samplers.RungeKutta`.
-        S_churn: Amount of added noise in all, >= 0; 0 = the deterministic sampler.
-        S_min: Smallest noise-to-signal ratio at which noise is added.
-        S_max: Largest one.
-        S_noise: Factor of the added noise.
-
-    Raises:
-        ValueError: a churn setting is out of range.
+        S_churn, S_min, S_max, S_noise: See :class:`Churn`; without churn it is deterministic.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithms 1 and 2.
     """

@@ -1,17 +1,80 @@
 """The vector field of one sampling call: model, conditions and variable, evaluated at nodes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flowexp.models import Evaluation, Model
-from flowexp.paths import Prediction
-from flowexp.samplers.variables import Variable
+from flowexp.paths import Prediction, Schedule
 
-__all__ = ["Field", "Interval", "Node"]
+__all__ = ["Field", "Interval", "Intervals", "Node", "NoiseToSignal", "States", "Time", "Variable"]
+
+
+class Variable(ABC):
+    """Independent variable ``u(t)``, scaled state ``z = x_t / scale(t)``, and slope ``dz/du``.
+
+    A step of Heun's method in t is not a step of Heun's method in the noise level: on every path
+    that is not straight they are different methods, so the variable is a choice of its own.
+    """
+
+    @abstractmethod
+    def value(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """``u(t)``, float64, of the shape of t; increasing."""
+
+    @abstractmethod
+    def time(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """``t(u)``: inverse of :meth:`value`."""
+
+    @abstractmethod
+    def scale(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """Factor with ``x_t = scale z``, float64, of the shape of t."""
+
+    @abstractmethod
+    def slope(self, prediction: Prediction) -> Tensor:
+        """``dz/du`` where the prediction was made."""
+
+
+class Time(Variable):
+    """``u = t``, ``z = x_t``, ``dz/du = v``: the path's own time."""
+
+    def value(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return t
+
+    def time(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return u
+
+    def scale(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def slope(self, prediction: Prediction) -> Tensor:
+        return prediction.velocity
+
+
+class NoiseToSignal(Variable):
+    """``u = sigma / alpha``, ``z = x_t / alpha``, ``dz/du = e``: EDM's variable, on any path.
+
+    All paths with the same source have the same trajectories in it, and its slope needs no time
+    derivative; Euler in it is DDIM. It is infinite where alpha is 0.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 4 with s(t) = 1; Song et al., DDIM,
+    2020, arXiv 2010.02502, eq. 14.
+    """
+
+    def value(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return schedule.nsr(t)
+
+    def time(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return schedule.time_at_nsr(u)
+
+    def scale(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return schedule.coefficients(t).alpha
+
+    def slope(self, prediction: Prediction) -> Tensor:
+        return prediction.noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +82,8 @@ class Node:
     """A point of the independent variable.
 
     Attributes:
-        u: Value of the solver's variable.
-        time: The path's time there.
-        t: The same as a float64 scalar tensor on the state's device, for the model.
+        u: Value of the variable.
+        time, t: The path's time there; t as a float64 scalar tensor on the state's device.
         scale: ``x_t = scale z``.
         evaluate: The model there; must not be called where it is not defined.
     """
@@ -35,14 +97,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One step: where it begins and ends, its number and the number of steps.
-
-    Attributes:
-        start: First node.
-        end: Last node; ``end.u < start.u``, except that empty intervals end where they start.
-        index: Number of the step, from 0.
-        count: Number of steps of the walk.
-    """
+    """Step ``index`` of ``count``; ``end.u < start.u``, or empty: it ends where it starts."""
 
     start: Node
     end: Node
@@ -65,15 +120,15 @@ class Interval:
         return self.end.time == 0.0
 
 
-class Field:
-    """``dz/du`` of a model under fixed conditions.
+Intervals = Sequence[Interval]
+"""The steps of a walk, one after the other."""
 
-    Args:
-        model: The model.
-        variable: The solver's variable.
-        conditions: Passed to the model at each evaluation.
-        device: Device of the state.
-    """
+States = Iterator[Tensor]
+"""The states at the ends of a walk's intervals, one after the other."""
+
+
+class Field:
+    """``dz/du`` of a model under fixed conditions, for states on a device."""
 
     def __init__(
         self,
@@ -91,8 +146,7 @@ class Field:
 
     def predict(self, z: Tensor, node: Node) -> Prediction:
         """The model's prediction at state ``z``."""
-        x = z if node.scale == 1.0 else z * node.scale
-        return node.evaluate(x, **self.conditions)
+        return node.evaluate(self.leave(z, node), **self.conditions)
 
     def slope(self, z: Tensor, node: Node) -> Tensor:
         """``dz/du`` at state ``z``."""
@@ -103,26 +157,22 @@ class Field:
         return node.time >= self.model.time_range[0]
 
     def nodes(self, times: Tensor) -> list[Node]:
-        """The nodes at float64 times on the CPU.
-
-        Raises:
-            ValueError: The variable is infinite at one of the times.
-        """
+        """The nodes at float64 times on the CPU; a ValueError where the variable is infinite."""
         values = self.variable.value(self.schedule, times).tolist()
-        scales = self.variable.scale(self.schedule, times)
         for u, time in zip(values, times.tolist(), strict=True):
             if not math.isfinite(u):
                 raise ValueError(
                     f"the variable {type(self.variable).__name__} is {u} at t={time} of "
                     f"{self.schedule!r}; start the time grid below it (time_grid=edm does)"
                 )
-        return self._rows(values, times, scales)
+        return self._rows(values, times)
 
-    def between(self, interval: Interval, c: float) -> Node:
-        """The node at the fraction ``c`` of an interval, counted from its start."""
-        return self.all_between([interval], c)[0]
+    def nodes_of(self, values: Sequence[float]) -> list[Node]:
+        """The nodes at values of the variable."""
+        u = torch.tensor(values, dtype=torch.float64)
+        return self._rows(values, self.variable.time(self.schedule, u))
 
-    def all_between(self, intervals: Sequence[Interval], c: float) -> list[Node]:
+    def all_between(self, intervals: Intervals, c: float) -> list[Node]:
         """The nodes at the fraction ``c`` of each interval, counted from its start."""
         if c == 0.0:
             return [interval.start for interval in intervals]
@@ -130,26 +180,11 @@ class Field:
             return [interval.end for interval in intervals]
         return self.nodes_of([i.start.u + c * i.length for i in intervals])
 
-    def node(self, u: float) -> Node:
-        """The node at one value of the variable."""
-        return self.nodes_of([u])[0]
-
-    def nodes_of(self, values: Sequence[float]) -> list[Node]:
-        """The nodes at values of the variable."""
-        u = torch.tensor(values, dtype=torch.float64)
-        times = self.variable.time(self.schedule, u)
-        return self._rows(values, times, self.variable.scale(self.schedule, times))
-
-    def _rows(self, values: Sequence[float], times: Tensor, scales: Tensor) -> list[Node]:
+    def _rows(self, values: Sequence[float], times: Tensor) -> list[Node]:
         on_device = times.to(self.device)
-        rows = zip(
-            values,
-            times.tolist(),
-            on_device.unbind(),
-            scales.tolist(),
-            self.model.at(on_device),
-            strict=True,
-        )
+        scales = self.variable.scale(self.schedule, times).tolist()
+        evaluations = self.model.at(on_device)
+        rows = zip(values, times.tolist(), on_device.unbind(), scales, evaluations, strict=True)
         return [Node(*row) for row in rows]
 
     def enter(self, x: Tensor, node: Node) -> Tensor:

@@ -1,7 +1,8 @@
 """Samplers that walk a time grid."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,15 +15,22 @@ from flowexp.samplers.base import (
     Samples,
     StepObserver,
     TimeGrid,
-    evaluations_of,
     known_times,
 )
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Interval, Intervals, Node, States, Time, Variable
 from flowexp.samplers.time_grids import Natural
-from flowexp.samplers.variables import Time, Variable
 from flowexp.seeding import Noise
 
-__all__ = ["FixedStepSampler"]
+__all__ = ["FixedStepSampler", "Stepping"]
+
+
+class Stepping(TypedDict, total=False):
+    """The arguments of :class:`FixedStepSampler`, for subclasses that only pass them on."""
+
+    steps: Required[int]
+    time_grid: TimeGrid | None
+    variable: Variable | None
+    double: bool
 
 
 class FixedStepSampler(Sampler):
@@ -33,11 +41,11 @@ class FixedStepSampler(Sampler):
     object serves any number of calls.
 
     The steps begin and end at times the model was trained at (``Model.nearest_time``), as in EDM. A
-    grid that is finer than the model's noise levels has empty steps, which a method must accept.
+    grid that is finer than the model's noise levels has empty steps: see ``passes_over_empty``.
 
     Args:
         steps: Number of steps, >= 1.
-        time_grid: The times between the steps; None = :meth:`default_grid`.
+        time_grid: The times between the steps; None = that of the method's yaml, here Natural.
         variable: The variable in which steps are taken; None = the path's time.
         double: Keep the state in float64 between steps, so that rounding does not blur comparisons
             of solvers; costs little beside a network. Else float32.
@@ -45,12 +53,11 @@ class FixedStepSampler(Sampler):
     Attributes:
         invertible: Whether the steps can be reversed; not if a method uses the source draw again
             after its start.
-
-    Raises:
-        ValueError: steps < 1.
+        passes_over_empty: Whether :meth:`walk` gets only the intervals that are not empty.
     """
 
     invertible: bool = True
+    passes_over_empty: bool = False
 
     def __init__(
         self,
@@ -63,24 +70,28 @@ class FixedStepSampler(Sampler):
         if steps < 1:
             raise ValueError(f"steps is {steps}; expected at least 1")
         self.steps = steps
-        self.time_grid = self.default_grid() if time_grid is None else time_grid
+        self.time_grid = Natural() if time_grid is None else time_grid
         self.variable = Time() if variable is None else variable
         self.dtype = torch.float64 if double else torch.float32
-
-    def default_grid(self) -> TimeGrid:
-        """The time grid where none is given; the same as in the method's yaml."""
-        return Natural()
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
         """The state at the interval's end from the state ``z`` at its start, as a new tensor."""
         raise NotImplementedError(f"{type(self).__name__} implements neither step nor walk")
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         """The states at the ends of the intervals, one after the other."""
         for interval in intervals:
             z = self.step(field, z, interval, noise)
+            yield z
+
+    def states(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
+        """The states at the ends of all intervals, by :meth:`walk`."""
+        if not self.passes_over_empty:
+            yield from self.walk(field, z, intervals, noise)
+            return
+        moved = self.walk(field, z, [i for i in intervals if not i.is_empty], noise)
+        for interval in intervals:
+            z = z if interval.is_empty else next(moved)
             yield z
 
     @torch.inference_mode()
@@ -99,7 +110,7 @@ class FixedStepSampler(Sampler):
             ValueError: The time grid leaves the model's range, the variable is infinite on it, or
                 the method's noise is missing or wrong for the path's source.
         """
-        self.check_source(model)
+        super().check(model)
         if self.needs_gaussian and noise is None:
             raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
         counted = CountedModel(model)
@@ -110,19 +121,17 @@ class FixedStepSampler(Sampler):
             on_step(nodes[0].t, x)
         z = field.enter(x, nodes[0])
         intervals = [Interval(a, b, i, self.steps) for i, (a, b) in enumerate(pairwise(nodes))]
-        states = self.walk(field, z, intervals, noise)
+        states = self.states(field, z, intervals, noise)
         for interval, z in zip(intervals, states, strict=True):
             if on_step is not None:
                 on_step(interval.end.t, field.leave(z, interval.end))
-        x = field.leave(z, nodes[-1]).to(e.dtype)
-        return Samples(x, evaluations_of(e.shape[0], counted))
+        nfe = torch.full((e.shape[0],), counted.evaluations, dtype=torch.int64)
+        return Samples(field.leave(z, nodes[-1]).to(e.dtype), nfe)
 
     def check(self, model: Model) -> None:
-        self.check_source(model)
-        field = Field(
-            CountedModel(model), variable=self.variable, conditions={}, device=torch.device("cpu")
-        )
-        field.nodes(self.times(model))
+        super().check(model)
+        device = torch.device("cpu")
+        Field(model, variable=self.variable, conditions={}, device=device).nodes(self.times(model))
 
     def describe(self) -> str:
         return f"{super().describe()}, {self.steps} steps"
@@ -132,13 +141,8 @@ class FixedStepSampler(Sampler):
     ) -> bool:
         """Whether a step to t = 0 is Euler's, which needs no evaluation at its end.
 
-        Args:
-            field: The model.
-            nodes: The nodes at which a full step would evaluate it.
-            final_euler: True = yes, False = no, None = only where the model is not defined there.
-
-        Raises:
-            ValueError: ``final_euler`` is False, but the model is not defined there.
+        ``final_euler``: True = yes, False = no (a ValueError where the model is not defined at all
+        ``nodes`` of a full step), None = only where it is not.
         """
         if final_euler:
             return True
@@ -154,10 +158,8 @@ class FixedStepSampler(Sampler):
     def times(self, model: Model) -> Tensor:
         """The grid's times, moved to the nearest ones that the model was trained at.
 
-        The last time is exempt from the check. Neighbours may be equal: see :func:`known_times`.
-
-        Raises:
-            ValueError: The time grid leaves the model's range.
+        A ValueError if a time but the last leaves the model's range. Neighbours may be equal: see
+        :func:`known_times`.
         """
         times = self.time_grid.times(model, self.steps)
         listed = times.tolist()

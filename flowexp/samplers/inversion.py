@@ -1,7 +1,6 @@
 """Inversion: from data to the source draws that a sampler would turn into them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -10,16 +9,9 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.samplers.adaptive import integrate
-from flowexp.samplers.base import (
-    ROUNDING,
-    CountedModel,
-    Samples,
-    StepObserver,
-    evaluations_of,
-    known_times,
-)
+from flowexp.samplers.base import ROUNDING, CountedModel, Samples, StepObserver, known_times
 from flowexp.samplers.dormand_prince import DormandPrince, velocity_of
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Interval
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -35,16 +27,12 @@ class Inversion:
     sampling from e leads back to x up to the errors of both walks.
 
     Args:
-        sampler: A deterministic sampler: its rule, its time grid, its variable.
-        start_time: t_s, where the inversion starts; None = the smallest time of the model (0 for
-            paths and networks that are defined there). Grid times below it are dropped.
+        sampler: A deterministic and invertible sampler: its rule, its time grid, its variable.
+        start_time: t_s >= 0, where the inversion starts; None = the smallest time of the model (0
+            for paths and networks that are defined there). Grid times below it are dropped.
         noise_scale: Amount of fresh noise at the start, >= 0: 0 = none, 1 = a draw of the path.
         final_euler: Whether the step that reaches the source is Euler's, which needs no evaluation
             at its end; samplers of fixed steps only.
-
-    Raises:
-        ValueError: The sampler is not deterministic or not invertible, start_time or noise_scale is
-            negative, or final_euler is true for an adaptive sampler.
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, section 5.4; Lee et al., RF++, 2024, arXiv
     2405.20320, whose code has start_time = 1e-3, noise_scale = 1, and final_euler with Heun's
@@ -72,15 +60,11 @@ class Inversion:
         self.final_euler = final_euler
 
     def check(self, model: Model) -> None:
-        """Refuse a model on which the sampler or the start is not defined.
-
-        Raises:
-            ValueError: One sentence that names both.
-        """
+        """Refuse a model on which the sampler or the start is not defined, by a ValueError."""
         self.sampler.check(model)
         start = self._start_time(model)
         if isinstance(self.sampler, FixedStepSampler):
-            _ReverseWalk.of(self.sampler, model, start, {}, torch.device("cpu"))
+            _ReverseWalk(self.sampler, model, start, {}, torch.device("cpu"))
 
     @torch.inference_mode()
     def invert(
@@ -92,17 +76,14 @@ class Inversion:
         on_step: StepObserver | None = None,
         **conditions: Tensor | None,
     ) -> Samples:
-        """The source draws of data.
+        """Samples whose ``x`` is the source draws e of data, in the dtype of the data.
 
         Args:
-            model: The model; conditions are passed on to it.
+            model: The model that is inverted.
             x: Data, (B, ...).
             noise: Normal noise; step 0 is used at the start if ``noise_scale`` is not 0.
             on_step: Called with (t, x_t) at the start and after every step; see the sampler.
-            conditions: (B, ...) tensors such as ``labels``.
-
-        Returns:
-            Samples whose ``x`` is the source draws e, in the dtype of the data.
+            conditions: (B, ...) tensors for the model, such as ``labels``.
 
         Raises:
             ValueError: start_time lies outside the model's range, the sampler does not fit the
@@ -110,7 +91,13 @@ class Inversion:
             IntegrationError: An adaptive sampler did not reach the source.
         """
         start = torch.full((), self._start_time(model), dtype=torch.float64, device=x.device)
-        state = self._start_state(model, x.to(self.sampler.dtype), start, noise)
+        c = model.path.schedule.coefficients(start)
+        data = x.to(self.sampler.dtype)
+        state = expand_as(c.alpha, data) * data
+        if self.noise_scale > 0.0:
+            if noise is None:
+                raise ValueError(f"noise_scale is {self.noise_scale}, but noise is None")
+            state = state + expand_as(self.noise_scale * c.sigma, data) * noise(0, data)
         if isinstance(self.sampler, DormandPrince):
             state, nfe = integrate(
                 velocity_of(model, conditions, batch=x.shape[0]),
@@ -123,12 +110,12 @@ class Inversion:
             nfe = nfe * model.evaluations_per_call
             last = self.sampler.scale_time(model)
         else:
-            walk = _ReverseWalk.of(self.sampler, model, float(start), conditions, x.device)
+            walk = _ReverseWalk(self.sampler, model, float(start), conditions, x.device)
             states = walk.states(state, final_euler=self.final_euler)
             for node, state in zip(walk.nodes, states, strict=True):
                 if on_step is not None:
                     on_step(node.t, state)
-            nfe = evaluations_of(x.shape[0], walk.model)
+            nfe = torch.full((x.shape[0],), walk.model.evaluations, dtype=torch.int64)
             last = walk.nodes[-1].time
         end = torch.full((), last, dtype=torch.float64, device=x.device)
         sigma = model.path.schedule.coefficients(end).sigma
@@ -144,44 +131,28 @@ class Inversion:
             )
         return self.start_time
 
-    def _start_state(self, model: Model, x: Tensor, t: Tensor, noise: Noise | None) -> Tensor:
-        """``alpha x + noise_scale sigma eps``."""
-        c = model.path.schedule.coefficients(t)
-        state = expand_as(c.alpha, x) * x
-        if self.noise_scale == 0.0:
-            return state
-        if noise is None:
-            raise ValueError(f"noise_scale is {self.noise_scale}, but noise is None")
-        return state + expand_as(self.noise_scale * c.sigma, x) * noise(0, x)
 
-
-@dataclass(frozen=True)
 class _ReverseWalk:
-    """A sampler of fixed steps in the other direction."""
+    """The walk over the times of a sampler of fixed steps in reverse, from ``start`` on."""
 
-    sampler: FixedStepSampler
-    model: CountedModel
-    field: Field
-    nodes: list[Node]
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         sampler: FixedStepSampler,
         model: Model,
         start: float,
         conditions: Mapping[str, Tensor | None],
         device: torch.device,
-    ) -> "_ReverseWalk":
-        """The walk over the sampler's times in reverse, from ``start`` on."""
+    ) -> None:
         times = sampler.times(model)
         upper = times[times > start * (1.0 + ROUNDING)].flip(0)
         if upper.numel() == 0:
             raise ValueError(f"start_time is {start}, at or above every time of the sampler's grid")
         first = known_times(model, upper.new_full((1,), start))
-        counted = CountedModel(model)
-        field = Field(counted, variable=sampler.variable, conditions=conditions, device=device)
-        return cls(sampler, counted, field, field.nodes(torch.cat([first, upper])))
+        self.sampler, self.model = sampler, CountedModel(model)
+        self.field = Field(
+            self.model, variable=sampler.variable, conditions=conditions, device=device
+        )
+        self.nodes = self.field.nodes(torch.cat([first, upper]))
 
     def states(self, x: Tensor, *, final_euler: bool) -> Iterator[Tensor]:
         """The states at the nodes, from the given one on."""
@@ -191,8 +162,8 @@ class _ReverseWalk:
         z = self.field.enter(x, self.nodes[0])
         whole = steps[:-1] if final_euler else steps
         if whole:
-            walk = self.sampler.walk(self.field, z, whole, None)
-            for step, z in zip(whole, walk, strict=True):
+            states = self.sampler.states(self.field, z, whole, None)
+            for step, z in zip(whole, states, strict=True):
                 yield self.field.leave(z, step.end)
         if final_euler:
             slope = self.field.slope(z, steps[-1].start)

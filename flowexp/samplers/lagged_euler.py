@@ -1,12 +1,10 @@
 """Euler's method of rectified flow's code, whose network time runs behind the state's."""
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -22,12 +20,8 @@ class LaggedEuler(FixedStepSampler):
     steps together move by 1 - lag: one step is SlimFlow's "one_step".
 
     Args:
-        steps, double: See :class:`FixedStepSampler`.
         time_grid: The times between the steps (published: uniform).
         lag: Share of the time by which the network's is earlier, in [0, 1); 0 is Euler's method.
-
-    Raises:
-        ValueError: lag is out of range.
 
     Source: Liu et al., 2022, arXiv 2209.03003, and their sampling.py and sde_lib.py (lag = 1e-3);
     Zhu et al., SlimFlow, 2024, arXiv 2407.12718, whose sampling.py walks the other way likewise.
@@ -41,9 +35,7 @@ class LaggedEuler(FixedStepSampler):
             raise ValueError(f"lag is {lag}; expected a number in [0, 1)")
         self.lag = float(lag)
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         times = torch.tensor([interval.start.time for interval in intervals], dtype=torch.float64)
         lagged = ((1.0 - self.lag) * times).clamp(min=field.model.time_range[0])
         for interval, node in zip(intervals, field.nodes(lagged), strict=True):

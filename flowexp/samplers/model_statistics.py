@@ -1,6 +1,7 @@
 """Empirical statistics of a model over the noise level: DPM-Solver-v3's l, s and b."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -19,7 +20,6 @@ __all__ = [
     "Statistics",
     "StoredStatistics",
     "lambda_grid",
-    "read_reference",
 ]
 
 METHOD = "dpm_solver_v3"
@@ -37,13 +37,8 @@ class ModelStatistics:
     prediction, ``l = 0, s = -1, b = 0`` noise prediction.
 
     Attributes:
-        lam: (N + 1,), float64, increasing: the noise end first.
-        l: (N + 1, *shape), where shape is that of a sample or broadcasts to it.
-        s: Likewise.
-        b: Likewise.
-
-    Raises:
-        ValueError: The grid is not uniform, or the shapes differ.
+        lam: (N + 1,), float64, increasing in equal steps: the noise end first.
+        l, s, b: (N + 1, *shape), where shape is that of a sample or broadcasts to it.
     """
 
     lam: Tensor
@@ -69,9 +64,7 @@ class ModelStatistics:
 
     def covers(self, low: float, high: float) -> bool:
         """Whether lambda from ``low`` to ``high`` lies on the grid, up to rounding."""
-        first, last = float(self.lam[0]), float(self.lam[-1])
-        slack = _SLACK * (last - first)
-        return first - slack <= low and high <= last + slack
+        return _shortage(self.lam[[0, -1]].tolist(), low, high) is None
 
     def indices(self, lam: Tensor) -> Tensor:
         """Numbers of the nearest grid points, int64; half-way goes to the even one."""
@@ -79,16 +72,32 @@ class ModelStatistics:
         return torch.round(self.count * (lam - first) / (last - first)).to(torch.int64)
 
 
+def _shortage(ends: Sequence[float], low: float, high: float) -> str | None:
+    """What a grid between two values of lambda lacks, up to rounding, for a wider range."""
+    first, last = ends
+    slack = _SLACK * (last - first)
+    if first - slack <= low and high <= last + slack:
+        return None
+    return (
+        f"lambda from {first:.4f} to {last:.4f}, but the time grid goes from "
+        f"{low:.4f} to {high:.4f}"
+    )
+
+
 class Statistics(ABC):
     """The source of a sampler's statistics."""
 
+    _last: tuple[object, ModelStatistics] | None = None
+
     @abstractmethod
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        """The statistics of a model over at least this range of lambda.
+        """The statistics of a model over at least this range of lambda, else a ValueError."""
 
-        Raises:
-            ValueError: There are none that belong to the model and cover the range.
-        """
+    def _kept(self, key: object, make: Callable[[], ModelStatistics]) -> ModelStatistics:
+        """The result of ``make``, unless the last one had the same key."""
+        if self._last is None or self._last[0] != key:
+            self._last = (key, make())
+        return self._last[1]
 
 
 class StoredStatistics(Statistics):
@@ -102,27 +111,22 @@ class StoredStatistics(Statistics):
 
     def __init__(self, *, name: str | None = None) -> None:
         self.name = name
-        self._last: tuple[FilePath, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
         def misfit(stored: StoredCalibration) -> str | None:
-            first, last = (float(v) for v in stored.settings["lam"])
-            slack = _SLACK * (last - first)
-            if first - slack <= low and high <= last + slack:
-                return None
-            return (
-                f"covers lambda from {first:.4f} to {last:.4f}, but the time grid goes from "
-                f"{low:.4f} to {high:.4f}"
-            )
+            shortage = _shortage(stored.settings["lam"], low, high)
+            return None if shortage is None else f"covers {shortage}"
 
         stored = find_calibration(
             model, method=METHOD, name=self.name, key="sampler.statistics.name", misfit=misfit
         )
-        if self._last is None or self._last[0] != stored.file:
+
+        def read() -> ModelStatistics:
             with np.load(stored.file) as arrays:
                 tensors = {key: torch.from_numpy(arrays[key]) for key in ("lam", "l", "s", "b")}
-            self._last = (stored.file, ModelStatistics(**tensors))
-        return self._last[1]
+            return ModelStatistics(**tensors)
+
+        return self._kept(stored.file, read)
 
 
 class ReferenceStatistics(Statistics):
@@ -132,8 +136,8 @@ class ReferenceStatistics(Statistics):
 
     Args:
         directory: The folder.
-        t_start: Time of the first grid point; None = the largest of the model.
-        t_end: Time of the last; None = the smallest of the model.
+        t_start, t_end: Times of the first and the last grid point; None = the ends of the model's
+            range.
 
     Source: thu-ml/DPM-Solver-v3, folders ``<t_end>_<N>_<K>`` and ``<t_end>_<t_start>_<N>_<K>``.
     """
@@ -144,26 +148,36 @@ class ReferenceStatistics(Statistics):
         self.directory = FilePath(directory)
         self.t_start = t_start
         self.t_end = t_end
-        self._last: tuple[str, ModelStatistics] | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
+        statistics = self._kept(model.path.identity(), lambda: self._read(model))
+        shortage = _shortage(statistics.lam[[0, -1]].tolist(), low, high)
+        if shortage is not None:
+            raise ValueError(f"the statistics cover {shortage}")
+        return statistics
+
+    def _read(self, model: Model) -> ModelStatistics:
+        for name in ("l.npz", "sb.npz"):
+            if not (self.directory / name).is_file():
+                raise ValueError(
+                    f"sampler.statistics.directory is {self.directory}, which has no {name}"
+                )
+        with (
+            np.load(self.directory / "l.npz") as first,
+            np.load(self.directory / "sb.npz") as second,
+        ):
+            arrays = {"l": first["l"], "s": second["s"], "b": second["b"]}
         bottom, top = model.time_range
         start = top if self.t_start is None else self.t_start
         end = bottom if self.t_end is None else self.t_end
-        if self._last is None or self._last[0] != model.path.identity():
-            statistics = read_reference(self.directory, model, t_start=start, t_end=end)
-            self._last = (model.path.identity(), statistics)
-        return _covering(self._last[1], low, high)
+        lam = lambda_grid(model, t_start=start, t_end=end, N=len(arrays["l"]) - 1)
+        return ModelStatistics(lam, **{key: torch.from_numpy(a) for key, a in arrays.items()})
 
 
 class ConstantStatistics(Statistics):
     """The same l, s and b at every level and pixel: 1, 0, 0 is data prediction ("degenerate").
 
-    Args:
-        l: Weight of the state.
-        s: Rate.
-        b: Drift.
-        N: Intervals of the grid, which spans the time grid.
+    The grid, of N intervals, spans the time grid.
     """
 
     def __init__(
@@ -178,23 +192,18 @@ class ConstantStatistics(Statistics):
             raise ValueError(f"N is {N}; expected at least 1")
         self.values = (float(l), float(s), float(b))
         self.N = N
-        self._last: ModelStatistics | None = None
 
     def of(self, model: Model, low: float, high: float) -> ModelStatistics:
-        last = self._last
-        if last is None or (float(last.lam[0]), float(last.lam[-1])) != (low, high):
+        def made() -> ModelStatistics:
             lam = torch.linspace(low, high, self.N + 1, dtype=torch.float64)
-            l, s, b = (torch.full((self.N + 1, 1), v, dtype=torch.float64) for v in self.values)  # noqa: E741
-            self._last = last = ModelStatistics(lam, l, s, b)
-        return last
+            constants = (torch.full((self.N + 1, 1), v, dtype=torch.float64) for v in self.values)
+            return ModelStatistics(lam, *constants)
+
+        return self._kept((low, high), made)
 
 
 def lambda_grid(model: Model, *, t_start: float, t_end: float, N: int) -> Tensor:
-    """``N + 1`` equal steps of lambda from ``t_start`` to ``t_end``, float64.
-
-    Raises:
-        ValueError: lambda is infinite at one of them, or they are in the wrong order.
-    """
+    """``N + 1`` equal steps of lambda, finite, from ``t_start`` to ``t_end``; float64."""
     times = torch.tensor([t_start, t_end], dtype=torch.float64)
     first, last = torch.log(model.path.schedule.nsr(times)).neg().tolist()
     if not (np.isfinite(first) and np.isfinite(last) and first < last):
@@ -203,29 +212,3 @@ def lambda_grid(model: Model, *, t_start: float, t_end: float, N: int) -> Tensor
             f"and the second larger, so start below t_max and end above 0"
         )
     return torch.linspace(first, last, N + 1, dtype=torch.float64)
-
-
-def read_reference(
-    directory: FilePath, model: Model, *, t_start: float, t_end: float
-) -> ModelStatistics:
-    """Statistics from ``l.npz`` and ``sb.npz``; see :class:`ReferenceStatistics`.
-
-    Raises:
-        ValueError: A file is missing, or the range is not finite.
-    """
-    for name in ("l.npz", "sb.npz"):
-        if not (directory / name).is_file():
-            raise ValueError(f"sampler.statistics.directory is {directory}, which has no {name}")
-    with np.load(directory / "l.npz") as first, np.load(directory / "sb.npz") as second:
-        arrays = {"l": first["l"], "s": second["s"], "b": second["b"]}
-    lam = lambda_grid(model, t_start=t_start, t_end=t_end, N=len(arrays["l"]) - 1)
-    return ModelStatistics(lam, **{key: torch.from_numpy(a) for key, a in arrays.items()})
-
-
-def _covering(statistics: ModelStatistics, low: float, high: float) -> ModelStatistics:
-    if not statistics.covers(low, high):
-        raise ValueError(
-            f"the statistics cover lambda from {float(statistics.lam[0]):.4f} to "
-            f"{float(statistics.lam[-1]):.4f}, but the time grid goes from {low:.4f} to {high:.4f}"
-        )
-    return statistics

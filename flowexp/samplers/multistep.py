@@ -9,20 +9,21 @@ alone) and then executed.
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Required, TypedDict, Unpack
 
 from torch import Tensor
 
 from flowexp.paths import Prediction
 from flowexp.samplers.base import ROUNDING, TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.seeding import Noise
 
-__all__ = ["Level", "MultistepSampler", "Rule", "Step", "Update", "Weights", "first_order", "phi"]
+__all__ = ["LinearMultistepSampler", "MultistepSampler"]
 
 _SERIES_BELOW = 1.0
 _TERMS = 20
@@ -36,14 +37,7 @@ Remember = Callable[[Prediction, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A noise level.
-
-    Attributes:
-        time: The path's time.
-        alpha: Coefficient of the data.
-        sigma: Coefficient of the source.
-        lam: ``log(alpha / sigma)``; infinite where one of them is 0, which rounding may miss.
-    """
+    """A noise level: ``lam = log(alpha / sigma)`` is infinite where one of them is 0."""
 
     time: float
     alpha: float
@@ -52,7 +46,7 @@ class Level:
 
     @classmethod
     def of(cls, time: float, alpha: float, sigma: float) -> "Level":
-        """The level with these coefficients."""
+        """The level with these coefficients, of which rounding may miss a 0."""
         if alpha <= ROUNDING * sigma:
             return cls(time, 0.0, sigma, -math.inf)
         if sigma <= ROUNDING * alpha:
@@ -65,14 +59,14 @@ class Level:
         return math.isfinite(self.lam)
 
 
+def levels_of(field: Field, nodes: Sequence[Node]) -> list[Level]:
+    """The levels of nodes."""
+    return [Level.of(n.time, *c) for n, c in zip(nodes, field.levels(nodes), strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The update ``x' = state x + sum_i outputs_i m_i``.
-
-    Attributes:
-        state: Weight of x.
-        outputs: Weights of the newest outputs.
-    """
+    """The update ``x' = state x + sum_i outputs_i m_i``; ``m_0`` is the newest output."""
 
     state: float
     outputs: tuple[float, ...]
@@ -112,13 +106,10 @@ class Rule(ABC):
     def updates(
         self, nodes: Sequence[Level], end: Level, *, last: bool
     ) -> tuple[Update, Update | None]:
-        """Predictor and corrector of a step.
+        """Predictor and corrector of a step from ``nodes[0]`` to a finite end.
 
-        Args:
-            nodes: Levels of the remembered outputs to use, newest first; the step starts at the
-                first, and their number is the order.
-            end: End of the step; finite.
-            last: Whether no evaluation follows, so that nothing can be corrected.
+        ``nodes`` are the levels of the remembered outputs to use, newest first; their number is the
+        order. No evaluation follows the last step, so that it cannot be corrected.
         """
 
     @abstractmethod
@@ -127,12 +118,9 @@ class Rule(ABC):
 
 
 def first_order(start: Level, end: Level, *, predicts_data: bool) -> Weights:
-    """DDIM's step ``x' = alpha' D + sigma' e`` in terms of x and one of D and e.
+    """DDIM's step ``x' = alpha' D + sigma' e`` in terms of x and D (or e).
 
-    Args:
-        start: Start of the step; sigma must not be 0 for data, nor alpha for noise.
-        end: End of the step, anywhere.
-        predicts_data: Whether the output is D; else e.
+    At the start, sigma must not be 0 for D, nor alpha for e.
     """
     h = end.lam - start.lam
     finite = math.isfinite(h)
@@ -153,6 +141,15 @@ def _noise(prediction: Prediction, x: Tensor) -> Tensor:
     return prediction.noise
 
 
+class Multistepping(TypedDict, total=False):
+    """The arguments of :class:`MultistepSampler` that its subclasses pass on."""
+
+    steps: Required[int]
+    time_grid: TimeGrid | None
+    lower_order_final: bool
+    double: bool
+
+
 class MultistepSampler(FixedStepSampler):
     """A multistep sampler in half the log-SNR; one evaluation per step.
 
@@ -166,28 +163,23 @@ class MultistepSampler(FixedStepSampler):
     output.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: Highest order, 1 to 3.
         lower_order_final: Let the order fall to 1 towards the end: the last step is of first order,
             the one before of second.
-
-    Raises:
-        ValueError: order is not in 1 .. 3.
     """
 
-    def default_grid(self) -> TimeGrid:
-        return half_log_snr()
+    passes_over_empty = True
 
     def __init__(
         self,
         *,
         steps: int,
-        time_grid: TimeGrid | None = None,
         order: int,
-        lower_order_final: bool,
-        double: bool,
+        time_grid: TimeGrid | None = None,
+        lower_order_final: bool = True,
+        double: bool = True,
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, double=double)
+        super().__init__(steps=steps, time_grid=time_grid or half_log_snr(), double=double)
         if order not in (1, 2, 3):
             raise ValueError(f"order is {order}; expected 1, 2 or 3")
         self.order = order
@@ -204,8 +196,7 @@ class MultistepSampler(FixedStepSampler):
 
     def plan(self, field: Field, nodes: Sequence[Node]) -> list[Step]:
         """The steps between neighbouring nodes; the last plan is cached, as batches share it."""
-        coefficients = field.levels(nodes)
-        levels = [Level.of(n.time, *c) for n, c in zip(nodes, coefficients, strict=True)]
+        levels = levels_of(field, nodes)
         key = (levels, self.depends_on(field))
         if self._planned is None or self._planned[0] != key:
             self._planned = (key, self._steps(self.rule(field), levels))
@@ -217,7 +208,9 @@ class MultistepSampler(FixedStepSampler):
         steps = []
         for left, (start, end) in zip(range(count, 0, -1), pairwise(levels), strict=True):
             if not start.is_finite:
-                steps.append(_enter(start, end))
+                only_noise = start.alpha == 0.0
+                update = first_order(start, end, predicts_data=only_noise)
+                steps.append(Step(_data if only_noise else _noise, update))
                 continue
             known = [start, *known][: self.order]
             remember = rule.remember(start)
@@ -228,38 +221,31 @@ class MultistepSampler(FixedStepSampler):
             steps.append(Step(remember, *rule.updates(known[:order], end, last=left == 1)))
         return steps
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
-        moving = [interval for interval in intervals if not interval.is_empty]
-        steps = self.plan(field, [i.start for i in moving[:1]] + [i.end for i in moving])
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
+        steps = self.plan(field, [intervals[0].start, *(i.end for i in intervals)])
         memory: deque[Tensor] = deque(maxlen=self.order + 1)
-        upcoming = iter(steps)
-        step = next(upcoming, None)
-        if step is not None:
-            memory.appendleft(step.remember(field.predict(z, moving[0].start), z))
-        for interval in intervals:
-            if interval.is_empty or step is None:
-                yield z
-                continue
+        memory.appendleft(steps[0].remember(field.predict(z, intervals[0].start), z))
+        for interval, step, following in zip(intervals, steps, [*steps[1:], None], strict=True):
             before, z = z, step.predict(z, memory)
-            following = next(upcoming, None)
             if following is not None:
                 memory.appendleft(following.remember(field.predict(z, interval.end), z))
                 if step.correct is not None:
                     z = step.correct(before, memory)
-            step = following
             yield z
 
 
 class LinearMultistepSampler(MultistepSampler, Rule):
     """A multistep sampler with one number as the weight of each remembered output.
 
-    Attributes:
+    Args:
         predicts_data: Whether the outputs are predicted data; else noise.
     """
 
-    predicts_data: bool
+    def __init__(
+        self, *, order: int, predicts_data: bool = True, **stepping: Unpack[Multistepping]
+    ) -> None:
+        super().__init__(order=order, **stepping)
+        self.predicts_data = predicts_data
 
     def rule(self, field: Field) -> Rule:
         return self
@@ -271,22 +257,11 @@ class LinearMultistepSampler(MultistepSampler, Rule):
         return first_order(start, end, predicts_data=self.predicts_data)
 
 
-def _enter(start: Level, end: Level) -> Step:
-    """The first step from where only noise, or only data, is present: DDIM's."""
-    predicts_data = start.alpha == 0.0
-    remember = _data if predicts_data else _noise
-    return Step(remember, first_order(start, end, predicts_data=predicts_data))
-
-
 def phi(k: int, z: float) -> float:
     """``phi_k(z) = sum_j z^j / (j + k)!``: ``phi_0 = exp``, ``phi_{k+1} = (phi_k - 1/k!) / z``.
 
     ``int_0^1 exp((1 - u) z) u^k / k! du = phi_{k+1}(z)``, which is the weight of a k-th derivative
-    in a step. Near 0 the recursion cancels, so the series is summed there.
-
-    Args:
-        k: Order, >= 0.
-        z: Argument; minus infinity is allowed.
+    in a step. Near 0 the recursion cancels, so the series is summed there. z may be minus infinity.
 
     Source: Hochbruck & Ostermann, Exponential integrators, 2010, eq. 2.10 and 2.11.
     """

@@ -19,7 +19,13 @@ _VP_BETA_MIN = 0.1
 
 
 class _NoiseGrid(TimeGrid):
-    """Levels from ``sigma_max`` to ``sigma_min``, then 0; both clamped to the model's range."""
+    """Levels from ``sigma_max`` to ``sigma_min``, then 0; both clamped to the model's range.
+
+    Args:
+        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
+        sigma_max: Start of sampling, > sigma_min.
+        to_zero: End at 0; else at sigma_min (the last step is then a full one).
+    """
 
     def __init__(self, *, sigma_min: float, sigma_max: float, to_zero: bool) -> None:
         if not 0.0 < sigma_min < sigma_max:
@@ -56,10 +62,7 @@ class EDMGrid(_NoiseGrid):
     """EDM's grid: ``n^(1/rho)`` falls linearly from ``sigma_max`` to ``sigma_min``, then 0.
 
     Args:
-        rho: Exponent; 7 as published, 3 roughly equalises the truncation error.
-        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Start of sampling.
-        to_zero: End at 0; else at sigma_min (the last step is then a full one).
+        rho: Exponent, > 0; 7 as published, 3 roughly equalises the truncation error.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 5.
     """
@@ -84,11 +87,6 @@ class EDMGrid(_NoiseGrid):
 class LogSNR(_NoiseGrid):
     """Equal steps in log-SNR, that is, geometric noise levels (EDM's "ve" discretisation).
 
-    Args:
-        sigma_min: Smallest noise-to-signal ratio before 0, > 0.
-        sigma_max: Start of sampling.
-        to_zero: End at 0; else at sigma_min.
-
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (0.02 to 100); Lu et al.,
     DPM-Solver, 2022, arXiv 2206.00927, section 4.1.
     """
@@ -99,8 +97,7 @@ class LogSNR(_NoiseGrid):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max, to_zero=to_zero)
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        ramp = _ramp(count)
-        return sigma_max * (sigma_min / sigma_max) ** ramp
+        return sigma_max * (sigma_min / sigma_max) ** _ramp(count)
 
 
 def half_log_snr() -> LogSNR:
@@ -115,10 +112,7 @@ class VPGrid(_NoiseGrid):
     beta_d and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio before 0; None = n(epsilon_s) of the standard
-            betas.
-        sigma_max: Start of sampling; None = n(1) of the standard betas (19.9 and 0.1).
-        to_zero: End at 0; else at sigma_min.
+        sigma_min, sigma_max: None = n(epsilon_s) and n(1) of the standard betas, 19.9 and 0.1.
         epsilon_s: The VP path's time at ``sigma_min``, in (0, 1).
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which
@@ -161,9 +155,6 @@ class IDDPMGrid(_NoiseGrid):
     are indexed by ``round((len - 1) i / (n - 1))``, half to even.
 
     Args:
-        sigma_min: Smallest noise-to-signal ratio before 0.
-        sigma_max: Largest one.
-        to_zero: End at 0; else at the smallest level.
         C_1: Smallest ratio of neighbouring abar, > 0.
         C_2: Offset of the angles, >= 0.
         M: Number of levels, >= 1.

@@ -1,16 +1,15 @@
 """Changes of the state before a step."""
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from flowexp.requirements import Part, Parts, Unmet, on_gaussian_noise
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Interval, Intervals
 from flowexp.seeding import Noise
 
 __all__ = ["Churn", "Move", "Perturbation", "StateNoise"]
@@ -20,13 +19,7 @@ _LARGEST_RAISE = math.sqrt(2.0) - 1.0
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The change of the state before one step: ``z' = keep z + amount eps``.
-
-    Attributes:
-        interval: The step to come, from where the state then lies.
-        keep: Factor of the state.
-        amount: Factor of normal noise.
-    """
+    """The change ``z' = keep z + amount eps`` before a step, which begins at the new state."""
 
     interval: Interval
     keep: float = 1.0
@@ -34,29 +27,23 @@ class Move:
 
     def apply(self, z: Tensor, noise: Noise) -> Tensor:
         """The moved state, in the solver's variable."""
-        if self.amount == 0.0:
-            return z if self.keep == 1.0 else z * self.keep
         kept = z if self.keep == 1.0 else z * self.keep
+        if self.amount == 0.0:
+            return kept
         return torch.add(kept, noise(self.interval.index, z), alpha=self.amount)
 
 
 class Perturbation(Part, ABC):
     """A change of the state, and perhaps of the noise level, before each step.
 
-    Attributes:
-        needs_gaussian: Whether it is right for a Gaussian source only.
+    ``needs_gaussian`` says whether it is right for a Gaussian source only.
     """
 
-    needs_gaussian: bool
+    needs_gaussian: bool = False
 
     @abstractmethod
-    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
-        """One move for each step of a walk; they do not depend on the states.
-
-        Args:
-            field: The field with the solver's variable.
-            intervals: The steps of the walk.
-        """
+    def moves(self, field: Field, intervals: Intervals) -> list[Move]:
+        """One move for each step of a walk; they do not depend on the states."""
 
     def describe(self) -> str:
         """The perturbation in words, as protocols state it: ``StateNoise, scale=0.1``."""
@@ -82,12 +69,7 @@ class Churn(Perturbation):
     """
 
     def __init__(
-        self,
-        *,
-        S_churn: float,
-        S_min: float = 0.0,
-        S_max: float = math.inf,
-        S_noise: float = 1.0,
+        self, *, S_churn: float, S_min: float = 0.0, S_max: float = math.inf, S_noise: float = 1.0
     ) -> None:
         if S_churn < 0.0 or S_noise < 0.0:
             raise ValueError(f"need S_churn, S_noise >= 0, got {S_churn} and {S_noise}")
@@ -105,41 +87,28 @@ class Churn(Perturbation):
             what, off = f"churn with S_churn={self.S_churn:g} adds", "Set S_churn=0"
             yield from on_gaussian_noise(parts, key=".S_churn", what=what, remedy=off)
 
-    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
-        levels = [
-            sigma / alpha if alpha > 0.0 else math.inf
-            for alpha, sigma in field.levels([i.start for i in intervals])
-        ]
-        gammas = [min(self.S_churn / i.count, _LARGEST_RAISE) for i in intervals]
-        raised = [
-            i
-            for i, (n, gamma) in enumerate(zip(levels, gammas, strict=True))
-            if gamma > 0.0 and self.S_min <= n <= self.S_max and math.isfinite(n)
-        ]
+    def moves(self, field: Field, intervals: Intervals) -> list[Move]:
+        starts = field.levels([interval.start for interval in intervals])
+        targets = {}
+        for i, (alpha, sigma) in enumerate(starts):
+            gamma = min(self.S_churn / intervals[i].count, _LARGEST_RAISE)
+            if gamma > 0.0 and alpha > 0.0 and self.S_min <= sigma / alpha <= self.S_max:
+                targets[i] = sigma / alpha * (1.0 + gamma)
         moves = [Move(interval) for interval in intervals]
-        if not raised:
+        if not targets:
             return moves
-        targets = [levels[i] * (1.0 + gammas[i]) for i in raised]
-        times = field.schedule.time_at_nsr(torch.tensor(targets, dtype=torch.float64))
-        nodes = field.nodes(field.model.nearest_time(times))
-        starts = field.levels([intervals[i].start for i in raised])
-        for i, start, node, end in zip(raised, starts, nodes, field.levels(nodes), strict=True):
-            moves[i] = self._move(intervals[i], start, node, end)
+        nsr = torch.tensor(list(targets.values()), dtype=torch.float64)
+        nodes = field.nodes(field.model.nearest_time(field.schedule.time_at_nsr(nsr)))
+        for i, node, (alpha_hat, sigma_hat) in zip(
+            targets, nodes, field.levels(nodes), strict=True
+        ):
+            interval, (alpha, sigma) = intervals[i], starts[i]
+            # Of a level that was moved back to n, rounding may leave a negative difference.
+            added = math.sqrt(max(0.0, (sigma_hat / alpha_hat) ** 2 - (sigma / alpha) ** 2))
+            keep = (interval.start.scale / alpha) * (alpha_hat / node.scale)
+            amount = added * self.S_noise * alpha_hat / node.scale
+            moves[i] = Move(replace(interval, start=node), keep, amount)
         return moves
-
-    def _move(
-        self,
-        interval: Interval,
-        levels: tuple[float, float],
-        node: Node,
-        raised: tuple[float, float],
-    ) -> Move:
-        (alpha, sigma), (alpha_hat, sigma_hat) = levels, raised
-        # Of a level that was moved back to n, rounding may leave a negative difference.
-        added = math.sqrt(max(0.0, (sigma_hat / alpha_hat) ** 2 - (sigma / alpha) ** 2))
-        keep = (interval.start.scale / alpha) * (alpha_hat / node.scale)
-        amount = added * self.S_noise * alpha_hat / node.scale
-        return Move(dataclasses.replace(interval, start=node), keep, amount)
 
     def describe(self) -> str:
         return (
@@ -159,8 +128,6 @@ class StateNoise(Perturbation):
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265, section 5.2 (their alpha).
     """
 
-    needs_gaussian = False
-
     def __init__(self, *, scale: float) -> None:
         if scale < 0.0:
             raise ValueError(f"scale is {scale}; expected a number >= 0")
@@ -169,9 +136,9 @@ class StateNoise(Perturbation):
     def describe(self) -> str:
         return f"{super().describe()}, scale={self.scale}"
 
-    def moves(self, field: Field, intervals: Sequence[Interval]) -> list[Move]:
-        starts = [interval.start for interval in intervals]
+    def moves(self, field: Field, intervals: Intervals) -> list[Move]:
+        levels = field.levels([interval.start for interval in intervals])
         return [
             Move(interval, amount=self.scale * sigma / interval.start.scale)
-            for interval, (_, sigma) in zip(intervals, field.levels(starts), strict=True)
+            for interval, (_, sigma) in zip(intervals, levels, strict=True)
         ]

@@ -1,14 +1,12 @@
 """RF++'s update rule: each step starts again from the source draw."""
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
 from flowexp.paths import Prediction
 from flowexp.paths.conversions import FromVelocity
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval
+from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -25,7 +23,6 @@ class Reinterpolation(FixedStepSampler):
     solution.
 
     Args:
-        steps, double: See :class:`FixedStepSampler`.
         time_grid: The times between the steps (RF++: inset_uniform).
         heun: Take D from the mean of the velocities at the step's two ends, the second one at the
             re-interpolated state; the step to t = 0 has one evaluation (2N - 1 in all). Else N.
@@ -42,9 +39,7 @@ class Reinterpolation(FixedStepSampler):
         super().__init__(steps=steps, time_grid=time_grid, double=double)
         self.heun = heun
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         last = torch.tensor(field.schedule.t_max, dtype=torch.float64)
         source = z / float(field.schedule.coefficients(last).sigma)
         levels = field.levels([interval.end for interval in intervals])
@@ -52,14 +47,9 @@ class Reinterpolation(FixedStepSampler):
             prediction = field.predict(z, interval.start)
             if self.heun and not interval.reaches_data:
                 ahead = torch.add(prediction.data * alpha, source, alpha=sigma)
-                prediction = _corrected(prediction, field.predict(ahead, interval.end))
+                second = field.predict(ahead, interval.end)
+                velocity = 0.5 * (prediction.velocity + second.velocity)
+                rule = FromVelocity(prediction.coefficients)
+                prediction = Prediction(prediction.path, prediction.x_t, velocity, rule)
             z = torch.add(prediction.data * alpha, source, alpha=sigma)
             yield z
-
-
-def _corrected(prediction: Prediction, ahead: Prediction) -> Prediction:
-    """The prediction at the first state with the mean of both velocities."""
-    velocity = 0.5 * (prediction.velocity + ahead.velocity)
-    return Prediction(
-        prediction.path, prediction.x_t, velocity, FromVelocity(prediction.coefficients)
-    )

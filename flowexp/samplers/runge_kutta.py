@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, within
 from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
-from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.field import Field, Interval, Intervals, Node, States, Variable
+from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.samplers.perturbations import Perturbation
-from flowexp.samplers.variables import Variable
 from flowexp.seeding import Noise
 
 __all__ = [
@@ -25,10 +25,15 @@ __all__ = [
     "SecondOrder",
     "Tableau",
     "ThreeEighths",
-    "second_order",
 ]
 
 _ROUNDING = 1e-12
+
+
+class _Stages(Stepping, total=False):
+    """The arguments of :class:`RungeKutta` that its subclasses pass on."""
+
+    perturbation: Perturbation | None
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,8 @@ class Tableau:
     ``k_i = f(z + h sum_j a_ij k_j, u + c_i h)``, ``z_next = z + h sum_i b_i k_i``.
 
     Attributes:
-        a: Rows of the lower triangle, from the second stage on.
+        a: Rows of the lower triangle, from the second stage on, of lengths 1, 2, ...
         b: Weights of the slopes; they sum to 1.
-
-    Raises:
-        ValueError: Row lengths are not 1, 2, ..., or the weights do not sum to 1.
     """
 
     a: tuple[tuple[float, ...], ...]
@@ -66,13 +68,8 @@ class Tableau:
 def second_order(alpha: float) -> Tableau:
     """The second-order method with its second evaluation at the fraction ``alpha`` of the step.
 
-    ``k2 = f(z + a h k1, u + a h)``, ``z + h [(1 - 1/(2a)) k1 + k2/(2a)]``.
-
-    Args:
-        alpha: In (0, 1]; 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's.
-
-    Raises:
-        ValueError: alpha is not in (0, 1].
+    ``k2 = f(z + a h k1, u + a h)``, ``z + h [(1 - 1/(2a)) k1 + k2/(2a)]`` with a in (0, 1]: 1 is
+    Heun's method, 1/2 the midpoint rule, 2/3 Ralston's.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
     """
@@ -86,20 +83,10 @@ class RungeKutta(FixedStepSampler):
     """An explicit Runge-Kutta method; a subclass gives the tableau.
 
     Args:
-        steps: Number of steps, >= 1.
-        time_grid: The times between the steps.
-        variable: The variable in which steps are taken; None = the path's time.
         final_euler: Whether the step that reaches t = 0 is Euler's: True = yes (EDM's rule), False
             = a full step, None = only where a full step would evaluate the model outside its range.
             A grid that ends above 0 has full steps only.
         perturbation: Change of the state before each step; None = none.
-        double: Keep the state in float64 between steps, else float32.
-
-    Attributes:
-        tableau: Coefficients of the method.
-
-    Raises:
-        ValueError: steps < 1.
     """
 
     tableau: Tableau
@@ -107,20 +94,14 @@ class RungeKutta(FixedStepSampler):
     def __init__(
         self,
         *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
         final_euler: bool | None = None,
         perturbation: Perturbation | None = None,
-        double: bool = True,
+        **stepping: Unpack[Stepping],
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, variable=variable, double=double)
+        super().__init__(**stepping)
         self.final_euler = final_euler
         self.perturbation = perturbation
         self.needs_gaussian = perturbation is not None and perturbation.needs_gaussian
-        c, a = self.tableau.c, self.tableau.a
-        self._stages = [(node, _nonzero(row)) for node, row in zip(c[1:], a, strict=True)]
-        self._weights = _nonzero(self.tableau.b)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the perturbation needs."""
@@ -135,9 +116,7 @@ class RungeKutta(FixedStepSampler):
         disturbed = "" if self.perturbation is None else f", {self.perturbation.describe()}"
         return super().describe() + disturbed
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         moves = None
         if self.perturbation is not None:
             if noise is None:
@@ -145,7 +124,7 @@ class RungeKutta(FixedStepSampler):
                 raise ValueError(f"{name} needs noise, but noise is None")
             moves = self.perturbation.moves(field, intervals)
             intervals = [move.interval for move in moves]
-        stages = [field.all_between(intervals, c) for c, _ in self._stages]
+        stages = [field.all_between(intervals, c) for c in self.tableau.c[1:]]
         for i, interval in enumerate(intervals):
             if moves is not None and noise is not None:
                 z = moves[i].apply(z, noise)
@@ -153,7 +132,7 @@ class RungeKutta(FixedStepSampler):
             yield z
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
-        nodes = [field.between(interval, c) for c, _ in self._stages]
+        nodes = [field.all_between([interval], c)[0] for c in self.tableau.c[1:]]
         return self._step(field, z, interval, nodes)
 
     def _step(self, field: Field, z: Tensor, interval: Interval, nodes: list[Node]) -> Tensor:
@@ -165,33 +144,26 @@ class RungeKutta(FixedStepSampler):
             and self.ends_in_euler(field, nodes, final_euler=self.final_euler)
         ):
             return torch.add(z, slopes[0], alpha=h)
-        for node, (_, row) in zip(nodes, self._stages, strict=True):
+        for node, row in zip(nodes, self.tableau.a, strict=True):
             slopes.append(field.slope(_advance(z, slopes, row, h), node))
-        return _advance(z, slopes, self._weights, h)
+        return _advance(z, slopes, self.tableau.b, h)
 
 
-def _nonzero(row: Sequence[float]) -> list[tuple[int, float]]:
-    return [(j, w) for j, w in enumerate(row) if w != 0.0]
-
-
-def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: float) -> Tensor:
+def _advance(z: Tensor, slopes: Sequence[Tensor], row: Sequence[float], h: float) -> Tensor:
     """``z + h sum_j w_j k_j`` with one allocation."""
-    (first, weight), *rest = row
-    out = torch.add(z, slopes[first], alpha=h * weight)
-    for j, w in rest:
-        out.add_(slopes[j], alpha=h * w)
+    (first, weight), *rest = [(k, w) for k, w in zip(slopes, row, strict=True) if w != 0.0]
+    out = torch.add(z, first, alpha=h * weight)
+    for k, w in rest:
+        out.add_(k, alpha=h * w)
     return out
 
 
 class Euler(RungeKutta):
-    """Euler's method, order 1, one evaluation per step: ``z + h k1``.
-
-    Args:
-        steps, time_grid, variable, double, perturbation: See :class:`RungeKutta`.
-    """
+    """Euler's method, order 1, one evaluation per step: ``z + h k1``."""
 
     tableau = Tableau((), (1.0,))
 
+    # Without ``final_euler``, so that a config check refuses it.
     def __init__(
         self,
         *,
@@ -214,67 +186,29 @@ class Heun(RungeKutta):
     """Heun's method (explicit trapezoid), order 2: ``z + h (k1 + k2)/2``, k2 at the step's end.
 
     With ``final_euler``, its default, the step to t = 0 is Euler's: N steps cost 2N - 1
-    evaluations.
-
-    Args:
-        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
+    evaluations. Arguments of :class:`RungeKutta`.
     """
 
     tableau = second_order(1.0)
 
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        final_euler: bool | None = True,
-        perturbation: Perturbation | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            variable=variable,
-            final_euler=final_euler,
-            perturbation=perturbation,
-            double=double,
-        )
+    def __init__(self, *, final_euler: bool | None = True, **stages: Unpack[_Stages]) -> None:
+        super().__init__(final_euler=final_euler, **stages)
 
 
 class SecondOrder(RungeKutta):
     """EDM's family of second-order methods, two evaluations per step; see :func:`second_order`.
 
     Args:
-        steps, time_grid, variable, double, final_euler, perturbation: See :class:`RungeKutta`.
         alpha: Place of the second evaluation, in (0, 1]: 1 = Heun, 1/2 = midpoint, 2/3 = Ralston.
-
-    Raises:
-        ValueError: alpha is not in (0, 1].
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, algorithm 3.
     """
 
     def __init__(
-        self,
-        *,
-        alpha: float,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        final_euler: bool | None = True,
-        perturbation: Perturbation | None = None,
-        double: bool = True,
+        self, *, alpha: float, final_euler: bool | None = True, **stages: Unpack[_Stages]
     ) -> None:
         self.tableau = second_order(alpha)
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            variable=variable,
-            final_euler=final_euler,
-            perturbation=perturbation,
-            double=double,
-        )
+        super().__init__(final_euler=final_euler, **stages)
 
 
 class Midpoint(RungeKutta):

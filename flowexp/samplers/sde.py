@@ -10,56 +10,21 @@ of the paper's.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from flowexp.models import Evaluation, Model
+from flowexp.models import Model
 from flowexp.paths import Prediction
-from flowexp.samplers.base import (
-    CountedModel,
-    Sampler,
-    Samples,
-    StepObserver,
-    TimeGrid,
-    evaluations_of,
-    known_times,
-)
+from flowexp.samplers.base import TimeGrid, known_times
 from flowexp.samplers.diffusions import Diffusion
+from flowexp.samplers.field import Field, Intervals, Node, States
+from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
-__all__ = [
-    "SDE",
-    "EulerLast",
-    "EulerMaruyama",
-    "LastStep",
-    "SDENode",
-    "MeanLast",
-    "SDEHeun",
-    "TweedieLast",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class SDENode:
-    """A time of the grid and what is known there.
-
-    Attributes:
-        time: The path's time.
-        w: The diffusion coefficient.
-        pull: ``w / sigma``: the score's part of the drift is ``-pull`` times the noise.
-        evaluate: The model there.
-        is_defined: Whether the model is defined there.
-    """
-
-    time: float
-    w: float
-    pull: float
-    evaluate: Evaluation
-    is_defined: bool
+__all__ = ["SDE", "EulerLast", "EulerMaruyama", "LastStep", "MeanLast", "SDEHeun", "TweedieLast"]
 
 
 class LastStep(ABC):
@@ -91,7 +56,28 @@ class EulerLast(LastStep):
         return prediction.x_t - t * prediction.velocity
 
 
-class SDE(Sampler):
+@dataclass(frozen=True, slots=True)
+class SDENode:
+    """A time of the grid and the diffusion there.
+
+    Attributes:
+        node: The time, and the model there.
+        w: The diffusion coefficient.
+        pull: ``w / sigma``: the score's part of the drift is ``-pull`` times the noise.
+        field: The model's conditions.
+    """
+
+    node: Node
+    w: float
+    pull: float
+    field: Field
+
+    def drift(self, x: Tensor) -> Tensor:
+        """``-v + w s``: the drift towards the data, one evaluation."""
+        return self.field.predict(x, self.node).combined(noise=-self.pull, velocity=-1.0)
+
+
+class SDE(FixedStepSampler):
     """Steps of the SDE down a time grid, then a last step without noise.
 
     A step of the SDE that ends at 0 would add noise that nothing removes, so the grid ends at
@@ -99,14 +85,10 @@ class SDE(Sampler):
     SDE's and sampling ends where the grid ends.
 
     Args:
-        steps: Number of steps in all, the last one included.
+        steps: Number of steps in all, the last one included; at least one is the SDE's.
         time_grid: The times at which the steps begin; its ``t_end`` is the size of the last step.
         diffusion: The coefficient w(t).
         last_step: The step from t_end to 0; None = sampling ends at the end of the grid.
-        double: Keep the state in float64 between steps; else float32.
-
-    Raises:
-        ValueError: Fewer than one step of the SDE.
     """
 
     needs_gaussian = True
@@ -123,70 +105,36 @@ class SDE(Sampler):
         smallest = 1 if last_step is None else 2
         if steps < smallest:
             raise ValueError(f"steps is {steps}; expected at least {smallest}")
-        self.steps = steps
-        self.time_grid = time_grid
+        super().__init__(steps=steps, time_grid=time_grid, double=double)
         self.diffusion = diffusion
         self.last_step = last_step
-        self.dtype = torch.float64 if double else torch.float32
 
     @abstractmethod
-    def step(
-        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
-    ) -> Tensor:
+    def advance(self, x: Tensor, start: SDENode, end: SDENode, n: Tensor) -> Tensor:
         """The state at ``end`` from the state ``x`` at ``start``, with standard normal ``n``."""
 
-    @torch.inference_mode()
-    def sample(
-        self,
-        model: Model,
-        e: Tensor,
-        *,
-        noise: Noise | None = None,
-        on_step: StepObserver | None = None,
-        **conditions: Tensor | None,
-    ) -> Samples:
-        """Walk the grid from ``sigma(t_0) e`` with the noise of each step, then leave it.
-
-        Raises:
-            ValueError: ``noise`` is None, the source is not Gaussian, the diffusion is infinite at
-                the start, or the last step does not begin within the model's range.
-        """
-        self.check_source(model)
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         if noise is None:
             raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
-        counted = CountedModel(model)
-        times = self._times(model).to(e.device)
-        x = model.path.start(e.to(self.dtype), times[0])
-        _observe(on_step, times[0], x)
-        levels = self._levels(counted, times)
-        for i, (start, end) in enumerate(pairwise(levels)):
-            x = self.step(x, start, end, noise(i, x), **conditions)
-            _observe(on_step, times[i + 1], x)
+        nodes = [intervals[0].start, *(interval.end for interval in intervals)]
+        noisy = nodes if self.last_step is None else nodes[:-1]
+        times = torch.tensor([node.time for node in noisy], dtype=torch.float64)
+        w = self.diffusion(field.schedule, times)
+        pull = w / field.schedule.coefficients(times).sigma
+        rows = zip(noisy, w.tolist(), pull.tolist(), strict=True)
+        for i, (start, end) in enumerate(pairwise([SDENode(*row, field) for row in rows])):
+            z = self.advance(z, start, end, noise(i, z))
+            yield z
         if self.last_step is not None:
-            t = times[-1]
-            w = self.diffusion(model.path.schedule, t)
-            x = self.last_step(counted.predict(x, t, **conditions), t, w)
-            _observe(on_step, torch.zeros_like(t), x)
-        return Samples(x.to(e.dtype), evaluations_of(e.shape[0], counted))
+            t = noisy[-1].t
+            prediction = field.model.predict(z, t, **field.conditions)
+            yield self.last_step(prediction, t, self.diffusion(field.schedule, t))
 
-    def describe(self) -> str:
-        return f"{super().describe()}, {self.steps} steps"
+    def times(self, model: Model) -> Tensor:
+        """The grid's times, and 0 after them if there is a last step.
 
-    def drift(self, x: Tensor, level: SDENode, conditions: Mapping[str, Tensor | None]) -> Tensor:
-        """``-v + w s``: the drift towards the data, one evaluation."""
-        return level.evaluate(x, **conditions).combined(noise=-level.pull, velocity=-1.0)
-
-    def _levels(self, model: Model, times: Tensor) -> list[SDENode]:
-        listed = times.tolist()
-        schedule, here = model.path.schedule, times.cpu()
-        w = self.diffusion(schedule, here)
-        pull = w / schedule.coefficients(here).sigma
-        low, _ = model.time_range
-        defined = [t > 0.0 and t >= low for t in listed]
-        rows = zip(listed, w.tolist(), pull.tolist(), model.at(times), defined, strict=True)
-        return [SDENode(*row) for row in rows]
-
-    def _times(self, model: Model) -> Tensor:
+        A ValueError if the diffusion is infinite or the last step begins outside the model's range.
+        """
         within = self.steps if self.last_step is None else self.steps - 1
         times = self.time_grid.times(model, within)
         low, _ = model.time_range
@@ -205,18 +153,16 @@ class SDE(Sampler):
                 f"{model.path.schedule!r}; choose another sampler.diffusion, or path.schedule.t_max"
                 f" below it"
             )
-        return times
+        return times if self.last_step is None else torch.cat([times, times.new_zeros(1)])
 
 
 class EulerMaruyama(SDE):
     """The Euler-Maruyama method; one evaluation per step."""
 
-    def step(
-        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
-    ) -> Tensor:
+    def advance(self, x: Tensor, start: SDENode, end: SDENode, n: Tensor) -> Tensor:
         """``x + h (-v + w s) + sqrt(2 w h) n``."""
-        h = start.time - end.time
-        x = torch.add(x, self.drift(x, start, conditions), alpha=h)
+        h = start.node.time - end.node.time
+        x = torch.add(x, start.drift(x), alpha=h)
         return x.add_(n, alpha=math.sqrt(2.0 * start.w * h))
 
 
@@ -226,19 +172,12 @@ class SDEHeun(SDE):
     A step that ends below the model's range, where the score has no value, is an Euler step.
     """
 
-    def step(
-        self, x: Tensor, start: SDENode, end: SDENode, n: Tensor, **conditions: Tensor | None
-    ) -> Tensor:
-        h = start.time - end.time
+    def advance(self, x: Tensor, start: SDENode, end: SDENode, n: Tensor) -> Tensor:
+        h = start.node.time - end.node.time
         x = torch.add(x, n, alpha=math.sqrt(2.0 * start.w * h))
-        first = self.drift(x, start, conditions)
+        first = start.drift(x)
         ahead = torch.add(x, first, alpha=h)
-        if not end.is_defined:
+        if end.node.time == 0.0 or not start.field.defined_at(end.node):
             return ahead
-        second = self.drift(ahead, end, conditions)
+        second = end.drift(ahead)
         return x.add_(first, alpha=0.5 * h).add_(second, alpha=0.5 * h)
-
-
-def _observe(on_step: StepObserver | None, t: Tensor, x: Tensor) -> None:
-    if on_step is not None:
-        on_step(t, x)

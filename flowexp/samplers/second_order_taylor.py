@@ -1,15 +1,13 @@
 """RF-Solver and FireFlow: second-order steps for the rectified-flow ODE and its inversion."""
 
 import math
-from collections.abc import Iterator, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
-from flowexp.samplers.fixed_step import FixedStepSampler
-from flowexp.samplers.variables import Variable
+from flowexp.samplers.field import Field, Intervals, States
+from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.seeding import Noise
 
 __all__ = ["FireFlow", "RFSolver"]
@@ -25,42 +23,29 @@ class RFSolver(FixedStepSampler):
     the model is not defined is Euler's.
 
     Args:
-        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
         fd_step: d in units of the variable, > 0, at most the length of the step (the paper: 0.01 of
             the time); None = half the step, as the released code.
-
-    Raises:
-        ValueError: fd_step is not positive.
 
     Source: Wang et al., Taming Rectified Flow for Inversion and Editing, 2024, arXiv 2411.04746,
     eq. 9 with n = 2.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        fd_step: float | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, variable=variable, double=double)
+    def __init__(self, *, fd_step: float | None = None, **stepping: Unpack[Stepping]) -> None:
+        super().__init__(**stepping)
         if fd_step is not None and not (fd_step > 0.0 and math.isfinite(fd_step)):
             raise ValueError(f"fd_step is {fd_step}; expected a positive number or null")
         self.fd_step = None if fd_step is None else float(fd_step)
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
-        for interval, node in zip(intervals, self._ahead(field, intervals), strict=True):
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
+        distances = [self._distance(interval.length) for interval in intervals]
+        ahead = [i.start.u + d for i, d in zip(intervals, distances, strict=True)]
+        for interval, node, d in zip(intervals, field.nodes_of(ahead), distances, strict=True):
             h = interval.length
             slope = field.slope(z, interval.start)
             if not field.defined_at(node):
                 z = torch.add(z, slope, alpha=h)
                 yield z
                 continue
-            d = self._distance(h)
             second = field.slope(torch.add(z, slope, alpha=d), node)
             # h v + (h^2/2)(v2 - v)/d = h ((1 - r) v + r v2) with r = h/(2d), 1 for the midpoint.
             ratio = 1.0 if self.fd_step is None or h == 0.0 else 0.5 * h / d
@@ -71,15 +56,7 @@ class RFSolver(FixedStepSampler):
 
     def _distance(self, h: float) -> float:
         """D, with the sign of the step; not beyond its end, where the model may not be defined."""
-        if self.fd_step is None:
-            return 0.5 * h
-        return math.copysign(min(self.fd_step, abs(h)), h)
-
-    def _ahead(self, field: Field, intervals: Sequence[Interval]) -> list[Node]:
-        """The node of each second evaluation."""
-        if self.fd_step is None:
-            return field.all_between(intervals, 0.5)
-        return field.nodes_of([i.start.u + self._distance(i.length) for i in intervals])
+        return 0.5 * h if self.fd_step is None else math.copysign(min(self.fd_step, abs(h)), h)
 
 
 class FireFlow(FixedStepSampler):
@@ -90,25 +67,18 @@ class FireFlow(FixedStepSampler):
     slowly along the trajectory. A step whose midpoint lies where the model is not defined is
     Euler's.
 
-    Args:
-        steps, time_grid, variable, double: See :class:`FixedStepSampler`.
-
     Source: Deng et al., FireFlow, 2024, arXiv 2412.07517, algorithm 1.
     """
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    passes_over_empty = True
+
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         slope: Tensor | None = None
         for interval, node in zip(intervals, field.all_between(intervals, 0.5), strict=True):
-            if interval.is_empty:
-                yield z
-                continue
-            if not field.defined_at(node):
+            defined = field.defined_at(node)
+            if slope is None or not defined:
                 slope = field.slope(z, interval.start)
-            else:
-                if slope is None:
-                    slope = field.slope(z, interval.start)
+            if defined:
                 slope = field.slope(torch.add(z, slope, alpha=0.5 * interval.length), node)
             z = torch.add(z, slope, alpha=interval.length)
             yield z

@@ -7,8 +7,6 @@ from torch import Tensor
 
 __all__ = ["StackedGenerators"]
 
-_SEEDS = 2**32
-
 
 class StackedGenerators:
     """One torch generator per sample, seeded with the sample's own number modulo 2^32.
@@ -18,39 +16,28 @@ class StackedGenerators:
     source of per-step noise it ignores the step's number: call it once per step, in order. CPU and
     CUDA generators give different numbers.
 
-    Args:
-        seeds: Numbers of the samples.
-        device: Device of the generators.
-
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, appendix F.1 and the authors' generate.py.
     """
 
     def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> None:
         self.generators = [
-            torch.Generator(device=device).manual_seed(int(seed) % _SEEDS) for seed in seeds
+            torch.Generator(device=device).manual_seed(int(seed) % 2**32) for seed in seeds
         ]
 
     def normal(self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Normal draws, (B, *shape)."""
-        rows = [
-            torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
-            for rng in self.generators
+        draws = [
+            torch.randn(*shape, generator=g, dtype=dtype, device=g.device) for g in self.generators
         ]
-        return torch.stack(rows)
+        return torch.stack(draws)
 
     def integers(self, high: int) -> Tensor:
         """Uniform integers in [0, high), (B,), int64."""
-        rows = [
-            torch.randint(high, (), generator=rng, device=rng.device) for rng in self.generators
-        ]
-        return torch.stack(rows)
+        draws = [torch.randint(high, (), generator=g, device=g.device) for g in self.generators]
+        return torch.stack(draws)
 
     def __call__(self, step: int, like: Tensor) -> Tensor:
-        """The next normal draws, of the shape, dtype and device of ``like``.
-
-        Raises:
-            ValueError: ``like`` has another number of rows than there are seeds.
-        """
+        """The next normal draws, of the shape, dtype and device of ``like``."""
         if like.shape[0] != len(self.generators):
             raise ValueError(
                 f"like has {like.shape[0]} rows, but there are {len(self.generators)} seeds"

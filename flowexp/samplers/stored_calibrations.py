@@ -1,7 +1,7 @@
 """Finding the stored calibration that belongs to a model."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -81,16 +81,20 @@ def find_calibration(
             f"nothing was calibrated for {method} in {folder}; do it once with "
             f"flowexp calibrate run={folder.parents[1]} for={method}"
         )
-    candidates = {key: stored for key, stored in there.items() if _is_called(key, name)}
+    # A name selects a file in full, or up to a ``_`` or ``-``.
+    beginnings = (f"{name}_", f"{name}-")
+    candidates = [s for s in there if name in (None, s.name) or s.name.startswith(beginnings)]
     if not candidates:
-        raise ValueError(f"there is no calibration {name!r} in {folder}; it has {sorted(there)}")
-    compared = ["path"] if elsewhere else list(identity_of(model))
-    reasons = {
-        n: _foreign(model, stored, compared) or misfit(stored) for n, stored in candidates.items()
-    }
-    fitting = [candidates[n] for n, reason in reasons.items() if reason is None]
+        known = [stored.name for stored in there]
+        raise ValueError(f"there is no calibration {name!r} in {folder}; it has {known}")
+    identity = identity_of(model)
+    if elsewhere:
+        identity = {"path": identity["path"]}
+    reasons = [_foreign(identity, stored) or misfit(stored) for stored in candidates]
+    fitting = [s for s, reason in zip(candidates, reasons, strict=True) if reason is None]
     if not fitting:
-        listed = "; ".join(f"{n} {reason}" for n, reason in reasons.items())
+        named = zip(candidates, reasons, strict=True)
+        listed = "; ".join(f"{stored.name} {reason}" for stored, reason in named)
         raise ValueError(f"no calibration in {folder} fits: {listed}")
     if len(fitting) > 1:
         names = ", ".join(stored.name for stored in fitting)
@@ -100,26 +104,18 @@ def find_calibration(
     return fitting[0]
 
 
-def _is_called(key: str, name: str | None) -> bool:
-    """Whether a name selects a file: in full, or up to a ``_`` or ``-``."""
-    return name is None or key == name or key.startswith((f"{name}_", f"{name}-"))
-
-
-def _stored_in(folder: FilePath) -> dict[str, StoredCalibration]:
+def _stored_in(folder: FilePath) -> list[StoredCalibration]:
     """Complete calibrations: those whose manifest, which is written last, is there."""
-    found = {}
+    found = []
     for manifest in sorted(folder.glob("[!.]*.json")):
         content = json.loads(manifest.read_text(encoding="utf-8"))
         file = manifest.with_suffix(".npz")
-        found[file.stem] = StoredCalibration(file, content["identity"], content["settings"])
+        found.append(StoredCalibration(file, content["identity"], content["settings"]))
     return found
 
 
-def _foreign(model: Model, stored: StoredCalibration, compared: Sequence[str]) -> str | None:
+def _foreign(identity: Mapping[str, str | None], stored: StoredCalibration) -> str | None:
     """The differences of the model from the one that was measured."""
-    mine = identity_of(model)
-    different = [key for key in compared if stored.identity.get(key) != mine[key]]
-    if not different:
-        return None
-    listed = ", ".join(f"{key} {stored.identity.get(key)}, not {mine[key]}" for key in different)
-    return f"was made on {listed}"
+    theirs = {key: stored.identity.get(key) for key in identity}
+    different = [f"{k} {theirs[k]}, not {v}" for k, v in identity.items() if theirs[k] != v]
+    return f"was made on {', '.join(different)}" if different else None

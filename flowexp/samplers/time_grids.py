@@ -27,14 +27,7 @@ _SMALLEST_NSR = 0.002
 
 
 class _Ending(TimeGrid):
-    """A grid from the top of the model's range to ``t_end``.
-
-    Args:
-        t_end: End of sampling, >= 0.
-
-    Raises:
-        ValueError: t_end is negative.
-    """
+    """A grid from the top of the model's range to ``t_end`` >= 0, the end of sampling."""
 
     def __init__(self, *, t_end: float = 0.0) -> None:
         if not t_end >= 0.0:
@@ -42,11 +35,7 @@ class _Ending(TimeGrid):
         self.t_end = float(t_end)
 
     def span(self, model: Model) -> tuple[float, float]:
-        """Smallest time at which a step may begin, and where sampling starts.
-
-        Raises:
-            ValueError: t_end is not below the model's range.
-        """
+        """Smallest time at which a step may begin, and where sampling starts."""
         low, high = model.time_range
         if self.t_end >= high:
             raise ValueError(f"t_end is {self.t_end}, not below the start of sampling at t={high}")
@@ -54,11 +43,7 @@ class _Ending(TimeGrid):
 
 
 class Natural(_Ending):
-    """The spacing the field uses on the model's path: uniform in t; EDM's rho = 7 grid on VE.
-
-    Args:
-        t_end: End of sampling, >= 0.
-    """
+    """The spacing the field uses on the model's path: uniform in t; EDM's rho = 7 grid on VE."""
 
     def times(self, model: Model, steps: int) -> Tensor:
         low, high = self.span(model)
@@ -94,11 +79,7 @@ class _Shaped(_Ending):
 
 
 class Uniform(_Shaped):
-    """Equal steps in t.
-
-    Args:
-        t_end: End of sampling, >= 0.
-    """
+    """Equal steps in t."""
 
     def shape(self, u: Tensor) -> Tensor:
         return u
@@ -112,10 +93,6 @@ class InsetUniform(Uniform):
 
     Args:
         margin: Distance of the first time from the end of the path, >= 0; less than one step.
-        t_end: End of sampling, >= 0.
-
-    Raises:
-        ValueError: margin is negative.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, and their generate.py.
     """
@@ -140,9 +117,6 @@ class InsetUniform(Uniform):
 class Quadratic(_Shaped):
     """``t = t_start u^2``: finer steps near the data.
 
-    Args:
-        t_end: End of sampling, >= 0.
-
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, appendix D.2 (their CIFAR-10 grid).
     """
 
@@ -157,7 +131,6 @@ class Shifted(_Shaped):
 
     Args:
         shift: s, > 0; 1 is the uniform grid (3 as published for 1024 x 1024 images).
-        t_end: End of sampling, >= 0.
 
     Source: Esser et al., Stable Diffusion 3, 2024, arXiv 2403.03206, eq. 23.
     """
@@ -183,14 +156,8 @@ class TokenShifted(_Shaped):
 
     Args:
         tokens: L, what the network's attention runs over, >= 1.
-        tokens_low: A number of tokens.
-        mu_low: mu there.
-        tokens_high: Another, larger number of tokens.
-        mu_high: mu there.
-        t_end: End of sampling, >= 0.
-
-    Raises:
-        ValueError: A number is out of range.
+        tokens_low, mu_low: A number of tokens, and mu there.
+        tokens_high, mu_high: A larger number of tokens, and mu there.
 
     Source: Black Forest Labs' FLUX.1, sampling.py (get_schedule); RF-Solver, 2024, arXiv
     2411.04746, samples and inverts on it.
@@ -228,35 +195,25 @@ class Given(TimeGrid):
     """A list of times; its length fixes the number of steps.
 
     Args:
-        values: Times, strictly decreasing, from within the model's range to the end of sampling.
-
-    Raises:
-        ValueError: Fewer than two values, or they do not decrease.
+        values: Two or more times, strictly decreasing, from within the model's range to the end of
+            sampling.
     """
 
     def __init__(self, *, values: Sequence[float]) -> None:
-        self.values = tuple(float(t) for t in values)
+        self.values = [float(t) for t in values]
         if len(self.values) < 2 or any(b >= a for a, b in pairwise(self.values)):
             raise ValueError(
-                f"values is {list(self.values)}; expected two or more times, each smaller than the "
+                f"values is {self.values}; expected two or more times, each smaller than the "
                 f"one before"
             )
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """The given times.
-
-        Raises:
-            ValueError: ``steps`` is not one less than the number of values.
-        """
         if len(self.values) != steps + 1:
             raise ValueError(
                 f"sampler.steps is {steps}, but sampler.time_grid.values has {len(self.values)} "
                 f"times, which make {len(self.values) - 1} steps"
             )
         return torch.tensor(self.values, dtype=torch.float64)
-
-    def identity(self) -> str:
-        return f"Given(values={list(self.values)})"
 
 
 class PowerGrid(TimeGrid):
@@ -270,9 +227,6 @@ class PowerGrid(TimeGrid):
             where sigma/alpha = 200, so that log-SNR is finite.
         t_end: End of sampling, >= 0; None = the smallest time of the model, but not below the
             one where sigma/alpha = 0.002.
-
-    Raises:
-        ValueError: p is not positive, or a time is negative.
 
     Source: Lu et al., DPM-Solver, 2022, arXiv 2206.00927, appendix D, and their code.
     """
@@ -290,11 +244,6 @@ class PowerGrid(TimeGrid):
         self.t_end = t_end
 
     def times(self, model: Model, steps: int) -> Tensor:
-        """``steps + 1`` times; only the last may lie below the model's range.
-
-        Raises:
-            ValueError: The start is not above the end.
-        """
         low, high = model.time_range
         ends = torch.tensor([_LARGEST_NSR, _SMALLEST_NSR], dtype=torch.float64)
         top, bottom = model.path.schedule.time_at_nsr(ends).clamp(min=low, max=high).tolist()

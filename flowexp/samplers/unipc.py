@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
-from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.multistep import (
     Level,
     LinearMultistepSampler,
+    Multistepping,
     Weights,
     first_order,
     phi,
@@ -30,15 +31,10 @@ class UniPC(LinearMultistepSampler):
     step is not corrected.
 
     Args:
-        steps, time_grid, double: See :class:`FixedStepSampler`.
         order: p, 1 to 3 (3 for unconditional sampling, 2 under guidance, as published).
         predicts_data: Work with predicted data, else noise.
         exponential: bh2, else bh1.
         corrector: Correct all steps but the last.
-        lower_order_final: Let the order fall to 1 towards the end.
-
-    Raises:
-        ValueError: order is not in 1 .. 3.
 
     Source: Zhao et al., UniPC, 2023, arXiv 2302.04867, eq. 3 to 9 and appendix; the 1/2 is from the
     authors' code.
@@ -47,23 +43,13 @@ class UniPC(LinearMultistepSampler):
     def __init__(
         self,
         *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
         order: int = 3,
         predicts_data: bool = True,
         exponential: bool = True,
         corrector: bool = True,
-        lower_order_final: bool = True,
-        double: bool = True,
+        **stepping: Unpack[Multistepping],
     ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            order=order,
-            lower_order_final=lower_order_final,
-            double=double,
-        )
-        self.predicts_data = predicts_data
+        super().__init__(order=order, predicts_data=predicts_data, **stepping)
         self.exponential = exponential
         self.corrector = corrector
 
@@ -107,9 +93,7 @@ def _solve(places: Sequence[float], moments: Sequence[float]) -> list[float]:
     return rho
 
 
-def _from_differences(
-    first: float, weights: Sequence[float], places: Sequence[float]
-) -> list[float]:
-    """Weights of ``D_0, D_1, ...`` in ``first D_0 + sum_i weights_i (D_i - D_0)/places_i``."""
+def _from_differences(w0: float, weights: Sequence[float], places: Sequence[float]) -> list[float]:
+    """Weights of ``D_0, D_1, ...`` in ``w0 D_0 + sum_i weights_i (D_i - D_0)/places_i``."""
     others = [w / r for w, r in zip(weights, places, strict=True)]
-    return [first - sum(others), *others]
+    return [w0 - sum(others), *others]

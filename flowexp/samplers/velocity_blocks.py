@@ -1,8 +1,8 @@
 """Heun steps that reuse a velocity, and steps in which a small network corrects it."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.models import Evaluation, Model
 from flowexp.samplers.base import CountedModel, TimeGrid
-from flowexp.samplers.field import Field, Interval, Node
+from flowexp.samplers.field import Field, Interval, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
@@ -19,17 +19,12 @@ __all__ = ["VelocityBlocks", "parse_blocks"]
 Velocity = Callable[[Tensor], Tensor]
 Refined = Callable[[Tensor, Tensor], Tensor]
 Block = Callable[[Tensor, Tensor | None, "_Ends"], tuple[Tensor, Tensor]]
-
-_LETTERS = "HPR"
+Graph = Callable[..., tuple[Tensor, Tensor]]
 
 
 def parse_blocks(text: str) -> str:
-    """One letter per step: ``H1P2R1`` is ``HPPR``; the letters may come in any order, repeatedly.
-
-    Raises:
-        ValueError: The text is no such sequence, or has no step.
-    """
-    pieces = re.findall(rf"([{_LETTERS}])(\d+)", text)
+    """One letter per step, in any order: ``H1P2R1`` is ``HPPR``; other text is a ValueError."""
+    pieces = re.findall(r"([HPR])(\d+)", text)
     letters = "".join(letter * int(count) for letter, count in pieces)
     if "".join(letter + count for letter, count in pieces) != text or not letters:
         raise ValueError(
@@ -46,15 +41,6 @@ class _Ends(NamedTuple):
     refined_start: Refined | None
     refined_end: Refined | None
     h: float | Tensor
-
-
-@dataclass(frozen=True)
-class _Graphs:
-    """Blocks compiled for one model and refiner, which they hold."""
-
-    model: Model
-    refiner: Model | None
-    blocks: dict[str, Callable[..., tuple[Tensor, Tensor]]]
 
 
 class VelocityBlocks(FixedStepSampler):
@@ -74,7 +60,6 @@ class VelocityBlocks(FixedStepSampler):
     would leave half of the last step's noise in the image.
 
     Args:
-        time_grid, double: See :class:`FixedStepSampler`.
         blocks: Kinds and numbers of steps, such as ``H1P5R3``; their sum is the number of steps.
         refiner: Model whose :meth:`~flowexp.models.Model.predict` takes the condition ``velocity``
             and predicts the corrected one; needed for R.
@@ -82,9 +67,6 @@ class VelocityBlocks(FixedStepSampler):
         final_euler: Whether the step that reaches t = 0 is Euler's; None = only where it must be.
         compile_backend: torch.compile backend (``inductor``) of each kind of block, network and
             update in one graph, so that numbers and order of blocks stay free; None = not compiled.
-
-    Raises:
-        ValueError: The blocks cannot be parsed, or contain R without a refiner.
 
     Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3 and appendix B. The
     refiner step above is our reading of the paper, the newest velocity in and out; their repository
@@ -112,14 +94,10 @@ class VelocityBlocks(FixedStepSampler):
         self.stale_refinement = stale_refinement
         self.final_euler = final_euler
         self.compile_backend = compile_backend
-        self._graphs: _Graphs | None = None
+        self._graphs: tuple[Model, dict[str, Graph]] | None = None
 
     def check(self, model: Model) -> None:
-        """Refuse what :meth:`FixedStepSampler.check` does, and a refiner of another path.
-
-        Raises:
-            ValueError: The model does not fit.
-        """
+        """Refuse what :meth:`FixedStepSampler.check` does, and a refiner of another path."""
         super().check(model)
         if self.refiner is not None and self.refiner.path.identity() != model.path.identity():
             raise ValueError(
@@ -130,9 +108,7 @@ class VelocityBlocks(FixedStepSampler):
     def describe(self) -> str:
         return f"{super().describe()}, blocks {self.blocks}"
 
-    def walk(
-        self, field: Field, z: Tensor, intervals: Sequence[Interval], noise: Noise | None
-    ) -> Iterator[Tensor]:
+    def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         counted = field.model
         refiner = None if self.refiner is None else counted.alongside(self.refiner)
         velocity: Tensor | None = None
@@ -152,13 +128,12 @@ class VelocityBlocks(FixedStepSampler):
     def _steps(
         self, field: Field, intervals: Sequence[Interval], refiner: Model | None
     ) -> list[_Ends]:
-        conditions = field.conditions
-        refined: list[Refined | None] = [None] * (len(intervals) + 1)
         nodes = [intervals[0].start, *(interval.end for interval in intervals)]
+        refined: list[Refined | None] = [None] * len(nodes)
         if refiner is not None:
             times = torch.stack([node.t for node in nodes])
-            refined = [_refined(at, conditions) for at in refiner.at(times)]
-        slopes = [_slope(field, node) for node in nodes]
+            refined = [_refined(at, field.conditions) for at in refiner.at(times)]
+        slopes = [partial(field.slope, node=node) for node in nodes]
         return [
             _Ends(slopes[i], slopes[i + 1], refined[i], refined[i + 1], interval.length)
             for i, interval in enumerate(intervals)
@@ -192,34 +167,28 @@ class VelocityBlocks(FixedStepSampler):
         self, field: Field, refiner: Model | None
     ) -> Callable[[str, Tensor, Tensor | None, Interval], tuple[Tensor, Tensor]] | None:
         """One graph per kind of block, with times as tensors so that it works for every step."""
-        if self.compile_backend is None:
+        backend = self.compile_backend
+        if backend is None:
             return None
         counted = field.model
         model = counted.model if isinstance(counted, CountedModel) else counted
-        conditions = field.conditions
-        graphs = self._graphs
-        if graphs is None or graphs.model is not model or graphs.refiner is not self.refiner:
-            graphs = _Graphs(model, self.refiner, {})
-            self._graphs = graphs
+        if self._graphs is None or self._graphs[0] is not model:
+            self._graphs = model, {}
+        graphs = self._graphs[1]
 
         def run(
             kind: str, x: Tensor, c: Tensor | None, interval: Interval
         ) -> tuple[Tensor, Tensor]:
-            if kind not in graphs.blocks:
-                graphs.blocks[kind] = torch.compile(
-                    self._graph(kind, model, refiner), backend=str(self.compile_backend)
-                )
+            if kind not in graphs:
+                graphs[kind] = torch.compile(self._graph(kind, model, refiner), backend=backend)
             if isinstance(counted, CountedModel):
                 counted.calls += {"H": 2, "P": 1, "R": 0}[kind] + (c is None and kind != "H")
             h = torch.tensor(interval.length, dtype=x.dtype, device=x.device)
-            times = interval.start.t, interval.end.t
-            return graphs.blocks[kind](x, c, *times, h, dict(conditions))
+            return graphs[kind](x, c, interval.start.t, interval.end.t, h, dict(field.conditions))
 
         return run
 
-    def _graph(
-        self, kind: str, model: Model, refiner: Model | None
-    ) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _graph(self, kind: str, model: Model, refiner: Model | None) -> Graph:
         block = self._block(kind)
 
         def graph(
@@ -230,11 +199,11 @@ class VelocityBlocks(FixedStepSampler):
             h: Tensor,
             conditions: dict[str, Tensor | None],
         ) -> tuple[Tensor, Tensor]:
-            ends = [_velocity_at(model, t, conditions) for t in (start, end)]
+            first, last = (_velocity_at(model, t, conditions) for t in (start, end))
             if refiner is None:
-                return block(x, c, _Ends(ends[0], ends[1], None, None, h))
+                return block(x, c, _Ends(first, last, None, None, h))
             refined = [_refined_at(refiner, t, conditions) for t in (start, end)]
-            return block(x, c, _Ends(ends[0], ends[1], refined[0], refined[1], h))
+            return block(x, c, _Ends(first, last, refined[0], refined[1], h))
 
         return graph
 
@@ -246,10 +215,6 @@ def _velocity_at(model: Model, t: Tensor, conditions: Mapping[str, Tensor | None
 
 def _refined_at(refiner: Model, t: Tensor, conditions: Mapping[str, Tensor | None]) -> Refined:
     return lambda x, v: refiner.velocity(x, t, velocity=v, **conditions)
-
-
-def _slope(field: Field, node: Node) -> Velocity:
-    return lambda z: field.slope(z, node)
 
 
 def _refined(evaluate: Evaluation, conditions: Mapping[str, Tensor | None]) -> Refined:

@@ -1,4 +1,7 @@
-"""Streams of frames through a few-step model: batched stages, residual guidance, a filter."""
+"""Streams of frames through a few-step model: batched stages, residual guidance, a filter.
+
+An argument outside its documented range is a ValueError.
+"""
 
 from flowexp.streaming.batch import StreamBatch, lcm_scalings
 from flowexp.streaming.frames import FolderFrames, FrameSource, SyntheticFrames

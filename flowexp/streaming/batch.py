@@ -22,10 +22,7 @@ def lcm_scalings(
 ) -> tuple[list[float], list[float]]:
     """``c_skip = sd^2/(u^2 + sd^2)`` and ``c_out = u/sqrt(u^2 + sd^2)`` with ``u = scaling T``.
 
-    Args:
-        labels: T, the discrete times of a latent consistency model, 0 to 999.
-        sigma_data: sd.
-        scaling: Factor of T.
+    T are the discrete times of a latent consistency model, 0 to 999; sd is ``sigma_data``.
 
     Source: Luo et al., Latent Consistency Models, 2023, arXiv 2310.04378, with diffusers'
     scheduling_lcm.py.
@@ -58,17 +55,12 @@ class StreamBatch:
         guidance: The negative side; None = no guidance.
         seed: Decides the noises: n_i is drawn from (seed, "stream", i).
         noise: The noises themselves, (n, C, H, W), in place of the seed.
-        group: Frames per call.
-        c_skip: One number per stage; None = 0.
-        c_out: One number per stage; None = 1.
+        group: Frames per call, >= 1.
+        c_skip, c_out: One number per stage; None = 0 and 1.
         add_noise: Whether noise is added between the stages; without, the next state is a' xhat.
         conditions: One row each, for all frames, such as ``labels`` (1,).
         negative: The same for the negative side; None = without labels.
         dtype: Of the states.
-
-    Raises:
-        ValueError: The times do not decrease or lie where nothing is left of the frame or the model
-            is not defined, or a sequence has another length.
 
     Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.1 and eq. 1 to 7;
     their code draws new noise where it does not batch, so that its two modes differ.
@@ -100,13 +92,18 @@ class StreamBatch:
         self.add_noise = add_noise
         self.frame_shape = pipeline.shape
         self.dtype, self.device = dtype, torch.device(pipeline.device)
-        drawn = _noises(seed, self.stages, self.frame_shape) if noise is None else noise
-        if drawn.shape != (self.stages, *self.frame_shape):
+        if noise is None:
+            rngs = [generator(seed, "stream", i) for i in range(self.stages)]
+            shape = tuple(self.frame_shape)
+            rows = [torch.randn(shape, dtype=torch.float64, generator=rng) for rng in rngs]
+            noise = torch.stack(rows)
+        if noise.shape != (self.stages, *self.frame_shape):
             raise ValueError(
-                f"noise has shape {tuple(drawn.shape)}; expected {(self.stages, *self.frame_shape)}"
+                f"noise has shape {tuple(noise.shape)}; expected {(self.stages, *self.frame_shape)}"
             )
         c = model.path.schedule.coefficients(torch.tensor(self.times, dtype=torch.float64))
-        self._noise = self._rows(drawn)
+        placed = noise.to(device=self.device, dtype=self.dtype)
+        self._noise = placed.repeat_interleave(self.group, dim=0)
         self._alpha, self._sigma = self._per_stage(c.alpha), self._per_stage(c.sigma)
         self._c_skip = self._per_stage(self._listed("c_skip", c_skip, 0.0))
         self._c_out = self._per_stage(self._listed("c_out", c_out, 1.0))
@@ -130,10 +127,9 @@ class StreamBatch:
         self._in_flight = 0
 
     def push(self, frames: Tensor) -> Tensor | None:
-        """Take the next frames; the result of those taken n - 1 calls before, None at the start.
+        """The result of the frames taken n - 1 calls before, None at the start.
 
-        Args:
-            frames: (group, C, H, W), in [-1, 1].
+        The next frames, (group, C, H, W) in [-1, 1], are taken.
         """
         self._in_flight += 1
         finished = self.step(frames)
@@ -174,11 +170,7 @@ class StreamBatch:
 
     @torch.inference_mode()
     def sequential(self, frames: Tensor) -> Tensor:
-        """The results of frames that pass through the stages alone: n calls, no frame waits.
-
-        Args:
-            frames: (group, C, H, W), in [-1, 1].
-        """
+        """The results of frames that pass through the stages alone: n calls, no frame waits."""
         x, s = self._entered(frames)
         for stage in range(self.stages):
             result, data, s = self._denoised(x, s, stage, stage + 1)
@@ -246,23 +238,18 @@ class StreamBatch:
 
     def _conditions_of(self, rows: int, negative: int) -> dict[str, Tensor | None]:
         """Every condition, once per row."""
-        found: dict[str, Tensor | None] = {}
+        found: dict[str, Tensor | None] = dict.fromkeys(self._conditions)
         for name, own in self._conditions.items():
             other = self._negative.get(name)
-            if own is None or other is None:
-                found[name] = None
-                continue
-            parts = [own.expand(rows, *own.shape[1:]), other.expand(negative, *other.shape[1:])]
-            found[name] = torch.cat(parts).to(self.device)
+            if own is not None and other is not None:
+                parts = own.expand(rows, *own.shape[1:]), other.expand(negative, *other.shape[1:])
+                found[name] = torch.cat(parts).to(self.device)
         return found
 
     def _per_stage(self, values: Tensor) -> Tensor:
         """One number per row, (n group, 1, ...)."""
         rows = values.to(self.dtype).repeat_interleave(self.group)
         return rows.reshape(-1, *([1] * len(self.frame_shape))).to(self.device)
-
-    def _rows(self, noise: Tensor) -> Tensor:
-        return noise.to(device=self.device, dtype=self.dtype).repeat_interleave(self.group, dim=0)
 
     def _listed(self, name: str, values: Sequence[float] | None, default: float) -> Tensor:
         listed = [default] * self.stages if values is None else list(values)
@@ -287,15 +274,6 @@ def _checked_times(model: Model, times: Sequence[float]) -> list[float]:
             f"times begins at {listed[0]}, where nothing is left of the frame; begin below it"
         )
     return listed
-
-
-def _noises(seed: int, stages: int, shape: Sequence[int]) -> Tensor:
-    """One normal draw per stage, (n, ...), float64."""
-    rows = [
-        torch.randn(tuple(shape), dtype=torch.float64, generator=generator(seed, "stream", i))
-        for i in range(stages)
-    ]
-    return torch.stack(rows)
 
 
 def _without_labels(conditions: Conditions) -> dict[str, Tensor | None]:

@@ -28,10 +28,8 @@ class FrameSource(ABC):
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         """Frames (C, H, W), float32 in [-1, 1], of the shape of the data set's pictures.
 
-        The iterator may block between two frames; it runs in a thread of its own.
-
-        Args:
-            dataset: The training data of the model.
+        ``dataset`` is the training data of the model. The iterator may block between two frames; it
+        runs in a thread of its own.
 
         Raises:
             UsageError: There are no frames, or the data set holds no pictures.
@@ -39,33 +37,20 @@ class FrameSource(ABC):
 
 
 class FolderFrames(FrameSource):
-    """The pictures of a folder in the order of their names, cut to a square and resized.
-
-    Args:
-        root: The folder.
-
-    Raises:
-        UsageError: There is no such folder, or no picture in it.
-    """
+    """The pictures of the folder ``root`` by their names, cut to a square and resized."""
 
     def __init__(self, *, root: str) -> None:
         self.root = Path(root).expanduser()
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         channels, height, width = _picture_shape(dataset)
+        remedy = "Name a folder of pictures, e.g. frames.root=~/frames."
         if not self.root.is_dir():
-            raise UsageError(
-                f"{self.root} is not a folder.",
-                key="frames.root",
-                remedy="Name a folder of pictures, e.g. frames.root=~/frames.",
-            )
+            raise UsageError(f"{self.root} is not a folder.", key="frames.root", remedy=remedy)
         files = sorted(p for p in self.root.iterdir() if p.suffix.lower() in _SUFFIXES)
         if not files:
-            raise UsageError(
-                f"{self.root} holds no picture ({', '.join(_SUFFIXES)}).",
-                key="frames.root",
-                remedy="Name a folder of pictures, e.g. frames.root=~/frames.",
-            )
+            problem = f"{self.root} holds no picture ({', '.join(_SUFFIXES)})."
+            raise UsageError(problem, key="frames.root", remedy=remedy)
         return (_read(file, _MODES[channels], (width, height)) for file in files)
 
 
@@ -76,10 +61,7 @@ class SyntheticFrames(FrameSource):
         count: Number of frames, >= 1.
         hold: Frames for which one picture is shown, >= 1.
         radius: Radius of the circle in pixels, >= 0; 0 = stills.
-        fps: Frames per second, as of a camera; None = as fast as they are taken.
-
-    Raises:
-        ValueError: A number is out of range.
+        fps: Frames per second, > 0, as of a camera; None = as fast as they are taken.
     """
 
     def __init__(

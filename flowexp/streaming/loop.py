@@ -1,10 +1,13 @@
 """The loop around a stream's batch; frames come in and results go out in threads."""
 
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +15,13 @@ from torch import Tensor
 from flowexp.seeding import generator
 from flowexp.streaming.batch import StreamBatch
 from flowexp.streaming.similarity import SimilarityFilter
-from flowexp.streaming.threads import Channel, Worker
 
 __all__ = ["StreamOutput", "StreamReport", "run_stream"]
+
+T = TypeVar("T")
+
+_POLL = 0.05
+_GRACE = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,7 @@ class StreamReport:
         frames: Frames that came in, and results that went out.
         skipped: Frames that were not processed.
         seconds: From the first frame to the last result.
-        latency_mean: Mean seconds from a frame's arrival to its result.
-        latency_max: The longest.
+        latency_mean, latency_max: Seconds from a frame's arrival to its result.
         evaluations: Network evaluations, including those for empty places of the batch.
     """
 
@@ -91,7 +97,6 @@ def run_stream(
         queue_size: Frames and results that may wait, >= 1.
 
     Raises:
-        ValueError: queue_size < 1.
         Exception: What the frames' iterator or ``emit`` raised.
     """
     if queue_size < 1:
@@ -101,23 +106,31 @@ def run_stream(
         similarity.reset()
     before = batch.evaluations
     stop = threading.Event()
-    incoming: Channel[_Frame] = Channel(queue_size, stop)
-    outgoing: Channel[_Result] = Channel(queue_size, stop)
+    incoming: _Channel[_Frame] = _Channel(queue_size, stop)
+    outgoing: _Channel[_Result] = _Channel(queue_size, stop)
+    results = _Results(batch, outgoing)
     latencies: list[float] = []
-    results = _Results(outgoing)
+
+    def take() -> None:
+        for index, x in enumerate(frames):
+            incoming.put(_Frame(index, x, time.perf_counter()))
+        incoming.put(None)
+
+    def give() -> None:
+        for frame, source, x in outgoing:
+            # The copy waits for the device, so the time is taken after it.
+            copy = x.cpu()
+            latencies.append(time.perf_counter() - frame.moment)
+            emit(StreamOutput(frame.index, source, copy, latencies[-1]))
+
     start = time.perf_counter()
-    with (
-        Worker(lambda: _take(frames, incoming), stop),
-        Worker(lambda: _give(outgoing, emit, latencies), stop),
-    ):
+    with _in_thread(take, stop), _in_thread(give, stop):
         for frame in incoming:
-            u = _uniform(seed, frame.index)
-            skips = similarity is not None and similarity.skips(frame.x, u=u)
-            results.expect(frame, skipped=skips)
-            if not skips:
-                results.settle(batch, frame.x)
-        results.finish(batch)
-        outgoing.close()
+            rng = generator(seed, "similarity", frame.index)
+            u = float(torch.rand((), dtype=torch.float64, generator=rng))
+            results.add(frame, skipped=similarity is not None and similarity.skips(frame.x, u=u))
+        results.finish()
+        outgoing.put(None)
     return StreamReport(
         frames=len(latencies),
         skipped=results.skipped,
@@ -137,20 +150,81 @@ class _Frame:
     moment: float
 
 
-@dataclass(frozen=True)
-class _Result:
-    """The result of a frame, and the number of the frame that was processed for it."""
+_Result = tuple[_Frame, int, Tensor]
+"""A frame, the number of the frame that was processed for it, and its result."""
 
-    frame: _Frame
-    source: int
-    x: Tensor
+
+class _StoppedError(Exception):
+    """Another thread failed."""
+
+
+class _Channel(Generic[T]):
+    """A bounded queue with an end, for one thread that puts and one that takes.
+
+    When any thread fails, ``stop`` is set, and waiting threads get a :class:`_StoppedError`.
+    """
+
+    def __init__(self, size: int, stop: threading.Event) -> None:
+        self._queue: queue.Queue[T | None] = queue.Queue(size)
+        self._stop = stop
+
+    def put(self, item: T | None) -> None:
+        """Add an item, once there is room; None is the end."""
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(item, timeout=_POLL)
+            except queue.Full:
+                continue
+        raise _StoppedError
+
+    def __iter__(self) -> Iterator[T]:
+        while not self._stop.is_set():
+            try:
+                item = self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            yield item
+        raise _StoppedError
+
+
+@contextmanager
+def _in_thread(action: Callable[[], None], stop: threading.Event) -> Iterator[None]:
+    """Run ``action`` during a ``with`` block; if one of the two fails, so does the other."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            action()
+        except _StoppedError:
+            pass
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException as error:
+        stop.set()
+        # Do not wait long for a thread that is blocked by a camera.
+        thread.join(_GRACE)
+        if errors and isinstance(error, _StoppedError):
+            raise errors[0] from None
+        raise
+    thread.join()
+    if errors:
+        raise errors[0]
 
 
 class _Results:
     """Pairs the batch's outputs with all frames, skipped ones included, in order."""
 
-    def __init__(self, outgoing: Channel[_Result]) -> None:
+    def __init__(self, batch: StreamBatch, outgoing: _Channel[_Result]) -> None:
         self.skipped = 0
+        self._batch = batch
         self._outgoing = outgoing
         self._group: list[Tensor] = []
         self._expected: deque[tuple[_Frame, int]] = deque()
@@ -158,35 +232,36 @@ class _Results:
         self._source = -1
         self._last: tuple[int, Tensor] | None = None
 
-    def expect(self, frame: _Frame, *, skipped: bool) -> None:
-        """Add a frame that came in; a skipped one has the result of the last processed one."""
+    def add(self, frame: _Frame, *, skipped: bool) -> None:
+        """Take a frame; a skipped one has the result of the last processed one."""
         if skipped:
             self.skipped += 1
         else:
             self._source = frame.index
             self._processed.append(frame.index)
+            self._group.append(frame.x)
         self._expected.append((frame, self._source))
         self._give()
+        if len(self._group) == self._batch.group:
+            self._push()
 
-    def settle(self, batch: StreamBatch, x: Tensor) -> None:
-        """Process a frame; the batch is called when its group is full."""
-        self._group.append(x)
-        if len(self._group) == batch.group:
-            self._pair(batch.push(torch.stack(self._group)))
-            self._group.clear()
-
-    def finish(self, batch: StreamBatch) -> None:
+    def finish(self) -> None:
         """Finish all frames in progress at the end of the stream."""
         if self._group:
             # Fill the group with copies of the last frame; their results are dropped.
-            missing = batch.group - len(self._group)
-            padded = self._group + [self._group[-1]] * missing
-            self._pair(batch.push(torch.stack(padded)))
-        for rows in batch.flush():
+            self._group += [self._group[-1]] * (self._batch.group - len(self._group))
+            self._push()
+        for rows in self._batch.flush():
             self._pair(rows)
 
-    def _pair(self, rows: Tensor | None) -> None:
-        for x in () if rows is None else rows:
+    def _push(self) -> None:
+        rows = self._batch.push(torch.stack(self._group))
+        self._group.clear()
+        if rows is not None:
+            self._pair(rows)
+
+    def _pair(self, rows: Tensor) -> None:
+        for x in rows:
             if self._processed:
                 self._last = self._processed.popleft(), x
                 self._give()
@@ -197,25 +272,4 @@ class _Results:
             if source != settled:
                 return
             self._expected.popleft()
-            self._outgoing.put(_Result(frame, source, x))
-
-
-def _take(frames: Iterable[Tensor], incoming: Channel[_Frame]) -> None:
-    for index, x in enumerate(frames):
-        incoming.put(_Frame(index, x, time.perf_counter()))
-    incoming.close()
-
-
-def _give(
-    outgoing: Channel[_Result], emit: Callable[[StreamOutput], None], latencies: list[float]
-) -> None:
-    for result in outgoing:
-        # The copy waits for the device, so the time is taken after it.
-        x = result.x.cpu()
-        latencies.append(time.perf_counter() - result.frame.moment)
-        emit(StreamOutput(result.frame.index, result.source, x, latencies[-1]))
-
-
-def _uniform(seed: int, index: int) -> float:
-    rng = generator(seed, "similarity", index)
-    return float(torch.rand((), dtype=torch.float64, generator=rng))
+            self._outgoing.put((frame, source, x))

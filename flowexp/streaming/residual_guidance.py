@@ -8,26 +8,21 @@ Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.2.
 """
 
 import math
-from abc import ABC, abstractmethod
 
 __all__ = ["FullNegative", "NoNegative", "OneTimeNegative", "ResidualGuidance", "SelfNegative"]
 
 
-class ResidualGuidance(ABC):
+class ResidualGuidance:
     """The negative side of a stream's guidance.
 
     Args:
-        scale: w; up to 1 the guidance is off, and the prediction is the conditional one.
-        delta: Factor of the virtual noise; smaller values soften.
+        scale: w, finite; up to 1 the guidance is off, and the prediction is the conditional one.
+        delta: Factor of the virtual noise, finite; smaller values soften.
 
-    Attributes:
-        uses_virtual_noise: Whether e_neg is ``delta s``; else it is the network's.
-
-    Raises:
-        ValueError: scale or delta is not finite.
+    ``uses_virtual_noise`` says whether e_neg is ``delta s``; else it is the network's.
     """
 
-    uses_virtual_noise: bool
+    uses_virtual_noise: bool = False
 
     def __init__(self, *, scale: float, delta: float = 1.0) -> None:
         for name, value in (("scale", scale), ("delta", delta)):
@@ -41,31 +36,20 @@ class ResidualGuidance(ABC):
         """Whether there is anything to guide by."""
         return self.scale > 1.0
 
-    @abstractmethod
     def negative_stages(self, stages: int) -> int:
         """Number of stages, from the first on, with a second network evaluation."""
+        return 0
 
 
 class NoNegative(ResidualGuidance):
     """No guidance: n evaluations a frame."""
 
-    uses_virtual_noise = False
-
     def __init__(self) -> None:
         super().__init__(scale=1.0)
 
-    def negative_stages(self, stages: int) -> int:
-        return 0
-
 
 class FullNegative(ResidualGuidance):
-    """Classifier-free guidance with a negative prediction at every stage: 2n evaluations a frame.
-
-    Args:
-        scale: w; up to 1 the guidance is off.
-    """
-
-    uses_virtual_noise = False
+    """Classifier-free guidance with a negative prediction at every stage: 2n evaluations."""
 
     def __init__(self, *, scale: float) -> None:
         super().__init__(scale=scale)
@@ -75,26 +59,13 @@ class FullNegative(ResidualGuidance):
 
 
 class SelfNegative(ResidualGuidance):
-    """The virtual noise towards the frame itself: n evaluations a frame.
-
-    Args:
-        scale: w; up to 1 the guidance is off.
-        delta: Factor of the virtual noise.
-    """
+    """The virtual noise towards the frame itself: n evaluations a frame."""
 
     uses_virtual_noise = True
 
-    def negative_stages(self, stages: int) -> int:
-        return 0
-
 
 class OneTimeNegative(ResidualGuidance):
-    """The virtual noise towards the negative prediction at the first stage: n + 1 evaluations.
-
-    Args:
-        scale: w; up to 1 the guidance is off.
-        delta: Factor of the virtual noise.
-    """
+    """The virtual noise towards the negative prediction at the first stage: n + 1 evaluations."""
 
     uses_virtual_noise = True
 

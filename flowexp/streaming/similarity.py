@@ -11,10 +11,8 @@ _EPS = 1e-6
 def skip_probability(frame: Tensor, reference: Tensor, *, threshold: float) -> float:
     """``max(0, 1 - (1 - S) / (1 - threshold))`` with S the cosine of the two frames.
 
-    Args:
-        frame: (C, H, W), in [-1, 1]; frames in [0, 1] are more similar to each other.
-        reference: The same shape.
-        threshold: Similarity from which on frames are skipped; 1 and above: never.
+    Frames are (C, H, W), in [-1, 1]; those in [0, 1] are more similar to each other. They are
+    skipped from the similarity ``threshold`` on; at 1 and above never.
 
     Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, eq. 8 and 9.
     """
@@ -38,9 +36,6 @@ class SimilarityFilter:
         threshold: Similarity from which on frames are skipped.
         max_skip: See above, >= 0.
 
-    Raises:
-        ValueError: max_skip is negative.
-
     Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.4; the limit is that
     of their code (image_filter.py), the paper has none.
     """
@@ -50,21 +45,15 @@ class SimilarityFilter:
             raise ValueError(f"max_skip is {max_skip}; expected a number >= 0")
         self.threshold = float(threshold)
         self.max_skip = max_skip
-        self.skipped = 0
-        self._reference: Tensor | None = None
+        self.reset()
 
     def reset(self) -> None:
         """Start a new stream."""
         self.skipped = 0
-        self._reference = None
+        self._reference: Tensor | None = None
 
     def skips(self, frame: Tensor, *, u: float) -> bool:
-        """Whether this frame, the next of the stream, is skipped.
-
-        Args:
-            frame: (C, H, W), in [-1, 1].
-            u: A uniform draw in [0, 1) that belongs to the frame; of no effect for the first.
-        """
+        """Whether the next frame, (C, H, W) in [-1, 1], is skipped, by its uniform draw u."""
         if self._reference is None:
             self._reference = frame.clone()
             return False

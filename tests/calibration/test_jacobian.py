@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from flowexp.calibration.jacobian import directional_derivative
+from flowexp.calibration.statistics_pass import directional_derivative
 
 
 def exact(function, x, v):

@@ -1,6 +1,6 @@
 import torch
 
-from flowexp.calibration.statistics_pass import Moments
+from flowexp.calibration.statistics_pass import SlopeMoments
 
 
 def pairs():
@@ -12,7 +12,7 @@ def pairs():
 
 def test_least_squares_line():
     f, d = pairs()
-    s, b = Moments.of(f, d, size=f).line()
+    s, b = SlopeMoments.of(f, d, size=f).line()
     for j in range(3):
         design = torch.stack([f[:, j] - 1e6, torch.ones(50, dtype=torch.float64)], dim=1)
         slope, shifted = torch.linalg.lstsq(design, d[:, j]).solution
@@ -22,10 +22,10 @@ def test_least_squares_line():
 
 def test_batches_merge_to_the_whole():
     f, d = pairs()
-    whole = Moments.of(f, d, size=f)
-    merged = Moments.of(f[:7], d[:7], size=f[:7])
+    whole = SlopeMoments.of(f, d, size=f)
+    merged = SlopeMoments.of(f[:7], d[:7], size=f[:7])
     for rows in (slice(7, 30), slice(30, 50)):
-        merged = merged.merged(Moments.of(f[rows], d[rows], size=f[rows]))
+        merged = merged.merged(SlopeMoments.of(f[rows], d[rows], size=f[rows]))
     assert merged.count == 50
     for name in ("f", "d", "ff", "fd", "size"):
         torch.testing.assert_close(getattr(merged, name), getattr(whole, name), rtol=1e-9, atol=0)
@@ -36,6 +36,6 @@ def test_constant_f_has_no_slope():
     f = torch.full((20, 2), 0.3, dtype=torch.float64)
     f[:, 0] += 1e-16 * torch.arange(20)
     d = torch.arange(40, dtype=torch.float64).reshape(20, 2)
-    s, b = Moments.of(f, d, size=torch.ones_like(f)).line()
+    s, b = SlopeMoments.of(f, d, size=torch.ones_like(f)).line()
     assert s.tolist() == [0.0, 0.0]
     torch.testing.assert_close(b, d.mean(0))

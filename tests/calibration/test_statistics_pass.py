@@ -92,7 +92,7 @@ def test_slope_of_f_against_a_finite_difference_along_the_flow(path):
     x = point.alpha * draws.x + point.sigma * draws.e
 
     def f_at(offset):
-        lam = torch.tensor(point.lam + offset, dtype=torch.float64)
+        lam = torch.tensor(float(LAM[6]) + offset, dtype=torch.float64)
         t = path.schedule.time_at_nsr(torch.exp(-lam))
         state = flow(model, x, float(point.t), float(t))
         c = path.schedule.coefficients(t)

@@ -8,7 +8,7 @@ import torch
 
 from flowexp.calibration import StepCostCalibration
 from flowexp.calibration.fine_trajectory import FineTrajectory
-from flowexp.calibration.step_costs import SquaredDistance, step_costs
+from flowexp.calibration.step_costs import squared_distance, step_costs
 from flowexp.guidance import Guidance
 from flowexp.models import FlowModel, Model
 from flowexp.networks.mlp import MLP
@@ -62,13 +62,13 @@ def trajectory(model, *, steps=FINE, batch=3):
 
 def test_straight_trajectories_cost_nothing():
     fine, _ = trajectory(OfTime(lambda x, t: torch.full_like(x, 2.0)))
-    cost = step_costs(fine, rule=euler(), distance=SquaredDistance())
+    cost = step_costs(fine, rule=euler(), distance=squared_distance)
     assert float(cost.abs().max()) < 1e-28
 
 
 def test_a_velocity_of_time_alone_has_closed_form_costs():
     fine, times = trajectory(OfTime(lambda x, t: t**2 * torch.ones_like(x)), batch=3)
-    cost = step_costs(fine, rule=euler(), distance=SquaredDistance())
+    cost = step_costs(fine, rule=euler(), distance=squared_distance)
     for j in range(FINE + 1):
         for k in range(FINE + 1):
             walked = sum(float((times[i + 1] - times[i]) * times[i] ** 2) for i in range(j, k))
@@ -80,7 +80,7 @@ def test_a_velocity_of_time_alone_has_closed_form_costs():
 
 def test_the_velocity_of_a_step_is_read_at_its_start():
     fine, times = trajectory(OfTime(lambda x, t: x * t))
-    cost = step_costs(fine, rule=euler(), distance=SquaredDistance())
+    cost = step_costs(fine, rule=euler(), distance=squared_distance)
     landed = fine.states[2] * (1 + float((times[7] - times[2]) * times[2]))
     expected = float((landed - fine.states[7]).square().sum())
     assert float(cost[2, 7]) == pytest.approx(expected, rel=1e-12)
@@ -91,10 +91,10 @@ def test_euler_steps_cost_no_calls_and_others_only_those_after_the_first():
     model = OfTime(lambda x, t: x * t)
     fine, _ = trajectory(model)
     assert model.calls == FINE
-    step_costs(fine, rule=euler(), distance=SquaredDistance())
+    step_costs(fine, rule=euler(), distance=squared_distance)
     assert model.calls == FINE
     heun = Heun(steps=1, time_grid=Uniform())
-    step_costs(fine, rule=heun, distance=SquaredDistance())
+    step_costs(fine, rule=heun, distance=squared_distance)
     # one more for every pair of times that does not end at the data, where Heun's step is Euler's
     assert model.calls == FINE + FINE * (FINE - 1) // 2
 
@@ -102,7 +102,7 @@ def test_euler_steps_cost_no_calls_and_others_only_those_after_the_first():
 def test_the_rule_is_the_step_that_is_judged():
     fine, times = trajectory(OfTime(lambda x, t: x * t))
     cost = step_costs(
-        fine, rule=Heun(steps=1, time_grid=Uniform()), distance=SquaredDistance()
+        fine, rule=Heun(steps=1, time_grid=Uniform()), distance=squared_distance
     )  # fmt: skip
     h, x = float(times[6] - times[1]), fine.states[1]
     first = x * times[1]
@@ -116,7 +116,7 @@ def test_networks_are_asked_without_gradients():
     model = FlowModel(PATH, network=network, parameterization=VelocityPrediction())
     fine, _ = trajectory(model, steps=4)
     cost = step_costs(
-        fine, rule=Midpoint(steps=1, time_grid=Uniform()), distance=SquaredDistance()
+        fine, rule=Midpoint(steps=1, time_grid=Uniform()), distance=squared_distance
     )  # fmt: skip
     assert not cost.requires_grad
 
@@ -130,7 +130,7 @@ def test_bellman_steps_end_nearer_than_even_ones(steps):
     e, fresh = (torch.randn(n, 8, dtype=torch.float64, generator=rng) for n in (100, 1000))
     times = Uniform().times(model, 50)
     fine = FineTrajectory.simulate(model, e, times, variable=euler().variable, conditions={})
-    cost = step_costs(fine, rule=euler(), distance=SquaredDistance())
+    cost = step_costs(fine, rule=euler(), distance=squared_distance)
     best = Given(values=times[least_cost_path(cost, steps)[0]].tolist())
     end = Euler(steps=50, time_grid=Uniform()).sample(model, fresh).x
     of_best, of_even = (

@@ -8,7 +8,7 @@ import torch
 
 from flowexp.calibration.chords import endpoints
 from flowexp.calibration.fine_trajectory import FineTrajectory
-from flowexp.calibration.step_costs import SquaredDistance, step_costs
+from flowexp.calibration.step_costs import squared_distance, step_costs
 from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives import Regression
@@ -66,7 +66,7 @@ def check_trajectory(case: File):
     velocities = torch.stack([-p.velocity for p in trajectory.predictions])
     torch.testing.assert_close(velocities, tensor(data, "vel"), rtol=0, atol=TOLERANCE)
     rule = Euler(steps=1, time_grid=Uniform())
-    cost = step_costs(trajectory, rule=rule, distance=SquaredDistance()) / len(z)
+    cost = step_costs(trajectory, rule=rule, distance=squared_distance) / len(z)
     expected = tensor(data, "cost_matrix").triu(1)
     torch.testing.assert_close(cost, expected, rtol=0, atol=TOLERANCE)
     check_paths(data, cost)

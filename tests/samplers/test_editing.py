@@ -18,6 +18,7 @@ from flowexp.samplers import (
     RFSolver,
     Uniform,
 )
+from flowexp.samplers.editing import _SharingModel
 from tests.networks.tiny import perturb
 
 X = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -55,6 +56,13 @@ def edit(model, sampler, *, target=None, source_labels=SOURCE, target_labels=TAR
 
 def rf(steps=4):
     return RFSolver(steps=steps, time_grid=Uniform())
+
+
+def test_a_refiner_is_guided_as_in_plain_sampling(model):
+    """What VelocityBlocks asks of the model that it samples."""
+    guided = ClassifierFree(scale=2.0).wrap(model)
+    sharing = _SharingModel(guided, [], None, frozenset(), record=False)
+    assert type(sharing.alongside(model)) is type(guided)
 
 
 def test_without_sharing_it_is_inversion_and_sampling(model):

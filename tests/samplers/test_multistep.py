@@ -199,8 +199,7 @@ def test_lower_order_final_falls_to_one():
 
 
 def orders_of(sampler):
-    from flowexp.samplers import Field
-    from flowexp.samplers.variables import Time
+    from flowexp.samplers import Field, Time
 
     model = mixture(PATHS["ve"])
     field = Field(model, variable=Time(), conditions={}, device=torch.device("cpu"))
@@ -210,8 +209,7 @@ def orders_of(sampler):
 
 def test_unipc_corrects_all_steps_but_the_last():
     sampler = UniPC(steps=5, time_grid=EDMGrid(to_zero=False), order=3)
-    from flowexp.samplers import Field
-    from flowexp.samplers.variables import Time
+    from flowexp.samplers import Field, Time
 
     model = mixture(PATHS["ve"])
     field = Field(model, variable=Time(), conditions={}, device=torch.device("cpu"))
