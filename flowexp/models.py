@@ -28,7 +28,7 @@ class Origin:
     """The trained weights behind a model, and where their calibrations are.
 
     Attributes:
-        weights_sha256: Of the checkpoint file.
+        weights_sha256: Digest of the checkpoint file.
         weights: Name of the average, or ``raw``.
         calibrations: Folder of what was calibrated for this run.
     """
@@ -82,34 +82,31 @@ class Model(ABC):
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times nearest to float64 ``t``, of its shape, that the model was trained at.
 
-        This is t itself unless the network has a finite number of noise levels. Samplers place
-        their steps on these times; a model can be evaluated at every other time of its range too.
+        These are t itself unless the network has a finite number of noise levels. Samplers place
+        their steps there; a model can be evaluated at every other time of its range too.
 
         Source: Karras et al., EDM, 2022, arXiv 2206.00364: ``round_sigma`` in their code.
         """
         return t
 
     def alongside(self, other: "Model") -> "Model":
-        """The other model with the guidance of this one: unchanged here.
-
-        Wrappers wrap the other in the same way.
-        """
+        """The other model with the guidance of this one: unchanged, unless this is a wrapper."""
         return other
 
     def velocity(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``dx_t/dt``; see :meth:`predict`."""
+        """``dx_t/dt``; arguments of this and the next three as in :meth:`predict`."""
         return self.predict(x_t, t, **conditions).velocity
 
     def denoise(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``E[x | x_t]``; see :meth:`predict`."""
+        """``E[x | x_t]``."""
         return self.predict(x_t, t, **conditions).data
 
     def noise(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``E[e | x_t]``; see :meth:`predict`."""
+        """``E[e | x_t]``."""
         return self.predict(x_t, t, **conditions).noise
 
     def score(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``grad log p_t(x_t)``, Gaussian source only; see :meth:`predict`."""
+        """``grad log p_t(x_t)``, Gaussian source only."""
         return self.predict(x_t, t, **conditions).score
 
 
@@ -140,11 +137,9 @@ class FlowModel(Model):
         t = t.to(device=x_t.device, dtype=torch.float64)
         c = self.path.schedule.coefficients(t)
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
-        x = scaled(x_t, inputs.c_in).to(torch.float32)
-        c_noise = inputs.c_noise.to(torch.float32).expand(x_t.shape[0])
-        output = self.parameterization.evaluate(self.network, x, c_noise, conditions)
-        output = output.to(x_t.dtype)
-        return Prediction(self.path, x_t, output, self.parameterization.conversion(c))
+        c_noise = inputs.c_noise.to(torch.float32)
+        conversion = self.parameterization.conversion(c)
+        return self._evaluate(inputs.c_in, c_noise, conversion, x_t, **conditions)
 
     def at(self, times: Tensor) -> list[Evaluation]:
         """The model at each time; what depends on time only is computed here, for all times."""
@@ -154,7 +149,8 @@ class FlowModel(Model):
         c = self.path.schedule.coefficients(t)
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
         # Predictions need their scalars on the device of the states.
-        conversions = self.parameterization.conversion(c.to(times.device)).rows()
+        on_device = c.map(lambda column: column.to(times.device))
+        conversions = self.parameterization.conversion(on_device).rows()
         c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
         c_in = factors(inputs.c_in, device=times.device)
         rows = zip(c_in, c_noise.unbind(), conversions, strict=True)
@@ -169,9 +165,8 @@ class FlowModel(Model):
         x_t: Tensor,
         **conditions: Tensor | None,
     ) -> Prediction:
-        inputs = scaled(x_t, c_in).to(torch.float32)
-        times = c_noise.expand(x_t.shape[0])
-        output = self.parameterization.evaluate(self.network, inputs, times, conditions)
+        x, times = scaled(x_t, c_in).to(torch.float32), c_noise.expand(x_t.shape[0])
+        output = self.parameterization.evaluate(self.network, x, times, conditions)
         return Prediction(self.path, x_t, output.to(x_t.dtype), conversion)
 
     def nearest_time(self, t: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from flowexp.couplings.base import Conditions, Coupling, Pairs
+from flowexp.couplings.base import Coupling, Pairs
 from flowexp.couplings.stored_pairs import require_partner
+from flowexp.parameterizations import Conditions
 
 __all__ = [
     "AnnealedPairs",

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.parameterizations import Conditions
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_gaussian_noise
 
-__all__ = ["Conditions", "Coupling", "Pairs"]
-
-Conditions = dict[str, Tensor | None]
-"""Tensors that belong to the rows of a batch, by name: ``labels``, ``tokens`` ..."""
+__all__ = ["Coupling", "Pairs"]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Conditions, Coupling, Pairs
+from flowexp.couplings.base import Coupling, Pairs
 from flowexp.errors import UsageError
+from flowexp.parameterizations import Conditions
 from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["CHORDS", "Chords"]

@@ -5,7 +5,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Conditions, Coupling, Pairs
+from flowexp.couplings.base import Coupling, Pairs
+from flowexp.parameterizations import Conditions
 
 __all__ = ["PlanCoupling"]
 

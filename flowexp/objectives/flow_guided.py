@@ -1,6 +1,6 @@
 """Distillation to one step, with two steps of the teacher flow as target."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from flowexp.objectives.perceptual_regression import (
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
 from flowexp.objectives.weightings import Uniform, Weighting
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Linear
 from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.seeding import open_uniform
@@ -124,7 +125,7 @@ class FlowGuided(Objective):
         return Loss(weighted(value, weight=weight, pairs=pairs), metrics)
 
     def deviation(
-        self, model: Model, e: Tensor, t: Tensor, *, conditions: Mapping[str, Tensor | None]
+        self, model: Model, e: Tensor, t: Tensor, *, conditions: Conditions
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The unweighted loss per sample, (B,), and its parts.
 
@@ -153,7 +154,7 @@ class FlowGuided(Objective):
         *,
         start: Tensor,
         student: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        conditions: Conditions,
     ) -> Tensor:
         """``e - x_T``, the mean velocity of the two jumps, without gradient.
 

@@ -1,6 +1,6 @@
 """Phased Rectified Diffusion: a path made first-order segment by segment, without stored pairs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Coefficients
 from flowexp.requirements import Parts, Unmet, all_of
 
@@ -128,9 +129,7 @@ class PhasedRectification(Objective):
         return (number * length).clamp(max=high), ((number - 1.0) * length).clamp(min=low)
 
     @torch.no_grad()
-    def walk(
-        self, x: Tensor, start: Tensor, end: Tensor, *, conditions: Mapping[str, Tensor | None]
-    ) -> Tensor:
+    def walk(self, x: Tensor, start: Tensor, end: Tensor, *, conditions: Conditions) -> Tensor:
         """The teacher's states (B, ...) at times ``end``, (B,), by DDIM from ``x`` at ``start``."""
         schedule, (low, _) = self.teacher.path.schedule, self.teacher.time_range
         length = schedule.t_max / self.segments / self.substeps
@@ -150,7 +149,7 @@ class PhasedRectification(Objective):
         end: tuple[Tensor, Tensor],
         *,
         t: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        conditions: Conditions,
     ) -> Tensor:
         """The premetric of the student's error at the end of the segment, (B,).
 

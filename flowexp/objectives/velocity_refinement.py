@@ -1,6 +1,6 @@
 """Training of a small network that predicts how a frozen model's velocity changes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -12,12 +12,10 @@ from flowexp.networks.base import without_condition
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import SquaredL2
 from flowexp.objectives.regression import point_of, weighted
+from flowexp.parameterizations import Conditions
 from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["VelocityRefinement"]
-
-
-Conditions = Mapping[str, Tensor | None]
 
 
 class VelocityRefinement(Objective):
@@ -131,7 +129,7 @@ class VelocityRefinement(Objective):
         refined = model.velocity(moved, t - dt, velocity=velocity, **later)
         return self.premetric(refined - target)
 
-    def _with_labels_dropped(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor | None]:
+    def _with_labels_dropped(self, pairs: Pairs, rng: torch.Generator) -> Conditions:
         conditions = dict(pairs.conditions)
         labels = conditions.get("labels")
         if labels is None or self.label_dropout == 0.0:

@@ -13,11 +13,15 @@ from flowexp.requirements import Part, Parts, Unmet, all_of, within_signal
 
 __all__ = [
     "BetweenLevels",
+    "Conditions",
     "NetworkInputs",
     "Parameterization",
     "bounded_input_scale",
     "times_between",
 ]
+
+Conditions = Mapping[str, Tensor | None]
+"""Tensors that belong to the rows of a batch, by name: ``labels``, ``tokens``, ``velocity`` ..."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,9 @@ class Parameterization(Part, ABC):
         """How F becomes data, noise and velocity."""
 
     def evaluate(
-        self,
-        network: nn.Module,
-        x: Tensor,
-        c_noise: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
-        """The raw output F; override this where the network takes more than the state.
+        """The output F; override this where the network takes or gives more than predictions need.
 
         Args:
             network: The network.

@@ -1,11 +1,11 @@
 """The preconditioning of EDM's iDDPM column, on any path."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization
+from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
 from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromNoiseAndVariance
+from flowexp.paths.conversions import FromNoise
 
 __all__ = ["IDDPMPreconditioning"]
 
@@ -39,7 +39,7 @@ class IDDPMPreconditioning(Parameterization):
     needs_signal = True
 
     def output_channels(self, channels: int) -> tuple[int, ...]:
-        """The noise, and perhaps a variance of each channel, which is not used."""
+        """The noise, and perhaps a variance of each channel."""
         return channels, 2 * channels
 
     def __init__(self, *, C1: float = 1e-3, C2: float = 8e-3, time_steps: int = 1000) -> None:
@@ -74,7 +74,13 @@ class IDDPMPreconditioning(Parameterization):
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), step.to(torch.float64))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        return FromNoiseAndVariance(c)
+        return FromNoise(c)
+
+    def evaluate(
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
+    ) -> Tensor:
+        """The noise: as many of the first channels as the state has."""
+        return super().evaluate(network, x, c_noise, conditions)[:, : x.shape[1]]
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         times = schedule.time_at_nsr(self.levels)

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowexp.parameterizations.base import BetweenLevels, NetworkInputs
+from flowexp.parameterizations.base import BetweenLevels, Conditions, NetworkInputs
 from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromNegativeNoise
+from flowexp.paths.conversions import FromNoise
 
 __all__ = ["VEPreconditioning"]
 
@@ -15,9 +15,9 @@ __all__ = ["VEPreconditioning"]
 class VEPreconditioning(BetweenLevels):
     """``D(x; sigma) = x + sigma F(x, ln(sigma / 2))``: score-SDE on VE.
 
-    F is minus the noise, sigma times the score. On another path it is the same denoiser at
-    ``x_t/alpha`` and ``sigma/alpha``, so ``c_in = 1/alpha``. The network's input is not scaled: its
-    standard deviation grows with sigma/alpha.
+    The network gives sigma times the score, minus the noise. On another path it is the same
+    denoiser at ``x_t/alpha`` and ``sigma/alpha``, so ``c_in = 1/alpha``: the standard deviation of
+    the network's input grows with sigma/alpha.
 
     Args:
         sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
@@ -40,4 +40,10 @@ class VEPreconditioning(BetweenLevels):
         return NetworkInputs(1.0 / c.alpha, log_nsr - math.log(2.0))
 
     def conversion(self, c: Coefficients) -> Conversion:
-        return FromNegativeNoise(c)
+        return FromNoise(c)
+
+    def evaluate(
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
+    ) -> Tensor:
+        """The noise: minus the network's output, which is sigma times the score."""
+        return -super().evaluate(network, x, c_noise, conditions)

@@ -1,11 +1,12 @@
 """Networks that correct a given velocity: FlowTurbo's refiner."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.networks.foreign import call_network
+from flowexp.parameterizations.base import Conditions
 from flowexp.parameterizations.direct import VelocityPrediction
 from flowexp.requirements import Parts, Unmet, all_of
 
@@ -39,11 +40,7 @@ class VelocityIncrement(VelocityPrediction):
             yield Unmet("objective", problem, "Use objective=velocity_refinement.")
 
     def evaluate(
-        self,
-        network: nn.Module,
-        x: Tensor,
-        c_noise: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
         """The velocity, from a network that takes state and earlier velocity side by side.
 

@@ -1,4 +1,4 @@
-"""Conversions between velocity, data and noise; nothing else converts them.
+"""Predictions in every linear form: velocity, data and noise; nothing else converts them.
 
 With ``W = alpha sigma' - alpha' sigma`` (the Wronskian, positive), every prediction is affine in
 the state and the network's output F: ``prediction = a(t) x_t + b(t) F``. The coefficients are
@@ -17,24 +17,72 @@ noise     (x_t - sigma F)/alpha      F                           (alpha'/alpha) 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from flowexp.paths.affine import Affine, Identity, leading, negated
-from flowexp.paths.base import Coefficients
+from flowexp.broadcast import expand_as, factors
+from flowexp.paths.base import Coefficients, as_float64
+from flowexp.paths.path import Path
 
 __all__ = [
+    "Affine",
     "Conversion",
     "FromData",
-    "FromNegativeNoise",
     "FromNoise",
-    "FromNoiseAndVariance",
     "FromPreconditioned",
-    "FromReversedVelocity",
     "FromVelocity",
+    "Identity",
+    "Prediction",
 ]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``state * x_t + output * F``.
+
+    Attributes:
+        state: Coefficient of x_t: float64 of the shape of t, or a number for one time.
+        output: Coefficient of F, likewise.
+    """
+
+    state: Tensor | float
+    output: Tensor | float
+
+    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
+        """The combination, in the dtype of ``x_t``."""
+        if isinstance(self.state, float) and isinstance(self.output, float):
+            return torch.add(x_t * self.state, output, alpha=self.output)
+        state, factor = torch.as_tensor(self.state), torch.as_tensor(self.output)
+        return torch.addcmul(expand_as(state, x_t) * x_t, expand_as(factor, x_t), output)
+
+    def of(self, state: Tensor | float, output: Tensor | float) -> Self:
+        """The same kind of combination with other coefficients."""
+        return type(self)(state, output)
+
+    def combined(self, other: "Affine", own: float, others: float) -> "Affine":
+        """``own self + others other`` of one network output, in one pass over the state.
+
+        At most one of the two is an :class:`Identity`.
+        """
+        kind = other if isinstance(self, Identity) else self
+        return kind.of(
+            own * self.state + others * other.state, own * self.output + others * other.output
+        )
+
+    def rows(self) -> list[Self]:
+        """One affine per row of coefficients (K,) or (K, B): of numbers, or of tensors (B,)."""
+        states, outputs = torch.as_tensor(self.state), torch.as_tensor(self.output)
+        pairs = zip(factors(states), factors(outputs), strict=True)
+        return [self.of(a, b) for a, b in pairs]
+
+
+class Identity(Affine):
+    """F itself; skips the arithmetic of a zero and a one."""
+
+    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
+        return output
 
 
 @dataclass(frozen=True)
@@ -187,53 +235,6 @@ class FromNoise(Conversion):
         return Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha)
 
 
-class _Modified(Conversion):
-    """Another conversion, applied to F with its sign changed or to its first channels."""
-
-    base: ClassVar[type[Conversion]]
-
-    @staticmethod
-    @abstractmethod
-    def modified(affine: Affine) -> Affine:
-        """The combination with the modified F."""
-
-    @property
-    def data(self) -> Affine:
-        return self.modified(self.base(self.c).data)
-
-    @property
-    def noise(self) -> Affine:
-        return self.modified(self.base(self.c).noise)
-
-    @property
-    def velocity(self) -> Affine:
-        return self.modified(self.base(self.c).velocity)
-
-
-class FromReversedVelocity(_Modified):
-    """F is minus the velocity: the convention of codes whose time runs from noise to data."""
-
-    base = FromVelocity
-    modified = staticmethod(negated)
-
-
-class FromNegativeNoise(_Modified):
-    """F is the noise with its sign changed, which is sigma times the score of a Gaussian source."""
-
-    base = FromNoise
-    modified = staticmethod(negated)
-
-
-class FromNoiseAndVariance(_Modified):
-    """The first channels of F, as many as the state has, are the noise; the others are not used.
-
-    Improved DDPM's networks predict a variance in the other half of their channels.
-    """
-
-    base = FromNoise
-    modified = staticmethod(leading)
-
-
 @dataclass(frozen=True)
 class FromPreconditioned(Conversion):
     """F is EDM's unit-variance target, on any path.
@@ -273,3 +274,76 @@ class FromPreconditioned(Conversion):
         c, q = self.c, self._variance
         drift = c.alpha * c.d_alpha * self.sigma_data**2 + c.sigma * c.d_sigma
         return Affine(drift / q, -c.wronskian * self.sigma_data * torch.rsqrt(q))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's prediction at x_t, in every linear form, from one network call.
+
+    Each property is computed on access, in the dtype of ``x_t``.
+
+    Args:
+        path: The path that x_t lies on.
+        x_t: State, (B, ...).
+        output: The network's output F, (B, ...).
+        conversion: How F becomes data, noise and velocity.
+    """
+
+    path: Path
+    x_t: Tensor
+    output: Tensor
+    conversion: Conversion
+
+    @classmethod
+    def of_velocity(cls, path: Path, x_t: Tensor, t: Tensor, velocity: Tensor) -> Self:
+        """The prediction whose velocity is given; t is () or (B,)."""
+        return cls(path, x_t, velocity, FromVelocity(path.schedule.coefficients(as_float64(t))))
+
+    @classmethod
+    def of_data(cls, path: Path, x_t: Tensor, t: Tensor, data: Tensor) -> Self:
+        """The prediction whose data (denoised x_t) is given; t is () or (B,)."""
+        return cls(path, x_t, data, FromData(path.schedule.coefficients(as_float64(t))))
+
+    @classmethod
+    def of_noise(cls, path: Path, x_t: Tensor, t: Tensor, noise: Tensor) -> Self:
+        """The prediction whose noise is given; t is () or (B,)."""
+        return cls(path, x_t, noise, FromNoise(path.schedule.coefficients(as_float64(t))))
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """The schedule at t."""
+        return self.conversion.c
+
+    @property
+    def data(self) -> Tensor:
+        """Denoised state: E[x | x_t] for an ideal model."""
+        return self.conversion.data(self.x_t, self.output)
+
+    @property
+    def noise(self) -> Tensor:
+        """E[e | x_t] for an ideal model."""
+        return self.conversion.noise(self.x_t, self.output)
+
+    @property
+    def velocity(self) -> Tensor:
+        """dx_t/dt = E[alpha' x + sigma' e | x_t] for an ideal model."""
+        return self.conversion.velocity(self.x_t, self.output)
+
+    @property
+    def score(self) -> Tensor:
+        """``grad log p_t(x_t) = -e / sigma``.
+
+        Raises:
+            ValueError: The source is not Gaussian, so this formula is not the score.
+        """
+        if not self.path.source.is_gaussian:
+            raise ValueError(
+                f"the score -e/sigma assumes Gaussian noise, but the path's source is "
+                f"{self.path.source!r}; use velocity, data or noise, or path.D=inf"
+            )
+        return -self.noise / expand_as(self.coefficients.sigma, self.noise)
+
+    def combined(self, *, noise: float, velocity: float) -> Tensor:
+        """``noise e + velocity v``, in one pass over the state."""
+        affine = self.conversion.noise.combined(self.conversion.velocity, noise, velocity)
+        return affine(self.x_t, self.output)

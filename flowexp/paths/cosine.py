@@ -24,13 +24,12 @@ class Cosine(Schedule):
     Source: Nichol & Dhariwal, Improved DDPM, 2021, arXiv 2102.09672, eq. 17.
     """
 
-    ends_in_source = True
-
+    needs_positive_t_min = True
     grid_floor = 1e-3
+    ends_in_source = True
 
     def __init__(self, *, s: float = 0.008, t_min: float = 1e-5, t_max: float = 0.999) -> None:
         super().__init__(t_min, t_max)
-        self._require_positive_t_min()
         if not s > 0:
             raise ValueError(f"s is {s}; expected a positive offset")
         self.s = float(s)

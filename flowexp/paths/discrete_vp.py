@@ -33,6 +33,8 @@ class DiscreteVP(Schedule):
     fine-tunes on p = 1 networks that were trained on p = 2.
     """
 
+    needs_positive_t_min = True
+
     def __init__(
         self,
         *,
@@ -46,7 +48,6 @@ class DiscreteVP(Schedule):
         if time_steps < 2:
             raise ValueError(f"time_steps is {time_steps}; expected at least 2")
         super().__init__(1.0 / time_steps if t_min is None else t_min, t_max)
-        self._require_positive_t_min()
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
                 f"need 0 < beta_start <= beta_end < 1, got beta_start={beta_start}, "

@@ -8,7 +8,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.identity import Identified
 from flowexp.paths.base import Schedule, Source, as_float64
-from flowexp.paths.sources import StudentT, source_with
+from flowexp.paths.sources import Gaussian, StudentT
 
 __all__ = ["Path", "PathPoint"]
 
@@ -68,14 +68,14 @@ class Path(Identified):
     def __init__(
         self, schedule: Schedule, *, D: float = math.inf, source: Source | None = None
     ) -> None:
-        default = source_with(D)
+        student = StudentT(D)
         if source is not None and math.isfinite(D) and getattr(source, "D", None) != D:
             raise ValueError(
                 f"D is {D} and source is {source!r}; give one of them, not both, or a source of "
                 f"the same D"
             )
         self.schedule = schedule
-        self.source = default if source is None else source
+        self.source = source or (Gaussian() if student.is_gaussian else student)
         self.D = self.source.D if isinstance(self.source, StudentT) else math.inf
 
     def point(self, x: Tensor, e: Tensor, t: Tensor) -> PathPoint:

@@ -15,10 +15,6 @@ _QUARTER = math.pi / 2.0
 class Trigonometric(Schedule):
     """``alpha = cos(pi t / 2)``, ``sigma = sin(pi t / 2)``.
 
-    Args:
-        t_min: Smallest time, 0 = data.
-        t_max: Largest time, 1 = source.
-
     Source: Albergo & Vanden-Eijnden, 2022, arXiv 2209.15571; Ma et al., SiT, 2024, arXiv 2401.08740
     (GVP).
     """

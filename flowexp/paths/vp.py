@@ -7,7 +7,6 @@ from flowexp.paths.base import Coefficients, Schedule
 
 __all__ = ["VP", "LinearVP"]
 
-
 # Where score-SDE's ODE sampling stops on VP paths (arXiv 2011.13456, appendix C).
 _SAMPLING_FLOOR = 1e-3
 
@@ -27,6 +26,7 @@ class VP(Schedule):
     appendix C.
     """
 
+    needs_positive_t_min = True
     grid_floor = _SAMPLING_FLOOR
 
     def __init__(
@@ -38,7 +38,6 @@ class VP(Schedule):
         t_max: float = 1.0,
     ) -> None:
         super().__init__(t_min, t_max)
-        self._require_positive_t_min()
         if not 0.0 < beta_min <= beta_max:
             raise ValueError(
                 f"need 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}"
@@ -47,7 +46,7 @@ class VP(Schedule):
         self.beta_max = float(beta_max)
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; sigma by ``expm1`` so that it is exact near t = 0."""
+        """The coefficients; sigma by ``expm1`` so that it is exact near t = 0."""
         beta = self.beta_min + (self.beta_max - self.beta_min) * t
         total = t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t)
         alpha = torch.exp(-0.5 * total)
@@ -74,13 +73,12 @@ class LinearVP(Schedule):
     Source: Lipman et al., Flow Matching Guide and Code, 2024, arXiv 2412.06264 ("linear VP").
     """
 
-    ends_in_source = True
-
+    needs_positive_t_min = True
     grid_floor = _SAMPLING_FLOOR
+    ends_in_source = True
 
     def __init__(self, *, t_min: float = 1e-5, t_max: float = 1.0) -> None:
         super().__init__(t_min, t_max)
-        self._require_positive_t_min()
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """Alpha, sigma and their derivatives; the Wronskian is ``1 / sigma``."""
