@@ -20,7 +20,7 @@ class Pairs:
     Attributes:
         x: Data, (B, ...).
         e: Source, (B, ...).
-        conditions: Tensors that belong to the rows of x: ``labels`` (B,) and the like.
+        conditions: Conditions of the rows of x.
         weight: Loss weight of each pair, (B,), or None for 1.
         t: Times of the pairs, (B,), float64, where the coupling sets them; None = the timestep
             distribution draws them.
@@ -96,7 +96,7 @@ class Coupling(Part, ABC):
         Args:
             x: Data, (B, ...).
             e: Independent source draws, (B, ...).
-            conditions: Tensors that belong to the rows of x (labels ...); reordered with x.
+            conditions: Conditions of the rows of x; reordered with them.
             rng: Generator for couplings that draw.
             partner: The source draw stored with each row of x, (B, ...), or None.
             images_seen: Images that training has seen before this batch, over all devices.

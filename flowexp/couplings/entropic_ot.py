@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowexp.couplings.plans import PlanCoupling
-from flowexp.couplings.transport import pairs_from_plan, sinkhorn_plan, squared_cost
+from flowexp.couplings.transport import PlanCoupling, pairs_from_plan, sinkhorn_plan, squared_cost
 from flowexp.seeding import open_uniform
 
 __all__ = ["EntropicOT"]
@@ -21,7 +20,7 @@ class EntropicOT(PlanCoupling):
         reg: Regularization in the cost's unit, > 0.
         iterations: Largest number of Sinkhorn iterations.
         tolerance: Error of the marginal at which they stop.
-        per_class: Solve within each label; see :class:`PlanCoupling`.
+        per_class: See :class:`PlanCoupling`.
 
     Raises:
         ValueError: reg is not positive, or iterations < 1.

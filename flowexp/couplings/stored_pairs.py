@@ -34,11 +34,7 @@ class StoredPairs(Coupling):
 
 
 def require_partner(x: Tensor, partner: Tensor | None) -> Tensor:
-    """The partner in the dtype of x.
-
-    Raises:
-        ValueError: There is none, or it has another shape than x.
-    """
+    """The partner in the dtype of x; ``ValueError`` if there is none, or its shape is another."""
     if partner is None:
         raise ValueError("this coupling needs the source draws stored with the data; set pairs=DIR")
     if partner.shape != x.shape:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
-from flowexp.objectives.weightings import Weighting
+from flowexp.objectives.weightings import Uniform, Weighting
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_unit_time, within, within_signal
 
 __all__ = ["Loss", "Objective"]
@@ -36,17 +36,18 @@ class Objective(Part, ABC):
         needs_unit_time: Whether the path's time must run from 0 to 1.
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
-        weighting: Loss weight as a function of time, if there is one.
+        weighting: Loss weight as a function of time; 1 unless it is an argument.
     """
 
     needs_signal: bool = False
     needs_unit_time: bool = False
     trains_refiner: bool = False
-    weighting: Weighting | None = None
+    weighting: Weighting = Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Times at which it is defined, and what its weighting needs."""
-        yield from all_of(self._signal(parts), self._time(parts), self._weighting(parts))
+        weighting = within("weighting", self.weighting.needs(parts))
+        yield from all_of(self._signal(parts), self._time(parts), weighting)
 
     def _signal(self, parts: Parts) -> Iterator[Unmet]:
         if self.needs_signal:
@@ -56,10 +57,6 @@ class Objective(Part, ABC):
         if self.needs_unit_time:
             yield from on_unit_time(parts, name=type(self).__name__)
 
-    def _weighting(self, parts: Parts) -> Iterator[Unmet]:
-        if self.weighting is not None:
-            yield from within("weighting", self.weighting.needs(parts))
-
     def check(self) -> None:
         """Raise ``UsageError`` if a file is missing; most objectives need none."""
 
@@ -67,9 +64,5 @@ class Objective(Part, ABC):
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """The loss of one batch; with one network call and no random draws unless documented.
 
-        Args:
-            model: Path + network + parameterization.
-            pairs: Data, source, conditions and weights.
-            t: Times, (B,), float64.
-            rng: Generator for objectives that draw.
+        ``t`` are the times of the pairs, (B,), float64.
         """

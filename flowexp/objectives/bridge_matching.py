@@ -22,7 +22,7 @@ class BridgeMatching(Objective):
 
     Args:
         noise: Standard deviation of the bridge over time.
-        weighting: Loss weight as a function of time.
+        weighting: Loss weight.
         premetric: Measure of a deviation.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
@@ -30,8 +30,6 @@ class BridgeMatching(Objective):
     """
 
     needs_unit_time = True
-
-    weighting: Weighting
 
     def __init__(self, noise: BridgeNoise, *, weighting: Weighting, premetric: Premetric) -> None:
         self.noise = noise

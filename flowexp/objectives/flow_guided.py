@@ -54,8 +54,6 @@ class FlowGuided(Objective):
     to 64 with aligned corners; here they are enlarged as for every LPIPS.
     """
 
-    weighting: Weighting
-
     def __init__(
         self,
         *,
@@ -83,32 +81,27 @@ class FlowGuided(Objective):
         self.start_time = None if start_time is None else float(start_time)
         self.premetric = premetric
         self.perceptual = perceptual
-        self.weighting = Uniform() if weighting is None else weighting
+        self.weighting = weighting or Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """The linear path, where alone ``x = e - v``, and pictures for a perceptual distance."""
         yield from all_of(
             super().needs(parts),
-            self._linear_path(parts),
-            self._linear_teacher(),
+            self._linear(parts, whose="the path"),
+            self._linear(self.teacher, whose="the teacher's path"),
             [] if self.perceptual is None else compared_pictures(parts, self.perceptual),
         )
 
-    def _linear_path(self, parts: Parts) -> Iterator[Unmet]:
-        if not _is_linear(parts.path.schedule):
-            yield self._other_path("the path", parts.path.schedule.identity())
-
-    def _linear_teacher(self) -> Iterator[Unmet]:
-        schedule = self.teacher.path.schedule
-        if not _is_linear(schedule):
-            yield self._other_path("the teacher's path", schedule.identity())
-
-    def _other_path(self, whose: str, found: str) -> Unmet:
-        problem = f"FlowGuided is defined on the linear path to the data, but {whose} is {found}."
-        return Unmet(".", problem, "Use path=linear.")
+    def _linear(self, owner: Parts | Model, *, whose: str) -> Iterator[Unmet]:
+        schedule = owner.path.schedule
+        if not isinstance(schedule, Linear) or schedule.sigma_min != 0.0:
+            problem = (
+                f"FlowGuided is defined on the linear path to the data, but {whose} is "
+                f"{schedule.identity()}."
+            )
+            yield Unmet(".", problem, "Use path=linear.")
 
     def check(self) -> None:
-        """Raise ``UsageError`` if weights of the distance are missing."""
         check_files(self.perceptual)
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
@@ -168,7 +161,3 @@ class FlowGuided(Objective):
         z = e - tau * first
         second = self.teacher.velocity(z, t, **conditions)
         return tau * first + (1.0 - tau) * second
-
-
-def _is_linear(schedule: object) -> bool:
-    return isinstance(schedule, Linear) and schedule.sigma_min == 0.0

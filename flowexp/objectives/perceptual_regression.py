@@ -44,7 +44,7 @@ class PerceptualRegression(Objective):
 
     Args:
         target: The prediction that the premetric compares: ``velocity``, ``data`` or ``noise``.
-        weighting: Weight of the premetric as a function of time.
+        weighting: Weight of the premetric.
         premetric: Measure of a deviation; None = the perceptual distance alone.
         perceptual: Distance of the data prediction from the data.
         inverse_time: Divide the perceptual distance by sigma(t), which is t on the linear path;
@@ -55,8 +55,6 @@ class PerceptualRegression(Objective):
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, section 4.2 and their train.py.
     """
-
-    weighting: Weighting
 
     def __init__(
         self,
@@ -75,11 +73,9 @@ class PerceptualRegression(Objective):
         self.inverse_time = inverse_time
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Pictures, for the perceptual distance."""
         yield from all_of(super().needs(parts), compared_pictures(parts, self.perceptual))
 
     def check(self) -> None:
-        """Raise ``UsageError`` if weights of the distance are missing."""
         check_files(self.perceptual)
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
@@ -95,8 +91,7 @@ class PerceptualRegression(Objective):
             deviation = self.premetric(difference)
             metrics["premetric"] = deviation.detach().mean()
             total = total + self.weighting(c) * deviation
-        weight = torch.ones_like(c.sigma)
-        return Loss(weighted(total, weight=weight, pairs=pairs), metrics)
+        return Loss(weighted(total, pairs=pairs), metrics)
 
 
 def compared_pictures(parts: Parts, perceptual: PerceptualDistance) -> Iterator[Unmet]:

@@ -10,8 +10,14 @@ from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
-from flowexp.objectives.finite_set import finite_set_mean
-from flowexp.objectives.large_batch import first_rows, require_trained, spread, trained_rows
+from flowexp.objectives.finite_set import (
+    Groups,
+    finite_set_mean,
+    first_rows,
+    groups_of,
+    require_trained,
+    spread,
+)
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
 from flowexp.objectives.weightings import Weighting
@@ -72,7 +78,7 @@ class PoissonField(Objective):
     is its mean.
 
     Args:
-        weighting: Loss weight as a function of the points' time; PFGM has none.
+        weighting: Loss weight at the points' time; PFGM has none.
         premetric: Measure of a deviation.
         M: Largest exponent (291; 356 for LSUN).
         tau: Growth per unit of the exponent, > 0.
@@ -87,8 +93,6 @@ class PoissonField(Objective):
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, algorithm 1; Newbeeer/Poisson_flow, losses.py
     and models/utils_poisson.py.
     """
-
-    weighting: Weighting
 
     def __init__(
         self,
@@ -118,10 +122,9 @@ class PoissonField(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One network call at points drawn from ``rng``."""
-        part = first_rows(pairs, trained_rows(pairs, self.trained))
+        part = first_rows(pairs, self.trained)
         points = self._draw(part.x, rng)
-        labels = pairs.conditions.get("labels")
-        groups = None if labels is None else (labels[: len(part.x)], labels)
+        groups = groups_of(pairs, len(part.x))
         along_x, along_level = self.target(points, reference=pairs.x, D=model.path.D, groups=groups)
         schedule = model.path.schedule
         time = schedule.time_at_nsr(points.level)
@@ -139,7 +142,7 @@ class PoissonField(Objective):
         *,
         reference: Tensor,
         D: float,
-        groups: tuple[Tensor, Tensor] | None = None,
+        groups: Groups | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The normalised field at ``points``: along x, (B, ...), and along z, (B,).
 

@@ -6,19 +6,24 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
-from flowexp.objectives.base import Loss, Objective
-from flowexp.objectives.finite_set import finite_set_mean
-from flowexp.objectives.large_batch import first_rows, require_trained, spread, trained_rows
+from flowexp.objectives.base import Loss
+from flowexp.objectives.finite_set import (
+    finite_set_mean,
+    first_rows,
+    groups_of,
+    require_trained,
+    spread,
+)
 from flowexp.objectives.premetrics import Premetric
-from flowexp.objectives.regression import PredictionKind, point_of, require_kind, weighted
+from flowexp.objectives.regression import PredictionKind, Regression, point_of
 from flowexp.objectives.weightings import Weighting
 from flowexp.paths import PathPoint
 
 __all__ = ["StableTarget"]
 
 
-class StableTarget(Objective):
-    """As :class:`Regression`, but the target of a state is the mean over the batch, not its own x.
+class StableTarget(Regression):
+    """Regression where the target of a state is the mean over the batch, not its own x.
 
     With ``m = E[x | x_t]`` of the batch as a finite data set (Student-t or Gaussian kernel, by the
     path's source) the targets are ``m``, ``e + alpha (x - m)/sigma`` and their velocity. The
@@ -27,9 +32,7 @@ class StableTarget(Objective):
     runs over the data of the same label. The mean is over one process's micro-batch.
 
     Args:
-        target: The prediction that is compared: ``velocity``, ``data`` or ``noise``.
-        weighting: Loss weight as a function of time.
-        premetric: Measure of a deviation.
+        target: As weighting and premetric, those of :class:`Regression`.
         trained: Number of rows the network is trained on; the others enter the mean only. None =
             all.
 
@@ -43,8 +46,6 @@ class StableTarget(Objective):
     # The kernel compares x_t / alpha with the data.
     needs_signal = True
 
-    weighting: Weighting
-
     def __init__(
         self,
         target: PredictionKind,
@@ -53,34 +54,25 @@ class StableTarget(Objective):
         premetric: Premetric,
         trained: int | None = None,
     ) -> None:
-        require_kind(target)
+        super().__init__(target, weighting=weighting, premetric=premetric)
         require_trained(trained)
-        self.target = target
-        self.weighting = weighting
-        self.premetric = premetric
         self.trained = trained
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        count = trained_rows(pairs, self.trained)
-        part = first_rows(pairs, count)
-        point = point_of(part, model.path, t[:count])
+        part = first_rows(pairs, self.trained)
+        point = point_of(part, model.path, t[: self.trained])
         truth = self._truth(model, point, pairs)
-        prediction = model.predict(point.x_t, point.t, **part.conditions)
-        difference = getattr(prediction, self.target) - getattr(truth, self.target)
-        weight = self.weighting(model.path.schedule.coefficients(point.t))
-        loss = weighted(self.premetric(difference), weight=weight, pairs=part)
-        return Loss(spread(loss, batch=len(pairs.x)))
+        return Loss(spread(self.error(model, point, truth=truth, pairs=part), batch=len(pairs.x)))
 
     def _truth(self, model: Model, point: PathPoint, pairs: Pairs) -> PathPoint:
         """The stable targets; the noise in a form that does not cancel at small sigma."""
         c = model.path.schedule.coefficients(point.t)
-        labels = pairs.conditions.get("labels")
         mean = finite_set_mean(
             point.x_t / expand_as(c.alpha, point.x_t),
             c.sigma / c.alpha,
             reference=pairs.x,
             D=model.path.D,
-            groups=None if labels is None else (labels[: len(point.x)], labels),
+            groups=groups_of(pairs, len(point.x)),
         )
         noise = point.e + expand_as(c.alpha / c.sigma, mean) * (point.x - mean)
         return model.path.point(mean, noise, point.t)

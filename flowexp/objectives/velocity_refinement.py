@@ -97,7 +97,7 @@ class VelocityRefinement(Objective):
         later = self._with_labels_dropped(pairs, rng)
         first = dict(pairs.conditions) if self.first_label_kept else later
         value = self.deviation(model, point.x_t, point.t, dt=dt, first=first, later=later)
-        return Loss(weighted(value, weight=torch.ones_like(point.t), pairs=pairs))
+        return Loss(weighted(value, pairs=pairs))
 
     def deviation(
         self,
@@ -111,13 +111,8 @@ class VelocityRefinement(Objective):
     ) -> Tensor:
         """Mean square error of the refined velocity, (B,), in the dtype of ``x_t``.
 
-        Args:
-            model: The refiner.
-            x_t: States, (B, ...).
-            t: Their times, (B,), float64.
-            dt: Steps towards the data, (1,) or (B,), float64.
-            first: Conditions of the teacher's first velocity.
-            later: Conditions of the second velocity and of the refiner.
+        ``dt`` are steps towards the data, (1,) or (B,), float64; ``first`` the conditions of the
+        teacher's first velocity, ``later`` those of its second and of the refiner.
         """
         dt = dt.expand_as(t)
         if self.clip:

@@ -58,10 +58,6 @@ class BridgeNoise(ABC):
 class ConstantNoise(BridgeNoise):
     """``gamma = scale`` at all times: conditional flow matching with smoothed ends (I-CFM).
 
-    Args:
-        scale: Standard deviation, >= 0.
-        guard: See :class:`BridgeNoise`.
-
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (I-CFM): the target is e - x, without the added noise.
     """
@@ -74,15 +70,11 @@ class ConstantNoise(BridgeNoise):
 
 
 class BrownianNoise(BridgeNoise):
-    """``gamma = scale sqrt(t (1 - t))``: a Brownian bridge pinned at both ends (SB-CFM).
+    """``gamma = scale sqrt(t (1 - t))``: a Brownian motion of this scale, pinned at both ends.
 
     With pairs from the entropic plan of ``reg = 2 scale^2`` its marginals are those of the
     Schroedinger bridge. ``gamma' = scale (1 - 2t) / (2 sqrt(t (1 - t)))`` grows like 1/sqrt at both
     ends; the authors' code bounds it by ``guard`` in ``(1 - 2t) / (2 t (1 - t) + guard) gamma``.
-
-    Args:
-        scale: Diffusion coefficient of the Brownian motion, >= 0.
-        guard: See :class:`BridgeNoise`.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (SB-CFM).

@@ -87,13 +87,10 @@ class Identity(Affine):
 
 @dataclass(frozen=True)
 class Conversion(ABC):
-    """How the network's output F becomes each of the three linear predictions.
+    """How the network's output F becomes each of the three linear predictions, at schedule ``c``.
 
     Coefficients are computed on access: a sampler that needs the velocity does not pay for the
     other predictions.
-
-    Args:
-        c: The schedule at t.
     """
 
     c: Coefficients
@@ -239,12 +236,8 @@ class FromNoise(Conversion):
 class FromPreconditioned(Conversion):
     """F is EDM's unit-variance target, on any path.
 
-    With ``q = alpha^2 sigma_data^2 + sigma^2`` (the variance of x_t). No coefficient cancels or
-    diverges at either end.
-
-    Args:
-        c: The schedule at t.
-        sigma_data: Standard deviation of the data.
+    With ``q = alpha^2 sigma_data^2 + sigma^2`` (the variance of x_t for data of standard deviation
+    sigma_data). No coefficient cancels or diverges at either end.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1 (alpha = 1); the general path by
     ``D(x_t / alpha; sigma / alpha)``.
@@ -280,7 +273,7 @@ class FromPreconditioned(Conversion):
 class Prediction:
     """A model's prediction at x_t, in every linear form, from one network call.
 
-    Each property is computed on access, in the dtype of ``x_t``.
+    Each form is computed on access, in the dtype of ``x_t``.
 
     Args:
         path: The path that x_t lies on.
@@ -296,17 +289,17 @@ class Prediction:
 
     @classmethod
     def of_velocity(cls, path: Path, x_t: Tensor, t: Tensor, velocity: Tensor) -> Self:
-        """The prediction whose velocity is given; t is () or (B,)."""
+        """The prediction of a given velocity at times t, () or (B,)."""
         return cls(path, x_t, velocity, FromVelocity(path.schedule.coefficients(as_float64(t))))
 
     @classmethod
     def of_data(cls, path: Path, x_t: Tensor, t: Tensor, data: Tensor) -> Self:
-        """The prediction whose data (denoised x_t) is given; t is () or (B,)."""
+        """The prediction of given data (denoised x_t)."""
         return cls(path, x_t, data, FromData(path.schedule.coefficients(as_float64(t))))
 
     @classmethod
     def of_noise(cls, path: Path, x_t: Tensor, t: Tensor, noise: Tensor) -> Self:
-        """The prediction whose noise is given; t is () or (B,)."""
+        """The prediction of given noise."""
         return cls(path, x_t, noise, FromNoise(path.schedule.coefficients(as_float64(t))))
 
     @property

@@ -18,7 +18,7 @@ class Cosine(Schedule):
 
     Args:
         s: Offset that keeps the noise rate finite near the data, > 0 (0.008 as published).
-        t_min: Smallest time, > 0 (sigma' is infinite at 0).
+        t_min: Smallest time, > 0: sigma' is infinite at 0.
         t_max: Largest time; alpha vanishes at 1, where the published schedule clips beta at 0.999.
 
     Source: Nichol & Dhariwal, Improved DDPM, 2021, arXiv 2102.09672, eq. 17.
@@ -36,7 +36,7 @@ class Cosine(Schedule):
         self._rate = math.pi / (2.0 * (1.0 + s))
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; ``alpha sigma' - alpha' sigma = -alpha' / sigma``."""
+        """The coefficients; the Wronskian is ``-alpha' / sigma``."""
         a = self._rate * self.s
         scale = 1.0 / math.cos(a)
         alpha = scale * torch.sin(self._rate * (1.0 - t))

@@ -22,11 +22,8 @@ class DiscreteVP(Schedule):
         beta_end: Rate at the source end, in [beta_start, 1).
         p: 1 = "linear", 2 = "scaled_linear" (even in sqrt(beta)), the one of Stable Diffusion.
         time_steps: M, number of levels, >= 2.
-        t_min: Smallest time, > 0 (sigma' is infinite at 0); None = 1/M, level 0.
+        t_min: Smallest time, > 0; None = 1/M, level 0.
         t_max: Largest time; alpha is not 0 there, which sampling neglects as is usual.
-
-    Raises:
-        ValueError: A number is out of range.
 
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 4; Rombach et al., Latent Diffusion, 2022,
     arXiv 2112.10752 (0.00085 to 0.012, scaled_linear). Rectified Diffusion (arXiv 2410.07303)
@@ -76,7 +73,7 @@ class DiscreteVP(Schedule):
         return super().unit_time(t) - 1.0 / self.time_steps
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; sigma by ``expm1`` so that it is exact near t = 0."""
+        """The coefficients; sigma by ``expm1`` so that it is exact near t = 0."""
         totals = self._totals.to(t.device)
         place = t * self.time_steps
         below = place.floor().clamp(0, self.time_steps - 1)

@@ -25,7 +25,7 @@ class Trigonometric(Schedule):
         super().__init__(t_min, t_max)
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and derivatives; alpha by ``sin(pi (1 - t) / 2)``, exactly 0 at t = 1."""
+        """The coefficients; alpha by ``sin(pi (1 - t) / 2)``, exactly 0 at t = 1."""
         alpha, sigma = torch.sin(_QUARTER * (1.0 - t)), torch.sin(_QUARTER * t)
         return Coefficients(
             alpha, sigma, -_QUARTER * sigma, _QUARTER * alpha, torch.full_like(t, _QUARTER)

@@ -20,7 +20,6 @@ class VP(Schedule):
         beta_min: Noise rate at the data end (0.1 as published).
         beta_max: Noise rate at the source end (20 as published).
         t_min: Smallest time, > 0 (1e-5 in training as published; sigma' is infinite at 0).
-        t_max: Largest time.
 
     Source: Song et al., Score-Based Generative Modeling through SDEs, 2021, arXiv 2011.13456,
     appendix C.
@@ -66,9 +65,7 @@ class VP(Schedule):
 class LinearVP(Schedule):
     """``alpha = 1 - t``, ``sigma = sqrt(1 - (1 - t)^2) = sqrt(t (2 - t))``.
 
-    Args:
-        t_min: Smallest time, > 0 (sigma' is infinite at 0).
-        t_max: Largest time.
+    Sigma' is infinite at t = 0.
 
     Source: Lipman et al., Flow Matching Guide and Code, 2024, arXiv 2412.06264 ("linear VP").
     """
@@ -81,7 +78,7 @@ class LinearVP(Schedule):
         super().__init__(t_min, t_max)
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; the Wronskian is ``1 / sigma``."""
+        """The coefficients; the Wronskian is ``1 / sigma``."""
         sigma = torch.sqrt(t * (2.0 - t))
         return Coefficients(1.0 - t, sigma, -torch.ones_like(t), (1.0 - t) / sigma, 1.0 / sigma)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flowexp.paths.base import as_float64
 from flowexp.timesteps.base import TimestepDistribution
+from flowexp.timesteps.uniform import Uniform
 
 __all__ = ["Fixed", "UniformGrid"]
 
@@ -46,7 +47,7 @@ class Fixed(TimestepDistribution):
         return (as_float64(value) == self.value).to(torch.float64)
 
 
-class UniformGrid(TimestepDistribution):
+class UniformGrid(Uniform):
     """``t = low + (high - low) j / points``, j = 1 .. points with equal probability.
 
     The times at which a student of ``points`` Euler steps is evaluated, and no others.
@@ -68,15 +69,8 @@ class UniformGrid(TimestepDistribution):
     def __init__(self, *, points: int, low: float = 0.0, high: float = 1.0) -> None:
         if points < 1:
             raise ValueError(f"points is {points}; expected at least 1")
-        if not (0.0 <= low < high and math.isfinite(high)):
-            raise ValueError(f"need 0 <= low < high, got low={low}, high={high}")
         self.points = int(points)
-        self.low = float(low)
-        self.high = float(high)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return self.low, self.high
+        super().__init__(low=low, high=high)
 
     def quantile(self, u: Tensor) -> Tensor:
         """The smallest time whose distribution function reaches u."""

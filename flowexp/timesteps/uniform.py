@@ -1,5 +1,7 @@
 """The uniform distribution of t."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ class Uniform(TimestepDistribution):
     """
 
     def __init__(self, *, low: float = 0.0, high: float = 1.0) -> None:
-        if not 0.0 <= low < high:
+        if not 0.0 <= low < high < math.inf:
             raise ValueError(f"need 0 <= low < high, got low={low}, high={high}")
         self.low = float(low)
         self.high = float(high)
