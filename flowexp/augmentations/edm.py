@@ -71,9 +71,6 @@ class EDMAugmentation(Augmentation):
         hue_max: Largest turn in half turns.
         saturation_std: Standard deviation of the saturation's binary logarithm.
 
-    Raises:
-        ValueError: A number is negative or not finite.
-
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, appendix F.2 and table 6; transforms of
     Karras et al., 2020, arXiv 2006.06676. The order of transforms and draws is that of EDM's code.
     """

@@ -18,12 +18,9 @@ class EntropicOT(PlanCoupling):
 
     Args:
         reg: Regularization in the cost's unit, > 0.
-        iterations: Largest number of Sinkhorn iterations.
+        iterations: Largest number of Sinkhorn iterations, >= 1.
         tolerance: Error of the marginal at which they stop.
         per_class: See :class:`PlanCoupling`.
-
-    Raises:
-        ValueError: reg is not positive, or iterations < 1.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (SB-CFM). The authors' class uses the exact plan by default; this one always uses

@@ -58,9 +58,6 @@ def sinkhorn_plan(
         iterations: Largest number of double projections.
         tolerance: Error of the column sums at which to stop.
 
-    Raises:
-        ValueError: reg is not positive.
-
     Source: Cuturi, Sinkhorn Distances, 2013, arXiv 1306.0895.
     """
     if not reg > 0.0:

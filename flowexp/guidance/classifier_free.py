@@ -27,12 +27,10 @@ class ClassifierFree(Guidance):
     interpolated (InstaFlow's code uses the conditional model up to 1).
 
     Args:
-        scale: 1 = conditional, above 1 = guided.
-        channels: Number of leading output channels that are guided; the others stay conditional.
-            None = all. DiT, SiT and FlowTurbo guide the first 3 of their 4 latent channels.
-
-    Raises:
-        ValueError: scale is not finite, or channels is not positive.
+        scale: 1 = conditional, above 1 = guided; finite.
+        channels: Number of leading output channels that are guided, >= 1; the others stay
+            conditional. None = all. DiT, SiT and FlowTurbo guide the first 3 of their 4 latent
+            channels.
 
     Source: Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv 2207.12598, eq. 6; their
     w is scale - 1. ``channels=3`` is what the code of DiT (Peebles & Xie, 2022, arXiv 2212.09748)

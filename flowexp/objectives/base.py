@@ -31,6 +31,9 @@ class Loss:
 class Objective(Part, ABC):
     """A training loss as a function of the model, the coupled pairs and their times.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their ``Args`` state,
+    as do those of weightings and premetrics.
+
     Attributes:
         needs_signal: Whether it is not defined where alpha is 0, at pure source.
         needs_unit_time: Whether the path's time must run from 0 to 1.

@@ -24,8 +24,8 @@ def finite_set_mean(
 ) -> Tensor:
     """The exact posterior mean ``E[data | x] = sum_j w_j y_j`` where the data are a finite set.
 
-    ``w_j ~ (1 + |x - y_j|^2/(D s^2))^(-(N + D)/2)``; D = inf gives the Gaussian kernel, ``w_j ~ exp(-|x - y_j|^2 / (2 s^2))``. Computed in float64 by
-    log-sum-exp.
+    ``w_j ~ (1 + |x - y_j|^2/(D s^2))^(-(N + D)/2)``; D = inf gives the Gaussian kernel,
+    ``w_j ~ exp(-|x - y_j|^2 / (2 s^2))``. Computed in float64 by log-sum-exp.
 
     Args:
         x: States divided by alpha, (B, ...), N numbers each.

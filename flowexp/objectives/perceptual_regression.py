@@ -50,9 +50,6 @@ class PerceptualRegression(Objective):
         inverse_time: Divide the perceptual distance by sigma(t), which is t on the linear path;
             the timestep distribution must stay away from sigma = 0.
 
-    Raises:
-        ValueError: target is not one of the three.
-
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, section 4.2 and their train.py.
     """
 

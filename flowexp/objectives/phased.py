@@ -68,9 +68,6 @@ class PhasedRectification(Objective):
         substeps: DDIM steps of the teacher in each, >= 1.
         premetric: Measure of the deviation.
 
-    Raises:
-        ValueError: segments or substeps is not positive.
-
     Source: Wang et al., Rectified Diffusion, 2024, arXiv 2410.07303, section 3.4, and the authors'
     train_phased.py: 4 segments of 10 substeps, pseudo-Huber per element, guidance 3. As there, the
     first segment ends at the smallest time of the teacher, not at t = 0.

@@ -80,15 +80,12 @@ class PoissonField(Objective):
     Args:
         weighting: Loss weight at the points' time; PFGM has none.
         premetric: Measure of a deviation.
-        M: Largest exponent (291; 356 for LSUN).
+        M: Largest exponent, > 0 (291; 356 for LSUN).
         tau: Growth per unit of the exponent, > 0.
         sigma_end: Size of the smallest perturbation, > 0.
         gamma: Softening of the normalisation, >= 0.
         restrict_M: Draw m again from [0, int(0.7 M)] where ``|N(0, sigma_end^2)| < 0.005``.
-        trained: Points per batch; the other rows are charges only. None = all.
-
-    Raises:
-        ValueError: A value is out of range.
+        trained: Points per batch, >= 1; the other rows are charges only. None = all.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, algorithm 1; Newbeeer/Poisson_flow, losses.py
     and models/utils_poisson.py.

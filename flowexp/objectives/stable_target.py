@@ -36,9 +36,6 @@ class StableTarget(Regression):
         trained: Number of rows the network is trained on; the others enter the mean only. None =
             all.
 
-    Raises:
-        ValueError: target is not one of the three, or trained < 1.
-
     Source: Xu, Tong & Jaakkola, Stable Target Field, 2023, arXiv 2302.00670; Newbeeer/pfgmpp,
     training/loss.py (``--stf``, ``--rbatch 4096``), which has no labels in the kernel.
     """

@@ -27,16 +27,13 @@ class VelocityRefinement(Objective):
 
     Args:
         teacher: The model to be refined.
-        max_dt: Largest step in t, > 0.
+        max_dt: Largest step in t, in (0, 1).
         label_dropout: Probability with which the label is dropped, in [0, 1), for guided sampling;
             the network's own label dropout should then be 0.
         first_label_kept: Whether c keeps its label, as in the authors' code; the paper drops it
             everywhere.
         clip: Whether t' is kept within the teacher's range; the authors' code goes below t = 0.
         shared_dt: One dt for the whole batch, as the authors' code, instead of one per sample.
-
-    Raises:
-        ValueError: max_dt or label_dropout is out of range.
 
     Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3.2; ``training_losses`` of
     their transport.py.

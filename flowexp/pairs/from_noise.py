@@ -23,11 +23,8 @@ class FromNoise(PairMaker):
             float32.
         noise: ``seeds`` draws the noise again when it is needed, bit for bit; ``arrays`` keeps it.
         labels_of_data: Draw labels as frequent as in the data set instead of uniformly.
-        first_seed: First seed if none are named. Evaluations begin at 0; scoring a student on draws
-            that it was trained on would flatter it.
-
-    Raises:
-        ValueError: Another value.
+        first_seed: First seed if none are named, >= 0. Evaluations begin at 0; scoring a student on
+            draws that it was trained on would flatter it.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, and Lee et al., RF++, 2024,
     arXiv 2405.20320, whose stores keep 8-bit pictures and the state of a generator.

@@ -40,6 +40,8 @@ class NetworkInputs:
 class Parameterization(Part, ABC):
     """The rule that turns the raw network F into a prediction on any path.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their ``Args`` state.
+
     Attributes:
         needs_signal: Whether the network cannot be evaluated where alpha is 0, at pure source.
         corrects_velocity: Whether the network is given a velocity beside the state, and so is
@@ -95,11 +97,7 @@ class Parameterization(Part, ABC):
     ) -> Tensor:
         """The output F; override this where the network takes or gives more than predictions need.
 
-        Args:
-            network: The network.
-            x: Scaled state, (B, ...), float32.
-            c_noise: Time condition, (B,), float32.
-            conditions: The conditions of the call.
+        ``x`` is the scaled state, (B, ...), ``c_noise`` the time condition, (B,), both float32.
         """
         return call_network(network, x, c_noise, conditions)
 
@@ -111,10 +109,7 @@ class Parameterization(Part, ABC):
         return schedule.t_min, schedule.t_max
 
     def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The times nearest to float64 ``t`` that the network was trained at.
-
-        This is t itself unless the network has a finite number of noise levels.
-        """
+        """See :meth:`flowexp.models.Model.nearest_time`."""
         return t
 
 
@@ -123,10 +118,7 @@ class BetweenLevels(Parameterization):
 
     Args:
         sigma_min: Smallest noise level, > 0.
-        sigma_max: Largest noise level.
-
-    Raises:
-        ValueError: Not 0 < sigma_min < sigma_max.
+        sigma_max: Largest noise level, > sigma_min.
     """
 
     def __init__(self, *, sigma_min: float, sigma_max: float) -> None:

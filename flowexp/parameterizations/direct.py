@@ -16,7 +16,7 @@ class _Direct(Parameterization):
     """F is a prediction; c_noise is ``time_scale * unit_time(t)``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise. SiT and torchcfm use t itself (1);
+        time_scale: Factor of the unit time in c_noise, > 0. SiT and torchcfm use t itself (1);
             score-SDE and rectified flow's code 999 t, DDPM the step index. A larger factor makes
             the velocity less smooth in time, and an adaptive solver takes more steps.
     """
@@ -33,9 +33,6 @@ class _Direct(Parameterization):
 class VelocityPrediction(_Direct):
     """F is the velocity ``v = alpha' x + sigma' e``; defined on the whole of every path.
 
-    Args:
-        time_scale: Factor of the unit time in c_noise.
-
     Source: Lipman et al., 2022, arXiv 2210.02747; Liu et al., 2022, arXiv 2209.03003.
     """
 
@@ -47,9 +44,9 @@ class NoisePrediction(_Direct):
     """F is the noise e. Singular where alpha = 0, so sampling starts at ``alpha = min_alpha``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise.
+        time_scale: See :class:`VelocityPrediction`.
         min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers evaluate
-            the velocity; SiT keeps 1e-3 away from the end with this head.
+            the velocity, in (0, 1); SiT keeps 1e-3 away from the end with this head.
 
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
     """
@@ -74,8 +71,8 @@ class DataPrediction(_Direct):
     """F is the data x (a denoiser). Singular where sigma = 0, so sampling ends at ``min_sigma``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise.
-        min_sigma: Smallest noise level at which samplers evaluate the velocity.
+        time_scale: See :class:`VelocityPrediction`.
+        min_sigma: Smallest noise level at which samplers evaluate the velocity, > 0.
 
     Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, section 4 (prediction
     of x).

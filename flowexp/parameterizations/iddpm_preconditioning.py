@@ -21,15 +21,12 @@ class IDDPMPreconditioning(Parameterization):
     ``x_t/alpha`` and ``sigma/alpha``.
 
     Args:
-        C1: Smallest ratio of neighbouring abar, > 0.
+        C1: Smallest ratio of neighbouring abar, in (0, 1).
         C2: Offset of the angle, >= 0.
-        time_steps: M, the number of levels above 0.
+        time_steps: M, the number of levels above 0, >= 2.
 
     Attributes:
         levels: ``u_M = 0, u_{M-1}, ..., u_0``, increasing, (M + 1,), float64.
-
-    Raises:
-        ValueError: A number is out of range.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column iDDPM + DDIM; Nichol &
     Dhariwal, 2021, arXiv 2102.09672. EDM's code keeps the levels in float32, which moves them by up

@@ -20,15 +20,12 @@ __all__ = ["FieldConversion", "PoissonFieldPrediction", "normalized_field"]
 
 
 def normalized_field(displacement: Tensor, level: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
-    """``sqrt(N) v / (|v| + gamma)`` with ``v = (displacement, -level)``, as its two parts.
+    """``sqrt(N) v / (|v| + gamma)`` with ``v = (displacement, -level)``: its parts along x and s.
 
     Args:
         displacement: ``D - x``, (B, ...), N numbers each.
         level: ``sigma/alpha``, (B,), > 0.
         gamma: Softens the normalisation near the data, >= 0.
-
-    Returns:
-        Field along x, (B, ...), and along the noise level, (B,).
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, eq. 5 (the factor sqrt(N) is their code's).
     """
@@ -65,11 +62,6 @@ class FieldConversion(Conversion):
     ``v_s = -sqrt(N) s / (sqrt(a^2 + s^2) + gamma)``. For a network without the extra channel the
     formula is used at all levels.
 
-    Args:
-        c: The schedule at t.
-        gamma: Softening of the normalisation, > 0.
-        z_exp: Level below which the formula is used, >= 0.
-
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, appendix B.2.3; Newbeeer/Poisson_flow,
     methods.py, whose guard 1e-5 in the denominator is kept.
     """
@@ -83,14 +75,10 @@ class FieldConversion(Conversion):
         return self.c.sigma / self.c.alpha
 
     def field(self, output: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The two parts of the network's output, (B, ...) and (B,).
-
-        Args:
-            output: F, with as many channels as ``like``, or one more.
-            like: State, (B, C, ...).
+        """The two parts of the network's output, (B, ...) and (B,), for states ``like``.
 
         Raises:
-            ValueError: F has another number of channels.
+            ValueError: F has neither as many channels as the states nor one more.
         """
         channels = like.shape[1]
         if output.shape[1] == channels:
@@ -146,12 +134,8 @@ class PoissonFieldPrediction(BetweenLevels):
 
     Args:
         gamma: Softening of the normalisation, > 0; that of the objective.
-        z_exp: Level below which the field along z is computed from the field along x.
-        sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
-        sigma_max: Largest one.
-
-    Raises:
-        ValueError: A value is out of range.
+        z_exp: Level below which the field along z is computed from the field along x, >= 0.
+        sigma_min: As sigma_max, see :class:`BetweenLevels`.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178; Newbeeer/Poisson_flow, models/ncsnpp.py (mean
     of an extra channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).
@@ -178,9 +162,8 @@ class PoissonFieldPrediction(BetweenLevels):
         self.z_exp = float(z_exp)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        return NetworkInputs(
-            bounded_input_scale(c), 0.25 * (torch.log(c.sigma) - torch.log(c.alpha))
-        )
+        c_noise = 0.25 * (torch.log(c.sigma) - torch.log(c.alpha))
+        return NetworkInputs(bounded_input_scale(c), c_noise)
 
     def conversion(self, c: Coefficients) -> Conversion:
         return FieldConversion(c, gamma=self.gamma, z_exp=self.z_exp)

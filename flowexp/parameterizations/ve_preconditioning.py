@@ -19,13 +19,6 @@ class VEPreconditioning(BetweenLevels):
     denoiser at ``x_t/alpha`` and ``sigma/alpha``, so ``c_in = 1/alpha``: the standard deviation of
     the network's input grows with sigma/alpha.
 
-    Args:
-        sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
-        sigma_max: Largest one.
-
-    Raises:
-        ValueError: Not 0 < sigma_min < sigma_max.
-
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE; Song et al., 2021, arXiv
     2011.13456 (NCSN++).
     """

@@ -20,9 +20,6 @@ class VelocityIncrement(VelocityPrediction):
     of the data. A network whose output is zero at initialisation predicts ``v = c``: a velocity
     that does not change along the trajectory.
 
-    Args:
-        time_scale: Factor of the unit time in c_noise.
-
     Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3.2. The authors' code has the
     opposite time and sign; F here is an increment of flowexp's velocity.
     """
@@ -42,11 +39,7 @@ class VelocityIncrement(VelocityPrediction):
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
-        """The velocity, from a network that takes state and earlier velocity side by side.
-
-        Raises:
-            ValueError: No earlier velocity is given.
-        """
+        """The velocity; ``ValueError`` without an earlier one."""
         rest = dict(conditions)
         velocity = rest.pop("velocity", None)
         if velocity is None:

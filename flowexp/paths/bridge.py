@@ -25,9 +25,6 @@ class BridgeNoise(ABC):
     Args:
         scale: Size of the noise, >= 0; 0 is the path without a bridge.
         guard: Added to denominators that vanish; 1e-8 in the authors' code, 0 is the exact formula.
-
-    Raises:
-        ValueError: scale or guard is negative.
     """
 
     def __init__(self, scale: float, *, guard: float = 1e-8) -> None:

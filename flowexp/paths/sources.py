@@ -43,9 +43,6 @@ class StudentT(Source):
     Args:
         D: Degrees of freedom, a positive real or ``inf``.
 
-    Raises:
-        ValueError: D is not positive.
-
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265. Its perturbation kernel
     ``p_r(x_t | x) ~ (|x_t - x|^2 + r^2)^(-(N + D) / 2)`` with ``r = sigma sqrt(D)`` is exactly this
     times sigma. The authors' code draws the radius from a Beta distribution clipped to
@@ -101,9 +98,6 @@ class ClippedStudentT(StudentT):
         low: Smallest B, in [0, 1).
         high: Largest B, in (low, 1].
 
-    Raises:
-        ValueError: D is not positive, or not 0 <= low < high <= 1.
-
     Source: Newbeeer/pfgmpp, training/loss.py. Xu et al., PFGM++, 2023, arXiv 2302.04265 states no
     clip.
     """
@@ -144,9 +138,6 @@ class RadiusClippedStudentT(StudentT):
         scale: Noise level at which sampling starts (z_max), > 0.
         smallest: Smallest radius of a start, >= 0, in the unit of the data.
         largest: Largest one, > smallest.
-
-    Raises:
-        ValueError: A value is out of range.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, section 3.3; Newbeeer/Poisson_flow, methods.py
     (scale, largest = 40, 3000 for CIFAR-10; 60, 6000 CelebA 64; 100, 30000 LSUN bedroom 256;

@@ -36,9 +36,6 @@ class WordTokenizer:
     Args:
         vocabulary: Number of token ids, >= 2; id 0 is padding.
         length: L, words that are read, >= 1; the rest is ignored.
-
-    Raises:
-        ValueError: A number is out of range.
     """
 
     def __init__(self, *, vocabulary: int = 4096, length: int = 12) -> None:

@@ -16,6 +16,8 @@ __all__ = ["TimestepDistribution"]
 class TimestepDistribution(Part, ABC):
     """A distribution of training times, given by its quantile function.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their ``Args`` state.
+
     Attributes:
         in_nsr: Whether the values are noise levels ``sigma / alpha``, which suits every path,
             instead of times t.

@@ -17,9 +17,6 @@ class Beta(TimestepDistribution):
     Args:
         a: Exponent at t = 0, > 0.
         b: Exponent at t = 1, > 0.
-
-    Raises:
-        ValueError: a or b is not positive.
     """
 
     def __init__(self, *, a: float = 1.0, b: float = 1.0) -> None:

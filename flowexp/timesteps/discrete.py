@@ -18,9 +18,6 @@ class Fixed(TimestepDistribution):
     Args:
         value: t, >= 0.
 
-    Raises:
-        ValueError: value is negative or not finite.
-
     Source: Liu et al., 2022, arXiv 2209.03003. Their code trains and samples at t = 0.999, where
     the state is 0.999 e + 0.001 x and contains a little of x; at t = 1 it is e alone.
     """
@@ -55,10 +52,7 @@ class UniformGrid(Uniform):
     Args:
         points: Number of times, >= 1.
         low: Where sampling ends, >= 0; never drawn itself.
-        high: Where it starts.
-
-    Raises:
-        ValueError: A number is out of range.
+        high: Where it starts, > low.
 
     Source: Liu et al., 2022, arXiv 2209.03003, section 2 (distillation to k steps). Their code has
     high = 0.999.

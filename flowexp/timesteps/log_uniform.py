@@ -18,10 +18,7 @@ class LogUniform(TimestepDistribution):
 
     Args:
         sigma_min: Smallest noise level, > 0.
-        sigma_max: Largest one.
-
-    Raises:
-        ValueError: Not 0 < sigma_min < sigma_max < inf.
+        sigma_max: Largest one, > sigma_min.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (loss; 0.02 and 100).
     """

@@ -20,9 +20,6 @@ class LogitNormal(TimestepDistribution):
         mean: Location; negative values favour the data end, t = 0.
         std: Scale, > 0.
 
-    Raises:
-        ValueError: std is not positive.
-
     Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (0 and 1; same sense of t). For
     CIFAR-10, facebookresearch/flow_matching has (-1.2, 1.2), cut at t = 1 - 1e-4.
     """

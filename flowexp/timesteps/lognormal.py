@@ -19,9 +19,6 @@ class LogNormal(TimestepDistribution):
         P_mean: Mean of the log noise level.
         P_std: Its standard deviation, > 0.
 
-    Raises:
-        ValueError: P_std is not positive.
-
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1 (-1.2 and 1.2).
     """
 

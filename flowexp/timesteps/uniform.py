@@ -15,10 +15,7 @@ class Uniform(TimestepDistribution):
 
     Args:
         low: Smallest time, >= 0.
-        high: Largest time.
-
-    Raises:
-        ValueError: Not 0 <= low < high.
+        high: Largest time, > low.
     """
 
     def __init__(self, *, low: float = 0.0, high: float = 1.0) -> None:
