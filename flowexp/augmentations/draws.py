@@ -1,19 +1,17 @@
 """Where the random numbers of an augmentation come from, and which rows they change."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "GeneratorDraws", "Transform"]
+__all__ = ["GeneratorDraws", "RowDraws", "Transform", "Turn"]
 
 
-class Draws(Protocol):
-    """Random numbers, one per row of the batch.
-
-    Every method returns a tensor (*count, B) on the device of the generator.
-    """
+class RowDraws(Protocol):
+    """Random numbers, one per row of the batch, on the device of the generator."""
 
     def integers(self, high: int) -> Tensor:
         """Uniform on ``0 .. high - 1``, (B,), int64."""
@@ -25,16 +23,10 @@ class Draws(Protocol):
         """Standard normal, (*count, B), float64 with float32's resolution."""
 
 
-class GeneratorDraws(Draws):
-    """Draws from a generator, for a process's share of the global batch.
+class GeneratorDraws(RowDraws):
+    """Draws from a generator for the global batch, of which process ``rank`` uses its own rows.
 
     Numbers are drawn in float32 and widened, so that the matrices made of them are float64.
-
-    Args:
-        rng: The generator.
-        rows: Rows of this process.
-        rank: This process.
-        world_size: Number of processes.
     """
 
     def __init__(
@@ -71,11 +63,25 @@ class Transform:
     probability: float
     columns: ClassVar[int] = 1
 
-    def gated(self, value: Tensor, draws: Draws) -> Tensor:
+    def gated(self, value: Tensor, draws: RowDraws, *, probability: float | None = None) -> Tensor:
         """``value`` (..., B), or 0 in the rows that are not changed; takes one uniform draw."""
-        return gated(value, draws, probability=self.probability)
+        share = self.probability if probability is None else probability
+        return torch.where(draws.uniform() < share, value, torch.zeros_like(value))
 
 
-def gated(value: Tensor, draws: Draws, *, probability: float) -> Tensor:
-    """``value`` (..., B) in the rows where a uniform draw lies below ``probability``, else 0."""
-    return torch.where(draws.uniform() < probability, value, torch.zeros_like(value))
+@dataclass(frozen=True, kw_only=True)
+class Turn(Transform):
+    """A turn by an angle w uniform up to a share of a half turn; labels ``cos w - 1, sin w``.
+
+    Args:
+        largest: Largest angle in half turns.
+    """
+
+    columns = 2
+    largest: float
+
+    def angles(self, draws: RowDraws) -> tuple[Tensor, Tensor]:
+        """Angles (B,) and labels (B, 2)."""
+        w = self.gated((draws.uniform() * 2.0 - 1.0) * (math.pi * self.largest), draws)
+        # -2 sin^2(w/2) is cos w - 1 without cancellation.
+        return w, torch.stack([-2.0 * torch.sin(0.5 * w) ** 2, torch.sin(w)], dim=1)
