@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flowexp.evaluation import ScoreResult
-    from flowexp.pipeline import Batch
+    from flowexp.pipeline import SampleBatch
     from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
@@ -87,7 +87,7 @@ class _FirstPictures:
     def __init__(self) -> None:
         self._kept: list[Tensor] = []
 
-    def __call__(self, batch: "Batch") -> None:
+    def __call__(self, batch: "SampleBatch") -> None:
         wanted = _PICTURES - sum(map(len, self._kept))
         if wanted > 0:
             self._kept.append(batch.x[:wanted].cpu())

@@ -12,7 +12,7 @@ from flowexp.errors import UsageError
 from flowexp.metrics.base import Accumulator, Metric
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
-from flowexp.pipeline import Batch, Processes
+from flowexp.pipeline import Processes, SampleBatch
 from flowexp.tasks import Task
 
 if TYPE_CHECKING:
@@ -22,12 +22,7 @@ __all__ = ["SampleMetrics"]
 
 
 class SampleMetrics:
-    """Metrics of samples, and the state of each over the samples of this process.
-
-    Args:
-        metrics: Name -> metric, ours or torchmetrics'.
-        processes: The processes that share the work.
-    """
+    """Metrics of samples, ours or torchmetrics', and their states over this process's samples."""
 
     def __init__(
         self, metrics: "Mapping[str, Metric | torchmetrics.Metric]", processes: Processes
@@ -45,10 +40,6 @@ class SampleMetrics:
 
     def check(self, task: Task | None, *, seeds: Sequence[int]) -> None:
         """Refuse what cannot be measured, before sampling.
-
-        Args:
-            task: The evaluation's task, or None.
-            seeds: The evaluation's seeds.
 
         Raises:
             UsageError: A metric's weights are missing, it needs more samples, or it compares with
@@ -82,12 +73,7 @@ class SampleMetrics:
     ) -> None:
         """Reference statistics; the first process fills the cache, then the others read it.
 
-        Args:
-            reference: Real samples to compare with.
-            heldout: Real samples whose own score is each number's floor, or None.
-            cache_dir: Folder of cached statistics, or None.
-            device: Where extractors run.
-            batch_size: Samples per call of an extractor.
+        For the arguments see :func:`~flowexp.evaluation.score`; extractors run on ``device``.
         """
         for turn in (True, False):
             if self.processes.is_first is turn:
@@ -100,7 +86,7 @@ class SampleMetrics:
             self.processes.barrier()
         self._accumulators = {name: m.accumulator() for name, m in self.metrics.items()}
 
-    def update(self, batch: Batch) -> None:
+    def update(self, batch: SampleBatch) -> None:
         """Add a batch of samples to every metric, with the targets to paired ones."""
         self._count += len(batch.seeds)
         with torch.inference_mode():
@@ -109,9 +95,7 @@ class SampleMetrics:
                 accumulator.update(*images if self.metrics[name].paired else images[:1])
 
     def records(self) -> dict[str, tuple[MetricRecord, ...]]:
-        """The numbers of every metric on the first process, () each elsewhere.
-
-        Every process must call this.
+        """The numbers of every metric on the first process, () each elsewhere; all must call this.
 
         Raises:
             UsageError: No process had any sample.

@@ -1,7 +1,8 @@
 """Classifier-free guidance."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from flowexp.guidance.base import Guidance
 from flowexp.models import Evaluation, Model
 from flowexp.networks.base import without_condition
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet
 
@@ -48,10 +50,8 @@ class ClassifierFree(Guidance):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network that knows labels, unless there is nothing to guide."""
         if self.scale != 1.0 and parts.network.label_dim == 0:
-            problem = (
-                f"{type(self).__name__} compares with and without label, but the network knows no "
-                f"labels."
-            )
+            name = type(self).__name__
+            problem = f"{name} compares with and without label, but the network knows no labels."
             yield Unmet(".", problem, "Use guidance=none, or a class-conditional network.")
 
     def wrap(self, model: Model) -> Model:
@@ -74,18 +74,14 @@ class _ClassifierFreeModel(Model):
         self.origin = model.origin
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
-        """One call of the model with the batch, and once more without labels and captions.
-
-        Raises:
-            ValueError: No labels and no captions are given.
-        """
+        """One call with the batch and, below it, the batch without labels and captions."""
         times = t if t.ndim == 0 else torch.cat([t, t])
         both = self.model.predict(torch.cat([x_t, x_t]), times, **_doubled(conditions))
+        guided = self._guided(x_t, both)
         if t.ndim == 0:
-            return self._guided(x_t, both)
+            return guided
         half = both.coefficients.map(lambda c: c.chunk(2)[0])
-        output = self._combined(both.output)
-        return Prediction(self.path, x_t, output, both.conversion.at(half))
+        return replace(guided, conversion=both.conversion.at(half))
 
     def at(self, times: Tensor) -> list[Evaluation]:
         if times.ndim > 1:
@@ -98,15 +94,12 @@ class _ClassifierFreeModel(Model):
         return self._guided(x_t, evaluate(torch.cat([x_t, x_t]), **_doubled(conditions)))
 
     def _guided(self, x_t: Tensor, both: Prediction) -> Prediction:
-        output = self._combined(both.output)
-        return Prediction(self.path, x_t, output, both.conversion)
-
-    def _combined(self, output: Tensor) -> Tensor:
-        conditional, unconditional = output.chunk(2)
+        conditional, unconditional = both.output.chunk(2)
         guided = torch.lerp(unconditional, conditional, self.scale)
-        if self.channels is None:
-            return guided
-        return torch.cat([guided[:, : self.channels], conditional[:, self.channels :]], dim=1)
+        if self.channels is not None:
+            kept = conditional[:, self.channels :]
+            guided = torch.cat([guided[:, : self.channels], kept], dim=1)
+        return Prediction(self.path, x_t, guided, both.conversion)
 
     def alongside(self, other: Model) -> Model:
         inner = self.model.alongside(other)
@@ -116,7 +109,7 @@ class _ClassifierFreeModel(Model):
         return self.model.nearest_time(t)
 
 
-def _doubled(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+def _doubled(conditions: Conditions) -> dict[str, Tensor | None]:
     """Every condition twice, the second time without labels and captions.
 
     Raises:

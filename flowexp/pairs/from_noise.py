@@ -73,12 +73,9 @@ class FromNoise(PairMaker):
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         seeds, given = members.tolist(), None
         if self.labels_of_data:
-            of_data = self._data_labels(teacher)
-            items = [
-                int(torch.randint(len(of_data), (), generator=generator(seed, "labels")))
-                for seed in seeds
-            ]
-            given = torch.from_numpy(of_data[items])
+            of_data = torch.from_numpy(self._data_labels(teacher))
+            streams = [generator(seed, "labels") for seed in seeds]
+            given = of_data[[int(torch.randint(len(of_data), (), generator=s)) for s in streams]]
         as_levels = self.formats(teacher)[0] == "uint8"
         images, labels, nfe = [], [], []
         for batch in teacher.batches(seeds, labels=given):
@@ -95,22 +92,13 @@ class FromNoise(PairMaker):
         if labels:
             columns["labels"] = np.concatenate(labels)
         if self.noise == "arrays":
-            columns["noise"] = self._noise(teacher, seeds)
+            size = teacher.batch_size
+            starts = [teacher.start(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+            columns["noise"] = np.concatenate([start.e.float().cpu().numpy() for start in starts])
         return columns
 
-    def _noise(self, teacher: Pipeline, seeds: list[int]) -> Array:
-        rows = []
-        for first in range(0, len(seeds), teacher.batch_size):
-            start = teacher.start(seeds[first : first + teacher.batch_size])
-            rows.append(start.e.float().cpu().numpy())
-        return np.concatenate(rows)
-
     def _data_labels(self, teacher: Pipeline) -> npt.NDArray[np.int64]:
-        """The classes of the data.
-
-        Raises:
-            ValueError: There are none, or the teacher is unconditional.
-        """
+        """The classes of the data; ``ValueError`` without any, or for an unconditional teacher."""
         data = teacher.data()
         if teacher.task.num_classes == 0 or data.labels is None or data.labels.ndim != 1:
             raise ValueError(

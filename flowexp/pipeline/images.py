@@ -34,7 +34,7 @@ class Images(Tensor):
         return [_image(picture) for picture in _levels(self.as_subclass(Tensor))]
 
     def save_grid(self, path: Path | str, *, columns: int | None = None) -> Path:
-        """Write all samples as one PNG; see :func:`save_grid`."""
+        """Write all samples as one PNG, by :func:`save_grid`."""
         return save_grid(Path(path), self.as_subclass(Tensor), columns=columns)
 
 
@@ -51,21 +51,12 @@ def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
     """
     if len(seeds) != len(x):
         raise ValueError(f"there are {len(seeds)} seeds for {len(x)} samples")
-    paths = []
-    for picture, seed in zip(_levels(x), seeds, strict=True):
-        path = directory / f"{seed:06d}.png"
-        paths.append(_save(path, _image(picture)))
-    return paths
+    named = zip(_levels(x), seeds, strict=True)
+    return [_save(directory / f"{seed:06d}.png", _image(picture)) for picture, seed in named]
 
 
 def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
-    """Write samples as one PNG: pictures as a grid, points of the plane as a scatter plot.
-
-    Args:
-        path: Output file.
-        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1]; or points (B, 2).
-        columns: Pictures per row; None = as square as possible.
-    """
+    """Write pictures as one PNG by :func:`grid_image`, points by :func:`scatter_image`."""
     image = scatter_image(x) if x.ndim == 2 else grid_image(x, columns=columns)
     return _save(path, image)
 
@@ -95,10 +86,9 @@ def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
 
 
 def scatter_image(points: Tensor) -> Image.Image:
-    """Points of the plane as dots; the axes have the same scale and reach just beyond the points.
+    """Points of the plane, (B, 2), as dots; those that are not finite are left out.
 
-    Args:
-        points: (B, 2); points that are not finite are left out.
+    The axes have the same scale and reach just beyond the points.
 
     Raises:
         ValueError: The points have another dimension than 2.
@@ -113,15 +103,9 @@ def scatter_image(points: Tensor) -> Image.Image:
     low, high = shown.amin(dim=0), shown.amax(dim=0)
     extent = float((high - low).max().clamp(min=1e-12)) * (1.0 + 2.0 * _PLOT_MARGIN)
     unit = (shown - (low + high) / 2.0) / extent + 0.5
-    draw = ImageDraw.Draw(image)
-    for right, up in (unit * (_PLOT_SIDE - 1)).tolist():
-        down = _PLOT_SIDE - 1 - up
-        box = [
-            right - _POINT_RADIUS,
-            down - _POINT_RADIUS,
-            right + _POINT_RADIUS,
-            down + _POINT_RADIUS,
-        ]
+    draw, last, radius = ImageDraw.Draw(image), _PLOT_SIDE - 1, _POINT_RADIUS
+    for x, y in (unit * last).tolist():
+        box = [x - radius, last - y - radius, x + radius, last - y + radius]
         draw.ellipse(box, fill=_POINT_COLOUR)
     return image
 

@@ -11,13 +11,13 @@ from flowexp.paths import Source, StudentT
 from flowexp.samplers.stacked_generators import StackedGenerators
 from flowexp.seeding import Noise, SampleNoise, generator
 
-__all__ = ["Draws", "FlowexpLatents", "Latents", "ReferenceLatents"]
+__all__ = ["LatentDraws", "FlowexpLatents", "Latents", "ReferenceLatents"]
 
 _SEEDS = 2**32
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class LatentDraws:
     """Everything random about some samples.
 
     Attributes:
@@ -43,7 +43,7 @@ class Latents(ABC):
         source: Source,
         num_classes: int = 0,
         device: torch.device | str = "cpu",
-    ) -> Draws:
+    ) -> LatentDraws:
         """The draws of the samples with these seeds.
 
         Args:
@@ -66,9 +66,9 @@ class FlowexpLatents(Latents):
         source: Source,
         num_classes: int = 0,
         device: torch.device | str = "cpu",
-    ) -> Draws:
+    ) -> LatentDraws:
         rows = [source.prior((1, *shape), rng=generator(seed, "latents")) for seed in seeds]
-        return Draws(torch.cat(rows).to(device), None, SampleNoise(seeds))
+        return LatentDraws(torch.cat(rows).to(device), None, SampleNoise(seeds))
 
 
 class ReferenceLatents(Latents):
@@ -93,24 +93,19 @@ class ReferenceLatents(Latents):
         source: Source,
         num_classes: int = 0,
         device: torch.device | str = "cpu",
-    ) -> Draws:
-        """See :meth:`Latents.draw`.
-
-        Raises:
-            ValueError: The source is neither Gaussian nor Student-t.
-        """
+    ) -> LatentDraws:
+        """The authors' draws; ``ValueError`` unless the source is Gaussian or Student-t."""
         stacked = StackedGenerators(seeds, device=device)
         if source.is_gaussian:
             e = stacked.normal(shape)
         elif isinstance(source, StudentT):
-            rows = [_student_t(seed, shape, D=source.D, device=device) for seed in seeds]
-            e = torch.stack(rows)
+            e = torch.stack([_student_t(s, shape, D=source.D, device=device) for s in seeds])
         else:
             raise ValueError(
                 f"reference latents exist for Gaussian and Student-t sources, not for {source!r}"
             )
         labels = stacked.integers(num_classes) if num_classes else None
-        return Draws(e, labels, stacked)
+        return LatentDraws(e, labels, stacked)
 
 
 def _student_t(seed: int, shape: Sequence[int], *, D: float, device: torch.device | str) -> Tensor:

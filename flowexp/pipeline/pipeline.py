@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from flowexp.data import Dataset, ImageArrays
 from flowexp.models import Model
+from flowexp.parameterizations import Conditions
 from flowexp.pipeline.images import Images
 from flowexp.pipeline.latents import FlowexpLatents, Latents
 from flowexp.pipeline.processes import Processes, in_turn
@@ -16,7 +18,7 @@ from flowexp.samplers import Sampler
 from flowexp.seeding import Noise
 from flowexp.tasks import Generation, Task
 
-__all__ = ["Batch", "Pipeline", "Start"]
+__all__ = ["SampleBatch", "Pipeline", "Start"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +33,11 @@ class Start:
 
     e: Tensor
     noise: Noise
-    conditions: dict[str, Tensor | None]
+    conditions: Conditions
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class SampleBatch:
     """Some samples.
 
     Attributes:
@@ -43,14 +45,13 @@ class Batch:
         x: Samples, (B, ...), float32, on the pipeline's device.
         nfe: Network evaluations per sample, (B,), int64, on the CPU.
         conditions: Their conditions, e.g. ``labels`` (B,).
-        targets: The right answers, (B, C, H, W), uint8 or floating in [-1, 1]; None where the
-            task has no right answer.
+        targets: What the task's ``targets`` gives for them.
     """
 
     seeds: list[int]
     x: Tensor
     nfe: Tensor
-    conditions: dict[str, Tensor | None]
+    conditions: Conditions
     targets: Tensor | None = None
 
 
@@ -62,8 +63,7 @@ class Pipeline:
     size and number of processes.
 
     Attributes:
-        model: The model that is sampled, guidance included; its network in evaluation mode and on
-            ``device``.
+        model: The model, guidance included; its network in evaluation mode and on ``device``.
         sampler: Turns source draws into samples.
         shape: Shape of a sample, (C, H, W) or (D,).
         task: Gives the conditions.
@@ -126,16 +126,11 @@ class Pipeline:
         *,
         labels: Tensor | None = None,
         processes: Processes | None = None,
-    ) -> Iterator[Batch]:
+    ) -> Iterator[SampleBatch]:
         """Samples in batches; with several processes, those of this process.
 
         Batches hold the same seeds for every number of processes, so that sharing the work does not
-        even change the rounding.
-
-        Args:
-            seeds: One per sample.
-            labels: Their classes, (N,); see :meth:`start`.
-            processes: The processes that share the work; None = this process alone.
+        even change the rounding. For ``labels``, (N,), see :meth:`start`.
         """
         size = self.batch_size
         parts = [slice(i, i + size) for i in range(0, len(seeds), size)]
@@ -147,9 +142,9 @@ class Pipeline:
                     self.model, start.e, noise=start.noise, on_step=None, **start.conditions
                 )
                 targets = self.task.targets(batch, device=self.device)
-            yield Batch(batch, found.x.float(), found.nfe.cpu(), start.conditions, targets)
+            yield SampleBatch(batch, found.x.float(), found.nfe.cpu(), start.conditions, targets)
 
-    def gathered(self, seeds: Sequence[int], *, processes: Processes) -> Batch | None:
+    def gathered(self, seeds: Sequence[int], *, processes: Processes) -> SampleBatch | None:
         """All samples in the order of their seeds, on the first process's CPU; None elsewhere.
 
         Every process must call this.
@@ -161,14 +156,10 @@ class Pipeline:
         shares = processes.gather(own)
         if shares is None:
             return None
-        batches = in_turn(shares)
-        labels = [labels.cpu() for *_, labels in batches if labels is not None]
-        return Batch(
-            [seed for members, *_ in batches for seed in members],
-            torch.cat([x for _, x, *_ in batches]),
-            torch.cat([nfe for _, _, nfe, _ in batches]),
-            {"labels": torch.cat(labels)} if labels else {},
-        )
+        members, x, nfe, labels = zip(*in_turn(shares), strict=True)
+        known = [given.cpu() for given in labels if given is not None]
+        conditions = {"labels": torch.cat(known)} if known else {}
+        return SampleBatch(list(chain(*members)), torch.cat(x), torch.cat(nfe), conditions)
 
     def sample(
         self, seeds: Sequence[int], *, labels: int | Sequence[int] | Tensor | None = None

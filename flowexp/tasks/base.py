@@ -52,18 +52,13 @@ class Task(Part, ABC):
         """
 
     def conditions_of(self, labels: Tensor | None) -> dict[str, Tensor | None]:
-        """The conditions in training for data with these labels.
-
-        Args:
-            labels: Classes (B,), int64; or label vectors (B, num_classes); or None.
-        """
+        """The conditions in training: ``labels`` are (B,), int64, or vectors (B, num_classes)."""
         return {"labels": labels}
 
     def targets(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor | None:
         """The ground truth of the samples with these seeds, for metrics that compare one by one.
 
-        Returns:
-            One picture per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
-            there is no ground truth, as in generation.
+        One picture per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
+        there is none, as in generation.
         """
         return None

@@ -45,8 +45,6 @@ class Generation(Task):
             return {"labels": torch.full((len(seeds),), self.label, device=device)}
         if labels is not None:
             return {"labels": labels.to(device)}
-        drawn = [
-            torch.randint(self.num_classes, (), generator=generator(seed, "labels"))
-            for seed in seeds
-        ]
+        streams = [generator(seed, "labels") for seed in seeds]
+        drawn = [torch.randint(self.num_classes, (), generator=stream) for stream in streams]
         return {"labels": torch.stack(drawn).to(device)}
