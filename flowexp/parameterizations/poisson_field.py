@@ -6,17 +6,20 @@ ratio of its two parts: ``e = (x - D)/s = v_x / v_s``.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.parameterizations.base import BetweenLevels, NetworkInputs, bounded_input_scale
-from flowexp.paths import Affine, Coefficients, Conversion, Schedule
+from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import FromNoise
 
 __all__ = ["FieldConversion", "PoissonFieldPrediction", "normalized_field"]
+
+# The authors' code adds it to the field along z before it divides by it.
+_GUARD = 1e-5
 
 
 def normalized_field(displacement: Tensor, level: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
@@ -35,27 +38,8 @@ def normalized_field(displacement: Tensor, level: Tensor, *, gamma: float) -> tu
 
 
 @dataclass(frozen=True)
-class _AlongNoise(Affine):
-    """``state * x_t + output * e`` with the noise e of a field."""
-
-    conversion: "FieldConversion"
-
-    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        along_x, along_level = self.conversion.field(output, like=x_t)
-        ratio = along_x / expand_as(self.conversion.replaced(along_x, along_level), along_x)
-        return super().__call__(x_t, ratio)
-
-    def of(self, state: Tensor | float, output: Tensor | float) -> Self:
-        return replace(self, state=state, output=output)
-
-    def rows(self) -> list[Self]:
-        single = zip(super().rows(), self.conversion.c.rows(), strict=True)
-        return [replace(row, conversion=replace(self.conversion, c=c)) for row, c in single]
-
-
-@dataclass(frozen=True)
-class FieldConversion(Conversion):
-    """F is the normalised field: the first channels along x, the mean of one more along the level.
+class FieldConversion(FromNoise):
+    """The network gives the normalised field: along x, and the mean of one more channel along s.
 
     Below the level ``z_exp`` the second part is not the network's but follows from the length of
     the first, ``n = |v_x| / sqrt(N)``, ``a = gamma n / (1 - n)``:
@@ -90,11 +74,12 @@ class FieldConversion(Conversion):
             )
         return output[:, :channels], output[:, channels].reshape(len(output), -1).mean(1)
 
-    def replaced(self, along_x: Tensor, along_level: Tensor) -> Tensor:
-        """Denominator of the noise: the part along the level, by the formula below z_exp."""
-        level = self.level.to(along_level)
-        formula = self._from_length(along_x)
-        return torch.where(level < self.z_exp, formula, along_level) + _GUARD
+    def read(self, output: Tensor, *, like: Tensor) -> Tensor:
+        """The noise, with the part along the level by the formula below z_exp."""
+        along_x, along_level = self.field(output, like=like)
+        below = self.level.to(along_level) < self.z_exp
+        along_level = torch.where(below, self._from_length(along_x), along_level) + _GUARD
+        return along_x / expand_as(along_level, along_x)
 
     def _from_length(self, along_x: Tensor) -> Tensor:
         root = math.sqrt(along_x[0].numel())
@@ -102,26 +87,6 @@ class FieldConversion(Conversion):
         n = torch.linalg.vector_norm(along_x.flatten(1), dim=1) / root
         length = self.gamma * n / (1.0 - n)
         return -root * level / (torch.sqrt(length**2 + level**2) + self.gamma)
-
-    @property
-    def noise(self) -> Affine:
-        zero = torch.zeros_like(self.c.alpha)
-        return _AlongNoise(zero, torch.ones_like(zero), self)
-
-    @property
-    def data(self) -> Affine:
-        """``(x_t - sigma e) / alpha``."""
-        return _AlongNoise(1.0 / self.c.alpha, -self.c.sigma / self.c.alpha, self)
-
-    @property
-    def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t + (W / alpha) e``."""
-        c = self.c
-        return _AlongNoise(c.d_alpha / c.alpha, c.wronskian / c.alpha, self)
-
-
-# The authors' code adds it to the field along z before it divides by it.
-_GUARD = 1e-5
 
 
 class PoissonFieldPrediction(BetweenLevels):

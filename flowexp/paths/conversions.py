@@ -57,17 +57,9 @@ class Affine:
         state, factor = torch.as_tensor(self.state), torch.as_tensor(self.output)
         return torch.addcmul(expand_as(state, x_t) * x_t, expand_as(factor, x_t), output)
 
-    def of(self, state: Tensor | float, output: Tensor | float) -> Self:
-        """The same kind of combination with other coefficients."""
-        return type(self)(state, output)
-
     def combined(self, other: "Affine", own: float, others: float) -> "Affine":
-        """``own self + others other`` of one network output, in one pass over the state.
-
-        At most one of the two is an :class:`Identity`.
-        """
-        kind = other if isinstance(self, Identity) else self
-        return kind.of(
+        """``own self + others other``, in one pass over the state."""
+        return Affine(
             own * self.state + others * other.state, own * self.output + others * other.output
         )
 
@@ -75,7 +67,7 @@ class Affine:
         """One affine per row of coefficients (K,) or (K, B): of numbers, or of tensors (B,)."""
         states, outputs = torch.as_tensor(self.state), torch.as_tensor(self.output)
         pairs = zip(factors(states), factors(outputs), strict=True)
-        return [self.of(a, b) for a, b in pairs]
+        return [type(self)(a, b) for a, b in pairs]
 
 
 class Identity(Affine):
@@ -109,6 +101,10 @@ class Conversion(ABC):
     @abstractmethod
     def velocity(self) -> Affine:
         """F to velocity."""
+
+    def read(self, output: Tensor, *, like: Tensor) -> Tensor:
+        """F, of the shape of the state ``like``, from what the network gives."""
+        return output
 
     def at(self, c: Coefficients) -> "Conversion":
         """The same rule at other coefficients."""
@@ -175,6 +171,9 @@ class _Row(Conversion):
     @property
     def velocity(self) -> Affine:
         return self.table.velocity[self.index]
+
+    def read(self, output: Tensor, *, like: Tensor) -> Tensor:
+        return self.at(self.c).read(output, like=like)
 
     def at(self, c: Coefficients) -> Conversion:
         return self.table.conversion.at(c)
@@ -310,17 +309,17 @@ class Prediction:
     @property
     def data(self) -> Tensor:
         """Denoised state: E[x | x_t] for an ideal model."""
-        return self.conversion.data(self.x_t, self.output)
+        return self._in_form(self.conversion.data)
 
     @property
     def noise(self) -> Tensor:
         """E[e | x_t] for an ideal model."""
-        return self.conversion.noise(self.x_t, self.output)
+        return self._in_form(self.conversion.noise)
 
     @property
     def velocity(self) -> Tensor:
         """dx_t/dt = E[alpha' x + sigma' e | x_t] for an ideal model."""
-        return self.conversion.velocity(self.x_t, self.output)
+        return self._in_form(self.conversion.velocity)
 
     @property
     def score(self) -> Tensor:
@@ -339,4 +338,7 @@ class Prediction:
     def combined(self, *, noise: float, velocity: float) -> Tensor:
         """``noise e + velocity v``, in one pass over the state."""
         affine = self.conversion.noise.combined(self.conversion.velocity, noise, velocity)
-        return affine(self.x_t, self.output)
+        return self._in_form(affine)
+
+    def _in_form(self, affine: Affine) -> Tensor:
+        return affine(self.x_t, self.conversion.read(self.output, like=self.x_t))
