@@ -71,11 +71,8 @@ class Model(ABC):
 
         ``model.at(times)[i](x_t, **conditions)`` is ``model.predict(x_t, times[i], **conditions)``
         to rounding. A model may prepare here, for all times together, what depends on time only; by
-        default this calls :meth:`predict`.
-
-        Args:
-            times: (K,), or (K, B) where the samples have their own; float64, on the device of the
-                states.
+        default this calls :meth:`predict`. ``times`` are (K,), or (K, B) where the samples have
+        their own, float64, on the device of the states.
         """
         return [partial(self.predict, t=t) for t in times.unbind()]
 
@@ -111,13 +108,7 @@ class Model(ABC):
 
 
 class FlowModel(Model):
-    """Path + network + parameterization.
-
-    Args:
-        path: Schedule and source.
-        network: Raw function ``F(c_in x_t, c_noise, **conditions)``.
-        parameterization: How F becomes a prediction.
-    """
+    """Path + network ``F(c_in x_t, c_noise, **conditions)`` + parameterization, which reads F."""
 
     def __init__(
         self, path: Path, *, network: nn.Module, parameterization: Parameterization

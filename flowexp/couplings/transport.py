@@ -49,14 +49,9 @@ def sinkhorn_plan(
 ) -> Tensor:
     """The plan that minimises ``<P, cost> - reg H(P)`` with uniform marginals, (B_e, B_x), float64.
 
-    Alternating projections on the logarithms, so that ``exp(-cost / reg)`` may underflow. Stops
-    when the column sums' error (Euclidean norm) is below ``tolerance``, or after ``iterations``.
-
-    Args:
-        cost: (B_e, B_x), float64.
-        reg: Entropic regularization in the cost's unit, > 0.
-        iterations: Largest number of double projections.
-        tolerance: Error of the column sums at which to stop.
+    ``reg``, > 0, is in the unit of the float64 cost. Alternating projections on the logarithms, so
+    that ``exp(-cost / reg)`` may underflow. Stops when the column sums' error (Euclidean norm) is
+    below ``tolerance``, or after ``iterations`` double projections.
 
     Source: Cuturi, Sinkhorn Distances, 2013, arXiv 1306.0895.
     """
@@ -80,9 +75,7 @@ def sinkhorn_plan(
 def pairs_from_plan(plan: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs (i, j), (n,) int64 each, drawn with replacement by inversion of the cumulated plan.
 
-    Args:
-        plan: (B_e, B_x), non-negative, of any positive sum.
-        u: Uniform draws in (0, 1), (n,), float64.
+    The plan has any positive sum; ``u`` are uniform draws in (0, 1), (n,), float64.
     """
     cumulative = plan.to(torch.float64).flatten().cumsum(0)
     index = torch.searchsorted(cumulative, u.to(cumulative.device) * cumulative[-1], right=True)

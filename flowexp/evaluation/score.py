@@ -193,10 +193,7 @@ class Summary:
     EDM and PFGM++ publish the minimum of three; the expectation of that is 0.85 standard deviations
     below the mean, so it compares with other minima only.
 
-    Attributes:
-        title: Full name of the metric.
-        key: Its key, with the sample count of one evaluation.
-        values: One per range of seeds.
+    ``key`` contains the sample count of one evaluation; ``values`` are one per range of seeds.
     """
 
     title: str

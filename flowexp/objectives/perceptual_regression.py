@@ -1,7 +1,7 @@
 """Regression of one prediction together with a perceptual distance of the predicted data."""
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,14 +22,6 @@ class PerceptualDistance(Protocol):
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """The distances, (B,), of pictures (B, C, H, W), float32 in [-1, 1]."""
-
-
-@runtime_checkable
-class _ReadsFiles(Protocol):
-    """A distance whose weights are in a file."""
-
-    def check(self) -> None:
-        """Raise ``UsageError`` if the file is missing."""
 
 
 class PerceptualRegression(Objective):
@@ -99,5 +91,4 @@ def compared_pictures(parts: Parts, perceptual: PerceptualDistance) -> Iterator[
 
 def check_files(perceptual: object) -> None:
     """Raise ``UsageError`` if a distance reads a file that is missing."""
-    if isinstance(perceptual, _ReadsFiles):
-        perceptual.check()
+    getattr(perceptual, "check", lambda: None)()

@@ -21,12 +21,7 @@ __all__ = ["PhasedRectification", "Segment", "segment_between"]
 
 @dataclass(frozen=True)
 class Segment:
-    """The pair (x, e) whose conditional path passes through two given states.
-
-    Attributes:
-        data: x, (B, ...).
-        noise: e, (B, ...): the constant noise of the segment.
-    """
+    """The pair (x, e), (B, ...) each, whose conditional path passes through two given states."""
 
     data: Tensor
     noise: Tensor

@@ -32,12 +32,7 @@ _RESTRICTED = 0.7
 
 @dataclass(frozen=True)
 class FieldPoints:
-    """Points of the space with one extra coordinate.
-
-    Attributes:
-        x: States, (B, ...), float64.
-        level: The extra coordinate z (noise level), (B,), float64, > 0.
-    """
+    """States, (B, ...), with an extra coordinate z, the noise level, (B,), > 0; float64."""
 
     x: Tensor
     level: Tensor
@@ -48,12 +43,8 @@ def field_points(
 ) -> FieldPoints:
     """``x + radius growth u``, ``z = |level| growth`` with ``u = direction/|direction|``.
 
-    Args:
-        x: Data, (B, ...).
-        growth: ``(1 + tau)^m``, (B,), float64.
-        level: Draws of ``sigma_end N(0, 1)``, (B,).
-        radius: Norms of draws of ``sigma_end N(0, I_N)``, (B,).
-        direction: Normal draws, (B, ...).
+    With ``growth = (1 + tau)^m``, ``level`` drawn from ``sigma_end N(0, 1)``, ``radius`` the norm
+    of a draw of ``sigma_end N(0, I_N)``, (B,) each, and normal draws ``direction``, (B, ...).
     """
     wide = direction.to(torch.float64)
     norm = torch.linalg.vector_norm(wide.flatten(1), dim=1)

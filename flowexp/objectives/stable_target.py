@@ -32,9 +32,9 @@ class StableTarget(Regression):
     runs over the data of the same label. The mean is over one process's micro-batch.
 
     Args:
-        target: As weighting and premetric, those of :class:`Regression`.
-        trained: Number of rows the network is trained on; the others enter the mean only. None =
-            all.
+        target: See :class:`Regression`; so are weighting and premetric.
+        trained: Number of rows the network is trained on, >= 1; the others enter the mean only.
+            None = all.
 
     Source: Xu, Tong & Jaakkola, Stable Target Field, 2023, arXiv 2302.00670; Newbeeer/pfgmpp,
     training/loss.py (``--stf``, ``--rbatch 4096``), which has no labels in the kernel.

@@ -16,10 +16,7 @@ __all__ = ["FromData"]
 class FromData(PairMaker):
     """Each image of the data set's training split with its inversion.
 
-    Args:
-        start_time: Where the inversion starts; see :class:`flowexp.samplers.Inversion`.
-        noise_scale: Amount of fresh noise at the start.
-        final_euler: Whether the step that reaches the source is Euler's.
+    The arguments are those of :class:`flowexp.samplers.Inversion`.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, configuration G: 50,000 real pictures of
     CIFAR-10, inverted with 128 evaluations.

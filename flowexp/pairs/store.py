@@ -49,14 +49,9 @@ def write_store(
     is the same, byte for byte, after any number of kills and for any number of processes. A store
     may be continued with more pairs of the same kind.
 
-    Args:
-        folder: The store; created if missing.
-        manifest: The pairs to store.
-        config: The parts that make the pairs, in plain builtins.
-        make: Columns of the pairs with the given seeds or positions.
-        processes: The processes that share the shards.
-        on_shard: Called with (number of pairs, whether they were made now) after each of this
-            process's shards.
+    ``config`` holds the parts that make the pairs, in plain builtins, and ``make`` gives the
+    columns of the pairs with given seeds or positions. ``on_shard`` is called with (number of
+    pairs, whether they were made now) after each of this process's shards.
 
     Raises:
         UsageError: The folder holds pairs of another kind, or another process is writing there.

@@ -26,12 +26,7 @@ Conditions = Mapping[str, Tensor | None]
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """Network inputs that depend on time only; float64, of the shape of t.
-
-    Attributes:
-        c_in: Factor of the state at the network's input.
-        c_noise: Time condition of the network.
-    """
+    """The state's factor and the time condition of a network; float64, of the shape of t."""
 
     c_in: Tensor
     c_noise: Tensor

@@ -13,13 +13,7 @@ __all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
 
 
 class _Direct(Parameterization):
-    """F is a prediction; c_noise is ``time_scale * unit_time(t)``.
-
-    Args:
-        time_scale: Factor of the unit time in c_noise, > 0. SiT and torchcfm use t itself (1);
-            score-SDE and rectified flow's code 999 t, DDPM the step index. A larger factor makes
-            the velocity less smooth in time, and an adaptive solver takes more steps.
-    """
+    """F is a prediction; c_noise is ``time_scale * unit_time(t)``."""
 
     def __init__(self, *, time_scale: float = 1.0) -> None:
         if not (time_scale > 0 and math.isfinite(time_scale)):
@@ -32,6 +26,11 @@ class _Direct(Parameterization):
 
 class VelocityPrediction(_Direct):
     """F is the velocity ``v = alpha' x + sigma' e``; defined on the whole of every path.
+
+    Args:
+        time_scale: Factor of the unit time in c_noise, > 0. SiT and torchcfm use t itself (1);
+            score-SDE and rectified flow's code 999 t, DDPM the step index. A larger factor makes
+            the velocity less smooth in time, and an adaptive solver takes more steps.
 
     Source: Lipman et al., 2022, arXiv 2210.02747; Liu et al., 2022, arXiv 2209.03003.
     """

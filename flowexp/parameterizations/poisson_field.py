@@ -100,7 +100,7 @@ class PoissonFieldPrediction(BetweenLevels):
     Args:
         gamma: Softening of the normalisation, > 0; that of the objective.
         z_exp: Level below which the field along z is computed from the field along x, >= 0.
-        sigma_min: As sigma_max, see :class:`BetweenLevels`.
+        sigma_min: See :class:`BetweenLevels`; so is sigma_max.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178; Newbeeer/Poisson_flow, models/ncsnpp.py (mean
     of an extra channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).

@@ -24,14 +24,10 @@ __all__ = ["Coefficients", "Schedule", "Source", "as_float64"]
 
 @dataclass(frozen=True)
 class Coefficients:
-    """A schedule at given times; every field has the shape of ``t`` and is float64.
+    """A schedule at given times: alpha, sigma, their derivatives in t, and their Wronskian.
 
-    Attributes:
-        alpha: Coefficient of the data.
-        sigma: Coefficient of the source.
-        d_alpha: Derivative of alpha with respect to t.
-        d_sigma: Derivative of sigma with respect to t.
-        wronskian: ``alpha sigma' - alpha' sigma``, positive; computed without cancellation.
+    Every field has the shape of ``t`` and is float64. ``wronskian = alpha sigma' - alpha' sigma``
+    is positive and computed without cancellation.
     """
 
     alpha: Tensor

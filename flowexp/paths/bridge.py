@@ -90,13 +90,7 @@ def bridge_point(
 ) -> PathPoint:
     """The point ``x_t = alpha x + sigma e + gamma eps`` of a bridge over ``path``.
 
-    Args:
-        path: Alpha and sigma; its time must run over [0, 1].
-        noise: Gamma as a function of time.
-        x: Data, (B, ...).
-        e: Source, (B, ...).
-        t: Times, (B,).
-        eps: Standard normal draws, (B, ...).
+    The path's time must run over [0, 1]; ``eps`` are standard normal draws, (B, ...) as x and e.
     """
     point = path.point(x, e, t)
     std, d_std = noise.std(point.t), noise.d_std(point.t)

@@ -40,12 +40,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Affine:
-    """``state * x_t + output * F``.
-
-    Attributes:
-        state: Coefficient of x_t: float64 of the shape of t, or a number for one time.
-        output: Coefficient of F, likewise.
-    """
+    """``state * x_t + output * F``; coefficients are float64 of the shape of t, or two numbers."""
 
     state: Tensor | float
     output: Tensor | float
@@ -270,15 +265,9 @@ class FromPreconditioned(Conversion):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's prediction at x_t, in every linear form, from one network call.
+    """A model's prediction at x_t on a path, in every linear form, from one network output F.
 
-    Each form is computed on access, in the dtype of ``x_t``.
-
-    Args:
-        path: The path that x_t lies on.
-        x_t: State, (B, ...).
-        output: The network's output F, (B, ...).
-        conversion: How F becomes data, noise and velocity.
+    State and output are (B, ...). Each form is computed on access, in the dtype of ``x_t``.
     """
 
     path: Path

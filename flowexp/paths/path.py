@@ -79,13 +79,7 @@ class Path(Identified):
         self.D = self.source.D if isinstance(self.source, StudentT) else math.inf
 
     def point(self, x: Tensor, e: Tensor, t: Tensor) -> PathPoint:
-        """The conditional path of the pairs (x, e) at times t: state and velocity.
-
-        Args:
-            x: Data, (B, ...).
-            e: Source draws, (B, ...).
-            t: Times, (B,), float64.
-        """
+        """The conditional path of the pairs (x, e), (B, ...), at times t, (B,)."""
         t = as_float64(t)
         c = self.schedule.coefficients(t)
         x_t = expand_as(c.alpha, x) * x + expand_as(c.sigma, x) * e

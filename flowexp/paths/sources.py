@@ -73,11 +73,7 @@ class StudentT(Source):
 def beta_radius(beta: Tensor, *, D: float, low: float, high: float) -> Tensor:
     """``|e| = sqrt(D) sqrt(B / (1 - B + 1e-8) + 1e-8)`` with B clipped to [low, high].
 
-    Args:
-        beta: Draws of ``B ~ Beta(N/2, D/2)``, any shape, float64.
-        D: Degrees of freedom, finite.
-        low: Smallest B.
-        high: Largest B; 0 and 1 leave all draws as they are.
+    ``beta`` are draws of ``B ~ Beta(N/2, D/2)``, any shape, float64; D is finite.
 
     Source: Newbeeer/pfgmpp, training/loss.py (r = sigma sqrt(D), here divided by sigma).
     """
@@ -94,7 +90,7 @@ class ClippedStudentT(StudentT):
     As in that code, sampling starts without the clip. D = inf is the normal distribution.
 
     Args:
-        D: Degrees of freedom, a positive real or ``inf``.
+        D: See :class:`StudentT`.
         low: Smallest B, in [0, 1).
         high: Largest B, in (low, 1].
 
@@ -134,7 +130,7 @@ class RadiusClippedStudentT(StudentT):
     no mean, and a start a thousand times beyond the data is useless.
 
     Args:
-        D: Degrees of freedom, a positive real or ``inf``; ``inf`` is normal, unclipped.
+        D: See :class:`StudentT`; ``inf`` is normal, unclipped.
         scale: Noise level at which sampling starts (z_max), > 0.
         smallest: Smallest radius of a start, >= 0, in the unit of the data.
         largest: Largest one, > smallest.

@@ -39,12 +39,7 @@ class Images(Tensor):
 
 
 def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
-    """Write one PNG per sample, named by its seed.
-
-    Args:
-        directory: Output folder; created if missing.
-        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
-        seeds: One per sample.
+    """Write one PNG per picture, (B, 1 or 3, H, W) in [-1, 1], named by its seed.
 
     Raises:
         ValueError: The samples are not pictures, or there are not as many seeds.
@@ -62,11 +57,9 @@ def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
 
 
 def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
-    """Pictures side by side, one pixel apart; tiny ones are enlarged by whole pixels.
+    """Pictures, (B, 1 or 3, H, W) in [-1, 1], side by side, one pixel apart.
 
-    Args:
-        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
-        columns: Pictures per row; None = as square as possible.
+    Tiny ones are enlarged by whole pixels. Without ``columns`` the grid is as square as possible.
     """
     levels = _levels(x)
     count, channels, height, width = levels.shape

@@ -44,15 +44,7 @@ class Latents(ABC):
         num_classes: int = 0,
         device: torch.device | str = "cpu",
     ) -> LatentDraws:
-        """The draws of the samples with these seeds.
-
-        Args:
-            seeds: One per sample.
-            shape: Shape of a sample.
-            source: Distribution of the latents.
-            num_classes: Number of classes to draw labels from; 0 = none.
-            device: Device of the tensors.
-        """
+        """The draws of samples of this shape with these seeds; without classes, no labels."""
 
 
 class FlowexpLatents(Latents):

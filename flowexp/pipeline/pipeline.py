@@ -23,13 +23,7 @@ __all__ = ["SampleBatch", "Pipeline", "Start"]
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The start of sampling for some seeds.
-
-    Attributes:
-        e: Source draws, (B, ...).
-        noise: Noise per step, for samplers that inject it.
-        conditions: Conditions of the model, e.g. ``labels`` (B,).
-    """
+    """The start of sampling for some seeds: source draws (B, ...), noise per step, conditions."""
 
     e: Tensor
     noise: Noise
@@ -64,13 +58,9 @@ class Pipeline:
 
     Attributes:
         model: The model, guidance included; its network in evaluation mode and on ``device``.
-        sampler: Turns source draws into samples.
         shape: Shape of a sample, (C, H, W) or (D,).
-        task: Gives the conditions.
-        latents: Turns seeds into source draws.
         dataset: The training data of the model, for comparisons; None = unknown.
         batch_size: Samples per call of the sampler, >= 1.
-        device: Device of the computation.
 
     Raises:
         ValueError: batch_size < 1, or the sampler does not fit the model.
@@ -103,9 +93,7 @@ class Pipeline:
     def start(self, seeds: Sequence[int], *, labels: Tensor | None = None) -> Start:
         """The start of the samples with these seeds; row j depends on ``seeds[j]`` only.
 
-        Args:
-            seeds: One per sample.
-            labels: Classes, (B,), int64, -1 = none; None leaves them to the latents or the task.
+        ``labels`` are (B,), int64, -1 = none; None leaves them to the latents or the task.
         """
         draws = self.latents.draw(
             seeds,
@@ -164,15 +152,12 @@ class Pipeline:
     def sample(
         self, seeds: Sequence[int], *, labels: int | Sequence[int] | Tensor | None = None
     ) -> Images:
-        """One sample per seed.
+        """One sample per seed, (N, ...), float32, on the CPU; pictures in about [-1, 1].
 
         Args:
-            seeds: One per sample, e.g. ``range(64)``.
+            seeds: For example ``range(64)``.
             labels: One class for all, or one per sample, -1 = no class; None leaves them to the
                 task, which draws them at random.
-
-        Returns:
-            (N, ...), float32, on the CPU; pictures in about [-1, 1].
 
         Raises:
             ValueError: The model has no such class, or the numbers of labels and seeds differ.

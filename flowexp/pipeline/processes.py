@@ -21,10 +21,6 @@ class Processes:
     """This process's place among those that share the work; alone unless started otherwise.
 
     They exchange small states on the CPU, so the group is always gloo, on every device.
-
-    Args:
-        rank: This process, 0 = the one that writes and reports.
-        world_size: Number of processes.
     """
 
     def __init__(self, *, rank: int = 0, world_size: int = 1) -> None:

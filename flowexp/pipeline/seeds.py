@@ -11,11 +11,7 @@ _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
 
 def parse_seeds(seeds: str | int | Sequence[int], *, key: str = "seeds") -> list[int]:
-    """The seeds of a text such as ``0-63``, ``5`` or ``0-9,20-29``.
-
-    Args:
-        seeds: The text, one seed, or the seeds themselves.
-        key: Config key to name in messages.
+    """The seeds of a text such as ``0-63``, ``5`` or ``0-9,20-29``; numbers as they are.
 
     Raises:
         UsageError: The text is none of these, a range runs backwards, or a seed appears twice.

@@ -43,12 +43,7 @@ class Task(Part, ABC):
         """The conditions of the samples with these seeds, one row each.
 
         Row ``j`` depends on ``seeds[j]`` only, so that a sample is the same in every batch.
-
-        Args:
-            seeds: One seed per sample.
-            labels: Classes that were drawn together with the latents, (B,) int64; None = the task
-                draws its own.
-            device: Device of the tensors.
+        ``labels``, (B,) int64, were drawn together with the latents; None = the task draws its own.
         """
 
     def conditions_of(self, labels: Tensor | None) -> dict[str, Tensor | None]:

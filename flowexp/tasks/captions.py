@@ -63,9 +63,7 @@ class Captions(Generation):
 
     Args:
         dataset: Its class names become captions.
-        tokenizer: Turns texts into tokens.
         template: Text with ``{}`` for the name.
-        num_classes: Number of classes of the data set.
         label: As in :class:`Generation`; -1 is "no caption".
         text: The caption of every sample, instead of a class.
 
