@@ -93,13 +93,8 @@ class Coupling(Part, ABC):
     ) -> Pairs:
         """Couple data x (B, ...) and independent source draws e (B, ...).
 
-        Args:
-            x: Data, (B, ...).
-            e: Independent source draws, (B, ...).
-            conditions: Conditions of the rows of x; reordered with them.
-            rng: Generator for couplings that draw.
-            partner: The source draw stored with each row of x, (B, ...), or None.
-            images_seen: Images that training has seen before this batch, over all devices.
+        Conditions are reordered with the rows of x. ``partner`` is the source draw stored with each
+        row of x, (B, ...), ``images_seen`` what training has seen before, over all devices.
 
         Raises:
             ValueError: Partners or labels are needed but missing, or the shapes differ.

@@ -56,24 +56,20 @@ class Parameterization(Part, ABC):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network with the right channels, and no time at which formulas are singular."""
-        yield from all_of(self._input_of(parts), self._output_of(parts), self._signal(parts))
+        channels = (self._channels(parts, side) for side in ("in", "out"))
+        yield from all_of(*channels, self._signal(parts))
 
-    def _input_of(self, parts: Parts) -> Iterator[Unmet]:
-        found, allowed = parts.network.in_channels, self.input_channels(parts.dataset.channels)
-        if found is not None and found != allowed:
-            yield self._misfit(parts, key="network.in_channels", found=found, allowed=(allowed,))
-
-    def _output_of(self, parts: Parts) -> Iterator[Unmet]:
-        found, allowed = parts.network.out_channels, self.output_channels(parts.dataset.channels)
+    def _channels(self, parts: Parts, side: str) -> Iterator[Unmet]:
+        key, channels = f"network.{side}_channels", parts.dataset.channels
+        found = parts.network.in_channels if side == "in" else parts.network.out_channels
+        out = self.output_channels(channels)
+        allowed = (self.input_channels(channels),) if side == "in" else out
         if found is not None and found not in allowed:
-            yield self._misfit(parts, key="network.out_channels", found=found, allowed=allowed)
-
-    def _misfit(self, parts: Parts, *, key: str, found: int, allowed: tuple[int, ...]) -> Unmet:
-        problem = (
-            f"{found} does not fit {type(self).__name__} and {type(parts.dataset).__name__}, "
-            f"which has {parts.dataset.channels} channels."
-        )
-        return Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
+            problem = (
+                f"{found} does not fit {type(self).__name__} and {type(parts.dataset).__name__}, "
+                f"which has {channels} channels."
+            )
+            yield Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
 
     def _signal(self, parts: Parts) -> Iterator[Unmet]:
         if self.needs_signal:

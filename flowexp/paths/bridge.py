@@ -24,7 +24,11 @@ class BridgeNoise(ABC):
 
     Args:
         scale: Size of the noise, >= 0; 0 is the path without a bridge.
-        guard: Added to denominators that vanish; 1e-8 in the authors' code, 0 is the exact formula.
+        guard: Added to denominators that vanish, >= 0; 1e-8 in the authors' code, 0 is the exact
+            formula.
+
+    Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
+    2302.00482: I-CFM has :class:`ConstantNoise`, SB-CFM :class:`BrownianNoise`.
     """
 
     def __init__(self, scale: float, *, guard: float = 1e-8) -> None:
@@ -55,8 +59,7 @@ class BridgeNoise(ABC):
 class ConstantNoise(BridgeNoise):
     """``gamma = scale`` at all times: conditional flow matching with smoothed ends (I-CFM).
 
-    Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
-    2302.00482 (I-CFM): the target is e - x, without the added noise.
+    The target is e - x, without the added noise.
     """
 
     def std(self, t: Tensor) -> Tensor:
@@ -72,9 +75,6 @@ class BrownianNoise(BridgeNoise):
     With pairs from the entropic plan of ``reg = 2 scale^2`` its marginals are those of the
     Schroedinger bridge. ``gamma' = scale (1 - 2t) / (2 sqrt(t (1 - t)))`` grows like 1/sqrt at both
     ends; the authors' code bounds it by ``guard`` in ``(1 - 2t) / (2 t (1 - t) + guard) gamma``.
-
-    Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
-    2302.00482 (SB-CFM).
     """
 
     def std(self, t: Tensor) -> Tensor:

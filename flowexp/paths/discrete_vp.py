@@ -58,7 +58,11 @@ class DiscreteVP(Schedule):
         self.beta_end = float(beta_end)
         self.p = float(p)
         self.time_steps = int(time_steps)
-        self._totals = self._table()
+        u = torch.linspace(0.0, 1.0, self.time_steps, dtype=torch.float64)
+        first, last = self.beta_start ** (1.0 / self.p), self.beta_end ** (1.0 / self.p)
+        totals = torch.cumsum(-torch.log1p(-((first + (last - first) * u) ** self.p)), dim=0)
+        # -log abar at t = 0, 1/M, .., 1
+        self._totals = torch.cat([totals.new_zeros(1), totals])
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -95,14 +99,6 @@ class DiscreteVP(Schedule):
         index = index.clamp(0, self.time_steps - 1)
         rise = totals[index + 1] - totals[index]
         return (index + (total - totals[index]) / rise) / self.time_steps
-
-    def _table(self) -> Tensor:
-        """``-log abar`` at t = 0, 1/M, .., 1."""
-        u = torch.linspace(0.0, 1.0, self.time_steps, dtype=torch.float64)
-        first, last = self.beta_start ** (1.0 / self.p), self.beta_end ** (1.0 / self.p)
-        beta = (first + (last - first) * u) ** self.p
-        totals = torch.cumsum(-torch.log1p(-beta), dim=0)
-        return torch.cat([totals.new_zeros(1), totals])
 
     def identity(self) -> str:
         return (
