@@ -49,23 +49,21 @@ class GeneratorDraws(RowDraws):
         return drawn[..., self.own].to(torch.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Transform:
-    """A random change that happens to some rows of a batch.
-
-    Args:
-        probability: Share of rows that are changed; at or above 1 all of them.
+    """A random change of a share ``multiplier p`` of the rows, at or above 1 of all of them.
 
     Attributes:
         columns: Number of label columns.
     """
 
-    probability: float
+    multiplier: float
+    p: float
     columns: ClassVar[int] = 1
 
-    def gated(self, value: Tensor, draws: RowDraws, *, probability: float | None = None) -> Tensor:
+    def gated(self, value: Tensor, draws: RowDraws, *, share: float | None = None) -> Tensor:
         """``value`` (..., B), or 0 in the rows that are not changed; takes one uniform draw."""
-        share = self.probability if probability is None else probability
+        share = self.multiplier * self.p if share is None else share
         return torch.where(draws.uniform() < share, value, torch.zeros_like(value))
 
 

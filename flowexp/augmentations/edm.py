@@ -110,30 +110,28 @@ class EDMAugmentation(Augmentation):
             if name != "self" and not (value >= 0.0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; expected a finite number >= 0")
         self.p = float(p)
-        whole = WholePixelShift(probability=translate_int * p, largest=translate_int_max)
-        pixel: list[tuple[float, PixelTransform]] = [
-            (xflip, XFlip(probability=xflip * p)),
-            (yflip, YFlip(probability=yflip * p)),
-            (rotate_int, QuarterTurns(probability=rotate_int * p)),
-            (translate_int, whole),
+        pixel: list[PixelTransform] = [
+            XFlip(xflip, p),
+            YFlip(yflip, p),
+            QuarterTurns(rotate_int, p),
+            WholePixelShift(translate_int, p, largest=translate_int_max),
         ]
-        fractional = FractionalShift(probability=translate_frac * p, std=translate_frac_std)
-        geometric: list[tuple[float, GeometricTransform]] = [
-            (scale, Scaling(probability=scale * p, std=scale_std)),
-            (rotate_frac, Rotation(probability=rotate_frac * p, largest=rotate_frac_max)),
-            (aniso, Stretching(probability=aniso * p, std=aniso_std, turned=aniso_rotate_prob)),
-            (translate_frac, fractional),
+        geometric: list[GeometricTransform] = [
+            Scaling(scale, p, std=scale_std),
+            Rotation(rotate_frac, p, largest=rotate_frac_max),
+            Stretching(aniso, p, std=aniso_std, turned=aniso_rotate_prob),
+            FractionalShift(translate_frac, p, std=translate_frac_std),
         ]
-        color: list[tuple[float, ColorTransform]] = [
-            (brightness, Brightness(probability=brightness * p, std=brightness_std)),
-            (contrast, Contrast(probability=contrast * p, std=contrast_std)),
-            (lumaflip, LumaFlip(probability=lumaflip * p)),
-            (hue, HueTurn(probability=hue * p, largest=hue_max)),
-            (saturation, Saturation(probability=saturation * p, std=saturation_std)),
+        color: list[ColorTransform] = [
+            Brightness(brightness, p, std=brightness_std),
+            Contrast(contrast, p, std=contrast_std),
+            LumaFlip(lumaflip, p),
+            HueTurn(hue, p, largest=hue_max),
+            Saturation(saturation, p, std=saturation_std),
         ]
-        self.pixel = [transform for multiplier, transform in pixel if multiplier > 0]
-        self.geometric = [transform for multiplier, transform in geometric if multiplier > 0]
-        self.color = [transform for multiplier, transform in color if multiplier > 0]
+        self.pixel = [transform for transform in pixel if transform.multiplier > 0]
+        self.geometric = [transform for transform in geometric if transform.multiplier > 0]
+        self.color = [transform for transform in color if transform.multiplier > 0]
         present: list[Transform] = [*self.pixel, *self.geometric, *self.color]
         self.augment_dim = sum(transform.columns for transform in present)
 

@@ -90,7 +90,7 @@ class Stretching(GeometricTransform):
         w = draws.normal()
         angle = (draws.uniform() * 2.0 - 1.0) * math.pi
         w = self.gated(w, draws)
-        r = self.gated(angle, draws, probability=self.turned)
+        r = self.gated(angle, draws, share=self.turned)
         s = torch.exp2(self.std * w)
         inverse = rotation(-r) @ scaling(1.0 / s, s) @ rotation(r)
         return inverse, torch.stack([w * torch.cos(r), w * torch.sin(r)], dim=1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowexp.networks.foreign import call_network
 from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import FromNoise
 from flowexp.requirements import Part, Parts, Unmet, all_of, within_signal
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Conditions",
     "NetworkInputs",
     "Parameterization",
+    "PredictsNoise",
     "bounded_input_scale",
     "times_between",
 ]
@@ -122,6 +124,15 @@ class BetweenLevels(Parameterization):
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         return times_between(schedule, self.sigma_min, self.sigma_max)
+
+
+class PredictsNoise(Parameterization):
+    """F is the noise, which tells neither data nor velocity where alpha is 0."""
+
+    needs_signal = True
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        return FromNoise(c)
 
 
 def times_between(schedule: Schedule, nsr_min: float, nsr_max: float) -> tuple[float, float]:

@@ -5,9 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization, bounded_input_scale
+from flowexp.parameterizations.base import (
+    NetworkInputs,
+    Parameterization,
+    PredictsNoise,
+    bounded_input_scale,
+)
 from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromData, FromNoise, FromVelocity
+from flowexp.paths.conversions import FromData, FromVelocity
 
 __all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
 
@@ -39,7 +44,7 @@ class VelocityPrediction(_Direct):
         return FromVelocity(c)
 
 
-class NoisePrediction(_Direct):
+class NoisePrediction(_Direct, PredictsNoise):
     """F is the noise e. Singular where alpha = 0, so sampling starts at ``alpha = min_alpha``.
 
     Args:
@@ -50,16 +55,11 @@ class NoisePrediction(_Direct):
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
     """
 
-    needs_signal = True
-
     def __init__(self, *, time_scale: float = 1.0, min_alpha: float = 1e-3) -> None:
         super().__init__(time_scale=time_scale)
         if not 0.0 < min_alpha < 1.0:
             raise ValueError(f"min_alpha is {min_alpha}; expected a number in (0, 1)")
         self.min_alpha = float(min_alpha)
-
-    def conversion(self, c: Coefficients) -> Conversion:
-        return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         highest = math.sqrt(1.0 - self.min_alpha**2) / self.min_alpha

@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
-from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromNoise
+from flowexp.parameterizations.base import Conditions, NetworkInputs, PredictsNoise
+from flowexp.paths import Coefficients, Schedule
 
 __all__ = ["IDDPMPreconditioning"]
 
 
-class IDDPMPreconditioning(Parameterization):
+class IDDPMPreconditioning(PredictsNoise):
     """``D(x; sigma) = x - sigma F(x / sqrt(sigma^2 + 1), M - 1 - j)``: improved DDPM's networks.
 
     F's first channels are the noise; the network may have as many again for a variance, which is
@@ -33,12 +32,6 @@ class IDDPMPreconditioning(Parameterization):
     to 5e-4; here they are float64.
     """
 
-    needs_signal = True
-
-    def output_channels(self, channels: int) -> tuple[int, ...]:
-        """The noise, and perhaps a variance of each channel."""
-        return channels, 2 * channels
-
     def __init__(self, *, C1: float = 1e-3, C2: float = 8e-3, time_steps: int = 1000) -> None:
         if not 0.0 < C1 < 1.0:
             raise ValueError(f"C1 is {C1}; expected a number in (0, 1)")
@@ -50,6 +43,10 @@ class IDDPMPreconditioning(Parameterization):
         self.C2 = float(C2)
         self.time_steps = int(time_steps)
         self.levels = self._levels()
+
+    def output_channels(self, channels: int) -> tuple[int, ...]:
+        """The noise, and perhaps a variance of each channel."""
+        return channels, 2 * channels
 
     def alpha_bar(self, j: Tensor) -> Tensor:
         """``sin^2(pi j / (2 M (C2 + 1)))``: the squared signal at level j, float64."""
@@ -69,9 +66,6 @@ class IDDPMPreconditioning(Parameterization):
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         step = (self.time_steps - 1) - self.index(c.sigma / c.alpha)
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), step.to(torch.float64))
-
-    def conversion(self, c: Coefficients) -> Conversion:
-        return FromNoise(c)
 
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions

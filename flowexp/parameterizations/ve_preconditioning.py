@@ -5,14 +5,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-from flowexp.parameterizations.base import BetweenLevels, Conditions, NetworkInputs
-from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromNoise
+from flowexp.parameterizations.base import (
+    BetweenLevels,
+    Conditions,
+    NetworkInputs,
+    PredictsNoise,
+)
+from flowexp.paths import Coefficients, Schedule
 
 __all__ = ["VEPreconditioning"]
 
 
-class VEPreconditioning(BetweenLevels):
+class VEPreconditioning(BetweenLevels, PredictsNoise):
     """``D(x; sigma) = x + sigma F(x, ln(sigma / 2))``: score-SDE on VE.
 
     The network gives sigma times the score, minus the noise. On another path it is the same
@@ -23,17 +27,12 @@ class VEPreconditioning(BetweenLevels):
     2011.13456 (NCSN++).
     """
 
-    needs_signal = True
-
     def __init__(self, *, sigma_min: float = 0.02, sigma_max: float = 100.0) -> None:
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         log_nsr = torch.log(c.sigma) - torch.log(c.alpha)
         return NetworkInputs(1.0 / c.alpha, log_nsr - math.log(2.0))
-
-    def conversion(self, c: Coefficients) -> Conversion:
-        return FromNoise(c)
 
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions

@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization, times_between
-from flowexp.paths import VP, Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromNoise
+from flowexp.parameterizations.base import NetworkInputs, PredictsNoise, times_between
+from flowexp.paths import VP, Coefficients, Schedule
 
 __all__ = ["VPPreconditioning"]
 
 
-class VPPreconditioning(Parameterization):
+class VPPreconditioning(PredictsNoise):
     """``D(x; sigma) = x - sigma F(x / sqrt(sigma^2 + 1), (M - 1) t(sigma))``: score-SDE on VP.
 
     F is the noise. t(sigma) is the time at which a VP path has this noise level. On another path it
@@ -26,8 +25,6 @@ class VPPreconditioning(Parameterization):
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP; Song et al., 2021, arXiv
     2011.13456.
     """
-
-    needs_signal = True
 
     def __init__(
         self,
@@ -45,9 +42,6 @@ class VPPreconditioning(Parameterization):
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         time = self.reference.time_at_nsr(c.sigma / c.alpha)
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), (self.time_steps - 1) * time)
-
-    def conversion(self, c: Coefficients) -> Conversion:
-        return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         ends = torch.tensor([self.reference.t_min, self.reference.t_max], dtype=torch.float64)
