@@ -16,14 +16,7 @@ from torch import Tensor
 
 from flowexp.augmentations.draws import RowDraws, Transform, Turn
 
-__all__ = [
-    "FractionalShift",
-    "GeometricTransform",
-    "Rotation",
-    "Scaling",
-    "Stretching",
-    "resample",
-]
+__all__ = ["FractionalShift", "GeometricTransform", "Rotation", "Scaling", "Stretching", "resample"]
 
 # Low-pass filter of the symlet-6 wavelet, of sum sqrt 2: doubling and halving with it are inverses.
 _SYM6 = (

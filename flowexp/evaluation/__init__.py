@@ -9,11 +9,4 @@ from flowexp.evaluation.score import (
     summarize,
 )
 
-__all__ = [
-    "ScoreResult",
-    "Summary",
-    "append_results",
-    "score",
-    "seed_ranges",
-    "summarize",
-]
+__all__ = ["ScoreResult", "Summary", "append_results", "score", "seed_ranges", "summarize"]

@@ -49,18 +49,16 @@ class SampleMetrics:
             metric.check()
             least = metric.minimum_samples
             if len(seeds) < least:
-                raise UsageError(
-                    f"{name} needs at least {least} samples, but there are {len(seeds)} seeds.",
-                    key="num_samples",
-                    remedy=f"Set num_samples={least} or more, or take another metric.",
+                problem = (
+                    f"{name} needs at least {least} samples, but there are {len(seeds)} seeds."
                 )
+                remedy = f"Set num_samples={least} or more, or take another metric."
+                raise UsageError(problem, key="num_samples", remedy=remedy)
             if metric.paired and (task is None or task.targets(seeds[:1]) is None):
                 which = "no task" if task is None else type(task).__name__
-                raise UsageError(
-                    f"{name} compares each sample with a target, and {which} has none.",
-                    key=f"metric.{name}",
-                    remedy="Take a task with targets (a restoration task), or another metric.",
-                )
+                problem = f"{name} compares each sample with a target, and {which} has none."
+                remedy = "Take a task with targets (a restoration task), or another metric."
+                raise UsageError(problem, key=f"metric.{name}", remedy=remedy)
 
     def prepare(
         self,

@@ -49,16 +49,12 @@ class Objective(Part, ABC):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Times at which it is defined, and what its weighting needs."""
-        weighting = within("weighting", self.weighting.needs(parts))
-        yield from all_of(self._signal(parts), self._time(parts), weighting)
-
-    def _signal(self, parts: Parts) -> Iterator[Unmet]:
-        if self.needs_signal:
-            yield from within_signal(parts, name=type(self).__name__, group="objective")
-
-    def _time(self, parts: Parts) -> Iterator[Unmet]:
-        if self.needs_unit_time:
-            yield from on_unit_time(parts, name=type(self).__name__)
+        name = type(self).__name__
+        yield from all_of(
+            within_signal(parts, name=name, group="objective") if self.needs_signal else (),
+            on_unit_time(parts, name=name) if self.needs_unit_time else (),
+            within("weighting", self.weighting.needs(parts)),
+        )
 
     def check(self) -> None:
         """Raise ``UsageError`` if a file is missing; most objectives need none."""

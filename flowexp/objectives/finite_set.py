@@ -15,12 +15,7 @@ Groups = tuple[Tensor, Tensor]
 
 
 def finite_set_mean(
-    x: Tensor,
-    level: Tensor,
-    *,
-    reference: Tensor,
-    D: float,
-    groups: Groups | None = None,
+    x: Tensor, level: Tensor, *, reference: Tensor, D: float, groups: Groups | None = None
 ) -> Tensor:
     """The exact posterior mean ``E[data | x] = sum_j w_j y_j`` where the data are a finite set.
 

@@ -141,13 +141,7 @@ class FlowGuided(Objective):
 
     @torch.no_grad()
     def target(
-        self,
-        e: Tensor,
-        t: Tensor,
-        *,
-        start: Tensor,
-        student: Tensor,
-        conditions: Conditions,
+        self, e: Tensor, t: Tensor, *, start: Tensor, student: Tensor, conditions: Conditions
     ) -> Tensor:
         """``e - x_T``, the mean velocity of the two jumps, without gradient.
 

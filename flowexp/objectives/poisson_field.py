@@ -125,12 +125,7 @@ class PoissonField(Objective):
         return Loss(spread(loss, batch=len(pairs.x)))
 
     def target(
-        self,
-        points: FieldPoints,
-        *,
-        reference: Tensor,
-        D: float,
-        groups: Groups | None = None,
+        self, points: FieldPoints, *, reference: Tensor, D: float, groups: Groups | None = None
     ) -> tuple[Tensor, Tensor]:
         """The normalised field at ``points``: along x, (B, ...), and along z, (B,).
 

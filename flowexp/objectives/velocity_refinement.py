@@ -88,9 +88,8 @@ class VelocityRefinement(Objective):
         """Two calls of the teacher, one of the refiner; dt and dropped labels come from ``rng``."""
         point = point_of(pairs, model.path, t)
         count = 1 if self.shared_dt else len(point.x)
-        dt = self.max_dt * torch.rand(
-            count, generator=rng, dtype=torch.float64, device=rng.device
-        ).to(point.x.device)
+        u = torch.rand(count, generator=rng, dtype=torch.float64, device=rng.device)
+        dt = self.max_dt * u.to(point.x.device)
         later = self._with_labels_dropped(pairs, rng)
         first = dict(pairs.conditions) if self.first_label_kept else later
         value = self.deviation(model, point.x_t, point.t, dt=dt, first=first, later=later)

@@ -58,24 +58,22 @@ class Parameterization(Part, ABC):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network with the right channels, and no time at which formulas are singular."""
-        channels = (self._channels(parts, side) for side in ("in", "out"))
-        yield from all_of(*channels, self._signal(parts))
+        name = type(self).__name__
+        yield from all_of(
+            self._channels(parts, "in"),
+            self._channels(parts, "out"),
+            within_signal(parts, name=name, group="parameterization") if self.needs_signal else (),
+        )
 
     def _channels(self, parts: Parts, side: str) -> Iterator[Unmet]:
         key, channels = f"network.{side}_channels", parts.dataset.channels
         found = parts.network.in_channels if side == "in" else parts.network.out_channels
-        out = self.output_channels(channels)
-        allowed = (self.input_channels(channels),) if side == "in" else out
+        fitting = self.output_channels(channels)
+        allowed = (self.input_channels(channels),) if side == "in" else fitting
         if found is not None and found not in allowed:
-            problem = (
-                f"{found} does not fit {type(self).__name__} and {type(parts.dataset).__name__}, "
-                f"which has {channels} channels."
-            )
+            name, data = type(self).__name__, type(parts.dataset).__name__
+            problem = f"{found} does not fit {name} and {data}, which has {channels} channels."
             yield Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
-
-    def _signal(self, parts: Parts) -> Iterator[Unmet]:
-        if self.needs_signal:
-            yield from within_signal(parts, name=type(self).__name__, group="parameterization")
 
     @abstractmethod
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:

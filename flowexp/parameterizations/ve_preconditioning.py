@@ -5,12 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from flowexp.parameterizations.base import (
-    BetweenLevels,
-    Conditions,
-    NetworkInputs,
-    PredictsNoise,
-)
+from flowexp.parameterizations.base import BetweenLevels, Conditions, NetworkInputs, PredictsNoise
 from flowexp.paths import Coefficients, Schedule
 
 __all__ = ["VEPreconditioning"]

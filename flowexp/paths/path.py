@@ -51,12 +51,9 @@ class Path(Identified):
 
     Args:
         schedule: Alpha and sigma.
-        D: Degrees of freedom of the source, a positive real or ``inf`` (Gaussian).
+        D: Degrees of freedom of the source, a positive real, or ``inf`` unless it is Student-t.
         source: Another distribution of e: any for ``D = inf``, else a variant of Student-t with
             the same D; by default D decides.
-
-    Attributes:
-        D: Degrees of freedom of the source; ``inf`` unless the source is Student-t.
 
     Raises:
         ValueError: D is not a positive number, or the source is of another D.

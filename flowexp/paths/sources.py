@@ -9,13 +9,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.paths.base import Source
 
-__all__ = [
-    "ClippedStudentT",
-    "Gaussian",
-    "RadiusClippedStudentT",
-    "StudentT",
-    "beta_radius",
-]
+__all__ = ["ClippedStudentT", "Gaussian", "RadiusClippedStudentT", "StudentT", "beta_radius"]
 
 # Added under both roots of the radius by the authors of PFGM++.
 _GUARD = 1e-8

@@ -68,10 +68,8 @@ def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
     size = rows * (height + 1) + 1, columns * (width + 1) + 1
     canvas = torch.full((channels, *size), _BACKGROUND, dtype=torch.uint8)
     for number, picture in enumerate(levels):
-        top, left = (
-            n * (side + 1) + 1
-            for n, side in zip(divmod(number, columns), (height, width), strict=True)
-        )
+        row, column = divmod(number, columns)
+        top, left = row * (height + 1) + 1, column * (width + 1) + 1
         canvas[:, top : top + height, left : left + width] = picture
     image = _image(canvas)
     factor = max(1, round(_SHOWN_SIDE / width)) if width < _SMALL_SIDE else 1
