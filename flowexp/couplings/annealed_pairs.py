@@ -16,10 +16,7 @@ __all__ = [
     "CosineAnnealing",
     "ExponentialAnnealing",
     "LinearAnnealing",
-    "annealed",
 ]
-
-_IMAGES_PER_KIMG = 1000.0
 
 
 class Annealing(ABC):
@@ -48,7 +45,7 @@ class _OverKimg(Annealing):
 
     def _progress(self, images_seen: int) -> float:
         """Fraction ``k / K``."""
-        return images_seen / (_IMAGES_PER_KIMG * self.kimg)
+        return images_seen / (1000.0 * self.kimg)
 
 
 class LinearAnnealing(_OverKimg):
@@ -91,9 +88,6 @@ class AnnealedPairs(Coupling):
     from the independent coupling (beta = 1) to the stored pairs (beta = 0, bit for bit). A network
     that cannot start from the teacher's weights thus learns an ordinary flow first.
 
-    Args:
-        annealing: Beta as a function of the images seen.
-
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.1 (annealing reflow). It counts
     iterations of 128 images; here images are counted.
     """
@@ -114,14 +108,8 @@ class AnnealedPairs(Coupling):
         images_seen: int = 0,
         **_: object,
     ) -> Pairs:
-        stored = require_partner(x, partner)
-        mixed = annealed(stored, e, beta=self.annealing(images_seen))
+        mixed, beta = require_partner(x, partner), self.annealing(images_seen)
+        if beta != 0.0:
+            # (1 - beta)(1 + beta) does not cancel near beta = 1.
+            mixed = math.sqrt((1.0 - beta) * (1.0 + beta)) * mixed + beta * e
         return Pairs(x=x, e=mixed, conditions=conditions)
-
-
-def annealed(e: Tensor, fresh: Tensor, *, beta: float) -> Tensor:
-    """``sqrt(1 - beta^2) e + beta fresh``; exactly e at beta = 0 and exactly fresh at beta = 1."""
-    if beta == 0.0:
-        return e
-    # (1 - beta)(1 + beta) does not cancel near beta = 1.
-    return math.sqrt((1.0 - beta) * (1.0 + beta)) * e + beta * fresh

@@ -26,7 +26,6 @@ class VelocityRefinement(Objective):
     trajectory is simulated.
 
     Args:
-        teacher: The model to be refined.
         max_dt: Largest step in t, in (0, 1).
         label_dropout: Probability with which the label is dropped, in [0, 1), for guided sampling;
             the network's own label dropout should then be 0.

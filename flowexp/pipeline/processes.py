@@ -69,14 +69,11 @@ class Processes:
         torch.distributed.gather_object(item, gathered)
         return gathered
 
-    def close(self) -> None:
-        """Leave the group, if :meth:`start` joined it."""
-        if self._owns_group:
-            torch.distributed.destroy_process_group()
-            self._owns_group = False
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Leave the group, if :meth:`start` joined it."""
+        if self._owns_group:
+            torch.distributed.destroy_process_group()
+            self._owns_group = False
