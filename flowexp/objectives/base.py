@@ -53,8 +53,11 @@ class Objective(Part, ABC):
         yield from all_of(
             within_signal(parts, name=name, group="objective") if self.needs_signal else (),
             on_unit_time(parts, name=name) if self.needs_unit_time else (),
-            within("weighting", self.weighting.needs(parts)),
+            self._weighting(parts),
         )
+
+    def _weighting(self, parts: Parts) -> Iterator[Unmet]:
+        yield from within("weighting", self.weighting.needs(parts))
 
     def check(self) -> None:
         """Raise ``UsageError`` if a file is missing; most objectives need none."""

@@ -86,9 +86,9 @@ class Parameterization(Part, ABC):
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
-        """The output F; override this where the network takes or gives more than predictions need.
+        """The output F at the scaled state ``x``, (B, ...), and ``c_noise``, (B,), both float32.
 
-        ``x`` is the scaled state, (B, ...), ``c_noise`` the time condition, (B,), both float32.
+        Override this where the network takes more than the state, or gives other than F.
         """
         return call_network(network, x, c_noise, conditions)
 
@@ -125,7 +125,7 @@ class BetweenLevels(Parameterization):
 
 
 class PredictsNoise(Parameterization):
-    """F is the noise, which tells neither data nor velocity where alpha is 0."""
+    """F is the noise: data and velocity are infinite where alpha is 0."""
 
     needs_signal = True
 

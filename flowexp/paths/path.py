@@ -51,7 +51,7 @@ class Path(Identified):
 
     Args:
         schedule: Alpha and sigma.
-        D: Degrees of freedom of the source, a positive real, or ``inf`` unless it is Student-t.
+        D: Degrees of freedom of the source, a positive real; ``inf`` if it is not Student-t.
         source: Another distribution of e: any for ``D = inf``, else a variant of Student-t with
             the same D; by default D decides.
 
