@@ -36,8 +36,7 @@ class PerceptualRegression(Objective):
 
     Args:
         target: The prediction that the premetric compares: ``velocity``, ``data`` or ``noise``.
-        weighting: Weight of the premetric.
-        premetric: Measure of a deviation; None = the perceptual distance alone.
+        premetric: Measure of a deviation, with ``weighting``; None = the perceptual distance alone.
         perceptual: Distance of the data prediction from the data.
         inverse_time: Divide the perceptual distance by sigma(t), which is t on the linear path;
             the timestep distribution must stay away from sigma = 0.

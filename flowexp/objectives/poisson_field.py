@@ -10,7 +10,9 @@ from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
-from flowexp.objectives.finite_set import (
+from flowexp.objectives.premetrics import Premetric
+from flowexp.objectives.regression import weighted
+from flowexp.objectives.stable_target import (
     Groups,
     finite_set_mean,
     first_rows,
@@ -18,8 +20,6 @@ from flowexp.objectives.finite_set import (
     require_trained,
     spread,
 )
-from flowexp.objectives.premetrics import Premetric
-from flowexp.objectives.regression import weighted
 from flowexp.objectives.weightings import Weighting
 from flowexp.parameterizations import FieldConversion, normalized_field
 from flowexp.paths import Prediction
@@ -56,7 +56,7 @@ class PoissonField(Objective):
     """``weight premetric(F - sqrt(N) v/(|v| + gamma))`` over the N + 1 components of the field.
 
     The batch is a set of charges; ``v = (mu - x, -z)`` with mu the kernel-weighted mean of the set
-    (:func:`~flowexp.objectives.finite_set.finite_set_mean`) points along the field. The objective
+    (:func:`~flowexp.objectives.finite_set_mean`) points along the field. The objective
     draws the points itself: ``m ~ U[0, M]``, ``z = |N(0, sigma_end^2)| (1 + tau)^m``, radius
     ``|N(0, sigma_end^2 I_N)| (1 + tau)^m``, direction uniform. It ignores the times and the
     source draws of the training loop. With path.D = 1 this is PFGM; other D use their own kernel,
@@ -70,7 +70,6 @@ class PoissonField(Objective):
 
     Args:
         weighting: Loss weight at the points' time; PFGM has none.
-        premetric: Measure of a deviation.
         M: Largest exponent, > 0 (291; 356 for LSUN).
         tau: Growth per unit of the exponent, > 0.
         sigma_end: Size of the smallest perturbation, > 0.
@@ -130,7 +129,7 @@ class PoissonField(Objective):
         """The normalised field at ``points``: along x, (B, ...), and along z, (B,).
 
         The charges are ``reference``, (K, ...), in a space with ``D`` extra dimensions; for
-        ``groups`` see :func:`~flowexp.objectives.finite_set.finite_set_mean`.
+        ``groups`` see :func:`~flowexp.objectives.finite_set_mean`.
         """
         mean = finite_set_mean(points.x, points.level, reference=reference, D=D, groups=groups)
         return normalized_field(mean - points.x, points.level, gamma=self.gamma)

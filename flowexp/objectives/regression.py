@@ -30,7 +30,6 @@ class Regression(Objective):
     Args:
         target: The prediction that is compared: ``velocity``, ``data`` or ``noise``.
         weighting: Loss weight; each states the target it is meant for.
-        premetric: Measure of a deviation.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 2 and 8 (sum over pixels there, mean
     here); Lipman et al., 2022, arXiv 2210.02747; Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14.

@@ -24,8 +24,8 @@ __all__ = ["verify", "write_store"]
 
 Make = Callable[[npt.NDArray[np.int64]], Mapping[str, Array]]
 
-# The place of a run and the name of its checkpoint file do not change its content.
-_FREE = ("manifest.ranges", "manifest.teacher.run", "manifest.teacher.checkpoint",
+# The number of pairs, the place of a run and the name of its checkpoint do not change the kind.
+_FREE = ("manifest.num", "manifest.ranges", "manifest.teacher.run", "manifest.teacher.checkpoint",
          "config.run", "config.checkpoint")  # fmt: skip
 
 _LEVELS = 1
@@ -133,8 +133,6 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         ) from error
     old = {"manifest": plain(before.to_dict()), "config": stored}
     new = {"manifest": plain(manifest.to_dict()), "config": config}
-    for changing in (old["manifest"], new["manifest"]):
-        changing.pop("num")
     differences = list(_differences(old, new))
     if differences:
         raise UsageError(

@@ -111,67 +111,59 @@ class Conversion(ABC):
         Coefficients are computed for all times at once, on the first access: with a small network,
         tensor arithmetic on single numbers dominates the cost.
         """
-        table = _Table(self)
-        return [_Row(table, i) for i in range(len(self.c.alpha))]
+        return [_Row(self, i) for i in range(len(self.c.alpha))]
+
+    @cached_property
+    def _c_rows(self) -> list[Coefficients]:
+        return self.c.rows()
+
+    @cached_property
+    def _data_rows(self) -> list[Affine]:
+        return self.data.rows()
+
+    @cached_property
+    def _noise_rows(self) -> list[Affine]:
+        return self.noise.rows()
+
+    @cached_property
+    def _velocity_rows(self) -> list[Affine]:
+        return self.velocity.rows()
 
     @property
     def _identity(self) -> Affine:
         return Identity(torch.zeros_like(self.c.alpha), torch.ones_like(self.c.alpha))
 
 
-class _Table:
-    """The affines of a conversion at many times, one per time."""
-
-    def __init__(self, conversion: Conversion) -> None:
-        self.conversion = conversion
-
-    @cached_property
-    def coefficients(self) -> list[Coefficients]:
-        return self.conversion.c.rows()
-
-    @cached_property
-    def data(self) -> list[Affine]:
-        return self.conversion.data.rows()
-
-    @cached_property
-    def noise(self) -> list[Affine]:
-        return self.conversion.noise.rows()
-
-    @cached_property
-    def velocity(self) -> list[Affine]:
-        return self.conversion.velocity.rows()
-
-
 class _Row(Conversion):
-    """A conversion at one time of a table."""
+    """The conversion ``table`` at one of its times."""
 
-    table: _Table
+    table: Conversion
     index: int
 
-    def __init__(self, table: _Table, index: int) -> None:
+    def __init__(self, table: Conversion, index: int) -> None:
         self.__dict__.update(table=table, index=index)
 
     @property
     def c(self) -> Coefficients:
-        return self.table.coefficients[self.index]
+        return self.table._c_rows[self.index]
 
     @property
     def data(self) -> Affine:
-        return self.table.data[self.index]
+        return self.table._data_rows[self.index]
 
     @property
     def noise(self) -> Affine:
-        return self.table.noise[self.index]
+        return self.table._noise_rows[self.index]
 
     @property
     def velocity(self) -> Affine:
-        return self.table.velocity[self.index]
+        return self.table._velocity_rows[self.index]
 
     def read(self, output: Tensor, *, like: Tensor) -> Tensor:
         return self.at(self.c).read(output, like=like)
 
     def at(self, c: Coefficients) -> Conversion:
-        return self.table.conversion.at(c)
+        return self.table.at(c)
 
 
 class FromVelocity(Conversion):
