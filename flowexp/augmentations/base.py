@@ -14,6 +14,7 @@ __all__ = ["Augmentation"]
 class Augmentation(Part, ABC):
     """A random change of training pictures, on which the network is conditioned.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
     The label is the network's condition ``augment_labels``; zeros mean "unchanged" and are used in
     sampling, so the changes do not leak into samples.
 

@@ -95,10 +95,7 @@ class HueTurn(Turn, ColorTransform):
 def recolor(images: Tensor, matrix: Tensor) -> Tensor:
     """Pictures (B, C, H, W) with their colours mapped by matrices (B, 4, 4), float64.
 
-    For C = 1 it is the map of grey, averaged over channels.
-
-    Raises:
-        ValueError: C is neither 1 nor 3.
+    C is 3, or 1: then it is the map of grey, averaged over channels.
     """
     channels = images.shape[1]
     if channels not in (1, 3):

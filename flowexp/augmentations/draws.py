@@ -53,8 +53,7 @@ class GeneratorDraws(RowDraws):
 class Transform:
     """A random change of a share ``multiplier p`` of the rows, at or above 1 of all of them.
 
-    Attributes:
-        columns: Number of label columns.
+    It has ``columns`` label columns.
     """
 
     multiplier: float
@@ -69,11 +68,7 @@ class Transform:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn(Transform):
-    """A turn by an angle w uniform up to a share of a half turn; labels ``cos w - 1, sin w``.
-
-    Args:
-        largest: Largest angle in half turns.
-    """
+    """A turn by w, uniform up to ``largest`` half turns either way; labels ``cos w - 1, sin w``."""
 
     columns = 2
     largest: float

@@ -43,7 +43,7 @@ class EDMAugmentation(Augmentation):
 
     A row whose labels are 0 is returned bit for bit. Rows are independent of each other, except
     that all pictures get the padding of the row that needs most, which changes the others by
-    rounding.
+    rounding. All arguments are finite and >= 0.
 
     Args:
         p: Probability for multiplier 1; 0.12 for CIFAR-10, 0.15 at 64 x 64.
@@ -70,9 +70,6 @@ class EDMAugmentation(Augmentation):
         contrast_std: Standard deviation of the contrast's binary logarithm.
         hue_max: Largest turn in half turns.
         saturation_std: Standard deviation of the saturation's binary logarithm.
-
-    Raises:
-        ValueError: A number is negative or not finite.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, appendix F.2 and table 6; transforms of
     Karras et al., 2020, arXiv 2006.06676. The order of transforms and draws is that of EDM's code.
@@ -147,11 +144,7 @@ class EDMAugmentation(Augmentation):
         return self.apply(images, GeneratorDraws(rng, rows=rows, rank=rank, world_size=world_size))
 
     def apply(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels, with given random numbers in the documented order.
-
-        Raises:
-            ValueError: The data are not pictures.
-        """
+        """Changed pictures and their labels, with given random numbers in the documented order."""
         if images.ndim != 4:
             raise ValueError(f"images has shape {tuple(images.shape)}; expected (B, C, H, W)")
         labels = []

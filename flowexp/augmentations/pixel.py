@@ -41,11 +41,7 @@ class QuarterTurns(PixelTransform):
     columns = 2
 
     def __call__(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
-        """Pictures turned as by ``torch.rot90(x, w, (2, 3))``.
-
-        Raises:
-            ValueError: The pictures are not square.
-        """
+        """Pictures, which must be square, turned as by ``torch.rot90(x, w, (2, 3))``."""
         if images.shape[2] != images.shape[3]:
             raise ValueError(f"quarter turns need square pictures, not {tuple(images.shape[2:])}")
         w = self.gated(draws.integers(4), draws)
@@ -59,9 +55,6 @@ class WholePixelShift(PixelTransform):
     """A shift by whole pixels, uniform up to a share of the size; reflected at the edges.
 
     Labels: the rounded shift over the largest one, (x to the right, y upwards).
-
-    Args:
-        largest: Largest shift as a share of the picture's size.
     """
 
     columns = 2

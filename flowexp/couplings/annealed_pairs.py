@@ -32,11 +32,7 @@ class Annealing(ABC):
 
 
 class _OverKimg(Annealing):
-    """A function of the thousands of images k seen over all devices.
-
-    Args:
-        kimg: K, the scale in thousands of images, > 0.
-    """
+    """A function of the thousands of images k seen over all devices, on a scale K = kimg > 0."""
 
     def __init__(self, kimg: float) -> None:
         if not kimg > 0.0:

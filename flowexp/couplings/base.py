@@ -36,6 +36,8 @@ class Pairs:
 class Coupling(Part, ABC):
     """The joint distribution of (x, e) within a batch.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
+
     Attributes:
         needs_partner: Whether it couples x to the source draw stored with it, so that the data must
             be pairs.

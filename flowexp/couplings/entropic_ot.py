@@ -20,7 +20,6 @@ class EntropicOT(PlanCoupling):
         reg: Regularization in the cost's unit, > 0.
         iterations: Largest number of Sinkhorn iterations, >= 1.
         tolerance: Error of the marginal at which they stop.
-        per_class: See :class:`PlanCoupling`.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (SB-CFM). The authors' class uses the exact plan by default; this one always uses

@@ -95,8 +95,7 @@ class SampleMetrics:
     def records(self) -> dict[str, tuple[MetricRecord, ...]]:
         """The numbers of every metric on the first process, () each elsewhere; all must call this.
 
-        Raises:
-            UsageError: No process had any sample.
+        Without any sample it raises ``UsageError``.
         """
         # a process without a batch has nothing to send
         own = {

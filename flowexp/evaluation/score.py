@@ -217,11 +217,7 @@ class Summary:
 
 
 def seed_ranges(count: int, *, repeats: int, first: int = 0) -> list[list[int]]:
-    """``repeats`` disjoint ranges of ``count`` consecutive seeds.
-
-    Raises:
-        ValueError: Fewer than one seed or range.
-    """
+    """``repeats`` disjoint ranges of ``count`` consecutive seeds, both >= 1."""
     if count < 1 or repeats < 1:
         raise ValueError(f"count={count}, repeats={repeats}; allowed: integers >= 1")
     return [list(range(first + k * count, first + (k + 1) * count)) for k in range(repeats)]

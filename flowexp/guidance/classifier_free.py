@@ -58,16 +58,15 @@ class ClassifierFree(Guidance):
         """The guided model; the model itself for scale = 1."""
         if self.scale == 1.0:
             return model
-        return _ClassifierFreeModel(model, scale=self.scale, channels=self.channels)
+        return _ClassifierFreeModel(model, self)
 
 
 class _ClassifierFreeModel(Model):
     """The model of :class:`ClassifierFree`."""
 
-    def __init__(self, model: Model, *, scale: float, channels: int | None) -> None:
+    def __init__(self, model: Model, guidance: ClassifierFree) -> None:
         self.model = model
-        self.scale = scale
-        self.channels = channels
+        self.guidance = guidance
         self.path = model.path
         self.time_range = model.time_range
         self.evaluations_per_call = 2 * model.evaluations_per_call
@@ -95,26 +94,21 @@ class _ClassifierFreeModel(Model):
 
     def _guided(self, x_t: Tensor, both: Prediction) -> Prediction:
         conditional, unconditional = both.output.chunk(2)
-        guided = torch.lerp(unconditional, conditional, self.scale)
-        if self.channels is not None:
-            kept = conditional[:, self.channels :]
-            guided = torch.cat([guided[:, : self.channels], kept], dim=1)
+        guided = torch.lerp(unconditional, conditional, self.guidance.scale)
+        channels = self.guidance.channels
+        if channels is not None:
+            guided = torch.cat([guided[:, :channels], conditional[:, channels:]], dim=1)
         return Prediction(self.path, x_t, guided, both.conversion)
 
     def alongside(self, other: Model) -> Model:
-        inner = self.model.alongside(other)
-        return _ClassifierFreeModel(inner, scale=self.scale, channels=self.channels)
+        return _ClassifierFreeModel(self.model.alongside(other), self.guidance)
 
     def nearest_time(self, t: Tensor) -> Tensor:
         return self.model.nearest_time(t)
 
 
 def _doubled(conditions: Conditions) -> dict[str, Tensor | None]:
-    """Every condition twice, the second time without labels and captions.
-
-    Raises:
-        ValueError: No labels and no captions are given.
-    """
+    """Every condition twice, the second time without labels and captions, which must be given."""
     if all(conditions.get(name) is None for name in _DROPPED):
         raise ValueError(
             "classifier-free guidance needs labels or tokens, but the model is called "

@@ -31,7 +31,7 @@ class Loss:
 class Objective(Part, ABC):
     """A training loss as a function of the model, the coupled pairs and their times.
 
-    Constructors raise ``ValueError`` for an argument outside the range that their ``Args`` state,
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states,
     as do those of weightings and premetrics.
 
     Attributes:

@@ -37,7 +37,6 @@ class StableTarget(Regression):
     runs over the data of the same label. The mean is over one process's micro-batch.
 
     Args:
-        target: See :class:`Regression`; so are weighting and premetric.
         trained: Number of rows the network is trained on, >= 1; the others enter the mean only.
             None = all.
 

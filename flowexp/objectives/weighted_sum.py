@@ -37,12 +37,10 @@ class WeightedSum(Objective):
         self.weights = {name: 1.0 if weights is None else float(weights[name]) for name in parts}
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What each of the parts needs."""
         needs = [within(f"parts.{name}", part.needs(parts)) for name, part in self.parts.items()]
         yield from all_of(*needs)
 
     def check(self) -> None:
-        """Raise ``UsageError`` if a file of one of the parts is missing."""
         for part in self.parts.values():
             part.check()
 

@@ -37,7 +37,7 @@ class NetworkInputs:
 class Parameterization(Part, ABC):
     """The rule that turns the raw network F into a prediction on any path.
 
-    Constructors raise ``ValueError`` for an argument outside the range that their ``Args`` state.
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 
     Attributes:
         needs_signal: Whether the network cannot be evaluated where alpha is 0, at pure source.
@@ -105,11 +105,9 @@ class Parameterization(Part, ABC):
 
 
 class BetweenLevels(Parameterization):
-    """A parameterization that samplers evaluate between two noise levels only.
+    """A parameterization that samplers evaluate at noise levels in [sigma_min, sigma_max] only.
 
-    Args:
-        sigma_min: Smallest noise level, > 0.
-        sigma_max: Largest noise level, > sigma_min.
+    ``0 < sigma_min < sigma_max``.
     """
 
     def __init__(self, *, sigma_min: float, sigma_max: float) -> None:

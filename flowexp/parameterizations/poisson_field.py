@@ -59,11 +59,7 @@ class FieldConversion(FromNoise):
         return self.c.sigma / self.c.alpha
 
     def field(self, output: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The two parts of the network's output, (B, ...) and (B,), for states ``like``.
-
-        Raises:
-            ValueError: F has neither as many channels as the states nor one more.
-        """
+        """The two parts, (B, ...) and (B,), of an output with ``like``'s channels, or one more."""
         channels = like.shape[1]
         if output.shape[1] == channels:
             return output, self._from_length(output)
@@ -100,7 +96,6 @@ class PoissonFieldPrediction(BetweenLevels):
     Args:
         gamma: Softening of the normalisation, > 0; that of the objective.
         z_exp: Level below which the field along z is computed from the field along x, >= 0.
-        sigma_min: See :class:`BetweenLevels`; so is sigma_max.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178; Newbeeer/Poisson_flow, models/ncsnpp.py (mean
     of an extra channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).

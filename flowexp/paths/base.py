@@ -6,7 +6,7 @@ velocity is ``v(x_t, t) = d x_t / dt = alpha'(t) x + sigma'(t) e``; sampling int
 source end to the data end. The noise level is ``sigma / alpha`` (``nsr`` in names: the
 noise-to-signal ratio). Everything that depends on time only is computed in float64.
 
-Constructors raise ``ValueError`` for an argument outside the range that their ``Args`` state.
+Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 """
 
 import math

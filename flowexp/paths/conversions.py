@@ -304,11 +304,7 @@ class Prediction:
 
     @property
     def score(self) -> Tensor:
-        """``grad log p_t(x_t) = -e / sigma``.
-
-        Raises:
-            ValueError: The source is not Gaussian, so this formula is not the score.
-        """
+        """``grad log p_t(x_t) = -e / sigma``; ``ValueError`` unless the source is Gaussian."""
         if not self.path.source.is_gaussian:
             raise ValueError(
                 f"the score -e/sigma assumes Gaussian noise, but the path's source is "

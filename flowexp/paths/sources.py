@@ -84,7 +84,6 @@ class ClippedStudentT(StudentT):
     As in that code, sampling starts without the clip. D = inf is the normal distribution.
 
     Args:
-        D: See :class:`StudentT`.
         low: Smallest B, in [0, 1).
         high: Largest B, in (low, 1].
 

@@ -80,9 +80,6 @@ def scatter_image(points: Tensor) -> Image.Image:
     """Points of the plane, (B, 2), as dots; those that are not finite are left out.
 
     The axes have the same scale and reach just beyond the points.
-
-    Raises:
-        ValueError: The points have another dimension than 2.
     """
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"points have shape {tuple(points.shape)}; expected (B, 2)")

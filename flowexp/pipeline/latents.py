@@ -18,12 +18,10 @@ _SEEDS = 2**32
 
 @dataclass(frozen=True, eq=False)
 class LatentDraws:
-    """Everything random about some samples.
+    """Everything random about some samples: source draws (B, ...), classes (B,), noise per step.
 
-    Attributes:
-        e: Source draws, (B, ...), float32, or float64 where the distribution needs it.
-        labels: Class indices, (B,), int64; None leaves them to the task.
-        noise: Noise per step for samplers that inject it.
+    ``e`` is float32, or float64 where the distribution needs it; ``labels`` are int64, or None to
+    leave them to the task.
     """
 
     e: Tensor

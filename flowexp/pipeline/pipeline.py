@@ -32,14 +32,11 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class SampleBatch:
-    """Some samples.
+    """Some samples, with their seeds, conditions, and targets of the task, if it has any.
 
     Attributes:
-        seeds: One per sample.
         x: Samples, (B, ...), float32, on the pipeline's device.
         nfe: Network evaluations per sample, (B,), int64, on the CPU.
-        conditions: Their conditions, e.g. ``labels`` (B,).
-        targets: What the task's ``targets`` gives for them.
     """
 
     seeds: list[int]
@@ -167,11 +164,7 @@ class Pipeline:
         return torch.cat([batch.x.cpu() for batch in batches]).as_subclass(Images)
 
     def data(self) -> ImageArrays:
-        """The training split of the data set.
-
-        Raises:
-            ValueError: The pipeline has no data set.
-        """
+        """The training split of the data set; ``ValueError`` without one."""
         if self.dataset is None:
             raise ValueError("this needs the training data, but the pipeline has no data set")
         return self.dataset.train()

@@ -16,7 +16,7 @@ __all__ = ["TimestepDistribution"]
 class TimestepDistribution(Part, ABC):
     """A distribution of training times, given by its quantile function.
 
-    Constructors raise ``ValueError`` for an argument outside the range that their ``Args`` state.
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 
     Attributes:
         in_nsr: Whether the values are noise levels ``sigma / alpha``, which suits every path,

@@ -13,10 +13,7 @@ __all__ = ["Fixed", "UniformGrid"]
 
 
 class Fixed(TimestepDistribution):
-    """One time; at the source end it is that of one-step distillation.
-
-    Args:
-        value: t, >= 0.
+    """One time, >= 0; at the source end it is that of one-step distillation.
 
     Source: Liu et al., 2022, arXiv 2209.03003. Their code trains and samples at t = 0.999, where
     the state is 0.999 e + 0.001 x and contains a little of x; at t = 1 it is e alone.

@@ -11,12 +11,7 @@ __all__ = ["Uniform"]
 
 
 class Uniform(TimestepDistribution):
-    """t uniform in (low, high); on the VE path, whose time is sigma, uniform in sigma.
-
-    Args:
-        low: Smallest time, >= 0.
-        high: Largest time, > low.
-    """
+    """t uniform in (low, high), 0 <= low < high; on the VE path, whose time is sigma, in sigma."""
 
     def __init__(self, *, low: float = 0.0, high: float = 1.0) -> None:
         if not 0.0 <= low < high < math.inf:
