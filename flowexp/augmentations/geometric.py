@@ -205,7 +205,7 @@ def _double(images: Tensor) -> Tensor:
     """
     for dim in (3, 2):
         size = images.shape[dim]
-        padded = F.pad(images, [0] * 2 * (3 - dim) + [_BORDER, _BORDER])
+        padded = F.pad(images, [0, 0] * (3 - dim) + [_BORDER, _BORDER])
         phases = []
         for first in (1, 0):
             taps = _SYM6[first::2]

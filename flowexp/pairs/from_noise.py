@@ -73,9 +73,10 @@ class FromNoise(PairMaker):
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         seeds, given = members.tolist(), None
         if self.labels_of_data:
-            of_data = torch.from_numpy(self._data_labels(teacher))
+            of_data = self._data_labels(teacher)
             streams = [generator(seed, "labels") for seed in seeds]
-            given = of_data[[int(torch.randint(len(of_data), (), generator=s)) for s in streams]]
+            items = [int(torch.randint(len(of_data), (), generator=stream)) for stream in streams]
+            given = torch.from_numpy(of_data[items])
         as_levels = self.formats(teacher)[0] == "uint8"
         images, labels, nfe = [], [], []
         for batch in teacher.batches(seeds, labels=given):
