@@ -51,10 +51,7 @@ class GeneratorDraws(RowDraws):
 
 @dataclass(frozen=True)
 class Transform:
-    """A random change of a share ``multiplier p`` of the rows, at or above 1 of all of them.
-
-    It has ``columns`` label columns.
-    """
+    """A random change of the share ``min(1, multiplier p)`` of rows, with ``columns`` labels."""
 
     multiplier: float
     p: float

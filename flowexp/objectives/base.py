@@ -17,11 +17,9 @@ __all__ = ["Loss", "Objective"]
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one batch.
+    """The loss of one batch, (B,), float32, with gradient, which the training loop averages.
 
-    Attributes:
-        per_sample: (B,), float32, with gradient; the training loop averages it.
-        metrics: Further scalars to log, detached.
+    ``metrics`` are further scalars to log, detached.
     """
 
     per_sample: Tensor

@@ -38,15 +38,13 @@ class FlowGuided(Objective):
         teacher: The flow: for SlimFlow the 2-rectified flow that the student starts from.
         student_first: Whether the student makes the first jump.
         low: Smallest t of the second evaluation, >= 0.
-        high: Largest.
-        start_time: The time given to the networks for "t = 1", where the state is e alone; None =
-            the last time of the path. The authors' code has 0.999.
+        high: Largest, in (low, 1].
+        start_time: The time given to the networks for "t = 1", where the state is e alone, in
+            [high, 1]; None = the last time of the path. The authors' code has 0.999.
         premetric: Measure of the deviation of the velocity; None = not used.
-        perceptual: Distance of the pictures x_s and x_T, added to it; None = not used.
+        perceptual: Distance of the pictures x_s and x_T, added to it; None = not used. One of the
+            two is needed.
         weighting: Weight of both as a function of t; None = 1.
-
-    Raises:
-        ValueError: low, high or start_time is out of range, or both measures are None.
 
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.2. The defaults are the authors'
     code (and their section 4.1: better and cheaper): the student jumps first, t in [0.2, 0.8]. The

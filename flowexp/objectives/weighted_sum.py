@@ -19,11 +19,8 @@ class WeightedSum(Objective):
     :class:`FlowGuided`. Each part's mean is logged under its name, its metrics with that prefix.
 
     Args:
-        parts: The objectives by name; they share the generator, in this order.
+        parts: The objectives by name, at least one; they share the generator, in this order.
         weights: Factor of each, by the same names; None = 1 for all.
-
-    Raises:
-        ValueError: parts is empty, or weights has other names.
     """
 
     def __init__(

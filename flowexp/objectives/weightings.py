@@ -29,11 +29,7 @@ __all__ = [
 
 
 class Weighting(Part, ABC):
-    """The loss weight at a time.
-
-    Attributes:
-        needs_signal: Whether it is infinite where alpha is 0, at pure source.
-    """
+    """The loss weight at a time; ``needs_signal`` if it is infinite where alpha is 0."""
 
     needs_signal: bool = False
 

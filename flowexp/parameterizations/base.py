@@ -105,10 +105,7 @@ class Parameterization(Part, ABC):
 
 
 class BetweenLevels(Parameterization):
-    """A parameterization that samplers evaluate at noise levels in [sigma_min, sigma_max] only.
-
-    ``0 < sigma_min < sigma_max``.
-    """
+    """Evaluated by samplers at noise levels in [sigma_min, sigma_max] only, both > 0."""
 
     def __init__(self, *, sigma_min: float, sigma_max: float) -> None:
         if not 0.0 < sigma_min < sigma_max:

@@ -55,9 +55,6 @@ class Path(Identified):
         source: Another distribution of e: any for ``D = inf``, else a variant of Student-t with
             the same D; by default D decides.
 
-    Raises:
-        ValueError: D is not a positive number, or the source is of another D.
-
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265: x + R u with R^2/r^2 ~ beta-prime(N/2, D/2),
     r = sigma sqrt(D), is x + sigma e with e multivariate Student-t (D degrees of freedom).
     """

@@ -63,9 +63,7 @@ class VP(Schedule):
 
 
 class LinearVP(Schedule):
-    """``alpha = 1 - t``, ``sigma = sqrt(1 - (1 - t)^2) = sqrt(t (2 - t))``.
-
-    Sigma' is infinite at t = 0.
+    """``alpha = 1 - t``, ``sigma = sqrt(1 - (1 - t)^2) = sqrt(t (2 - t))``; sigma' infinite at 0.
 
     Source: Lipman et al., Flow Matching Guide and Code, 2024, arXiv 2412.06264 ("linear VP").
     """

@@ -39,11 +39,7 @@ class Images(Tensor):
 
 
 def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
-    """Write one PNG per picture, (B, 1 or 3, H, W) in [-1, 1], named by its seed.
-
-    Raises:
-        ValueError: The samples are not pictures, or there are not as many seeds.
-    """
+    """Write one PNG per picture, (B, 1 or 3, H, W) in [-1, 1], named by one of B seeds."""
     if len(seeds) != len(x):
         raise ValueError(f"there are {len(seeds)} seeds for {len(x)} samples")
     named = zip(_levels(x), seeds, strict=True)

@@ -14,6 +14,8 @@ __all__ = ["Task"]
 class Task(Part, ABC):
     """The conditions, and perhaps the targets, of samples.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
+
     Attributes:
         num_classes: Number of classes that labels are drawn from; 0 = no labels.
         gives_tokens: Whether the conditions are captions, under ``tokens``.

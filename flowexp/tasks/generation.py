@@ -15,11 +15,8 @@ class Generation(Task):
     """Samples of the data distribution; with classes, of classes drawn uniformly.
 
     Args:
-        num_classes: Number of classes of the network; 0 = unconditional.
+        num_classes: Number of classes of the network, >= 0; 0 = unconditional.
         label: The class of every sample, -1 for "no class", or None to draw one per sample.
-
-    Raises:
-        ValueError: There is no such class.
     """
 
     def __init__(self, *, num_classes: int = 0, label: int | None = None) -> None:
