@@ -28,7 +28,7 @@ class Origin:
     """The trained weights behind a model, and where their calibrations are.
 
     Attributes:
-        weights_sha256: Of the checkpoint file.
+        weights_sha256: Digest of the checkpoint file.
         weights: Name of the average, or ``raw``.
         calibrations: Folder of what was calibrated for this run.
     """
@@ -71,44 +71,44 @@ class Model(ABC):
 
         ``model.at(times)[i](x_t, **conditions)`` is ``model.predict(x_t, times[i], **conditions)``
         to rounding. A model may prepare here, for all times together, what depends on time only; by
-        default this calls :meth:`predict`. Times are (K,), or (K, B) where the samples have their
-        own; float64, on the device of the states.
+        default this calls :meth:`predict`. ``times`` are (K,), or (K, B) where the samples have
+        their own, float64, on the device of the states.
         """
         return [partial(self.predict, t=t) for t in times.unbind()]
 
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times nearest to float64 ``t``, of its shape, that the model was trained at.
 
-        This is t itself unless the network has a finite number of noise levels. Samplers place
-        their steps on these times; a model can be evaluated at every other time of its range too.
+        These are t itself unless the network has a finite number of noise levels. Samplers place
+        their steps there; a model can be evaluated at every other time of its range too.
 
         Source: Karras et al., EDM, 2022, arXiv 2206.00364: ``round_sigma`` in their code.
         """
         return t
 
     def alongside(self, other: "Model") -> "Model":
-        """The other model, wrapped in the guidance of this one if it has any."""
+        """The other model with the guidance of this one: unchanged, unless this is a wrapper."""
         return other
 
     def velocity(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``dx_t/dt``; see :meth:`predict`."""
+        """``dx_t/dt``; arguments of this and the next three as in :meth:`predict`."""
         return self.predict(x_t, t, **conditions).velocity
 
     def denoise(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``E[x | x_t]``; see :meth:`predict`."""
+        """``E[x | x_t]``."""
         return self.predict(x_t, t, **conditions).data
 
     def noise(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``E[e | x_t]``; see :meth:`predict`."""
+        """``E[e | x_t]``."""
         return self.predict(x_t, t, **conditions).noise
 
     def score(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
-        """``grad log p_t(x_t)``, Gaussian source only; see :meth:`predict`."""
+        """``grad log p_t(x_t)``, Gaussian source only."""
         return self.predict(x_t, t, **conditions).score
 
 
 class FlowModel(Model):
-    """Path + network ``F(c_in x_t, c_noise, **conditions)`` + what makes F a prediction."""
+    """Path + network ``F(c_in x_t, c_noise, **conditions)`` + parameterization, which reads F."""
 
     def __init__(
         self, path: Path, *, network: nn.Module, parameterization: Parameterization
@@ -140,7 +140,8 @@ class FlowModel(Model):
         c = self.path.schedule.coefficients(t)
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
         # Predictions need their scalars on the device of the states.
-        conversions = self.parameterization.conversion(c.to(times.device)).rows()
+        on_device = c.map(lambda column: column.to(times.device))
+        conversions = self.parameterization.conversion(on_device).rows()
         c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
         c_in = factors(inputs.c_in, device=times.device)
         rows = zip(c_in, c_noise.unbind(), conversions, strict=True)
@@ -155,9 +156,8 @@ class FlowModel(Model):
         x_t: Tensor,
         **conditions: Tensor | None,
     ) -> Prediction:
-        inputs = scaled(x_t, c_in).to(torch.float32)
-        times = c_noise.expand(x_t.shape[0])
-        output = self.parameterization.evaluate(self.network, inputs, times, conditions)
+        x, times = scaled(x_t, c_in).to(torch.float32), c_noise.expand(x_t.shape[0])
+        output = self.parameterization.evaluate(self.network, x, times, conditions)
         return Prediction(self.path, x_t, output.to(x_t.dtype), conversion)
 
     def nearest_time(self, t: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flowexp.evaluation import ScoreResult
-    from flowexp.pipeline import Batch
+    from flowexp.pipeline import SampleBatch
     from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
@@ -48,7 +48,7 @@ def evaluate(job: Job) -> float | None:
     reference, heldout = dataset.train(), dataset.heldout()
     pictures: list[Tensor] = []
 
-    def keep(batch: "Batch") -> None:
+    def keep(batch: "SampleBatch") -> None:
         wanted = _PICTURES - sum(map(len, pictures))
         if wanted > 0:
             pictures.append(batch.x[:wanted].cpu())

@@ -14,6 +14,7 @@ __all__ = ["Augmentation"]
 class Augmentation(Part, ABC):
     """A random change of training pictures, on which the network is conditioned.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
     The label is the network's condition ``augment_labels``; zeros mean "unchanged" and are used in
     sampling, so the changes do not leak into samples.
 
@@ -37,11 +38,10 @@ class Augmentation(Part, ABC):
                 saves a synchronisation on an accelerator.
             rank: This process. Draws are made for the global batch of ``world_size * B`` rows;
                 every process uses its own.
-            world_size: Number of processes, with equal shares.
+            world_size: Number of processes.
 
         Returns:
-            Pictures (B, C, H, W), float32, possibly beyond [-1, 1]; and labels (B, augment_dim),
-            float32.
+            Pictures, possibly beyond [-1, 1], and labels (B, augment_dim), float32.
         """
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:

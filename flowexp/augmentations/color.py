@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.draws import Draws, Transform
+from flowexp.augmentations.draws import RowDraws, Transform, Turn
 
 __all__ = [
     "Brightness",
@@ -28,21 +28,17 @@ class ColorTransform(Transform, ABC):
     """An affine map of colours."""
 
     @abstractmethod
-    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, draws: RowDraws) -> tuple[Tensor, Tensor]:
         """Matrices (B, 4, 4), float64, and labels (B, columns)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Normal(ColorTransform):
-    """One normal number w per row, which is the label.
-
-    Args:
-        std: Factor of w in the transform.
-    """
+    """One standard normal number w per row, which is the label and enters as ``std w``."""
 
     std: float
 
-    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, draws: RowDraws) -> tuple[Tensor, Tensor]:
         w = self.gated(draws.normal(), draws)
         return self.matrix(self.std * w), w[:, None]
 
@@ -52,7 +48,7 @@ class _Normal(ColorTransform):
 
 
 class Brightness(_Normal):
-    """``std w`` added to every channel; label w, standard normal."""
+    """``std w`` added to every channel."""
 
     def matrix(self, amount: Tensor) -> Tensor:
         shift = amount[:, None, None].expand(-1, 3, 1)
@@ -60,7 +56,7 @@ class Brightness(_Normal):
 
 
 class Contrast(_Normal):
-    """All channels times ``2^(std w)``; label w, standard normal."""
+    """All channels times ``2^(std w)``."""
 
     def matrix(self, amount: Tensor) -> Tensor:
         eye = torch.eye(3, dtype=amount.dtype, device=amount.device)
@@ -68,7 +64,7 @@ class Contrast(_Normal):
 
 
 class Saturation(_Normal):
-    """The part across the luma axis times ``2^(std w)``; label w, standard normal."""
+    """The part across the luma axis times ``2^(std w)``."""
 
     def matrix(self, amount: Tensor) -> Tensor:
         along, across = _luma(amount)
@@ -78,46 +74,28 @@ class Saturation(_Normal):
 class LumaFlip(ColorTransform):
     """Mirror image of the luma with probability one half, colours kept; label 0 or 1."""
 
-    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, draws: RowDraws) -> tuple[Tensor, Tensor]:
         w = self.gated(draws.integers(2), draws).to(torch.float64)
         along, across = _luma(w)
         return _affine(across + along * (1.0 - 2.0 * w)[:, None, None]), w[:, None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class HueTurn(ColorTransform):
-    """Rotation about the luma axis by w uniform up to a share of a half turn.
+class HueTurn(Turn, ColorTransform):
+    """Rotation about the luma axis."""
 
-    Labels ``cos w - 1, sin w``.
-
-    Args:
-        largest: Largest angle in half turns.
-    """
-
-    columns = 2
-    largest: float
-
-    def __call__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, draws: RowDraws) -> tuple[Tensor, Tensor]:
         """Rodrigues' formula about the luma axis."""
-        angle = (draws.uniform() * 2.0 - 1.0) * (math.pi * self.largest)
-        w = self.gated(angle, draws)
+        w, label = self.angles(draws)
         along, across = _luma(w)
         cross = w.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
         cos, sin = torch.cos(w)[:, None, None], torch.sin(w)[:, None, None]
-        # -2 sin^2(w/2) is cos w - 1 without cancellation.
-        label = torch.stack([-2.0 * torch.sin(0.5 * w) ** 2, torch.sin(w)], dim=1)
         return _affine(along + across * cos + cross * sin), label
 
 
 def recolor(images: Tensor, matrix: Tensor) -> Tensor:
-    """Pictures with their colours mapped.
+    """Pictures (B, C, H, W) with their colours mapped by matrices (B, 4, 4), float64.
 
-    Args:
-        images: (B, C, H, W) with C = 3, or C = 1: then the map of grey, averaged over channels.
-        matrix: (B, 4, 4), float64.
-
-    Raises:
-        ValueError: C is neither 1 nor 3.
+    C is 3, or 1: then it is the map of grey, averaged over channels.
     """
     channels = images.shape[1]
     if channels not in (1, 3):

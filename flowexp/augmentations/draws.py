@@ -1,19 +1,17 @@
 """Where the random numbers of an augmentation come from, and which rows they change."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "GeneratorDraws", "Transform"]
+__all__ = ["GeneratorDraws", "RowDraws", "Transform", "Turn"]
 
 
-class Draws(Protocol):
-    """Random numbers, one per row of the batch.
-
-    Every method returns a tensor (*count, B) on the device of the generator.
-    """
+class RowDraws(Protocol):
+    """Random numbers, one per row of the batch, on the device of the generator."""
 
     def integers(self, high: int) -> Tensor:
         """Uniform on ``0 .. high - 1``, (B,), int64."""
@@ -25,16 +23,10 @@ class Draws(Protocol):
         """Standard normal, (*count, B), float64 with float32's resolution."""
 
 
-class GeneratorDraws(Draws):
-    """Draws from a generator, for a process's share of the global batch.
+class GeneratorDraws(RowDraws):
+    """Draws from a generator for the global batch, of which process ``rank`` uses its own rows.
 
     Numbers are drawn in float32 and widened, so that the matrices made of them are float64.
-
-    Args:
-        rng: The generator.
-        rows: Rows of this process.
-        rank: This process.
-        world_size: Number of processes.
     """
 
     def __init__(
@@ -57,25 +49,29 @@ class GeneratorDraws(Draws):
         return drawn[..., self.own].to(torch.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Transform:
-    """A random change that happens to some rows of a batch.
+    """A random change of the share ``min(1, multiplier p)`` of rows, with ``columns`` labels."""
 
-    Args:
-        probability: Share of rows that are changed; at or above 1 all of them.
-
-    Attributes:
-        columns: Number of label columns.
-    """
-
-    probability: float
+    multiplier: float
+    p: float
     columns: ClassVar[int] = 1
 
-    def gated(self, value: Tensor, draws: Draws) -> Tensor:
+    def gated(self, value: Tensor, draws: RowDraws, *, share: float | None = None) -> Tensor:
         """``value`` (..., B), or 0 in the rows that are not changed; takes one uniform draw."""
-        return gated(value, draws, probability=self.probability)
+        share = self.multiplier * self.p if share is None else share
+        return torch.where(draws.uniform() < share, value, torch.zeros_like(value))
 
 
-def gated(value: Tensor, draws: Draws, *, probability: float) -> Tensor:
-    """``value`` (..., B) in the rows where a uniform draw lies below ``probability``, else 0."""
-    return torch.where(draws.uniform() < probability, value, torch.zeros_like(value))
+@dataclass(frozen=True, kw_only=True)
+class Turn(Transform):
+    """A turn by w, uniform up to ``largest`` half turns either way; labels ``cos w - 1, sin w``."""
+
+    columns = 2
+    largest: float
+
+    def angles(self, draws: RowDraws) -> tuple[Tensor, Tensor]:
+        """Angles (B,) and labels (B, 2)."""
+        w = self.gated((draws.uniform() * 2.0 - 1.0) * (math.pi * self.largest), draws)
+        # -2 sin^2(w/2) is cos w - 1 without cancellation.
+        return w, torch.stack([-2.0 * torch.sin(0.5 * w) ** 2, torch.sin(w)], dim=1)

@@ -17,16 +17,16 @@ from flowexp.augmentations.color import (
     Saturation,
     recolor,
 )
-from flowexp.augmentations.draws import Draws, GeneratorDraws, Transform
+from flowexp.augmentations.draws import GeneratorDraws, RowDraws, Transform
 from flowexp.augmentations.geometric import (
     FractionalShift,
     GeometricTransform,
     Rotation,
     Scaling,
     Stretching,
+    resample,
 )
 from flowexp.augmentations.pixel import PixelTransform, QuarterTurns, WholePixelShift, XFlip, YFlip
-from flowexp.augmentations.resampling import resample
 from flowexp.requirements import Parts, Unmet, all_of, of_pictures
 
 __all__ = ["EDMAugmentation"]
@@ -43,11 +43,11 @@ class EDMAugmentation(Augmentation):
 
     A row whose labels are 0 is returned bit for bit. Rows are independent of each other, except
     that all pictures get the padding of the row that needs most, which changes the others by
-    rounding.
+    rounding. All arguments are finite and >= 0.
 
     Args:
-        p: Probability for multiplier 1, >= 0; 0.12 for CIFAR-10, 0.15 at 64 x 64.
-        xflip: Mirror images.
+        p: Probability for multiplier 1; 0.12 for CIFAR-10, 0.15 at 64 x 64.
+        xflip: Multiplier of mirror images; those of the others follow.
         yflip: Upside-down images.
         rotate_int: Quarter turns.
         translate_int: Shifts by whole pixels.
@@ -70,9 +70,6 @@ class EDMAugmentation(Augmentation):
         contrast_std: Standard deviation of the contrast's binary logarithm.
         hue_max: Largest turn in half turns.
         saturation_std: Standard deviation of the saturation's binary logarithm.
-
-    Raises:
-        ValueError: A number is negative or not finite.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, appendix F.2 and table 6; transforms of
     Karras et al., 2020, arXiv 2006.06676. The order of transforms and draws is that of EDM's code.
@@ -107,37 +104,31 @@ class EDMAugmentation(Augmentation):
         saturation_std: float = 1.0,
     ) -> None:
         for name, value in list(locals().items()):
-            if name not in ("self", "__class__"):
-                _require_amount(name, value)
+            if name != "self" and not (value >= 0.0 and math.isfinite(value)):
+                raise ValueError(f"{name} is {value}; expected a finite number >= 0")
         self.p = float(p)
-        pixel: list[tuple[float, PixelTransform]] = [
-            (xflip, XFlip(probability=xflip * p)),
-            (yflip, YFlip(probability=yflip * p)),
-            (rotate_int, QuarterTurns(probability=rotate_int * p)),
-            (
-                translate_int,
-                WholePixelShift(probability=translate_int * p, largest=translate_int_max),
-            ),
+        pixel: list[PixelTransform] = [
+            XFlip(xflip, p),
+            YFlip(yflip, p),
+            QuarterTurns(rotate_int, p),
+            WholePixelShift(translate_int, p, largest=translate_int_max),
         ]
-        geometric: list[tuple[float, GeometricTransform]] = [
-            (scale, Scaling(probability=scale * p, std=scale_std)),
-            (rotate_frac, Rotation(probability=rotate_frac * p, largest=rotate_frac_max)),
-            (aniso, Stretching(probability=aniso * p, std=aniso_std, turned=aniso_rotate_prob)),
-            (
-                translate_frac,
-                FractionalShift(probability=translate_frac * p, std=translate_frac_std),
-            ),
+        geometric: list[GeometricTransform] = [
+            Scaling(scale, p, std=scale_std),
+            Rotation(rotate_frac, p, largest=rotate_frac_max),
+            Stretching(aniso, p, std=aniso_std, turned=aniso_rotate_prob),
+            FractionalShift(translate_frac, p, std=translate_frac_std),
         ]
-        color: list[tuple[float, ColorTransform]] = [
-            (brightness, Brightness(probability=brightness * p, std=brightness_std)),
-            (contrast, Contrast(probability=contrast * p, std=contrast_std)),
-            (lumaflip, LumaFlip(probability=lumaflip * p)),
-            (hue, HueTurn(probability=hue * p, largest=hue_max)),
-            (saturation, Saturation(probability=saturation * p, std=saturation_std)),
+        color: list[ColorTransform] = [
+            Brightness(brightness, p, std=brightness_std),
+            Contrast(contrast, p, std=contrast_std),
+            LumaFlip(lumaflip, p),
+            HueTurn(hue, p, largest=hue_max),
+            Saturation(saturation, p, std=saturation_std),
         ]
-        self.pixel = [transform for multiplier, transform in pixel if multiplier > 0]
-        self.geometric = [transform for multiplier, transform in geometric if multiplier > 0]
-        self.color = [transform for multiplier, transform in color if multiplier > 0]
+        self.pixel = [transform for transform in pixel if transform.multiplier > 0]
+        self.geometric = [transform for transform in geometric if transform.multiplier > 0]
+        self.color = [transform for transform in color if transform.multiplier > 0]
         present: list[Transform] = [*self.pixel, *self.geometric, *self.color]
         self.augment_dim = sum(transform.columns for transform in present)
 
@@ -152,16 +143,8 @@ class EDMAugmentation(Augmentation):
         rows = len(images)
         return self.apply(images, GeneratorDraws(rng, rows=rows, rank=rank, world_size=world_size))
 
-    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels, with given random numbers.
-
-        Args:
-            images: (B, C, H, W), floating, in [-1, 1].
-            draws: The random numbers, drawn in the documented order.
-
-        Raises:
-            ValueError: The data are not pictures.
-        """
+    def apply(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
+        """Changed pictures and their labels, with given random numbers in the documented order."""
         if images.ndim != 4:
             raise ValueError(f"images has shape {tuple(images.shape)}; expected (B, C, H, W)")
         labels = []
@@ -196,8 +179,3 @@ def _changed(
     matrix = reduce(compose, [matrix for matrix, _ in found])
     place = rows.to(images.device)
     return images.index_copy(0, place, change(images[place], matrix[rows]))
-
-
-def _require_amount(name: str, value: float) -> None:
-    if not (value >= 0.0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}; expected a finite number >= 0")

@@ -12,11 +12,8 @@ class NoAugmentation(Augmentation):
     """Unchanged pictures, and labels of zeros; draws nothing.
 
     Args:
-        augment_dim: Number of label columns: that of a network which was trained with an
+        augment_dim: Number of label columns, >= 0: that of a network which was trained with an
             augmentation and continues without one; else 0.
-
-    Raises:
-        ValueError: augment_dim is negative.
     """
 
     changes_pictures = False

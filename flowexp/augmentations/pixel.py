@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.draws import Draws, Transform
+from flowexp.augmentations.draws import RowDraws, Transform
 
 __all__ = ["PixelTransform", "QuarterTurns", "WholePixelShift", "XFlip", "YFlip"]
 
@@ -15,7 +15,7 @@ class PixelTransform(Transform, ABC):
     """A rearrangement of pixels."""
 
     @abstractmethod
-    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
         """Rearranged pictures (B, C, H, W) and labels (B, columns) on the draws' device."""
 
 
@@ -24,7 +24,7 @@ class XFlip(PixelTransform):
 
     axis = 3
 
-    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
         w = self.gated(draws.integers(2), draws)
         return _where(w == 1, images.flip(self.axis), images), w[:, None]
 
@@ -40,12 +40,8 @@ class QuarterTurns(PixelTransform):
 
     columns = 2
 
-    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Pictures turned as by ``torch.rot90(x, w, (2, 3))``.
-
-        Raises:
-            ValueError: The pictures are not square.
-        """
+    def __call__(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
+        """Pictures, which must be square, turned as by ``torch.rot90(x, w, (2, 3))``."""
         if images.shape[2] != images.shape[3]:
             raise ValueError(f"quarter turns need square pictures, not {tuple(images.shape[2:])}")
         w = self.gated(draws.integers(4), draws)
@@ -59,15 +55,12 @@ class WholePixelShift(PixelTransform):
     """A shift by whole pixels, uniform up to a share of the size; reflected at the edges.
 
     Labels: the rounded shift over the largest one, (x to the right, y upwards).
-
-    Args:
-        largest: Largest shift as a share of the picture's size.
     """
 
     columns = 2
     largest: float
 
-    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
         batch, channels, height, width = images.shape
         w = self.gated(draws.uniform(2) * 2.0 - 1.0, draws)
         size = torch.tensor([width, height], dtype=w.dtype, device=w.device) * self.largest

@@ -5,8 +5,9 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from flowexp.couplings.base import Conditions, Coupling, Pairs
+from flowexp.couplings.base import Coupling, Pairs
 from flowexp.couplings.stored_pairs import require_partner
+from flowexp.parameterizations import Conditions
 
 __all__ = [
     "AnnealedPairs",
@@ -15,26 +16,23 @@ __all__ = [
     "CosineAnnealing",
     "ExponentialAnnealing",
     "LinearAnnealing",
-    "annealed",
 ]
-
-_IMAGES_PER_KIMG = 1000.0
 
 
 class Annealing(ABC):
-    """The share beta of fresh noise as a function of the images seen in training."""
+    """The share beta of fresh noise as a function of the images seen in training.
+
+    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718: table 4 has :class:`LinearAnnealing` (the
+    best) and beta = 0; the authors' code has the others.
+    """
 
     @abstractmethod
     def __call__(self, images_seen: int) -> float:
-        """Beta in [0, 1] before a batch; 1 = independent coupling, 0 = the stored pairs.
-
-        Args:
-            images_seen: Images that training has seen so far, over all devices, >= 0.
-        """
+        """Beta in [0, 1] before a batch; 1 = independent coupling, 0 = the stored pairs."""
 
 
 class _OverKimg(Annealing):
-    """A function of the thousands of images k, over a scale K."""
+    """A function of the thousands of images k seen over all devices, on a scale K = kimg > 0."""
 
     def __init__(self, kimg: float) -> None:
         if not kimg > 0.0:
@@ -42,63 +40,33 @@ class _OverKimg(Annealing):
         self.kimg = float(kimg)
 
     def _progress(self, images_seen: int) -> float:
-        """``k / K``."""
-        return images_seen / (_IMAGES_PER_KIMG * self.kimg)
+        """Fraction ``k / K``."""
+        return images_seen / (1000.0 * self.kimg)
 
 
 class LinearAnnealing(_OverKimg):
-    """``beta = 1 - min(1, k / K)``.
-
-    Args:
-        kimg: K, thousands of images after which only the stored pairs are left, > 0.
-
-    Raises:
-        ValueError: kimg is not positive.
-
-    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, table 4 (the best of its schedules).
-    """
+    """``beta = 1 - min(1, k / K)``: after ``kimg = K`` only the stored pairs are left."""
 
     def __call__(self, images_seen: int) -> float:
         return 1.0 - min(1.0, self._progress(images_seen))
 
 
 class CosineAnnealing(_OverKimg):
-    """``beta = (1 + cos(pi min(1, k / K))) / 2``; arguments as in :class:`LinearAnnealing`.
-
-    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' code.
-    """
+    """``beta = (1 + cos(pi min(1, k / K))) / 2``, K as in :class:`LinearAnnealing`."""
 
     def __call__(self, images_seen: int) -> float:
         return (1.0 + math.cos(math.pi * min(1.0, self._progress(images_seen)))) / 2.0
 
 
 class ExponentialAnnealing(_OverKimg):
-    """``beta = exp(-k / K)``, which never reaches 0.
-
-    Args:
-        kimg: K, thousands of images in which beta falls by a factor e, > 0.
-
-    Raises:
-        ValueError: kimg is not positive.
-
-    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' code.
-    """
+    """``beta = exp(-k / K)``, which falls by a factor e in ``kimg = K`` and never reaches 0."""
 
     def __call__(self, images_seen: int) -> float:
         return math.exp(-self._progress(images_seen))
 
 
 class ConstantAnnealing(Annealing):
-    """The same beta all the time.
-
-    Args:
-        beta: Share of fresh noise, in [0, 1].
-
-    Raises:
-        ValueError: beta is outside [0, 1].
-
-    Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, the "beta = 0" row of table 4.
-    """
+    """The same beta, in [0, 1], all the time."""
 
     def __init__(self, beta: float) -> None:
         if not 0.0 <= beta <= 1.0:
@@ -115,9 +83,6 @@ class AnnealedPairs(Coupling):
     e_beta is normal whenever e and e' are: the marginals stay, and the joint distribution moves
     from the independent coupling (beta = 1) to the stored pairs (beta = 0, bit for bit). A network
     that cannot start from the teacher's weights thus learns an ordinary flow first.
-
-    Args:
-        annealing: Beta as a function of the images seen.
 
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.1 (annealing reflow). It counts
     iterations of 128 images; here images are counted.
@@ -139,21 +104,8 @@ class AnnealedPairs(Coupling):
         images_seen: int = 0,
         **_: object,
     ) -> Pairs:
-        beta = self.annealing(images_seen)
-        return Pairs(
-            x=x, e=annealed(require_partner(x, partner), e, beta=beta), conditions=conditions
-        )
-
-
-def annealed(e: Tensor, fresh: Tensor, *, beta: float) -> Tensor:
-    """``sqrt(1 - beta^2) e + beta fresh``; exactly e at beta = 0 and exactly fresh at beta = 1.
-
-    Args:
-        e: Stored draws, (B, ...).
-        fresh: Independent draws, (B, ...).
-        beta: In [0, 1].
-    """
-    if beta == 0.0:
-        return e
-    # (1 - beta)(1 + beta) does not cancel near beta = 1.
-    return math.sqrt((1.0 - beta) * (1.0 + beta)) * e + beta * fresh
+        mixed, beta = require_partner(x, partner), self.annealing(images_seen)
+        if beta != 0.0:
+            # (1 - beta)(1 + beta) does not cancel near beta = 1.
+            mixed = math.sqrt((1.0 - beta) * (1.0 + beta)) * mixed + beta * e
+        return Pairs(x=x, e=mixed, conditions=conditions)

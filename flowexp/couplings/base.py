@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowexp.parameterizations import Conditions
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_gaussian_noise
 
-__all__ = ["Conditions", "Coupling", "Pairs"]
-
-Conditions = dict[str, Tensor | None]
-"""Tensors that belong to the rows of a batch, by name: ``labels``, ``tokens`` ..."""
+__all__ = ["Coupling", "Pairs"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Pairs:
     Attributes:
         x: Data, (B, ...).
         e: Source, (B, ...).
-        conditions: Tensors that belong to the rows of x: ``labels`` (B,) and the like.
+        conditions: Conditions of the rows of x.
         weight: Loss weight of each pair, (B,), or None for 1.
         t: Times of the pairs, (B,), float64, where the coupling sets them; None = the timestep
             distribution draws them.
@@ -37,6 +35,8 @@ class Pairs:
 
 class Coupling(Part, ABC):
     """The joint distribution of (x, e) within a batch.
+
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 
     Attributes:
         needs_partner: Whether it couples x to the source draw stored with it, so that the data must
@@ -95,13 +95,8 @@ class Coupling(Part, ABC):
     ) -> Pairs:
         """Couple data x (B, ...) and independent source draws e (B, ...).
 
-        Args:
-            x: Data, (B, ...).
-            e: Independent source draws, (B, ...).
-            conditions: Tensors that belong to the rows of x (labels ...); reordered with x.
-            rng: Generator for couplings that draw.
-            partner: The source draw stored with each row of x, (B, ...), or None.
-            images_seen: Images that training has seen before this batch, over all devices.
+        Conditions are reordered with the rows of x. ``partner`` is the source draw stored with each
+        row of x, (B, ...), ``images_seen`` what training has seen before, over all devices.
 
         Raises:
             ValueError: Partners or labels are needed but missing, or the shapes differ.

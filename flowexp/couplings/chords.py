@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Conditions, Coupling, Pairs
+from flowexp.couplings.base import Coupling, Pairs
 from flowexp.errors import UsageError
+from flowexp.parameterizations import Conditions
 from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["CHORDS", "Chords"]
@@ -75,21 +76,19 @@ class Chords(Coupling):
         """
         stored = self._arrays
         trajectories, intervals = stored["x"].shape[:2]
-        if stored["x"].shape[2:] != x.shape[1:]:
-            raise _refusal(
-                f"the chords in {self.file} have shape {tuple(stored['x'].shape[2:])}, the data "
-                f"{tuple(x.shape[1:])}",
-                "Train on the data of the run that made them.",
-            )
+        theirs, own = tuple(stored["x"].shape[2:]), tuple(x.shape[1:])
+        if theirs != own:
+            problem = f"the chords in {self.file} have shape {theirs}, the data {own}."
+            remedy = "Train on the data of the run that made them."
+            raise UsageError(problem, key="coupling", remedy=remedy)
         i = torch.randint(trajectories, (len(x),), generator=rng, device=rng.device).cpu()
         m = torch.randint(intervals, (len(x),), generator=rng, device=rng.device).cpu()
         moved = dict(conditions)
         if moved.get("labels") is not None:
             if "labels" not in stored:
-                raise _refusal(
-                    f"the network needs labels, but the chords in {self.file} have none",
-                    "Set network.label_dim=0, or take chords of a class-conditional run.",
-                )
+                problem = f"the network needs labels, but the chords in {self.file} have none."
+                remedy = "Set network.label_dim=0, or take chords of a class-conditional run."
+                raise UsageError(problem, key="coupling", remedy=remedy)
             moved["labels"] = stored["labels"][i].to(x.device)
         return Pairs(
             x=stored["x"][i, m].to(x),
@@ -108,19 +107,11 @@ def _stored(folder: FilePath, name: str | None) -> FilePath:
         )
     listed = ", ".join(there)
     if name is None and len(there) > 1:
+        remedy = f"Choose one with coupling.name=NAME: {listed}."
         raise UsageError(
-            f"there are several chords in {folder}.",
-            key="coupling.name",
-            remedy=f"Choose one with coupling.name=NAME: {listed}.",
+            f"there are several chords in {folder}.", key="coupling.name", remedy=remedy
         )
     if name is not None and name not in there:
-        raise UsageError(
-            f"there are no chords {name!r} in {folder}.",
-            key="coupling.name",
-            remedy=f"It has: {listed}.",
-        )
+        problem = f"there are no chords {name!r} in {folder}."
+        raise UsageError(problem, key="coupling.name", remedy=f"It has: {listed}.")
     return there[name or listed]
-
-
-def _refusal(problem: str, remedy: str) -> UsageError:
-    return UsageError(f"{problem}.", key="coupling", remedy=remedy)

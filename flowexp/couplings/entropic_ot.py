@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowexp.couplings.plans import PlanCoupling
-from flowexp.couplings.transport import pairs_from_plan, sinkhorn_plan, squared_cost
+from flowexp.couplings.transport import PlanCoupling, pairs_from_plan, sinkhorn_plan, squared_cost
 from flowexp.seeding import open_uniform
 
 __all__ = ["EntropicOT"]
@@ -19,12 +18,8 @@ class EntropicOT(PlanCoupling):
 
     Args:
         reg: Regularization in the cost's unit, > 0.
-        iterations: Largest number of Sinkhorn iterations.
+        iterations: Largest number of Sinkhorn iterations, >= 1.
         tolerance: Error of the marginal at which they stop.
-        per_class: Solve within each label; see :class:`PlanCoupling`.
-
-    Raises:
-        ValueError: reg is not positive, or iterations < 1.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (SB-CFM). The authors' class uses the exact plan by default; this one always uses

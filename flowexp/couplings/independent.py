@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from flowexp.couplings.base import Conditions, Coupling, Pairs
+from flowexp.couplings.base import Coupling, Pairs
+from flowexp.parameterizations import Conditions
 
 __all__ = ["Independent"]
 

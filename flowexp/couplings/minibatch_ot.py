@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor
 
-from flowexp.couplings.plans import PlanCoupling
-from flowexp.couplings.transport import optimal_permutation, pairs_from_plan, squared_cost
+from flowexp.couplings.transport import (
+    PlanCoupling,
+    optimal_permutation,
+    pairs_from_plan,
+    squared_cost,
+)
 from flowexp.seeding import open_uniform
 
 __all__ = ["MinibatchOT"]
@@ -18,7 +22,6 @@ class MinibatchOT(PlanCoupling):
     Args:
         replacement: Draw the pairs from the plan with replacement, as the authors' code does: only
             about 1 - 1/e = 63 % of a batch is then distinct. By default the permutation itself.
-        per_class: Solve within each label; see :class:`PlanCoupling`.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (OT-CFM); Pooladian et al., Multisample Flow Matching, 2023, arXiv 2304.14772.

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from flowexp.couplings.base import Conditions, Coupling, Pairs
+from flowexp.couplings.base import Coupling, Pairs
+from flowexp.parameterizations import Conditions
 
 __all__ = ["StoredPairs", "require_partner"]
 
@@ -33,11 +34,7 @@ class StoredPairs(Coupling):
 
 
 def require_partner(x: Tensor, partner: Tensor | None) -> Tensor:
-    """The partner in the dtype of x.
-
-    Raises:
-        ValueError: There is none, or it has another shape than x.
-    """
+    """The partner in the dtype of x; ``ValueError`` if there is none, or its shape is another."""
     if partner is None:
         raise ValueError("this coupling needs the source draws stored with the data; set pairs=DIR")
     if partner.shape != x.shape:

@@ -1,25 +1,30 @@
-"""Optimal transport between two batches: cost, exact permutation, entropic plan, draws from a plan.
+"""Couplings by a transport plan: costs, exact and entropic plans, and draws of pairs from a plan.
 
 Rows of every matrix are sources e_i, columns are data x_j; both marginals are uniform.
 """
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-__all__ = ["optimal_permutation", "pairs_from_plan", "sinkhorn_plan", "squared_cost"]
+from flowexp.couplings.base import Coupling, Pairs
+from flowexp.parameterizations import Conditions
+
+__all__ = [
+    "PlanCoupling",
+    "optimal_permutation",
+    "pairs_from_plan",
+    "sinkhorn_plan",
+    "squared_cost",
+]
 
 _CHECK_EVERY = 10
 
 
 def squared_cost(e: Tensor, x: Tensor) -> Tensor:
-    """``C_ij = |e_i - x_j|^2`` on flattened samples, (B_e, B_x), float64.
-
-    Args:
-        e: Source, (B_e, ...).
-        x: Data, (B_x, ...).
-    """
+    """``C_ij = |e_i - x_j|^2`` on flattened samples, (B_e, B_x), float64."""
     rows = e.detach().flatten(1).to(torch.float64)
     columns = x.detach().flatten(1).to(torch.float64)
     squares = rows.square().sum(1)[:, None] + columns.square().sum(1)[None, :]
@@ -30,9 +35,6 @@ def optimal_permutation(cost: Tensor) -> Tensor:
     """The permutation p that minimises ``sum_i cost[i, p_i]``, (B,), int64, on the cost's device.
 
     For equal batch sizes and uniform marginals an optimal plan is a permutation.
-
-    Args:
-        cost: (B, B).
 
     Source: Crouse, 2016 (scipy.optimize.linear_sum_assignment), O(B^3) on the CPU.
     """
@@ -47,17 +49,9 @@ def sinkhorn_plan(
 ) -> Tensor:
     """The plan that minimises ``<P, cost> - reg H(P)`` with uniform marginals, (B_e, B_x), float64.
 
-    Alternating projections on the logarithms, so that ``exp(-cost / reg)`` may underflow. Stops
-    when the column sums' error (Euclidean norm) is below ``tolerance``, or after ``iterations``.
-
-    Args:
-        cost: (B_e, B_x), float64.
-        reg: Entropic regularization in the cost's unit, > 0.
-        iterations: Largest number of double projections.
-        tolerance: Error of the column sums at which to stop.
-
-    Raises:
-        ValueError: reg is not positive.
+    ``reg``, > 0, is in the unit of the float64 cost. Alternating projections on the logarithms, so
+    that ``exp(-cost / reg)`` may underflow. Stops when the column sums' error (Euclidean norm) is
+    below ``tolerance``, or after ``iterations`` double projections.
 
     Source: Cuturi, Sinkhorn Distances, 2013, arXiv 1306.0895.
     """
@@ -79,16 +73,54 @@ def sinkhorn_plan(
 
 
 def pairs_from_plan(plan: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs (i, j) drawn from a plan with replacement, by inversion of its distribution function.
+    """Pairs (i, j), (n,) int64 each, drawn with replacement by inversion of the cumulated plan.
 
-    Args:
-        plan: (B_e, B_x), non-negative, of any positive sum.
-        u: Uniform draws in (0, 1), (n,), float64.
-
-    Returns:
-        Row indices and column indices, (n,) each, int64.
+    The plan has any positive sum; ``u`` are uniform draws in (0, 1), (n,), float64.
     """
     cumulative = plan.to(torch.float64).flatten().cumsum(0)
     index = torch.searchsorted(cumulative, u.to(cumulative.device) * cumulative[-1], right=True)
     index = index.clamp(max=plan.numel() - 1)
     return index // plan.shape[1], index % plan.shape[1]
+
+
+class PlanCoupling(Coupling):
+    """A coupling that picks pairs (i, j) of sources and data within the batch.
+
+    Args:
+        per_class: Pair only within the rows of one label. A plan over the whole batch couples e to
+            the label; a conditional model would then need a source that depends on the label.
+    """
+
+    def __init__(self, *, per_class: bool = False) -> None:
+        self.per_class = per_class
+
+    @abstractmethod
+    def match(self, e: Tensor, x: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Indices (i, j), (B,) each: source row i goes with data row j."""
+
+    def pair(
+        self, x: Tensor, e: Tensor, conditions: Conditions, *, rng: torch.Generator, **_: object
+    ) -> Pairs:
+        """Rows of x and of all conditions gathered by the same index, rows of e by theirs.
+
+        Raises:
+            ValueError: ``per_class`` without labels, or x and e differ in batch size.
+        """
+        if x.shape[0] != e.shape[0]:
+            raise ValueError(f"x has {x.shape[0]} rows and e has {e.shape[0]}; expected the same")
+        source_rows, data_rows = [], []
+        for rows in self._groups(x, conditions):
+            i, j = self.match(e[rows], x[rows], rng=rng)
+            source_rows.append(rows[i])
+            data_rows.append(rows[j])
+        source, data = torch.cat(source_rows), torch.cat(data_rows)
+        moved = {k: None if c is None else c[data.to(c.device)] for k, c in conditions.items()}
+        return Pairs(x=x[data], e=e[source], conditions=moved)
+
+    def _groups(self, x: Tensor, conditions: Conditions) -> list[Tensor]:
+        if not self.per_class:
+            return [torch.arange(x.shape[0], device=x.device)]
+        labels = conditions.get("labels")
+        if labels is None:
+            raise ValueError("per_class is true, but the batch has no labels")
+        return [torch.nonzero(labels == k).flatten().to(x.device) for k in torch.unique(labels)]

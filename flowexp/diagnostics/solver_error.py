@@ -66,7 +66,7 @@ class SolverError(ModelMetric):
 
         def values(seeds: list[int]) -> dict[str, Tensor]:
             start = setting.pipeline.start(seeds)
-            conditions: dict[str, Any] = start.conditions
+            conditions: dict[str, Any] = dict(start.conditions)
             found = setting.pipeline.sampler.sample(model, start.e, noise=start.noise, **conditions)
             exact = self.exact.sample(known, start.e, **conditions)
             return {"value": _size(found.x - exact.x), "size": _size(exact.x)}

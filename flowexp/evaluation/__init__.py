@@ -1,13 +1,12 @@
 """Evaluation: metrics of a pipeline's samples and model, as records."""
 
-from flowexp.evaluation.repeats import Summary, seed_ranges, summarize
-from flowexp.evaluation.score import ScoreResult, append_results, score
+from flowexp.evaluation.score import (
+    ScoreResult,
+    Summary,
+    append_results,
+    score,
+    seed_ranges,
+    summarize,
+)
 
-__all__ = [
-    "ScoreResult",
-    "Summary",
-    "append_results",
-    "score",
-    "seed_ranges",
-    "summarize",
-]
+__all__ = ["ScoreResult", "Summary", "append_results", "score", "seed_ranges", "summarize"]

@@ -12,7 +12,7 @@ from flowexp.errors import UsageError
 from flowexp.metrics.base import Accumulator, Metric
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
-from flowexp.pipeline import Batch, Processes
+from flowexp.pipeline import Processes, SampleBatch
 from flowexp.tasks import Task
 
 if TYPE_CHECKING:
@@ -22,12 +22,7 @@ __all__ = ["SampleMetrics"]
 
 
 class SampleMetrics:
-    """Metrics of samples, and the state of each over the samples of this process.
-
-    Args:
-        metrics: Name -> metric, ours or torchmetrics'.
-        processes: The processes that share the work.
-    """
+    """Metrics of samples, ours or torchmetrics', and their states over this process's samples."""
 
     def __init__(
         self, metrics: "Mapping[str, Metric | torchmetrics.Metric]", processes: Processes
@@ -46,10 +41,6 @@ class SampleMetrics:
     def check(self, task: Task | None, *, seeds: Sequence[int]) -> None:
         """Refuse what cannot be measured, before sampling.
 
-        Args:
-            task: The evaluation's task, or None.
-            seeds: The evaluation's seeds.
-
         Raises:
             UsageError: A metric's weights are missing, it needs more samples, or it compares with
                 targets and the task has none.
@@ -58,18 +49,16 @@ class SampleMetrics:
             metric.check()
             least = metric.minimum_samples
             if len(seeds) < least:
-                raise UsageError(
-                    f"{name} needs at least {least} samples, but there are {len(seeds)} seeds.",
-                    key="num_samples",
-                    remedy=f"Set num_samples={least} or more, or take another metric.",
+                problem = (
+                    f"{name} needs at least {least} samples, but there are {len(seeds)} seeds."
                 )
+                remedy = f"Set num_samples={least} or more, or take another metric."
+                raise UsageError(problem, key="num_samples", remedy=remedy)
             if metric.paired and (task is None or task.targets(seeds[:1]) is None):
                 which = "no task" if task is None else type(task).__name__
-                raise UsageError(
-                    f"{name} compares each sample with a target, and {which} has none.",
-                    key=f"metric.{name}",
-                    remedy="Take a task with targets (a restoration task), or another metric.",
-                )
+                problem = f"{name} compares each sample with a target, and {which} has none."
+                remedy = "Take a task with targets (a restoration task), or another metric."
+                raise UsageError(problem, key=f"metric.{name}", remedy=remedy)
 
     def prepare(
         self,
@@ -82,12 +71,7 @@ class SampleMetrics:
     ) -> None:
         """Reference statistics; the first process fills the cache, then the others read it.
 
-        Args:
-            reference: Real samples to compare with.
-            heldout: Real samples whose own score is each number's floor, or None.
-            cache_dir: Folder of cached statistics, or None.
-            device: Where extractors run.
-            batch_size: Samples per call of an extractor.
+        For the arguments see :func:`~flowexp.evaluation.score`; extractors run on ``device``.
         """
         for turn in (True, False):
             if self.processes.is_first is turn:
@@ -100,7 +84,7 @@ class SampleMetrics:
             self.processes.barrier()
         self._accumulators = {name: m.accumulator() for name, m in self.metrics.items()}
 
-    def update(self, batch: Batch) -> None:
+    def update(self, batch: SampleBatch) -> None:
         """Add a batch of samples to every metric, with the targets to paired ones."""
         self._count += len(batch.seeds)
         with torch.inference_mode():
@@ -109,12 +93,9 @@ class SampleMetrics:
                 accumulator.update(*images if self.metrics[name].paired else images[:1])
 
     def records(self) -> dict[str, tuple[MetricRecord, ...]]:
-        """The numbers of every metric on the first process, () each elsewhere.
+        """The numbers of every metric on the first process, () each elsewhere; all must call this.
 
-        Every process must call this.
-
-        Raises:
-            UsageError: No process had any sample.
+        Without any sample it raises ``UsageError``.
         """
         # a process without a batch has nothing to send
         own = {

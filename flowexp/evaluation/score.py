@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +20,13 @@ from flowexp.files import write_json
 from flowexp.locks import locked
 from flowexp.metrics.base import Metric
 from flowexp.metrics.protocol import MetricRecord
-from flowexp.pipeline import Batch, Pipeline, Processes, in_turn, seeds_text
+from flowexp.pipeline import Pipeline, Processes, SampleBatch, in_turn, seeds_text
 from flowexp.requirements import Part, Parts, require
 
 if TYPE_CHECKING:
     import torchmetrics
 
-__all__ = ["ScoreResult", "append_results", "score"]
+__all__ = ["ScoreResult", "Summary", "append_results", "score", "seed_ranges", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def score(
     cache_dir: Path | None = None,
     facts: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
-    on_batch: Callable[[Batch], None] | None = None,
+    on_batch: Callable[[SampleBatch], None] | None = None,
 ) -> ScoreResult:
     """Generate samples and measure them; every process must call this.
 
@@ -154,10 +156,7 @@ def score(
 def append_results(path: Path, result: ScoreResult, **facts: Any) -> Path:  # noqa: ANN401
     """Add an evaluation to ``results.json``; earlier ones and those of other processes stay.
 
-    Args:
-        path: The file; made if missing.
-        result: What was measured.
-        **facts: Plain builtins to put beside it, for example checkpoint, sha256, overrides.
+    ``facts`` are plain builtins to put beside it, for example checkpoint, sha256, overrides.
 
     Raises:
         UsageError: The file is there, but holds something else.
@@ -183,6 +182,53 @@ def _history(path: Path) -> list[Any]:
     try:
         return list(json.loads(path.read_text())["evaluations"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} holds no results.", key="run", remedy="Move the file away."
-        ) from error
+        problem = f"{path} holds no results."
+        raise UsageError(problem, key="run", remedy="Move the file away.") from error
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over several evaluations.
+
+    EDM and PFGM++ publish the minimum of three; the expectation of that is 0.85 standard deviations
+    below the mean, so it compares with other minima only.
+
+    ``key`` contains the sample count of one evaluation; ``values`` are one per range of seeds.
+    """
+
+    title: str
+    key: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the ranges."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the ranges (n - 1 in the denominator); nan for one range."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    @property
+    def minimum(self) -> float:
+        """The smallest value: what EDM's tables report."""
+        return min(self.values)
+
+
+def seed_ranges(count: int, *, repeats: int, first: int = 0) -> list[list[int]]:
+    """``repeats`` disjoint ranges of ``count`` consecutive seeds, both >= 1."""
+    if count < 1 or repeats < 1:
+        raise ValueError(f"count={count}, repeats={repeats}; allowed: integers >= 1")
+    return [list(range(first + k * count, first + (k + 1) * count)) for k in range(repeats)]
+
+
+def summarize(results: Sequence[ScoreResult]) -> list[Summary]:
+    """One summary per metric of evaluations of the same metrics on different seeds."""
+    found: dict[str, list[MetricRecord]] = {}
+    for record in (record for result in results for record in result.records):
+        found.setdefault(record.key, []).append(record)
+    return [
+        Summary(records[-1].title, key, tuple(record.value for record in records))
+        for key, records in found.items()
+    ]

@@ -1,7 +1,8 @@
 """Classifier-free guidance."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from flowexp.guidance.base import Guidance
 from flowexp.models import Evaluation, Model
 from flowexp.networks.base import without_condition
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet
 
@@ -27,12 +29,10 @@ class ClassifierFree(Guidance):
     interpolated (InstaFlow's code uses the conditional model up to 1).
 
     Args:
-        scale: 1 = conditional, above 1 = guided.
-        channels: Number of leading output channels that are guided; the others stay conditional.
-            None = all. DiT, SiT and FlowTurbo guide the first 3 of their 4 latent channels.
-
-    Raises:
-        ValueError: scale is not finite, or channels is not positive.
+        scale: 1 = conditional, above 1 = guided; finite.
+        channels: Number of leading output channels that are guided, >= 1; the others stay
+            conditional. None = all. DiT, SiT and FlowTurbo guide the first 3 of their 4 latent
+            channels.
 
     Source: Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv 2207.12598, eq. 6; their
     w is scale - 1. ``channels=3`` is what the code of DiT (Peebles & Xie, 2022, arXiv 2212.09748)
@@ -50,44 +50,37 @@ class ClassifierFree(Guidance):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network that knows labels, unless there is nothing to guide."""
         if self.scale != 1.0 and parts.network.label_dim == 0:
-            problem = (
-                f"{type(self).__name__} compares with and without label, but the network knows no "
-                f"labels."
-            )
+            name = type(self).__name__
+            problem = f"{name} compares with and without label, but the network knows no labels."
             yield Unmet(".", problem, "Use guidance=none, or a class-conditional network.")
 
     def wrap(self, model: Model) -> Model:
         """The guided model; the model itself for scale = 1."""
         if self.scale == 1.0:
             return model
-        return _ClassifierFreeModel(model, scale=self.scale, channels=self.channels)
+        return _ClassifierFreeModel(model, self)
 
 
 class _ClassifierFreeModel(Model):
     """The model of :class:`ClassifierFree`."""
 
-    def __init__(self, model: Model, *, scale: float, channels: int | None) -> None:
+    def __init__(self, model: Model, guidance: ClassifierFree) -> None:
         self.model = model
-        self.scale = scale
-        self.channels = channels
+        self.guidance = guidance
         self.path = model.path
         self.time_range = model.time_range
         self.evaluations_per_call = 2 * model.evaluations_per_call
         self.origin = model.origin
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
-        """One call of the model with the batch, and once more without labels and captions.
-
-        Raises:
-            ValueError: No labels and no captions are given.
-        """
+        """One call with the batch and, below it, the batch without labels and captions."""
         times = t if t.ndim == 0 else torch.cat([t, t])
         both = self.model.predict(torch.cat([x_t, x_t]), times, **_doubled(conditions))
+        guided = self._guided(x_t, both)
         if t.ndim == 0:
-            return self._guided(x_t, both)
+            return guided
         half = both.coefficients.map(lambda c: c.chunk(2)[0])
-        output = self._combined(both.output)
-        return Prediction(self.path, x_t, output, both.conversion.at(half))
+        return replace(guided, conversion=both.conversion.at(half))
 
     def at(self, times: Tensor) -> list[Evaluation]:
         if times.ndim > 1:
@@ -100,30 +93,22 @@ class _ClassifierFreeModel(Model):
         return self._guided(x_t, evaluate(torch.cat([x_t, x_t]), **_doubled(conditions)))
 
     def _guided(self, x_t: Tensor, both: Prediction) -> Prediction:
-        output = self._combined(both.output)
-        return Prediction(self.path, x_t, output, both.conversion)
-
-    def _combined(self, output: Tensor) -> Tensor:
-        conditional, unconditional = output.chunk(2)
-        guided = torch.lerp(unconditional, conditional, self.scale)
-        if self.channels is None:
-            return guided
-        return torch.cat([guided[:, : self.channels], conditional[:, self.channels :]], dim=1)
+        conditional, unconditional = both.output.chunk(2)
+        guided = torch.lerp(unconditional, conditional, self.guidance.scale)
+        channels = self.guidance.channels
+        if channels is not None:
+            guided = torch.cat([guided[:, :channels], conditional[:, channels:]], dim=1)
+        return Prediction(self.path, x_t, guided, both.conversion)
 
     def alongside(self, other: Model) -> Model:
-        inner = self.model.alongside(other)
-        return _ClassifierFreeModel(inner, scale=self.scale, channels=self.channels)
+        return _ClassifierFreeModel(self.model.alongside(other), self.guidance)
 
     def nearest_time(self, t: Tensor) -> Tensor:
         return self.model.nearest_time(t)
 
 
-def _doubled(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """Every condition twice, the second time without labels and captions.
-
-    Raises:
-        ValueError: No labels and no captions are given.
-    """
+def _doubled(conditions: Conditions) -> dict[str, Tensor | None]:
+    """Every condition twice, the second time without labels and captions, which must be given."""
     if all(conditions.get(name) is None for name in _DROPPED):
         raise ValueError(
             "classifier-free guidance needs labels or tokens, but the model is called "

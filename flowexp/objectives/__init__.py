@@ -3,7 +3,6 @@
 from flowexp.objectives import premetrics, weightings
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.bridge_matching import BridgeMatching
-from flowexp.objectives.finite_set import finite_set_mean
 from flowexp.objectives.flow_guided import FlowGuided
 from flowexp.objectives.perceptual_regression import PerceptualDistance, PerceptualRegression
 from flowexp.objectives.phased import PhasedRectification, segment_between
@@ -16,7 +15,7 @@ from flowexp.objectives.premetrics import (
     SquaredL2,
 )
 from flowexp.objectives.regression import PredictionKind, Regression
-from flowexp.objectives.stable_target import StableTarget
+from flowexp.objectives.stable_target import StableTarget, finite_set_mean
 from flowexp.objectives.velocity_refinement import VelocityRefinement
 from flowexp.objectives.weighted_sum import WeightedSum
 from flowexp.objectives.weightings import Weighting

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
-from flowexp.objectives.weightings import Weighting
+from flowexp.objectives.weightings import Uniform, Weighting
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_unit_time, within, within_signal
 
 __all__ = ["Loss", "Objective"]
@@ -17,11 +17,9 @@ __all__ = ["Loss", "Objective"]
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one batch.
+    """The loss of one batch, (B,), float32, with gradient, which the training loop averages.
 
-    Attributes:
-        per_sample: (B,), float32, with gradient; the training loop averages it.
-        metrics: Further scalars to log, detached.
+    ``metrics`` are further scalars to log, detached.
     """
 
     per_sample: Tensor
@@ -31,34 +29,33 @@ class Loss:
 class Objective(Part, ABC):
     """A training loss as a function of the model, the coupled pairs and their times.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states,
+    as do those of weightings and premetrics.
+
     Attributes:
         needs_signal: Whether it is not defined where alpha is 0, at pure source.
         needs_unit_time: Whether the path's time must run from 0 to 1.
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
-        weighting: Loss weight as a function of time, if there is one.
+        weighting: Loss weight as a function of time; 1 unless it is an argument.
     """
 
     needs_signal: bool = False
     needs_unit_time: bool = False
     trains_refiner: bool = False
-    weighting: Weighting | None = None
+    weighting: Weighting = Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Times at which it is defined, and what its weighting needs."""
-        yield from all_of(self._signal(parts), self._time(parts), self._weighting(parts))
-
-    def _signal(self, parts: Parts) -> Iterator[Unmet]:
-        if self.needs_signal:
-            yield from within_signal(parts, name=type(self).__name__, group="objective")
-
-    def _time(self, parts: Parts) -> Iterator[Unmet]:
-        if self.needs_unit_time:
-            yield from on_unit_time(parts, name=type(self).__name__)
+        name = type(self).__name__
+        yield from all_of(
+            within_signal(parts, name=name, group="objective") if self.needs_signal else (),
+            on_unit_time(parts, name=name) if self.needs_unit_time else (),
+            self._weighting(parts),
+        )
 
     def _weighting(self, parts: Parts) -> Iterator[Unmet]:
-        if self.weighting is not None:
-            yield from within("weighting", self.weighting.needs(parts))
+        yield from within("weighting", self.weighting.needs(parts))
 
     def check(self) -> None:
         """Raise ``UsageError`` if a file is missing; most objectives need none."""
@@ -67,9 +64,5 @@ class Objective(Part, ABC):
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """The loss of one batch; with one network call and no random draws unless documented.
 
-        Args:
-            model: Path + network + parameterization.
-            pairs: Data, source, conditions and weights.
-            t: Times, (B,), float64.
-            rng: Generator for objectives that draw.
+        ``t`` are the times of the pairs, (B,), float64.
         """

@@ -20,18 +20,11 @@ class BridgeMatching(Objective):
     With constant noise this is I-CFM at sigma > 0; with Brownian noise and pairs from the entropic
     plan it is SB-CFM. Only the model's velocity is meaningful on a bridge.
 
-    Args:
-        noise: Standard deviation of the bridge over time.
-        weighting: Loss weight as a function of time.
-        premetric: Measure of a deviation.
-
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482.
     """
 
     needs_unit_time = True
-
-    weighting: Weighting
 
     def __init__(self, noise: BridgeNoise, *, weighting: Weighting, premetric: Premetric) -> None:
         self.noise = noise

@@ -1,6 +1,6 @@
 """Distillation to one step, with two steps of the teacher flow as target."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from flowexp.objectives.perceptual_regression import (
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
 from flowexp.objectives.weightings import Uniform, Weighting
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Linear
 from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.seeding import open_uniform
@@ -37,23 +38,19 @@ class FlowGuided(Objective):
         teacher: The flow: for SlimFlow the 2-rectified flow that the student starts from.
         student_first: Whether the student makes the first jump.
         low: Smallest t of the second evaluation, >= 0.
-        high: Largest.
-        start_time: The time given to the networks for "t = 1", where the state is e alone; None =
-            the last time of the path. The authors' code has 0.999.
+        high: Largest, in (low, 1].
+        start_time: The time given to the networks for "t = 1", where the state is e alone, in
+            [high, 1]; None = the last time of the path. The authors' code has 0.999.
         premetric: Measure of the deviation of the velocity; None = not used.
-        perceptual: Distance of the pictures x_s and x_T, added to it; None = not used.
+        perceptual: Distance of the pictures x_s and x_T, added to it; None = not used. One of the
+            two is needed.
         weighting: Weight of both as a function of t; None = 1.
-
-    Raises:
-        ValueError: low, high or start_time is out of range, or both measures are None.
 
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.2. The defaults are the authors'
     code (and their section 4.1: better and cheaper): the student jumps first, t in [0.2, 0.8]. The
     paper's formulas: the teacher jumps first, t in [0, 1]. Their LPIPS enlarges both pictures
     to 64 with aligned corners; here they are enlarged as for every LPIPS.
     """
-
-    weighting: Weighting
 
     def __init__(
         self,
@@ -82,32 +79,27 @@ class FlowGuided(Objective):
         self.start_time = None if start_time is None else float(start_time)
         self.premetric = premetric
         self.perceptual = perceptual
-        self.weighting = Uniform() if weighting is None else weighting
+        self.weighting = weighting or Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """The linear path, where alone ``x = e - v``, and pictures for a perceptual distance."""
         yield from all_of(
             super().needs(parts),
-            self._linear_path(parts),
-            self._linear_teacher(),
+            self._linear(parts, whose="the path"),
+            self._linear(self.teacher, whose="the teacher's path"),
             [] if self.perceptual is None else compared_pictures(parts, self.perceptual),
         )
 
-    def _linear_path(self, parts: Parts) -> Iterator[Unmet]:
-        if not _is_linear(parts.path.schedule):
-            yield self._other_path("the path", parts.path.schedule.identity())
-
-    def _linear_teacher(self) -> Iterator[Unmet]:
-        schedule = self.teacher.path.schedule
-        if not _is_linear(schedule):
-            yield self._other_path("the teacher's path", schedule.identity())
-
-    def _other_path(self, whose: str, found: str) -> Unmet:
-        problem = f"FlowGuided is defined on the linear path to the data, but {whose} is {found}."
-        return Unmet(".", problem, "Use path=linear.")
+    def _linear(self, owner: Parts | Model, *, whose: str) -> Iterator[Unmet]:
+        schedule = owner.path.schedule
+        if not isinstance(schedule, Linear) or schedule.sigma_min != 0.0:
+            problem = (
+                f"FlowGuided is defined on the linear path to the data, but {whose} is "
+                f"{schedule.identity()}."
+            )
+            yield Unmet(".", problem, "Use path=linear.")
 
     def check(self) -> None:
-        """Raise ``UsageError`` if weights of the distance are missing."""
         check_files(self.perceptual)
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
@@ -124,7 +116,7 @@ class FlowGuided(Objective):
         return Loss(weighted(value, weight=weight, pairs=pairs), metrics)
 
     def deviation(
-        self, model: Model, e: Tensor, t: Tensor, *, conditions: Mapping[str, Tensor | None]
+        self, model: Model, e: Tensor, t: Tensor, *, conditions: Conditions
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The unweighted loss per sample, (B,), and its parts.
 
@@ -147,13 +139,7 @@ class FlowGuided(Objective):
 
     @torch.no_grad()
     def target(
-        self,
-        e: Tensor,
-        t: Tensor,
-        *,
-        start: Tensor,
-        student: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        self, e: Tensor, t: Tensor, *, start: Tensor, student: Tensor, conditions: Conditions
     ) -> Tensor:
         """``e - x_T``, the mean velocity of the two jumps, without gradient.
 
@@ -167,7 +153,3 @@ class FlowGuided(Objective):
         z = e - tau * first
         second = self.teacher.velocity(z, t, **conditions)
         return tau * first + (1.0 - tau) * second
-
-
-def _is_linear(schedule: object) -> bool:
-    return isinstance(schedule, Linear) and schedule.sigma_min == 0.0

@@ -1,7 +1,7 @@
 """Regression of one prediction together with a perceptual distance of the predicted data."""
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,14 +24,6 @@ class PerceptualDistance(Protocol):
         """The distances, (B,), of pictures (B, C, H, W), float32 in [-1, 1]."""
 
 
-@runtime_checkable
-class _ReadsFiles(Protocol):
-    """A distance whose weights are in a file."""
-
-    def check(self) -> None:
-        """Raise ``UsageError`` if the file is missing."""
-
-
 class PerceptualRegression(Objective):
     """``weight(t) premetric(prediction - truth) + perceptual(D, x)``, optionally over sigma.
 
@@ -44,19 +36,13 @@ class PerceptualRegression(Objective):
 
     Args:
         target: The prediction that the premetric compares: ``velocity``, ``data`` or ``noise``.
-        weighting: Weight of the premetric as a function of time.
-        premetric: Measure of a deviation; None = the perceptual distance alone.
+        premetric: Measure of a deviation, with ``weighting``; None = the perceptual distance alone.
         perceptual: Distance of the data prediction from the data.
         inverse_time: Divide the perceptual distance by sigma(t), which is t on the linear path;
             the timestep distribution must stay away from sigma = 0.
 
-    Raises:
-        ValueError: target is not one of the three.
-
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, section 4.2 and their train.py.
     """
-
-    weighting: Weighting
 
     def __init__(
         self,
@@ -75,11 +61,9 @@ class PerceptualRegression(Objective):
         self.inverse_time = inverse_time
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Pictures, for the perceptual distance."""
         yield from all_of(super().needs(parts), compared_pictures(parts, self.perceptual))
 
     def check(self) -> None:
-        """Raise ``UsageError`` if weights of the distance are missing."""
         check_files(self.perceptual)
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
@@ -95,8 +79,7 @@ class PerceptualRegression(Objective):
             deviation = self.premetric(difference)
             metrics["premetric"] = deviation.detach().mean()
             total = total + self.weighting(c) * deviation
-        weight = torch.ones_like(c.sigma)
-        return Loss(weighted(total, weight=weight, pairs=pairs), metrics)
+        return Loss(weighted(total, pairs=pairs), metrics)
 
 
 def compared_pictures(parts: Parts, perceptual: PerceptualDistance) -> Iterator[Unmet]:
@@ -107,5 +90,4 @@ def compared_pictures(parts: Parts, perceptual: PerceptualDistance) -> Iterator[
 
 def check_files(perceptual: object) -> None:
     """Raise ``UsageError`` if a distance reads a file that is missing."""
-    if isinstance(perceptual, _ReadsFiles):
-        perceptual.check()
+    getattr(perceptual, "check", lambda: None)()

@@ -1,6 +1,6 @@
 """Phased Rectified Diffusion: a path made first-order segment by segment, without stored pairs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,8 @@ from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
-from flowexp.objectives.regression import weighted
+from flowexp.objectives.regression import point_of, weighted
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Coefficients
 from flowexp.requirements import Parts, Unmet, all_of
 
@@ -20,42 +21,29 @@ __all__ = ["PhasedRectification", "Segment", "segment_between"]
 
 @dataclass(frozen=True)
 class Segment:
-    """The pair (x, e) whose conditional path passes through two given states.
-
-    Attributes:
-        data: x, (B, ...).
-        noise: e, (B, ...): the constant noise of the segment.
-    """
+    """The pair (x, e), (B, ...) each, whose conditional path passes through two given states."""
 
     data: Tensor
     noise: Tensor
 
     def at(self, c: Coefficients) -> Tensor:
         """``alpha x + sigma e``."""
-        return expand_as(c.alpha, self.data) * self.data + expand_as(c.sigma, self.data) * (
-            self.noise
-        )
+        alpha, sigma = expand_as(c.alpha, self.data), expand_as(c.sigma, self.data)
+        return alpha * self.data + sigma * self.noise
 
 
 def segment_between(
     x_start: Tensor, start: Coefficients, x_end: Tensor, end: Coefficients
 ) -> Segment:
-    """The pair on whose path both states lie; defined at alpha = 0 too.
+    """The pair on whose path both states (B, ...) lie, the noisier first; also at alpha = 0.
 
     ``e = (alpha_e x_s - alpha_s x_e) / d``, ``x = (sigma_s x_e - sigma_e x_s) / d``,
     ``d = alpha_e sigma_s - alpha_s sigma_e``.
-
-    Args:
-        x_start: State at the noisier time, (B, ...).
-        start: The schedule there, (B,).
-        x_end: State at the cleaner time, (B, ...).
-        end: The schedule there, (B,).
     """
     determinant = expand_as(end.alpha * start.sigma - start.alpha * end.sigma, x_start)
-    alphas = expand_as(start.alpha, x_start), expand_as(end.alpha, x_start)
-    sigmas = expand_as(start.sigma, x_start), expand_as(end.sigma, x_start)
-    noise = (alphas[1] * x_start - alphas[0] * x_end) / determinant
-    data = (sigmas[0] * x_end - sigmas[1] * x_start) / determinant
+    s, e = (c.map(lambda column: expand_as(column, x_start)) for c in (start, end))
+    noise = (e.alpha * x_start - s.alpha * x_end) / determinant
+    data = (s.sigma * x_end - e.sigma * x_start) / determinant
     return Segment(data, noise)
 
 
@@ -75,9 +63,6 @@ class PhasedRectification(Objective):
         substeps: DDIM steps of the teacher in each, >= 1.
         premetric: Measure of the deviation.
 
-    Raises:
-        ValueError: segments or substeps is not positive.
-
     Source: Wang et al., Rectified Diffusion, 2024, arXiv 2410.07303, section 3.4, and the authors'
     train_phased.py: 4 segments of 10 substeps, pseudo-Huber per element, guidance 3. As there, the
     first segment ends at the smallest time of the teacher, not at t = 0.
@@ -95,7 +80,6 @@ class PhasedRectification(Objective):
         self.premetric = premetric
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """The teacher's path."""
         yield from all_of(super().needs(parts), self._path_of_the_teacher(parts))
 
     def _path_of_the_teacher(self, parts: Parts) -> Iterator[Unmet]:
@@ -106,18 +90,13 @@ class PhasedRectification(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """``substeps`` calls of the teacher and one of the student; draws nothing of its own."""
-        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
-        start, end = self.boundaries(t.to(x.device))
-        x_start = model.path.point(x, e, start).x_t
-        x_end = self.walk(x_start, start, end, conditions=pairs.conditions)
-        value = self.deviation(
-            model,
-            (x_start, start),
-            (x_end, end),
-            t=torch.maximum(t.to(x.device), end),
-            conditions=pairs.conditions,
-        )
-        return Loss(weighted(value, weight=torch.ones_like(start), pairs=pairs))
+        t, conditions = t.to(pairs.x.device), pairs.conditions
+        start, end = self.boundaries(t)
+        x_start = point_of(pairs, model.path, start).x_t
+        x_end = self.walk(x_start, start, end, conditions=conditions)
+        states = (x_start, start), (x_end, end)
+        value = self.deviation(model, *states, t=torch.maximum(t, end), conditions=conditions)
+        return Loss(weighted(value, pairs=pairs))
 
     def boundaries(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Start and end of the segment (end, start] that each time lies in, (B,) each."""
@@ -128,9 +107,7 @@ class PhasedRectification(Objective):
         return (number * length).clamp(max=high), ((number - 1.0) * length).clamp(min=low)
 
     @torch.no_grad()
-    def walk(
-        self, x: Tensor, start: Tensor, end: Tensor, *, conditions: Mapping[str, Tensor | None]
-    ) -> Tensor:
+    def walk(self, x: Tensor, start: Tensor, end: Tensor, *, conditions: Conditions) -> Tensor:
         """The teacher's states (B, ...) at times ``end``, (B,), by DDIM from ``x`` at ``start``."""
         schedule, (low, _) = self.teacher.path.schedule, self.teacher.time_range
         length = schedule.t_max / self.segments / self.substeps
@@ -139,8 +116,7 @@ class PhasedRectification(Objective):
             prediction = self.teacher.predict(x, t, **conditions)
             later = (start - number * length).clamp(min=low)
             t = end if number == self.substeps else torch.maximum(later, end)
-            c = schedule.coefficients(t)
-            x = Segment(prediction.data, prediction.noise).at(c)
+            x = Segment(prediction.data, prediction.noise).at(schedule.coefficients(t))
         return x
 
     def deviation(
@@ -150,21 +126,16 @@ class PhasedRectification(Objective):
         end: tuple[Tensor, Tensor],
         *,
         t: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        conditions: Conditions,
     ) -> Tensor:
         """The premetric of the student's error at the end of the segment, (B,).
 
-        Args:
-            model: The student.
-            start: State and time at the start of the segment.
-            end: State and time at its end.
-            t: Times within the segments, (B,), float64.
-            conditions: Conditions of the student.
+        ``start`` and ``end`` are state and time at both ends of the segment, ``t`` the times within
+        it from which the student steps, (B,), float64.
         """
         schedule = model.path.schedule
         at_start, at_end = (schedule.coefficients(time) for _, time in (start, end))
         segment = segment_between(start[0], at_start, end[0], at_end)
-        x_t = segment.at(schedule.coefficients(t))
-        prediction = model.predict(x_t, t, **conditions)
+        prediction = model.predict(segment.at(schedule.coefficients(t)), t, **conditions)
         landed = Segment(prediction.data, prediction.noise).at(at_end)
         return self.premetric(landed - end[0])

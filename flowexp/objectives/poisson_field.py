@@ -10,10 +10,16 @@ from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
-from flowexp.objectives.finite_set import finite_set_mean
-from flowexp.objectives.large_batch import first_rows, require_trained, spread, trained_rows
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
+from flowexp.objectives.stable_target import (
+    Groups,
+    finite_set_mean,
+    first_rows,
+    groups_of,
+    require_trained,
+    spread,
+)
 from flowexp.objectives.weightings import Weighting
 from flowexp.parameterizations import FieldConversion, normalized_field
 from flowexp.paths import Prediction
@@ -26,12 +32,7 @@ _RESTRICTED = 0.7
 
 @dataclass(frozen=True)
 class FieldPoints:
-    """Points of the space with one extra coordinate.
-
-    Attributes:
-        x: States, (B, ...), float64.
-        level: The extra coordinate z (noise level), (B,), float64, > 0.
-    """
+    """States, (B, ...), with an extra coordinate z, the noise level, (B,), > 0; float64."""
 
     x: Tensor
     level: Tensor
@@ -42,12 +43,8 @@ def field_points(
 ) -> FieldPoints:
     """``x + radius growth u``, ``z = |level| growth`` with ``u = direction/|direction|``.
 
-    Args:
-        x: Data, (B, ...).
-        growth: ``(1 + tau)^m``, (B,), float64.
-        level: Draws of ``sigma_end N(0, 1)``, (B,).
-        radius: Norms of draws of ``sigma_end N(0, I_N)``, (B,).
-        direction: Normal draws, (B, ...).
+    With ``growth = (1 + tau)^m``, ``level`` drawn from ``sigma_end N(0, 1)``, ``radius`` the norm
+    of a draw of ``sigma_end N(0, I_N)``, (B,) each, and normal draws ``direction``, (B, ...).
     """
     wide = direction.to(torch.float64)
     norm = torch.linalg.vector_norm(wide.flatten(1), dim=1)
@@ -59,7 +56,7 @@ class PoissonField(Objective):
     """``weight premetric(F - sqrt(N) v/(|v| + gamma))`` over the N + 1 components of the field.
 
     The batch is a set of charges; ``v = (mu - x, -z)`` with mu the kernel-weighted mean of the set
-    (:func:`~flowexp.objectives.finite_set.finite_set_mean`) points along the field. The objective
+    (:func:`~flowexp.objectives.finite_set_mean`) points along the field. The objective
     draws the points itself: ``m ~ U[0, M]``, ``z = |N(0, sigma_end^2)| (1 + tau)^m``, radius
     ``|N(0, sigma_end^2 I_N)| (1 + tau)^m``, direction uniform. It ignores the times and the
     source draws of the training loop. With path.D = 1 this is PFGM; other D use their own kernel,
@@ -72,23 +69,17 @@ class PoissonField(Objective):
     is its mean.
 
     Args:
-        weighting: Loss weight as a function of the points' time; PFGM has none.
-        premetric: Measure of a deviation.
-        M: Largest exponent (291; 356 for LSUN).
+        weighting: Loss weight at the points' time; PFGM has none.
+        M: Largest exponent, > 0 (291; 356 for LSUN).
         tau: Growth per unit of the exponent, > 0.
         sigma_end: Size of the smallest perturbation, > 0.
         gamma: Softening of the normalisation, >= 0.
         restrict_M: Draw m again from [0, int(0.7 M)] where ``|N(0, sigma_end^2)| < 0.005``.
-        trained: Points per batch; the other rows are charges only. None = all.
-
-    Raises:
-        ValueError: A value is out of range.
+        trained: Points per batch, >= 1; the other rows are charges only. None = all.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, algorithm 1; Newbeeer/Poisson_flow, losses.py
     and models/utils_poisson.py.
     """
-
-    weighting: Weighting
 
     def __init__(
         self,
@@ -118,10 +109,9 @@ class PoissonField(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One network call at points drawn from ``rng``."""
-        part = first_rows(pairs, trained_rows(pairs, self.trained))
+        part = first_rows(pairs, self.trained)
         points = self._draw(part.x, rng)
-        labels = pairs.conditions.get("labels")
-        groups = None if labels is None else (labels[: len(part.x)], labels)
+        groups = groups_of(pairs, len(part.x))
         along_x, along_level = self.target(points, reference=pairs.x, D=model.path.D, groups=groups)
         schedule = model.path.schedule
         time = schedule.time_at_nsr(points.level)
@@ -134,17 +124,12 @@ class PoissonField(Objective):
         return Loss(spread(loss, batch=len(pairs.x)))
 
     def target(
-        self,
-        points: FieldPoints,
-        *,
-        reference: Tensor,
-        D: float,
-        groups: tuple[Tensor, Tensor] | None = None,
+        self, points: FieldPoints, *, reference: Tensor, D: float, groups: Groups | None = None
     ) -> tuple[Tensor, Tensor]:
         """The normalised field at ``points``: along x, (B, ...), and along z, (B,).
 
         The charges are ``reference``, (K, ...), in a space with ``D`` extra dimensions; for
-        ``groups`` see :func:`~flowexp.objectives.finite_set.finite_set_mean`.
+        ``groups`` see :func:`~flowexp.objectives.finite_set_mean`.
         """
         mean = finite_set_mean(points.x, points.level, reference=reference, D=D, groups=groups)
         return normalized_field(mean - points.x, points.level, gamma=self.gamma)

@@ -45,9 +45,6 @@ class PseudoHuber(Premetric):
         c: Transition from the square to the norm, in units of ``|d|``, > 0; null for the rule.
         c_per_dimension: Factor of the rule, > 0.
 
-    Raises:
-        ValueError: c or c_per_dimension is not positive.
-
     Source: Lee et al., RF++, 2024, arXiv 2405.20320: c = 0.00054 N. The consistency-training papers
     (Song & Dhariwal, 2023, arXiv 2310.14189) use 0.00054 sqrt(N): pass that number as c.
     """
@@ -76,9 +73,6 @@ class ElementwisePseudoHuber(Premetric):
 
     Args:
         c: Transition from the square to the absolute value, in units of one dimension, > 0.
-
-    Raises:
-        ValueError: c is not positive.
 
     Source: Wang et al., Rectified Diffusion, 2024, arXiv 2410.07303, as in the authors' train.py
     (c = 0.001, on the data prediction). Their algorithm 4 shows the squared error of the noise.

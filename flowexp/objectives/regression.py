@@ -29,17 +29,11 @@ class Regression(Objective):
 
     Args:
         target: The prediction that is compared: ``velocity``, ``data`` or ``noise``.
-        weighting: Loss weight as a function of time; each states the target it is meant for.
-        premetric: Measure of a deviation.
-
-    Raises:
-        ValueError: target is not one of the three.
+        weighting: Loss weight; each states the target it is meant for.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, eq. 2 and 8 (sum over pixels there, mean
     here); Lipman et al., 2022, arXiv 2210.02747; Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14.
     """
-
-    weighting: Weighting
 
     def __init__(
         self, target: PredictionKind, *, weighting: Weighting, premetric: Premetric
@@ -51,18 +45,18 @@ class Regression(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         point = point_of(pairs, model.path, t)
+        return Loss(self.error(model, point, truth=point, pairs=pairs))
+
+    def error(self, model: Model, point: PathPoint, *, truth: PathPoint, pairs: Pairs) -> Tensor:
+        """The weighted error at the state of ``point`` against the target of ``truth``, (B,)."""
         prediction = model.predict(point.x_t, point.t, **pairs.conditions)
-        difference = getattr(prediction, self.target) - getattr(point, self.target)
+        difference = getattr(prediction, self.target) - getattr(truth, self.target)
         weight = self.weighting(model.path.schedule.coefficients(point.t))
-        return Loss(weighted(self.premetric(difference), weight=weight, pairs=pairs))
+        return weighted(self.premetric(difference), weight=weight, pairs=pairs)
 
 
 def require_kind(target: str) -> None:
-    """Refuse a target that is not a kind of prediction.
-
-    Raises:
-        ValueError: It is not one of the three.
-    """
+    """Raise ``ValueError`` for a target that is not a kind of prediction."""
     if target not in get_args(PredictionKind):
         raise ValueError(f"target is {target!r}; expected one of {get_args(PredictionKind)}")
 
@@ -73,14 +67,8 @@ def point_of(pairs: Pairs, path: Path, t: Tensor) -> PathPoint:
     return path.point(x, e, t.to(x.device))
 
 
-def weighted(value: Tensor, *, weight: Tensor, pairs: Pairs) -> Tensor:
-    """``value weight``, times the pairs' weights if they have any; (B,), float32.
-
-    Args:
-        value: Premetric per sample, (B,).
-        weight: Weight of the time, (B,), float64.
-        pairs: The batch.
-    """
+def weighted(value: Tensor, *, weight: Tensor | float = 1.0, pairs: Pairs) -> Tensor:
+    """``value weight``, times the pairs' weights if they have any; (B,), float32."""
     loss = value * weight
     if pairs.weight is not None:
         loss = loss * pairs.weight.to(loss)

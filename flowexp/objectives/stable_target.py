@@ -1,4 +1,6 @@
-"""Regression onto the mean of the data behind a state, estimated from a batch."""
+"""Regression onto the mean of the data behind a state, estimated from a batch as a finite set."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -6,19 +8,27 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
-from flowexp.objectives.base import Loss, Objective
-from flowexp.objectives.finite_set import finite_set_mean
-from flowexp.objectives.large_batch import first_rows, require_trained, spread, trained_rows
+from flowexp.objectives.base import Loss
 from flowexp.objectives.premetrics import Premetric
-from flowexp.objectives.regression import PredictionKind, point_of, require_kind, weighted
+from flowexp.objectives.regression import PredictionKind, Regression, point_of
 from flowexp.objectives.weightings import Weighting
 from flowexp.paths import PathPoint
 
-__all__ = ["StableTarget"]
+__all__ = [
+    "StableTarget",
+    "finite_set_mean",
+    "first_rows",
+    "groups_of",
+    "require_trained",
+    "spread",
+]
+
+Groups = tuple[Tensor, Tensor]
+"""Integer groups of some states, (B,), and of a set, (K,)."""
 
 
-class StableTarget(Objective):
-    """As :class:`Regression`, but the target of a state is the mean over the batch, not its own x.
+class StableTarget(Regression):
+    """Regression where the target of a state is the mean over the batch, not its own x.
 
     With ``m = E[x | x_t]`` of the batch as a finite data set (Student-t or Gaussian kernel, by the
     path's source) the targets are ``m``, ``e + alpha (x - m)/sigma`` and their velocity. The
@@ -27,14 +37,8 @@ class StableTarget(Objective):
     runs over the data of the same label. The mean is over one process's micro-batch.
 
     Args:
-        target: The prediction that is compared: ``velocity``, ``data`` or ``noise``.
-        weighting: Loss weight as a function of time.
-        premetric: Measure of a deviation.
-        trained: Number of rows the network is trained on; the others enter the mean only. None =
-            all.
-
-    Raises:
-        ValueError: target is not one of the three, or trained < 1.
+        trained: Number of rows the network is trained on, >= 1; the others enter the mean only.
+            None = all.
 
     Source: Xu, Tong & Jaakkola, Stable Target Field, 2023, arXiv 2302.00670; Newbeeer/pfgmpp,
     training/loss.py (``--stf``, ``--rbatch 4096``), which has no labels in the kernel.
@@ -42,8 +46,6 @@ class StableTarget(Objective):
 
     # The kernel compares x_t / alpha with the data.
     needs_signal = True
-
-    weighting: Weighting
 
     def __init__(
         self,
@@ -53,34 +55,88 @@ class StableTarget(Objective):
         premetric: Premetric,
         trained: int | None = None,
     ) -> None:
-        require_kind(target)
+        super().__init__(target, weighting=weighting, premetric=premetric)
         require_trained(trained)
-        self.target = target
-        self.weighting = weighting
-        self.premetric = premetric
         self.trained = trained
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        count = trained_rows(pairs, self.trained)
-        part = first_rows(pairs, count)
-        point = point_of(part, model.path, t[:count])
+        part = first_rows(pairs, self.trained)
+        point = point_of(part, model.path, t[: self.trained])
         truth = self._truth(model, point, pairs)
-        prediction = model.predict(point.x_t, point.t, **part.conditions)
-        difference = getattr(prediction, self.target) - getattr(truth, self.target)
-        weight = self.weighting(model.path.schedule.coefficients(point.t))
-        loss = weighted(self.premetric(difference), weight=weight, pairs=part)
-        return Loss(spread(loss, batch=len(pairs.x)))
+        return Loss(spread(self.error(model, point, truth=truth, pairs=part), batch=len(pairs.x)))
 
     def _truth(self, model: Model, point: PathPoint, pairs: Pairs) -> PathPoint:
         """The stable targets; the noise in a form that does not cancel at small sigma."""
         c = model.path.schedule.coefficients(point.t)
-        labels = pairs.conditions.get("labels")
         mean = finite_set_mean(
             point.x_t / expand_as(c.alpha, point.x_t),
             c.sigma / c.alpha,
             reference=pairs.x,
             D=model.path.D,
-            groups=None if labels is None else (labels[: len(point.x)], labels),
+            groups=groups_of(pairs, len(point.x)),
         )
         noise = point.e + expand_as(c.alpha / c.sigma, mean) * (point.x - mean)
         return model.path.point(mean, noise, point.t)
+
+
+def finite_set_mean(
+    x: Tensor, level: Tensor, *, reference: Tensor, D: float, groups: Groups | None = None
+) -> Tensor:
+    """The exact posterior mean ``E[data | x] = sum_j w_j y_j`` where the data are a finite set.
+
+    ``w_j ~ (1 + |x - y_j|^2/(D s^2))^(-(N + D)/2)``; D = inf gives the Gaussian kernel,
+    ``w_j ~ exp(-|x - y_j|^2 / (2 s^2))``. Computed in float64 by log-sum-exp.
+
+    Args:
+        x: States divided by alpha, (B, ...), N numbers each.
+        level: ``s = sigma/alpha``, (B,), > 0.
+        reference: The set y, (K, ...).
+        D: Degrees of freedom of the source.
+        groups: Of the states and of the set: the mean runs over data of the same group, at least
+            one per state.
+
+    Source: Xu et al., PFGM++, 2023, arXiv 2302.04265, eq. 3; the authors' code adds 1e-7 to the
+    normalising sum; this does not.
+    """
+    states, data = x.flatten(1).to(torch.float64), reference.flatten(1).to(torch.float64)
+    distance = torch.cdist(states, data).square()
+    s2 = level.to(torch.float64).square()[:, None]
+    if math.isinf(D):
+        log_weight = -0.5 * distance / s2
+    else:
+        log_weight = -0.5 * (states.shape[1] + D) * torch.log1p(distance / (D * s2))
+    if groups is not None:
+        other = groups[0][:, None] != groups[1][None, :]
+        log_weight = log_weight.masked_fill(other, -torch.inf)
+    return (torch.softmax(log_weight, dim=1) @ data).reshape(x.shape)
+
+
+def groups_of(pairs: Pairs, count: int) -> Groups | None:
+    """The labels of the first ``count`` rows and of the whole batch, if it has any."""
+    labels = pairs.conditions.get("labels")
+    return None if labels is None else (labels[:count], labels)
+
+
+def require_trained(trained: int | None) -> None:
+    """Raise ``ValueError`` for a number of trained rows below 1."""
+    if trained is not None and trained < 1:
+        raise ValueError(f"trained is {trained}; expected at least 1, or null for the whole batch")
+
+
+def first_rows(pairs: Pairs, count: int | None) -> Pairs:
+    """The first ``count`` rows of a batch, at most all; all of them for None."""
+    return Pairs(
+        pairs.x[:count],
+        pairs.e[:count],
+        {name: None if c is None else c[:count] for name, c in pairs.conditions.items()},
+        None if pairs.weight is None else pairs.weight[:count],
+    )
+
+
+def spread(loss: Tensor, *, batch: int) -> Tensor:
+    """Losses of the first rows as (batch,) losses with the same mean: the others are zero."""
+    if len(loss) == batch:
+        return loss
+    full = loss.new_zeros(batch)
+    full[: len(loss)] = loss * (batch / len(loss))
+    return full

@@ -1,6 +1,6 @@
 """Training of a small network that predicts how a frozen model's velocity changes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -12,12 +12,10 @@ from flowexp.networks.base import without_condition
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import SquaredL2
 from flowexp.objectives.regression import point_of, weighted
+from flowexp.parameterizations import Conditions
 from flowexp.requirements import Parts, Unmet, all_of
 
 __all__ = ["VelocityRefinement"]
-
-
-Conditions = Mapping[str, Tensor | None]
 
 
 class VelocityRefinement(Objective):
@@ -28,17 +26,13 @@ class VelocityRefinement(Objective):
     trajectory is simulated.
 
     Args:
-        teacher: The model to be refined.
-        max_dt: Largest step in t, > 0.
+        max_dt: Largest step in t, in (0, 1).
         label_dropout: Probability with which the label is dropped, in [0, 1), for guided sampling;
             the network's own label dropout should then be 0.
         first_label_kept: Whether c keeps its label, as in the authors' code; the paper drops it
             everywhere.
         clip: Whether t' is kept within the teacher's range; the authors' code goes below t = 0.
         shared_dt: One dt for the whole batch, as the authors' code, instead of one per sample.
-
-    Raises:
-        ValueError: max_dt or label_dropout is out of range.
 
     Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3.2; ``training_losses`` of
     their transport.py.
@@ -93,13 +87,12 @@ class VelocityRefinement(Objective):
         """Two calls of the teacher, one of the refiner; dt and dropped labels come from ``rng``."""
         point = point_of(pairs, model.path, t)
         count = 1 if self.shared_dt else len(point.x)
-        dt = self.max_dt * torch.rand(
-            count, generator=rng, dtype=torch.float64, device=rng.device
-        ).to(point.x.device)
+        u = torch.rand(count, generator=rng, dtype=torch.float64, device=rng.device)
+        dt = self.max_dt * u.to(point.x.device)
         later = self._with_labels_dropped(pairs, rng)
         first = dict(pairs.conditions) if self.first_label_kept else later
         value = self.deviation(model, point.x_t, point.t, dt=dt, first=first, later=later)
-        return Loss(weighted(value, weight=torch.ones_like(point.t), pairs=pairs))
+        return Loss(weighted(value, pairs=pairs))
 
     def deviation(
         self,
@@ -113,13 +106,8 @@ class VelocityRefinement(Objective):
     ) -> Tensor:
         """Mean square error of the refined velocity, (B,), in the dtype of ``x_t``.
 
-        Args:
-            model: The refiner.
-            x_t: States, (B, ...).
-            t: Their times, (B,), float64.
-            dt: Steps towards the data, (1,) or (B,), float64.
-            first: Conditions of the teacher's first velocity.
-            later: Conditions of the second velocity and of the refiner.
+        ``dt`` are steps towards the data, (1,) or (B,), float64; ``first`` the conditions of the
+        teacher's first velocity, ``later`` those of its second and of the refiner.
         """
         dt = dt.expand_as(t)
         if self.clip:
@@ -131,7 +119,7 @@ class VelocityRefinement(Objective):
         refined = model.velocity(moved, t - dt, velocity=velocity, **later)
         return self.premetric(refined - target)
 
-    def _with_labels_dropped(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor | None]:
+    def _with_labels_dropped(self, pairs: Pairs, rng: torch.Generator) -> Conditions:
         conditions = dict(pairs.conditions)
         labels = conditions.get("labels")
         if labels is None or self.label_dropout == 0.0:

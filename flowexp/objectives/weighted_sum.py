@@ -19,11 +19,8 @@ class WeightedSum(Objective):
     :class:`FlowGuided`. Each part's mean is logged under its name, its metrics with that prefix.
 
     Args:
-        parts: The objectives by name; they share the generator, in this order.
+        parts: The objectives by name, at least one; they share the generator, in this order.
         weights: Factor of each, by the same names; None = 1 for all.
-
-    Raises:
-        ValueError: parts is empty, or weights has other names.
     """
 
     def __init__(
@@ -37,12 +34,10 @@ class WeightedSum(Objective):
         self.weights = {name: 1.0 if weights is None else float(weights[name]) for name in parts}
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What each of the parts needs."""
         needs = [within(f"parts.{name}", part.needs(parts)) for name, part in self.parts.items()]
         yield from all_of(*needs)
 
     def check(self) -> None:
-        """Raise ``UsageError`` if a file of one of the parts is missing."""
         for part in self.parts.values():
             part.check()
 

@@ -29,11 +29,7 @@ __all__ = [
 
 
 class Weighting(Part, ABC):
-    """The loss weight at a time.
-
-    Attributes:
-        needs_signal: Whether it is infinite where alpha is 0, at pure source.
-    """
+    """The loss weight at a time; ``needs_signal`` if it is infinite where alpha is 0."""
 
     needs_signal: bool = False
 
@@ -73,9 +69,6 @@ class EDM(Weighting):
     Args:
         sigma_data: Standard deviation of the data, > 0; equal to that of the parameterization.
 
-    Raises:
-        ValueError: sigma_data is not positive.
-
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1.
     """
 
@@ -104,9 +97,6 @@ class MinSNR(Weighting):
     Args:
         gamma: Largest weight, > 0; gamma -> inf is :class:`SNR`, gamma -> 0 is gamma times 1.
 
-    Raises:
-        ValueError: gamma is not positive.
-
     Source: Hang et al., Efficient Diffusion Training via Min-SNR Weighting, 2023, arXiv 2303.09556
     (gamma = 5).
     """
@@ -126,9 +116,6 @@ class ShiftedSNR(Weighting):
     Args:
         plus: Least weight, >= 0; 1 is "snr+1" of the authors' code, 4 its "karras".
         offset: Keeps the weight finite where sigma is 0, > 0.
-
-    Raises:
-        ValueError: plus is negative or offset not positive.
 
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, as in the authors' losses.py, whose
     published runs have weight 1.

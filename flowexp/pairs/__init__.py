@@ -3,7 +3,6 @@
 from flowexp.pairs.base import PairMaker
 from flowexp.pairs.from_data import FromData
 from flowexp.pairs.from_noise import FromNoise
-from flowexp.pairs.verification import verify
-from flowexp.pairs.writing import write_store
+from flowexp.pairs.store import verify, write_store
 
 __all__ = ["FromData", "FromNoise", "PairMaker", "verify", "write_store"]

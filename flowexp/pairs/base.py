@@ -28,11 +28,7 @@ class PairMaker(ABC):
 
     @abstractmethod
     def check(self, teacher: Pipeline) -> None:
-        """Refuse a teacher that does not fit this rule, before anything is computed.
-
-        Raises:
-            ValueError: One sentence that names both.
-        """
+        """Raise ``ValueError`` for a teacher that does not fit this rule."""
 
     @abstractmethod
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
@@ -44,13 +40,8 @@ class PairMaker(ABC):
 
     @abstractmethod
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
-        """The columns of the pairs with these seeds or positions; a function of them alone.
+        """The columns of the pairs with these seeds or positions, (n,); a function of them alone.
 
-        Args:
-            teacher: The flow that is integrated.
-            members: (n,), int64; batches are made in this order.
-
-        Returns:
-            ``images``, ``nfe``, the column of :attr:`identity`, and where there are any ``labels``
-            and ``noise``.
+        They are ``images``, ``nfe``, the column of :attr:`identity`, and where there are any
+        ``labels`` and ``noise``.
         """

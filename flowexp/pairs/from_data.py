@@ -1,11 +1,8 @@
 """Pairs from data: an image, and the draw that the teacher's ODE leads back to."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from flowexp.data import as_data, gather_batch
 from flowexp.pairs.base import Array, PairMaker
@@ -19,10 +16,7 @@ __all__ = ["FromData"]
 class FromData(PairMaker):
     """Each image of the data set's training split with its inversion.
 
-    Args:
-        start_time: Where the inversion starts; see :class:`flowexp.samplers.Inversion`.
-        noise_scale: Amount of fresh noise at the start.
-        final_euler: Whether the step that reaches the source is Euler's.
+    The arguments are those of :class:`flowexp.samplers.Inversion`.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, configuration G: 50,000 real pictures of
     CIFAR-10, inverted with 128 evaluations.
@@ -52,11 +46,22 @@ class FromData(PairMaker):
         return "the data's own" if teacher.task.num_classes else "none"
 
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
-        data = teacher.data()
+        data, inversion = teacher.data(), self._inversion(teacher)
         noise, nfe = [], []
-        for e, evaluations in self._inverted(teacher, members):
-            noise.append(e.float().cpu().numpy())
-            nfe.append(evaluations.cpu().numpy())
+        for first in range(0, len(members), teacher.batch_size):
+            index = members[first : first + teacher.batch_size]
+            batch = gather_batch(data, index).to(teacher.device)
+            conditions = {"labels": batch.labels} if teacher.task.num_classes else {}
+            with torch.inference_mode():
+                found = inversion.invert(
+                    teacher.model,
+                    as_data(batch.images),
+                    noise=SampleNoise(index.tolist(), stream="inversion"),
+                    on_step=None,
+                    **conditions,
+                )
+            noise.append(found.x.float().cpu().numpy())
+            nfe.append(found.nfe.cpu().numpy())
         columns: dict[str, Array] = {
             "index": members,
             "images": np.take(np.asarray(data.images), members, axis=0),
@@ -66,27 +71,6 @@ class FromData(PairMaker):
         if teacher.task.num_classes and data.labels is not None:
             columns["labels"] = data.labels[members]
         return columns
-
-    def _inverted(
-        self, teacher: Pipeline, members: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Draws and evaluations, batch by batch."""
-        data, inversion = teacher.data(), self._inversion(teacher)
-        for first in range(0, len(members), teacher.batch_size):
-            index = members[first : first + teacher.batch_size]
-            batch = gather_batch(data, index).to(teacher.device)
-            conditions: dict[str, Tensor | None] = {}
-            if teacher.task.num_classes:
-                conditions["labels"] = batch.labels
-            with torch.inference_mode():
-                found = inversion.invert(
-                    teacher.model,
-                    as_data(batch.images),
-                    noise=SampleNoise(index.tolist(), stream="inversion"),
-                    on_step=None,
-                    **conditions,
-                )
-            yield found.x, found.nfe
 
     def _inversion(self, teacher: Pipeline) -> Inversion:
         return Inversion(

@@ -23,11 +23,8 @@ class FromNoise(PairMaker):
             float32.
         noise: ``seeds`` draws the noise again when it is needed, bit for bit; ``arrays`` keeps it.
         labels_of_data: Draw labels as frequent as in the data set instead of uniformly.
-        first_seed: First seed if none are named. Evaluations begin at 0; scoring a student on draws
-            that it was trained on would flatter it.
-
-    Raises:
-        ValueError: Another value.
+        first_seed: First seed if none are named, >= 0. Evaluations begin at 0; scoring a student on
+            draws that it was trained on would flatter it.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, and Lee et al., RF++, 2024,
     arXiv 2405.20320, whose stores keep 8-bit pictures and the state of a generator.
@@ -77,10 +74,8 @@ class FromNoise(PairMaker):
         seeds, given = members.tolist(), None
         if self.labels_of_data:
             of_data = self._data_labels(teacher)
-            items = [
-                int(torch.randint(len(of_data), (), generator=generator(seed, "labels")))
-                for seed in seeds
-            ]
+            streams = [generator(seed, "labels") for seed in seeds]
+            items = [int(torch.randint(len(of_data), (), generator=stream)) for stream in streams]
             given = torch.from_numpy(of_data[items])
         as_levels = self.formats(teacher)[0] == "uint8"
         images, labels, nfe = [], [], []
@@ -98,22 +93,13 @@ class FromNoise(PairMaker):
         if labels:
             columns["labels"] = np.concatenate(labels)
         if self.noise == "arrays":
-            columns["noise"] = self._noise(teacher, seeds)
+            size = teacher.batch_size
+            starts = [teacher.start(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+            columns["noise"] = np.concatenate([start.e.float().cpu().numpy() for start in starts])
         return columns
 
-    def _noise(self, teacher: Pipeline, seeds: list[int]) -> Array:
-        rows = []
-        for first in range(0, len(seeds), teacher.batch_size):
-            start = teacher.start(seeds[first : first + teacher.batch_size])
-            rows.append(start.e.float().cpu().numpy())
-        return np.concatenate(rows)
-
     def _data_labels(self, teacher: Pipeline) -> npt.NDArray[np.int64]:
-        """The classes of the data.
-
-        Raises:
-            ValueError: There are none, or the teacher is unconditional.
-        """
+        """The classes of the data; ``ValueError`` without any, or for an unconditional teacher."""
         data = teacher.data()
         if teacher.task.num_classes == 0 or data.labels is None or data.labels.ndim != 1:
             raise ValueError(

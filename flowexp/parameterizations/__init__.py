@@ -1,6 +1,6 @@
 """Parameterizations: how the raw network becomes a prediction."""
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization
+from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
 from flowexp.parameterizations.direct import DataPrediction, NoisePrediction, VelocityPrediction
 from flowexp.parameterizations.edm import EDMPreconditioning
 from flowexp.parameterizations.iddpm_preconditioning import IDDPMPreconditioning
@@ -14,6 +14,7 @@ from flowexp.parameterizations.velocity_increment import VelocityIncrement
 from flowexp.parameterizations.vp_preconditioning import VPPreconditioning
 
 __all__ = [
+    "Conditions",
     "Parameterization",
     "NetworkInputs",
     "EDMPreconditioning",

@@ -9,25 +9,26 @@ from torch import Tensor, nn
 
 from flowexp.networks.foreign import call_network
 from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import FromNoise
 from flowexp.requirements import Part, Parts, Unmet, all_of, within_signal
 
 __all__ = [
     "BetweenLevels",
+    "Conditions",
     "NetworkInputs",
     "Parameterization",
+    "PredictsNoise",
     "bounded_input_scale",
     "times_between",
 ]
 
+Conditions = Mapping[str, Tensor | None]
+"""Tensors that belong to the rows of a batch, by name: ``labels``, ``tokens``, ``velocity`` ..."""
+
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """Network inputs that depend on time only; float64, of the shape of t.
-
-    Attributes:
-        c_in: Factor of the state at the network's input.
-        c_noise: Time condition of the network.
-    """
+    """The state's factor and the time condition of a network; float64, of the shape of t."""
 
     c_in: Tensor
     c_noise: Tensor
@@ -35,6 +36,8 @@ class NetworkInputs:
 
 class Parameterization(Part, ABC):
     """The rule that turns the raw network F into a prediction on any path.
+
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 
     Attributes:
         needs_signal: Whether the network cannot be evaluated where alpha is 0, at pure source.
@@ -55,28 +58,22 @@ class Parameterization(Part, ABC):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network with the right channels, and no time at which formulas are singular."""
-        yield from all_of(self._input_of(parts), self._output_of(parts), self._signal(parts))
-
-    def _input_of(self, parts: Parts) -> Iterator[Unmet]:
-        found, allowed = parts.network.in_channels, self.input_channels(parts.dataset.channels)
-        if found is not None and found != allowed:
-            yield self._misfit(parts, key="network.in_channels", found=found, allowed=(allowed,))
-
-    def _output_of(self, parts: Parts) -> Iterator[Unmet]:
-        found, allowed = parts.network.out_channels, self.output_channels(parts.dataset.channels)
-        if found is not None and found not in allowed:
-            yield self._misfit(parts, key="network.out_channels", found=found, allowed=allowed)
-
-    def _misfit(self, parts: Parts, *, key: str, found: int, allowed: tuple[int, ...]) -> Unmet:
-        problem = (
-            f"{found} does not fit {type(self).__name__} and {type(parts.dataset).__name__}, "
-            f"which has {parts.dataset.channels} channels."
+        name = type(self).__name__
+        yield from all_of(
+            self._channels(parts, "in"),
+            self._channels(parts, "out"),
+            within_signal(parts, name=name, group="parameterization") if self.needs_signal else (),
         )
-        return Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
 
-    def _signal(self, parts: Parts) -> Iterator[Unmet]:
-        if self.needs_signal:
-            yield from within_signal(parts, name=type(self).__name__, group="parameterization")
+    def _channels(self, parts: Parts, side: str) -> Iterator[Unmet]:
+        key, channels = f"network.{side}_channels", parts.dataset.channels
+        found = parts.network.in_channels if side == "in" else parts.network.out_channels
+        fitting = self.output_channels(channels)
+        allowed = (self.input_channels(channels),) if side == "in" else fitting
+        if found is not None and found not in allowed:
+            name, data = type(self).__name__, type(parts.dataset).__name__
+            problem = f"{found} does not fit {name} and {data}, which has {channels} channels."
+            yield Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
 
     @abstractmethod
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
@@ -87,19 +84,11 @@ class Parameterization(Part, ABC):
         """How F becomes data, noise and velocity."""
 
     def evaluate(
-        self,
-        network: nn.Module,
-        x: Tensor,
-        c_noise: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
-        """The raw output F; override this where the network takes more than the state.
+        """The output F at the scaled state ``x``, (B, ...), and ``c_noise``, (B,), both float32.
 
-        Args:
-            network: The network.
-            x: Scaled state, (B, ...), float32.
-            c_noise: Time condition, (B,), float32.
-            conditions: The conditions of the call.
+        Override this where the network takes more than the state, or gives other than F.
         """
         return call_network(network, x, c_noise, conditions)
 
@@ -111,23 +100,12 @@ class Parameterization(Part, ABC):
         return schedule.t_min, schedule.t_max
 
     def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The times nearest to float64 ``t`` that the network was trained at.
-
-        This is t itself unless the network has a finite number of noise levels.
-        """
+        """See :meth:`flowexp.models.Model.nearest_time`."""
         return t
 
 
 class BetweenLevels(Parameterization):
-    """A parameterization that samplers evaluate between two noise levels only.
-
-    Args:
-        sigma_min: Smallest noise level, > 0.
-        sigma_max: Largest noise level.
-
-    Raises:
-        ValueError: Not 0 < sigma_min < sigma_max.
-    """
+    """Evaluated by samplers at noise levels in [sigma_min, sigma_max] only, both > 0."""
 
     def __init__(self, *, sigma_min: float, sigma_max: float) -> None:
         if not 0.0 < sigma_min < sigma_max:
@@ -139,6 +117,15 @@ class BetweenLevels(Parameterization):
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         return times_between(schedule, self.sigma_min, self.sigma_max)
+
+
+class PredictsNoise(Parameterization):
+    """F is the noise: data and velocity are infinite where alpha is 0."""
+
+    needs_signal = True
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        return FromNoise(c)
 
 
 def times_between(schedule: Schedule, nsr_min: float, nsr_max: float) -> tuple[float, float]:

@@ -5,21 +5,20 @@ import math
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization, bounded_input_scale
+from flowexp.parameterizations.base import (
+    NetworkInputs,
+    Parameterization,
+    PredictsNoise,
+    bounded_input_scale,
+)
 from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromData, FromNoise, FromVelocity
+from flowexp.paths.conversions import FromData, FromVelocity
 
 __all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
 
 
 class _Direct(Parameterization):
-    """F is a prediction; c_noise is ``time_scale * unit_time(t)``.
-
-    Args:
-        time_scale: Factor of the unit time in c_noise. SiT and torchcfm use t itself (1);
-            score-SDE and rectified flow's code 999 t, DDPM the step index. A larger factor makes
-            the velocity less smooth in time, and an adaptive solver takes more steps.
-    """
+    """F is a prediction; c_noise is ``time_scale * unit_time(t)``."""
 
     def __init__(self, *, time_scale: float = 1.0) -> None:
         if not (time_scale > 0 and math.isfinite(time_scale)):
@@ -34,7 +33,9 @@ class VelocityPrediction(_Direct):
     """F is the velocity ``v = alpha' x + sigma' e``; defined on the whole of every path.
 
     Args:
-        time_scale: Factor of the unit time in c_noise.
+        time_scale: Factor of the unit time in c_noise, > 0. SiT and torchcfm use t itself (1);
+            score-SDE and rectified flow's code 999 t, DDPM the step index. A larger factor makes
+            the velocity less smooth in time, and an adaptive solver takes more steps.
 
     Source: Lipman et al., 2022, arXiv 2210.02747; Liu et al., 2022, arXiv 2209.03003.
     """
@@ -43,27 +44,22 @@ class VelocityPrediction(_Direct):
         return FromVelocity(c)
 
 
-class NoisePrediction(_Direct):
+class NoisePrediction(_Direct, PredictsNoise):
     """F is the noise e. Singular where alpha = 0, so sampling starts at ``alpha = min_alpha``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise.
+        time_scale: See :class:`VelocityPrediction`.
         min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers evaluate
-            the velocity; SiT keeps 1e-3 away from the end with this head.
+            the velocity, in (0, 1); SiT keeps 1e-3 away from the end with this head.
 
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
     """
-
-    needs_signal = True
 
     def __init__(self, *, time_scale: float = 1.0, min_alpha: float = 1e-3) -> None:
         super().__init__(time_scale=time_scale)
         if not 0.0 < min_alpha < 1.0:
             raise ValueError(f"min_alpha is {min_alpha}; expected a number in (0, 1)")
         self.min_alpha = float(min_alpha)
-
-    def conversion(self, c: Coefficients) -> Conversion:
-        return FromNoise(c)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         highest = math.sqrt(1.0 - self.min_alpha**2) / self.min_alpha
@@ -74,8 +70,8 @@ class DataPrediction(_Direct):
     """F is the data x (a denoiser). Singular where sigma = 0, so sampling ends at ``min_sigma``.
 
     Args:
-        time_scale: Factor of the unit time in c_noise.
-        min_sigma: Smallest noise level at which samplers evaluate the velocity.
+        time_scale: See :class:`VelocityPrediction`.
+        min_sigma: Smallest noise level at which samplers evaluate the velocity, > 0.
 
     Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, section 4 (prediction
     of x).

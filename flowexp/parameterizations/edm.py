@@ -20,7 +20,7 @@ class EDMPreconditioning(BetweenLevels):
 
     Args:
         sigma_data: Standard deviation of the data (0.5 for images in [-1, 1]), > 0.
-        sigma_min: Smallest noise level at which samplers evaluate the velocity.
+        sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
         sigma_max: Largest one; sampling starts there on paths that end in pure noise, where
             ``ln(sigma/alpha)`` is infinite. Training is not restricted to this range.
 

@@ -1,16 +1,15 @@
 """The preconditioning of EDM's iDDPM column, on any path."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowexp.parameterizations.base import NetworkInputs, Parameterization
-from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromNoiseAndVariance
+from flowexp.parameterizations.base import Conditions, NetworkInputs, PredictsNoise
+from flowexp.paths import Coefficients, Schedule
 
 __all__ = ["IDDPMPreconditioning"]
 
 
-class IDDPMPreconditioning(Parameterization):
+class IDDPMPreconditioning(PredictsNoise):
     """``D(x; sigma) = x - sigma F(x / sqrt(sigma^2 + 1), M - 1 - j)``: improved DDPM's networks.
 
     F's first channels are the noise; the network may have as many again for a variance, which is
@@ -21,26 +20,17 @@ class IDDPMPreconditioning(Parameterization):
     ``x_t/alpha`` and ``sigma/alpha``.
 
     Args:
-        C1: Smallest ratio of neighbouring abar, > 0.
+        C1: Smallest ratio of neighbouring abar, in (0, 1).
         C2: Offset of the angle, >= 0.
-        time_steps: M, the number of levels above 0.
+        time_steps: M, the number of levels above 0, >= 2.
 
     Attributes:
         levels: ``u_M = 0, u_{M-1}, ..., u_0``, increasing, (M + 1,), float64.
-
-    Raises:
-        ValueError: A number is out of range.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column iDDPM + DDIM; Nichol &
     Dhariwal, 2021, arXiv 2102.09672. EDM's code keeps the levels in float32, which moves them by up
     to 5e-4; here they are float64.
     """
-
-    needs_signal = True
-
-    def output_channels(self, channels: int) -> tuple[int, ...]:
-        """The noise, and perhaps a variance of each channel, which is not used."""
-        return channels, 2 * channels
 
     def __init__(self, *, C1: float = 1e-3, C2: float = 8e-3, time_steps: int = 1000) -> None:
         if not 0.0 < C1 < 1.0:
@@ -53,6 +43,10 @@ class IDDPMPreconditioning(Parameterization):
         self.C2 = float(C2)
         self.time_steps = int(time_steps)
         self.levels = self._levels()
+
+    def output_channels(self, channels: int) -> tuple[int, ...]:
+        """The noise, and perhaps a variance of each channel."""
+        return channels, 2 * channels
 
     def alpha_bar(self, j: Tensor) -> Tensor:
         """``sin^2(pi j / (2 M (C2 + 1)))``: the squared signal at level j, float64."""
@@ -73,8 +67,11 @@ class IDDPMPreconditioning(Parameterization):
         step = (self.time_steps - 1) - self.index(c.sigma / c.alpha)
         return NetworkInputs(torch.rsqrt(c.alpha**2 + c.sigma**2), step.to(torch.float64))
 
-    def conversion(self, c: Coefficients) -> Conversion:
-        return FromNoiseAndVariance(c)
+    def evaluate(
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
+    ) -> Tensor:
+        """The noise: as many of the first channels as the state has."""
+        return super().evaluate(network, x, c_noise, conditions)[:, : x.shape[1]]
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         times = schedule.time_at_nsr(self.levels)

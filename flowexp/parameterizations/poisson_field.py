@@ -6,29 +6,29 @@ ratio of its two parts: ``e = (x - D)/s = v_x / v_s``.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.parameterizations.base import BetweenLevels, NetworkInputs, bounded_input_scale
-from flowexp.paths import Affine, Coefficients, Conversion, Schedule
+from flowexp.paths import Coefficients, Conversion, Schedule
+from flowexp.paths.conversions import FromNoise
 
 __all__ = ["FieldConversion", "PoissonFieldPrediction", "normalized_field"]
 
+# The authors' code adds it to the field along z before it divides by it.
+_GUARD = 1e-5
+
 
 def normalized_field(displacement: Tensor, level: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
-    """``sqrt(N) v / (|v| + gamma)`` with ``v = (displacement, -level)``, as its two parts.
+    """``sqrt(N) v / (|v| + gamma)`` with ``v = (displacement, -level)``: its parts along x and s.
 
     Args:
         displacement: ``D - x``, (B, ...), N numbers each.
         level: ``sigma/alpha``, (B,), > 0.
         gamma: Softens the normalisation near the data, >= 0.
-
-    Returns:
-        Field along x, (B, ...), and along the noise level, (B,).
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, eq. 5 (the factor sqrt(N) is their code's).
     """
@@ -38,37 +38,13 @@ def normalized_field(displacement: Tensor, level: Tensor, *, gamma: float) -> tu
 
 
 @dataclass(frozen=True)
-class _AlongNoise(Affine):
-    """``state * x_t + output * e`` with the noise e of a field."""
-
-    conversion: "FieldConversion"
-
-    def __call__(self, x_t: Tensor, output: Tensor) -> Tensor:
-        along_x, along_level = self.conversion.field(output, like=x_t)
-        ratio = along_x / expand_as(self.conversion.replaced(along_x, along_level), along_x)
-        return super().__call__(x_t, ratio)
-
-    def of(self, state: Tensor | float, output: Tensor | float) -> Self:
-        return replace(self, state=state, output=output)
-
-    def rows(self) -> list[Self]:
-        single = zip(super().rows(), self.conversion.c.rows(), strict=True)
-        return [replace(row, conversion=replace(self.conversion, c=c)) for row, c in single]
-
-
-@dataclass(frozen=True)
-class FieldConversion(Conversion):
-    """F is the normalised field: the first channels along x, the mean of one more along the level.
+class FieldConversion(FromNoise):
+    """The network gives the normalised field: along x, and the mean of one more channel along s.
 
     Below the level ``z_exp`` the second part is not the network's but follows from the length of
     the first, ``n = |v_x| / sqrt(N)``, ``a = gamma n / (1 - n)``:
     ``v_s = -sqrt(N) s / (sqrt(a^2 + s^2) + gamma)``. For a network without the extra channel the
     formula is used at all levels.
-
-    Args:
-        c: The schedule at t.
-        gamma: Softening of the normalisation, > 0.
-        z_exp: Level below which the formula is used, >= 0.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178, appendix B.2.3; Newbeeer/Poisson_flow,
     methods.py, whose guard 1e-5 in the denominator is kept.
@@ -83,15 +59,7 @@ class FieldConversion(Conversion):
         return self.c.sigma / self.c.alpha
 
     def field(self, output: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The two parts of the network's output, (B, ...) and (B,).
-
-        Args:
-            output: F, with as many channels as ``like``, or one more.
-            like: State, (B, C, ...).
-
-        Raises:
-            ValueError: F has another number of channels.
-        """
+        """The two parts, (B, ...) and (B,), of an output with ``like``'s channels, or one more."""
         channels = like.shape[1]
         if output.shape[1] == channels:
             return output, self._from_length(output)
@@ -102,11 +70,12 @@ class FieldConversion(Conversion):
             )
         return output[:, :channels], output[:, channels].reshape(len(output), -1).mean(1)
 
-    def replaced(self, along_x: Tensor, along_level: Tensor) -> Tensor:
-        """Denominator of the noise: the part along the level, by the formula below z_exp."""
-        level = self.level.to(along_level)
-        formula = self._from_length(along_x)
-        return torch.where(level < self.z_exp, formula, along_level) + _GUARD
+    def read(self, output: Tensor, *, like: Tensor) -> Tensor:
+        """The noise, with the part along the level by the formula below z_exp."""
+        along_x, along_level = self.field(output, like=like)
+        below = self.level.to(along_level) < self.z_exp
+        along_level = torch.where(below, self._from_length(along_x), along_level) + _GUARD
+        return along_x / expand_as(along_level, along_x)
 
     def _from_length(self, along_x: Tensor) -> Tensor:
         root = math.sqrt(along_x[0].numel())
@@ -114,26 +83,6 @@ class FieldConversion(Conversion):
         n = torch.linalg.vector_norm(along_x.flatten(1), dim=1) / root
         length = self.gamma * n / (1.0 - n)
         return -root * level / (torch.sqrt(length**2 + level**2) + self.gamma)
-
-    @property
-    def noise(self) -> Affine:
-        zero = torch.zeros_like(self.c.alpha)
-        return _AlongNoise(zero, torch.ones_like(zero), self)
-
-    @property
-    def data(self) -> Affine:
-        """``(x_t - sigma e) / alpha``."""
-        return _AlongNoise(1.0 / self.c.alpha, -self.c.sigma / self.c.alpha, self)
-
-    @property
-    def velocity(self) -> Affine:
-        """``(alpha' / alpha) x_t + (W / alpha) e``."""
-        c = self.c
-        return _AlongNoise(c.d_alpha / c.alpha, c.wronskian / c.alpha, self)
-
-
-# The authors' code adds it to the field along z before it divides by it.
-_GUARD = 1e-5
 
 
 class PoissonFieldPrediction(BetweenLevels):
@@ -146,12 +95,7 @@ class PoissonFieldPrediction(BetweenLevels):
 
     Args:
         gamma: Softening of the normalisation, > 0; that of the objective.
-        z_exp: Level below which the field along z is computed from the field along x.
-        sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
-        sigma_max: Largest one.
-
-    Raises:
-        ValueError: A value is out of range.
+        z_exp: Level below which the field along z is computed from the field along x, >= 0.
 
     Source: Xu et al., PFGM, 2022, arXiv 2209.11178; Newbeeer/Poisson_flow, models/ncsnpp.py (mean
     of an extra channel), methods.py (z from 1e-3 to 40 for CIFAR-10, z_exp = 5, gamma = 5).
@@ -178,9 +122,8 @@ class PoissonFieldPrediction(BetweenLevels):
         self.z_exp = float(z_exp)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
-        return NetworkInputs(
-            bounded_input_scale(c), 0.25 * (torch.log(c.sigma) - torch.log(c.alpha))
-        )
+        c_noise = 0.25 * (torch.log(c.sigma) - torch.log(c.alpha))
+        return NetworkInputs(bounded_input_scale(c), c_noise)
 
     def conversion(self, c: Coefficients) -> Conversion:
         return FieldConversion(c, gamma=self.gamma, z_exp=self.z_exp)

@@ -1,11 +1,10 @@
 """Rectified flow's authors' convention: time and velocity run from noise to data."""
 
-import torch
+from torch import Tensor, nn
 
-from flowexp.parameterizations.base import NetworkInputs
+from flowexp.parameterizations.base import Conditions, NetworkInputs
 from flowexp.parameterizations.direct import VelocityPrediction
-from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromReversedVelocity
+from flowexp.paths import Coefficients, Schedule
 
 __all__ = ["ReversedVelocityPrediction"]
 
@@ -21,9 +20,12 @@ class ReversedVelocityPrediction(VelocityPrediction):
     Source: Liu et al., 2022, arXiv 2209.03003, and the authors' ``sde_lib.py`` (t_src = 1 - t).
     """
 
-    def inputs(self, schedule: Schedule, t: torch.Tensor, c: Coefficients) -> NetworkInputs:
+    def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         forward = super().inputs(schedule, t, c)
         return NetworkInputs(forward.c_in, self.time_scale - forward.c_noise)
 
-    def conversion(self, c: Coefficients) -> Conversion:
-        return FromReversedVelocity(c)
+    def evaluate(
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
+    ) -> Tensor:
+        """The velocity: minus the network's output."""
+        return -super().evaluate(network, x, c_noise, conditions)

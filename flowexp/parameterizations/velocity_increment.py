@@ -1,11 +1,12 @@
 """Networks that correct a given velocity: FlowTurbo's refiner."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.networks.foreign import call_network
+from flowexp.parameterizations.base import Conditions
 from flowexp.parameterizations.direct import VelocityPrediction
 from flowexp.requirements import Parts, Unmet, all_of
 
@@ -18,9 +19,6 @@ class VelocityIncrement(VelocityPrediction):
     The condition ``velocity`` is c, of the shape of x_t; the network's input has twice the channels
     of the data. A network whose output is zero at initialisation predicts ``v = c``: a velocity
     that does not change along the trajectory.
-
-    Args:
-        time_scale: Factor of the unit time in c_noise.
 
     Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3.2. The authors' code has the
     opposite time and sign; F here is an increment of flowexp's velocity.
@@ -39,17 +37,9 @@ class VelocityIncrement(VelocityPrediction):
             yield Unmet("objective", problem, "Use objective=velocity_refinement.")
 
     def evaluate(
-        self,
-        network: nn.Module,
-        x: Tensor,
-        c_noise: Tensor,
-        conditions: Mapping[str, Tensor | None],
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
-        """The velocity, from a network that takes state and earlier velocity side by side.
-
-        Raises:
-            ValueError: No earlier velocity is given.
-        """
+        """The velocity; ``ValueError`` without an earlier one."""
         rest = dict(conditions)
         velocity = rest.pop("velocity", None)
         if velocity is None:

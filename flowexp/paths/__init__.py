@@ -1,22 +1,20 @@
 """Paths: a schedule (alpha, sigma) joined with a source, the distribution of e."""
 
-from flowexp.paths.affine import Affine
 from flowexp.paths.base import Coefficients, Schedule, Source
-from flowexp.paths.bridge import (
-    BridgeNoise,
-    BrownianNoise,
-    ConstantNoise,
-    bridge_point,
-)
-from flowexp.paths.clipped_sources import ClippedStudentT, RadiusClippedStudentT, beta_radius
-from flowexp.paths.conversions import Conversion
+from flowexp.paths.bridge import BridgeNoise, BrownianNoise, ConstantNoise, bridge_point
+from flowexp.paths.conversions import Affine, Conversion, Prediction
 from flowexp.paths.cosine import Cosine
 from flowexp.paths.discrete_vp import DiscreteVP
 from flowexp.paths.linear import Linear
 from flowexp.paths.path import Path, PathPoint
 from flowexp.paths.polynomial import Polynomial
-from flowexp.paths.prediction import Prediction
-from flowexp.paths.sources import Gaussian, StudentT
+from flowexp.paths.sources import (
+    ClippedStudentT,
+    Gaussian,
+    RadiusClippedStudentT,
+    StudentT,
+    beta_radius,
+)
 from flowexp.paths.trigonometric import Trigonometric
 from flowexp.paths.ve import VE, edm_sigmas
 from flowexp.paths.vp import VP, LinearVP

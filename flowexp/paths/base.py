@@ -5,6 +5,8 @@ the source ``e`` at the other end; on variance-exploding paths ``t`` is ``sigma`
 velocity is ``v(x_t, t) = d x_t / dt = alpha'(t) x + sigma'(t) e``; sampling integrates it from the
 source end to the data end. The noise level is ``sigma / alpha`` (``nsr`` in names: the
 noise-to-signal ratio). Everything that depends on time only is computed in float64.
+
+Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 """
 
 import math
@@ -22,14 +24,10 @@ __all__ = ["Coefficients", "Schedule", "Source", "as_float64"]
 
 @dataclass(frozen=True)
 class Coefficients:
-    """A schedule at given times; every field has the shape of ``t`` and is float64.
+    """A schedule at given times: alpha, sigma, their derivatives in t, and their Wronskian.
 
-    Attributes:
-        alpha: Coefficient of the data.
-        sigma: Coefficient of the source.
-        d_alpha: Derivative of alpha with respect to t.
-        d_sigma: Derivative of sigma with respect to t.
-        wronskian: ``alpha sigma' - alpha' sigma``, positive; computed without cancellation.
+    Every field has the shape of ``t`` and is float64. ``wronskian = alpha sigma' - alpha' sigma``
+    is positive and computed without cancellation.
     """
 
     alpha: Tensor
@@ -40,17 +38,12 @@ class Coefficients:
 
     def rows(self) -> list["Coefficients"]:
         """One set per row of fields (K,) or (K, B)."""
-        columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
-        return [Coefficients(*row) for row in zip(*(c.unbind() for c in columns), strict=True)]
+        columns = (c.unbind() for c in vars(self).values())
+        return [Coefficients(*row) for row in zip(*columns, strict=True)]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Coefficients":
         """The coefficients with ``change`` applied to every field."""
-        columns = (self.alpha, self.sigma, self.d_alpha, self.d_sigma, self.wronskian)
-        return Coefficients(*(change(c) for c in columns))
-
-    def to(self, device: torch.device) -> "Coefficients":
-        """The coefficients on a device."""
-        return self.map(lambda c: c.to(device))
+        return Coefficients(*map(change, vars(self).values()))
 
 
 class Schedule(Identified, ABC):
@@ -60,17 +53,19 @@ class Schedule(Identified, ABC):
     ``nsr = sigma / alpha`` grows strictly with t, from 0 at the data to ``nsr(t_max)``.
 
     Args:
-        t_min: Smallest time of training and of network calls when sampling, >= 0.
-        t_max: Largest time; sampling starts there.
+        t_min: Smallest time of training and of network calls when sampling, >= 0; 0 = data.
+        t_max: Largest time, > t_min; sampling starts there.
 
     Attributes:
+        needs_positive_t_min: Whether derivatives or the log noise are infinite at t = 0.
         grid_floor: The last time above 0 on the natural grid; 0 = none.
         ends_in_source: Whether alpha is 0 at t = 1.
 
     Raises:
-        ValueError: Not 0 <= t_min < t_max.
+        ValueError: Not 0 <= t_min < t_max, or t_min is 0 where it must be positive.
     """
 
+    needs_positive_t_min: bool = False
     grid_floor: float = 0.0
     ends_in_source: bool = False
 
@@ -79,14 +74,7 @@ class Schedule(Identified, ABC):
             raise ValueError(f"need 0 <= t_min < t_max < inf, got t_min={t_min}, t_max={t_max}")
         self.t_min = float(t_min)
         self.t_max = float(t_max)
-
-    def _require_positive_t_min(self) -> None:
-        """Refuse t_min = 0, for schedules whose derivatives or log noise are infinite there.
-
-        Raises:
-            ValueError: t_min is 0.
-        """
-        if self.t_min == 0.0:
+        if self.needs_positive_t_min and self.t_min == 0.0:
             raise ValueError(f"t_min is 0; {type(self).__name__} needs a positive t_min")
 
     @abstractmethod

@@ -24,10 +24,11 @@ class BridgeNoise(ABC):
 
     Args:
         scale: Size of the noise, >= 0; 0 is the path without a bridge.
-        guard: Added to denominators that vanish; 1e-8 in the authors' code, 0 is the exact formula.
+        guard: Added to denominators that vanish, >= 0; 1e-8 in the authors' code, 0 is the exact
+            formula.
 
-    Raises:
-        ValueError: scale or guard is negative.
+    Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
+    2302.00482: I-CFM has :class:`ConstantNoise`, SB-CFM :class:`BrownianNoise`.
     """
 
     def __init__(self, scale: float, *, guard: float = 1e-8) -> None:
@@ -58,12 +59,7 @@ class BridgeNoise(ABC):
 class ConstantNoise(BridgeNoise):
     """``gamma = scale`` at all times: conditional flow matching with smoothed ends (I-CFM).
 
-    Args:
-        scale: Standard deviation, >= 0.
-        guard: See :class:`BridgeNoise`.
-
-    Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
-    2302.00482 (I-CFM): the target is e - x, without the added noise.
+    The target is e - x, without the added noise.
     """
 
     def std(self, t: Tensor) -> Tensor:
@@ -74,18 +70,11 @@ class ConstantNoise(BridgeNoise):
 
 
 class BrownianNoise(BridgeNoise):
-    """``gamma = scale sqrt(t (1 - t))``: a Brownian bridge pinned at both ends (SB-CFM).
+    """``gamma = scale sqrt(t (1 - t))``: a Brownian motion of this scale, pinned at both ends.
 
     With pairs from the entropic plan of ``reg = 2 scale^2`` its marginals are those of the
     Schroedinger bridge. ``gamma' = scale (1 - 2t) / (2 sqrt(t (1 - t)))`` grows like 1/sqrt at both
     ends; the authors' code bounds it by ``guard`` in ``(1 - 2t) / (2 t (1 - t) + guard) gamma``.
-
-    Args:
-        scale: Diffusion coefficient of the Brownian motion, >= 0.
-        guard: See :class:`BridgeNoise`.
-
-    Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
-    2302.00482 (SB-CFM).
     """
 
     def std(self, t: Tensor) -> Tensor:
@@ -101,13 +90,7 @@ def bridge_point(
 ) -> PathPoint:
     """The point ``x_t = alpha x + sigma e + gamma eps`` of a bridge over ``path``.
 
-    Args:
-        path: Alpha and sigma; its time must run over [0, 1].
-        noise: Gamma as a function of time.
-        x: Data, (B, ...).
-        e: Source, (B, ...).
-        t: Times, (B,).
-        eps: Standard normal draws, (B, ...).
+    The path's time must run over [0, 1]; ``eps`` are standard normal draws, (B, ...) as x and e.
     """
     point = path.point(x, e, t)
     std, d_std = noise.std(point.t), noise.d_std(point.t)

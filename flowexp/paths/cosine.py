@@ -18,26 +18,25 @@ class Cosine(Schedule):
 
     Args:
         s: Offset that keeps the noise rate finite near the data, > 0 (0.008 as published).
-        t_min: Smallest time, > 0 (sigma' is infinite at 0).
+        t_min: Smallest time, > 0: sigma' is infinite at 0.
         t_max: Largest time; alpha vanishes at 1, where the published schedule clips beta at 0.999.
 
     Source: Nichol & Dhariwal, Improved DDPM, 2021, arXiv 2102.09672, eq. 17.
     """
 
-    ends_in_source = True
-
+    needs_positive_t_min = True
     grid_floor = 1e-3
+    ends_in_source = True
 
     def __init__(self, *, s: float = 0.008, t_min: float = 1e-5, t_max: float = 0.999) -> None:
         super().__init__(t_min, t_max)
-        self._require_positive_t_min()
         if not s > 0:
             raise ValueError(f"s is {s}; expected a positive offset")
         self.s = float(s)
         self._rate = math.pi / (2.0 * (1.0 + s))
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; ``alpha sigma' - alpha' sigma = -alpha' / sigma``."""
+        """The coefficients; the Wronskian is ``-alpha' / sigma``."""
         a = self._rate * self.s
         scale = 1.0 / math.cos(a)
         alpha = scale * torch.sin(self._rate * (1.0 - t))

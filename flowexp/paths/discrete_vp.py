@@ -22,16 +22,15 @@ class DiscreteVP(Schedule):
         beta_end: Rate at the source end, in [beta_start, 1).
         p: 1 = "linear", 2 = "scaled_linear" (even in sqrt(beta)), the one of Stable Diffusion.
         time_steps: M, number of levels, >= 2.
-        t_min: Smallest time, > 0 (sigma' is infinite at 0); None = 1/M, level 0.
+        t_min: Smallest time, > 0; None = 1/M, level 0.
         t_max: Largest time; alpha is not 0 there, which sampling neglects as is usual.
-
-    Raises:
-        ValueError: A number is out of range.
 
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 4; Rombach et al., Latent Diffusion, 2022,
     arXiv 2112.10752 (0.00085 to 0.012, scaled_linear). Rectified Diffusion (arXiv 2410.07303)
     fine-tunes on p = 1 networks that were trained on p = 2.
     """
+
+    needs_positive_t_min = True
 
     def __init__(
         self,
@@ -46,7 +45,6 @@ class DiscreteVP(Schedule):
         if time_steps < 2:
             raise ValueError(f"time_steps is {time_steps}; expected at least 2")
         super().__init__(1.0 / time_steps if t_min is None else t_min, t_max)
-        self._require_positive_t_min()
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
                 f"need 0 < beta_start <= beta_end < 1, got beta_start={beta_start}, "
@@ -60,7 +58,11 @@ class DiscreteVP(Schedule):
         self.beta_end = float(beta_end)
         self.p = float(p)
         self.time_steps = int(time_steps)
-        self._totals = self._table()
+        u = torch.linspace(0.0, 1.0, self.time_steps, dtype=torch.float64)
+        first, last = self.beta_start ** (1.0 / self.p), self.beta_end ** (1.0 / self.p)
+        totals = torch.cumsum(-torch.log1p(-((first + (last - first) * u) ** self.p)), dim=0)
+        # -log abar at t = 0, 1/M, .., 1
+        self._totals = torch.cat([totals.new_zeros(1), totals])
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -75,7 +77,7 @@ class DiscreteVP(Schedule):
         return super().unit_time(t) - 1.0 / self.time_steps
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; sigma by ``expm1`` so that it is exact near t = 0."""
+        """The coefficients; sigma by ``expm1`` so that it is exact near t = 0."""
         totals = self._totals.to(t.device)
         place = t * self.time_steps
         below = place.floor().clamp(0, self.time_steps - 1)
@@ -97,14 +99,6 @@ class DiscreteVP(Schedule):
         index = index.clamp(0, self.time_steps - 1)
         rise = totals[index + 1] - totals[index]
         return (index + (total - totals[index]) / rise) / self.time_steps
-
-    def _table(self) -> Tensor:
-        """``-log abar`` at t = 0, 1/M, .., 1."""
-        u = torch.linspace(0.0, 1.0, self.time_steps, dtype=torch.float64)
-        first, last = self.beta_start ** (1.0 / self.p), self.beta_end ** (1.0 / self.p)
-        beta = (first + (last - first) * u) ** self.p
-        totals = torch.cumsum(-torch.log1p(-beta), dim=0)
-        return torch.cat([totals.new_zeros(1), totals])
 
     def identity(self) -> str:
         return (

@@ -16,8 +16,6 @@ class Linear(Schedule):
     Args:
         sigma_min: Noise left at the data end, in [0, 1). 0 is rectified flow and CondOT; Lipman et
             al. use a small positive number (their "OT path").
-        t_min: Smallest time, 0 = data.
-        t_max: Largest time, 1 = source.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, eq. 1; Lipman et al., Flow
     Matching for Generative Modeling, 2022, arXiv 2210.02747, eq. 20 (with t reversed).
@@ -32,7 +30,7 @@ class Linear(Schedule):
         self.sigma_min = float(sigma_min)
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; the Wronskian is 1 for every ``sigma_min``."""
+        """The coefficients; the Wronskian is 1 for every ``sigma_min``."""
         one = torch.ones_like(t)
         span = 1.0 - self.sigma_min
         return Coefficients(1.0 - t, self.sigma_min + span * t, -one, span * one, one)

@@ -8,7 +8,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.identity import Identified
 from flowexp.paths.base import Schedule, Source, as_float64
-from flowexp.paths.sources import StudentT, source_with
+from flowexp.paths.sources import Gaussian, StudentT
 
 __all__ = ["Path", "PathPoint"]
 
@@ -51,15 +51,9 @@ class Path(Identified):
 
     Args:
         schedule: Alpha and sigma.
-        D: Degrees of freedom of the source, a positive real or ``inf`` (Gaussian).
+        D: Degrees of freedom of the source, a positive real; ``inf`` if it is not Student-t.
         source: Another distribution of e: any for ``D = inf``, else a variant of Student-t with
             the same D; by default D decides.
-
-    Attributes:
-        D: Degrees of freedom of the source; ``inf`` unless the source is Student-t.
-
-    Raises:
-        ValueError: D is not a positive number, or the source is of another D.
 
     Source: Xu et al., PFGM++, 2023, arXiv 2302.04265: x + R u with R^2/r^2 ~ beta-prime(N/2, D/2),
     r = sigma sqrt(D), is x + sigma e with e multivariate Student-t (D degrees of freedom).
@@ -68,24 +62,18 @@ class Path(Identified):
     def __init__(
         self, schedule: Schedule, *, D: float = math.inf, source: Source | None = None
     ) -> None:
-        default = source_with(D)
+        student = StudentT(D)
         if source is not None and math.isfinite(D) and getattr(source, "D", None) != D:
             raise ValueError(
                 f"D is {D} and source is {source!r}; give one of them, not both, or a source of "
                 f"the same D"
             )
         self.schedule = schedule
-        self.source = default if source is None else source
+        self.source = source or (Gaussian() if student.is_gaussian else student)
         self.D = self.source.D if isinstance(self.source, StudentT) else math.inf
 
     def point(self, x: Tensor, e: Tensor, t: Tensor) -> PathPoint:
-        """The conditional path of the pairs (x, e) at times t: state and velocity.
-
-        Args:
-            x: Data, (B, ...).
-            e: Source draws, (B, ...).
-            t: Times, (B,), float64.
-        """
+        """The conditional path of the pairs (x, e), (B, ...), at times t, (B,)."""
         t = as_float64(t)
         c = self.schedule.coefficients(t)
         x_t = expand_as(c.alpha, x) * x + expand_as(c.sigma, x) * e

@@ -13,7 +13,6 @@ class Polynomial(Schedule):
 
     Args:
         n: Exponent, > 0.
-        t_min: Smallest time, 0 = data.
         t_max: Largest time; for n > 1 the velocity's denominator vanishes at t = 1, so the default
             stays below it.
 
@@ -29,7 +28,7 @@ class Polynomial(Schedule):
         self.n = float(n)
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; sigma by ``expm1`` so that it is exact near t = 0."""
+        """The coefficients; sigma by ``expm1`` so that it is exact near t = 0."""
         log_signal = torch.log1p(-t)
         alpha = torch.exp(self.n * log_signal)
         sigma = -torch.expm1(self.n * log_signal)

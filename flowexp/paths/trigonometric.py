@@ -15,10 +15,6 @@ _QUARTER = math.pi / 2.0
 class Trigonometric(Schedule):
     """``alpha = cos(pi t / 2)``, ``sigma = sin(pi t / 2)``.
 
-    Args:
-        t_min: Smallest time, 0 = data.
-        t_max: Largest time, 1 = source.
-
     Source: Albergo & Vanden-Eijnden, 2022, arXiv 2209.15571; Ma et al., SiT, 2024, arXiv 2401.08740
     (GVP).
     """
@@ -29,7 +25,7 @@ class Trigonometric(Schedule):
         super().__init__(t_min, t_max)
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and derivatives; alpha by ``sin(pi (1 - t) / 2)``, exactly 0 at t = 1."""
+        """The coefficients; alpha by ``sin(pi (1 - t) / 2)``, exactly 0 at t = 1."""
         alpha, sigma = torch.sin(_QUARTER * (1.0 - t)), torch.sin(_QUARTER * t)
         return Coefficients(
             alpha, sigma, -_QUARTER * sigma, _QUARTER * alpha, torch.full_like(t, _QUARTER)

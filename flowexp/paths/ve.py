@@ -32,9 +32,10 @@ class VE(Schedule):
     Source: Karras et al., EDM, 2022, arXiv 2206.00364 (sigma(t) = t, s(t) = 1; 0.002 to 80).
     """
 
+    needs_positive_t_min = True
+
     def __init__(self, *, t_min: float = 0.002, t_max: float = 80.0) -> None:
         super().__init__(t_min, t_max)
-        self._require_positive_t_min()
 
     def coefficients(self, t: Tensor) -> Coefficients:
         one, zero = torch.ones_like(t), torch.zeros_like(t)

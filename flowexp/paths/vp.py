@@ -7,7 +7,6 @@ from flowexp.paths.base import Coefficients, Schedule
 
 __all__ = ["VP", "LinearVP"]
 
-
 # Where score-SDE's ODE sampling stops on VP paths (arXiv 2011.13456, appendix C).
 _SAMPLING_FLOOR = 1e-3
 
@@ -21,12 +20,12 @@ class VP(Schedule):
         beta_min: Noise rate at the data end (0.1 as published).
         beta_max: Noise rate at the source end (20 as published).
         t_min: Smallest time, > 0 (1e-5 in training as published; sigma' is infinite at 0).
-        t_max: Largest time.
 
     Source: Song et al., Score-Based Generative Modeling through SDEs, 2021, arXiv 2011.13456,
     appendix C.
     """
 
+    needs_positive_t_min = True
     grid_floor = _SAMPLING_FLOOR
 
     def __init__(
@@ -38,7 +37,6 @@ class VP(Schedule):
         t_max: float = 1.0,
     ) -> None:
         super().__init__(t_min, t_max)
-        self._require_positive_t_min()
         if not 0.0 < beta_min <= beta_max:
             raise ValueError(
                 f"need 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}"
@@ -47,7 +45,7 @@ class VP(Schedule):
         self.beta_max = float(beta_max)
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; sigma by ``expm1`` so that it is exact near t = 0."""
+        """The coefficients; sigma by ``expm1`` so that it is exact near t = 0."""
         beta = self.beta_min + (self.beta_max - self.beta_min) * t
         total = t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t)
         alpha = torch.exp(-0.5 * total)
@@ -65,25 +63,20 @@ class VP(Schedule):
 
 
 class LinearVP(Schedule):
-    """``alpha = 1 - t``, ``sigma = sqrt(1 - (1 - t)^2) = sqrt(t (2 - t))``.
-
-    Args:
-        t_min: Smallest time, > 0 (sigma' is infinite at 0).
-        t_max: Largest time.
+    """``alpha = 1 - t``, ``sigma = sqrt(1 - (1 - t)^2) = sqrt(t (2 - t))``; sigma' infinite at 0.
 
     Source: Lipman et al., Flow Matching Guide and Code, 2024, arXiv 2412.06264 ("linear VP").
     """
 
-    ends_in_source = True
-
+    needs_positive_t_min = True
     grid_floor = _SAMPLING_FLOOR
+    ends_in_source = True
 
     def __init__(self, *, t_min: float = 1e-5, t_max: float = 1.0) -> None:
         super().__init__(t_min, t_max)
-        self._require_positive_t_min()
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """Alpha, sigma and their derivatives; the Wronskian is ``1 / sigma``."""
+        """The coefficients; the Wronskian is ``1 / sigma``."""
         sigma = torch.sqrt(t * (2.0 - t))
         return Coefficients(1.0 - t, sigma, -torch.ones_like(t), (1.0 - t) / sigma, 1.0 / sigma)
 

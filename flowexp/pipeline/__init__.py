@@ -1,14 +1,14 @@
 """The pipeline: a model and how it is sampled, from seeds to samples."""
 
 from flowexp.pipeline.images import Images, grid_image, save_grid, save_images, scatter_image
-from flowexp.pipeline.latents import Draws, FlowexpLatents, Latents, ReferenceLatents
-from flowexp.pipeline.pipeline import Batch, Pipeline, Start
+from flowexp.pipeline.latents import FlowexpLatents, LatentDraws, Latents, ReferenceLatents
+from flowexp.pipeline.pipeline import Pipeline, SampleBatch, Start
 from flowexp.pipeline.processes import Processes, in_turn
 from flowexp.pipeline.seeds import parse_seeds, seeds_text
 
 __all__ = [
-    "Batch",
-    "Draws",
+    "SampleBatch",
+    "LatentDraws",
     "FlowexpLatents",
     "Images",
     "Latents",

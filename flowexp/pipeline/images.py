@@ -34,48 +34,28 @@ class Images(Tensor):
         return [_image(picture) for picture in _levels(self.as_subclass(Tensor))]
 
     def save_grid(self, path: Path | str, *, columns: int | None = None) -> Path:
-        """Write all samples as one PNG; see :func:`save_grid`."""
+        """Write all samples as one PNG, by :func:`save_grid`."""
         return save_grid(Path(path), self.as_subclass(Tensor), columns=columns)
 
 
 def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
-    """Write one PNG per sample, named by its seed.
-
-    Args:
-        directory: Output folder; created if missing.
-        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
-        seeds: One per sample.
-
-    Raises:
-        ValueError: The samples are not pictures, or there are not as many seeds.
-    """
+    """Write one PNG per picture, (B, 1 or 3, H, W) in [-1, 1], named by one of B seeds."""
     if len(seeds) != len(x):
         raise ValueError(f"there are {len(seeds)} seeds for {len(x)} samples")
-    paths = []
-    for picture, seed in zip(_levels(x), seeds, strict=True):
-        path = directory / f"{seed:06d}.png"
-        paths.append(_save(path, _image(picture)))
-    return paths
+    named = zip(_levels(x), seeds, strict=True)
+    return [_save(directory / f"{seed:06d}.png", _image(picture)) for picture, seed in named]
 
 
 def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
-    """Write samples as one PNG: pictures as a grid, points of the plane as a scatter plot.
-
-    Args:
-        path: Output file.
-        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1]; or points (B, 2).
-        columns: Pictures per row; None = as square as possible.
-    """
+    """Write pictures as one PNG by :func:`grid_image`, points by :func:`scatter_image`."""
     image = scatter_image(x) if x.ndim == 2 else grid_image(x, columns=columns)
     return _save(path, image)
 
 
 def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
-    """Pictures side by side, one pixel apart; tiny ones are enlarged by whole pixels.
+    """Pictures, (B, 1 or 3, H, W) in [-1, 1], side by side, one pixel apart.
 
-    Args:
-        x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
-        columns: Pictures per row; None = as square as possible.
+    Tiny ones are enlarged by whole pixels. Without ``columns`` the grid is as square as possible.
     """
     levels = _levels(x)
     count, channels, height, width = levels.shape
@@ -84,10 +64,8 @@ def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
     size = rows * (height + 1) + 1, columns * (width + 1) + 1
     canvas = torch.full((channels, *size), _BACKGROUND, dtype=torch.uint8)
     for number, picture in enumerate(levels):
-        top, left = (
-            n * (side + 1) + 1
-            for n, side in zip(divmod(number, columns), (height, width), strict=True)
-        )
+        row, column = divmod(number, columns)
+        top, left = row * (height + 1) + 1, column * (width + 1) + 1
         canvas[:, top : top + height, left : left + width] = picture
     image = _image(canvas)
     factor = max(1, round(_SHOWN_SIDE / width)) if width < _SMALL_SIDE else 1
@@ -95,13 +73,9 @@ def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
 
 
 def scatter_image(points: Tensor) -> Image.Image:
-    """Points of the plane as dots; the axes have the same scale and reach just beyond the points.
+    """Points of the plane, (B, 2), as dots; those that are not finite are left out.
 
-    Args:
-        points: (B, 2); points that are not finite are left out.
-
-    Raises:
-        ValueError: The points have another dimension than 2.
+    The axes have the same scale and reach just beyond the points.
     """
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"points have shape {tuple(points.shape)}; expected (B, 2)")
@@ -113,15 +87,9 @@ def scatter_image(points: Tensor) -> Image.Image:
     low, high = shown.amin(dim=0), shown.amax(dim=0)
     extent = float((high - low).max().clamp(min=1e-12)) * (1.0 + 2.0 * _PLOT_MARGIN)
     unit = (shown - (low + high) / 2.0) / extent + 0.5
-    draw = ImageDraw.Draw(image)
-    for right, up in (unit * (_PLOT_SIDE - 1)).tolist():
-        down = _PLOT_SIDE - 1 - up
-        box = [
-            right - _POINT_RADIUS,
-            down - _POINT_RADIUS,
-            right + _POINT_RADIUS,
-            down + _POINT_RADIUS,
-        ]
+    draw, last, radius = ImageDraw.Draw(image), _PLOT_SIDE - 1, _POINT_RADIUS
+    for x, y in (unit * last).tolist():
+        box = [x - radius, last - y - radius, x + radius, last - y + radius]
         draw.ellipse(box, fill=_POINT_COLOUR)
     return image
 

@@ -11,19 +11,17 @@ from flowexp.paths import Source, StudentT
 from flowexp.samplers.stacked_generators import StackedGenerators
 from flowexp.seeding import Noise, SampleNoise, generator
 
-__all__ = ["Draws", "FlowexpLatents", "Latents", "ReferenceLatents"]
+__all__ = ["LatentDraws", "FlowexpLatents", "Latents", "ReferenceLatents"]
 
 _SEEDS = 2**32
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
-    """Everything random about some samples.
+class LatentDraws:
+    """Everything random about some samples: source draws (B, ...), classes (B,), noise per step.
 
-    Attributes:
-        e: Source draws, (B, ...), float32, or float64 where the distribution needs it.
-        labels: Class indices, (B,), int64; None leaves them to the task.
-        noise: Noise per step for samplers that inject it.
+    ``e`` is float32, or float64 where the distribution needs it; ``labels`` are int64, or None to
+    leave them to the task.
     """
 
     e: Tensor
@@ -43,16 +41,8 @@ class Latents(ABC):
         source: Source,
         num_classes: int = 0,
         device: torch.device | str = "cpu",
-    ) -> Draws:
-        """The draws of the samples with these seeds.
-
-        Args:
-            seeds: One per sample.
-            shape: Shape of a sample.
-            source: Distribution of the latents.
-            num_classes: Number of classes to draw labels from; 0 = none.
-            device: Device of the tensors.
-        """
+    ) -> LatentDraws:
+        """The draws of samples of this shape with these seeds; without classes, no labels."""
 
 
 class FlowexpLatents(Latents):
@@ -66,9 +56,9 @@ class FlowexpLatents(Latents):
         source: Source,
         num_classes: int = 0,
         device: torch.device | str = "cpu",
-    ) -> Draws:
+    ) -> LatentDraws:
         rows = [source.prior((1, *shape), rng=generator(seed, "latents")) for seed in seeds]
-        return Draws(torch.cat(rows).to(device), None, SampleNoise(seeds))
+        return LatentDraws(torch.cat(rows).to(device), None, SampleNoise(seeds))
 
 
 class ReferenceLatents(Latents):
@@ -93,24 +83,19 @@ class ReferenceLatents(Latents):
         source: Source,
         num_classes: int = 0,
         device: torch.device | str = "cpu",
-    ) -> Draws:
-        """See :meth:`Latents.draw`.
-
-        Raises:
-            ValueError: The source is neither Gaussian nor Student-t.
-        """
+    ) -> LatentDraws:
+        """The authors' draws; ``ValueError`` unless the source is Gaussian or Student-t."""
         stacked = StackedGenerators(seeds, device=device)
         if source.is_gaussian:
             e = stacked.normal(shape)
         elif isinstance(source, StudentT):
-            rows = [_student_t(seed, shape, D=source.D, device=device) for seed in seeds]
-            e = torch.stack(rows)
+            e = torch.stack([_student_t(s, shape, D=source.D, device=device) for s in seeds])
         else:
             raise ValueError(
                 f"reference latents exist for Gaussian and Student-t sources, not for {source!r}"
             )
         labels = stacked.integers(num_classes) if num_classes else None
-        return Draws(e, labels, stacked)
+        return LatentDraws(e, labels, stacked)
 
 
 def _student_t(seed: int, shape: Sequence[int], *, D: float, device: torch.device | str) -> Tensor:

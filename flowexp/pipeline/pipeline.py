@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from flowexp.data import Dataset, ImageArrays
 from flowexp.models import Model
+from flowexp.parameterizations import Conditions
 from flowexp.pipeline.images import Images
 from flowexp.pipeline.latents import FlowexpLatents, Latents
 from flowexp.pipeline.processes import Processes, in_turn
@@ -16,41 +18,31 @@ from flowexp.samplers import Sampler
 from flowexp.seeding import Noise
 from flowexp.tasks import Generation, Task
 
-__all__ = ["Batch", "Pipeline", "Start"]
+__all__ = ["SampleBatch", "Pipeline", "Start"]
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The start of sampling for some seeds.
-
-    Attributes:
-        e: Source draws, (B, ...).
-        noise: Noise per step, for samplers that inject it.
-        conditions: Conditions of the model, e.g. ``labels`` (B,).
-    """
+    """The start of sampling for some seeds: source draws (B, ...), noise per step, conditions."""
 
     e: Tensor
     noise: Noise
-    conditions: dict[str, Tensor | None]
+    conditions: Conditions
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Some samples.
+class SampleBatch:
+    """Some samples, with their seeds, conditions, and targets of the task, if it has any.
 
     Attributes:
-        seeds: One per sample.
         x: Samples, (B, ...), float32, on the pipeline's device.
         nfe: Network evaluations per sample, (B,), int64, on the CPU.
-        conditions: Their conditions, e.g. ``labels`` (B,).
-        targets: The right answers, (B, C, H, W), uint8 or floating in [-1, 1]; None where the
-            task has no right answer.
     """
 
     seeds: list[int]
     x: Tensor
     nfe: Tensor
-    conditions: dict[str, Tensor | None]
+    conditions: Conditions
     targets: Tensor | None = None
 
 
@@ -62,15 +54,10 @@ class Pipeline:
     size and number of processes.
 
     Attributes:
-        model: The model that is sampled, guidance included; its network in evaluation mode and on
-            ``device``.
-        sampler: Turns source draws into samples.
+        model: The model, guidance included; its network in evaluation mode and on ``device``.
         shape: Shape of a sample, (C, H, W) or (D,).
-        task: Gives the conditions.
-        latents: Turns seeds into source draws.
         dataset: The training data of the model, for comparisons; None = unknown.
         batch_size: Samples per call of the sampler, >= 1.
-        device: Device of the computation.
 
     Raises:
         ValueError: batch_size < 1, or the sampler does not fit the model.
@@ -103,9 +90,7 @@ class Pipeline:
     def start(self, seeds: Sequence[int], *, labels: Tensor | None = None) -> Start:
         """The start of the samples with these seeds; row j depends on ``seeds[j]`` only.
 
-        Args:
-            seeds: One per sample.
-            labels: Classes, (B,), int64, -1 = none; None leaves them to the latents or the task.
+        ``labels`` are (B,), int64, -1 = none; None leaves them to the latents or the task.
         """
         draws = self.latents.draw(
             seeds,
@@ -126,16 +111,11 @@ class Pipeline:
         *,
         labels: Tensor | None = None,
         processes: Processes | None = None,
-    ) -> Iterator[Batch]:
+    ) -> Iterator[SampleBatch]:
         """Samples in batches; with several processes, those of this process.
 
         Batches hold the same seeds for every number of processes, so that sharing the work does not
-        even change the rounding.
-
-        Args:
-            seeds: One per sample.
-            labels: Their classes, (N,); see :meth:`start`.
-            processes: The processes that share the work; None = this process alone.
+        even change the rounding. For ``labels``, (N,), see :meth:`start`.
         """
         size = self.batch_size
         parts = [slice(i, i + size) for i in range(0, len(seeds), size)]
@@ -147,9 +127,9 @@ class Pipeline:
                     self.model, start.e, noise=start.noise, on_step=None, **start.conditions
                 )
                 targets = self.task.targets(batch, device=self.device)
-            yield Batch(batch, found.x.float(), found.nfe.cpu(), start.conditions, targets)
+            yield SampleBatch(batch, found.x.float(), found.nfe.cpu(), start.conditions, targets)
 
-    def gathered(self, seeds: Sequence[int], *, processes: Processes) -> Batch | None:
+    def gathered(self, seeds: Sequence[int], *, processes: Processes) -> SampleBatch | None:
         """All samples in the order of their seeds, on the first process's CPU; None elsewhere.
 
         Every process must call this.
@@ -161,27 +141,20 @@ class Pipeline:
         shares = processes.gather(own)
         if shares is None:
             return None
-        batches = in_turn(shares)
-        labels = [labels.cpu() for *_, labels in batches if labels is not None]
-        return Batch(
-            [seed for members, *_ in batches for seed in members],
-            torch.cat([x for _, x, *_ in batches]),
-            torch.cat([nfe for _, _, nfe, _ in batches]),
-            {"labels": torch.cat(labels)} if labels else {},
-        )
+        members, x, nfe, labels = zip(*in_turn(shares), strict=True)
+        known = [given.cpu() for given in labels if given is not None]
+        conditions = {"labels": torch.cat(known)} if known else {}
+        return SampleBatch(list(chain(*members)), torch.cat(x), torch.cat(nfe), conditions)
 
     def sample(
         self, seeds: Sequence[int], *, labels: int | Sequence[int] | Tensor | None = None
     ) -> Images:
-        """One sample per seed.
+        """One sample per seed, (N, ...), float32, on the CPU; pictures in about [-1, 1].
 
         Args:
-            seeds: One per sample, e.g. ``range(64)``.
+            seeds: For example ``range(64)``.
             labels: One class for all, or one per sample, -1 = no class; None leaves them to the
                 task, which draws them at random.
-
-        Returns:
-            (N, ...), float32, on the CPU; pictures in about [-1, 1].
 
         Raises:
             ValueError: The model has no such class, or the numbers of labels and seeds differ.
@@ -191,11 +164,7 @@ class Pipeline:
         return torch.cat([batch.x.cpu() for batch in batches]).as_subclass(Images)
 
     def data(self) -> ImageArrays:
-        """The training split of the data set.
-
-        Raises:
-            ValueError: The pipeline has no data set.
-        """
+        """The training split of the data set; ``ValueError`` without one."""
         if self.dataset is None:
             raise ValueError("this needs the training data, but the pipeline has no data set")
         return self.dataset.train()

@@ -21,10 +21,6 @@ class Processes:
     """This process's place among those that share the work; alone unless started otherwise.
 
     They exchange small states on the CPU, so the group is always gloo, on every device.
-
-    Args:
-        rank: This process, 0 = the one that writes and reports.
-        world_size: Number of processes.
     """
 
     def __init__(self, *, rank: int = 0, world_size: int = 1) -> None:
@@ -73,14 +69,11 @@ class Processes:
         torch.distributed.gather_object(item, gathered)
         return gathered
 
-    def close(self) -> None:
-        """Leave the group, if :meth:`start` joined it."""
-        if self._owns_group:
-            torch.distributed.destroy_process_group()
-            self._owns_group = False
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Leave the group, if :meth:`start` joined it."""
+        if self._owns_group:
+            torch.distributed.destroy_process_group()
+            self._owns_group = False

@@ -11,26 +11,16 @@ _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
 
 def parse_seeds(seeds: str | int | Sequence[int], *, key: str = "seeds") -> list[int]:
-    """The seeds of a text such as ``0-63``, ``5`` or ``0-9,20-29``.
-
-    Args:
-        seeds: The text, one seed, or the seeds themselves.
-        key: Config key to name in messages.
+    """The seeds of a text such as ``0-63``, ``5`` or ``0-9,20-29``; numbers as they are.
 
     Raises:
         UsageError: The text is none of these, a range runs backwards, or a seed appears twice.
     """
-    if isinstance(seeds, bool):
-        raise _wrong(seeds, key)
-    if isinstance(seeds, int):
-        parsed = [seeds]
-    elif isinstance(seeds, str):
+    if isinstance(seeds, str):
         parsed = [seed for part in seeds.split(",") for seed in _range(part, seeds, key)]
-    elif all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
-        parsed = list(seeds)
     else:
-        raise _wrong(seeds, key)
-    if not parsed or min(parsed) < 0:
+        parsed = [seeds] if isinstance(seeds, int) else list(seeds)
+    if not parsed or any(type(seed) is not int or seed < 0 for seed in parsed):
         raise _wrong(seeds, key)
     if len(set(parsed)) < len(parsed):
         raise UsageError(f"{seeds!r} names a seed twice.", key=key, remedy="Name each seed once.")
@@ -57,18 +47,11 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 def _range(part: str, seeds: str, key: str) -> range:
     match = _RANGE.fullmatch(part)
-    if match is None:
+    if match is None or int(match[2] or match[1]) < int(match[1]):
         raise _wrong(seeds, key)
-    first = int(match[1])
-    last = int(match[2]) if match[2] is not None else first
-    if last < first:
-        raise _wrong(seeds, key)
-    return range(first, last + 1)
+    return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
 def _wrong(seeds: object, key: str) -> UsageError:
-    return UsageError(
-        f"cannot parse {seeds!r} as seeds.",
-        key=key,
-        remedy="Write for example 0-63, 5, or 0-9,20-29.",
-    )
+    remedy = "Write for example 0-63, 5, or 0-9,20-29."
+    return UsageError(f"cannot parse {seeds!r} as seeds.", key=key, remedy=remedy)

@@ -14,6 +14,8 @@ __all__ = ["Task"]
 class Task(Part, ABC):
     """The conditions, and perhaps the targets, of samples.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
+
     Attributes:
         num_classes: Number of classes that labels are drawn from; 0 = no labels.
         gives_tokens: Whether the conditions are captions, under ``tokens``.
@@ -43,27 +45,17 @@ class Task(Part, ABC):
         """The conditions of the samples with these seeds, one row each.
 
         Row ``j`` depends on ``seeds[j]`` only, so that a sample is the same in every batch.
-
-        Args:
-            seeds: One seed per sample.
-            labels: Classes that were drawn together with the latents, (B,) int64; None = the task
-                draws its own.
-            device: Device of the tensors.
+        ``labels``, (B,) int64, were drawn together with the latents; None = the task draws its own.
         """
 
     def conditions_of(self, labels: Tensor | None) -> dict[str, Tensor | None]:
-        """The conditions in training for data with these labels.
-
-        Args:
-            labels: Classes (B,), int64; or label vectors (B, num_classes); or None.
-        """
+        """The conditions in training: ``labels`` are (B,), int64, or vectors (B, num_classes)."""
         return {"labels": labels}
 
     def targets(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor | None:
         """The ground truth of the samples with these seeds, for metrics that compare one by one.
 
-        Returns:
-            One picture per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
-            there is no ground truth, as in generation.
+        One picture per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
+        there is none, as in generation.
         """
         return None

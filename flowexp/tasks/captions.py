@@ -19,7 +19,7 @@ class Tokenizer(Protocol):
     """Turns texts into the token ids of a text encoder."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokens of texts, (N, L), int64, >= 0."""
+        """Token ids, (N, L), int64, >= 0."""
 
 
 class _Named(Protocol):
@@ -36,9 +36,6 @@ class WordTokenizer:
     Args:
         vocabulary: Number of token ids, >= 2; id 0 is padding.
         length: L, words that are read, >= 1; the rest is ignored.
-
-    Raises:
-        ValueError: A number is out of range.
     """
 
     def __init__(self, *, vocabulary: int = 4096, length: int = 12) -> None:
@@ -66,10 +63,8 @@ class Captions(Generation):
 
     Args:
         dataset: Its class names become captions.
-        tokenizer: Turns texts into tokens.
         template: Text with ``{}`` for the name.
-        num_classes: Number of classes of the data set.
-        label: The class of every sample, -1 for "no caption", or None to draw one per sample.
+        label: As in :class:`Generation`; -1 is "no caption".
         text: The caption of every sample, instead of a class.
 
     Raises:
@@ -130,11 +125,7 @@ class Captions(Generation):
         return self.conditions_of(drawn["labels"])
 
     def conditions_of(self, labels: Tensor | None) -> dict[str, Tensor | None]:
-        """``labels`` and the ``tokens`` of their captions.
-
-        Raises:
-            ValueError: The data have no labels, or label vectors.
-        """
+        """``labels``, which must be class indices, and the ``tokens`` of their captions."""
         if labels is None or labels.ndim != 1:
             raise ValueError("captions need class indices, which these data do not have")
         return {"labels": labels, "tokens": self._tokens.to(labels.device)[labels]}

@@ -15,11 +15,8 @@ class Generation(Task):
     """Samples of the data distribution; with classes, of classes drawn uniformly.
 
     Args:
-        num_classes: Number of classes of the network; 0 = unconditional.
+        num_classes: Number of classes of the network, >= 0; 0 = unconditional.
         label: The class of every sample, -1 for "no class", or None to draw one per sample.
-
-    Raises:
-        ValueError: There is no such class.
     """
 
     def __init__(self, *, num_classes: int = 0, label: int | None = None) -> None:
@@ -45,8 +42,6 @@ class Generation(Task):
             return {"labels": torch.full((len(seeds),), self.label, device=device)}
         if labels is not None:
             return {"labels": labels.to(device)}
-        drawn = [
-            torch.randint(self.num_classes, (), generator=generator(seed, "labels"))
-            for seed in seeds
-        ]
+        streams = [generator(seed, "labels") for seed in seeds]
+        drawn = [torch.randint(self.num_classes, (), generator=stream) for stream in streams]
         return {"labels": torch.stack(drawn).to(device)}

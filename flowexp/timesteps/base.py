@@ -16,6 +16,8 @@ __all__ = ["TimestepDistribution"]
 class TimestepDistribution(Part, ABC):
     """A distribution of training times, given by its quantile function.
 
+    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
+
     Attributes:
         in_nsr: Whether the values are noise levels ``sigma / alpha``, which suits every path,
             instead of times t.
@@ -31,19 +33,17 @@ class TimestepDistribution(Part, ABC):
             return
         (low, high), schedule = self.support, parts.path.schedule
         name, path = type(self).__name__, type(schedule).__name__
+        instead = "Use timestep=lognormal, which suits every path, or"
         if high <= 1.0 < schedule.t_max:
-            yield Unmet(
-                ".",
+            problem = (
                 f"{name} draws t in ({low:g}, {high:g}), but on the {path} path time runs from "
-                f"{schedule.t_min:g} to {schedule.t_max:g}.",
-                "Use timestep=lognormal, which suits every path, or a path with time in [0, 1].",
+                f"{schedule.t_min:g} to {schedule.t_max:g}."
             )
+            yield Unmet(".", problem, f"{instead} a path with time in [0, 1].")
         elif low < 0.0 or high > max(schedule.t_max, 1.0):
-            yield Unmet(
-                ".",
-                f"{name} draws t up to {high:g}, but the {path} path ends at t={schedule.t_max:g}.",
-                "Use timestep=lognormal, which suits every path, or times within the path's.",
-            )
+            end = f"the {path} path ends at t={schedule.t_max:g}."
+            problem = f"{name} draws t up to {high:g}, but {end}"
+            yield Unmet(".", problem, f"{instead} times within the path's.")
 
     @property
     def support(self) -> tuple[float, float]:

@@ -9,17 +9,10 @@ __all__ = ["Beta"]
 
 
 class Beta(TimestepDistribution):
-    """``t ~ Beta(a, b)``: density ``t^(a-1) (1-t)^(b-1) / B(a, b)``.
+    """``t ~ Beta(a, b)``, a and b > 0: density ``t^(a-1) (1-t)^(b-1) / B(a, b)``.
 
     a = b = 1 is uniform, a > b favours the source end, a = b < 1 favours both ends. The incomplete
     Beta function comes from scipy, in float64 on the CPU.
-
-    Args:
-        a: Exponent at t = 0, > 0.
-        b: Exponent at t = 1, > 0.
-
-    Raises:
-        ValueError: a or b is not positive.
     """
 
     def __init__(self, *, a: float = 1.0, b: float = 1.0) -> None:

@@ -7,18 +7,13 @@ from torch import Tensor
 
 from flowexp.paths.base import as_float64
 from flowexp.timesteps.base import TimestepDistribution
+from flowexp.timesteps.uniform import Uniform
 
 __all__ = ["Fixed", "UniformGrid"]
 
 
 class Fixed(TimestepDistribution):
-    """One time; at the source end it is that of one-step distillation.
-
-    Args:
-        value: t, >= 0.
-
-    Raises:
-        ValueError: value is negative or not finite.
+    """One time, >= 0; at the source end it is that of one-step distillation.
 
     Source: Liu et al., 2022, arXiv 2209.03003. Their code trains and samples at t = 0.999, where
     the state is 0.999 e + 0.001 x and contains a little of x; at t = 1 it is e alone.
@@ -46,7 +41,7 @@ class Fixed(TimestepDistribution):
         return (as_float64(value) == self.value).to(torch.float64)
 
 
-class UniformGrid(TimestepDistribution):
+class UniformGrid(Uniform):
     """``t = low + (high - low) j / points``, j = 1 .. points with equal probability.
 
     The times at which a student of ``points`` Euler steps is evaluated, and no others.
@@ -54,10 +49,7 @@ class UniformGrid(TimestepDistribution):
     Args:
         points: Number of times, >= 1.
         low: Where sampling ends, >= 0; never drawn itself.
-        high: Where it starts.
-
-    Raises:
-        ValueError: A number is out of range.
+        high: Where it starts, > low.
 
     Source: Liu et al., 2022, arXiv 2209.03003, section 2 (distillation to k steps). Their code has
     high = 0.999.
@@ -68,15 +60,8 @@ class UniformGrid(TimestepDistribution):
     def __init__(self, *, points: int, low: float = 0.0, high: float = 1.0) -> None:
         if points < 1:
             raise ValueError(f"points is {points}; expected at least 1")
-        if not (0.0 <= low < high and math.isfinite(high)):
-            raise ValueError(f"need 0 <= low < high, got low={low}, high={high}")
         self.points = int(points)
-        self.low = float(low)
-        self.high = float(high)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return self.low, self.high
+        super().__init__(low=low, high=high)
 
     def quantile(self, u: Tensor) -> Tensor:
         """The smallest time whose distribution function reaches u."""

@@ -14,14 +14,8 @@ __all__ = ["LogUniform"]
 class LogUniform(TimestepDistribution):
     """``ln(sigma / alpha)`` uniform between ``ln sigma_min`` and ``ln sigma_max``.
 
-    The noise levels that score-SDE trains VE networks with, carried over to every path.
-
-    Args:
-        sigma_min: Smallest noise level, > 0.
-        sigma_max: Largest one.
-
-    Raises:
-        ValueError: Not 0 < sigma_min < sigma_max < inf.
+    The noise levels that score-SDE trains VE networks with, carried over to every path;
+    ``0 < sigma_min < sigma_max``.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VE (loss; 0.02 and 100).
     """

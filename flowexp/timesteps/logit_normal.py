@@ -14,14 +14,8 @@ class LogitNormal(TimestepDistribution):
     """``t = sigmoid(mean + std n)``, n standard normal.
 
     Density ``exp(-(logit t - mean)^2 / (2 std^2)) / (std sqrt(2 pi) t (1 - t))``. Drawing t from it
-    with weight 1 equals uniform t with this density as the loss weight.
-
-    Args:
-        mean: Location; negative values favour the data end, t = 0.
-        std: Scale, > 0.
-
-    Raises:
-        ValueError: std is not positive.
+    with weight 1 equals uniform t with this density as the loss weight. Negative means favour the
+    data end, t = 0; std is > 0.
 
     Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (0 and 1; same sense of t). For
     CIFAR-10, facebookresearch/flow_matching has (-1.2, 1.2), cut at t = 1 - 1e-4.

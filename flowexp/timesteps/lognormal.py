@@ -13,14 +13,8 @@ __all__ = ["LogNormal"]
 class LogNormal(TimestepDistribution):
     """``ln(sigma / alpha) ~ N(P_mean, P_std^2)``: EDM's distribution, carried over to every path.
 
-    On the linear path this is the logit-normal distribution of t with the same two numbers.
-
-    Args:
-        P_mean: Mean of the log noise level.
-        P_std: Its standard deviation, > 0.
-
-    Raises:
-        ValueError: P_std is not positive.
+    P_std is > 0. On the linear path this is the logit-normal distribution of t with the same two
+    numbers.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1 (-1.2 and 1.2).
     """

@@ -22,9 +22,6 @@ class Mode(TimestepDistribution):
     Args:
         s: Scale, in [-1, 2 / (pi - 2)] = [-1, 1.7519]: where t grows with u.
 
-    Raises:
-        ValueError: s lies outside.
-
     Source: Esser et al., SD3, 2024, arXiv 2403.03206, section 3.1 (1.29 among those tried).
     """
 

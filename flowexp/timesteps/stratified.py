@@ -17,9 +17,6 @@ class Stratified(TimestepDistribution):
     Each time still follows the distribution; the batch covers it evenly, which lowers the variance
     of the loss between batches. With several devices the strata are those of each device's batch.
 
-    Args:
-        law: The distribution of each time.
-
     Source: Kingma et al., Variational Diffusion Models, 2021, arXiv 2107.00630, low-discrepancy
     sampler (there with one shared offset; here with one uniform number per stratum).
     """

@@ -26,9 +26,6 @@ class UShaped(TimestepDistribution):
         a: Steepness, in (0, 100]; a -> 0 is uniform.
         margin: m, distance of the draws from 0 and 1, in [0, 1/2).
 
-    Raises:
-        ValueError: A number is out of range.
-
     Source: Lee et al., RF++, 2024, arXiv 2405.20320, and its authors' t_dist.py, which is followed:
     ``e^{a u}`` or its mirror image, with equal probability; a = 4 in all released runs. The paper
     writes ``p(u)`` proportional to ``e^{a u} + e^{-a u}`` on [0, 1], which increases and has no

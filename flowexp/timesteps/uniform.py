@@ -1,5 +1,7 @@
 """The uniform distribution of t."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,18 +11,10 @@ __all__ = ["Uniform"]
 
 
 class Uniform(TimestepDistribution):
-    """t uniform in (low, high); on the VE path, whose time is sigma, uniform in sigma.
-
-    Args:
-        low: Smallest time, >= 0.
-        high: Largest time.
-
-    Raises:
-        ValueError: Not 0 <= low < high.
-    """
+    """t uniform in (low, high), 0 <= low < high; on the VE path, whose time is sigma, in sigma."""
 
     def __init__(self, *, low: float = 0.0, high: float = 1.0) -> None:
-        if not 0.0 <= low < high:
+        if not 0.0 <= low < high < math.inf:
             raise ValueError(f"need 0 <= low < high, got low={low}, high={high}")
         self.low = float(low)
         self.high = float(high)

@@ -17,12 +17,9 @@ class VPUniform(TimestepDistribution):
     path is trained with, carried over to every path; on VP itself it is uniform in t.
 
     Args:
-        beta_min: Noise rate at the data end.
-        beta_max: Noise rate at the source end.
+        beta_min: Noise rate at the data end, > 0.
+        beta_max: Noise rate at the source end, >= beta_min.
         eps_t: Smallest time, in (0, 1).
-
-    Raises:
-        ValueError: A number is out of range.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP (loss).
     """

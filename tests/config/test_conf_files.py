@@ -179,7 +179,7 @@ _ABSTRACT = {"ABC", "Protocol"}
 _PARTS = {"Schedule", "Coupling", "TimestepDistribution", "Network", "Parameterization",
           "Objective", "Sampler", "FixedStepSampler", "MultistepSampler", "Statistics", "TimeGrid",
           "Guidance", "Task", "Weighting", "Premetric", "ImageNetwork",
-          "BetweenLevels"}  # fmt: skip
+          "BetweenLevels", "PredictsNoise"}  # fmt: skip
 
 
 def _is_a_choice(node: ast.ClassDef) -> bool:

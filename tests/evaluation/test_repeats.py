@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from flowexp.evaluation.repeats import Summary, seed_ranges
+from flowexp.evaluation import Summary, seed_ranges
 
 
 def test_ranges_are_disjoint_and_consecutive():

@@ -6,8 +6,15 @@ import pytest
 import torch
 from scipy import stats
 
-from flowexp.paths import VE, ClippedStudentT, Gaussian, Path, RadiusClippedStudentT, StudentT
-from flowexp.paths.clipped_sources import beta_radius
+from flowexp.paths import (
+    VE,
+    ClippedStudentT,
+    Gaussian,
+    Path,
+    RadiusClippedStudentT,
+    StudentT,
+    beta_radius,
+)
 from flowexp.seeding import generator
 
 N = 3072
