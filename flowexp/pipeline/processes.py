@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 
-__all__ = ["Processes", "in_turn"]
+__all__ = ["Processes", "accelerator_of_rank", "in_turn"]
 
 _Item = TypeVar("_Item")
 
@@ -15,6 +15,12 @@ def in_turn(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
     """The items that n processes shared, every n-th to each, in their order again."""
     count = sum(map(len, shares))
     return [shares[i % len(shares)][i // len(shares)] for i in range(count)]
+
+
+def accelerator_of_rank(count: int) -> int:
+    """The number of this process's accelerator among ``count``: processes take them in turn."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return 0 if alone else int(os.environ.get("LOCAL_RANK", "0")) % count
 
 
 class Processes:
@@ -46,11 +52,6 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
-
-    @property
-    def local_rank(self) -> int:
-        """This process's number on its computer, which chooses its device."""
-        return int(os.environ.get("LOCAL_RANK", "0")) if self.world_size > 1 else 0
 
     def share(self, items: Sequence[_Item]) -> list[_Item]:
         """This process's items: every ``world_size``-th."""

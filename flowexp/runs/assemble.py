@@ -134,11 +134,16 @@ def require_fit(chosen: Mapping[str, Any], parts: Parts) -> None:
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` becomes CUDA where there is one, else the CPU; a device must be there."""
+    """``auto`` becomes CUDA where there is one, else the CPU; a device must be there.
+
+    Of several CUDA devices, ``auto`` and ``cuda`` mean another one in each process of a node.
+    """
     import torch
 
+    from flowexp.pipeline.processes import accelerator_of_rank
+
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -147,7 +152,8 @@ def resolve_device(name: str) -> str:
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here.", key="device", remedy="Use device=cpu.")
-    return name
+    several = name == "cuda" and torch.cuda.device_count() > 1
+    return f"cuda:{accelerator_of_rank(torch.cuda.device_count())}" if several else name
 
 
 def describe(parts: Built, config: Config) -> list[tuple[str, str]]:
