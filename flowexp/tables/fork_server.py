@@ -22,7 +22,7 @@ from typing import Any
 __all__ = ["ForkedCommand", "ForkServer"]
 
 # What trainings and evaluations import.
-_MODULES = (
+MODULES = (
     "flowexp.config.application",
     "flowexp.evaluation",
     "flowexp.runs.assemble",
@@ -141,7 +141,7 @@ def serve(descriptor: int) -> None:
         descriptor: Socket of the orders.
     """
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
-    for module in _MODULES:
+    for module in MODULES:
         importlib.import_module(module)
     # Nobody waits for those who wait for a command.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

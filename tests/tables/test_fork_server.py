@@ -83,3 +83,23 @@ def test_commands_outlive_the_server_which_ends_with_its_owner(tmp_path):
     # The pipes stay open as long as the command or the server lives.
     assert "run directory" in done.stdout
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_what_the_server_imports_starts_no_accelerator_and_no_thread():
+    """A fork of a process that has asked CUDA for its devices cannot use them."""
+    code = """
+        import importlib, threading
+        import torch
+
+        def forbidden(*_):
+            raise AssertionError("the driver was asked")
+
+        for name in ("_cuda_getDeviceCount", "_cuda_init"):
+            setattr(torch._C, name, forbidden)
+        torch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = forbidden
+        from flowexp.tables.fork_server import MODULES
+        for module in MODULES:
+            importlib.import_module(module)
+        assert threading.active_count() == 1, threading.enumerate()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
