@@ -1,8 +1,7 @@
 """Augmentations: random changes of training pictures, on which the network is conditioned."""
 
-from flowexp.augmentations.base import Augmentation
+from flowexp.augmentations.base import Augmentation, NoAugmentation
 from flowexp.augmentations.draws import GeneratorDraws, RowDraws
 from flowexp.augmentations.edm import EDMAugmentation
-from flowexp.augmentations.none import NoAugmentation
 
 __all__ = ["Augmentation", "EDMAugmentation", "GeneratorDraws", "NoAugmentation", "RowDraws"]

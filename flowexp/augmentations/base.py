@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowexp.requirements import Part, Parts, Unmet
 
-__all__ = ["Augmentation"]
+__all__ = ["Augmentation", "NoAugmentation"]
 
 
 class Augmentation(Part, ABC):
@@ -54,3 +54,24 @@ class Augmentation(Part, ABC):
                 f"expects {expected}.",
                 f"Set network.augment_dim={self.augment_dim}.",
             )
+
+
+class NoAugmentation(Augmentation):
+    """Unchanged pictures, and labels of zeros; draws nothing.
+
+    Args:
+        augment_dim: Number of label columns, >= 0: that of a network which was trained with an
+            augmentation and continues without one; else 0.
+    """
+
+    changes_pictures = False
+
+    def __init__(self, *, augment_dim: int = 0) -> None:
+        if augment_dim < 0:
+            raise ValueError(f"augment_dim is {augment_dim}; expected at least 0")
+        self.augment_dim = augment_dim
+
+    def __call__(
+        self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        return images, images.new_zeros(len(images), self.augment_dim)

@@ -8,12 +8,10 @@ from flowexp.couplings.annealed_pairs import (
     ExponentialAnnealing,
     LinearAnnealing,
 )
-from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.base import Coupling, Independent, Pairs
 from flowexp.couplings.chords import Chords
-from flowexp.couplings.entropic_ot import EntropicOT
-from flowexp.couplings.independent import Independent
-from flowexp.couplings.minibatch_ot import MinibatchOT
 from flowexp.couplings.stored_pairs import StoredPairs
+from flowexp.couplings.transport import EntropicOT, MinibatchOT
 
 __all__ = [
     "Coupling",

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowexp.parameterizations import Conditions
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_gaussian_noise
 
-__all__ = ["Coupling", "Pairs"]
+__all__ = ["Coupling", "Pairs", "Independent"]
 
 
 @dataclass(frozen=True)
@@ -101,3 +101,10 @@ class Coupling(Part, ABC):
         Raises:
             ValueError: Partners or labels are needed but missing, or the shapes differ.
         """
+
+
+class Independent(Coupling):
+    """Each x with an independent e: the batch unchanged."""
+
+    def pair(self, x: Tensor, e: Tensor, conditions: Conditions, **_: object) -> Pairs:
+        return Pairs(x=x, e=e, conditions=conditions)

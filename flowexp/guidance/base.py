@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from flowexp.models import Model
 from flowexp.requirements import Part
 
-__all__ = ["Guidance", "guided"]
+__all__ = ["Guidance", "guided", "NoGuidance"]
 
 
 class Guidance(Part, ABC):
@@ -22,3 +22,10 @@ class Guidance(Part, ABC):
 def guided(model: Model, *, guidance: Guidance) -> Model:
     """The guided model, as a ``_target_`` where a part needs a model, such as a teacher."""
     return guidance.wrap(model)
+
+
+class NoGuidance(Guidance):
+    """The model as it is."""
+
+    def wrap(self, model: Model) -> Model:
+        return model

@@ -3,15 +3,17 @@
 from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
 from flowexp.parameterizations.direct import DataPrediction, NoisePrediction, VelocityPrediction
 from flowexp.parameterizations.edm import EDMPreconditioning
-from flowexp.parameterizations.iddpm_preconditioning import IDDPMPreconditioning
+from flowexp.parameterizations.older_preconditioning import (
+    IDDPMPreconditioning,
+    VEPreconditioning,
+    VPPreconditioning,
+)
 from flowexp.parameterizations.poisson_field import (
     FieldConversion,
     PoissonFieldPrediction,
     normalized_field,
 )
-from flowexp.parameterizations.ve_preconditioning import VEPreconditioning
 from flowexp.parameterizations.velocity_increment import VelocityIncrement
-from flowexp.parameterizations.vp_preconditioning import VPPreconditioning
 
 __all__ = [
     "Conditions",

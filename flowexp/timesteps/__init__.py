@@ -2,15 +2,12 @@
 
 from flowexp.timesteps.base import TimestepDistribution
 from flowexp.timesteps.beta import Beta
-from flowexp.timesteps.cosmap import CosMap
 from flowexp.timesteps.discrete import Fixed, UniformGrid
-from flowexp.timesteps.log_uniform import LogUniform
-from flowexp.timesteps.logit_normal import LogitNormal
-from flowexp.timesteps.lognormal import LogNormal
-from flowexp.timesteps.mode import Mode
+from flowexp.timesteps.normal import LogitNormal, LogNormal
+from flowexp.timesteps.sd3 import CosMap, Mode
 from flowexp.timesteps.stratified import Stratified
 from flowexp.timesteps.u_shaped import UShaped
-from flowexp.timesteps.uniform import Uniform
+from flowexp.timesteps.uniform import LogUniform, Uniform
 from flowexp.timesteps.vp_uniform import VPUniform
 
 __all__ = [
