@@ -1,4 +1,4 @@
-"""Augmentations: random changes of training pictures, on which the network is conditioned."""
+"""Augmentations: random changes of training images, on which the network is conditioned."""
 
 from flowexp.augmentations.base import Augmentation
 from flowexp.augmentations.draws import Draws, GeneratorDraws

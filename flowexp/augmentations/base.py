@@ -1,4 +1,4 @@
-"""The protocol of augmentations: changed pictures, and labels that describe the change."""
+"""The protocol of augmentations: changed images, and labels that describe the change."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ __all__ = ["Augmentation"]
 
 
 class Augmentation(Part, ABC):
-    """A random change of training pictures, on which the network is conditioned.
+    """A random change of training images, on which the network is conditioned.
 
     The label is the network's condition ``augment_labels``; zeros mean "unchanged" and are used in
     sampling, so the changes do not leak into samples.
 
     Attributes:
         augment_dim: Number of label columns, equal to the network's ``augment_dim``; 0 = no labels.
-        changes_pictures: Whether pictures may come back changed.
+        changes_images: Whether images may come back changed.
     """
 
     augment_dim: int
-    changes_pictures: bool = True
+    changes_images: bool = True
 
     @abstractmethod
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels.
+        """Changed images and their labels.
 
         Args:
             images: (B, C, H, W), float32 in [-1, 1]; not modified.
@@ -40,7 +40,7 @@ class Augmentation(Part, ABC):
             world_size: Number of processes, with equal shares.
 
         Returns:
-            Pictures (B, C, H, W), float32, possibly beyond [-1, 1]; and labels (B, augment_dim),
+            Images (B, C, H, W), float32, possibly beyond [-1, 1]; and labels (B, augment_dim),
             float32.
         """
 

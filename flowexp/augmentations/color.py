@@ -110,7 +110,7 @@ class HueTurn(ColorTransform):
 
 
 def recolor(images: Tensor, matrix: Tensor) -> Tensor:
-    """Pictures with their colours mapped.
+    """Images with their colours mapped.
 
     Args:
         images: (B, C, H, W) with C = 3, or C = 1: then the map of grey, averaged over channels.

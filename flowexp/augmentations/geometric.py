@@ -1,6 +1,6 @@
 """Changes of place that need resampling, as matrices of the inverse map.
 
-A point (x, y, 1) of the changed picture, counted in pixels from the centre, x to the right and y
+A point (x, y, 1) of the changed image, counted in pixels from the centre, x to the right and y
 down, is taken from ``A (x, y, 1)`` of the original. The transforms of a row are multiplied on the
 right in the order in which they are drawn.
 """
@@ -99,7 +99,7 @@ class Stretching(GeometricTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class FractionalShift(GeometricTransform):
-    """A shift by normal shares of the picture's size; labels w_x, w_y.
+    """A shift by normal shares of the image's size; labels w_x, w_y.
 
     Args:
         std: Standard deviation as a share of width and height.

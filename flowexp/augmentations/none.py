@@ -9,7 +9,7 @@ __all__ = ["NoAugmentation"]
 
 
 class NoAugmentation(Augmentation):
-    """Unchanged pictures, and labels of zeros; draws nothing.
+    """Unchanged images, and labels of zeros; draws nothing.
 
     Args:
         augment_dim: Number of label columns: that of a network which was trained with an
@@ -19,7 +19,7 @@ class NoAugmentation(Augmentation):
         ValueError: augment_dim is negative.
     """
 
-    changes_pictures = False
+    changes_images = False
 
     def __init__(self, *, augment_dim: int = 0) -> None:
         if augment_dim < 0:

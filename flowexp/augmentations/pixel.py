@@ -16,7 +16,7 @@ class PixelTransform(Transform, ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Rearranged pictures (B, C, H, W) and labels (B, columns) on the draws' device."""
+        """Rearranged images (B, C, H, W) and labels (B, columns) on the draws' device."""
 
 
 class XFlip(PixelTransform):
@@ -41,13 +41,13 @@ class QuarterTurns(PixelTransform):
     columns = 2
 
     def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Pictures turned as by ``torch.rot90(x, w, (2, 3))``.
+        """Images turned as by ``torch.rot90(x, w, (2, 3))``.
 
         Raises:
-            ValueError: The pictures are not square.
+            ValueError: The images are not square.
         """
         if images.shape[2] != images.shape[3]:
-            raise ValueError(f"quarter turns need square pictures, not {tuple(images.shape[2:])}")
+            raise ValueError(f"quarter turns need square images, not {tuple(images.shape[2:])}")
         w = self.gated(draws.integers(4), draws)
         for turns in (1, 2, 3):
             images = _where(w == turns, torch.rot90(images, turns, (2, 3)), images)
@@ -61,7 +61,7 @@ class WholePixelShift(PixelTransform):
     Labels: the rounded shift over the largest one, (x to the right, y upwards).
 
     Args:
-        largest: Largest shift as a share of the picture's size.
+        largest: Largest shift as a share of the image's size.
     """
 
     columns = 2

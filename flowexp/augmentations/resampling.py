@@ -1,4 +1,4 @@
-"""Resampling of pictures under linear maps, without aliasing."""
+"""Resampling of images under linear maps, without aliasing."""
 
 from collections.abc import Sequence
 
@@ -29,15 +29,15 @@ _BORDER = len(_SYM6) // 4
 
 
 def resample(images: Tensor, inverse: Tensor) -> Tensor:
-    """Pictures changed by linear maps, with mirror images beyond their edges.
+    """Images changed by linear maps, with mirror images beyond their edges.
 
-    Pictures are padded by reflection, doubled in size, sampled bilinearly and halved again. The
-    padding is that of the row that needs most, at most a whole picture less a pixel; beyond that
+    Images are padded by reflection, doubled in size, sampled bilinearly and halved again. The
+    padding is that of the row that needs most, at most a whole image less a pixel; beyond that
     there are zeros. Padding that a row does not need changes it by rounding only.
 
     Args:
         images: (B, C, H, W), floating.
-        inverse: Maps from the new to the old picture in pixels from the centre, (B, 3, 3), float64,
+        inverse: Maps from the new to the old image in pixels from the centre, (B, 3, 3), float64,
             preferably on the CPU, where the padding is computed.
 
     Returns:
@@ -74,10 +74,10 @@ def _margins(inverse: Tensor, *, height: int, width: int) -> list[int]:
 
 
 def _in_unit_squares(inverse: Tensor, *, source: Sequence[int], target: Sequence[int]) -> Tensor:
-    """The map between doubled pictures, in grid_sample's coordinates (-1 to 1 across each).
+    """The map between doubled images, in grid_sample's coordinates (-1 to 1 across each).
 
     A pixel of the original becomes two, whose common centre lies half a pixel off the doubled
-    picture's centre.
+    image's centre.
     """
 
     def plane(x: float, y: float) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ def _in_unit_squares(inverse: Tensor, *, source: Sequence[int], target: Sequence
 
 
 def _places(inverse: Tensor, height: int, width: int) -> Tensor:
-    """Where the pixels of the new picture come from, (B, height, width, 2).
+    """Where the pixels of the new image come from, (B, height, width, 2).
 
     ``torch.nn.functional.affine_grid`` without its matrix product, which may run in TF32 and then
     rounds places to 11 bits.
@@ -108,7 +108,7 @@ def _double(images: Tensor) -> Tensor:
     """Twice the size: zeros between the pixels, then the filter, axis by axis.
 
     ``out[2m] = sum over odd j of h[j] x[m + (5 - j)/2]``, and for ``out[2m + 1]`` over even j of
-    ``h[j] x[m + (6 - j)/2]``. Sums of shifted pictures instead of a convolution, which may run in
+    ``h[j] x[m + (6 - j)/2]``. Sums of shifted images instead of a convolution, which may run in
     TF32 too.
     """
     reach = len(_SYM6) // 4

@@ -187,7 +187,7 @@ def _parse(content: bytes, *, member: str) -> tuple[Array, Array]:
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(f"{member} cannot be read ({error})") from error
     if images.dtype != np.uint8 or images.shape != (PER_MEMBER, 3 * 32 * 32):
-        raise _damaged(f"{member} holds {images.dtype} pictures of shape {images.shape}")
+        raise _damaged(f"{member} holds {images.dtype} images of shape {images.shape}")
     if labels.shape != (PER_MEMBER,) or labels.min() < 0 or labels.max() > 9:
         raise _damaged(f"{member} does not hold {PER_MEMBER} labels in 0..9")
     return images.reshape(PER_MEMBER, 3, 32, 32), labels.astype(np.uint8)

@@ -56,9 +56,9 @@ class ImageFiles(ABC):
         self.names = sorted(name for name in names if _is_image(name))
         if not self.names:
             raise UsageError(
-                f"{location} holds no picture ({', '.join(SUFFIXES)}).",
+                f"{location} holds no image ({', '.join(SUFFIXES)}).",
                 key=key,
-                remedy="Use a ZIP in EDM's layout or a folder of pictures.",
+                remedy="Use a ZIP in EDM's layout or a folder of images.",
             )
 
     @abstractmethod
@@ -125,7 +125,7 @@ class ImageFiles(ABC):
         Raises ``UsageError`` unless there is one label for every image, all of one kind.
         """
         by_name = self._label_table()
-        counts = f"{len(by_name)} labels for {len(self.names)} pictures"
+        counts = f"{len(by_name)} labels for {len(self.names)} images"
         found = f"{self.location}: {_LABEL_FILE} has {counts}"
         missing = next((name for name in self.names if name not in by_name), None)
         if missing is not None:
@@ -173,7 +173,7 @@ class ImageFiles(ABC):
         return UsageError(
             f"{self.location}: {name} {what}.",
             key=self.key,
-            remedy="All pictures must be intact, square, of one size and all grey or all colour.",
+            remedy="All images must be intact, square, of one size and all grey or all colour.",
         )
 
 
@@ -323,7 +323,7 @@ class ImageArchive(Dataset):
                 declared = getattr(self, part)
                 if declared != actual:
                     raise UsageError(
-                        f"{declared} is declared, but {files.location} holds pictures with "
+                        f"{declared} is declared, but {files.location} holds images with "
                         f"{part} {actual} ({files.names[0]}).",
                         key=f"dataset.{part}",
                         remedy=f"Set dataset.{part}={actual}, or give another archive.",
@@ -359,6 +359,6 @@ def _find(value: str, *, key: str) -> Path:
     raise UsageError(
         f"{value} was not found: there is no {tried}.",
         key=key,
-        remedy=f"Set {key} to a ZIP in EDM's layout or a folder of pictures, or FLOWEXP_DATA to "
+        remedy=f"Set {key} to a ZIP in EDM's layout or a folder of images, or FLOWEXP_DATA to "
         "its parent folder.",
     )

@@ -98,7 +98,7 @@ def score(
         cache_dir: Folder of cached reference statistics.
         facts: Fields of the protocol that the caller knows: ``precision``, ``ema``, ``sampler``.
         processes: The processes that share the work.
-        on_batch: Called with every batch of this process, for progress or pictures.
+        on_batch: Called with every batch of this process, for progress or images.
 
     Raises:
         UsageError: Weights that a metric needs are missing, or a metric is not defined for the

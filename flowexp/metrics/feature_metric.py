@@ -19,7 +19,7 @@ from flowexp.files import write_npz
 from flowexp.metrics.base import Extractor, Metric, Records, RowMetric, SampleSet
 from flowexp.metrics.protocol import refuse_borrowed_name
 from flowexp.metrics.weight_files import check_with_key
-from flowexp.requirements import Parts, Unmet, of_pictures
+from flowexp.requirements import Parts, Unmet, of_images
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
@@ -44,7 +44,7 @@ class ExtractorMetric(Metric):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Images, unless the features are defined for points."""
         if not self.extractor.on_points:
-            yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
+            yield from of_images(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     def check(self) -> None:
         check_with_key(self.extractor.check, key=f"metric.{self.name}.extractor.weights")

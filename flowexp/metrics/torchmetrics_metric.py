@@ -82,7 +82,7 @@ class TorchmetricsMetric(Metric):
     def described(self, reference: SampleSet) -> dict[str, Any]:
         if reference.images.ndim != 4:
             raise self._refused(
-                f"is computed on pictures, but {reference.name} holds points",
+                f"is computed on images, but {reference.name} holds points",
                 remedy="Take metric=fd_raw.",
             )
         return {

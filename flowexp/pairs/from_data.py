@@ -24,7 +24,7 @@ class FromData(PairMaker):
         noise_scale: Amount of fresh noise at the start.
         final_euler: Whether the step that reaches the source is Euler's.
 
-    Source: Lee et al., RF++, 2024, arXiv 2405.20320, configuration G: 50,000 real pictures of
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320, configuration G: 50,000 real images of
     CIFAR-10, inverted with 128 evaluations.
     """
 

@@ -1,4 +1,4 @@
-"""Samples as picture files: single ones, grids, and scatter plots of points."""
+"""Samples as image files: single ones, grids, and scatter plots of points."""
 
 import math
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ class Images(Tensor):
     """Samples as a tensor, (B, C, H, W) in [-1, 1] or points (B, 2), with ways to look at them."""
 
     def uint8(self) -> Tensor:
-        """The 256 levels of a picture file, (B, C, H, W), uint8; the rounding of every metric."""
+        """The 256 levels of an image file, (B, C, H, W), uint8; the rounding of every metric."""
         return quantize(self.as_subclass(Tensor))
 
     def pil(self) -> list[Image.Image]:
         """One PIL image per sample."""
-        return [_image(picture) for picture in _levels(self.as_subclass(Tensor))]
+        return [_image(image) for image in _levels(self.as_subclass(Tensor))]
 
     def save_grid(self, path: Path | str, *, columns: int | None = None) -> Path:
         """Write all samples as one PNG; see :func:`save_grid`."""
@@ -47,35 +47,35 @@ def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
         seeds: One per sample.
 
     Raises:
-        ValueError: The samples are not pictures, or there are not as many seeds.
+        ValueError: The samples are not images, or there are not as many seeds.
     """
     if len(seeds) != len(x):
         raise ValueError(f"there are {len(seeds)} seeds for {len(x)} samples")
     paths = []
-    for picture, seed in zip(_levels(x), seeds, strict=True):
+    for image, seed in zip(_levels(x), seeds, strict=True):
         path = directory / f"{seed:06d}.png"
-        paths.append(_save(path, _image(picture)))
+        paths.append(_save(path, _image(image)))
     return paths
 
 
 def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
-    """Write samples as one PNG: pictures as a grid, points of the plane as a scatter plot.
+    """Write samples as one PNG: images as a grid, points of the plane as a scatter plot.
 
     Args:
         path: Output file.
         x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1]; or points (B, 2).
-        columns: Pictures per row; None = as square as possible.
+        columns: Images per row; None = as square as possible.
     """
     image = scatter_image(x) if x.ndim == 2 else grid_image(x, columns=columns)
     return _save(path, image)
 
 
 def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
-    """Pictures side by side, one pixel apart; tiny ones are enlarged by whole pixels.
+    """Images side by side, one pixel apart; tiny ones are enlarged by whole pixels.
 
     Args:
         x: Data, (B, C, H, W) with 1 or 3 channels, in [-1, 1].
-        columns: Pictures per row; None = as square as possible.
+        columns: Images per row; None = as square as possible.
     """
     levels = _levels(x)
     count, channels, height, width = levels.shape
@@ -83,12 +83,12 @@ def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
     rows = math.ceil(count / columns)
     size = rows * (height + 1) + 1, columns * (width + 1) + 1
     canvas = torch.full((channels, *size), _BACKGROUND, dtype=torch.uint8)
-    for number, picture in enumerate(levels):
+    for number, image in enumerate(levels):
         top, left = (
             n * (side + 1) + 1
             for n, side in zip(divmod(number, columns), (height, width), strict=True)
         )
-        canvas[:, top : top + height, left : left + width] = picture
+        canvas[:, top : top + height, left : left + width] = image
     image = _image(canvas)
     factor = max(1, round(_SHOWN_SIDE / width)) if width < _SMALL_SIDE else 1
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
@@ -133,7 +133,7 @@ def _levels(x: Tensor) -> Tensor:
 
 
 def _image(levels: Tensor) -> Image.Image:
-    """(C, H, W) uint8 as a picture."""
+    """(C, H, W) uint8 as an image."""
     array = levels.numpy()
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0).copy())
 

@@ -181,7 +181,7 @@ class Pipeline:
                 task, which draws them at random.
 
         Returns:
-            (N, ...), float32, on the CPU; pictures in about [-1, 1].
+            (N, ...), float32, on the CPU; images in about [-1, 1].
 
         Raises:
             ValueError: The model has no such class, or the numbers of labels and seeds differ.

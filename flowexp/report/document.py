@@ -21,7 +21,7 @@ from flowexp.tables.render.numbers import cost_text, count_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 from flowexp.tables.results import ClaimResult, TableResult
 
-__all__ = ["Picture", "document", "read_results", "training_grids"]
+__all__ = ["InlineImage", "document", "read_results", "training_grids"]
 
 _LOSSES = ("train/loss", "val/loss")
 _MOST_BYTES = 600_000
@@ -95,8 +95,8 @@ def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture within a page: its content as a data URI, and a text for screen readers (alt)."""
+class InlineImage:
+    """An image within a page: its content as a data URI, and a text for screen readers (alt)."""
 
     uri: str
     width: int
@@ -122,7 +122,7 @@ def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
               noisy=key not in _SCHEDULES)
         for key in curve_keys(run.rows)
     ]  # fmt: skip
-    pictures = training_grids(run, most=grids)
+    images = training_grids(run, most=grids)
     return {
         "name": run.name,
         "choices": ", ".join(
@@ -130,8 +130,8 @@ def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
         ),
         "tiles": _tiles(run),
         "curves": [one for one in charts if one],
-        "grids": pictures,
-        "left_out": len(run.grids) - len(pictures),
+        "grids": images,
+        "left_out": len(run.grids) - len(images),
         "scores": _scores(run),
         "protocols": [_protocol(evaluation) for evaluation in run.evaluations],
         "scored": _scored(run),
@@ -211,9 +211,9 @@ def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
     return f"Protocol of {evaluation.title}, {sampler}", numbers
 
 
-def _scored(run: RunRecord) -> list[Picture]:
+def _scored(run: RunRecord) -> list[InlineImage]:
     """The grid of each evaluation, once."""
-    shown: dict[Path, Picture] = {}
+    shown: dict[Path, InlineImage] = {}
     for evaluation in run.evaluations:
         path = _evaluation_grid(run, evaluation.directory)
         if path is None or path in shown:
@@ -225,8 +225,8 @@ def _scored(run: RunRecord) -> list[Picture]:
     return list(shown.values())
 
 
-def _inlined(path: Path, *, alt: str, caption: str) -> Picture:
-    """A picture file as part of a page; a large one is made smaller."""
+def _inlined(path: Path, *, alt: str, caption: str) -> InlineImage:
+    """An image file as part of a page; a large one is made smaller."""
     from PIL import Image
 
     content = path.read_bytes()
@@ -239,10 +239,10 @@ def _inlined(path: Path, *, alt: str, caption: str) -> Picture:
             kind, size, content = "jpeg", image.size, written.getvalue()
             caption += ", shown smaller"
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return Picture(uri=uri, width=size[0], height=size[1], alt=alt, caption=caption)
+    return InlineImage(uri=uri, width=size[0], height=size[1], alt=alt, caption=caption)
 
 
-def training_grids(run: RunRecord, *, most: int) -> list[Picture]:
+def training_grids(run: RunRecord, *, most: int) -> list[InlineImage]:
     """Samples while training, oldest first; of many, an even choice with the first and the last."""
     return [
         _inlined(
@@ -255,7 +255,7 @@ def training_grids(run: RunRecord, *, most: int) -> list[Picture]:
 
 
 def _evaluation_grid(run: RunRecord, directory: str) -> Path | None:
-    """The picture that an evaluation left, also if the run has been moved since."""
+    """The image that an evaluation left, also if the run has been moved since."""
     if not directory:
         return None
     inside = run.path / "eval" / Path(directory).name / "grid.png"

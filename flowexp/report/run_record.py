@@ -78,7 +78,7 @@ class StoredEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingGrid:
-    """The file of a picture of samples drawn while training, after ``kimg`` thousand images."""
+    """The file of a grid of samples drawn while training, after ``kimg`` thousand images."""
 
     kimg: float
     path: Path
@@ -95,7 +95,7 @@ class RunRecord:
         manifest: Versions, device, data, parents; empty if the run has none.
         rows: Metrics of the training, oldest first.
         evaluations: Its evaluations, oldest first.
-        grids: Pictures drawn while training, oldest first.
+        grids: Grids of samples drawn while training, oldest first.
         parameters: Number of the network's parameters, if known.
     """
 

@@ -63,7 +63,7 @@ class Task(Part, ABC):
         """The ground truth of the samples with these seeds, for metrics that compare one by one.
 
         Returns:
-            One picture per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
+            One image per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
             there is no ground truth, as in generation.
         """
         return None
