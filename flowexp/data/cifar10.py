@@ -45,8 +45,8 @@ class CIFAR10(SplitDataset):
     """CIFAR-10: 50,000 images for training, 10,000 held out.
 
     ``cifar-10-python.tar.gz``, or its unpacked folder ``cifar-10-batches-py``, must be in ``root``
-    or, if that is None, in ``$FLOWEXP_DATA`` or the cache. Arguments not listed only declare what
-    is fixed.
+    or, if that is None, in ``$FLOWEXP_DATA`` or the cache. Arguments not listed, but for
+    ``hflip``, only declare what is fixed.
 
     Args:
         root: Folder to look in, or the archive itself, instead of the usual folders.

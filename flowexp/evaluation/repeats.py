@@ -1,11 +1,11 @@
 """The same score on disjoint ranges of seeds: mean, spread and minimum."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowexp.evaluation.score import ScoreResult
+from flowexp.metrics.protocol import spread_of
 
 __all__ = ["Summary", "seed_ranges", "summarize"]
 
@@ -34,8 +34,8 @@ class Summary:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the ranges (n - 1 in the denominator); nan for one range."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        """Standard deviation over the ranges, see :func:`spread_of`."""
+        return spread_of(self.values)
 
     @property
     def minimum(self) -> float:

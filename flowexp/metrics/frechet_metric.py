@@ -21,7 +21,7 @@ from flowexp.metrics.frechet import FeatureMoments, FrechetReference
 _LOG = logging.getLogger(__name__)
 
 
-class ReferenceStatistics:
+class StatisticsFile:
     """An npz file with ``mu``, (d,), and ``sigma``, (d, d), in place of the reference set itself.
 
     Such files carry no protocol, so extractor and resize are declared below the metric's config key
@@ -103,9 +103,9 @@ class FrechetDistance(ExtractorMetric):
         reference_resize: str | None = None,
     ) -> None:
         super().__init__(extractor, name=name)
-        self.statistics: ReferenceStatistics | None = None
+        self.statistics: StatisticsFile | None = None
         if reference_statistics is not None:
-            self.statistics = ReferenceStatistics(
+            self.statistics = StatisticsFile(
                 Path(reference_statistics).expanduser(),
                 extractor=reference_extractor,
                 resize=reference_resize,

@@ -11,7 +11,7 @@ from flowexp.data import Dataset, ImageArrays
 from flowexp.models import Model
 from flowexp.pipeline.images import Images
 from flowexp.pipeline.latents import FlowexpLatents, Latents
-from flowexp.pipeline.processes import Processes, in_turn
+from flowexp.processes import Processes, in_turn
 from flowexp.samplers import Sampler
 from flowexp.seeding import Noise
 from flowexp.tasks import Generation, Task

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.metrics.protocol import MetricRecord, Protocol
+from flowexp.metrics.protocol import MetricRecord, Protocol, spread_of
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import read_rows
 
@@ -67,8 +67,7 @@ class StoredEvaluation:
     @property
     def spread(self) -> float:
         """Standard deviation over the ranges; nan for one."""
-        finite = all(map(math.isfinite, self.values))
-        return statistics.stdev(self.values) if len(self.values) > 1 and finite else math.nan
+        return spread_of(self.values)
 
     @property
     def floor(self) -> float | None:

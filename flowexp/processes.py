@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Self, TypeVar
 
 import torch
@@ -13,8 +14,7 @@ _Item = TypeVar("_Item")
 
 def in_turn(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
     """The items that n processes shared, every n-th to each, in their order again."""
-    count = sum(map(len, shares))
-    return [shares[i % len(shares)][i // len(shares)] for i in range(count)]
+    return [item for turn in zip_longest(*shares) for item in turn if item is not None]
 
 
 class Processes:
