@@ -5,7 +5,6 @@ import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +32,6 @@ class StatisticsFile:
         self.file = file
         self.declared = {"extractor": extractor, "resize": resize}
         self._key = key
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the file."""
-        return file_sha256(self.file)
 
     def read(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         """Mean and covariance, float64, to compare with the extractor's features.
@@ -126,7 +120,7 @@ class FrechetDistance(ExtractorMetric):
         self._protocol = replace(
             self.protocol,
             reference=self.statistics.file.name,
-            reference_fingerprint=f"sha256 {self.statistics.sha256}",
+            reference_fingerprint=f"sha256 {file_sha256(self.statistics.file)}",
             reference_split=None,
             n_ref=None,
         )

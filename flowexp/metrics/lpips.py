@@ -40,10 +40,6 @@ class _Backbone(NamedTuple):
     smallest: int
     constructor: str
 
-    @property
-    def sha256_prefix(self) -> str:
-        return self.file.removesuffix(".pth").rpartition("-")[2]
-
 
 _BACKBONES = {
     "vgg": _Backbone("VGG16", "vgg16-397923af.pth", (4, 9, 16, 23, 30), 16, "vgg16"),
@@ -98,8 +94,8 @@ class LPIPS(FeatureDistance):
         """Backbone, pooling, and which files are not the published ones, as far as they exist."""
         name = self._backbone.name + (", average pooling" if self.replace_pooling else "")
         try:
-            sha256 = file_sha256(self._found_weights())
-            name += "" if sha256.startswith(self._backbone.sha256_prefix) else ", other weights"
+            digest = file_sha256(self._found_weights())[:8]
+            name += "" if self._backbone.file.endswith(f"-{digest}.pth") else ", other weights"
         except UsageError:
             pass  # without the file there is nothing to say of it
         return name if self.heads is None else f"{name}, other heads"

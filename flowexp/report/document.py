@@ -84,7 +84,9 @@ def read_results(file: Path) -> list[TableResult | ClaimResult]:
 def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Sheets, and losses in one chart if they are the same quantity."""
     losses = [
-        chart([curve_of(run.rows, key, label=run.name) for run in runs], title=_curve_title(key))
+        chart(
+            [curve_of(run.rows, key, label=run.name) for run in runs], title=_TITLES.get(key, key)
+        )
         for key in _LOSSES
     ]
     return {
@@ -110,15 +112,10 @@ class InlineImage:
         return self.width <= _TINY
 
 
-def _curve_title(key: str) -> str:
-    """The heading of a metric's chart."""
-    return _TITLES.get(key, key)
-
-
 def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
     """The values for the template of a run, with at most ``grids`` sample grids."""
     charts = [
-        chart([curve_of(run.rows, key, label=key)], title=_curve_title(key),
+        chart([curve_of(run.rows, key, label=key)], title=_TITLES.get(key, key),
               noisy=key not in _SCHEDULES)
         for key in curve_keys(run.rows)
     ]  # fmt: skip

@@ -27,7 +27,6 @@ class StoredEvaluation:
         overrides: Overrides of the command line.
         directory: Output directory of the evaluation at that time.
         checkpoint: ``kimg``, ``sha256`` and ``path`` of the checkpoint.
-        count: Samples over all ranges.
         seconds: Wall time over all ranges, of all metrics together.
     """
 
@@ -36,7 +35,6 @@ class StoredEvaluation:
     overrides: tuple[str, ...]
     directory: str
     checkpoint: Mapping[str, Any]
-    count: int
     seconds: float
 
     @property
@@ -197,6 +195,5 @@ def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> Stor
         overrides=tuple(first.get("overrides", ())),
         directory=str(first.get("directory", "")),
         checkpoint=dict(first.get("checkpoint", {})),
-        count=sum(int(entry.get("count", 0)) for entry in entries),
         seconds=sum(float(entry.get("seconds", 0.0)) for entry in entries),
     )
