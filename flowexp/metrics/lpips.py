@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
+from flowexp.files import file_sha256, packaged
 from flowexp.metrics.perceptual import FeatureDistance, unit_vectors
 from flowexp.metrics.pretrained import IMAGENET_DEVIATION, IMAGENET_MEAN
-from flowexp.metrics.weight_files import fill, found_file, packaged, read_state
+from flowexp.metrics.weight_files import fill, found_file, read_state
 
 _PREFIX = "features."
 

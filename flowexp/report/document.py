@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 from flowexp.errors import UsageError
 from flowexp.report import facts
 from flowexp.report.comparison import compare
-from flowexp.report.curves import chart, curve_keys, curve_of
+from flowexp.report.curves import TITLES, chart, curve_keys, curve_of
 from flowexp.report.run_record import RunRecord, StoredEvaluation, TrainingGrid
 from flowexp.tables.render import sheet_of
 from flowexp.tables.render.forms import filled
@@ -29,12 +29,6 @@ _SHOWN_SIDE = 1024
 _TINY = 200
 _SCORE_TILES = 2
 _SCHEDULES = ("train/learning_rate",)
-_TITLES: Mapping[str, str] = {
-    "train/loss": "Training loss",
-    "val/loss": "Validation loss",
-    "train/learning_rate": "Learning rate",
-    "time/images_per_second": "Speed, images/s",
-}
 
 
 def document(
@@ -84,9 +78,7 @@ def read_results(file: Path) -> list[TableResult | ClaimResult]:
 def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Sheets, and losses in one chart if they are the same quantity."""
     losses = [
-        chart(
-            [curve_of(run.rows, key, label=run.name) for run in runs], title=_TITLES.get(key, key)
-        )
+        chart([curve_of(run.rows, key, label=run.name) for run in runs], title=TITLES.get(key, key))
         for key in _LOSSES
     ]
     return {
@@ -115,7 +107,7 @@ class InlineImage:
 def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
     """The values for the template of a run, with at most ``grids`` sample grids."""
     charts = [
-        chart([curve_of(run.rows, key, label=key)], title=_TITLES.get(key, key),
+        chart([curve_of(run.rows, key, label=key)], title=TITLES.get(key, key),
               noisy=key not in _SCHEDULES)
         for key in curve_keys(run.rows)
     ]  # fmt: skip
