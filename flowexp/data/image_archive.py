@@ -54,6 +54,7 @@ class ImageFiles(ABC):
         self.location = location
         self.key = key
         self.names = sorted(name for name in names if _is_image(name))
+        self._has_labels = _LABEL_FILE in names
         if not self.names:
             raise UsageError(
                 f"{location} holds no image ({', '.join(SUFFIXES)}).",
@@ -68,10 +69,6 @@ class ImageFiles(ABC):
     @abstractmethod
     def identity(self, names: Sequence[str]) -> str:
         """Digest (hex) of the metadata of these files in the file system or archive."""
-
-    @abstractmethod
-    def _has(self, name: str) -> bool:
-        """Whether there is such a file, image or not."""
 
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the first image, from its header."""
@@ -151,8 +148,7 @@ class ImageFiles(ABC):
         raise self._refused(_LABEL_FILE, "holds labels that are neither integers nor vectors")
 
     def _label_table(self) -> dict[str, Any]:
-        table = None
-        if self._has(_LABEL_FILE):
+        if self._has_labels:
             try:
                 table = json.loads(self.read(_LABEL_FILE))["labels"]
                 if table is not None:
@@ -200,9 +196,6 @@ class _ZippedImages(ImageFiles):
             digest.update(f"{name} {info.CRC} {info.file_size} {info.header_offset}\n".encode())
         return digest.hexdigest()
 
-    def _has(self, name: str) -> bool:
-        return name in self._archive.NameToInfo
-
 
 class _FolderImages(ImageFiles):
     def __init__(self, location: Path, *, key: str) -> None:
@@ -218,9 +211,6 @@ class _FolderImages(ImageFiles):
             stat = (self.location / name).stat()
             digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
-
-    def _has(self, name: str) -> bool:
-        return (self.location / name).is_file()
 
 
 def _is_image(name: str) -> bool:

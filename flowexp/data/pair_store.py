@@ -87,8 +87,8 @@ class PairManifest:
         """File name -> the seeds or indices of its pairs."""
         members, size = self.members(), self.shard_size
         return {
-            f"shard_{number:06d}.npz": members[number * size : (number + 1) * size]
-            for number in range(-(-len(members) // size))
+            f"shard_{number:06d}.npz": members[first : first + size]
+            for number, first in enumerate(range(0, len(members), size))
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -160,12 +160,9 @@ class Protocol:
         for part in fields(self):
             mine, theirs = getattr(self, part.name), getattr(other, part.name)
             if mine != theirs and (strict or part.name not in _CIRCUMSTANCES):
-                found.append(f"{part.name}: {_stated(mine)} and {_stated(theirs)}")
+                stated = ["not stated" if value is None else str(value) for value in (mine, theirs)]
+                found.append(f"{part.name}: {' and '.join(stated)}")
         return found
-
-
-def _stated(value: object) -> str:
-    return "not stated" if value is None else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
