@@ -91,7 +91,9 @@ class FeatureDistance(ABC):
             )
         # weights made or moved in inference mode could never be differentiated through afterwards
         with torch.inference_mode(False):
-            network = self._network.to(a.device)
+            network = self._network
+            if next(network.parameters()).device != a.device:
+                network.to(a.device)
         with torch.autocast(a.device.type, enabled=False):
             return self.compare(network, self._sized(a), self._sized(b))
 

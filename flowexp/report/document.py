@@ -252,9 +252,7 @@ def _evaluation_grid(run: RunRecord, directory: str) -> Path | None:
 
 
 def _even(grids: Sequence[TrainingGrid], most: int) -> list[TrainingGrid]:
-    if len(grids) <= most:
-        return list(grids)
-    if most == 1:
+    count = min(most, len(grids))
+    if count == 1:
         return [grids[-1]]
-    last = len(grids) - 1
-    return [grids[round(number * last / (most - 1))] for number in range(most)]
+    return [grids[round(k * (len(grids) - 1) / (count - 1))] for k in range(count)]
