@@ -147,15 +147,13 @@ class FrechetDistance(ExtractorMetric):
     def moments_of(self, samples: SampleSet) -> FeatureMoments:
         """Moments of the features of a whole set, from the cache if they are there."""
 
-        def compute() -> FeatureMoments:
+        def compute() -> dict[str, Tensor]:
             moments = FeatureMoments()
             for batch in self.features_of(samples):
                 moments.update(batch)
-            return moments
+            return moments.state()
 
-        return self.cached(
-            compute, samples, pack=FeatureMoments.state, unpack=FeatureMoments.from_state
-        )
+        return FeatureMoments.from_state(self.cached(compute, samples))
 
 
 class FrechetAccumulator(Accumulator):
