@@ -1,6 +1,7 @@
 """Files that are either complete or absent: written beside their place and renamed into it."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import secrets
@@ -12,6 +13,7 @@ import numpy as np
 
 __all__ = [
     "file_sha256",
+    "packaged",
     "write_atomically",
     "write_bytes",
     "write_json",
@@ -45,6 +47,12 @@ def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def packaged(package: str, file: str) -> Path | None:
+    """A file in the folder of an installed package, which is not imported; None without it."""
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / file
 
 
 def write_text(path: Path, text: str) -> Path:

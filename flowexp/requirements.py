@@ -21,7 +21,7 @@ __all__ = [
     "UnknownError",
     "Unmet",
     "all_of",
-    "of_pictures",
+    "of_images",
     "on_gaussian_noise",
     "on_unit_time",
     "require",
@@ -104,7 +104,7 @@ class Dataset(Protocol):
 
     @property
     def holds_points(self) -> bool:
-        """Whether its items are points, not pictures."""
+        """Whether its items are points, not images."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class Timestep(Protocol):
 
 class Augmentation(Protocol):
     @property
-    def changes_pictures(self) -> bool:
-        """Whether pictures may come back changed."""
+    def changes_images(self) -> bool:
+        """Whether images may come back changed."""
 
 
 class Parts:
@@ -269,8 +269,8 @@ def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:
         )
 
 
-def of_pictures(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
-    """The data must be pictures."""
+def of_images(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
+    """The data must be images."""
     if parts.dataset.holds_points:
         problem = f"{name} looks at images, but {type(parts.dataset).__name__} holds points."
         yield Unmet(".", problem, remedy)

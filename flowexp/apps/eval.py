@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_PICTURES = 100
+_IMAGES = 100
 
 
 def evaluate(job: Job) -> float | None:
@@ -46,12 +46,12 @@ def evaluate(job: Job) -> float | None:
     dataset = opened.built.dataset
     dataset.locate()
     reference, heldout = dataset.train(), dataset.heldout()
-    pictures: list[Tensor] = []
+    images: list[Tensor] = []
 
     def keep(batch: "SampleBatch") -> None:
-        wanted = _PICTURES - sum(map(len, pictures))
+        wanted = _IMAGES - sum(map(len, images))
         if wanted > 0:
-            pictures.append(batch.x[:wanted].cpu())
+            images.append(batch.x[:wanted].cpu())
 
     weights = opened.weights
     circumstances = {
@@ -84,7 +84,7 @@ def evaluate(job: Job) -> float | None:
     if not processes.is_first:
         return None
     grid = job.directory / "grid.png"
-    save_grid(grid, torch.cat(pictures))
+    save_grid(grid, torch.cat(images))
     print("\n" + table(_outcome(results, opened, grid)))
     return float(summarize(results)[0].mean)
 

@@ -107,7 +107,7 @@ def _members(config: Mapping[str, Any], maker: "PairMaker", teacher: "Pipeline")
     members = parse_seeds(config["seeds"])
     if most is not None and max(members) >= most:
         raise UsageError(
-            f"there is no picture {max(members)} among the {most} of the training split.",
+            f"there is no image {max(members)} among the {most} of the training split.",
             key="seeds",
             remedy=f"With from=data, seeds are positions: 0-{most - 1}.",
         )

@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def sample(job: Job) -> None:
-    """Generate the seeds' samples and write arrays, grid and pictures into the job's directory."""
+    """Generate the seeds' samples and write arrays, grid and images into the job's directory."""
     import numpy as np
 
     from flowexp.pipeline import Processes, parse_seeds, save_grid, save_images

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 def stream(job: Job) -> None:
-    """Send all frames through and write pictures and report into the job's directory."""
+    """Send all frames through and write images and report into the job's directory."""
     from flowexp.pipeline import save_images
     from flowexp.runs.opening import open_run
     from flowexp.streaming import StreamOutput, run_stream
@@ -64,7 +64,7 @@ def stream(job: Job) -> None:
         ("weights", opened.weights_in_words),
         ("report", shown(folder / "stream.json")),
     ]
-    print(table([*rows, ("pictures", shown(folder / "*.png"))] if config["png"] else rows))
+    print(table([*rows, ("images", shown(folder / "*.png"))] if config["png"] else rows))
 
 
 def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":

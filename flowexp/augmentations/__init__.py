@@ -1,4 +1,4 @@
-"""Augmentations: random changes of training pictures, on which the network is conditioned."""
+"""Augmentations: random changes of training images, on which the network is conditioned."""
 
 from flowexp.augmentations.base import Augmentation, NoAugmentation
 from flowexp.augmentations.draws import GeneratorDraws, RowDraws

@@ -1,4 +1,4 @@
-"""The protocol of augmentations: changed pictures, and labels that describe the change."""
+"""The protocol of augmentations: changed images, and labels that describe the change."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ __all__ = ["Augmentation", "NoAugmentation"]
 
 
 class Augmentation(Part, ABC):
-    """A random change of training pictures, on which the network is conditioned.
+    """A random change of training images, on which the network is conditioned.
 
     Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
     The label is the network's condition ``augment_labels``; zeros mean "unchanged" and are used in
@@ -20,17 +20,17 @@ class Augmentation(Part, ABC):
 
     Attributes:
         augment_dim: Number of label columns, equal to the network's ``augment_dim``; 0 = no labels.
-        changes_pictures: Whether pictures may come back changed.
+        changes_images: Whether images may come back changed.
     """
 
     augment_dim: int
-    changes_pictures: bool = True
+    changes_images: bool = True
 
     @abstractmethod
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels.
+        """Changed images and their labels.
 
         Args:
             images: (B, C, H, W), float32 in [-1, 1]; not modified.
@@ -41,7 +41,7 @@ class Augmentation(Part, ABC):
             world_size: Number of processes.
 
         Returns:
-            Pictures, possibly beyond [-1, 1], and labels (B, augment_dim), float32.
+            Images, possibly beyond [-1, 1], and labels (B, augment_dim), float32.
         """
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -57,14 +57,14 @@ class Augmentation(Part, ABC):
 
 
 class NoAugmentation(Augmentation):
-    """Unchanged pictures, and labels of zeros; draws nothing.
+    """Unchanged images, and labels of zeros; draws nothing.
 
     Args:
         augment_dim: Number of label columns, >= 0: that of a network which was trained with an
             augmentation and continues without one; else 0.
     """
 
-    changes_pictures = False
+    changes_images = False
 
     def __init__(self, *, augment_dim: int = 0) -> None:
         if augment_dim < 0:

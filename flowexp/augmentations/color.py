@@ -93,7 +93,7 @@ class HueTurn(Turn, ColorTransform):
 
 
 def recolor(images: Tensor, matrix: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) with their colours mapped by matrices (B, 4, 4), float64.
+    """Images (B, C, H, W) with their colours mapped by matrices (B, 4, 4), float64.
 
     C is 3, or 1: then it is the map of grey, averaged over channels.
     """

@@ -27,7 +27,7 @@ from flowexp.augmentations.geometric import (
     resample,
 )
 from flowexp.augmentations.pixel import PixelTransform, QuarterTurns, WholePixelShift, XFlip, YFlip
-from flowexp.requirements import Parts, Unmet, all_of, of_pictures
+from flowexp.requirements import Parts, Unmet, all_of, of_images
 
 __all__ = ["EDMAugmentation"]
 
@@ -38,11 +38,11 @@ class EDMAugmentation(Augmentation):
     A transform with multiplier m happens to a row with probability ``min(1, m p)``; one with
     multiplier 0 is left out: it draws nothing and has no label columns. Label columns and draws
     come in the order of the arguments, a transform's parameters before its gate. EDM trains with
-    xflip = 1e8 (half of the pictures are mirrored, whatever p is) and 1 for yflip, scale,
+    xflip = 1e8 (half of the images are mirrored, whatever p is) and 1 for yflip, scale,
     rotate_frac, aniso and translate_frac: 9 columns.
 
     A row whose labels are 0 is returned bit for bit. Rows are independent of each other, except
-    that all pictures get the padding of the row that needs most, which changes the others by
+    that all images get the padding of the row that needs most, which changes the others by
     rounding. All arguments are finite and >= 0.
 
     Args:
@@ -133,9 +133,9 @@ class EDMAugmentation(Augmentation):
         self.augment_dim = sum(transform.columns for transform in present)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Pictures, and a network that expects the labels."""
-        pictures = of_pictures(parts, name=type(self).__name__, remedy="Use augmentation=none.")
-        yield from all_of(super().needs(parts), pictures)
+        """Images, and a network that expects the labels."""
+        images = of_images(parts, name=type(self).__name__, remedy="Use augmentation=none.")
+        yield from all_of(super().needs(parts), images)
 
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1
@@ -144,7 +144,7 @@ class EDMAugmentation(Augmentation):
         return self.apply(images, GeneratorDraws(rng, rows=rows, rank=rank, world_size=world_size))
 
     def apply(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
-        """Changed pictures and their labels, with given random numbers in the documented order."""
+        """Changed images and their labels, with given random numbers in the documented order."""
         if images.ndim != 4:
             raise ValueError(f"images has shape {tuple(images.shape)}; expected (B, C, H, W)")
         labels = []
@@ -170,7 +170,7 @@ def _changed(
     compose: Callable[[Tensor, Tensor], Tensor],
     change: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Pictures with the composed matrices applied in the rows with a label that is not 0."""
+    """Images with the composed matrices applied in the rows with a label that is not 0."""
     if not found:
         return images
     rows = torch.cat([label for _, label in found], dim=1).ne(0).any(dim=1).nonzero()[:, 0]

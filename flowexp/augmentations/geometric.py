@@ -1,6 +1,6 @@
 """Changes of place as matrices of the inverse map, and resampling under them without aliasing.
 
-A point (x, y, 1) of the changed picture, counted in pixels from the centre, x to the right and y
+A point (x, y, 1) of the changed image, counted in pixels from the centre, x to the right and y
 down, is taken from ``A (x, y, 1)`` of the original. The transforms of a row are multiplied on the
 right in the order in which they are drawn.
 """
@@ -58,7 +58,7 @@ class Scaling(GeometricTransform):
 
 
 class Rotation(Turn, GeometricTransform):
-    """Rotation of the picture."""
+    """Rotation of the image."""
 
     def __call__(self, draws: RowDraws, *, height: int, width: int) -> tuple[Tensor, Tensor]:
         """``R(w)``, the inverse of a turn by -w."""
@@ -91,7 +91,7 @@ class Stretching(GeometricTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class FractionalShift(GeometricTransform):
-    """A shift by ``std w`` of the picture's size, w_x and w_y standard normal, the labels."""
+    """A shift by ``std w`` of the image's size, w_x and w_y standard normal, the labels."""
 
     columns = 2
     std: float
@@ -127,15 +127,15 @@ def _matrix(entries: list[Tensor]) -> Tensor:
 
 
 def resample(images: Tensor, inverse: Tensor) -> Tensor:
-    """Pictures changed by linear maps, with mirror images beyond their edges.
+    """Images changed by linear maps, with mirror images beyond their edges.
 
-    Pictures are padded by reflection, doubled in size, sampled bilinearly and halved again. The
-    padding is that of the row that needs most, at most a whole picture less a pixel; beyond that
+    Images are padded by reflection, doubled in size, sampled bilinearly and halved again. The
+    padding is that of the row that needs most, at most a whole image less a pixel; beyond that
     there are zeros. Padding that a row does not need changes it by rounding only.
 
     Args:
         images: (B, C, H, W), floating.
-        inverse: Maps from the new to the old picture in pixels from the centre, (B, 3, 3), float64,
+        inverse: Maps from the new to the old image in pixels from the centre, (B, 3, 3), float64,
             preferably on the CPU, where the padding is computed.
 
     Source: Karras et al., Training GANs with Limited Data, 2020, arXiv 2006.06676, appendix B.
@@ -166,10 +166,10 @@ def _margins(inverse: Tensor, *, height: int, width: int) -> list[int]:
 
 
 def _in_unit_squares(inverse: Tensor, *, source: Sequence[int], target: Sequence[int]) -> Tensor:
-    """The map between doubled pictures, in grid_sample's coordinates (-1 to 1 across each).
+    """The map between doubled images, in grid_sample's coordinates (-1 to 1 across each).
 
     A pixel of the original becomes two, whose common centre lies half a pixel off the doubled
-    picture's centre.
+    image's centre.
     """
 
     def plane(x: float, y: float) -> tuple[Tensor, Tensor]:
@@ -183,7 +183,7 @@ def _in_unit_squares(inverse: Tensor, *, source: Sequence[int], target: Sequence
 
 
 def _places(inverse: Tensor, height: int, width: int) -> Tensor:
-    """Where the pixels of the new picture come from, (B, height, width, 2).
+    """Where the pixels of the new image come from, (B, height, width, 2).
 
     ``torch.nn.functional.affine_grid`` without its matrix product, which may run in TF32 and then
     rounds places to 11 bits.
@@ -200,7 +200,7 @@ def _double(images: Tensor) -> Tensor:
     """Twice the size: zeros between the pixels, then the filter, axis by axis.
 
     ``out[2m] = sum over odd j of h[j] x[m + (5 - j)/2]``, and for ``out[2m + 1]`` over even j of
-    ``h[j] x[m + (6 - j)/2]``. Sums of shifted pictures instead of a convolution, which may run in
+    ``h[j] x[m + (6 - j)/2]``. Sums of shifted images instead of a convolution, which may run in
     TF32 too.
     """
     for dim in (3, 2):

@@ -16,7 +16,7 @@ class PixelTransform(Transform, ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
-        """Rearranged pictures (B, C, H, W) and labels (B, columns) on the draws' device."""
+        """Rearranged images (B, C, H, W) and labels (B, columns) on the draws' device."""
 
 
 class XFlip(PixelTransform):
@@ -41,9 +41,9 @@ class QuarterTurns(PixelTransform):
     columns = 2
 
     def __call__(self, images: Tensor, draws: RowDraws) -> tuple[Tensor, Tensor]:
-        """Pictures, which must be square, turned as by ``torch.rot90(x, w, (2, 3))``."""
+        """Images, which must be square, turned as by ``torch.rot90(x, w, (2, 3))``."""
         if images.shape[2] != images.shape[3]:
-            raise ValueError(f"quarter turns need square pictures, not {tuple(images.shape[2:])}")
+            raise ValueError(f"quarter turns need square images, not {tuple(images.shape[2:])}")
         w = self.gated(draws.integers(4), draws)
         for turns in (1, 2, 3):
             images = _where(w == turns, torch.rot90(images, turns, (2, 3)), images)

@@ -42,7 +42,7 @@ class Coupling(Part, ABC):
         needs_partner: Whether it couples x to the source draw stored with it, so that the data must
             be pairs.
         needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only.
-        gives_times: Whether it has pictures and times of its own, so that it uses neither those of
+        gives_times: Whether it has images and times of its own, so that it uses neither those of
             the data nor the timestep distribution's.
     """
 
@@ -51,9 +51,9 @@ class Coupling(Part, ABC):
     gives_times: bool = False
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A Gaussian source, stored pairs, and pictures as they were stored."""
+        """A Gaussian source, stored pairs, and images as they were stored."""
         yield from all_of(
-            self._gaussian_draws(parts), self._stored_draws(parts), self._unchanged_pictures(parts)
+            self._gaussian_draws(parts), self._stored_draws(parts), self._unchanged_images(parts)
         )
 
     def _gaussian_draws(self, parts: Parts) -> Iterator[Unmet]:
@@ -71,15 +71,15 @@ class Coupling(Part, ABC):
             remedy = "Make some with flowexp pairs run=DIR, then set pairs=DIR/pairs."
             yield Unmet("pairs", f"{name} needs noise-data pairs, but none are given.", remedy)
 
-    def _unchanged_pictures(self, parts: Parts) -> Iterator[Unmet]:
-        if not (self.needs_partner or self.gives_times) or not parts.augmentation.changes_pictures:
+    def _unchanged_images(self, parts: Parts) -> Iterator[Unmet]:
+        if not (self.needs_partner or self.gives_times) or not parts.augmentation.changes_images:
             return
         changing, name = type(parts.augmentation).__name__, type(self).__name__
         if self.needs_partner:
-            problem = f"{changing} changes pictures, but not the noise that {name} couples them to."
+            problem = f"{changing} changes images, but not the noise that {name} couples them to."
             yield Unmet("augmentation", problem, "Use augmentation=none; dataset.hflip flips both.")
         else:
-            problem = f"{changing} changes pictures that {name} does not use."
+            problem = f"{changing} changes images that {name} does not use."
             yield Unmet("augmentation", problem, "Use augmentation=none.")
 
     @abstractmethod

@@ -51,7 +51,7 @@ class Chords(Coupling):
         self.file = _stored(FilePath(run) / "calibrations" / CHORDS, name)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Pictures as they were stored, and the path that the chords were made on."""
+        """Images as they were stored, and the path that the chords were made on."""
         yield from all_of(super().needs(parts), self._path_of_the_chords(parts))
 
     def _path_of_the_chords(self, parts: Parts) -> Iterator[Unmet]:

@@ -45,8 +45,8 @@ class CIFAR10(SplitDataset):
     """CIFAR-10: 50,000 images for training, 10,000 held out.
 
     ``cifar-10-python.tar.gz``, or its unpacked folder ``cifar-10-batches-py``, must be in ``root``
-    or, if that is None, in ``$FLOWEXP_DATA`` or the cache. Arguments not listed only declare what
-    is fixed.
+    or, if that is None, in ``$FLOWEXP_DATA`` or the cache. Arguments not listed, but for
+    ``hflip``, only declare what is fixed.
 
     Args:
         root: Folder to look in, or the archive itself, instead of the usual folders.
@@ -187,7 +187,7 @@ def _parse(content: bytes, *, member: str) -> tuple[Array, Array]:
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(f"{member} cannot be read ({error})") from error
     if images.dtype != np.uint8 or images.shape != (PER_MEMBER, 3 * 32 * 32):
-        raise _damaged(f"{member} holds {images.dtype} pictures of shape {images.shape}")
+        raise _damaged(f"{member} holds {images.dtype} images of shape {images.shape}")
     if labels.shape != (PER_MEMBER,) or labels.min() < 0 or labels.max() > 9:
         raise _damaged(f"{member} does not hold {PER_MEMBER} labels in 0..9")
     return images.reshape(PER_MEMBER, 3, 32, 32), labels.astype(np.uint8)

@@ -105,7 +105,7 @@ class _Filtered(_Changed):
 
     def __init__(self, dataset: Dataset, *, hflip: bool = False) -> None:
         if len(dataset.shape) != 3:
-            raise ValueError(f"{dataset.name} holds points; expected pictures")
+            raise ValueError(f"{dataset.name} holds points; expected images")
         name = f"{dataset.name}, {type(self).__name__.lower()}"
         super().__init__(dataset, name=name, hflip=hflip)
 

@@ -3,16 +3,17 @@
 Source: Alpaydin and Kaynak 1998, UCI "Optical Recognition of Handwritten Digits" (its test part).
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from flowexp.data.base import ImageArrays, SplitDataset, evenly_spaced
 from flowexp.errors import UsageError
+from flowexp.files import packaged
 
 __all__ = ["Digits"]
 
+_FILE = "datasets/data/digits.csv.gz"
 _HELDOUT_PER_CLASS = 30
 
 
@@ -47,9 +48,7 @@ class Digits(SplitDataset):
     @staticmethod
     def _file() -> Path:
         """The file in scikit-learn's package, found without the slow import."""
-        package = find_spec("sklearn")
-        folder = package.submodule_search_locations if package is not None else None
-        return Path(folder[0] if folder else "sklearn", "datasets", "data", "digits.csv.gz")
+        return packaged("sklearn", _FILE) or Path("sklearn", _FILE)
 
     def _split(self, split: str) -> ImageArrays:
         table = np.loadtxt(self._file(), delimiter=",")

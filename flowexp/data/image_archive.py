@@ -54,11 +54,12 @@ class ImageFiles(ABC):
         self.location = location
         self.key = key
         self.names = sorted(name for name in names if _is_image(name))
+        self._has_labels = _LABEL_FILE in names
         if not self.names:
             raise UsageError(
-                f"{location} holds no picture ({', '.join(SUFFIXES)}).",
+                f"{location} holds no image ({', '.join(SUFFIXES)}).",
                 key=key,
-                remedy="Use a ZIP in EDM's layout or a folder of pictures.",
+                remedy="Use a ZIP in EDM's layout or a folder of images.",
             )
 
     @abstractmethod
@@ -68,10 +69,6 @@ class ImageFiles(ABC):
     @abstractmethod
     def identity(self, names: Sequence[str]) -> str:
         """Digest (hex) of the metadata of these files in the file system or archive."""
-
-    @abstractmethod
-    def _has(self, name: str) -> bool:
-        """Whether there is such a file, image or not."""
 
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the first image, from its header."""
@@ -125,7 +122,7 @@ class ImageFiles(ABC):
         Raises ``UsageError`` unless there is one label for every image, all of one kind.
         """
         by_name = self._label_table()
-        counts = f"{len(by_name)} labels for {len(self.names)} pictures"
+        counts = f"{len(by_name)} labels for {len(self.names)} images"
         found = f"{self.location}: {_LABEL_FILE} has {counts}"
         missing = next((name for name in self.names if name not in by_name), None)
         if missing is not None:
@@ -151,8 +148,7 @@ class ImageFiles(ABC):
         raise self._refused(_LABEL_FILE, "holds labels that are neither integers nor vectors")
 
     def _label_table(self) -> dict[str, Any]:
-        table = None
-        if self._has(_LABEL_FILE):
+        if self._has_labels:
             try:
                 table = json.loads(self.read(_LABEL_FILE))["labels"]
                 if table is not None:
@@ -173,7 +169,7 @@ class ImageFiles(ABC):
         return UsageError(
             f"{self.location}: {name} {what}.",
             key=self.key,
-            remedy="All pictures must be intact, square, of one size and all grey or all colour.",
+            remedy="All images must be intact, square, of one size and all grey or all colour.",
         )
 
 
@@ -200,9 +196,6 @@ class _ZippedImages(ImageFiles):
             digest.update(f"{name} {info.CRC} {info.file_size} {info.header_offset}\n".encode())
         return digest.hexdigest()
 
-    def _has(self, name: str) -> bool:
-        return name in self._archive.NameToInfo
-
 
 class _FolderImages(ImageFiles):
     def __init__(self, location: Path, *, key: str) -> None:
@@ -218,9 +211,6 @@ class _FolderImages(ImageFiles):
             stat = (self.location / name).stat()
             digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
-
-    def _has(self, name: str) -> bool:
-        return (self.location / name).is_file()
 
 
 def _is_image(name: str) -> bool:
@@ -323,7 +313,7 @@ class ImageArchive(Dataset):
                 declared = getattr(self, part)
                 if declared != actual:
                     raise UsageError(
-                        f"{declared} is declared, but {files.location} holds pictures with "
+                        f"{declared} is declared, but {files.location} holds images with "
                         f"{part} {actual} ({files.names[0]}).",
                         key=f"dataset.{part}",
                         remedy=f"Set dataset.{part}={actual}, or give another archive.",
@@ -359,6 +349,6 @@ def _find(value: str, *, key: str) -> Path:
     raise UsageError(
         f"{value} was not found: there is no {tried}.",
         key=key,
-        remedy=f"Set {key} to a ZIP in EDM's layout or a folder of pictures, or FLOWEXP_DATA to "
+        remedy=f"Set {key} to a ZIP in EDM's layout or a folder of images, or FLOWEXP_DATA to "
         "its parent folder.",
     )

@@ -87,8 +87,8 @@ class PairManifest:
         """File name -> the seeds or indices of its pairs."""
         members, size = self.members(), self.shard_size
         return {
-            f"shard_{number:06d}.npz": members[number * size : (number + 1) * size]
-            for number in range(-(-len(members) // size))
+            f"shard_{number:06d}.npz": members[first : first + size]
+            for number, first in enumerate(range(0, len(members), size))
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class PairStore:
         if hashlib.sha256(content).hexdigest() != self.digests[name]:
             raise self._damaged(name, "its sha256 does not match")
         with np.load(io.BytesIO(content), allow_pickle=False) as columns:
-            shard = {key: columns[key] for key in columns.files}
+            shard = dict(columns)
         if not np.array_equal(shard[self.manifest.identity], members):
             raise self._damaged(name, "its pairs are not those of the manifest")
         return shard
@@ -196,7 +196,7 @@ class PairStore:
             shard = self._shard(*names[number])
             inside = rows[rows // size == number] - number * size
             found.append({key: column[inside] for key, column in shard.items()})
-        return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+        return _joined(found)
 
     def column(self, name: str) -> Array:
         """One column of all pairs; not checked against the digests."""
@@ -214,16 +214,14 @@ class PairStore:
             images, shards = self._mapped_images(), self._unchecked(lambda key: key != "images")
         else:
             images, shards = np.empty(shape, dtype), self.shards()
-        columns: dict[str, list[Array]] = {}
-        filled = 0
+        parts, filled = [], 0
         for shard in shards:
-            for key, column in shard.items():
-                if key == "images":
-                    images[filled : filled + len(column)] = column
-                    filled += len(column)
-                else:
-                    columns.setdefault(key, []).append(column)
-        joined = {key: np.concatenate(parts) for key, parts in columns.items()}
+            if "images" in shard:
+                column = shard.pop("images")
+                images[filled : filled + len(column)] = column
+                filled += len(column)
+            parts.append(shard)
+        joined = _joined(parts)
         partners: Partners
         if self.manifest.noise == "arrays":
             partners = StoredPartners(joined["noise"])
@@ -265,6 +263,10 @@ class PairStore:
                 yield {key: columns[key] for key in columns.files if wanted(key)}
 
 
+def _joined(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
 def read_digests(folder: Path) -> dict[str, str]:
     """The recorded sha256 of every shard; empty while a store is not finished."""
     try:
@@ -303,25 +305,17 @@ def join_stores(stores: Sequence[PairStore], source: Source) -> ImageArrays:
 
 def _require_alike(stores: Sequence[PairStore]) -> None:
     first = stores[0]
-    wanted = _common_properties(first)
     for other in stores[1:]:
-        for name, theirs in _common_properties(other).items():
-            if wanted[name] != theirs:
+        for name in ("shape", "num_classes", "guidance", "teacher"):
+            mine, theirs = (getattr(store.manifest, name) for store in (first, other))
+            if name == "teacher":
+                mine, theirs = mine["sha256"], theirs["sha256"]
+            if mine != theirs:
                 raise UsageError(
-                    f"{first.path} and {other.path} differ in {name}: {wanted[name]} and {theirs}.",
+                    f"{first.path} and {other.path} differ in {name}: {mine} and {theirs}.",
                     key="pairs",
                     remedy="Join only pairs of one teacher and one guidance.",
                 )
-
-
-def _common_properties(store: PairStore) -> dict[str, object]:
-    m = store.manifest
-    return {
-        "shape": m.shape,
-        "num_classes": m.num_classes,
-        "guidance": m.guidance,
-        "teacher": m.teacher["sha256"],
-    }
 
 
 def _refuse_common_pairs(stores: Sequence[PairStore]) -> None:

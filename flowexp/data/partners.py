@@ -19,7 +19,6 @@ __all__ = [
     "SeededPartners",
     "StoredPartners",
     "noise_of_record",
-    "record_of",
 ]
 
 RECORD_BYTES = 32
@@ -153,9 +152,3 @@ def noise_of_record(record: bytes, shape: Sequence[int]) -> npt.NDArray[np.float
         "uinteger": 0,
     }
     return np.random.Generator(bits).standard_normal(tuple(shape)).astype(np.float32)
-
-
-def record_of(bits: np.random.PCG64) -> bytes:
-    """The record of a generator's current state, for :func:`noise_of_record`."""
-    words = bits.state["state"]
-    return b"".join(int(words[name]).to_bytes(_WORD, "big") for name in ("state", "inc"))

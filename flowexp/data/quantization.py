@@ -41,6 +41,6 @@ def quantize(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"x must be floating point data in [-1, 1], but its dtype is {x.dtype}")
     if bool(x.isnan().any()):
-        raise ValueError("x holds NaN, which is not a level of a picture: the model has diverged")
+        raise ValueError("x holds NaN, which is not a level of an image: the model has diverged")
     wide = x if x.dtype == torch.float64 else x.to(torch.float32)
     return (wide * 127.5 + 128.0).clamp(0.0, 255.0).to(torch.uint8)

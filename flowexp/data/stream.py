@@ -114,7 +114,7 @@ class BatchStream:
         if len(arrays) == 0:
             raise ValueError(f"{arrays.name} is empty")
         if hflip and arrays.images.ndim != 4:
-            raise ValueError("hflip=True needs pictures, but the data are points")
+            raise ValueError("hflip=True needs images, but the data are points")
         _check(start, batch_size, rank, world_size)
         self.arrays = arrays
         self.batch_size = batch_size

@@ -113,7 +113,7 @@ class SampleMetrics:
 
 
 def _levels(x: Tensor) -> Tensor:
-    """Pictures as 8-bit levels; points as they are."""
+    """Images as 8-bit levels; points as they are."""
     return quantize(x) if x.ndim == 4 and x.is_floating_point() else x
 
 

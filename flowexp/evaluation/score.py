@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from flowexp.evaluation.sample_metrics import SampleMetrics
 from flowexp.files import write_json
 from flowexp.locks import locked
 from flowexp.metrics.base import Metric
-from flowexp.metrics.protocol import MetricRecord
+from flowexp.metrics.protocol import MetricRecord, spread_of
 from flowexp.pipeline import Pipeline, Processes, SampleBatch, in_turn, seeds_text
 from flowexp.requirements import Part, Parts, require
 
@@ -100,7 +99,7 @@ def score(
         cache_dir: Folder of cached reference statistics.
         facts: Fields of the protocol that the caller knows: ``precision``, ``ema``, ``sampler``.
         processes: The processes that share the work.
-        on_batch: Called with every batch of this process, for progress or pictures.
+        on_batch: Called with every batch of this process, for progress or images.
 
     Raises:
         UsageError: Weights that a metric needs are missing, or a metric is not defined for the
@@ -207,8 +206,8 @@ class Summary:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the ranges (n - 1 in the denominator); nan for one range."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        """Standard deviation over the ranges, see :func:`spread_of`."""
+        return spread_of(self.values)
 
     @property
     def minimum(self) -> float:

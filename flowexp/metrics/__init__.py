@@ -13,7 +13,7 @@ from flowexp.metrics.frechet import (
     frechet_distance,
     frechet_distance_from_moments,
 )
-from flowexp.metrics.frechet_metric import FrechetDistance, ReferenceStatistics, first_available
+from flowexp.metrics.frechet_metric import FrechetDistance, StatisticsFile, first_available
 from flowexp.metrics.inception import InceptionLogits, InceptionSpatial, InceptionV3
 from flowexp.metrics.inception_score import InceptionScore, inception_score, shuffle_order
 from flowexp.metrics.kernel_distance import (
@@ -83,7 +83,7 @@ __all__ = [
     "PrecisionRecall",
     "Protocol",
     "RawValues",
-    "ReferenceStatistics",
+    "StatisticsFile",
     "ReflectedSSIM",
     "SSIM",
     "SampleSet",

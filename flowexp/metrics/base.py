@@ -8,9 +8,8 @@ import logging
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import MetricRecord, Protocol
+from flowexp.processes import in_turn
 from flowexp.requirements import Part
 
 _LOG = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Accumulator(typing.Protocol):
         """Replace the state by one that ``state`` returned."""
 
     def compute(self) -> Records:
-        """The values so far, each with its protocol, but for fields of the run.
+        """The values so far, each with its protocol except for the fields of the run.
 
         Raises ``UsageError`` with too few samples.
         """
@@ -137,7 +137,7 @@ class Metric(Part, ABC):
 
     @abstractmethod
     def described(self, reference: SampleSet) -> dict[str, Any]:
-        """The metric's own fields of the protocol, but for settings."""
+        """The metric's own fields of the protocol, except ``settings``."""
 
     def set_reference(self, reference: SampleSet) -> None:
         """Compute the reference statistics; device, cache and protocol are set."""
@@ -267,11 +267,6 @@ class RowMetric(Metric):
         return RowAccumulator(self)
 
 
-def in_turns(ranks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """The batches of all processes in their order: process r has batches r, r + world, ..."""
-    return [batch for turn in zip_longest(*ranks) for batch in turn if batch is not None]
-
-
 class RowAccumulator(Accumulator):
     """Rows of all generated samples, in order."""
 
@@ -282,7 +277,7 @@ class RowAccumulator(Accumulator):
     @property
     def rows(self) -> Tensor:
         """What is kept of all samples, (n, d), in the order of the batches over all ranks."""
-        batches = in_turns(self._ranks)
+        batches = in_turn(self._ranks)
         return torch.cat(batches) if batches else torch.empty(0, 1)
 
     def update(self, *images: Tensor) -> None:
@@ -294,7 +289,7 @@ class RowAccumulator(Accumulator):
 
     def state(self) -> dict[str, Tensor]:
         """All rows, (n, d), and the sizes of the batches they came in, (batches,) int64."""
-        sizes = torch.tensor([len(b) for b in in_turns(self._ranks)], dtype=torch.int64)
+        sizes = torch.tensor([len(b) for b in in_turn(self._ranks)], dtype=torch.int64)
         return {"rows": self.rows, "batches": sizes}
 
     def load(self, state: dict[str, Tensor]) -> None:

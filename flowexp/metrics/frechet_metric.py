@@ -4,8 +4,7 @@ import logging
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from flowexp.metrics.frechet import FeatureMoments, FrechetReference
 _LOG = logging.getLogger(__name__)
 
 
-class ReferenceStatistics:
+@dataclass(frozen=True)
+class StatisticsFile:
     """An npz file with ``mu``, (d,), and ``sigma``, (d, d), in place of the reference set itself.
 
     Such files carry no protocol, so extractor and resize are declared below the metric's config key
@@ -29,15 +29,10 @@ class ReferenceStatistics:
     plausible, wrong number.
     """
 
-    def __init__(self, file: Path, *, extractor: str | None, resize: str | None, key: str) -> None:
-        self.file = file
-        self.declared = {"extractor": extractor, "resize": resize}
-        self._key = key
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the file."""
-        return file_sha256(self.file)
+    file: Path
+    extractor: str | None
+    resize: str | None
+    key: str
 
     def read(self, extractor: Extractor) -> tuple[Tensor, Tensor]:
         """Mean and covariance, float64, to compare with the extractor's features.
@@ -46,12 +41,12 @@ class ReferenceStatistics:
             UsageError: The file is missing, damaged, or of another protocol.
         """
         for part, actual in (("extractor", extractor.name), ("resize", extractor.resize)):
-            declared = self.declared[part]
+            declared = getattr(self, part)
             if declared != actual:
                 found = "is not declared" if declared is None else f"is {declared!r}"
                 raise UsageError(
                     f"the {part} of {self.file} {found}, but this metric's is {actual!r}.",
-                    key=f"{self._key}.reference_{part}",
+                    key=f"{self.key}.reference_{part}",
                     remedy="Statistics of another protocol cannot be compared with; if the file is "
                     "of this one, declare it here.",
                 )
@@ -76,7 +71,7 @@ class ReferenceStatistics:
     def _wrong(self, problem: str) -> UsageError:
         return UsageError(
             problem,
-            key=f"{self._key}.reference_statistics",
+            key=f"{self.key}.reference_statistics",
             remedy="Give an npz with mu and sigma of these features, or null for the data set's.",
         )
 
@@ -103,9 +98,9 @@ class FrechetDistance(ExtractorMetric):
         reference_resize: str | None = None,
     ) -> None:
         super().__init__(extractor, name=name)
-        self.statistics: ReferenceStatistics | None = None
+        self.statistics: StatisticsFile | None = None
         if reference_statistics is not None:
-            self.statistics = ReferenceStatistics(
+            self.statistics = StatisticsFile(
                 Path(reference_statistics).expanduser(),
                 extractor=reference_extractor,
                 resize=reference_resize,
@@ -126,7 +121,7 @@ class FrechetDistance(ExtractorMetric):
         self._protocol = replace(
             self.protocol,
             reference=self.statistics.file.name,
-            reference_fingerprint=f"sha256 {self.statistics.sha256}",
+            reference_fingerprint=f"sha256 {file_sha256(self.statistics.file)}",
             reference_split=None,
             n_ref=None,
         )
@@ -152,15 +147,13 @@ class FrechetDistance(ExtractorMetric):
     def moments_of(self, samples: SampleSet) -> FeatureMoments:
         """Moments of the features of a whole set, from the cache if they are there."""
 
-        def compute() -> FeatureMoments:
+        def compute() -> dict[str, Tensor]:
             moments = FeatureMoments()
             for batch in self.features_of(samples):
                 moments.update(batch)
-            return moments
+            return moments.state()
 
-        return self.cached(
-            compute, samples, pack=FeatureMoments.state, unpack=FeatureMoments.from_state
-        )
+        return FeatureMoments.from_state(self.cached(compute, samples))
 
 
 class FrechetAccumulator(Accumulator):

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
+from flowexp.files import file_sha256, packaged
 from flowexp.metrics.perceptual import FeatureDistance, unit_vectors
 from flowexp.metrics.pretrained import IMAGENET_DEVIATION, IMAGENET_MEAN
-from flowexp.metrics.weight_files import fill, found_file, packaged, read_state
+from flowexp.metrics.weight_files import fill, found_file, read_state
 
 _PREFIX = "features."
 
@@ -39,10 +39,6 @@ class _Backbone(NamedTuple):
     ends: tuple[int, ...]
     smallest: int
     constructor: str
-
-    @property
-    def sha256_prefix(self) -> str:
-        return self.file.removesuffix(".pth").rpartition("-")[2]
 
 
 _BACKBONES = {
@@ -98,8 +94,8 @@ class LPIPS(FeatureDistance):
         """Backbone, pooling, and which files are not the published ones, as far as they exist."""
         name = self._backbone.name + (", average pooling" if self.replace_pooling else "")
         try:
-            sha256 = file_sha256(self._found_weights())
-            name += "" if sha256.startswith(self._backbone.sha256_prefix) else ", other weights"
+            digest = file_sha256(self._found_weights())[:8]
+            name += "" if self._backbone.file.endswith(f"-{digest}.pth") else ", other weights"
         except UsageError:
             pass  # without the file there is nothing to say of it
         return name if self.heads is None else f"{name}, other heads"

@@ -13,7 +13,7 @@ from flowexp.metrics.feature_metric import FeatureMetric
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Distance to and position in the reference of each sample's nearest image, (n,) each."""
+    """Each sample's nearest reference image: distance, (n,) float64, and position, (n,) int64."""
 
     distances: Tensor
     indices: Tensor

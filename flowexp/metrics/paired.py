@@ -22,7 +22,7 @@ from flowexp.metrics.perceptual import FeatureDistance
 from flowexp.metrics.pretrained import checked_images, float32_inference
 from flowexp.metrics.protocol import PIXELS, UINT8
 from flowexp.metrics.weight_files import check_with_key
-from flowexp.requirements import Parts, Unmet, of_pictures
+from flowexp.requirements import Parts, Unmet, of_images
 
 _LEVELS = 255.0
 _K1, _K2 = 0.01, 0.03
@@ -121,7 +121,7 @@ class PairedMetric(RowMetric):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Images."""
-        yield from of_pictures(parts, name=self.name, remedy="Use metric=fd_raw.")
+        yield from of_images(parts, name=self.name, remedy="Use metric=fd_raw.")
 
     @abstractmethod
     def values(self, images: Tensor, targets: Tensor) -> Tensor:

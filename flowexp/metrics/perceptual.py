@@ -7,6 +7,7 @@ its input. Images are (B, C, H, W) in [-1, 1]; a grey channel is repeated.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,8 +42,6 @@ class FeatureDistance(ABC):
         if resize is not None and resize < self.smallest:
             raise ValueError(f"resize must be at least {self.smallest} or None, got {resize}")
         self.resize = resize
-        self._network: nn.Module | None = None
-        self._device = torch.device("cpu")
 
     @property
     @abstractmethod
@@ -90,17 +89,17 @@ class FeatureDistance(ABC):
                 f"{self.metric} needs images of at least {self.smallest} pixels a side, got "
                 f"{tuple(a.shape[-2:])}; resize={self.smallest} or more brings them there"
             )
-        network = self._on(a.device)
+        # weights made or moved in inference mode could never be differentiated through afterwards
+        with torch.inference_mode(False):
+            network = self._network
+            if next(network.parameters()).device != a.device:
+                network.to(a.device)
         with torch.autocast(a.device.type, enabled=False):
             return self.compare(network, self._sized(a), self._sized(b))
 
-    def _on(self, device: torch.device) -> nn.Module:
-        # weights made in inference mode could never be differentiated through afterwards
-        if self._network is None or device != self._device:
-            with torch.inference_mode(False):
-                self._network = (self._network or self.build()).to(device)
-            self._device = device
-        return self._network
+    @cached_property
+    def _network(self) -> nn.Module:
+        return self.build()
 
     def _sized(self, images: Tensor) -> Tensor:
         pixels, size = as_rgb(images.float()), self.resize

@@ -4,7 +4,8 @@ A metric value is never stored or printed alone: it is a record that carries its
 """
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,6 +40,13 @@ _CIRCUMSTANCES = frozenset({"seeds", "sampler", "nfe", "device", "notice"})
 def count_label(count: int) -> str:
     """A sample count as it appears in names: 50000 -> ``50k``, 2500 -> ``2500``."""
     return f"{count // 1000}k" if count >= 1000 and count % 1000 == 0 else str(count)
+
+
+def spread_of(values: Sequence[float]) -> float:
+    """Sample standard deviation (ddof 1); nan for one value, or if one is not finite."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return math.nan
+    return statistics.stdev(values)
 
 
 def metric_key(name: str, n_gen: int) -> str:
@@ -152,12 +160,9 @@ class Protocol:
         for part in fields(self):
             mine, theirs = getattr(self, part.name), getattr(other, part.name)
             if mine != theirs and (strict or part.name not in _CIRCUMSTANCES):
-                found.append(f"{part.name}: {_stated(mine)} and {_stated(theirs)}")
+                stated = ["not stated" if value is None else str(value) for value in (mine, theirs)]
+                found.append(f"{part.name}: {' and '.join(stated)}")
         return found
-
-
-def _stated(value: object) -> str:
-    return "not stated" if value is None else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.metrics.base import Accumulator, Metric, Records, SampleSet, in_turns
+from flowexp.metrics.base import Accumulator, Metric, Records, SampleSet
 from flowexp.metrics.pretrained import as_rgb, float32_inference
 from flowexp.metrics.protocol import UINT8
 from flowexp.metrics.weight_files import no_download
+from flowexp.processes import in_turn
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -82,7 +83,7 @@ class TorchmetricsMetric(Metric):
     def described(self, reference: SampleSet) -> dict[str, Any]:
         if reference.images.ndim != 4:
             raise self._refused(
-                f"is computed on pictures, but {reference.name} holds points",
+                f"is computed on images, but {reference.name} holds points",
                 remedy="Take metric=fd_raw.",
             )
         return {
@@ -136,7 +137,7 @@ class TorchmetricsMetric(Metric):
         for name, reduction in reductions.items():
             parts: list[Any] = [state[name] for state in states]
             if isinstance(parts[0], list):
-                combined[name] = in_turns(parts)
+                combined[name] = in_turn(parts)
             else:
                 stacked = torch.stack(parts)
                 combined[name] = stacked if reduction is None else reduction(stacked)
@@ -225,9 +226,12 @@ class TorchmetricsAccumulator(Accumulator):
         self._count = int(state["count"])
         loaded = self._metric.start()
         for name, value in loaded.items():
-            sent = [tensor for key, tensor in state.items() if key.rpartition(".")[0] == name]
-            tensors = [tensor.to(self._metric.device) for tensor in sent]
-            loaded[name] = tensors if isinstance(value, list) else tensors[0]
+            if isinstance(value, list):
+                count = sum(key.rpartition(".")[0] == name for key in state)
+                parts = [state[f"{name}.{i}"] for i in range(count)]
+                loaded[name] = [part.to(self._metric.device) for part in parts]
+            else:
+                loaded[name] = state[f"{name}."].to(self._metric.device)
         self._ranks = [loaded]
 
     def compute(self) -> Records:

@@ -1,6 +1,5 @@
 """Finding and reading the weights files of pretrained networks; nothing is ever downloaded."""
 
-import importlib.util
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -36,12 +35,6 @@ def no_download() -> Iterator[None]:
         yield
     finally:
         torch.hub.download_url_to_file = before
-
-
-def packaged(package: str, file: str) -> Path | None:
-    """A file in the folder of an installed package, which is not imported; None without it."""
-    spec = importlib.util.find_spec(package)
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent / file
 
 
 def candidates(file_name: str | None, *, given: Path | str | None = None) -> list[Path]:

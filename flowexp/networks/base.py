@@ -169,7 +169,7 @@ class Network(nn.Module, ABC):
 
     Attributes:
         takes_tokens: Whether it is conditioned on captions, under ``tokens``.
-        img_resolution: Height and width of the pictures it was built for; None = any.
+        img_resolution: Height and width of the images it was built for; None = any.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -19,7 +19,7 @@ __all__ = ["CaptionedNetwork", "TextEncoder", "WordEncoder"]
 
 
 class TextEncoder(Protocol):
-    """A text encoder; an ``nn.Module`` is frozen and moved to the device of the pictures."""
+    """A text encoder; an ``nn.Module`` is frozen and moved to the device of the images."""
 
     def __call__(self, tokens: Tensor) -> tuple[Tensor, Tensor] | Tensor:
         """Features (B, L, width) and a mask (B, L), True at valid tokens, of tokens (B, L).

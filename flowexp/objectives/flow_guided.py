@@ -12,7 +12,7 @@ from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.perceptual_regression import (
     PerceptualDistance,
     check_files,
-    compared_pictures,
+    compared_images,
 )
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import weighted
@@ -31,7 +31,7 @@ class FlowGuided(Objective):
     e is fresh noise, ``tau = 1 - t`` the length of the first jump:
     ``z = e - tau v_1(e, 1)``, ``x_T = z - (1 - tau) v_T(z, t)``; v_T is the frozen teacher, v_1 the
     student without gradient (one call of the teacher) or the teacher (two calls). The gradient goes
-    through the student's step alone. Since ``x = e - v``, differences of velocities and of pictures
+    through the student's step alone. Since ``x = e - v``, differences of velocities and of images
     are the same.
 
     Args:
@@ -42,13 +42,13 @@ class FlowGuided(Objective):
         start_time: The time given to the networks for "t = 1", where the state is e alone, in
             [high, 1]; None = the last time of the path. The authors' code has 0.999.
         premetric: Measure of the deviation of the velocity; None = not used.
-        perceptual: Distance of the pictures x_s and x_T, added to it; None = not used. One of the
+        perceptual: Distance of the images x_s and x_T, added to it; None = not used. One of the
             two is needed.
         weighting: Weight of both as a function of t; None = 1.
 
     Source: Zhu et al., SlimFlow, 2024, arXiv 2407.12718, section 4.2. The defaults are the authors'
     code (and their section 4.1: better and cheaper): the student jumps first, t in [0.2, 0.8]. The
-    paper's formulas: the teacher jumps first, t in [0, 1]. Their LPIPS enlarges both pictures
+    paper's formulas: the teacher jumps first, t in [0, 1]. Their LPIPS enlarges both images
     to 64 with aligned corners; here they are enlarged as for every LPIPS.
     """
 
@@ -82,12 +82,12 @@ class FlowGuided(Objective):
         self.weighting = weighting or Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """The linear path, where alone ``x = e - v``, and pictures for a perceptual distance."""
+        """The linear path, where alone ``x = e - v``, and images for a perceptual distance."""
         yield from all_of(
             super().needs(parts),
             self._linear(parts, whose="the path"),
             self._linear(self.teacher, whose="the teacher's path"),
-            [] if self.perceptual is None else compared_pictures(parts, self.perceptual),
+            [] if self.perceptual is None else compared_images(parts, self.perceptual),
         )
 
     def _linear(self, owner: Parts | Model, *, whose: str) -> Iterator[Unmet]:
@@ -131,8 +131,8 @@ class FlowGuided(Objective):
             value = value + self.premetric(velocity - target)
             metrics["premetric"] = value.detach().mean()
         if self.perceptual is not None:
-            pictures = ((e - v).to(torch.float32) for v in (velocity, target))
-            distance = self.perceptual(*pictures)
+            images = ((e - v).to(torch.float32) for v in (velocity, target))
+            distance = self.perceptual(*images)
             metrics["perceptual"] = distance.detach().mean()
             value = value + distance
         return value, metrics

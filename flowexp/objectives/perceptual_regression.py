@@ -12,16 +12,16 @@ from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import PredictionKind, point_of, require_kind, weighted
 from flowexp.objectives.weightings import Weighting
-from flowexp.requirements import Parts, Unmet, all_of, of_pictures
+from flowexp.requirements import Parts, Unmet, all_of, of_images
 
-__all__ = ["PerceptualDistance", "PerceptualRegression", "check_files", "compared_pictures"]
+__all__ = ["PerceptualDistance", "PerceptualRegression", "check_files", "compared_images"]
 
 
 class PerceptualDistance(Protocol):
-    """A distance of pictures, differentiable in its first argument."""
+    """A distance of images, differentiable in its first argument."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """The distances, (B,), of pictures (B, C, H, W), float32 in [-1, 1]."""
+        """The distances, (B,), of images (B, C, H, W), float32 in [-1, 1]."""
 
 
 class PerceptualRegression(Objective):
@@ -61,7 +61,7 @@ class PerceptualRegression(Objective):
         self.inverse_time = inverse_time
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        yield from all_of(super().needs(parts), compared_pictures(parts, self.perceptual))
+        yield from all_of(super().needs(parts), compared_images(parts, self.perceptual))
 
     def check(self) -> None:
         check_files(self.perceptual)
@@ -82,10 +82,10 @@ class PerceptualRegression(Objective):
         return Loss(weighted(total, pairs=pairs), metrics)
 
 
-def compared_pictures(parts: Parts, perceptual: PerceptualDistance) -> Iterator[Unmet]:
-    """The need of an objective with a perceptual distance: data that are pictures."""
+def compared_images(parts: Parts, perceptual: PerceptualDistance) -> Iterator[Unmet]:
+    """The need of an objective with a perceptual distance: data that are images."""
     remedy = "Use an objective without a perceptual distance."
-    yield from of_pictures(parts, name=type(perceptual).__name__, remedy=remedy)
+    yield from of_images(parts, name=type(perceptual).__name__, remedy=remedy)
 
 
 def check_files(perceptual: object) -> None:

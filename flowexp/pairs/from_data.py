@@ -18,7 +18,7 @@ class FromData(PairMaker):
 
     The arguments are those of :class:`flowexp.samplers.Inversion`.
 
-    Source: Lee et al., RF++, 2024, arXiv 2405.20320, configuration G: 50,000 real pictures of
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320, configuration G: 50,000 real images of
     CIFAR-10, inverted with 128 evaluations.
     """
 

@@ -18,7 +18,7 @@ class FromNoise(PairMaker):
     """A source draw per seed, and the end of the teacher's ODE that starts there.
 
     Args:
-        images: ``uint8`` keeps the 256 levels that a picture has (the published stores do), a
+        images: ``uint8`` keeps the 256 levels that an image has (the published stores do), a
             quarter of the size of ``float32``, which keeps the samples unrounded. Points are always
             float32.
         noise: ``seeds`` draws the noise again when it is needed, bit for bit; ``arrays`` keeps it.
@@ -27,7 +27,7 @@ class FromNoise(PairMaker):
             draws that it was trained on would flatter it.
 
     Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, and Lee et al., RF++, 2024,
-    arXiv 2405.20320, whose stores keep 8-bit pictures and the state of a generator.
+    arXiv 2405.20320, whose stores keep 8-bit images and the state of a generator.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Samples as picture files: single ones, grids, and scatter plots of points."""
+"""Samples as image files: single ones, grids, and scatter plots of points."""
 
 import math
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ class Images(Tensor):
     """Samples as a tensor, (B, C, H, W) in [-1, 1] or points (B, 2), with ways to look at them."""
 
     def uint8(self) -> Tensor:
-        """The 256 levels of a picture file, (B, C, H, W), uint8; the rounding of every metric."""
+        """The 256 levels of an image file, (B, C, H, W), uint8; the rounding of every metric."""
         return quantize(self.as_subclass(Tensor))
 
     def pil(self) -> list[Image.Image]:
         """One PIL image per sample."""
-        return [_image(picture) for picture in _levels(self.as_subclass(Tensor))]
+        return [_image(image) for image in _levels(self.as_subclass(Tensor))]
 
     def save_grid(self, path: Path | str, *, columns: int | None = None) -> Path:
         """Write all samples as one PNG, by :func:`save_grid`."""
@@ -39,21 +39,21 @@ class Images(Tensor):
 
 
 def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
-    """Write one PNG per picture, (B, 1 or 3, H, W) in [-1, 1], named by one of B seeds."""
+    """Write one PNG per image, (B, 1 or 3, H, W) in [-1, 1], named by one of B seeds."""
     if len(seeds) != len(x):
         raise ValueError(f"there are {len(seeds)} seeds for {len(x)} samples")
     named = zip(_levels(x), seeds, strict=True)
-    return [_save(directory / f"{seed:06d}.png", _image(picture)) for picture, seed in named]
+    return [_save(directory / f"{seed:06d}.png", _image(image)) for image, seed in named]
 
 
 def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
-    """Write pictures as one PNG by :func:`grid_image`, points by :func:`scatter_image`."""
+    """Write images as one PNG by :func:`grid_image`, points by :func:`scatter_image`."""
     image = scatter_image(x) if x.ndim == 2 else grid_image(x, columns=columns)
     return _save(path, image)
 
 
 def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
-    """Pictures, (B, 1 or 3, H, W) in [-1, 1], side by side, one pixel apart.
+    """Images, (B, 1 or 3, H, W) in [-1, 1], side by side, one pixel apart.
 
     Tiny ones are enlarged by whole pixels. Without ``columns`` the grid is as square as possible.
     """
@@ -63,10 +63,10 @@ def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
     rows = math.ceil(count / columns)
     size = rows * (height + 1) + 1, columns * (width + 1) + 1
     canvas = torch.full((channels, *size), _BACKGROUND, dtype=torch.uint8)
-    for number, picture in enumerate(levels):
+    for number, image in enumerate(levels):
         row, column = divmod(number, columns)
         top, left = row * (height + 1) + 1, column * (width + 1) + 1
-        canvas[:, top : top + height, left : left + width] = picture
+        canvas[:, top : top + height, left : left + width] = image
     image = _image(canvas)
     factor = max(1, round(_SHOWN_SIDE / width)) if width < _SMALL_SIDE else 1
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
@@ -101,7 +101,7 @@ def _levels(x: Tensor) -> Tensor:
 
 
 def _image(levels: Tensor) -> Image.Image:
-    """(C, H, W) uint8 as a picture."""
+    """(C, H, W) uint8 as an image."""
     array = levels.numpy()
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0).copy())
 

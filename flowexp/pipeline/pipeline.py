@@ -13,7 +13,7 @@ from flowexp.models import Model
 from flowexp.parameterizations import Conditions
 from flowexp.pipeline.images import Images
 from flowexp.pipeline.latents import FlowexpLatents, Latents
-from flowexp.pipeline.processes import Processes, in_turn
+from flowexp.processes import Processes, in_turn
 from flowexp.samplers import Sampler
 from flowexp.seeding import Noise
 from flowexp.tasks import Generation, Task
@@ -149,7 +149,7 @@ class Pipeline:
     def sample(
         self, seeds: Sequence[int], *, labels: int | Sequence[int] | Tensor | None = None
     ) -> Images:
-        """One sample per seed, (N, ...), float32, on the CPU; pictures in about [-1, 1].
+        """One sample per seed, (N, ...), float32, on the CPU; images in about [-1, 1].
 
         Args:
             seeds: For example ``range(64)``.

@@ -8,13 +8,20 @@ from typing import Any
 from flowexp.tables.render.numbers import number_text
 from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 
-__all__ = ["Curve", "curve_keys", "curve_of", "smoothed", "thinned", "chart"]
+__all__ = ["TITLES", "Curve", "curve_keys", "curve_of", "smoothed", "thinned", "chart"]
+
+TITLES: Mapping[str, str] = {
+    "train/loss": "Training loss",
+    "val/loss": "Validation loss",
+    "train/learning_rate": "Learning rate",
+    "time/images_per_second": "Speed, images/s",
+}
+"""Headings of the charts of metrics, in the order of the page."""
 
 _SIZE = (380.0, 206.0)
 _LEGEND = 18.0
 
 _NO_CURVE = ("step", "kimg", "partial", "time/seconds")
-_FIRST = ("train/loss", "val/loss", "train/learning_rate", "time/images_per_second")
 _MOST_POINTS = 400
 _SMOOTH_FROM = 60
 _WINDOWS = 25
@@ -29,14 +36,14 @@ class Curve:
 
 
 def curve_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metrics of a training that are curves: loss, learning rate and speed first."""
+    """The metrics of a training that are curves: those of ``TITLES`` first."""
     keys = dict.fromkeys(
         key
         for row in rows
         for key, value in row.items()
         if key not in _NO_CURVE and isinstance(value, int | float) and not isinstance(value, bool)
     )
-    return [*(key for key in _FIRST if key in keys), *(key for key in keys if key not in _FIRST)]
+    return [*(key for key in TITLES if key in keys), *(key for key in keys if key not in TITLES)]
 
 
 def curve_of(rows: Sequence[Mapping[str, Any]], key: str, *, label: str) -> Curve:

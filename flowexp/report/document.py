@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 from flowexp.errors import UsageError
 from flowexp.report import facts
 from flowexp.report.comparison import compare
-from flowexp.report.curves import chart, curve_keys, curve_of
+from flowexp.report.curves import TITLES, chart, curve_keys, curve_of
 from flowexp.report.run_record import RunRecord, StoredEvaluation, TrainingGrid
 from flowexp.tables.render import sheet_of
 from flowexp.tables.render.forms import filled
@@ -21,7 +21,7 @@ from flowexp.tables.render.numbers import cost_text, count_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 from flowexp.tables.results import ClaimResult, TableResult
 
-__all__ = ["Picture", "document", "read_results", "training_grids"]
+__all__ = ["InlineImage", "document", "read_results", "training_grids"]
 
 _LOSSES = ("train/loss", "val/loss")
 _MOST_BYTES = 600_000
@@ -29,12 +29,6 @@ _SHOWN_SIDE = 1024
 _TINY = 200
 _SCORE_TILES = 2
 _SCHEDULES = ("train/learning_rate",)
-_TITLES: Mapping[str, str] = {
-    "train/loss": "Training loss",
-    "val/loss": "Validation loss",
-    "train/learning_rate": "Learning rate",
-    "time/images_per_second": "Speed, images/s",
-}
 
 
 def document(
@@ -84,7 +78,7 @@ def read_results(file: Path) -> list[TableResult | ClaimResult]:
 def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Sheets, and losses in one chart if they are the same quantity."""
     losses = [
-        chart([curve_of(run.rows, key, label=run.name) for run in runs], title=_curve_title(key))
+        chart([curve_of(run.rows, key, label=run.name) for run in runs], title=TITLES.get(key, key))
         for key in _LOSSES
     ]
     return {
@@ -95,8 +89,8 @@ def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture within a page: its content as a data URI, and a text for screen readers (alt)."""
+class InlineImage:
+    """An image within a page: its content as a data URI, and a text for screen readers (alt)."""
 
     uri: str
     width: int
@@ -110,19 +104,14 @@ class Picture:
         return self.width <= _TINY
 
 
-def _curve_title(key: str) -> str:
-    """The heading of a metric's chart."""
-    return _TITLES.get(key, key)
-
-
 def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
     """The values for the template of a run, with at most ``grids`` sample grids."""
     charts = [
-        chart([curve_of(run.rows, key, label=key)], title=_curve_title(key),
+        chart([curve_of(run.rows, key, label=key)], title=TITLES.get(key, key),
               noisy=key not in _SCHEDULES)
         for key in curve_keys(run.rows)
     ]  # fmt: skip
-    pictures = training_grids(run, most=grids)
+    images = training_grids(run, most=grids)
     return {
         "name": run.name,
         "choices": ", ".join(
@@ -130,8 +119,8 @@ def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
         ),
         "tiles": _tiles(run),
         "curves": [one for one in charts if one],
-        "grids": pictures,
-        "left_out": len(run.grids) - len(pictures),
+        "grids": images,
+        "left_out": len(run.grids) - len(images),
         "scores": _scores(run),
         "protocols": [_protocol(evaluation) for evaluation in run.evaluations],
         "scored": _scored(run),
@@ -211,9 +200,9 @@ def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
     return f"Protocol of {evaluation.title}, {sampler}", numbers
 
 
-def _scored(run: RunRecord) -> list[Picture]:
+def _scored(run: RunRecord) -> list[InlineImage]:
     """The grid of each evaluation, once."""
-    shown: dict[Path, Picture] = {}
+    shown: dict[Path, InlineImage] = {}
     for evaluation in run.evaluations:
         path = _evaluation_grid(run, evaluation.directory)
         if path is None or path in shown:
@@ -225,8 +214,8 @@ def _scored(run: RunRecord) -> list[Picture]:
     return list(shown.values())
 
 
-def _inlined(path: Path, *, alt: str, caption: str) -> Picture:
-    """A picture file as part of a page; a large one is made smaller."""
+def _inlined(path: Path, *, alt: str, caption: str) -> InlineImage:
+    """An image file as part of a page; a large one is made smaller."""
     from PIL import Image
 
     content = path.read_bytes()
@@ -239,10 +228,10 @@ def _inlined(path: Path, *, alt: str, caption: str) -> Picture:
             kind, size, content = "jpeg", image.size, written.getvalue()
             caption += ", shown smaller"
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return Picture(uri=uri, width=size[0], height=size[1], alt=alt, caption=caption)
+    return InlineImage(uri=uri, width=size[0], height=size[1], alt=alt, caption=caption)
 
 
-def training_grids(run: RunRecord, *, most: int) -> list[Picture]:
+def training_grids(run: RunRecord, *, most: int) -> list[InlineImage]:
     """Samples while training, oldest first; of many, an even choice with the first and the last."""
     return [
         _inlined(
@@ -255,7 +244,7 @@ def training_grids(run: RunRecord, *, most: int) -> list[Picture]:
 
 
 def _evaluation_grid(run: RunRecord, directory: str) -> Path | None:
-    """The picture that an evaluation left, also if the run has been moved since."""
+    """The image that an evaluation left, also if the run has been moved since."""
     if not directory:
         return None
     inside = run.path / "eval" / Path(directory).name / "grid.png"
@@ -263,9 +252,7 @@ def _evaluation_grid(run: RunRecord, directory: str) -> Path | None:
 
 
 def _even(grids: Sequence[TrainingGrid], most: int) -> list[TrainingGrid]:
-    if len(grids) <= most:
-        return list(grids)
-    if most == 1:
+    count = min(most, len(grids))
+    if count == 1:
         return [grids[-1]]
-    last = len(grids) - 1
-    return [grids[round(number * last / (most - 1))] for number in range(most)]
+    return [grids[round(k * (len(grids) - 1) / (count - 1))] for k in range(count)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.metrics.protocol import MetricRecord, Protocol
+from flowexp.metrics.protocol import MetricRecord, Protocol, spread_of
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import read_rows
 
@@ -27,7 +27,6 @@ class StoredEvaluation:
         overrides: Overrides of the command line.
         directory: Output directory of the evaluation at that time.
         checkpoint: ``kimg``, ``sha256`` and ``path`` of the checkpoint.
-        count: Samples over all ranges.
         seconds: Wall time over all ranges, of all metrics together.
     """
 
@@ -36,7 +35,6 @@ class StoredEvaluation:
     overrides: tuple[str, ...]
     directory: str
     checkpoint: Mapping[str, Any]
-    count: int
     seconds: float
 
     @property
@@ -67,8 +65,7 @@ class StoredEvaluation:
     @property
     def spread(self) -> float:
         """Standard deviation over the ranges; nan for one."""
-        finite = all(map(math.isfinite, self.values))
-        return statistics.stdev(self.values) if len(self.values) > 1 and finite else math.nan
+        return spread_of(self.values)
 
     @property
     def floor(self) -> float | None:
@@ -78,7 +75,7 @@ class StoredEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingGrid:
-    """The file of a picture of samples drawn while training, after ``kimg`` thousand images."""
+    """The file of a grid of samples drawn while training, after ``kimg`` thousand images."""
 
     kimg: float
     path: Path
@@ -95,7 +92,7 @@ class RunRecord:
         manifest: Versions, device, data, parents; empty if the run has none.
         rows: Metrics of the training, oldest first.
         evaluations: Its evaluations, oldest first.
-        grids: Pictures drawn while training, oldest first.
+        grids: Grids of samples drawn while training, oldest first.
         parameters: Number of the network's parameters, if known.
     """
 
@@ -198,6 +195,5 @@ def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> Stor
         overrides=tuple(first.get("overrides", ())),
         directory=str(first.get("directory", "")),
         checkpoint=dict(first.get("checkpoint", {})),
-        count=sum(int(entry.get("count", 0)) for entry in entries),
         seconds=sum(float(entry.get("seconds", 0.0)) for entry in entries),
     )

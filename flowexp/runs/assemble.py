@@ -140,7 +140,7 @@ def resolve_device(name: str) -> str:
     """
     import torch
 
-    from flowexp.pipeline.processes import accelerator_of_rank
+    from flowexp.processes import accelerator_of_rank
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -99,6 +99,8 @@ def _score(job: TableJob, *, minimum: bool) -> _Score:
 
 
 def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
+    from flowexp.metrics.protocol import spread_of
+
     values = [score.value for score in scores]
     first = scores[0].record
     title, floor = first.title, first.extra.get("floor")
@@ -110,7 +112,7 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
     return Measurement(
         values=tuple(values),
         mean=statistics.fmean(values),
-        spread=statistics.stdev(values) if len(values) > 1 else math.nan,
+        spread=spread_of(values),
         minimum=min(values),
         seeds=row.seeds,
         title=title,

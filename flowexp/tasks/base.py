@@ -55,7 +55,7 @@ class Task(Part, ABC):
     def targets(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor | None:
         """The ground truth of the samples with these seeds, for metrics that compare one by one.
 
-        One picture per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
+        One image per seed, (B, C, H, W), uint8 levels or floating data in [-1, 1]; None where
         there is none, as in generation.
         """
         return None

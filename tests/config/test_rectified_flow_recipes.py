@@ -60,7 +60,7 @@ def test_networks_have_the_published_sizes(name):
     assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
     augmentation = instantiate(config["augmentation"], key="augmentation")
     assert augmentation.augment_dim == config["network"]["augment_dim"]
-    assert not augmentation.changes_pictures
+    assert not augmentation.changes_images
 
 
 @pytest.mark.parametrize("name", RECIPES)

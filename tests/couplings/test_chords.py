@@ -93,7 +93,7 @@ def test_one_of_several_must_be_named(tmp_path):
 
 
 class Mirrored(NoAugmentation):
-    changes_pictures = True
+    changes_images = True
 
 
 def test_training_takes_the_times_of_the_chords(tmp_path):
@@ -107,5 +107,5 @@ def test_training_takes_the_times_of_the_chords(tmp_path):
     pairs, t = TrainingDraws(Path(Linear()), **given)(batch, 0)
     assert torch.equal(t, pairs.t)
     assert set(t.tolist()) <= set(TIMES)
-    with pytest.raises(ValueError, match="Mirrored changes pictures that Chords does not use"):
+    with pytest.raises(ValueError, match="Mirrored changes images that Chords does not use"):
         TrainingDraws(Path(Linear()), **given, augmentation=Mirrored())

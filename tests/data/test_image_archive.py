@@ -318,7 +318,7 @@ def test_truncated_and_foreign_archives_are_refused(digits, tmp_path):
     with pytest.raises(UsageError, match=r"a\.zip is not a readable ZIP archive"):
         archive(file).locate()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no picture"):
+    with pytest.raises(UsageError, match="holds no image"):
         archive(tmp_path / "empty").locate()
 
 
@@ -349,8 +349,8 @@ def words_as_labels(digits):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (without_last, f"59 labels for 60 pictures, and none for {name_of(59)}"),
-        (one_too_many, r"61 labels for 60 pictures; 00099/img00099999\.png"),
+        (without_last, f"59 labels for 60 images, and none for {name_of(59)}"),
+        (one_too_many, r"61 labels for 60 images; 00099/img00099999\.png"),
         (mixed_kinds, "mixes labels of several kinds"),
         (words_as_labels, "neither integers nor vectors"),
         (lambda _: {"labels": None}, "has no labels"),

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from flowexp.data.partners import RECORD_BYTES, noise_of_record, record_of
+from flowexp.data.partners import RECORD_BYTES, noise_of_record
+
+
+def record_of(bits):
+    words = bits.state["state"]
+    return b"".join(int(words[name]).to_bytes(16, "big") for name in ("state", "inc"))
 
 
 def test_a_record_gives_back_what_its_generator_drew():

@@ -24,3 +24,8 @@ def test_closed_form():
     assert summary.spread == 1.0
     assert summary.minimum == 1.0
     assert math.isnan(Summary("FD", "eval/fd", (1.0,)).spread)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_have_no_spread(value):
+    assert math.isnan(Summary("PSNR", "eval/psnr", (1.0, value)).spread)

@@ -31,7 +31,6 @@ def test_seed_ranges_of_one_command_are_one_evaluation(tmp_path):
     assert one.values == (33.0, 35.0)
     assert one.mean == 34.0
     assert one.spread == pytest.approx(math.sqrt(2.0))
-    assert one.count == 400
     assert one.seconds == 4.0
     assert math.isnan(two.spread)
     assert (two.values, three.name) == ((50.0,), "kid")

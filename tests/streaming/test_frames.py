@@ -45,7 +45,7 @@ def test_colour_pictures(tmp_path):
 @pytest.mark.parametrize("what", ["missing", "empty"])
 def test_folders_without_pictures(tmp_path, digits, what):
     root = tmp_path / "none" if what == "missing" else tmp_path
-    with pytest.raises(UsageError, match=r"folder|no picture"):
+    with pytest.raises(UsageError, match=r"folder|no image"):
         FolderFrames(root=str(root)).frames(digits)
 
 
@@ -78,5 +78,5 @@ def test_refuses():
         with pytest.raises(ValueError, match=message):
             SyntheticFrames(**options)
     points = EightGaussians(size=16, heldout_size=16, num_classes=8)
-    with pytest.raises(UsageError, match="pictures"):
+    with pytest.raises(UsageError, match="images"):
         SyntheticFrames().frames(points)

@@ -64,6 +64,15 @@ def test_one_number_for_each_seed(tmp_path):
     assert row.runs == tuple(str(e.run.directory) for e in one.rows[0].evaluations)
 
 
+def test_a_seed_without_a_finite_number_leaves_no_spread(tmp_path):
+    one = plan(tmp_path, content(), seeds=[0, 1])
+    for evaluation, value in zip(one.rows[0].evaluations, (1.0, math.nan), strict=True):
+        play(evaluation, value)
+    (row,) = one.result(budget="full").rows
+    assert math.isnan(row.measured.mean)
+    assert math.isnan(row.measured.spread)
+
+
 @pytest.mark.parametrize(("reported", "value"), [("minimum", 1.0), ("mean", 2.0), (None, 2.0)])
 def test_ranges_of_seeds_are_reported_as_the_publication_does(tmp_path, reported, value):
     one = plan(tmp_path, content(repetitions=3, reported=reported))

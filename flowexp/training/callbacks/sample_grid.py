@@ -1,4 +1,4 @@
-"""Pictures of what the model makes during training."""
+"""Images of what the model makes during training."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -95,7 +95,7 @@ class SampleGrid(Callback):
         try:
             save_grid(path, x, columns=self.columns)
         except ValueError as error:
-            # A picture must not end a training: the loss says so itself when it has diverged.
+            # An image must not end a training: the loss says so itself when it has diverged.
             _LOG.warning("no sample grid at %.3f kimg: %s", module.kimg, error)
 
     def _plan(self, module: "FlowModule") -> None:
