@@ -13,8 +13,8 @@ _Item = TypeVar("_Item")
 
 def in_turn(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
     """The items that n processes shared, every n-th to each, in their order again."""
-    count = sum(map(len, shares))
-    return [shares[i % len(shares)][i // len(shares)] for i in range(count)]
+    turns = max(map(len, shares), default=0)
+    return [share[i] for i in range(turns) for share in shares if i < len(share)]
 
 
 def accelerator_of_rank(count: int) -> int:

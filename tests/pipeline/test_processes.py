@@ -3,6 +3,7 @@
 import pytest
 
 from flowexp.pipeline import Processes
+from flowexp.processes import in_turn
 
 
 def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +30,9 @@ def test_shares_are_disjoint_and_complete() -> None:
 def test_an_impossible_rank_is_refused() -> None:
     with pytest.raises(ValueError, match="rank is 2; allowed: 0 to 1"):
         Processes(rank=2, world_size=2)
+
+
+def test_shares_come_together_in_turn_whatever_their_lengths_and_items() -> None:
+    assert in_turn([[0, 2, 4], [1, 3]]) == [0, 1, 2, 3, 4]
+    assert in_turn([[None], [1, 2, None]]) == [None, 1, 2, None]
+    assert in_turn([]) == []
