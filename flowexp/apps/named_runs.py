@@ -100,8 +100,8 @@ def _with_size(record: "RunRecord") -> "RunRecord":
     from flowexp.runs.assemble import build
 
     try:
-        network = build(record.config, device="meta").network
+        parameters = build(record.config, device="meta").parameters
     except UsageError:
         # A user-defined part that cannot be imported here, or an option that has been renamed.
         return record
-    return replace(record, parameters=sum(p.numel() for p in network.parameters()))
+    return replace(record, parameters=parameters)
