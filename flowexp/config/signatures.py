@@ -253,8 +253,8 @@ def _class_signature(home: str, node: ast.ClassDef) -> Signature:
             if item.args.kwarg is None:
                 return own
             return _with_bases(home, node, own, given=_given_to_base(item, item.args.kwarg.arg))
-    if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
-        return _dataclass_signature(node)
+    if _is_dataclass(node):
+        return _dataclass_signature(home, node)
     return _with_bases(home, node, Signature({}, open_ended=bool(node.bases)))
 
 
@@ -289,8 +289,16 @@ def _given_to_base(constructor: ast.FunctionDef, rest: str) -> set[str]:
     return set.intersection(*given) if given and len(given) == uses else set()
 
 
-def _dataclass_signature(node: ast.ClassDef) -> Signature:
-    parameters = {}
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+
+
+def _dataclass_signature(home: str, node: ast.ClassDef) -> Signature:
+    parameters: dict[str, Parameter] = {}
+    for base in reversed(node.bases):
+        where, parent = _base(home, base) or (home, None)
+        if isinstance(parent, ast.ClassDef) and _is_dataclass(parent):
+            parameters |= _class_signature(where, parent).parameters
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             name = item.target.id

@@ -54,6 +54,10 @@ def outside(tmp_path, monkeypatch):
                 x: int
                 y: int = 2
 
+            @dataclass
+            class MoreData(Data):
+                z: int
+
             def make(n: int, names: list[str] | None = None): ...
             """
         )
@@ -125,6 +129,7 @@ class TestFollowing:
         found = signature_of("outside_parts.inner.deep.Data")
         assert found.parameters["x"].required
         assert not found.parameters["y"].required
+        assert names("outside_parts.inner.deep.MoreData") == ["x", "y", "z"]
 
     def test_functions(self):
         assert names("outside_parts.inner.make") == ["n", "names"]
