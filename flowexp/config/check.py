@@ -55,7 +55,7 @@ class Checked:
     remarks: list[str] = field(default_factory=list)
 
     def sound(self) -> dict[str, Any]:
-        """The config, after a log of the remarks.
+        """Log the remarks and return the config.
 
         Raises:
             ConfigError: There are problems.
@@ -182,7 +182,7 @@ def _check_names(
 
 
 def _settings(override: Override) -> list[str]:
-    """An override as typed, of a sweep one for each value."""
+    """What an override sets, as typed; of a sweep, once for each of its values."""
     if override.is_sweep_override():
         return [f"{override.get_key_element()}={value}" for value in sweep_values(override)]
     return [str(override.input_line)]

@@ -109,10 +109,10 @@ def selected(override: Override) -> list[Any]:
 def check_key(
     override: Override, config: dict[str, Any], repo: Repository, *, named: Collection[str]
 ) -> list[Problem]:
-    """Problems with the key of which an override changes the value.
+    """Problems with the key whose value an override changes.
 
-    ``config`` is the unresolved one of the chosen groups, in plain containers; ``named`` are groups
-    of named parts, to which an entry can be added.
+    ``config`` is the unresolved config of the chosen groups, in plain containers; ``named`` are the
+    groups of named parts, to which an entry can be added.
     """
     if override.is_add() or override.is_force_add():
         return []
