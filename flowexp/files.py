@@ -25,7 +25,7 @@ __all__ = [
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let ``write`` fill a file beside ``path``, whose path it gets; rename it to ``path``.
+    """Let ``write`` fill a temporary file beside ``path``, rename that to ``path`` and return it.
 
     The content reaches the disk before the name does, so that a kill or a power cut leaves the old
     file or the new one. Missing folders are made. The temporary name keeps the suffix of ``path``,

@@ -24,7 +24,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self, *, wait: bool) -> bool:
-        """Take the lock, or give up at once where not to ``wait``; whether it is held now."""
+        """Take the lock, waiting for it or giving up at once; whether it is held now."""
         flags = os.O_RDONLY if self.path.is_dir() else os.O_RDWR | os.O_CREAT
         descriptor = os.open(self.path, flags, 0o666)
         if not _flock(descriptor, wait=wait):

@@ -258,7 +258,10 @@ def on_unit_time(parts: Parts, *, name: str) -> Iterator[Unmet]:
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:
-    """No time may be drawn at which alpha is 0, where ``name``, of a ``group``, is undefined."""
+    """No time may be drawn at which alpha is 0, since ``name`` is not defined there.
+
+    The remedy names ``group``, of which another option can be chosen.
+    """
     law = parts.timestep
     argument = law.drawn_end
     if argument is not None and law.support[1] >= 1.0 and parts.path.schedule.ends_in_source:

@@ -86,9 +86,8 @@ def import_checkpoint(job: Job) -> None:
     )
     write_checkpoint(run.checkpoints / "last.ckpt", content)
     weights = load_weights(run, parts.network, weights=_EMA if content["ema"] else RAW)
-    size = sum(p.numel() for p in parts.network.parameters())
     rows = [
-        ("imported", f"{published.format}, {size:,} parameters"),
+        ("imported", f"{published.format}, {parts.parameters:,} parameters"),
         ("sha256", published.sha256),
         ("weights", ", ".join(["raw", *content["ema"]])),
         *(("note", note) for note in published.notes),

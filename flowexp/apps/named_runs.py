@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import override
-from flowexp.config.overrides import parse, sweep_values
+from flowexp.config.overrides import parse, selected
 from flowexp.config.problems import ConfigError
 from flowexp.errors import UsageError
 from flowexp.files import write_text
@@ -81,11 +81,8 @@ def _runs_in(text: str) -> list[str]:
     (parsed, problems) = parse([text])
     if problems:
         raise ConfigError(problems)
-    if parsed[0].is_sweep_override():
-        return [value.strip("'\"") for value in sweep_values(parsed[0])]
-    value = parsed[0].value()
     # A name such as 2024-01-01/7 reads as text, a bare 7 as a number.
-    return [str(item).strip("'\"") for item in (value if isinstance(value, list) else [value])]
+    return [str(item).strip("'\"") for item in selected(parsed[0])]
 
 
 def _runs_below(path: Path) -> list[Path]:
@@ -100,8 +97,8 @@ def _with_size(record: "RunRecord") -> "RunRecord":
     from flowexp.runs.assemble import build
 
     try:
-        network = build(record.config, device="meta").network
+        parameters = build(record.config, device="meta").parameters
     except UsageError:
         # A user-defined part that cannot be imported here, or an option that has been renamed.
         return record
-    return replace(record, parameters=sum(p.numel() for p in network.parameters()))
+    return replace(record, parameters=parameters)

@@ -55,7 +55,7 @@ class Checked:
     remarks: list[str] = field(default_factory=list)
 
     def sound(self) -> dict[str, Any]:
-        """The config, after a log of the remarks.
+        """Log the remarks and return the config.
 
         Raises:
             ConfigError: There are problems.
@@ -182,7 +182,7 @@ def _check_names(
 
 
 def _settings(override: Override) -> list[str]:
-    """An override as typed, of a sweep one for each value."""
+    """What an override sets, as typed; of a sweep, once for each of its values."""
     if override.is_sweep_override():
         return [f"{override.get_key_element()}={value}" for value in sweep_values(override)]
     return [str(override.input_line)]
@@ -227,16 +227,9 @@ class Resolved:
 def resolve(config: DictConfig) -> Resolved:
     """Resolve every interpolation; report all that fail instead of stopping at the first."""
     result = Resolved()
-    result.values = _container(config, "", result)
+    result.values = {n: _child(config, n, n, result) for n in map(str, config)}
     result.problems += _misfits(result.failed)
     return result
-
-
-def _container(node: DictConfig | ListConfig, key: str, result: Resolved) -> Any:  # noqa: ANN401
-    if isinstance(node, DictConfig):
-        names = [str(name) for name in node]
-        return {n: _child(node, n, f"{key}.{n}" if key else n, result) for n in names}
-    return [_child(node, i, f"{key}[{i}]", result) for i in range(len(node))]
 
 
 def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Resolved) -> Any:  # noqa: ANN401
@@ -255,8 +248,10 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
         if "issing" not in type(error).__name__:
             result.failed.append((key, wanted))
         return None
-    if isinstance(value, DictConfig | ListConfig):
-        return _container(value, key, result)
+    if isinstance(value, DictConfig):
+        return {n: _child(value, n, f"{key}.{n}", result) for n in map(str, value)}
+    if isinstance(value, ListConfig):
+        return [_child(value, i, f"{key}[{i}]", result) for i in range(len(value))]
     return value
 
 

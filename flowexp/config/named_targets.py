@@ -24,7 +24,7 @@ _TARGET = "._target_"
 
 
 def with_additions(overrides: Sequence[Override], *, config_name: str) -> list[Override]:
-    """A command line's overrides, those that may add a key as if ``++`` stood before them."""
+    """A command line's overrides; those that may add a key get ``++`` in front."""
     named = set(_named(overrides))
     return [
         replace(o, type=OverrideType.FORCE_ADD, input_line=f"++{o.input_line}")

@@ -14,7 +14,7 @@ from flowexp.config.hydra_internals import Repository
 from flowexp.config.problems import Problem, did_you_mean, nearest
 from flowexp.tree import nodes
 
-__all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "sweep_values"]
+__all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "selected", "sweep_values"]
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
@@ -70,7 +70,7 @@ def check_options(override: Override, repo: Repository) -> list[Problem]:
     if not repo.group_exists(group):
         return [Problem(group, "there is no such group.", did_you_mean(group, all_groups(repo)))]
     problems = []
-    for value in _selected(override):
+    for value in selected(override):
         if value is None or value in ("null", "run") or repo.config_exists(f"{group}/{value}"):
             continue
         text = f"there is no {group} called {str(value)!r}."
@@ -96,7 +96,8 @@ def _options(group: str, repo: Repository) -> list[str]:
     return found
 
 
-def _selected(override: Override) -> list[Any]:
+def selected(override: Override) -> list[Any]:
+    """The values of an override: those of a sweep or of a list, or the one it has."""
     if override.is_sweep_override():
         return [value.strip("'\"") for value in sweep_values(override)]
     if override.is_delete():
@@ -108,10 +109,10 @@ def _selected(override: Override) -> list[Any]:
 def check_key(
     override: Override, config: dict[str, Any], repo: Repository, *, named: Collection[str]
 ) -> list[Problem]:
-    """Problems with the key of which an override changes the value.
+    """Problems with the key whose value an override changes.
 
-    ``config`` is the unresolved one of the chosen groups, in plain containers; ``named`` are groups
-    of named parts, to which an entry can be added.
+    ``config`` is the unresolved config of the chosen groups, in plain containers; ``named`` are the
+    groups of named parts, to which an entry can be added.
     """
     if override.is_add() or override.is_force_add():
         return []

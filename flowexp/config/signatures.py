@@ -203,7 +203,10 @@ def _imported_from(module: str, node: ast.ImportFrom) -> str:
     """The absolute name of the module that an import statement of ``module`` names."""
     spec = _spec(module)
     package = None if spec is None else spec.parent
-    return resolve_name("." * node.level + (node.module or ""), package)
+    try:
+        return resolve_name("." * node.level + (node.module or ""), package)
+    except ImportError:  # relative to no package; Python will say so
+        return node.module or ""
 
 
 @functools.cache
@@ -247,11 +250,11 @@ def _class_signature(home: str, node: ast.ClassDef) -> Signature:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             own = _parameters(item.args, skip_first=True)
-            return (
-                _with_bases(home, node, own, given=_given_to_base(item)) if own.open_ended else own
-            )
-    if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
-        return _dataclass_signature(node)
+            if item.args.kwarg is None:
+                return own
+            return _with_bases(home, node, own, given=_given_to_base(item, item.args.kwarg.arg))
+    if _is_dataclass(node):
+        return _dataclass_signature(home, node)
     return _with_bases(home, node, Signature({}, open_ended=bool(node.bases)))
 
 
@@ -268,15 +271,34 @@ def _with_bases(
     return own
 
 
-def _given_to_base(constructor: ast.FunctionDef) -> set[str]:
-    """The arguments that a constructor passes to its base's by their names."""
-    calls = [node for node in ast.walk(constructor) if isinstance(node, ast.Call)]
-    to_base = [call for call in calls if ast.unparse(call.func) == "super().__init__"]
-    return {keyword.arg for call in to_base for keyword in call.keywords if keyword.arg is not None}
+def _given_to_base(constructor: ast.FunctionDef, rest: str) -> set[str]:
+    """What every call of the base's constructor gives it by name, beside ``**rest``.
+
+    It would be given twice if it were in ``rest`` as well. Nothing is known of a constructor that
+    reads or changes ``rest``.
+    """
+    nodes = list(ast.walk(constructor))
+    calls = [n for n in nodes if isinstance(n, ast.Call)]
+    given = [
+        {keyword.arg for keyword in call.keywords if keyword.arg is not None}
+        for call in calls
+        if ast.unparse(call.func) == "super().__init__"
+        and any(k.arg is None and ast.unparse(k.value) == rest for k in call.keywords)
+    ]
+    uses = sum(isinstance(n, ast.Name) and n.id == rest for n in nodes)
+    return set.intersection(*given) if given and len(given) == uses else set()
 
 
-def _dataclass_signature(node: ast.ClassDef) -> Signature:
-    parameters = {}
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+
+
+def _dataclass_signature(home: str, node: ast.ClassDef) -> Signature:
+    parameters: dict[str, Parameter] = {}
+    for base in reversed(node.bases):
+        where, parent = _base(home, base) or (home, None)
+        if isinstance(parent, ast.ClassDef) and _is_dataclass(parent):
+            parameters |= _class_signature(where, parent).parameters
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             name = item.target.id

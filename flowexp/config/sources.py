@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
 from flowexp.config.hydra_internals import FileConfigSource, register_source
+from flowexp.config.overrides import parse, sweep_values
 from flowexp.tree import select
 
 __all__ = ["CONFIG", "MANIFEST", "RunSource", "ShippedSource", "run_in"]
@@ -105,14 +104,10 @@ class RunSource(ConfigSource):
 def run_in(overrides: list[str]) -> str | None:
     """Where the options ``run`` come from: ``recipe=``, else ``run=``; of a sweep, the first."""
     recipes = [text for text in overrides if text.startswith("recipe=")]
-    for text in recipes or [text for text in overrides if text.startswith("run=")]:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            return None
-        if override.is_sweep_override():
-            return str(next(iter(override.sweep_string_iterator())))
-        value = override.value()
+    typed = recipes or [text for text in overrides if text.startswith("run=")]
+    for override in parse(typed[:1])[0]:
+        sweeps = override.is_sweep_override()
+        value: Any = sweep_values(override)[0] if sweeps else override.value()
         return None if value is None else str(value).strip("'\"")
     return None
 

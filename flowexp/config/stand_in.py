@@ -41,7 +41,7 @@ _INERT = frozenset({"ABC", "Enum", "Generic", "Module", "NamedTuple", "Protocol"
 def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as config says
     """What the class or function at the dotted path ``target`` gives for these arguments.
 
-    They are values, and stand-ins of nested parts; an argument that is absent is unknown.
+    Arguments are values and stand-ins of nested parts; one that is absent is unknown.
 
     Raises:
         UnknownError: Source text does not tell.

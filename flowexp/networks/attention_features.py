@@ -14,7 +14,7 @@ __all__ = ["AttentionValues", "SharedValues", "attention_values"]
 
 
 class AttentionValues(nn.Identity):
-    """The values V of one attention layer, (B, heads, tokens, channels of a head), for hooks."""
+    """Where hooks find the values V of an attention layer: (B, heads, tokens, head's channels)."""
 
 
 def attention_values(network: nn.Module) -> list[AttentionValues]:

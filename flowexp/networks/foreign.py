@@ -20,8 +20,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def adopt(network: nn.Module, *, classes: int, key: str) -> None:
     """Check a network's ``forward``, and set ``label_dim`` on a module that does not state it.
 
-    It is the number of classes of the data for a module that takes labels. Messages name the
-    network's config ``key``.
+    That is ``classes``, the number of classes of the data, if the module takes labels, else 0. The
+    network's config ``key`` is for messages.
 
     Raises:
         UsageError: ``forward`` cannot be called with a state and a time.

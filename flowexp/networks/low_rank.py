@@ -39,7 +39,6 @@ class LowRank(WrappedNetwork):
     run with ``init``.
 
     Args:
-        network: The network; attributes that this class lacks are the network's.
         rank: r, >= 1.
         label_dim: That of the network; other parts of a config refer to it.
 

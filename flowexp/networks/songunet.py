@@ -4,10 +4,10 @@ Source: Song et al. 2021, arXiv 2011.13456 (architectures); Karras et al. 2022, 
 appendix F (this form; names, shapes and order of the state dict are those of its checkpoints).
 """
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar, Unpack
+from collections.abc import Sequence
+from functools import partial
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -24,79 +24,7 @@ from flowexp.networks.songunet_layers import (
     UNetBlockStyle,
 )
 
-__all__ = ["EncoderBranch", "LeveledUNet", "OutputBranch", "SongUNet"]
-
-Choice = TypeVar("Choice")
-
-
-class EncoderBranch:
-    """Second branch of the encoder, from the downsampled network input.
-
-    Its modules live in the network's ``enc`` under EDM's names, so that published weights load.
-
-    Args:
-        residual: Whether the branch is a residual pyramid, ``aux = x = (x + conv(aux)) / sqrt(2)``
-            (NCSN++), or the input is downsampled by the filter alone, and a 1x1 convolution of it
-            is added.
-    """
-
-    def __init__(self, *, residual: bool) -> None:
-        self.residual = residual
-
-    def modules(
-        self, aux_channels: int, out_channels: int, style: UNetBlockStyle
-    ) -> dict[str, nn.Module]:
-        """Modules of one level by name suffix."""
-        down = functools.partial(Conv2d, down=True, resample_filter=style.resample_filter)
-        if self.residual:
-            conv = down(aux_channels, out_channels, kernel=3, filter_last=True, init=style.init)
-            return {"aux_residual": conv}
-        skip = Conv2d(aux_channels, out_channels, kernel=1, init=style.init)
-        return {"aux_down": down(aux_channels, aux_channels, kernel=0), "aux_skip": skip}
-
-    def merge(
-        self, x: Tensor, aux: Tensor, modules: nn.ModuleDict, level: str
-    ) -> tuple[Tensor, Tensor]:
-        """The main features and the branch after the level."""
-        if self.residual:
-            x = (x + modules[f"{level}_aux_residual"](aux)) / math.sqrt(2)
-            return x, x
-        aux = modules[f"{level}_aux_down"](aux)
-        return x + modules[f"{level}_aux_skip"](aux), aux
-
-
-class OutputBranch:
-    """Output head: out = conv(silu(norm(x))), at the finest level or summed over all levels.
-
-    Args:
-        every_level: Whether each level adds to the upsampled output of the level below
-            (decoder type ``skip``), or only the finest level has a head (``standard``).
-    """
-
-    def __init__(self, *, every_level: bool) -> None:
-        self.every_level = every_level
-
-    def modules(
-        self, channels: int, out_channels: int, style: UNetBlockStyle, *, coarsest: bool
-    ) -> dict[str, nn.Module]:
-        """Modules of a level with a head, by name suffix."""
-        made: dict[str, nn.Module] = {}
-        if self.every_level and not coarsest:
-            made["aux_up"] = Conv2d(
-                out_channels, out_channels, kernel=0, up=True, resample_filter=style.resample_filter
-            )
-        made["aux_norm"] = GroupNorm(channels, eps=style.eps)
-        made["aux_conv"] = Conv2d(channels, out_channels, kernel=3, init=style.init_zero)
-        return made
-
-    def gather(
-        self, x: Tensor, aux: Tensor | None, modules: nn.ModuleDict, level: str
-    ) -> Tensor | None:
-        """The output so far, after the level."""
-        if f"{level}_aux_conv" not in modules:
-            return aux
-        out: Tensor = modules[f"{level}_aux_conv"](F.silu(modules[f"{level}_aux_norm"](x)))
-        return out if aux is None else out + modules[f"{level}_aux_up"](aux)
+__all__ = ["LeveledUNet", "SongUNet"]
 
 
 class LeveledUNet(ImageNetwork):
@@ -109,8 +37,12 @@ class LeveledUNet(ImageNetwork):
 
     Args:
         style: What all blocks have in common.
-        encoder_branch: Second branch of the encoder, or None.
-        output_branch: Output heads of the decoder; None = it returns its features.
+        encoder_type: Second branch ``aux`` of the encoder, from the downsampled network input:
+            ``standard`` has none; ``skip`` adds a 1x1 convolution of it to the features;
+            ``residual`` is a pyramid, ``aux = x = (x + conv(aux)) / sqrt(2)``.
+        decoder_type: Output heads, out = conv(silu(norm(x))): ``standard`` has one at the finest
+            level, ``skip`` one at every level, added to the upsampled output of the level below;
+            None = the decoder returns its features.
         attend_last_only: Whether only the last decoder block of a level has attention.
     """
 
@@ -122,8 +54,8 @@ class LeveledUNet(ImageNetwork):
         num_blocks: int,
         attn_resolutions: Sequence[int],
         style: UNetBlockStyle,
-        encoder_branch: EncoderBranch | None = None,
-        output_branch: OutputBranch | None = None,
+        encoder_type: str = "standard",
+        decoder_type: str | None = None,
         attend_last_only: bool = False,
         **image: Unpack[ImageArguments],
     ) -> None:
@@ -139,8 +71,8 @@ class LeveledUNet(ImageNetwork):
         self.levels = tuple(f"{resolution}x{resolution}" for resolution in resolutions)
         self.attention = tuple(resolution in attn_resolutions for resolution in resolutions)
         self.style = style
-        self.encoder_branch = encoder_branch
-        self.output_branch = output_branch
+        self.encoder_type = encoder_type
+        self.decoder_type = decoder_type
         self.attend_last_only = attend_last_only
 
     def _block(self, in_channels: int, out_channels: int, *, attention: bool = False) -> UNetBlock:
@@ -150,6 +82,7 @@ class LeveledUNet(ImageNetwork):
         """Fill ``enc``, starting with ``channels``; the channels of every skip connection."""
         self.enc = nn.ModuleDict()
         style, aux = self.style, self.in_channels
+        halved = partial(Conv2d, down=True, resample_filter=style.resample_filter)
         skips = [channels]
         for index, (level, width) in enumerate(zip(self.levels, self.widths, strict=True)):
             if index == 0:
@@ -158,10 +91,14 @@ class LeveledUNet(ImageNetwork):
                 )
             else:
                 self.enc[f"{level}_down"] = UNetBlock(channels, channels, style=style, down=True)
-                if self.encoder_branch is not None:
-                    branch = self.encoder_branch.modules(aux, channels, style)
-                    self.enc.update({f"{level}_{name}": module for name, module in branch.items()})
-                    aux = channels if self.encoder_branch.residual else aux
+                if self.encoder_type == "residual":
+                    self.enc[f"{level}_aux_residual"] = halved(
+                        aux, channels, kernel=3, filter_last=True, init=style.init
+                    )
+                    aux = channels
+                elif self.encoder_type == "skip":
+                    self.enc[f"{level}_aux_down"] = halved(aux, aux, kernel=0)
+                    self.enc[f"{level}_aux_skip"] = Conv2d(aux, channels, kernel=1, init=style.init)
                 skips.append(channels)
             for block in range(self.num_blocks):
                 self.enc[f"{level}_block{block}"] = self._block(
@@ -188,13 +125,18 @@ class LeveledUNet(ImageNetwork):
                     channels + skips.pop(), width, attention=self.attention[index] and attends
                 )
                 channels = width
-            output = self.output_branch
-            if output is not None and (output.every_level or index == 0):
-                head = output.modules(
-                    channels, self.out_channels, self.style, coarsest=index == coarsest
-                )
-                self.dec.update({f"{level}_{name}": module for name, module in head.items()})
+            if self.decoder_type == "skip" or (self.decoder_type == "standard" and index == 0):
+                self._build_head(level, channels, lowest=index == coarsest)
         return channels
+
+    def _build_head(self, level: str, channels: int, *, lowest: bool) -> None:
+        style, out = self.style, self.out_channels
+        if self.decoder_type == "skip" and not lowest:
+            self.dec[f"{level}_aux_up"] = Conv2d(
+                out, out, kernel=0, up=True, resample_filter=style.resample_filter
+            )
+        self.dec[f"{level}_aux_norm"] = GroupNorm(channels, eps=style.eps)
+        self.dec[f"{level}_aux_conv"] = Conv2d(channels, out, kernel=3, init=style.init_zero)
 
     def encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
         """Features of every skip connection, in order."""
@@ -205,8 +147,11 @@ class LeveledUNet(ImageNetwork):
                 x = self.enc[f"{level}_conv"](x)
             else:
                 x = self.enc[f"{level}_down"](x, emb)
-                if self.encoder_branch is not None:
-                    x, aux = self.encoder_branch.merge(x, aux, self.enc, level)
+                if self.encoder_type == "residual":
+                    x = aux = (x + self.enc[f"{level}_aux_residual"](aux)) / math.sqrt(2)
+                elif self.encoder_type == "skip":
+                    aux = self.enc[f"{level}_aux_down"](aux)
+                    x = x + self.enc[f"{level}_aux_skip"](aux)
             skips.append(x)
             for block in range(self.num_blocks):
                 x = self.enc[f"{level}_block{block}"](x, emb)
@@ -214,8 +159,9 @@ class LeveledUNet(ImageNetwork):
         return skips
 
     def decode(self, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """Output of the output branch, or the last features if there is none."""
-        x, out = skips[-1], None
+        """What the output heads give, or the last features where there are none."""
+        x = skips[-1]
+        out: Tensor | None = None
         for index, level in reversed(list(enumerate(self.levels))):
             if index == len(self.levels) - 1:
                 x = self.dec[f"{level}_in1"](self.dec[f"{level}_in0"](x, emb), emb)
@@ -223,30 +169,15 @@ class LeveledUNet(ImageNetwork):
                 x = self.dec[f"{level}_up"](x, emb)
             for block in range(self.num_blocks + 1):
                 x = self.dec[f"{level}_block{block}"](torch.cat([x, skips.pop()], dim=1), emb)
-            if self.output_branch is not None:
-                out = self.output_branch.gather(x, out, self.dec, level)
+            if f"{level}_aux_conv" in self.dec:
+                head = self.dec[f"{level}_aux_conv"](F.silu(self.dec[f"{level}_aux_norm"](x)))
+                out = head if out is None else head + self.dec[f"{level}_aux_up"](out)
         return x if out is None else out
 
 
-EMBEDDINGS: Mapping[str, Callable[[int], nn.Module]] = {
-    "positional": lambda channels: PositionalEmbedding(channels, endpoint=True),
-    "fourier": FourierEmbedding,
-}
-ENCODERS: Mapping[str, EncoderBranch | None] = {
-    "standard": None,
-    "skip": EncoderBranch(residual=False),
-    "residual": EncoderBranch(residual=True),
-}
-DECODERS: Mapping[str, OutputBranch] = {
-    "standard": OutputBranch(every_level=False),
-    "skip": OutputBranch(every_level=True),
-}
-
-
-def _pick(argument: str, name: str, options: Mapping[str, Choice]) -> Choice:
-    if name not in options:
-        raise ValueError(f"{argument}={name!r}; allowed: {', '.join(options)}")
-    return options[name]
+def _require_choice(argument: str, value: str, *options: str) -> None:
+    if value not in options:
+        raise ValueError(f"{argument}={value!r}; allowed: {', '.join(options)}")
 
 
 class SongUNet(LeveledUNet):
@@ -264,7 +195,8 @@ class SongUNet(LeveledUNet):
         dropout: Dropout probability in the blocks.
         embedding_type: ``positional`` (DDPM++) or ``fourier`` (NCSN++).
         channel_mult_noise: Length of the embedding of c_noise over model_channels.
-        encoder_type: ``standard`` (DDPM++), ``residual`` (NCSN++) or ``skip``.
+        encoder_type: ``standard`` (DDPM++), ``residual`` (NCSN++) or ``skip``; see
+            :class:`LeveledUNet`.
         decoder_type: ``standard`` or ``skip``.
         resample_filter: Taps of the resampling filter: [1, 1] (DDPM++) or [1, 3, 3, 1] (NCSN++).
 
@@ -293,9 +225,9 @@ class SongUNet(LeveledUNet):
         decoder_type: str = "standard",
         resample_filter: Sequence[float] = (1, 1),
     ) -> None:
-        embedding = _pick("embedding_type", embedding_type, EMBEDDINGS)
-        encoder_branch = _pick("encoder_type", encoder_type, ENCODERS)
-        output_branch = _pick("decoder_type", decoder_type, DECODERS)
+        _require_choice("embedding_type", embedding_type, "positional", "fourier")
+        _require_choice("encoder_type", encoder_type, "standard", "skip", "residual")
+        _require_choice("decoder_type", decoder_type, "standard", "skip")
         noise, emb = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         init = Init()
         super().__init__(
@@ -322,11 +254,14 @@ class SongUNet(LeveledUNet):
                 init_zero=init.scaled(1e-5),
                 init_attn=init.scaled(math.sqrt(0.2)),
             ),
-            encoder_branch=encoder_branch,
-            output_branch=output_branch,
+            encoder_type=encoder_type,
+            decoder_type=decoder_type,
             attend_last_only=True,
         )
-        self.map_noise = embedding(noise)
+        fourier = embedding_type == "fourier"
+        self.map_noise = (
+            FourierEmbedding(noise) if fourier else PositionalEmbedding(noise, endpoint=True)
+        )
         self.map_label = Linear(label_dim, noise) if label_dim else None
         self.map_augment = Linear(augment_dim, noise, bias=False) if augment_dim else None
         self.map_layer0 = Linear(noise, emb)

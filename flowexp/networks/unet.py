@@ -1,5 +1,6 @@
 """UNet: a small, fast U-Net for small images, the network of the quickstart."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from typing import Unpack
@@ -83,7 +84,9 @@ class UNet(ImageNetwork):
         self.middle = self._block(coarsest, coarsest, head_dim=self.head_dims[-1])
         self._build_decoder(skips)
         if self.fold == 1:
-            self.head: nn.Module = _PlainHead(self.widths[0], self.out_channels)
+            last = zeroed(nn.Conv2d(self.widths[0], self.out_channels, 3, padding=1))
+            layers = OrderedDict(norm=_norm(self.widths[0]), silu=nn.SiLU(), conv=last)
+            self.head: nn.Module = nn.Sequential(layers)
         else:
             self.head = _UnfoldingHead(self, width=head_channels)
 
@@ -139,7 +142,7 @@ class UNet(ImageNetwork):
                 h = F.interpolate(self.ups[level - 1](h), scale_factor=2.0, mode="nearest")
             for _ in range(self.num_blocks + 1):
                 h = next(blocks)(torch.cat([h, skips.pop()], dim=1), emb)
-        out: Tensor = self.head(h, x, emb)
+        out: Tensor = self.head(h) if self.fold == 1 else self.head(h, x, emb)
         return out
 
 
@@ -200,19 +203,6 @@ class _Attention(nn.Module):
         q, k, v = qkv.transpose(-1, -2).unbind(1)
         h = F.scaled_dot_product_attention(q, k, self.values(v)).transpose(-1, -2)
         out: Tensor = self.proj(h.reshape(batch, channels, height, width))
-        return out
-
-
-class _PlainHead(nn.Module):
-    """Output head at the resolution of the features."""
-
-    def __init__(self, channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.norm = _norm(channels)
-        self.conv = zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
-
-    def forward(self, h: Tensor, x: Tensor, emb: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.silu(self.norm(h)))
         return out
 
 

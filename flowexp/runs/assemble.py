@@ -42,6 +42,11 @@ class Built:
         """The raw network."""
         return self.model.network
 
+    @property
+    def parameters(self) -> int:
+        """The size of the network: the number of its weights."""
+        return sum(p.numel() for p in self.network.parameters())
+
 
 def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "FlowModel":
     """Path, network and parameterization of a plain config as a model; see :func:`build`.
@@ -158,12 +163,11 @@ def resolve_device(name: str) -> str:
 
 def describe(parts: Built, config: Config) -> list[tuple[str, str]]:
     """What was chosen, and how large the network is, as rows of a table."""
-    count = sum(p.numel() for p in parts.network.parameters())
     path, sampler = config["path"], config["sampler"]
     rows = [
         ("dataset", _short(config["dataset"])),
         ("path", f"{_short(path.get('schedule'))}, D={path.get('D')}"),
-        ("network", f"{_short(config['network'])}, {count:,} parameters"),
+        ("network", f"{_short(config['network'])}, {parts.parameters:,} parameters"),
     ]
     names = ("parameterization", "augmentation", "timestep", "coupling", "objective")
     rows += [(name, _short(config[name])) for name in names if name in config]

@@ -7,6 +7,7 @@ where beta depends on the images seen so far.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -26,6 +27,7 @@ class EMA(Protocol):
         """Weight of the old average in a step of ``batch_size`` images, in [0, 1]."""
 
 
+@dataclass(kw_only=True, eq=False)
 class HalfLifeEMA:
     """Exponential average with a half-life in images: ``beta = 2^(-batch / half_life)``.
 
@@ -40,13 +42,15 @@ class HalfLifeEMA:
     Source: Karras et al. 2022, arXiv 2206.00364, and their code (half-life 500 kimg, ratio 0.05).
     """
 
-    def __init__(self, *, half_life_kimg: float, ramp_up_ratio: float | None = 0.05) -> None:
-        if not half_life_kimg > 0:
-            raise ValueError(f"half_life_kimg is {half_life_kimg}; allowed: positive numbers")
-        if ramp_up_ratio is not None and not ramp_up_ratio > 0:
-            raise ValueError(f"ramp_up_ratio is {ramp_up_ratio}; allowed: positive numbers or None")
-        self.half_life_kimg = half_life_kimg
-        self.ramp_up_ratio = ramp_up_ratio
+    half_life_kimg: float
+    ramp_up_ratio: float | None = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.half_life_kimg > 0:
+            raise ValueError(f"half_life_kimg is {self.half_life_kimg}; allowed: positive numbers")
+        ratio = self.ramp_up_ratio
+        if ratio is not None and not ratio > 0:
+            raise ValueError(f"ramp_up_ratio is {ratio}; allowed: positive numbers or None")
 
     def beta(self, images_seen_before: int, batch_size: int) -> float:
         """See :meth:`EMA.beta`; 0 in the first step of a ramp."""

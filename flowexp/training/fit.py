@@ -38,9 +38,10 @@ _LIGHTNING_LOGGERS = (
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended: steps and images in all, the last checkpoint, the last row's loss.
+    """How a training ended.
 
-    Times are those of this process's part, the speed over all devices.
+    ``step`` and ``kimg`` (thousands of images) count the whole training; ``seconds`` and the mean
+    speed, over all devices, are of this process's part; the loss is the mean of the last row.
     """
 
     step: int

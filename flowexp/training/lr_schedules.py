@@ -6,21 +6,24 @@ step has rate 0, as in EDM's code.
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 __all__ = ["Constant", "Cosine", "InverseSqrt", "LinearDecay", "LRSchedule"]
 
 
+@dataclass(kw_only=True, eq=False)
 class LRSchedule(ABC):
     """Factor of the learning rate: a ramp from 0 over ``ramp_up_kimg``, times a law of its own.
 
     Raises:
-        ValueError: The ramp is negative.
+        ValueError: A number is out of range.
     """
 
-    def __init__(self, *, ramp_up_kimg: float = 0.0) -> None:
-        if ramp_up_kimg < 0:
-            raise ValueError(f"ramp_up_kimg is {ramp_up_kimg}; allowed: numbers >= 0")
-        self.ramp_up_kimg = ramp_up_kimg
+    ramp_up_kimg: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.ramp_up_kimg < 0:
+            raise ValueError(f"ramp_up_kimg is {self.ramp_up_kimg}; allowed: numbers >= 0")
 
     def factor(self, images_seen: float) -> float:
         """Factor of the learning rate for the step after ``images_seen`` images."""
@@ -40,6 +43,7 @@ class Constant(LRSchedule):
         return 1.0
 
 
+@dataclass(kw_only=True, eq=False)
 class LinearDecay(LRSchedule):
     """Constant until a point, then linear down to the end of training.
 
@@ -47,26 +51,17 @@ class LinearDecay(LRSchedule):
         end_kimg: Where the decay ends, usually the length of the training.
         start_fraction: Share of ``end_kimg`` at which the decay starts, in [0, 1).
         end_factor: Factor at the end, in [0, 1].
-
-    Raises:
-        ValueError: A number is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        end_kimg: float,
-        start_fraction: float = 0.5,
-        end_factor: float = 0.0,
-        ramp_up_kimg: float = 0.0,
-    ) -> None:
-        super().__init__(ramp_up_kimg=ramp_up_kimg)
-        _check_end(end_kimg, end_factor)
-        if not 0.0 <= start_fraction < 1.0:
-            raise ValueError(f"start_fraction is {start_fraction}; allowed: [0, 1)")
-        self.end_kimg = end_kimg
-        self.start_fraction = start_fraction
-        self.end_factor = end_factor
+    end_kimg: float
+    start_fraction: float = 0.5
+    end_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_end(self.end_kimg, self.end_factor)
+        if not 0.0 <= self.start_fraction < 1.0:
+            raise ValueError(f"start_fraction is {self.start_fraction}; allowed: [0, 1)")
 
     def decay(self, kimg: float) -> float:
         """Linear from 1 at the start to ``end_factor`` at the end, constant outside."""
@@ -75,26 +70,24 @@ class LinearDecay(LRSchedule):
         return 1.0 + progress * (self.end_factor - 1.0)
 
 
+@dataclass(kw_only=True, eq=False)
 class Cosine(LRSchedule):
     """Half a cosine wave from 1 at the end of the ramp to the end of training.
 
     Args:
         end_kimg: Where the wave ends, usually the length of the training.
         end_factor: Factor at the end, in [0, 1].
-
-    Raises:
-        ValueError: A number is out of range.
     """
 
-    def __init__(
-        self, *, end_kimg: float, end_factor: float = 0.0, ramp_up_kimg: float = 0.0
-    ) -> None:
-        super().__init__(ramp_up_kimg=ramp_up_kimg)
-        _check_end(end_kimg, end_factor)
-        if ramp_up_kimg >= end_kimg:
-            raise ValueError(f"ramp_up_kimg is {ramp_up_kimg}; allowed: below end_kimg={end_kimg}")
-        self.end_kimg = end_kimg
-        self.end_factor = end_factor
+    end_kimg: float
+    end_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_end(self.end_kimg, self.end_factor)
+        ramp = self.ramp_up_kimg
+        if ramp >= self.end_kimg:
+            raise ValueError(f"ramp_up_kimg is {ramp}; allowed: below end_kimg={self.end_kimg}")
 
     def decay(self, kimg: float) -> float:
         """``end + (1 - end) (1 + cos(pi progress)) / 2``."""
@@ -104,20 +97,19 @@ class Cosine(LRSchedule):
         return self.end_factor + (1.0 - self.end_factor) * wave
 
 
+@dataclass(kw_only=True, eq=False)
 class InverseSqrt(LRSchedule):
     """Constant until ``start_kimg``, then ``sqrt(start / images)``: needs no end.
-
-    Raises:
-        ValueError: A number is out of range.
 
     Source: Karras et al. 2024, arXiv 2312.02696, equation 67.
     """
 
-    def __init__(self, *, start_kimg: float, ramp_up_kimg: float = 0.0) -> None:
-        super().__init__(ramp_up_kimg=ramp_up_kimg)
-        if not start_kimg > 0:
-            raise ValueError(f"start_kimg is {start_kimg}; allowed: positive numbers")
-        self.start_kimg = start_kimg
+    start_kimg: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.start_kimg > 0:
+            raise ValueError(f"start_kimg is {self.start_kimg}; allowed: positive numbers")
 
     def decay(self, kimg: float) -> float:
         """``1 / sqrt(max(1, kimg / start))``."""

@@ -119,3 +119,11 @@ def test_only_so_many_are_remembered(monkeypatch):
     for name in ("digits", "fashion10k", "digits", "cifar10"):
         remembered("train", [f"dataset={name}"])
     assert [key[1] for key in loader._COMPOSED] == ["dataset=digits", "dataset=cifar10"]
+
+
+def test_quotes_are_no_part_of_a_runs_name():
+    assert run_in(["run='a b'"]) == "a b"
+    assert run_in(["run='a b','c d'"]) == "a b"
+    assert run_in(["run=a,b", "recipe=c"]) == "c"
+    assert run_in(["run=[a"]) is None
+    assert run_in([]) is None

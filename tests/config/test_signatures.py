@@ -31,6 +31,21 @@ def outside(tmp_path, monkeypatch):
             class Forwarding(Base):
                 def __init__(self, c: str, **rest) -> None: ...
 
+            class Giving(Base):
+                def __init__(self, **rest) -> None:
+                    super().__init__(1, b=2.0, **rest)
+
+            class Replacing(Base):
+                def __init__(self, **rest) -> None:
+                    super().__init__(a=1, b=rest.pop("b", 2.0), **rest)
+
+            class Choosing(Base):
+                def __init__(self, often: bool = True, **rest) -> None:
+                    if often:
+                        super().__init__(b=2.0, **rest)
+                    else:
+                        super().__init__(**rest)
+
             class Open:
                 def __init__(self, **rest) -> None: ...
 
@@ -38,6 +53,10 @@ def outside(tmp_path, monkeypatch):
             class Data:
                 x: int
                 y: int = 2
+
+            @dataclass
+            class MoreData(Data):
+                z: int
 
             def make(n: int, names: list[str] | None = None): ...
             """
@@ -93,6 +112,16 @@ class TestFollowing:
         assert set(found.parameters) == {"a", "b", "c"}
         assert not found.open_ended
 
+    def test_only_what_would_be_given_twice_is_refused(self):
+        assert names("outside_parts.inner.deep.Giving") == ["a"]
+        assert set(names("outside_parts.inner.deep.Replacing")) == {"a", "b"}
+        assert set(names("outside_parts.inner.deep.Choosing")) == {"a", "b", "often"}
+
+    def test_a_relative_import_outside_a_package_is_no_failure(self, outside):
+        outside.with_name("alone_parts.py").write_text("from .nowhere import Thing\n")
+        with pytest.raises(UnknownTargetError):
+            signature_of("alone_parts.Thing")
+
     def test_keyword_arguments_that_go_nowhere_accept_everything(self):
         assert signature_of("outside_parts.inner.deep.Open").open_ended
 
@@ -100,6 +129,7 @@ class TestFollowing:
         found = signature_of("outside_parts.inner.deep.Data")
         assert found.parameters["x"].required
         assert not found.parameters["y"].required
+        assert names("outside_parts.inner.deep.MoreData") == ["x", "y", "z"]
 
     def test_functions(self):
         assert names("outside_parts.inner.make") == ["n", "names"]

@@ -19,9 +19,9 @@ class RunLogger(Logger):
 
     @abstractmethod
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
-        """Begin, or continue after ``step``, up to which ``metrics.jsonl`` holds the rows.
+        """Begin, or continue after ``step``: later rows will come again.
 
-        Rows beyond it will come again.
+        The run's ``metrics.jsonl`` holds the rows up to ``step``.
         """
 
     @property
