@@ -86,13 +86,10 @@ class FixedStepSampler(Sampler):
 
     def states(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         """The states at the ends of all intervals, by :meth:`walk`."""
-        if not self.passes_over_empty:
-            yield from self.walk(field, z, intervals, noise)
-            return
+        if not (self.passes_over_empty and any(interval.is_empty for interval in intervals)):
+            return self.walk(field, z, intervals, noise)
         moved = self.walk(field, z, [i for i in intervals if not i.is_empty], noise)
-        for interval in intervals:
-            z = z if interval.is_empty else next(moved)
-            yield z
+        return _with_pauses(z, intervals, moved)
 
     @torch.inference_mode()
     def sample(
@@ -177,3 +174,10 @@ class FixedStepSampler(Sampler):
                 f"but it is defined on [{low}, {high}]; only the last time may lie outside"
             )
         return known_times(model, times)
+
+
+def _with_pauses(z: Tensor, intervals: Intervals, moved: States) -> States:
+    """The states at the ends of all intervals from those at the ends of the ones not empty."""
+    for interval in intervals:
+        z = z if interval.is_empty else next(moved)
+        yield z

@@ -1,7 +1,8 @@
 """Explicit Runge-Kutta methods with fixed steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Unpack
 
 import torch
@@ -63,6 +64,11 @@ class Tableau:
         sums = (0.0, *(sum(row) for row in self.a))
         # A node of 1 must be the interval's own end, not a rounding away from it.
         return tuple(1.0 if abs(s - 1.0) < _ROUNDING else s for s in sums)
+
+    @cached_property
+    def sums(self) -> list[list[tuple[int, float]]]:
+        """Of each further stage and of the step: which slopes it adds, with their weights."""
+        return [[(j, w) for j, w in enumerate(row) if w != 0.0] for row in (*self.a, self.b)]
 
 
 def second_order(alpha: float) -> Tableau:
@@ -144,17 +150,18 @@ class RungeKutta(FixedStepSampler):
             and self.ends_in_euler(field, nodes, final_euler=self.final_euler)
         ):
             return torch.add(z, slopes[0], alpha=h)
-        for node, row in zip(nodes, self.tableau.a, strict=True):
+        *stages, step = self.tableau.sums
+        for node, row in zip(nodes, stages, strict=True):
             slopes.append(field.slope(_advance(z, slopes, row, h), node))
-        return _advance(z, slopes, self.tableau.b, h)
+        return _advance(z, slopes, step, h)
 
 
-def _advance(z: Tensor, slopes: Sequence[Tensor], row: Sequence[float], h: float) -> Tensor:
+def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: float) -> Tensor:
     """``z + h sum_j w_j k_j`` with one allocation."""
-    (first, weight), *rest = [(k, w) for k, w in zip(slopes, row, strict=True) if w != 0.0]
-    out = torch.add(z, first, alpha=h * weight)
-    for k, w in rest:
-        out.add_(k, alpha=h * w)
+    (first, weight), *rest = row
+    out = torch.add(z, slopes[first], alpha=h * weight)
+    for j, w in rest:
+        out.add_(slopes[j], alpha=h * w)
     return out
 
 

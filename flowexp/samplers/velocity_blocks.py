@@ -114,7 +114,9 @@ class VelocityBlocks(FixedStepSampler):
         velocity: Tensor | None = None
         steps = self._steps(field, intervals, refiner)
         compiled = self._compiled(field, refiner)
-        for kind, interval, step in zip(self.kinds, intervals, steps, strict=True):
+        # An inversion may have a step fewer or more, without the last kind or with one more of it.
+        kinds = self.kinds.ljust(len(intervals), self.kinds[-1])
+        for kind, interval, step in zip(kinds, intervals, steps, strict=False):
             if interval.reaches_data and self.ends_in_euler(
                 field, [interval.end], final_euler=self.final_euler
             ):
