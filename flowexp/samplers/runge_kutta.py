@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, within
-from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Intervals, Node, States, Variable
+from flowexp.samplers.field import Field, Interval, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.samplers.perturbations import Perturbation
 from flowexp.seeding import Noise
@@ -170,23 +169,9 @@ class Euler(RungeKutta):
 
     tableau = Tableau((), (1.0,))
 
-    # Without ``final_euler``, so that a config check refuses it.
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        perturbation: Perturbation | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            variable=variable,
-            perturbation=perturbation,
-            double=double,
-        )
+    # It takes no ``final_euler``: all its steps are Euler's.
+    def __init__(self, **stages: Unpack[_Stages]) -> None:
+        super().__init__(final_euler=None, **stages)
 
 
 class Heun(RungeKutta):
