@@ -147,8 +147,8 @@ class FixedStepSampler(Sampler):
     ) -> bool:
         """Whether a step to t = 0 is Euler's, which needs no evaluation at its end.
 
-        ``final_euler``: True = yes, False = no (a ValueError where the model is not defined at all
-        ``nodes`` of a full step), None = only where it is not.
+        ``final_euler``: True = yes; None = only where the model is undefined at one of ``nodes``,
+        those of a full step; False = no, which is a ValueError there.
         """
         if final_euler:
             return True
