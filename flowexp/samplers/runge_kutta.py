@@ -149,10 +149,10 @@ class RungeKutta(FixedStepSampler):
             and self.ends_in_euler(field, nodes, final_euler=self.final_euler)
         ):
             return torch.add(z, slopes[0], alpha=h)
-        *stages, step = self.tableau.sums
-        for node, row in zip(nodes, stages, strict=True):
+        rows = self.tableau.sums
+        for node, row in zip(nodes, rows, strict=False):
             slopes.append(field.slope(_advance(z, slopes, row, h), node))
-        return _advance(z, slopes, step, h)
+        return _advance(z, slopes, rows[-1], h)
 
 
 def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: float) -> Tensor:
