@@ -10,6 +10,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ __all__ = ["Calibrated", "Calibration", "Progress", "Subject", "manifest_of"]
 
 Progress = Callable[[str], None]
 """Called with one line about what has just been done."""
+
+RunParts = Callable[[str, int, Callable[[int], dict[str, Tensor]]], list[dict[str, Tensor]]]
+"""``(name, count, measure)`` to the tensors of parts 0 .. count - 1, on every process."""
 
 _REPORTS = 10
 
@@ -106,25 +110,25 @@ class Calibration(ABC):
         file: Path,
         manifest: Mapping[str, Any],
         *,
-        measure: Callable[["PartFiles"], Mapping[str, Tensor]],
+        measure: Callable[[RunParts], Mapping[str, Tensor]],
         progress: Progress,
         parts_beside: str | None = None,
     ) -> None:
         """Measure and store, unless the manifest is there; every process must call this.
 
         The manifest, written last, lies beside ``file`` as ``.json``. ``measure`` gives the numbers
-        on every process; ``parts_beside`` names the folder of its parts, if they depend on more
-        than the file's name.
+        on every process; ``parts_beside`` names the hidden folder of its parts, if they depend on
+        more than the file's name.
         """
         if file.with_suffix(".json").is_file():
             return
-        parts = PartFiles(file.with_name(parts_beside or file.stem), subject.processes, progress)
-        tensors = measure(parts)
+        folder = file.with_name(f".{parts_beside or file.stem}")
+        tensors = measure(partial(_run_parts, folder, subject.processes, progress))
         subject.processes.barrier()
         if subject.processes.is_first:
             write_npz(file, {key: tensor.numpy() for key, tensor in tensors.items()})
             write_json(file.with_suffix(".json"), dict(manifest))
-            shutil.rmtree(parts.folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         subject.processes.barrier()
 
     def manifest(self, subject: Subject, settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -156,31 +160,28 @@ def short_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-class PartFiles:
-    """The finished parts of a result, in a hidden folder beside it."""
-
-    def __init__(self, result: Path, processes: Processes, progress: Progress) -> None:
-        self.folder = result.with_name(f".{result.name}")
-        self.processes = processes
-        self.progress = progress
-
-    def run(
-        self, name: str, count: int, measure: Callable[[int], dict[str, Tensor]]
-    ) -> list[dict[str, Tensor]]:
-        """The tensors of parts 0 .. count - 1, measured or read back, on every process."""
-        files = [self.folder / f"{name}_{i:05d}.npz" for i in range(count)]
-        missing = [i for i, file in enumerate(files) if not file.is_file()]
-        if 0 < len(missing) < count:
-            self.progress(f"{name}: {count - len(missing)} parts are there already")
-        # Every process sees the same files before the first new one is written.
-        self.processes.barrier()
-        own = self.processes.share(missing)
-        for done, i in enumerate(own, start=1):
-            write_npz(files[i], {k: v.cpu().numpy() for k, v in measure(i).items()})
-            if done * _REPORTS // len(own) > (done - 1) * _REPORTS // len(own):
-                self.progress(f"{name}: {done} of {len(own)} parts")
-        self.processes.barrier()
-        return [_read(file) for file in files]
+def _run_parts(
+    folder: Path,
+    processes: Processes,
+    progress: Progress,
+    name: str,
+    count: int,
+    measure: Callable[[int], dict[str, Tensor]],
+) -> list[dict[str, Tensor]]:
+    """As :data:`RunParts`: the parts are files in a folder, measured or read back."""
+    files = [folder / f"{name}_{i:05d}.npz" for i in range(count)]
+    missing = [i for i, file in enumerate(files) if not file.is_file()]
+    if 0 < len(missing) < count:
+        progress(f"{name}: {count - len(missing)} parts are there already")
+    # Every process sees the same files before the first new one is written.
+    processes.barrier()
+    own = processes.share(missing)
+    for done, i in enumerate(own, start=1):
+        write_npz(files[i], {k: v.cpu().numpy() for k, v in measure(i).items()})
+        if done * _REPORTS // len(own) > (done - 1) * _REPORTS // len(own):
+            progress(f"{name}: {done} of {len(own)} parts")
+    processes.barrier()
+    return [_read(file) for file in files]
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from flowexp.broadcast import expand_as
 from flowexp.calibration.base import (
     Calibrated,
     Calibration,
-    PartFiles,
     Progress,
+    RunParts,
     Subject,
     short_digest,
 )
@@ -115,11 +115,11 @@ class ChordCalibration(Calibration):
                     f"{file} and {stored}, or choose another label"
                 )
 
-        def measure(parts: PartFiles) -> dict[str, Tensor]:
+        def measure(run: RunParts) -> dict[str, Tensor]:
             batches = subject.batches(self.num)
             fine_grid = fine_times(self.time_grid, subject.guided, self.fine_steps)
             fine, places = refined_times(times, fine_grid)
-            found = parts.run(
+            found = run(
                 "trajectories", len(batches), lambda i: _chords(subject, batches[i], fine, places)
             )
             joined = {key: torch.cat([part[key] for part in found]) for key in found[0]}

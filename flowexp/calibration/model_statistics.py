@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Calibrated, Calibration, PartFiles, Progress, Subject
+from flowexp.calibration.base import Calibrated, Calibration, Progress, RunParts, Subject
 from flowexp.calibration.statistics_pass import StatisticsDraws, statistics_over
 from flowexp.data import as_data, gather_batch
 from flowexp.files import write_npz
@@ -92,20 +92,16 @@ class ModelStatisticsCalibration(Calibration):
         name = f"N{self.N}_K{self.K}_{t_end:.4g}-{t_start:.4g}_{digest}"
         file = directory / f"{name}.npz"
 
-        def measure(parts: PartFiles) -> dict[str, Tensor]:
+        def measure(run: RunParts) -> dict[str, Tensor]:
             draws = self._draws(subject, data)
-            statistics = statistics_over(model, lam, draws, run=parts.run, fixed_l=self.fixed_l)
+            statistics = statistics_over(model, lam, draws, run=run, fixed_l=self.fixed_l)
             if self.reference_layout and subject.processes.is_first:
                 write_reference(file.with_suffix(""), statistics)
             return vars(statistics)
 
+        beside = f"{name}_batch{subject.pipeline.batch_size}"
         self.measure_once(
-            subject,
-            file,
-            manifest,
-            measure=measure,
-            progress=progress,
-            parts_beside=f"{name}_batch{subject.pipeline.batch_size}",
+            subject, file, manifest, measure=measure, progress=progress, parts_beside=beside
         )
         span = f"t = {t_start:.4g} to {t_end:.4g}"
         summary = [

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from flowexp.calibration.base import RunParts
 from flowexp.models import Model
 from flowexp.samplers import ModelStatistics
 
 __all__ = ["SlopeMoments", "StatisticsDraws", "measure", "statistics_over"]
 
 _NEGLIGIBLE = 1e-24
-
-Passes = Callable[[str, int, Callable[[int], dict[str, Tensor]]], list[dict[str, Tensor]]]
-"""``(name of a pass, number of points, numbers of a point)`` to the numbers of all points."""
 
 
 def directional_derivative(
@@ -254,7 +252,12 @@ def slopes(l: Tensor, lam: Tensor) -> Tensor:  # noqa: E741 - the paper's name
 
 
 def statistics_over(
-    model: Model, lam: Tensor, draws: StatisticsDraws, *, run: Passes, fixed_l: float | None = None
+    model: Model,
+    lam: Tensor,
+    draws: StatisticsDraws,
+    *,
+    run: RunParts,
+    fixed_l: float | None = None,
 ) -> ModelStatistics:
     """The statistics on a uniform grid (N + 1,) of lambda, in two passes: l, then s and b.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Calibrated, Calibration, PartFiles, Progress, Subject
+from flowexp.calibration.base import Calibrated, Calibration, Progress, RunParts, Subject
 from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
@@ -109,8 +109,8 @@ class StepCostCalibration(Calibration):
             trajectory = FineTrajectory.of_seeds(subject, batches[i], times, variable=variable)
             return {"cost": step_costs(trajectory, rule=self.rule, distance=self._distance)}
 
-        def measure(parts: PartFiles) -> dict[str, Tensor]:
-            found = parts.run("costs", len(batches), part)
+        def measure(run: RunParts) -> dict[str, Tensor]:
+            found = run("costs", len(batches), part)
             total = torch.stack([part["cost"] for part in found]).sum(0)
             return {"times": times, "cost": total / self.num}
 

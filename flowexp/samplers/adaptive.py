@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.models import Evaluation, Model
+from flowexp.models import Model
 from flowexp.paths import Prediction
 
 __all__ = ["IntegrationError", "Predict", "Slope", "StepControl", "integrate", "predictions_of"]
@@ -101,7 +101,7 @@ class _Active:
 
     Times and step sizes are NumPy arrays on the host, where arithmetic on a few numbers costs
     least; a device is only synchronised for one norm per attempt. ``size`` is that of the next
-    step; ``rejected`` is about the last attempt.
+    step; ``rejected`` says whether the last attempt failed.
     """
 
     rows: Tensor
@@ -144,15 +144,10 @@ def predictions_of(
         here = conditions
         if rows.shape[0] < batch:
             here = {name: None if c is None else c[rows] for name, c in conditions.items()}
-        return [partial(_predicted, evaluate, here) for evaluate in model.at(times)]
+        evaluations: Sequence[Callable[..., Prediction]] = model.at(times)
+        return [partial(evaluate, **here) for evaluate in evaluations]
 
     return at
-
-
-def _predicted(
-    evaluate: Evaluation, conditions: Mapping[str, Tensor | None], x: Tensor
-) -> Prediction:
-    return evaluate(x, **conditions)
 
 
 def integrate(

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Unpack
 
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, on_gaussian_noise
-from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Intervals, States
-from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
 from flowexp.seeding import Noise
 
 __all__ = ["DDIM"]
@@ -28,15 +28,8 @@ class DDIM(FixedStepSampler):
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12 and 16 (there with alpha^2 for alpha).
     """
 
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        eta: float = 0.0,
-        double: bool = True,
-    ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, double=double)
+    def __init__(self, *, eta: float = 0.0, **stepping: Unpack[SteppingInTime]) -> None:
+        super().__init__(variable=None, **stepping)
         if not 0.0 <= eta <= 1.0:
             raise ValueError(f"eta is {eta}; expected a number in [0, 1]")
         self.eta = float(eta)

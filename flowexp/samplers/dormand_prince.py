@@ -214,12 +214,8 @@ class LogDormandPrince(Sampler):
             alpha, t = levels(u)
             return t, scaled(z, alpha)
 
-        def shown(u: Tensor, z: Tensor) -> None:
-            if on_step is not None:
-                on_step(*place(z, u))
-
         z = math.exp(high) * e.to(self.dtype)
-        observe = shown if on_step else None
+        observe = None if on_step is None else lambda u, z: on_step(*place(z, u))
         z, nfe = integrate(slopes, z, start=high, end=low, control=self.control, observe=observe)
         t, x = place(z, torch.full((), low, dtype=torch.float64, device=e.device))
         if self.denoise_at_end:

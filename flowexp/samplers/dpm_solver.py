@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Intervals, Node, States
-from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
 from flowexp.samplers.multistep import (
     Level,
     LinearMultistepSampler,
@@ -115,19 +115,20 @@ class SinglestepDPMSolver(FixedStepSampler):
     def __init__(
         self,
         *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
         r: float = 0.5,
         predicts_data: bool = True,
         midpoint: bool = True,
-        double: bool = True,
+        **stepping: Unpack[SteppingInTime],
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid or half_log_snr(), double=double)
+        super().__init__(variable=None, **stepping)
         if not 0.0 < r <= 1.0:
             raise ValueError(f"r is {r}; expected a number in (0, 1]")
         self.r = float(r)
         self.predicts_data = predicts_data
         self.midpoint = midpoint
+
+    def default_grid(self) -> TimeGrid:
+        return half_log_snr()
 
     def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         levels = levels_of(field, [intervals[0].start, *(i.end for i in intervals)])

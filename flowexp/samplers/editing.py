@@ -110,12 +110,12 @@ class Editing:
         low, _ = source.time_range
         times = self.sampler.times(source).tolist()
         uppers = [t for t in times[:-1] if t > low * (1.0 + ROUNDING)]
-        steps = frozenset(uppers[: self.inject])
-        rising = _SharingModel(source, uppers[::-1], values, steps, record=True)
+        sharing = [upper if i < self.inject else None for i, upper in enumerate(uppers)]
+        rising = _SharingModel(source, sharing[::-1], values, record=True)
         inverted = self.inversion.invert(
             rising, x, noise=None, on_step=rising.entered, **source_conditions
         )
-        falling = _SharingModel(target, uppers, values, steps, record=False)
+        falling = _SharingModel(target, sharing, values, record=False)
         sampled = self.sampler.sample(
             falling, inverted.x, noise=None, on_step=falling.entered, **target_conditions
         )
@@ -124,46 +124,38 @@ class Editing:
 
 
 class _SharingModel(WrappedModel):
-    """A model that shares attention values in the steps of a walk with the upper times ``steps``.
+    """A model that shares attention values in those steps of a walk whose upper times are given.
 
-    It counts the interval, by its upper time, and the stage of each of its calls; the sampler calls
-    :meth:`entered` before the calls of a step.
+    It counts the stages of its calls in a step; the sampler calls :meth:`entered` before each step.
     """
 
     def __init__(
         self,
         model: Model,
-        uppers: Sequence[float],
+        uppers: Sequence[float | None],
         values: SharedValues | None,
-        steps: frozenset[float],
         *,
         record: bool,
     ) -> None:
         super().__init__(model)
         self.shared: list[FeatureKey] = []
-        self._uppers = uppers
-        self._entered = -1
+        self._uppers = iter(uppers)
+        self._upper: float | None = None
         self._stage = 0
-        self._values, self._steps, self._record = values, steps, record
+        self._values, self._record = values, record
 
     def entered(self, t: Tensor, x: Tensor) -> None:
         """A step begins (after the last one, none)."""
-        self._entered += 1
+        # Below the inversion's first time there is a step of sampling only, which shares nothing.
+        self._upper = next(self._uppers, None)
         self._stage = 0
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One call, with its attention values recorded or replaced where they are shared."""
-        # Below the inversion's first time there is a step of sampling only, which shares nothing.
-        known = self._entered < len(self._uppers)
-        key = FeatureKey(self._uppers[self._entered], self._stage) if known else None
+        key = None if self._upper is None else FeatureKey(self._upper, self._stage)
         self._stage += 1
         values = self._values
-        if (
-            values is None
-            or key is None
-            or key.upper not in self._steps
-            or not (self._record or key in values.keys)
-        ):
+        if values is None or key is None or not (self._record or key in values.keys):
             return self.model.predict(x_t, t, **conditions)
         self.shared.append(key)
         with values.recorded(key) if self._record else values.replaced(key):

@@ -146,7 +146,8 @@ class Field:
 
     def predict(self, z: Tensor, node: Node) -> Prediction:
         """The model's prediction at state ``z``."""
-        return node.evaluate(self.leave(z, node), **self.conditions)
+        x = z if node.scale == 1.0 else z * node.scale
+        return node.evaluate(x, **self.conditions)
 
     def slope(self, z: Tensor, node: Node) -> Tensor:
         """``dz/du`` at state ``z``."""

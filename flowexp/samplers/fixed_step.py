@@ -21,16 +21,21 @@ from flowexp.samplers.field import Field, Interval, Intervals, Node, States, Tim
 from flowexp.samplers.time_grids import Natural
 from flowexp.seeding import Noise
 
-__all__ = ["FixedStepSampler", "Stepping"]
+__all__ = ["FixedStepSampler", "Stepping", "SteppingInTime"]
 
 
-class Stepping(TypedDict, total=False):
-    """The arguments of :class:`FixedStepSampler`, for subclasses that only pass them on."""
+class SteppingInTime(TypedDict, total=False):
+    """As :class:`Stepping`, for methods that have a variable of their own."""
 
     steps: Required[int]
     time_grid: TimeGrid | None
-    variable: Variable | None
     double: bool
+
+
+class Stepping(SteppingInTime, total=False):
+    """The arguments of :class:`FixedStepSampler`, for subclasses that only pass them on."""
+
+    variable: Variable | None
 
 
 class FixedStepSampler(Sampler):
@@ -45,7 +50,7 @@ class FixedStepSampler(Sampler):
 
     Args:
         steps: Number of steps, >= 1.
-        time_grid: The times between the steps; None = that of the method's yaml, here Natural.
+        time_grid: The times between the steps; None = :meth:`default_grid`.
         variable: The variable in which steps are taken; None = the path's time.
         double: Keep the state in float64 between steps, so that rounding does not blur comparisons
             of solvers; costs little beside a network. Else float32.
@@ -70,9 +75,13 @@ class FixedStepSampler(Sampler):
         if steps < 1:
             raise ValueError(f"steps is {steps}; expected at least 1")
         self.steps = steps
-        self.time_grid = Natural() if time_grid is None else time_grid
+        self.time_grid = self.default_grid() if time_grid is None else time_grid
         self.variable = Time() if variable is None else variable
         self.dtype = torch.float64 if double else torch.float32
+
+    def default_grid(self) -> TimeGrid:
+        """The time grid where none is given; the same as in the method's yaml."""
+        return Natural()
 
     def step(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
         """The state at the interval's end from the state ``z`` at its start, as a new tensor."""
@@ -86,13 +95,10 @@ class FixedStepSampler(Sampler):
 
     def states(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         """The states at the ends of all intervals, by :meth:`walk`."""
-        if not self.passes_over_empty:
-            yield from self.walk(field, z, intervals, noise)
-            return
+        if not (self.passes_over_empty and any(interval.is_empty for interval in intervals)):
+            return self.walk(field, z, intervals, noise)
         moved = self.walk(field, z, [i for i in intervals if not i.is_empty], noise)
-        for interval in intervals:
-            z = z if interval.is_empty else next(moved)
-            yield z
+        return _with_pauses(z, intervals, moved)
 
     @torch.inference_mode()
     def sample(
@@ -141,8 +147,8 @@ class FixedStepSampler(Sampler):
     ) -> bool:
         """Whether a step to t = 0 is Euler's, which needs no evaluation at its end.
 
-        ``final_euler``: True = yes, False = no (a ValueError where the model is not defined at all
-        ``nodes`` of a full step), None = only where it is not.
+        ``final_euler``: True = yes; None = only where the model is undefined at one of ``nodes``,
+        those of a full step; False = no, which is a ValueError there.
         """
         if final_euler:
             return True
@@ -177,3 +183,10 @@ class FixedStepSampler(Sampler):
                 f"but it is defined on [{low}, {high}]; only the last time may lie outside"
             )
         return known_times(model, times)
+
+
+def _with_pauses(z: Tensor, intervals: Intervals, moved: States) -> States:
+    """The states at the ends of all intervals from those at the ends of the ones not empty."""
+    for interval in intervals:
+        z = z if interval.is_empty else next(moved)
+        yield z

@@ -1,7 +1,7 @@
 """Empirical statistics of a model over the noise level: DPM-Solver-v3's l, s and b."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -121,12 +121,9 @@ class StoredStatistics(Statistics):
             model, method=METHOD, name=self.name, key="sampler.statistics.name", misfit=misfit
         )
 
-        def read() -> ModelStatistics:
-            with np.load(stored.file) as arrays:
-                tensors = {key: torch.from_numpy(arrays[key]) for key in ("lam", "l", "s", "b")}
-            return ModelStatistics(**tensors)
-
-        return self._kept(stored.file, read)
+        return self._kept(
+            stored.file, lambda: ModelStatistics(**_read(stored.file, ("lam", "l", "s", "b")))
+        )
 
 
 class ReferenceStatistics(Statistics):
@@ -157,21 +154,18 @@ class ReferenceStatistics(Statistics):
         return statistics
 
     def _read(self, model: Model) -> ModelStatistics:
-        for name in ("l.npz", "sb.npz"):
+        tensors: dict[str, Tensor] = {}
+        for name, keys in (("l.npz", "l"), ("sb.npz", "sb")):
             if not (self.directory / name).is_file():
                 raise ValueError(
                     f"sampler.statistics.directory is {self.directory}, which has no {name}"
                 )
-        with (
-            np.load(self.directory / "l.npz") as first,
-            np.load(self.directory / "sb.npz") as second,
-        ):
-            arrays = {"l": first["l"], "s": second["s"], "b": second["b"]}
+            tensors |= _read(self.directory / name, keys)
         bottom, top = model.time_range
         start = top if self.t_start is None else self.t_start
         end = bottom if self.t_end is None else self.t_end
-        lam = lambda_grid(model, t_start=start, t_end=end, N=len(arrays["l"]) - 1)
-        return ModelStatistics(lam, **{key: torch.from_numpy(a) for key, a in arrays.items()})
+        lam = lambda_grid(model, t_start=start, t_end=end, N=len(tensors["l"]) - 1)
+        return ModelStatistics(lam, **tensors)
 
 
 class ConstantStatistics(Statistics):
@@ -200,6 +194,11 @@ class ConstantStatistics(Statistics):
             return ModelStatistics(lam, *constants)
 
         return self._kept((low, high), made)
+
+
+def _read(file: FilePath, keys: Iterable[str]) -> dict[str, Tensor]:
+    with np.load(file) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in keys}
 
 
 def lambda_grid(model: Model, *, t_start: float, t_end: float, N: int) -> Tensor:

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Required, TypedDict, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from flowexp.paths import Prediction
 from flowexp.samplers.base import ROUNDING, TimeGrid
 from flowexp.samplers.field import Field, Intervals, Node, States
-from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
 from flowexp.samplers.noise_grids import half_log_snr
 from flowexp.seeding import Noise
 
@@ -141,13 +141,10 @@ def _noise(prediction: Prediction, x: Tensor) -> Tensor:
     return prediction.noise
 
 
-class Multistepping(TypedDict, total=False):
+class Multistepping(SteppingInTime, total=False):
     """The arguments of :class:`MultistepSampler` that its subclasses pass on."""
 
-    steps: Required[int]
-    time_grid: TimeGrid | None
     lower_order_final: bool
-    double: bool
 
 
 class MultistepSampler(FixedStepSampler):
@@ -171,24 +168,21 @@ class MultistepSampler(FixedStepSampler):
     passes_over_empty = True
 
     def __init__(
-        self,
-        *,
-        steps: int,
-        order: int,
-        time_grid: TimeGrid | None = None,
-        lower_order_final: bool = True,
-        double: bool = True,
+        self, *, order: int, lower_order_final: bool = True, **stepping: Unpack[SteppingInTime]
     ) -> None:
-        super().__init__(steps=steps, time_grid=time_grid or half_log_snr(), double=double)
+        super().__init__(variable=None, **stepping)
         if order not in (1, 2, 3):
             raise ValueError(f"order is {order}; expected 1, 2 or 3")
         self.order = order
         self.lower_order_final = lower_order_final
         self._planned: tuple[object, list[Step]] | None = None
 
+    def default_grid(self) -> TimeGrid:
+        return half_log_snr()
+
+    @abstractmethod
     def rule(self, field: Field) -> Rule:
         """The method, on one model."""
-        raise NotImplementedError(f"{type(self).__name__} has no rule")
 
     def depends_on(self, field: Field) -> object:
         """The key of the cached plan besides the levels; compared with ``==``."""

@@ -1,15 +1,15 @@
 """Explicit Runge-Kutta methods with fixed steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from flowexp.requirements import Parts, Unmet, within
-from flowexp.samplers.base import TimeGrid
-from flowexp.samplers.field import Field, Interval, Intervals, Node, States, Variable
+from flowexp.samplers.field import Field, Interval, Intervals, Node, States
 from flowexp.samplers.fixed_step import FixedStepSampler, Stepping
 from flowexp.samplers.perturbations import Perturbation
 from flowexp.seeding import Noise
@@ -63,6 +63,11 @@ class Tableau:
         sums = (0.0, *(sum(row) for row in self.a))
         # A node of 1 must be the interval's own end, not a rounding away from it.
         return tuple(1.0 if abs(s - 1.0) < _ROUNDING else s for s in sums)
+
+    @cached_property
+    def sums(self) -> list[list[tuple[int, float]]]:
+        """Of each further stage and of the step: which slopes it adds, with their weights."""
+        return [[(j, w) for j, w in enumerate(row) if w != 0.0] for row in (*self.a, self.b)]
 
 
 def second_order(alpha: float) -> Tableau:
@@ -144,17 +149,18 @@ class RungeKutta(FixedStepSampler):
             and self.ends_in_euler(field, nodes, final_euler=self.final_euler)
         ):
             return torch.add(z, slopes[0], alpha=h)
-        for node, row in zip(nodes, self.tableau.a, strict=True):
+        rows = self.tableau.sums
+        for node, row in zip(nodes, rows, strict=False):
             slopes.append(field.slope(_advance(z, slopes, row, h), node))
-        return _advance(z, slopes, self.tableau.b, h)
+        return _advance(z, slopes, rows[-1], h)
 
 
-def _advance(z: Tensor, slopes: Sequence[Tensor], row: Sequence[float], h: float) -> Tensor:
+def _advance(z: Tensor, slopes: list[Tensor], row: list[tuple[int, float]], h: float) -> Tensor:
     """``z + h sum_j w_j k_j`` with one allocation."""
-    (first, weight), *rest = [(k, w) for k, w in zip(slopes, row, strict=True) if w != 0.0]
-    out = torch.add(z, first, alpha=h * weight)
-    for k, w in rest:
-        out.add_(k, alpha=h * w)
+    (first, weight), *rest = row
+    out = torch.add(z, slopes[first], alpha=h * weight)
+    for j, w in rest:
+        out.add_(slopes[j], alpha=h * w)
     return out
 
 
@@ -163,23 +169,9 @@ class Euler(RungeKutta):
 
     tableau = Tableau((), (1.0,))
 
-    # Without ``final_euler``, so that a config check refuses it.
-    def __init__(
-        self,
-        *,
-        steps: int,
-        time_grid: TimeGrid | None = None,
-        variable: Variable | None = None,
-        perturbation: Perturbation | None = None,
-        double: bool = True,
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            time_grid=time_grid,
-            variable=variable,
-            perturbation=perturbation,
-            double=double,
-        )
+    # It takes no ``final_euler``: all its steps are Euler's.
+    def __init__(self, **stages: Unpack[_Stages]) -> None:
+        super().__init__(final_euler=None, **stages)
 
 
 class Heun(RungeKutta):

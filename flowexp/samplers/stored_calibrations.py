@@ -90,11 +90,10 @@ def find_calibration(
     identity = identity_of(model)
     if elsewhere:
         identity = {"path": identity["path"]}
-    reasons = [_foreign(identity, stored) or misfit(stored) for stored in candidates]
-    fitting = [s for s, reason in zip(candidates, reasons, strict=True) if reason is None]
+    judged = [(stored, _foreign(identity, stored) or misfit(stored)) for stored in candidates]
+    fitting = [stored for stored, reason in judged if reason is None]
     if not fitting:
-        named = zip(candidates, reasons, strict=True)
-        listed = "; ".join(f"{stored.name} {reason}" for stored, reason in named)
+        listed = "; ".join(f"{stored.name} {reason}" for stored, reason in judged)
         raise ValueError(f"no calibration in {folder} fits: {listed}")
     if len(fitting) > 1:
         names = ", ".join(stored.name for stored in fitting)

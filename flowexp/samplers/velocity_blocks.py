@@ -1,8 +1,9 @@
 """Heun steps that reuse a velocity, and steps in which a small network corrects it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import pairwise, repeat
 from typing import NamedTuple
 
 import torch
@@ -38,8 +39,7 @@ class _Ends(NamedTuple):
 
     start: Velocity
     end: Velocity
-    refined_start: Refined | None
-    refined_end: Refined | None
+    refined: tuple[Refined, Refined] | None
     h: float | Tensor
 
 
@@ -114,7 +114,9 @@ class VelocityBlocks(FixedStepSampler):
         velocity: Tensor | None = None
         steps = self._steps(field, intervals, refiner)
         compiled = self._compiled(field, refiner)
-        for kind, interval, step in zip(self.kinds, intervals, steps, strict=True):
+        # An inversion may have a step fewer or more, without the last kind or with one more of it.
+        kinds = self.kinds.ljust(len(intervals), self.kinds[-1])
+        for kind, interval, step in zip(kinds, intervals, steps, strict=False):
             if interval.reaches_data and self.ends_in_euler(
                 field, [interval.end], final_euler=self.final_euler
             ):
@@ -125,19 +127,15 @@ class VelocityBlocks(FixedStepSampler):
                 z, velocity = compiled(kind, z, velocity, interval)
             yield z
 
-    def _steps(
-        self, field: Field, intervals: Sequence[Interval], refiner: Model | None
-    ) -> list[_Ends]:
+    def _steps(self, field: Field, intervals: Intervals, refiner: Model | None) -> list[_Ends]:
         nodes = [intervals[0].start, *(interval.end for interval in intervals)]
-        refined: list[Refined | None] = [None] * len(nodes)
+        slopes = pairwise([partial(field.slope, node=node) for node in nodes])
+        refined: Iterable[tuple[Refined, Refined] | None] = repeat(None)
         if refiner is not None:
             times = torch.stack([node.t for node in nodes])
-            refined = [_refined(at, field.conditions) for at in refiner.at(times)]
-        slopes = [partial(field.slope, node=node) for node in nodes]
-        return [
-            _Ends(slopes[i], slopes[i + 1], refined[i], refined[i + 1], interval.length)
-            for i, interval in enumerate(intervals)
-        ]
+            refined = pairwise([_refined(at, field.conditions) for at in refiner.at(times)])
+        rows = zip(slopes, refined, intervals, strict=False)
+        return [_Ends(*ends, both, interval.length) for ends, both, interval in rows]
 
     def _block(self, kind: str) -> Block:
         blocks: dict[str, Block] = {"H": _heun, "P": _pseudo_corrector, "R": self._refiner_block}
@@ -146,21 +144,19 @@ class VelocityBlocks(FixedStepSampler):
     def _first_velocity(self, kind: str, z: Tensor, velocity: Tensor | None, step: _Ends) -> Tensor:
         if kind == "H" or velocity is None:
             return step.start(z)
-        if kind == "P" or step.refined_start is None:
+        if kind == "P" or step.refined is None:
             return velocity
-        return step.refined_start(z, velocity)
+        return step.refined[0](z, velocity)
 
     def _refiner_block(self, x: Tensor, c: Tensor | None, step: _Ends) -> tuple[Tensor, Tensor]:
-        if step.refined_start is None or step.refined_end is None:
+        if step.refined is None:
             raise ValueError("a refiner block needs a refiner")
+        at_start, at_end = step.refined
         if c is None:
             c = step.start(x)
-        d = step.refined_start(x, c)
+        d = at_start(x, c)
         y = x + step.h * d
-        if self.stale_refinement:
-            second = d - c + step.refined_end(y, c)
-        else:
-            second = step.refined_end(y, d)
+        second = d - c + at_end(y, c) if self.stale_refinement else at_end(y, d)
         return x + step.h * (0.5 * (d + second)), d if self.stale_refinement else second
 
     def _compiled(
@@ -201,9 +197,12 @@ class VelocityBlocks(FixedStepSampler):
         ) -> tuple[Tensor, Tensor]:
             first, last = (_velocity_at(model, t, conditions) for t in (start, end))
             if refiner is None:
-                return block(x, c, _Ends(first, last, None, None, h))
-            refined = [_refined_at(refiner, t, conditions) for t in (start, end)]
-            return block(x, c, _Ends(first, last, refined[0], refined[1], h))
+                return block(x, c, _Ends(first, last, None, h))
+            refined = (
+                _refined_at(refiner, start, conditions),
+                _refined_at(refiner, end, conditions),
+            )
+            return block(x, c, _Ends(first, last, refined, h))
 
         return graph
 

@@ -127,9 +127,9 @@ class StreamBatch:
         self._in_flight = 0
 
     def push(self, frames: Tensor) -> Tensor | None:
-        """The result of the frames taken n - 1 calls before, None at the start.
+        """Take the next frames, (group, C, H, W) in [-1, 1], and give a result of the same shape.
 
-        The next frames, (group, C, H, W) in [-1, 1], are taken.
+        It is that of the frames taken n - 1 calls before, None at the start.
         """
         self._in_flight += 1
         finished = self.step(frames)
@@ -170,7 +170,7 @@ class StreamBatch:
 
     @torch.inference_mode()
     def sequential(self, frames: Tensor) -> Tensor:
-        """The results of frames that pass through the stages alone: n calls, no frame waits."""
+        """The results of frames as of :meth:`push` that pass alone: n calls, no frame waits."""
         x, s = self._entered(frames)
         for stage in range(self.stages):
             result, data, s = self._denoised(x, s, stage, stage + 1)

@@ -61,7 +61,7 @@ def rf(steps=4):
 def test_a_refiner_is_guided_as_in_plain_sampling(model):
     """What VelocityBlocks asks of the model that it samples."""
     guided = ClassifierFree(scale=2.0).wrap(model)
-    sharing = _SharingModel(guided, [], None, frozenset(), record=False)
+    sharing = _SharingModel(guided, [], None, record=False)
     assert type(sharing.alongside(model)) is type(guided)
 
 

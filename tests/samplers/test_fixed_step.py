@@ -105,3 +105,12 @@ def test_single_precision_network_under_a_double_state():
         single = DDIM(steps=5, time_grid=Natural(), double=False).sample(model, e).x
         torch.testing.assert_close(double, single, rtol=1e-5, atol=1e-5)
         assert not double.requires_grad
+
+
+def test_a_method_may_have_a_default_grid_of_its_own():
+    class Mine(Euler):
+        def default_grid(self):
+            return Uniform(t_end=0.1)
+
+    assert Mine(steps=3).time_grid.identity() == "Uniform(t_end=0.1)"
+    assert Mine(steps=3, time_grid=Natural()).time_grid.identity() == "Natural(t_end=0.0)"

@@ -26,6 +26,7 @@ from flowexp.samplers import (
     Reinterpolation,
     StateNoise,
     Uniform,
+    VelocityBlocks,
 )
 from tests.samplers.closed_forms import GaussianModel, MixtureModel
 
@@ -101,6 +102,39 @@ def test_counts_and_observes_its_steps():
     torch.testing.assert_close(seen[-1][1] / (1.0 - 1e-5), samples.x)
     whole = Inversion(Heun(steps=4, time_grid=grid)).invert(mixture(Linear()), x)
     assert whole.nfe.tolist() == [8] * 4
+
+
+def steps_of_blocks(text, **options):
+    return VelocityBlocks(blocks=text, final_euler=True, **options)
+
+
+def test_blocks_are_walked_from_a_model_that_starts_above_the_data():
+    """The step to t = 0 of sampling has no counterpart, so the last kind of block is left out."""
+    model, x = mixture(VE(t_max=20.0)), draws()
+    grid = EDMGrid(sigma_max=20.0)
+    heun = Inversion(Heun(steps=8, time_grid=grid)).invert(model, x)
+    assert heun.nfe.tolist() == [14] * 4
+    ours = Inversion(steps_of_blocks("H8", time_grid=grid)).invert(model, x)
+    assert torch.equal(ours.nfe, heun.nfe)
+    torch.testing.assert_close(ours.x, heun.x, rtol=0, atol=1e-12)
+    mixed = Inversion(steps_of_blocks("H1P7", time_grid=grid)).invert(model, x)
+    assert mixed.nfe.tolist() == [8] * 4
+
+
+def test_blocks_are_walked_on_a_grid_that_ends_above_the_start():
+    model, x, grid = mixture(Linear()), draws(), Uniform(t_end=0.1)
+    ours = Inversion(steps_of_blocks("H4", time_grid=grid)).invert(model, x)
+    heun = Inversion(Heun(steps=4, time_grid=grid)).invert(model, x)
+    assert torch.equal(ours.nfe, heun.nfe)
+    torch.testing.assert_close(ours.x, heun.x, rtol=0, atol=1e-12)
+
+
+def test_the_last_step_of_an_inversion_by_blocks_may_be_eulers():
+    model, x, grid = mixture(Linear()), draws(), Uniform()
+    ours = Inversion(steps_of_blocks("H4", time_grid=grid), final_euler=True).invert(model, x)
+    heun = Inversion(Heun(steps=4, time_grid=grid), final_euler=True).invert(model, x)
+    assert torch.equal(ours.nfe, heun.nfe)
+    torch.testing.assert_close(ours.x, heun.x, rtol=0, atol=1e-12)
 
 
 def test_start_with_noise():
