@@ -1,6 +1,7 @@
 """``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -159,15 +160,20 @@ def _stopped(jobs: "Sequence[TableJob]") -> StoppedError:
 
 
 def _name(config: dict[str, Any]) -> str:
-    """The stem of the written files; a table and a claim may have the same name."""
+    """The stem of the written files; a table and a claim may have the same name.
+
+    Some of the claims do not replace the files of all.
+    """
     kind, name = config["kind"], str(config["name"])
-    return {"claims": "claims", "claim": f"claim_{name}"}.get(kind, name)
+    some = re.sub(r"\W+", "_", f"claims_{config['only'] or ''}").strip("_")
+    return {"claims": some, "claim": f"claim_{name}"}.get(kind, name)
 
 
 def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list[Plan]":
-    """The table, the claim, or all claims."""
-    from flowexp.tables.plan import Circumstances, plan_claim, plan_table
-    from flowexp.tables.table_files import names, read_claim, read_table
+    """The table, the claim, or all claims that are wanted."""
+    from flowexp.tables.plan import Circumstances, plan_claim, plan_table, rows_to_plan
+    from flowexp.tables.progress import counting
+    from flowexp.tables.table_files import read_claim, read_table
 
     given = Circumstances(
         budget=budget,
@@ -177,17 +183,34 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
         config_dir=config_dir,
     )
     kind, name = config["kind"], config["name"]
-    if kind == "claims":
-        every = names("claim", config_dir=config_dir)
-        return [plan_claim(read_claim(one, config_dir=config_dir), given) for one in every]
-    if name is None:
+    if kind not in ("table", "claim", "claims"):
+        raise UsageError(
+            f"unknown kind {kind!r}.", key="kind", remedy="Use table, claim or claims."
+        )
+    if kind != "claims" and name is None:
         raise UsageError("no table is named.", key="name", remedy="List them: flowexp table list.")
-    if kind == "claim":
-        return [plan_claim(read_claim(name, config_dir=config_dir), given)]
     if kind == "table":
         table = read_table(name, config_dir=config_dir)
-        return [plan_table(table, given, node=config["budget"], only=config["only"])]
-    raise UsageError(f"unknown kind {kind!r}.", key="kind", remedy="Use table, claim or claims.")
+        with counting(len(table.rows)) as on_row:
+            node, only = config["budget"], config["only"]
+            return [plan_table(table, given, node=node, only=only, on_row=on_row)]
+    chosen = [name] if kind == "claim" else _matching_claims(config["only"], config_dir)
+    claims = [read_claim(one, config_dir=config_dir) for one in chosen]
+    with counting(sum(len(rows_to_plan(claim, given)) for claim in claims)) as on_row:
+        return [plan_claim(claim, given, on_row=on_row) for claim in claims]
+
+
+def _matching_claims(only: str | None, config_dir: str | None) -> list[str]:
+    from flowexp.tables.plan import matching
+    from flowexp.tables.table_files import names
+
+    every = names("claim", config_dir=config_dir)
+    found = matching(only, every)
+    if only is not None and not found:
+        raise UsageError(
+            f"no claim is called {only!r}.", key="only", remedy="List them: flowexp table list."
+        )
+    return found
 
 
 def _show(jobs: "Sequence[TableJob]") -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from flowexp.tables.jobs import TableJob
 
-__all__ = ["JobState", "plain_lines", "state_of", "watching"]
+__all__ = ["JobState", "counting", "plain_lines", "state_of", "watching"]
 
 _POLL_SECONDS = 0.5
 _TAIL_BYTES = 4096
@@ -83,6 +83,23 @@ def _kimg(file: Path) -> float | None:
         except (ValueError, KeyError, TypeError):
             continue
     return None
+
+
+@contextmanager
+def counting(total: int) -> Iterator[Callable[[], None]]:
+    """A bar with the time that is left, which vanishes in the end; nothing but in a terminal.
+
+    What the context gives is to be called after each of ``total`` rows.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console()
+    columns = (BarColumn(), MofNCompleteColumn(), "rows,", TimeRemainingColumn(), "left")
+    silent = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
 
 
 Show = Callable[[Sequence[JobState]], None]

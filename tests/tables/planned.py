@@ -16,14 +16,18 @@ def budget_node(name: str, *overrides: str):
     return checked.config["budget"]
 
 
-def plan(folder: Path, content, *, budget="full", changes=(), only=None, **given) -> Plan:
+def plan(
+    folder: Path, content, *, budget="full", changes=(), only=None, on_row=lambda: None, **given
+) -> Plan:
     """The plan of a table with this content."""
     config_dir = str(write(folder, "mine/one", content))
     circumstances = Circumstances(
         budget=budget, root=folder / "jobs", config_dir=config_dir, **given
     )
     table = read_table("mine/one", config_dir=config_dir)
-    return plan_table(table, circumstances, node=budget_node(budget, *changes), only=only)
+    return plan_table(
+        table, circumstances, node=budget_node(budget, *changes), only=only, on_row=on_row
+    )
 
 
 def planned_claim(folder: Path, content, **given) -> Plan:

@@ -57,7 +57,9 @@ def test_signals_reach_a_command_and_not_the_server(server, start, tmp_path):
             os.kill(server._process.pid, ignored)
         run = tmp_path / f"run{number}"
         command = start("train", *TINY, "trainer.max_kimg=64", f"dirs.run={run}")
-        while not (run / "metrics.jsonl").exists():
+        metrics = run / "metrics.jsonl"
+        # A first row says that the training also listens to signals.
+        while not metrics.exists() or not metrics.stat().st_size:
             assert command.poll() is None, (tmp_path / "said").read_text()
             time.sleep(0.05)
         if number == signal.SIGTERM:
