@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown
@@ -88,17 +87,6 @@ def _list() -> None:
         print(f"  {name:<{width}}  {claim.title}")
 
 
-def _refuse_several_processes() -> None:
-    """A table is one process; its jobs would inherit torchrun's ranks and wait for each other."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            f"{os.environ['WORLD_SIZE']} processes were started for one table.",
-            key="launcher",
-            remedy="Start flowexp table without torchrun; give trainings several devices with "
-            "train:trainer.devices=N train:trainer.strategy=ddp.",
-        )
-
-
 def make(command: Command) -> list[str]:
     """Plan, run the missing jobs, collect and render.
 
@@ -113,9 +101,19 @@ def make(command: Command) -> list[str]:
     from flowexp.tables.planned_rows import all_jobs
     from flowexp.tables.progress import watching
 
-    _refuse_several_processes()
-    config, budget = command.config, _budget(command)
-    print(f"{_name(config)}: checking every command, budget {budget}", flush=True)
+    # The jobs would inherit torchrun's ranks and wait for each other.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"{os.environ['WORLD_SIZE']} processes were started for one table.",
+            key="launcher",
+            remedy="Start flowexp table without torchrun; give trainings several devices with "
+            "train:trainer.devices=N train:trainer.strategy=ddp.",
+        )
+    config, budget = command.config, command.choices["budget"]
+    if any(text.startswith("budget.") for text in command.overrides):
+        budget += "_changed"
+    name = _name(config)
+    print(f"{name}: checking every command, budget {budget}", flush=True)
     plans = _plans(config, budget, given_config_dir())
     wanted = [row for plan in plans for row in plan.wanted]
     jobs = all_jobs(wanted)
@@ -123,40 +121,28 @@ def make(command: Command) -> list[str]:
         _show(jobs)
         return []
     launcher = ChosenLauncher(JobTask({job.identity: job for job in jobs}, folder=Path.cwd()))
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     targets = [target for row in wanted for target in row.targets]
     unfinished: list[str] = []
     if not all(job.is_done() for job in jobs):
         try:
-            with watching(jobs, name=f"{_name(config)}, budget {budget}"):
+            with watching(jobs, name=f"{name}, budget {budget}"):
                 failed = execute(jobs, launcher.launch, targets=targets)
             unfinished = [f"{job.title}; see {job.log_file}" for job in failed]
         except KeyboardInterrupt as interrupt:
-            raise _stopped(jobs) from interrupt
+            done = sum(job.is_done() for job in jobs)
+            raise StoppedError(
+                f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, "
+                "and trainings continue from their checkpoints. Jobs submitted to a scheduler keep "
+                "running."
+            ) from interrupt
         except LauncherError as error:
             # Jobs that it had started may still be running; collect what is done.
             unfinished = [str(error)]
     results = [plan.result(budget=budget) for plan in plans]
-    _write(results, name=_name(config), budget=budget, folder=Path(config["out"]))
+    stem = f"{name.replace('/', '_')}_{budget}"
+    _write(results, stem=stem, folder=Path(config["out"]))
     return unfinished
-
-
-def _budget(command: Command) -> str:
-    """Name of the budget; one with overrides gets a name of its own."""
-    own = [text for text in command.overrides if text.startswith("budget.")]
-    return command.choices["budget"] + ("_changed" if own else "")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _stopped(jobs: "Sequence[TableJob]") -> StoppedError:
-    done = sum(job.is_done() for job in jobs)
-    return StoppedError(
-        f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, and "
-        "trainings continue from their checkpoints. Jobs submitted to a scheduler keep running."
-    )
 
 
 def _name(config: dict[str, Any]) -> str:
@@ -227,17 +213,18 @@ def _show(jobs: "Sequence[TableJob]") -> None:
     print(f"{len(jobs)} jobs, {done} done. Nothing was run (dry=true).")
 
 
-def _write(
-    results: "Sequence[TableResult | ClaimResult]", *, name: str, budget: str, folder: Path
-) -> None:
+def _write(results: "Sequence[TableResult | ClaimResult]", *, stem: str, folder: Path) -> None:
     """Write every form, a picture where there are curves, and print the form for the terminal."""
     from flowexp.tables.render import FORMS, render, table_picture
     from flowexp.tables.results import ClaimResult, TableResult
 
-    claims = [result for result in results if isinstance(result, ClaimResult)]
-    result = claims if len(results) != 1 else results[0]
-    stem = f"{name.replace('/', '_')}_{budget}"
-    content = [r.to_dict() for r in results] if len(results) != 1 else results[0].to_dict()
+    result: TableResult | ClaimResult | list[ClaimResult]
+    if len(results) == 1:
+        result = results[0]
+        content: object = result.to_dict()
+    else:
+        result = [one for one in results if isinstance(one, ClaimResult)]
+        content = [one.to_dict() for one in result]
     written = [write_json(folder / f"{stem}.json", content)]
     for form, writer in FORMS.items():
         if form != _PRINTED:

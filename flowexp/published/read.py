@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flowexp.errors import UsageError
 from flowexp.published.edm import EDMSnapshot, TrainingState
-from flowexp.published.model import Published, Reader
+from flowexp.published.model import Published
 from flowexp.published.rectified_flow import RectifiedFlow
 from flowexp.published.rfpp import RFPlusPlus, is_rfpp
 from flowexp.published.score_sde import load_weights_only
@@ -30,18 +30,15 @@ def read_published(path: Path) -> Published:
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}.", key="file", remedy="Name a checkpoint.")
-    return _reader(path).read(path)
-
-
-def _reader(path: Path) -> Reader:
     with path.open("rb") as file:
         head = file.read(len(_OLD_TORCH))
     if not head:
         raise UsageError(f"{path} is empty.", key="file", remedy="Download it again.")
     if head == _OLD_TORCH:
-        return RectifiedFlow()
+        return RectifiedFlow().read(path)
     if not head.startswith(_ZIP):
-        return EDMSnapshot()
+        return EDMSnapshot().read(path)
     if mentions(path, _PERSISTENCE):
-        return TrainingState()
-    return RFPlusPlus() if is_rfpp(load_weights_only(path)) else RectifiedFlow()
+        return TrainingState().read(path)
+    reader = RFPlusPlus() if is_rfpp(load_weights_only(path)) else RectifiedFlow()
+    return reader.read(path)

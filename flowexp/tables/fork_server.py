@@ -44,7 +44,10 @@ class ForkedCommand:
 
     def __init__(self, report: int) -> None:
         self._report = os.fdopen(report)
-        self.pid = int(self._report.readline())
+        first = self._report.readline()
+        if not first:
+            raise RuntimeError("the process that starts commands was killed")
+        self.pid = int(first)
         self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:

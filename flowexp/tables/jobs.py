@@ -15,6 +15,7 @@ from typing import Any
 from flowexp.config.later_options import without_later_options
 from flowexp.config.override_text import override
 from flowexp.config.renamed import original
+from flowexp.runs.resume_rules import FREE_KEYS
 from flowexp.tree import mapped, without
 
 __all__ = ["TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
@@ -158,8 +159,6 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
     A training is free to change what may change when it is resumed: weights depend neither on what
     is sampled from them later nor on the devices (but for floating-point reordering).
     """
-    from flowexp.runs.resume_rules import FREE_KEYS
-
     free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
     kept = without_later_options(without(config, free))
     return dict(mapped(kept, _in_one_spelling))

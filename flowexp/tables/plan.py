@@ -91,7 +91,8 @@ def plan_table(
 
     Every command that is not sound is refused, with the name of its row.
     """
-    budget = Budget.of(given.budget, node, seeds=given.seeds)
+    seeds = node["seeds"] if given.seeds is None else given.seeds
+    budget = Budget(**{**node, "name": given.budget, "seeds": seeds})
     published = table.protocol.get("num_samples") or _DEFAULT_SAMPLES
     repetitions = table.protocol.get("repetitions") or 1
     metric = budget.metric.get(table.metric, table.metric)
@@ -114,7 +115,7 @@ def plan_claim(
     Its experiments have the size that shows the effect; a budget only says whether it pays.
     """
     scoring = Scoring(metric=claim.metric, num_samples=claim.num_samples)
-    budget = Budget(name=given.budget, seeds=tuple(given.seeds or claim.seeds))
+    budget = Budget(name=given.budget, seeds=given.seeds or claim.seeds)
     rows = _Planner(claim, scoring, budget, given, on_row).rows()
     return Plan(file=claim, rows=rows, scoring=scoring)
 
@@ -188,7 +189,7 @@ class _Planner:
                 bases.append(self._job("eval", own, run, title=title, after=after))
         return PlannedRow(
             spec=spec,
-            seeds=seeds,
+            seeds=tuple(seeds),
             evaluations=tuple(scored),
             baselines=tuple(bases),
             scaled=trained[0].scaled or self.scoring.scaled or bool(self.budget.eval),

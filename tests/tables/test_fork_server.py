@@ -52,6 +52,8 @@ def test_commands_say_what_the_installed_one_says_and_end_alike(start, tmp_path)
 
 
 def test_signals_reach_a_command_and_not_the_server(server, start, tmp_path):
+    # Until its first command the server may still be starting, and a signal ends it.
+    start("--version").wait()
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 1)):
         for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(server._process.pid, ignored)
