@@ -98,7 +98,7 @@ def make(command: Command) -> list[str]:
     """
     from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir
     from flowexp.tables.execute import JobTask, execute
-    from flowexp.tables.planned_rows import all_jobs
+    from flowexp.tables.jobs import all_jobs
     from flowexp.tables.progress import watching
 
     # The jobs would inherit torchrun's ranks and wait for each other.
@@ -157,12 +157,13 @@ def _name(config: dict[str, Any]) -> str:
 
 def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list[Plan]":
     """The table, the claim, or all claims that are wanted."""
-    from flowexp.tables.plan import Circumstances, plan_claim, plan_table, rows_to_plan
+    from flowexp.tables.plan import Circumstances, plan, rows_to_plan
     from flowexp.tables.progress import counting
     from flowexp.tables.table_files import read_claim, read_table
 
     given = Circumstances(
         budget=budget,
+        node=config["budget"],
         root=Path(config["jobs"]),
         seeds=config["seeds"],
         extra={verb: config[verb]["overrides"] for verb in _VERBS},
@@ -175,15 +176,12 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
         )
     if kind != "claims" and name is None:
         raise UsageError("no table is named.", key="name", remedy="List them: flowexp table list.")
-    if kind == "table":
-        table = read_table(name, config_dir=config_dir)
-        with counting(len(table.rows)) as on_row:
-            node, only = config["budget"], config["only"]
-            return [plan_table(table, given, node=node, only=only, on_row=on_row)]
-    chosen = [name] if kind == "claim" else _matching_claims(config["only"], config_dir)
-    claims = [read_claim(one, config_dir=config_dir) for one in chosen]
-    with counting(sum(len(rows_to_plan(claim, given)) for claim in claims)) as on_row:
-        return [plan_claim(claim, given, on_row=on_row) for claim in claims]
+    chosen = _matching_claims(config["only"], config_dir) if kind == "claims" else [name]
+    read = read_table if kind == "table" else read_claim
+    files = [read(one, config_dir=config_dir) for one in chosen]
+    only = config["only"] if kind == "table" else None
+    with counting(sum(len(rows_to_plan(file, given)) for file in files)) as on_row:
+        return [plan(file, given, only=only, on_row=on_row) for file in files]
 
 
 def _matching_claims(only: str | None, config_dir: str | None) -> list[str]:

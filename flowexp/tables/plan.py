@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,17 +20,46 @@ from flowexp.config.problems import ConfigError, Problem
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
 from flowexp.tables.collect import claim_result, table_result
-from flowexp.tables.jobs import TableJob, directories, identity_of, rewritten, significant, token
-from flowexp.tables.planned_rows import Circumstances, PlannedRow, Scoring
+from flowexp.tables.jobs import (
+    PlannedRow,
+    Scoring,
+    TableJob,
+    directories,
+    identity_of,
+    rewritten,
+    significant,
+    token,
+)
 from flowexp.tables.results import ClaimResult, TableResult
 from flowexp.tables.syntax import Arm, ClaimFile, Row, TableFile
 
-__all__ = ["Circumstances", "Plan", "matching", "plan_claim", "plan_table", "rows_to_plan"]
+__all__ = ["Circumstances", "Plan", "matching", "plan", "rows_to_plan"]
 
 # A claim names the cheapest budget that pays for it.
 _PRICES = {"cpu": 0, "small": 1, "gpu_hour": 2, "full": 3}
 _DEFAULT_SAMPLES = 50_000
 _STANDINS = "flowexp-table-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """The user's choices besides the name of a table.
+
+    Attributes:
+        budget: Name of the budget.
+        node: Its plain node, for tables.
+        root: Folder of all jobs.
+        seeds: Training seeds in place of the budget's or claim's; None = those.
+        extra: Verb -> overrides of all its jobs.
+        config_dir: Folder with further groups.
+    """
+
+    budget: str
+    node: Mapping[str, Any] = field(default_factory=dict)
+    root: Path
+    seeds: Sequence[int] | None = None
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    config_dir: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,45 +108,40 @@ def rows_to_plan(file: TableFile | ClaimFile, given: Circumstances) -> Sequence[
     return file.arms if pays else ()
 
 
-def plan_table(
-    table: TableFile,
+def plan(
+    file: TableFile | ClaimFile,
     given: Circumstances,
     *,
-    node: Mapping[str, Any],
     only: str | None = None,
     on_row: Callable[[], object] = lambda: None,
 ) -> Plan:
-    """Plan a table, calling ``on_row`` after each row.
+    """Plan a table or a claim, calling ``on_row`` after each row.
 
-    Every command that is not sound is refused, with the name of its row.
+    Every command that is not sound is refused, with the name of its row. A claim's experiments have
+    the size that shows the effect; a budget only says whether it pays.
     """
-    seeds = node["seeds"] if given.seeds is None else given.seeds
-    budget = Budget(**{**node, "name": given.budget, "seeds": seeds})
+    if isinstance(file, ClaimFile):
+        scoring = Scoring(metric=file.metric, num_samples=file.num_samples)
+        budget = Budget(name=given.budget, seeds=given.seeds or file.seeds)
+    else:
+        seeds = given.node["seeds"] if given.seeds is None else given.seeds
+        budget = Budget(**{**given.node, "name": given.budget, "seeds": seeds})
+        scoring = _scoring(file, budget)
+    rows = _Planner(file, scoring, budget, given, on_row).rows()
+    return Plan(file=file, rows=rows, scoring=scoring, only=only)
+
+
+def _scoring(table: TableFile, budget: Budget) -> Scoring:
     published = table.protocol.get("num_samples") or _DEFAULT_SAMPLES
     repetitions = table.protocol.get("repetitions") or 1
     metric = budget.metric.get(table.metric, table.metric)
     samples, repeats = budget.num_samples or published, budget.repeats or repetitions
-    scoring = Scoring(
+    return Scoring(
         metric=metric,
         num_samples=samples,
         repeats=repeats,
         scaled=(metric, samples, repeats) != (table.metric, published, repetitions),
     )
-    rows = _Planner(table, scoring, budget, given, on_row).rows()
-    return Plan(file=table, rows=rows, scoring=scoring, only=only)
-
-
-def plan_claim(
-    claim: ClaimFile, given: Circumstances, *, on_row: Callable[[], object] = lambda: None
-) -> Plan:
-    """Plan a claim as :func:`plan_table` does.
-
-    Its experiments have the size that shows the effect; a budget only says whether it pays.
-    """
-    scoring = Scoring(metric=claim.metric, num_samples=claim.num_samples)
-    budget = Budget(name=given.budget, seeds=given.seeds or claim.seeds)
-    rows = _Planner(claim, scoring, budget, given, on_row).rows()
-    return Plan(file=claim, rows=rows, scoring=scoring)
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,8 @@ class JobState:
 def state_of(job: TableJob, *, since: float = 0.0) -> JobState:
     """The state of a job, by the files in its directory.
 
-    Args:
-        job: The job.
-        since: Seconds of the epoch; notes written before it are those of an earlier table, which
-            may have been killed since.
+    Notes written before ``since`` (seconds of the epoch) are those of an earlier table, which may
+    have been killed.
     """
     if job.is_done():
         return JobState("done")

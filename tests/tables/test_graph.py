@@ -7,8 +7,7 @@ import pytest
 from flowexp.cli import main
 from flowexp.config.problems import ConfigError
 from flowexp.errors import UsageError
-from flowexp.tables.jobs import significant
-from flowexp.tables.planned_rows import all_jobs
+from flowexp.tables.jobs import all_jobs, significant
 from flowexp.tables.progress import counting
 from tests.tables.files import claim, job, table, write
 from tests.tables.planned import by_title, identities, plan, planned_claim
