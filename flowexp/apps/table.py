@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown
+from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
-from flowexp.config.application import launch
 from flowexp.config.override_text import override
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import write_json, write_text
@@ -96,7 +96,6 @@ def make(command: Command) -> list[str]:
     Raises:
         StoppedError: SIGINT or SIGTERM.
     """
-    from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir
     from flowexp.tables.execute import JobTask, execute
     from flowexp.tables.jobs import all_jobs
     from flowexp.tables.progress import watching
@@ -140,8 +139,7 @@ def make(command: Command) -> list[str]:
             # Jobs that it had started may still be running; collect what is done.
             unfinished = [str(error)]
     results = [plan.result(budget=budget) for plan in plans]
-    stem = f"{name.replace('/', '_')}_{budget}"
-    _write(results, stem=stem, folder=Path(config["out"]))
+    _write(results, name=name, budget=budget, folder=Path(config["out"]))
     return unfinished
 
 
@@ -211,7 +209,9 @@ def _show(jobs: "Sequence[TableJob]") -> None:
     print(f"{len(jobs)} jobs, {done} done. Nothing was run (dry=true).")
 
 
-def _write(results: "Sequence[TableResult | ClaimResult]", *, stem: str, folder: Path) -> None:
+def _write(
+    results: "Sequence[TableResult | ClaimResult]", *, name: str, budget: str, folder: Path
+) -> None:
     """Write every form, a picture where there are curves, and print the form for the terminal."""
     from flowexp.tables.render import FORMS, render, table_picture
     from flowexp.tables.results import ClaimResult, TableResult
@@ -223,6 +223,7 @@ def _write(results: "Sequence[TableResult | ClaimResult]", *, stem: str, folder:
     else:
         result = [one for one in results if isinstance(one, ClaimResult)]
         content = [one.to_dict() for one in result]
+    stem = f"{name.replace('/', '_')}_{budget}"
     written = [write_json(folder / f"{stem}.json", content)]
     for form, writer in FORMS.items():
         if form != _PRINTED:
