@@ -1,23 +1,17 @@
 """``flowexp calibrate``: measure the numbers of a run that a sampler needs."""
 
 import logging
-from collections.abc import Sequence
+from functools import partial
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
-from flowexp.config.overrides import in_full
 from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger("flowexp.calibration")
 _RECORDED = ("calibration", "guidance", "task", "latents", "weight_transform")
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Calibrate a sampler on a run; ``for=NAME`` is short for ``calibration=NAME``."""
-    launch("calibrate", calibrate, in_full("calibrate", arguments))
 
 
 def calibrate(job: Job) -> None:
@@ -47,3 +41,6 @@ def calibrate(job: Job) -> None:
         return
     command = " ".join([f"flowexp {made.begin}={shown(opened.run.path)}", *made.use])
     print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", command)]))
+
+
+main = partial(launch, "calibrate", calibrate)

@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
-from flowexp.config.overrides import in_full
 from flowexp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,11 +28,6 @@ _STORED = (
     "run", "weights", "checkpoint", "weight_transform", "dataset", "path", "network",
     "parameterization", "sampler", "guidance", "task", "latents", "start",
 )  # fmt: skip
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Make pairs; ``from=data`` is short for ``start=data``."""
-    launch("pairs", pairs, in_full("pairs", arguments))
 
 
 def pairs(job: Job) -> None:
@@ -165,3 +160,6 @@ def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> lis
         ("store", shown(folder)),
         ("next", f"flowexp train {use}"),
     ]
+
+
+main = partial(launch, "pairs", pairs)

@@ -1,16 +1,16 @@
 """``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown
+from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
-from flowexp.config.application import launch
 from flowexp.config.override_text import override
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import write_json, write_text
@@ -87,17 +87,6 @@ def _list() -> None:
         print(f"  {name:<{width}}  {claim.title}")
 
 
-def _refuse_several_processes() -> None:
-    """A table is one process; its jobs would inherit torchrun's ranks and wait for each other."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            f"{os.environ['WORLD_SIZE']} processes were started for one table.",
-            key="launcher",
-            remedy="Start flowexp table without torchrun; give trainings several devices with "
-            "train:trainer.devices=N train:trainer.strategy=ddp.",
-        )
-
-
 def make(command: Command) -> list[str]:
     """Plan, run the missing jobs, collect and render.
 
@@ -107,14 +96,23 @@ def make(command: Command) -> list[str]:
     Raises:
         StoppedError: SIGINT or SIGTERM.
     """
-    from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir
     from flowexp.tables.execute import JobTask, execute
-    from flowexp.tables.planned_rows import all_jobs
+    from flowexp.tables.jobs import all_jobs
     from flowexp.tables.progress import watching
 
-    _refuse_several_processes()
-    config, budget = command.config, _budget(command)
-    print(f"{_name(config)}: checking every command, budget {budget}", flush=True)
+    # The jobs would inherit torchrun's ranks and wait for each other.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"{os.environ['WORLD_SIZE']} processes were started for one table.",
+            key="launcher",
+            remedy="Start flowexp table without torchrun; give trainings several devices with "
+            "train:trainer.devices=N train:trainer.strategy=ddp.",
+        )
+    config, budget = command.config, command.choices["budget"]
+    if any(text.startswith("budget.") for text in command.overrides):
+        budget += "_changed"
+    name = _name(config)
+    print(f"{name}: checking every command, budget {budget}", flush=True)
     plans = _plans(config, budget, given_config_dir())
     wanted = [row for plan in plans for row in plan.wanted]
     jobs = all_jobs(wanted)
@@ -122,72 +120,79 @@ def make(command: Command) -> list[str]:
         _show(jobs)
         return []
     launcher = ChosenLauncher(JobTask({job.identity: job for job in jobs}, folder=Path.cwd()))
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     targets = [target for row in wanted for target in row.targets]
     unfinished: list[str] = []
     if not all(job.is_done() for job in jobs):
         try:
-            with watching(jobs, name=f"{_name(config)}, budget {budget}"):
+            with watching(jobs, name=f"{name}, budget {budget}"):
                 failed = execute(jobs, launcher.launch, targets=targets)
             unfinished = [f"{job.title}; see {job.log_file}" for job in failed]
         except KeyboardInterrupt as interrupt:
-            raise _stopped(jobs) from interrupt
+            done = sum(job.is_done() for job in jobs)
+            raise StoppedError(
+                f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, "
+                "and trainings continue from their checkpoints. Jobs submitted to a scheduler keep "
+                "running."
+            ) from interrupt
         except LauncherError as error:
             # Jobs that it had started may still be running; collect what is done.
             unfinished = [str(error)]
     results = [plan.result(budget=budget) for plan in plans]
-    _write(results, name=_name(config), budget=budget, folder=Path(config["out"]))
+    _write(results, name=name, budget=budget, folder=Path(config["out"]))
     return unfinished
 
 
-def _budget(command: Command) -> str:
-    """Name of the budget; one with overrides gets a name of its own."""
-    own = [text for text in command.overrides if text.startswith("budget.")]
-    return command.choices["budget"] + ("_changed" if own else "")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _stopped(jobs: "Sequence[TableJob]") -> StoppedError:
-    done = sum(job.is_done() for job in jobs)
-    return StoppedError(
-        f"stopped with {done} of {len(jobs)} jobs done. The same command runs the others, and "
-        "trainings continue from their checkpoints. Jobs submitted to a scheduler keep running."
-    )
-
-
 def _name(config: dict[str, Any]) -> str:
-    """The stem of the written files; a table and a claim may have the same name."""
+    """The stem of the written files; a table and a claim may have the same name.
+
+    Some of the claims do not replace the files of all.
+    """
     kind, name = config["kind"], str(config["name"])
-    return {"claims": "claims", "claim": f"claim_{name}"}.get(kind, name)
+    some = re.sub(r"\W+", "_", f"claims_{config['only'] or ''}").strip("_")
+    return {"claims": some, "claim": f"claim_{name}"}.get(kind, name)
 
 
 def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list[Plan]":
-    """The table, the claim, or all claims."""
-    from flowexp.tables.plan import Circumstances, plan_claim, plan_table
-    from flowexp.tables.table_files import names, read_claim, read_table
+    """The table, the claim, or all claims that are wanted."""
+    from flowexp.tables.plan import Circumstances, plan, rows_to_plan
+    from flowexp.tables.progress import counting
+    from flowexp.tables.table_files import read_claim, read_table
 
     given = Circumstances(
         budget=budget,
+        node=config["budget"],
         root=Path(config["jobs"]),
         seeds=config["seeds"],
         extra={verb: config[verb]["overrides"] for verb in _VERBS},
         config_dir=config_dir,
     )
     kind, name = config["kind"], config["name"]
-    if kind == "claims":
-        every = names("claim", config_dir=config_dir)
-        return [plan_claim(read_claim(one, config_dir=config_dir), given) for one in every]
-    if name is None:
+    if kind not in ("table", "claim", "claims"):
+        raise UsageError(
+            f"unknown kind {kind!r}.", key="kind", remedy="Use table, claim or claims."
+        )
+    if kind != "claims" and name is None:
         raise UsageError("no table is named.", key="name", remedy="List them: flowexp table list.")
-    if kind == "claim":
-        return [plan_claim(read_claim(name, config_dir=config_dir), given)]
-    if kind == "table":
-        table = read_table(name, config_dir=config_dir)
-        return [plan_table(table, given, node=config["budget"], only=config["only"])]
-    raise UsageError(f"unknown kind {kind!r}.", key="kind", remedy="Use table, claim or claims.")
+    chosen = _matching_claims(config["only"], config_dir) if kind == "claims" else [name]
+    read = read_table if kind == "table" else read_claim
+    files = [read(one, config_dir=config_dir) for one in chosen]
+    only = config["only"] if kind == "table" else None
+    with counting(sum(len(rows_to_plan(file, given)) for file in files)) as on_row:
+        return [plan(file, given, only=only, on_row=on_row) for file in files]
+
+
+def _matching_claims(only: str | None, config_dir: str | None) -> list[str]:
+    from flowexp.tables.plan import matching
+    from flowexp.tables.table_files import names
+
+    every = names("claim", config_dir=config_dir)
+    found = matching(only, every)
+    if only is not None and not found:
+        raise UsageError(
+            f"no claim is called {only!r}.", key="only", remedy="List them: flowexp table list."
+        )
+    return found
 
 
 def _show(jobs: "Sequence[TableJob]") -> None:
@@ -211,10 +216,14 @@ def _write(
     from flowexp.tables.render import FORMS, render, table_picture
     from flowexp.tables.results import ClaimResult, TableResult
 
-    claims = [result for result in results if isinstance(result, ClaimResult)]
-    result = claims if len(results) != 1 else results[0]
+    result: TableResult | ClaimResult | list[ClaimResult]
+    if len(results) == 1:
+        result = results[0]
+        content: object = result.to_dict()
+    else:
+        result = [one for one in results if isinstance(one, ClaimResult)]
+        content = [one.to_dict() for one in result]
     stem = f"{name.replace('/', '_')}_{budget}"
-    content = [r.to_dict() for r in results] if len(results) != 1 else results[0].to_dict()
     written = [write_json(folder / f"{stem}.json", content)]
     for form, writer in FORMS.items():
         if form != _PRINTED:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowexp.config.check import check, own_choices
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
+from flowexp.config.overrides import in_full
 from flowexp.errors import UsageError
 
 __all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
@@ -96,14 +97,14 @@ def launch(
 ) -> None:
     """Check the arguments after a verb, then run its job or jobs through Hydra.
 
-    The primary config has the verb's own name by default.
+    The primary config has the verb's own name by default; :func:`in_full` writes out short forms.
 
     Raises:
         ConfigError: The command line is not sound; nothing was done.
         UsageError: A job found an error that the user can fix.
     """
     parser = argument_parser(verb)
-    args = parser.parse_intermixed_args(list(arguments))
+    args = parser.parse_intermixed_args(in_full(verb, arguments))
     name = args.config_name or config_name or verb
     if args.cfg and args.multirun:
         raise UsageError(

@@ -104,17 +104,13 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _set(items: object = ()) -> set[Any]:
-    return set(items) if isinstance(items, list | tuple) else set()
-
-
 # Old files contain the module names from before numpy 2 and Python 3.
 ALLOWED: Mapping[str, Any] = MappingProxyType(
     {
         "collections.OrderedDict": OrderedDict,
         "dnnlib.util.EasyDict": _PlainDict,
-        "builtins.set": _Function(_set),
-        "__builtin__.set": _Function(_set),
+        "builtins.set": _Function(set),
+        "__builtin__.set": _Function(set),
         "_codecs.encode": _Function(_encode),
         "numpy.dtype": _Function(_dtype),
         "numpy.core.multiarray.scalar": _Function(_scalar),

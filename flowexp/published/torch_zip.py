@@ -89,7 +89,12 @@ def load_torch_zip(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
         with zipfile.ZipFile(path) as archive:
             folder = _folder(archive)
-            _check_byte_order(archive, folder)
+            name = f"{folder}/byteorder"
+            order = (
+                archive.read(name).decode("ascii", "replace") if name in archive.namelist() else ""
+            )
+            if order and order != sys.byteorder:
+                raise LookupError(f"written on a {order}-endian computer")
             return _ZipUnpickler(archive, folder).load()
     except pickle.UnpicklingError as error:
         raise unreadable(path, error) from error
@@ -110,10 +115,3 @@ def _folder(archive: zipfile.ZipFile) -> str:
     if len(found) != 1:
         raise LookupError("no data.pkl in it")
     return found[0].removesuffix("/data.pkl")
-
-
-def _check_byte_order(archive: zipfile.ZipFile, folder: str) -> None:
-    name = f"{folder}/byteorder"
-    stored = archive.read(name).decode("ascii", "replace") if name in archive.namelist() else ""
-    if stored and stored != sys.byteorder:
-        raise LookupError(f"written on a {stored}-endian computer")

@@ -72,11 +72,21 @@ class RunDirectory:
             UsageError: The folder belongs to a run of another configuration, cannot be written, or
                 is in use by another process.
         """
-        run = cls(path)
+        run, own = cls(path), plain(config)
         if not is_first_process():
             return run
         try:
-            run._start(plain(config), list(overrides), dict(manifest or {}))
+            if run.config_file.exists():
+                run._refuse_another_config(own)
+            for folder in (run.path, run.checkpoints, run.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+            run._lock = run._locked()
+            for unfinished in run.checkpoints.glob(".*.ckpt"):
+                unfinished.unlink()
+            write_text(run.config_file, yaml.safe_dump(own, sort_keys=False))
+            write_text(run.overrides_file, yaml.safe_dump(list(overrides)))
+            if not run.manifest_file.exists():
+                write_json(run.manifest_file, dict(manifest or {}))
         except OSError as error:
             raise UsageError(
                 f"the run directory {run.path} cannot be written ({error.strerror or error}).",
@@ -84,21 +94,6 @@ class RunDirectory:
                 remedy="Choose another with dirs.run=...",
             ) from error
         return run
-
-    def _start(
-        self, config: dict[str, Any], overrides: list[str], manifest: dict[str, Any]
-    ) -> None:
-        if self.config_file.exists():
-            self._refuse_another_config(config)
-        for folder in (self.path, self.checkpoints, self.samples):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
-        for unfinished in self.checkpoints.glob(".*.ckpt"):
-            unfinished.unlink()
-        write_text(self.config_file, yaml.safe_dump(config, sort_keys=False))
-        write_text(self.overrides_file, yaml.safe_dump(overrides))
-        if not self.manifest_file.exists():
-            write_json(self.manifest_file, manifest)
 
     def _locked(self) -> FileLock:
         """The lock of the folder, unless another process holds it."""

@@ -108,8 +108,8 @@ def stored_weights(
             there = ", ".join(sorted(content["ema"])) or "none"
             raise UsageError(
                 f"the run {run.path} has no average {weights!r}.",
-                key="ema",
-                remedy=f"It has: {there}; null gives the raw weights.",
+                key="weights",
+                remedy=f"It has: {there}; raw gives the weights without averaging.",
             )
         state |= content["ema"][weights]
     kimg, digest = content["images"] / 1000.0, file_sha256(path)

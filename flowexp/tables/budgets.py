@@ -42,15 +42,15 @@ class Budget:
     """
 
     name: str
-    seeds: tuple[int, ...] = (0,)
+    seeds: Sequence[int] = (0,)
     kimg_factor: float = 1.0
     max_kimg: float | None = None
     num_samples: int | None = None
     repeats: int | None = None
     max_pairs: int | None = None
     metric: Mapping[str, str] = field(default_factory=dict)
-    train: tuple[str, ...] = ()
-    eval: tuple[str, ...] = ()
+    train: Sequence[str] = ()
+    eval: Sequence[str] = ()
     when: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,15 +62,6 @@ class Budget:
                 raise UsageError(
                     f"{value} is not positive.", key=f"budget.{name}", remedy="Or give null."
                 )
-
-    @classmethod
-    def of(
-        cls, name: str, node: Mapping[str, Any], *, seeds: Sequence[int] | None = None
-    ) -> "Budget":
-        """The budget of this option and its plain node, perhaps with other seeds than its own."""
-        lists = {"seeds": node["seeds"] if seeds is None else seeds}
-        lists |= {"train": node["train"], "eval": node["eval"]}
-        return cls(name=name, **{**node, **{key: tuple(value) for key, value in lists.items()}})
 
     def of_training(self, choices: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, ...]:
         """Overrides, to follow its own, that make a training of these options affordable."""

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from flowexp.tables.claims import Verdict, verdict
-from flowexp.tables.jobs import TableJob
-from flowexp.tables.planned_rows import PlannedRow, Scoring, all_jobs
+from flowexp.tables.jobs import PlannedRow, Scoring, TableJob, all_jobs
 from flowexp.tables.progress import state_of
 from flowexp.tables.results import ClaimResult, Measurement, RowResult, TableResult
 from flowexp.tables.syntax import ClaimFile, TableFile

@@ -18,8 +18,12 @@ from typing import Any
 
 import yaml
 
+from flowexp.files import write_json, write_text
+from flowexp.locks import locked
+from flowexp.runs.manifest import package_versions, processor
 from flowexp.tables.fork_server import ForkedCommand, ForkServer
 from flowexp.tables.jobs import TableJob, rewritten, token
+from flowexp.tables.progress import state_of
 
 __all__ = ["JobTask", "execute", "hardware", "run_job"]
 
@@ -104,19 +108,16 @@ class JobTask:
         job = self.jobs[config["job"]]
         try:
             os.chdir(self.folder)
-            self._set_threads()
+            for name, value in self.threads.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
             return run_job(job)
         except Exception as error:
             # Launchers treat exceptions differently; the other jobs must go on.
             print(f"flowexp: {job.title}: {error}", file=sys.stderr, flush=True)
             return False
-
-    def _set_threads(self) -> None:
-        for name, value in self.threads.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def run_job(job: TableJob) -> bool:
@@ -125,9 +126,6 @@ def run_job(job: TableJob) -> bool:
     Returns:
         Whether it is done now.
     """
-    from flowexp.locks import locked
-    from flowexp.tables.progress import state_of
-
     job.directory.mkdir(parents=True, exist_ok=True)
     requested = time.time()
     with locked(job.directory / "job.lock") as lock:
@@ -147,8 +145,6 @@ def run_job(job: TableJob) -> bool:
 
 def _prepare(job: TableJob) -> None:
     """Write the recipe of the command and remove what an unfinished attempt left."""
-    from flowexp.files import write_json, write_text
-
     if job.verb == "eval":
         (job.directory / "results.json").unlink(missing_ok=True)
     run = job.run
@@ -206,9 +202,6 @@ def _fork_server() -> ForkServer:
 
 
 def _mark_done(job: TableJob, *, seconds: float) -> None:
-    from flowexp.files import write_json
-    from flowexp.runs.manifest import package_versions
-
     content = {
         "identity": job.identity,
         "title": job.title,
@@ -225,16 +218,12 @@ def _mark_done(job: TableJob, *, seconds: float) -> None:
 
 
 def _note(job: TableJob, *, status: str, code: int | None = None) -> None:
-    from flowexp.files import write_json
-
     content = {"status": status, "since": time.time(), "process": os.getpid(), "code": code}
     write_json(job.status_file, content)
 
 
 def hardware(job: TableJob) -> str:
     """The processor here, and the accelerators that the training of the job found."""
-    from flowexp.runs.manifest import processor
-
     manifest = (job.run or job).directory / "manifest.json"
     found = json.loads(manifest.read_text()).get("devices", []) if manifest.is_file() else []
     accelerators = [str(device) for device in found[1:]]

@@ -38,13 +38,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class ForkedCommand:
     """A command that is running, with ``subprocess.Popen``'s methods.
 
-    Args:
-        report: Pipe with two lines: the process id, and later the exit code.
+    It is known by a pipe with two lines: the process id, and later the exit code.
     """
 
     def __init__(self, report: int) -> None:
         self._report = os.fdopen(report)
-        self.pid = int(self._report.readline())
+        first = self._report.readline()
+        if not first:
+            raise RuntimeError("the process that starts commands was killed")
+        self.pid = int(first)
         self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
@@ -103,16 +105,10 @@ class ForkServer:
         pass_fds: Sequence[int] = (),
         start_new_session: bool = False,
     ) -> ForkedCommand:
-        """Start ``flowexp ARGUMENTS`` with an empty standard input.
+        """Start ``flowexp ARGUMENTS`` with an empty standard input, else as ``Popen`` does.
 
-        Args:
-            arguments: Verb and overrides.
-            cwd: Its working directory.
-            env: Its whole environment.
-            stdout: File descriptor of its output.
-            stderr: File descriptor of its messages.
-            pass_fds: Further files that it keeps open until it ends.
-            start_new_session: Whether signals of this process's group do not reach it.
+        All files are descriptors; the command keeps those of ``pass_fds`` open until it ends.
+        Signals of this process's group do not reach a new session.
         """
         order = {
             "arguments": [*arguments],
@@ -135,11 +131,7 @@ class ForkServer:
 
 
 def serve(descriptor: int) -> None:
-    """Start commands until nobody can order any more.
-
-    Args:
-        descriptor: Socket of the orders.
-    """
+    """Start commands until nobody can order any more on the socket ``descriptor``."""
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
     for module in MODULES:
         importlib.import_module(module)

@@ -1,13 +1,14 @@
-"""A table's job: one command of one verb, and the identity by which its result is found again.
+"""A table's jobs, each one command of one verb, and the rows that their results make.
 
-The identity is the hash of everything that determines the result: the verb, the resolved config
-without what changes where or how fast it runs, and the identities of the jobs it starts from. It
-does not depend on the order of overrides, on directories, loggers or devices.
+A job's result is found again by its identity: the hash of everything that determines the result,
+which is the verb, the resolved config without what changes where or how fast it runs, and the
+identities of the jobs it starts from. It does not depend on the order of overrides, on directories,
+loggers or devices.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 from flowexp.config.later_options import without_later_options
 from flowexp.config.override_text import override
 from flowexp.config.renamed import original
+from flowexp.runs.resume_rules import FREE_KEYS
+from flowexp.tables.syntax import Arm, Row
 from flowexp.tree import mapped, without
 
-__all__ = ["TableJob", "directories", "identity_of", "rewritten", "significant", "token"]
+__all__ = ["PlannedRow", "Scoring", "TableJob", "all_jobs", "directories", "identity_of",
+           "rewritten", "significant", "token"]  # fmt: skip
 
 _FORMAT = 1
 """Version of the jobs' results; raised when old results no longer mean the same."""
@@ -158,8 +162,6 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
     A training is free to change what may change when it is resumed: weights depend neither on what
     is sampled from them later nor on the devices (but for floating-point reordering).
     """
-    from flowexp.runs.resume_rules import FREE_KEYS
-
     free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
     kept = without_later_options(without(config, free))
     return dict(mapped(kept, _in_one_spelling))
@@ -169,3 +171,51 @@ def _in_one_spelling(value: Any) -> Any:  # noqa: ANN401 - any scalar
     if isinstance(value, str):
         return original(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How rows are scored, on ``repeats`` ranges of seeds; ``scaled`` if not as published."""
+
+    metric: str
+    num_samples: int
+    repeats: int = 1
+    scaled: bool = False
+
+    def overrides(self) -> tuple[str, ...]:
+        """For ``flowexp eval``."""
+        sampled = (f"num_samples={self.num_samples}", f"repeats={self.repeats}")
+        return (f"metric={self.metric}", *sampled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRow:
+    """A row with its jobs.
+
+    Attributes:
+        seeds: Training seeds.
+        evaluations: One per seed.
+        baselines: One per seed if the row's number is relative to another evaluation, else none.
+        scaled: Whether the budget changed anything that determines the number.
+        dataset: Option of the group ``dataset`` as published.
+    """
+
+    spec: Row | Arm
+    seeds: tuple[int, ...]
+    evaluations: tuple[TableJob, ...]
+    baselines: tuple[TableJob, ...]
+    scaled: bool
+    dataset: str
+
+    @property
+    def targets(self) -> tuple[TableJob, ...]:
+        """The jobs whose results make the row."""
+        return (*self.evaluations, *self.baselines)
+
+
+def all_jobs(rows: Iterable[PlannedRow]) -> list[TableJob]:
+    """Every job of the rows once, needed ones first."""
+    found: dict[str, TableJob] = {}
+    for job in (one for row in rows for target in row.targets for one in target.ancestry()):
+        found.setdefault(job.identity, job)
+    return list(found.values())

@@ -5,8 +5,9 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,17 +20,46 @@ from flowexp.config.problems import ConfigError, Problem
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
 from flowexp.tables.collect import claim_result, table_result
-from flowexp.tables.jobs import TableJob, directories, identity_of, rewritten, significant, token
-from flowexp.tables.planned_rows import Circumstances, PlannedRow, Scoring
+from flowexp.tables.jobs import (
+    PlannedRow,
+    Scoring,
+    TableJob,
+    directories,
+    identity_of,
+    rewritten,
+    significant,
+    token,
+)
 from flowexp.tables.results import ClaimResult, TableResult
 from flowexp.tables.syntax import Arm, ClaimFile, Row, TableFile
 
-__all__ = ["Circumstances", "Plan", "plan_claim", "plan_table"]
+__all__ = ["Circumstances", "Plan", "matching", "plan", "rows_to_plan"]
 
 # A claim names the cheapest budget that pays for it.
 _PRICES = {"cpu": 0, "small": 1, "gpu_hour": 2, "full": 3}
 _DEFAULT_SAMPLES = 50_000
 _STANDINS = "flowexp-table-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """The user's choices besides the name of a table.
+
+    Attributes:
+        budget: Name of the budget.
+        node: Its plain node, for tables.
+        root: Folder of all jobs.
+        seeds: Training seeds in place of the budget's or claim's; None = those.
+        extra: Verb -> overrides of all its jobs.
+        config_dir: Folder with further groups.
+    """
+
+    budget: str
+    node: Mapping[str, Any] = field(default_factory=dict)
+    root: Path
+    seeds: Sequence[int] | None = None
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    config_dir: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +78,12 @@ class Plan:
     @property
     def wanted(self) -> tuple[PlannedRow, ...]:
         """The rows whose jobs are to be run, at least one; the others are shown as they are."""
-        only = self.only
-        if only is None:
-            return self.rows
-        pattern = only if "*" in only else f"*{only}*"
-        wanted = [r for r in self.rows if fnmatch.fnmatch(r.spec.label.lower(), pattern.lower())]
-        if not wanted:
-            labels = "; ".join(row.spec.label for row in self.rows)
-            raise UsageError(f"no row is called {only!r}.", key="only", remedy=f"Rows: {labels}.")
-        return tuple(wanted)
+        labels = [row.spec.label for row in self.rows]
+        wanted = matching(self.only, labels)
+        if not wanted and self.only is not None:
+            remedy = f"Rows: {'; '.join(labels)}."
+            raise UsageError(f"no row is called {self.only!r}.", key="only", remedy=remedy)
+        return tuple(row for row in self.rows if row.spec.label in wanted)
 
     def result(self, *, budget: str) -> TableResult | ClaimResult:
         """The result so far."""
@@ -65,36 +92,56 @@ class Plan:
         return table_result(self.file, self.rows, scoring=self.scoring, budget=budget)
 
 
-def plan_table(
-    table: TableFile, given: Circumstances, *, node: Mapping[str, Any], only: str | None = None
+def matching(only: str | None, names: Sequence[str]) -> list[str]:
+    """The names that hold the text ``only``, or match it where it has a ``*``; None = all."""
+    if only is None:
+        return [*names]
+    pattern = only.lower() if "*" in only else f"*{only.lower()}*"
+    return [name for name in names if fnmatch.fnmatchcase(name.lower(), pattern)]
+
+
+def rows_to_plan(file: TableFile | ClaimFile, given: Circumstances) -> Sequence[Row | Arm]:
+    """The rows of a table; the arms of a claim, none if the budget does not pay for it."""
+    if isinstance(file, TableFile):
+        return file.rows
+    pays = _PRICES.get(file.budget, 0) <= _PRICES.get(given.budget, math.inf)
+    return file.arms if pays else ()
+
+
+def plan(
+    file: TableFile | ClaimFile,
+    given: Circumstances,
+    *,
+    only: str | None = None,
+    on_row: Callable[[], object] = lambda: None,
 ) -> Plan:
-    """Plan a table; every command that is not sound is refused, with the name of its row."""
-    budget = Budget.of(given.budget, node, seeds=given.seeds)
+    """Plan a table or a claim, calling ``on_row`` after each row.
+
+    Every command that is not sound is refused, with the name of its row. A claim's experiments have
+    the size that shows the effect; a budget only says whether it pays.
+    """
+    if isinstance(file, ClaimFile):
+        scoring = Scoring(metric=file.metric, num_samples=file.num_samples)
+        budget = Budget(name=given.budget, seeds=given.seeds or file.seeds)
+    else:
+        seeds = given.node["seeds"] if given.seeds is None else given.seeds
+        budget = Budget(**{**given.node, "name": given.budget, "seeds": seeds})
+        scoring = _scoring(file, budget)
+    rows = _Planner(file, scoring, budget, given, on_row).rows()
+    return Plan(file=file, rows=rows, scoring=scoring, only=only)
+
+
+def _scoring(table: TableFile, budget: Budget) -> Scoring:
     published = table.protocol.get("num_samples") or _DEFAULT_SAMPLES
     repetitions = table.protocol.get("repetitions") or 1
     metric = budget.metric.get(table.metric, table.metric)
     samples, repeats = budget.num_samples or published, budget.repeats or repetitions
-    scoring = Scoring(
+    return Scoring(
         metric=metric,
         num_samples=samples,
         repeats=repeats,
         scaled=(metric, samples, repeats) != (table.metric, published, repetitions),
     )
-    rows = _Planner(table, scoring, budget, given).rows(table.rows)
-    return Plan(file=table, rows=rows, scoring=scoring, only=only)
-
-
-def plan_claim(claim: ClaimFile, given: Circumstances) -> Plan:
-    """Plan a claim as :func:`plan_table` does.
-
-    Its experiments have the size that shows the effect; a budget only says whether it pays.
-    """
-    scoring = Scoring(metric=claim.metric, num_samples=claim.num_samples)
-    if _PRICES.get(claim.budget, 0) > _PRICES.get(given.budget, math.inf):
-        return Plan(file=claim, rows=(), scoring=scoring)
-    budget = Budget(name=given.budget, seeds=tuple(given.seeds or claim.seeds))
-    rows = _Planner(claim, scoring, budget, given).rows(claim.arms)
-    return Plan(file=claim, rows=rows, scoring=scoring)
 
 
 @dataclass(frozen=True)
@@ -122,23 +169,24 @@ class _Planner:
     scoring: Scoring
     budget: Budget
     given: Circumstances
+    on_row: Callable[[], object]
 
     def __post_init__(self) -> None:
         self.problems: list[Problem] = []
         self._jobs: dict[str, TableJob] = {}
         self._trainings: dict[tuple[str, int], _Training | None] = {}
         self._checked: dict[tuple[str, ...], Checked] = {}
+        self._tokens: dict[str, str] = {}
 
-    def rows(self, rows: Sequence[Row | Arm]) -> tuple[PlannedRow, ...]:
+    def rows(self) -> tuple[PlannedRow, ...]:
         """The rows with their jobs; one error says all that is wrong with any of the commands."""
         planned = []
         with tempfile.TemporaryDirectory(prefix=_STANDINS) as folder:
             self._standins = Path(folder)
-            for row in rows:
-                try:
+            for row in rows_to_plan(self.file, self.given):
+                with suppress(_NotPlannedError):
                     planned.append(self._row(row))
-                except _NotPlannedError:
-                    continue
+                self.on_row()
         if self.problems:
             raise ConfigError(self.problems)
         return tuple(planned)
@@ -165,7 +213,7 @@ class _Planner:
                 bases.append(self._job("eval", own, run, title=title, after=after))
         return PlannedRow(
             spec=spec,
-            seeds=seeds,
+            seeds=tuple(seeds),
             evaluations=tuple(scored),
             baselines=tuple(bases),
             scaled=trained[0].scaled or self.scoring.scaled or bool(self.budget.eval),
@@ -239,13 +287,7 @@ class _Planner:
         if checked.problems:
             self._refuse(title, checked)
         # A run's config may name what it started from, which is then part of its evaluations' too.
-        places = {
-            str(self._standin(one)): token(one)
-            for jobs in parents.values()
-            for parent in jobs
-            for one in parent.ancestry()
-        }
-        config = rewritten(checked.config, lambda text: places.get(text, text))
+        config = rewritten(checked.config, lambda text: self._tokens.get(text, text))
         job = TableJob(
             title=title,
             verb=verb,
@@ -275,6 +317,7 @@ class _Planner:
         folder = self._standins / _fingerprint(job)
         if not folder.is_dir():
             folder.mkdir()
+            self._tokens[str(folder)] = token(job)
             parents = {token(one): str(self._standin(one)) for one in job.needs}
             config = rewritten(job.config, lambda text: parents.get(text, text))
             (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

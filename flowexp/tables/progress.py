@@ -13,7 +13,7 @@ from typing import Any
 
 from flowexp.tables.jobs import TableJob
 
-__all__ = ["JobState", "plain_lines", "state_of", "watching"]
+__all__ = ["JobState", "counting", "plain_lines", "state_of", "watching"]
 
 _POLL_SECONDS = 0.5
 _TAIL_BYTES = 4096
@@ -44,10 +44,8 @@ class JobState:
 def state_of(job: TableJob, *, since: float = 0.0) -> JobState:
     """The state of a job, by the files in its directory.
 
-    Args:
-        job: The job.
-        since: Seconds of the epoch; notes written before it are those of an earlier table, which
-            may have been killed since.
+    Notes written before ``since`` (seconds of the epoch) are those of an earlier table, which may
+    have been killed.
     """
     if job.is_done():
         return JobState("done")
@@ -83,6 +81,23 @@ def _kimg(file: Path) -> float | None:
         except (ValueError, KeyError, TypeError):
             continue
     return None
+
+
+@contextmanager
+def counting(total: int) -> Iterator[Callable[[], None]]:
+    """A bar with the time that is left, which vanishes in the end; nothing but in a terminal.
+
+    What the context gives is to be called after each of ``total`` rows.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console()
+    columns = (BarColumn(), MofNCompleteColumn(), "rows,", TimeRemainingColumn(), "left")
+    silent = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
 
 
 Show = Callable[[Sequence[JobState]], None]

@@ -44,7 +44,7 @@ def test_raw_weights(run: RunDirectory) -> None:
 
 
 def test_an_unknown_average_names_those_there_are(run: RunDirectory) -> None:
-    with pytest.raises(UsageError, match=r"ema: .*no average 'wide'.*It has: main"):
+    with pytest.raises(UsageError, match=r"weights: .*no average 'wide'.*It has: main"):
         load_weights(run, network(), weights="wide")
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from flowexp.config.check import check
-from flowexp.tables.plan import Circumstances, Plan, plan_claim, plan_table
-from flowexp.tables.planned_rows import all_jobs
+from flowexp.tables import plan as planning
+from flowexp.tables.jobs import all_jobs
+from flowexp.tables.plan import Circumstances, Plan
 from flowexp.tables.table_files import read_claim, read_table
 from tests.tables.files import write
 
@@ -16,14 +17,17 @@ def budget_node(name: str, *overrides: str):
     return checked.config["budget"]
 
 
-def plan(folder: Path, content, *, budget="full", changes=(), only=None, **given) -> Plan:
+def plan(
+    folder: Path, content, *, budget="full", changes=(), only=None, on_row=lambda: None, **given
+) -> Plan:
     """The plan of a table with this content."""
     config_dir = str(write(folder, "mine/one", content))
+    node = budget_node(budget, *changes)
     circumstances = Circumstances(
-        budget=budget, root=folder / "jobs", config_dir=config_dir, **given
+        budget=budget, node=node, root=folder / "jobs", config_dir=config_dir, **given
     )
     table = read_table("mine/one", config_dir=config_dir)
-    return plan_table(table, circumstances, node=budget_node(budget, *changes), only=only)
+    return planning.plan(table, circumstances, only=only, on_row=on_row)
 
 
 def planned_claim(folder: Path, content, **given) -> Plan:
@@ -32,7 +36,7 @@ def planned_claim(folder: Path, content, **given) -> Plan:
     circumstances = Circumstances(
         budget="cpu", root=folder / "jobs", config_dir=config_dir, **given
     )
-    return plan_claim(read_claim("mine/one", config_dir=config_dir), circumstances)
+    return planning.plan(read_claim("mine/one", config_dir=config_dir), circumstances)
 
 
 def by_title(one: Plan):

@@ -3,8 +3,9 @@
 import pytest
 
 from flowexp.errors import UsageError
+from flowexp.tables import plan as planning
 from flowexp.tables.budgets import Budget
-from flowexp.tables.plan import Circumstances, plan_claim, plan_table
+from flowexp.tables.plan import Circumstances
 from flowexp.tables.table_files import names, read_claim, read_table
 from tests.tables.files import job, table
 from tests.tables.planned import budget_node, plan
@@ -77,8 +78,8 @@ def test_a_scaled_parent_scales_its_children(tmp_path):
 
 def test_the_full_budget_scales_nothing(tmp_path):
     read = read_table("pfgmpp/ffhq64")
-    given = Circumstances(budget="full", root=tmp_path)
-    one = plan_table(read, given, node=budget_node("full"))
+    given = Circumstances(budget="full", node=budget_node("full"), root=tmp_path)
+    one = planning.plan(read, given)
     assert not any(row.scaled for row in one.rows)
     assert one.scoring.num_samples == 50_000
     assert one.scoring.repeats == 3
@@ -88,9 +89,9 @@ def test_the_full_budget_scales_nothing(tmp_path):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", names("table"))
 def test_every_row_of_every_table_is_sound(name, tmp_path):
-    given = Circumstances(budget="full", root=tmp_path, seeds=[0])
+    given = Circumstances(budget="full", node=budget_node("full"), root=tmp_path, seeds=[0])
     read = read_table(name)
-    one = plan_table(read, given, node=budget_node("full"))
+    one = planning.plan(read, given)
     assert [row.spec for row in one.rows] == list(read.rows)
 
 
@@ -103,7 +104,7 @@ def test_every_recipe_of_every_table_is_sound_when_scaled(name, budget, tmp_path
 
     On the data of a laptop the samplers of each experiment have to fit as well.
     """
-    given = Circumstances(budget=budget, root=tmp_path, seeds=[0])
+    given = Circumstances(budget=budget, node=budget_node(budget), root=tmp_path, seeds=[0])
     read = read_table(name)
     kinds = {}
     for row in read.rows:
@@ -111,18 +112,18 @@ def test_every_recipe_of_every_table_is_sound_when_scaled(name, budget, tmp_path
         groups = tuple(o for o in asked if "." not in o.partition("=")[0])
         kinds.setdefault((read.jobs[row.training].experiment, groups), row)
     some = read.model_copy(update={"rows": tuple(kinds.values())})
-    assert len(plan_table(some, given, node=budget_node(budget)).rows) == len(kinds)
+    assert len(planning.plan(some, given).rows) == len(kinds)
 
 
 @pytest.mark.parametrize("name", names("claim"))
 def test_every_claim_is_sound(name, tmp_path):
     read = read_claim(name)
-    assert plan_claim(read, Circumstances(budget=read.budget, root=tmp_path, seeds=[0])).rows
+    assert planning.plan(read, Circumstances(budget=read.budget, root=tmp_path, seeds=[0])).rows
 
 
 def test_on_a_laptop_every_table_is_of_digits(tmp_path):
-    given = Circumstances(budget="cpu", root=tmp_path)
-    one = plan_table(read_table("pfgmpp/cifar10"), given, node=budget_node("cpu"))
+    given = Circumstances(budget="cpu", node=budget_node("cpu"), root=tmp_path)
+    one = planning.plan(read_table("pfgmpp/cifar10"), given)
     for row in one.rows:
         training = row.evaluations[0].run
         assert training.config["dataset"]["_target_"].endswith("Digits")

@@ -6,7 +6,7 @@ import pytest
 
 from flowexp.files import write_json
 from flowexp.metrics.protocol import MetricRecord, Protocol
-from flowexp.tables.planned_rows import all_jobs
+from flowexp.tables.jobs import all_jobs
 from tests.tables.files import claim, job, table
 from tests.tables.planned import plan, planned_claim
 

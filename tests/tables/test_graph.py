@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from flowexp.cli import main
 from flowexp.config.problems import ConfigError
 from flowexp.errors import UsageError
-from flowexp.tables.jobs import significant
-from flowexp.tables.planned_rows import all_jobs
-from tests.tables.files import claim, job, table
+from flowexp.tables.jobs import all_jobs, significant
+from flowexp.tables.progress import counting
+from tests.tables.files import claim, job, table, write
 from tests.tables.planned import by_title, identities, plan, planned_claim
 
 
@@ -122,6 +123,43 @@ def test_only_some_rows_are_wanted(tmp_path):
         _ = wanted["nothing"].wanted
 
 
+def test_of_the_claims_only_those_of_a_name_are_planned(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = {"a": job(), "b": job("optimizer.lr=1e-3")}
+    arms = [{"label": name, "job": name} for name in jobs]
+    for name in ("mine/first", "mine/second"):
+        write(tmp_path, name, claim(arms, jobs=jobs, seeds=[0, 1, len(name)]), kind="claim")
+    command = ["table", "claims", "dry=true", "--config-dir", str(tmp_path)]
+    assert main([*command, "only=Mine/F"]) == 0
+    shown = capsys.readouterr().out
+    # two arms, each a training and an evaluation for three seeds; without a terminal, no bar
+    assert "\n12 jobs, 0 done." in shown
+    head, first, *_ = shown.splitlines()
+    assert head == "claims_Mine_F: checking every command, budget cpu"
+    assert first.startswith("to run")
+    assert main([*command, "only=no_such_claim"]) == 2
+    assert "no claim is called 'no_such_claim'" in capsys.readouterr().err
+
+
+def test_every_row_is_counted_while_commands_are_checked(tmp_path):
+    rows = [{"label": "a", **job()}, {"label": "b", **job("optimizer.lrr=1")}]
+    counted = []
+    with pytest.raises(ConfigError):
+        plan(tmp_path, table(rows), on_row=lambda: counted.append(1))
+    assert len(counted) == 2
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_count_is_shown_on_a_terminal_only(terminal, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with counting(2) as on_row:
+        on_row()
+    shown = capsys.readouterr().out
+    assert ("1/2" in shown) is terminal
+    assert terminal or not shown
+
+
 def test_arms_relative_to_another_evaluation(tmp_path):
     jobs = {"a": job(), "b": job("optimizer.lr=1e-3")}
     noisy = ["sampler/perturbation=state_noise", "sampler.perturbation.scale=0.1"]
@@ -161,6 +199,27 @@ def test_an_identity_holds_no_folder_that_lasts_as_long_as_the_planning(tmp_path
     child = job("sampler=euler", "sampler/time_grid=bellman", parents={"init": "teacher"})
     content = table([{"label": "a", "job": "child"}], jobs={"teacher": job(), "child": child})
     first, second = (plan(tmp_path / name, content) for name in ("one", "two"))
+    assert identities(first) == identities(second)
+    counted = [significant(one.config, verb=one.verb) for one in all_jobs(first.rows)]
+    assert "flowexp-table-" not in str(counted)
+
+
+def test_two_parents_of_one_identity_that_sample_differently(tmp_path):
+    """One weights, two samplers: the folders of both are replaced in what follows from both."""
+    jobs = {
+        "euler": job("sampler=euler"),
+        "heun": job("sampler=heun"),
+        "pairs": {"verb": "pairs", "parents": {"run": "heun"}, "overrides": ["num=500"]},
+        "child": job(
+            *("coupling=pairs", "sampler=euler", "sampler/time_grid=bellman"),
+            parents={"init": "euler", "pairs": "pairs"},
+        ),
+    }
+    content = table([{"label": "a", "job": "child"}], jobs=jobs)
+    first, second = (plan(tmp_path / name, content) for name in ("one", "two"))
+    euler, pairs = first.rows[0].evaluations[0].run.needs
+    assert pairs.run is not euler
+    assert pairs.run.identity == euler.identity
     assert identities(first) == identities(second)
     counted = [significant(one.config, verb=one.verb) for one in all_jobs(first.rows)]
     assert "flowexp-table-" not in str(counted)
