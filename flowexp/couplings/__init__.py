@@ -1,16 +1,16 @@
 """Couplings: which source draw goes with which data point."""
 
-from flowexp.couplings.annealed_pairs import (
+from flowexp.couplings.base import Coupling, Independent, Pairs
+from flowexp.couplings.chords import Chords
+from flowexp.couplings.stored_pairs import (
     AnnealedPairs,
     Annealing,
     ConstantAnnealing,
     CosineAnnealing,
     ExponentialAnnealing,
     LinearAnnealing,
+    StoredPairs,
 )
-from flowexp.couplings.base import Coupling, Independent, Pairs
-from flowexp.couplings.chords import Chords
-from flowexp.couplings.stored_pairs import StoredPairs
 from flowexp.couplings.transport import EntropicOT, MinibatchOT
 
 __all__ = [

@@ -2,11 +2,9 @@
 
 from flowexp.diagnostics.base import ModelMetric, Setting, records_of
 from flowexp.diagnostics.bits_per_dim import BitsPerDim, dequantized
-from flowexp.diagnostics.curvature import Curvature
-from flowexp.diagnostics.first_order import FirstOrderDefect
 from flowexp.diagnostics.nfe import NetworkEvaluations
 from flowexp.diagnostics.solver_error import SolverError
-from flowexp.diagnostics.straightness import Straightness, straightness
+from flowexp.diagnostics.straightness import Curvature, FirstOrderDefect, Straightness, straightness
 from flowexp.diagnostics.trajectory import Station, TrajectoryMetric, linear_clock, walk
 
 __all__ = [

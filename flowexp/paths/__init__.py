@@ -3,11 +3,9 @@
 from flowexp.paths.base import Coefficients, Schedule, Source
 from flowexp.paths.bridge import BridgeNoise, BrownianNoise, ConstantNoise, bridge_point
 from flowexp.paths.conversions import Affine, Conversion, Prediction
-from flowexp.paths.cosine import Cosine
 from flowexp.paths.discrete_vp import DiscreteVP
-from flowexp.paths.linear import Linear
+from flowexp.paths.interpolants import Cosine, Linear, Polynomial, Trigonometric
 from flowexp.paths.path import Path, PathPoint
-from flowexp.paths.polynomial import Polynomial
 from flowexp.paths.sources import (
     ClippedStudentT,
     Gaussian,
@@ -15,7 +13,6 @@ from flowexp.paths.sources import (
     StudentT,
     beta_radius,
 )
-from flowexp.paths.trigonometric import Trigonometric
 from flowexp.paths.ve import VE, edm_sigmas
 from flowexp.paths.vp import VP, LinearVP
 

@@ -9,11 +9,10 @@ from flowexp.samplers.base import CountedModel, Sampler, Samples, StepObserver, 
 from flowexp.samplers.bellman import BellmanGrid
 from flowexp.samplers.ddim import DDIM
 from flowexp.samplers.dormand_prince import DormandPrince, LogDormandPrince
-from flowexp.samplers.dpm2 import DPM2
 from flowexp.samplers.dpm_solver import DPMSolver, SinglestepDPMSolver
 from flowexp.samplers.dpm_solver_v3 import DPMSolverV3
 from flowexp.samplers.editing import Edited, Editing
-from flowexp.samplers.edm_heun import EDMHeun
+from flowexp.samplers.edm_heun import DPM2, EDMHeun
 from flowexp.samplers.field import Field, Interval, Node, NoiseToSignal, Time, Variable
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.inversion import Inversion

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.errors import UsageError
 from flowexp.networks.base import NO_LABEL
-from flowexp.tasks.generation import Generation
+from flowexp.tasks.base import Generation
 
 __all__ = ["Captions", "Tokenizer", "WordTokenizer"]
 

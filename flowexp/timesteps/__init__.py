@@ -1,12 +1,11 @@
 """Timestep distributions: how t is drawn in training."""
 
 from flowexp.timesteps.base import TimestepDistribution
-from flowexp.timesteps.beta import Beta
+from flowexp.timesteps.beta import Beta, UShaped
 from flowexp.timesteps.discrete import Fixed, UniformGrid
 from flowexp.timesteps.normal import LogitNormal, LogNormal
 from flowexp.timesteps.sd3 import CosMap, Mode
 from flowexp.timesteps.stratified import Stratified
-from flowexp.timesteps.u_shaped import UShaped
 from flowexp.timesteps.uniform import LogUniform, Uniform
 from flowexp.timesteps.vp_uniform import VPUniform
 

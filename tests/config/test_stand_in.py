@@ -211,7 +211,7 @@ def test_what_may_have_happened_refuses_nothing(outside):
 
 
 def test_what_a_class_is_derived_from_is_known_or_unknown(outside):
-    linear = stand_in._Source.of("flowexp.paths.linear").value("Linear")
+    linear = stand_in._Source.of("flowexp.paths.interpolants").value("Linear")
     assert isinstance(evaluated(f"{outside}.part.Dotted", {}), linear)
     assert not isinstance(evaluated(f"{outside}.Noisy", {}), linear)
     with pytest.raises(UnknownError):

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from flowexp.paths import Gaussian, Path, StudentT
-from flowexp.paths.linear import Linear
+from flowexp.paths.interpolants import Linear
 from flowexp.seeding import generator
 
 DRAWS = 20_000

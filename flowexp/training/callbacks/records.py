@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowexp.runs.metrics_file import MetricsFile
 from flowexp.training.callbacks.closing import ClosingCallback
-from flowexp.training.loggers.base import RunLogger
+from flowexp.training.loggers import RunLogger
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
