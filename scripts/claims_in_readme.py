@@ -14,8 +14,7 @@ from pathlib import Path
 
 from flowexp.files import write_text
 from flowexp.report.document import read_results
-from flowexp.tables.render.cells import measured_cell, titles
-from flowexp.tables.render.numbers import p_text
+from flowexp.tables.render.cells import measured_cell, p_text, titles
 from flowexp.tables.results import ClaimResult, RowResult
 
 FIRST, LAST = "<!-- claims -->", "<!-- /claims -->"

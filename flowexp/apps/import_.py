@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
     from flowexp.published import read_published
-    from flowexp.published.overrides import published_overrides
+    from flowexp.published.model import published_overrides
 
     named = [override("file", file)]
     if not any(argument.startswith("name=") for argument in rest):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.draws import RowDraws, Transform, Turn
+from flowexp.augmentations.base import RowDraws, Transform, Turn
 
 __all__ = [
     "Brightness",

@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.base import Augmentation
+from flowexp.augmentations.base import Augmentation, GeneratorDraws, RowDraws, Transform
 from flowexp.augmentations.color import (
     Brightness,
     ColorTransform,
@@ -17,7 +17,6 @@ from flowexp.augmentations.color import (
     Saturation,
     recolor,
 )
-from flowexp.augmentations.draws import GeneratorDraws, RowDraws, Transform
 from flowexp.augmentations.geometric import (
     FractionalShift,
     GeometricTransform,

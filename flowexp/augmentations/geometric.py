@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowexp.augmentations.draws import RowDraws, Transform, Turn
+from flowexp.augmentations.base import RowDraws, Transform, Turn
 
 __all__ = ["FractionalShift", "GeometricTransform", "Rotation", "Scaling", "Stretching", "resample"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowexp.augmentations.draws import RowDraws, Transform
+from flowexp.augmentations.base import RowDraws, Transform
 
 __all__ = ["PixelTransform", "QuarterTurns", "WholePixelShift", "XFlip", "YFlip"]
 

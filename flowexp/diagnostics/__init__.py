@@ -1,8 +1,7 @@
 """Diagnostics: metrics of the model itself, not only of its samples."""
 
-from flowexp.diagnostics.base import ModelMetric, Setting, records_of
+from flowexp.diagnostics.base import ModelMetric, NetworkEvaluations, Setting, records_of
 from flowexp.diagnostics.bits_per_dim import BitsPerDim, dequantized
-from flowexp.diagnostics.nfe import NetworkEvaluations
 from flowexp.diagnostics.solver_error import SolverError
 from flowexp.diagnostics.straightness import Curvature, FirstOrderDefect, Straightness, straightness
 from flowexp.diagnostics.trajectory import Station, TrajectoryMetric, linear_clock, walk

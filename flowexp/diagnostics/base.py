@@ -14,7 +14,7 @@ from flowexp.models import Model
 from flowexp.pipeline import Pipeline, Processes, in_turn
 from flowexp.requirements import Part
 
-__all__ = ["ModelMetric", "Setting", "records_of"]
+__all__ = ["ModelMetric", "Setting", "records_of", "NetworkEvaluations"]
 
 _Item = TypeVar("_Item")
 
@@ -129,3 +129,25 @@ def records_of(
     error = {"standard_error": float(values.std() / len(values) ** 0.5)} if len(values) > 1 else {}
     protocol = replace(protocol, n_gen=len(values))
     return (MetricRecord(name=name, value=value, protocol=protocol, extra={**error, **means}),)
+
+
+class NetworkEvaluations(ModelMetric):
+    """Network evaluations per generated sample: mean, and beside it minimum and maximum.
+
+    They were counted while the samples were generated, not computed from a formula. Guidance that
+    evaluates two networks per call counts twice.
+    """
+
+    name = "nfe"
+
+    def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
+        if not len(setting.nfe):  # only the first process knows all counts
+            return ()
+        counts = setting.nfe.to(torch.float64)
+        return records_of(
+            self.name,
+            {"value": counts, "minimum": counts.min(), "maximum": counts.max()},
+            metric="NFE",
+            how=type(setting.pipeline.sampler).__name__,
+            data=setting.reference,
+        )

@@ -4,7 +4,7 @@ Classes are metrics; functions of the same file, and the files ``frechet``, ``di
 ``resize``, are the mathematics.
 """
 
-from flowexp.metrics.base import Accumulator, Extractor, Metric, SampleSet
+from flowexp.metrics.base import Accumulator, Extractor, Metric, RawValues, SampleSet
 from flowexp.metrics.efficientnet import EfficientNetLite0
 from flowexp.metrics.feature_metric import FeatureMetric
 from flowexp.metrics.frechet import (
@@ -47,7 +47,6 @@ from flowexp.metrics.precision_recall import (
     improved_precision_recall,
 )
 from flowexp.metrics.protocol import MetricRecord, Protocol, count_label, metric_key
-from flowexp.metrics.raw_values import RawValues
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.metrics.vgg16 import VGG16
 from flowexp.metrics.vision_transformers import CLIPImage, DINOv2

@@ -1,8 +1,7 @@
 """Objectives: what is regressed."""
 
 from flowexp.objectives import premetrics, weightings
-from flowexp.objectives.base import Loss, Objective
-from flowexp.objectives.bridge_matching import BridgeMatching
+from flowexp.objectives.base import Loss, Objective, WeightedSum
 from flowexp.objectives.flow_guided import FlowGuided
 from flowexp.objectives.perceptual_regression import PerceptualDistance, PerceptualRegression
 from flowexp.objectives.phased import PhasedRectification, segment_between
@@ -14,10 +13,9 @@ from flowexp.objectives.premetrics import (
     PseudoHuber,
     SquaredL2,
 )
-from flowexp.objectives.regression import PredictionKind, Regression
+from flowexp.objectives.regression import BridgeMatching, PredictionKind, Regression
 from flowexp.objectives.stable_target import StableTarget, finite_set_mean
 from flowexp.objectives.velocity_refinement import VelocityRefinement
-from flowexp.objectives.weighted_sum import WeightedSum
 from flowexp.objectives.weightings import Weighting
 
 __all__ = [

@@ -15,7 +15,7 @@ from flowexp.data.pair_store import PairManifest, PairStore, read_digests
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256, write_json, write_npz, write_text
 from flowexp.locks import FileLock
-from flowexp.pairs.base import Array, PairMaker
+from flowexp.pairs.makers import Array, PairMaker
 from flowexp.pipeline import Pipeline, Processes
 from flowexp.tree import leaves, plain, without
 

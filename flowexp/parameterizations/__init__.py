@@ -1,19 +1,23 @@
 """Parameterizations: how the raw network becomes a prediction."""
 
 from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
-from flowexp.parameterizations.direct import DataPrediction, NoisePrediction, VelocityPrediction
-from flowexp.parameterizations.edm import EDMPreconditioning
-from flowexp.parameterizations.older_preconditioning import (
-    IDDPMPreconditioning,
-    VEPreconditioning,
-    VPPreconditioning,
+from flowexp.parameterizations.direct import (
+    DataPrediction,
+    NoisePrediction,
+    VelocityIncrement,
+    VelocityPrediction,
 )
 from flowexp.parameterizations.poisson_field import (
     FieldConversion,
     PoissonFieldPrediction,
     normalized_field,
 )
-from flowexp.parameterizations.velocity_increment import VelocityIncrement
+from flowexp.parameterizations.preconditioning import (
+    EDMPreconditioning,
+    IDDPMPreconditioning,
+    VEPreconditioning,
+    VPPreconditioning,
+)
 
 __all__ = [
     "Conditions",

@@ -1,11 +1,14 @@
 """Networks whose output is itself a prediction: velocity, noise or data."""
 
 import math
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from flowexp.networks.foreign import call_network
 from flowexp.parameterizations.base import (
+    Conditions,
     NetworkInputs,
     Parameterization,
     PredictsNoise,
@@ -13,8 +16,9 @@ from flowexp.parameterizations.base import (
 )
 from flowexp.paths import Coefficients, Conversion, Schedule
 from flowexp.paths.conversions import FromData, FromVelocity
+from flowexp.requirements import Parts, Unmet, all_of
 
-__all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction"]
+__all__ = ["DataPrediction", "NoisePrediction", "VelocityPrediction", "VelocityIncrement"]
 
 
 class _Direct(Parameterization):
@@ -92,3 +96,41 @@ class DataPrediction(_Direct):
 
 def _time_at(schedule: Schedule, nsr: float) -> float:
     return float(schedule.time_at_nsr(torch.tensor(nsr, dtype=torch.float64)))
+
+
+class VelocityIncrement(VelocityPrediction):
+    """``v(x_t, t) = c + F([x_t, c], t)``: F is the change of an earlier velocity c.
+
+    The condition ``velocity`` is c, of the shape of x_t; the network's input has twice the channels
+    of the data. A network whose output is zero at initialisation predicts ``v = c``: a velocity
+    that does not change along the trajectory.
+
+    Source: Zhao et al., FlowTurbo, 2024, arXiv 2409.18128, section 3.2. The authors' code has the
+    opposite time and sign; F here is an increment of flowexp's velocity.
+    """
+
+    corrects_velocity = True
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """An objective that gives the network a velocity to correct."""
+        yield from all_of(super().needs(parts), self._velocity_from(parts))
+
+    def _velocity_from(self, parts: Parts) -> Iterator[Unmet]:
+        if not parts.objective.trains_refiner:
+            own, objective = type(self).__name__, type(parts.objective).__name__
+            problem = f"{own} corrects a velocity, but {objective} provides none."
+            yield Unmet("objective", problem, "Use objective=velocity_refinement.")
+
+    def evaluate(
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
+    ) -> Tensor:
+        """The velocity; ``ValueError`` without an earlier one."""
+        rest = dict(conditions)
+        velocity = rest.pop("velocity", None)
+        if velocity is None:
+            raise ValueError(
+                "VelocityIncrement needs the condition velocity, but it is missing; it refines "
+                "another model (sampler.refiner) and is not a model to sample from"
+            )
+        earlier = velocity.to(x.dtype)
+        return earlier + call_network(network, torch.cat([x, earlier], dim=1), c_noise, rest)

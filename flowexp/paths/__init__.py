@@ -3,7 +3,6 @@
 from flowexp.paths.base import Coefficients, Schedule, Source
 from flowexp.paths.bridge import BridgeNoise, BrownianNoise, ConstantNoise, bridge_point
 from flowexp.paths.conversions import Affine, Conversion, Prediction
-from flowexp.paths.discrete_vp import DiscreteVP
 from flowexp.paths.interpolants import Cosine, Linear, Polynomial, Trigonometric
 from flowexp.paths.path import Path, PathPoint
 from flowexp.paths.sources import (
@@ -14,7 +13,7 @@ from flowexp.paths.sources import (
     beta_radius,
 )
 from flowexp.paths.ve import VE, edm_sigmas
-from flowexp.paths.vp import VP, LinearVP
+from flowexp.paths.vp import VP, DiscreteVP, LinearVP
 
 __all__ = [
     "Coefficients",

@@ -1,14 +1,17 @@
-"""A published model as flowexp's parts and plain tensors."""
+"""A published model as flowexp's parts, plain tensors, and overrides of the training config."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-__all__ = ["Part", "Published", "Reader", "Shape"]
+from flowexp.config.override_text import override
+
+__all__ = ["Part", "Published", "Reader", "Shape", "published_overrides"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +76,47 @@ class Reader(Protocol):
         Raises:
             UsageError: The file is damaged, unsafe, or of unknown content.
         """
+
+
+if TYPE_CHECKING:
+    from flowexp.published import Published, Shape
+
+__all__ = ["published_overrides"]
+
+# resolution, channels -> option of the dataset group and its number of classes
+_DATASETS: Mapping[tuple[int, int], Sequence[tuple[str, int]]] = {
+    (32, 3): (("cifar10", 10),),
+    (64, 3): (("imagenet64", 1000), ("ffhq64", 0)),
+    (28, 1): (("fashion_mnist", 10),),
+    (8, 1): (("digits", 10),),
+}
+
+
+def published_overrides(published: "Published", *, given: Sequence[str] = ()) -> list[str]:
+    """Overrides of ``train`` that give the model's config, but for groups chosen in ``given``."""
+    chosen = {text.lstrip("+~").partition("=")[0] for text in given}
+    own = list(_dataset(published.shape))
+    for group, part in published.parts.items():
+        own.append(f"{group}={part.option}")
+        own += [override(f"{group}.{key}", value) for key, value in part.arguments.items()]
+    columns = published.parts["network"].arguments.get("augment_dim", 0)
+    if columns:
+        # Its labels stay zero: how the published training augmented is not in the file.
+        own += ["augmentation=none", f"augmentation.augment_dim={columns}"]
+    own.append("ema=none" if published.averaged is None else "ema=half_life")
+    return [text for text in own if re.split(r"[.=/]", text, maxsplit=1)[0] not in chosen]
+
+
+def _dataset(shape: "Shape") -> Iterator[str]:
+    """A data set of this shape, or the user's own image folder if flowexp has none."""
+    for option, classes in _DATASETS.get((shape.resolution, shape.channels), ()):
+        if shape.label_dim == classes or (shape.label_dim == 0 and option != "imagenet64"):
+            yield f"dataset={option}"
+            return
+    labelled = shape.label_dim > 0
+    yield "dataset=image_folder"
+    yield f"dataset.archive=images-{shape.resolution}x{shape.resolution}.zip"
+    yield f"dataset.resolution={shape.resolution}"
+    yield f"dataset.channels={shape.channels}"
+    yield f"dataset.num_classes={shape.label_dim}"
+    yield f"dataset.use_labels={str(labelled).lower()}"

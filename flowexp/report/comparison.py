@@ -4,8 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowexp.report.facts import LAST_LOSS, losses_differ_in, score_text, training_facts
-from flowexp.report.run_record import RunRecord, StoredEvaluation
+from flowexp.report.run_record import (
+    LAST_LOSS,
+    RunRecord,
+    StoredEvaluation,
+    losses_differ_in,
+    score_text,
+    training_facts,
+)
 from flowexp.tables.render.sheet import Column, Line, Notes, Sheet
 from flowexp.tree import leaves, without
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flowexp.tables.render.numbers import number_text
+from flowexp.tables.render.cells import number_text
 from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 
 __all__ = ["TITLES", "Curve", "curve_keys", "curve_of", "smoothed", "thinned", "chart"]

@@ -11,13 +11,22 @@ from typing import Any
 import yaml
 
 from flowexp.errors import UsageError
-from flowexp.report import facts
 from flowexp.report.comparison import compare
 from flowexp.report.curves import TITLES, chart, curve_keys, curve_of
-from flowexp.report.run_record import RunRecord, StoredEvaluation, TrainingGrid
+from flowexp.report.run_record import (
+    RunRecord,
+    StoredEvaluation,
+    TrainingGrid,
+    choice_facts,
+    commands,
+    losses_differ_in,
+    manifest_facts,
+    score_text,
+    training_facts,
+)
 from flowexp.tables.render import sheet_of
+from flowexp.tables.render.cells import cost_text, count_text, number_text
 from flowexp.tables.render.forms import filled
-from flowexp.tables.render.numbers import cost_text, count_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 from flowexp.tables.results import ClaimResult, TableResult
 
@@ -83,7 +92,7 @@ def _comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     ]
     return {
         "sheets": compare(runs),
-        "differing": facts.losses_differ_in(runs),
+        "differing": losses_differ_in(runs),
         "losses": [one for one in losses if one],
     }
 
@@ -114,9 +123,7 @@ def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
     images = training_grids(run, most=grids)
     return {
         "name": run.name,
-        "choices": ", ".join(
-            f"{group} {option}" for group, option in facts.choice_facts(run).items()
-        ),
+        "choices": ", ".join(f"{group} {option}" for group, option in choice_facts(run).items()),
         "tiles": _tiles(run),
         "curves": [one for one in charts if one],
         "grids": images,
@@ -124,16 +131,16 @@ def _run_section(run: RunRecord, *, grids: int) -> dict[str, Any]:
         "scores": _scores(run),
         "protocols": [_protocol(evaluation) for evaluation in run.evaluations],
         "scored": _scored(run),
-        "commands": "\n".join(facts.commands(run)),
+        "commands": "\n".join(commands(run)),
         "code": run.manifest.get("code") or {},
-        "manifest": facts.manifest_facts(run.manifest),
+        "manifest": manifest_facts(run.manifest),
         "config": yaml.safe_dump(dict(run.config), sort_keys=False),
     }
 
 
 def _tiles(run: RunRecord) -> list[dict[str, str]]:
     tiles = [_score_tile(evaluation) for evaluation in run.evaluations[-_SCORE_TILES:]]
-    known = facts.training_facts(run)
+    known = training_facts(run)
     units = {"seconds": " s", "images/s": " images/s", "device": ""}
     small = ", ".join(known[name] + unit for name, unit in units.items() if name in known)
     tiles.append({"name": "trained", "value": known["trained"], "small": small})
@@ -143,7 +150,7 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
 
 
 def _score_tile(evaluation: StoredEvaluation) -> dict[str, str]:
-    value, _, ranges = facts.score_text(evaluation).partition(" (")
+    value, _, ranges = score_text(evaluation).partition(" (")
     known = [ranges.rstrip(")")] if ranges else []
     known.append(evaluation.protocol.sampler or "sampler not stated")
     if evaluation.protocol.nfe is not None:
@@ -171,7 +178,7 @@ def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
     kimg = evaluation.checkpoint.get("kimg")
     return (
         evaluation.title,
-        facts.score_text(evaluation),
+        score_text(evaluation),
         number_text(min(evaluation.values)) if several else "",
         number_text(evaluation.floor),
         count_text(protocol.n_gen) + (f" x {len(evaluation.values)}" if several else ""),

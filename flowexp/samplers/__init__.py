@@ -16,7 +16,6 @@ from flowexp.samplers.edm_heun import DPM2, EDMHeun
 from flowexp.samplers.field import Field, Interval, Node, NoiseToSignal, Time, Variable
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.inversion import Inversion
-from flowexp.samplers.lagged_euler import LaggedEuler
 from flowexp.samplers.model_statistics import (
     ConstantStatistics,
     ModelStatistics,
@@ -27,7 +26,7 @@ from flowexp.samplers.model_statistics import (
 from flowexp.samplers.multistep import MultistepSampler
 from flowexp.samplers.noise_grids import EDMGrid, IDDPMGrid, LogSNR, VPGrid
 from flowexp.samplers.perturbations import Churn, Perturbation, StateNoise
-from flowexp.samplers.reinterpolation import Reinterpolation
+from flowexp.samplers.rectified_flow import LaggedEuler, Reinterpolation
 from flowexp.samplers.runge_kutta import (
     RK4,
     Euler,

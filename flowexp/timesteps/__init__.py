@@ -6,8 +6,7 @@ from flowexp.timesteps.discrete import Fixed, UniformGrid
 from flowexp.timesteps.normal import LogitNormal, LogNormal
 from flowexp.timesteps.sd3 import CosMap, Mode
 from flowexp.timesteps.stratified import Stratified
-from flowexp.timesteps.uniform import LogUniform, Uniform
-from flowexp.timesteps.vp_uniform import VPUniform
+from flowexp.timesteps.uniform import LogUniform, Uniform, VPUniform
 
 __all__ = [
     "TimestepDistribution",

@@ -7,8 +7,7 @@ from flowexp.training.ema import EMA, ConstantEMA, EMAWeights, HalfLifeEMA, Powe
 from flowexp.training.fit import FitResult, fit
 from flowexp.training.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from flowexp.training.lr_schedules import Constant, Cosine, InverseSqrt, LinearDecay, LRSchedule
-from flowexp.training.parts import TrainingParts, training_parts
-from flowexp.training.settings import TrainerSettings
+from flowexp.training.parts import TrainerSettings, TrainingParts, training_parts
 
 __all__ = [
     "fit",

@@ -17,9 +17,8 @@ from torch import nn
 from flowexp.data import ImageArrays
 from flowexp.runs import RunDirectory
 from flowexp.training.module import FlowModule
-from flowexp.training.parts import TrainingParts
+from flowexp.training.parts import TrainerSettings, TrainingParts
 from flowexp.training.precision import LossScaling, matmul_precision
-from flowexp.training.settings import TrainerSettings
 from flowexp.tree import plain
 
 __all__ = ["FitResult", "fit"]

@@ -8,7 +8,7 @@ import yaml
 from flowexp.cli import main
 from flowexp.config.check import check
 from flowexp.published import Part, Published, Shape
-from flowexp.published.overrides import override, published_overrides
+from flowexp.published.model import override, published_overrides
 from tests.published.persistence_files import (
     network,
     stored_precond,

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from flowexp.data import quantize
 from flowexp.errors import UsageError
-from flowexp.evaluation.sample_metrics import SampleMetrics
+from flowexp.evaluation.score import SampleMetrics
 from flowexp.metrics import Metric, MetricRecord, TorchmetricsMetric
 from flowexp.metrics.weight_files import no_download
 from flowexp.pipeline import Processes

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowexp.config.check import check
 from flowexp.models import FlowModel
 from flowexp.published import Published, precond_state, read_published
-from flowexp.published.overrides import published_overrides
+from flowexp.published.model import published_overrides
 from flowexp.runs.assemble import build
 
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}

@@ -15,8 +15,7 @@ from flowexp.samplers import (
     Uniform,
     VelocityBlocks,
 )
-from flowexp.samplers.diffusions import Sigma
-from flowexp.samplers.sde import EulerMaruyama
+from flowexp.samplers.sde import EulerMaruyama, Sigma
 from tests.evaluation.tiny import SHAPE, pipeline, task, tiny_model
 
 

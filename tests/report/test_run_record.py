@@ -6,8 +6,13 @@ import math
 import pytest
 
 from flowexp.errors import UsageError
-from flowexp.report.facts import commands, manifest_facts, training_facts
-from flowexp.report.run_record import distinct_names, read_run
+from flowexp.report.run_record import (
+    commands,
+    distinct_names,
+    manifest_facts,
+    read_run,
+    training_facts,
+)
 from tests.report.runs import entry, make_run, rows
 
 

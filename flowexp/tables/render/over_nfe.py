@@ -11,8 +11,15 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flowexp.tables.render.cells import Kind, kind_of, stated_protocol, titles
-from flowexp.tables.render.numbers import count_text, mean_text, number_text
+from flowexp.tables.render.cells import (
+    Kind,
+    count_text,
+    kind_of,
+    mean_text,
+    number_text,
+    stated_protocol,
+    titles,
+)
 from flowexp.tables.render.plots import Plot, Series, Subplot, is_log
 from flowexp.tables.results import ClaimResult, RowResult, TableResult
 

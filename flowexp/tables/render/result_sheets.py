@@ -4,8 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowexp.tables.render.cells import Kind, kind_of, measured_cell, stated_protocol, titles
-from flowexp.tables.render.numbers import cost_text, count_text, number_text, p_text
+from flowexp.tables.render.cells import (
+    Kind,
+    cost_text,
+    count_text,
+    kind_of,
+    measured_cell,
+    number_text,
+    p_text,
+    stated_protocol,
+    titles,
+)
 from flowexp.tables.render.over_nfe import table_picture
 from flowexp.tables.render.sheet import Column, Line, Notes, Sheet, Tone
 from flowexp.tables.results import ClaimResult, Measurement, RowResult, TableResult

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from flowexp.tables.render.numbers import cost_text, count_text, mean_text, number_text
+from flowexp.tables.render.cells import cost_text, count_text, mean_text, number_text
 from flowexp.tables.render.sheet import Column, Line, Sheet
 
 
