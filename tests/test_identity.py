@@ -6,7 +6,7 @@ from flowexp.apps.list import options
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.paths import VE, VP, Linear, Path, Polynomial
-from flowexp.runs.resume_rules import changed_keys
+from flowexp.runs.run_directory import changed_keys
 from flowexp.samplers import EDMGrid, IDDPMGrid, InsetUniform, LogSNR, Natural, VPGrid
 from flowexp.tables.jobs import identity_of
 

@@ -16,7 +16,7 @@ from flowexp.parameterizations import (
     VEPreconditioning,
     VPPreconditioning,
 )
-from flowexp.parameterizations.reversed_velocity import ReversedVelocityPrediction
+from flowexp.parameterizations.direct import ReversedVelocityPrediction
 from flowexp.paths import VE, VP, Cosine, Linear, Path
 from flowexp.samplers import CountedModel
 

@@ -63,7 +63,7 @@ def pairs(job: Job) -> None:
 
 def _manifest(opened: "OpenedRun", config: Mapping[str, Any], maker: "PairMaker") -> "PairManifest":
     from flowexp.data.pair_store import PairManifest
-    from flowexp.pipeline.seeds import consecutive
+    from flowexp.pipeline.pipeline import consecutive
 
     teacher, weights = opened.pipeline, opened.weights
     images, noise = maker.formats(teacher)

@@ -9,8 +9,9 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,20 @@ from torch import Tensor
 
 from flowexp.files import write_json, write_npz
 from flowexp.models import Model
+from flowexp.paths import Prediction
 from flowexp.pipeline import Pipeline, Processes
+from flowexp.samplers import Field, Node, TimeGrid, Variable
 from flowexp.samplers.stored_calibrations import identity_of
 
-__all__ = ["Calibrated", "Calibration", "Progress", "Subject", "manifest_of"]
+__all__ = [
+    "Calibrated",
+    "Calibration",
+    "Progress",
+    "Subject",
+    "manifest_of",
+    "FineTrajectory",
+    "fine_times",
+]
 
 Progress = Callable[[str], None]
 """Called with one line about what has just been done."""
@@ -187,3 +198,66 @@ def _run_parts(
 def _read(file: Path) -> dict[str, Tensor]:
     with np.load(file) as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def fine_times(grid: TimeGrid, model: Model, steps: int) -> Tensor:
+    """The times of a grid, checked against the model's range."""
+    times = grid.times(model, steps)
+    low, high = model.time_range
+    if float(times[0]) > high * (1 + 1e-12) or float(times[-2]) < low * (1 - 1e-12):
+        raise ValueError(f"{grid!r} leaves the range of the model, {low} to {high}")
+    return times
+
+
+@dataclass(frozen=True, eq=False)
+class FineTrajectory:
+    """Euler states of a batch at all times of a grid, and the velocities that led to them.
+
+    Attributes:
+        field: Model, variable and conditions.
+        nodes: The grid, P points from the source end to the data end.
+        states: (P, B, ...), float64, in the variable's scaling.
+        predictions: The model's predictions at all points but the last.
+    """
+
+    field: Field
+    nodes: Sequence[Node]
+    states: Tensor
+    predictions: Sequence[Prediction]
+
+    @classmethod
+    def of_seeds(
+        cls, subject: Subject, seeds: Sequence[int], times: Tensor, *, variable: Variable
+    ) -> "FineTrajectory":
+        """:meth:`simulate` from the source draws of these seeds, as the model is sampled."""
+        start = subject.pipeline.start(seeds)
+        return cls.simulate(
+            subject.guided, start.e, times, variable=variable, conditions=start.conditions
+        )
+
+    @classmethod
+    @torch.inference_mode()
+    def simulate(
+        cls,
+        model: Model,
+        e: Tensor,
+        times: Tensor,
+        *,
+        variable: Variable,
+        conditions: Mapping[str, Tensor | None],
+    ) -> "FineTrajectory":
+        """Walk a grid, (P,) decreasing float64 times, from ``sigma(t_0) e`` with Euler's method."""
+        field = Field(model, variable=variable, conditions=conditions, device=e.device)
+        nodes = field.nodes(times)
+        z = field.enter(model.path.start(e.to(torch.float64), nodes[0].t), nodes[0])
+        states, predictions = [z], []
+        for a, b in pairwise(nodes):
+            predictions.append(field.predict(z, a))
+            z = torch.add(z, variable.slope(predictions[-1]), alpha=b.u - a.u)
+            states.append(z)
+        return cls(field, nodes, torch.stack(states), predictions)
+
+    def known_node(self, j: int) -> Node:
+        """Node j with the prediction at state j, which saves a step from there one call."""
+        prediction = self.predictions[j]
+        return replace(self.nodes[j], evaluate=lambda x_t, **conditions: prediction)

@@ -12,12 +12,13 @@ from flowexp.broadcast import expand_as
 from flowexp.calibration.base import (
     Calibrated,
     Calibration,
+    FineTrajectory,
     Progress,
     RunParts,
     Subject,
+    fine_times,
     short_digest,
 )
-from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
 from flowexp.couplings.chords import CHORDS
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.samplers import FixedStepSampler, Time, TimeGrid

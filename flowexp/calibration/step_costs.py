@@ -8,8 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Calibrated, Calibration, Progress, RunParts, Subject
-from flowexp.calibration.fine_trajectory import FineTrajectory, fine_times
+from flowexp.calibration.base import (
+    Calibrated,
+    Calibration,
+    FineTrajectory,
+    Progress,
+    RunParts,
+    Subject,
+    fine_times,
+)
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
 

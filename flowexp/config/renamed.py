@@ -13,6 +13,9 @@ RENAMED = {
     "flowexp.metrics.InceptionScoreMetric": "flowexp.metrics.InceptionScore",
     "flowexp.metrics.KernelDistanceMetric": "flowexp.metrics.KernelDistance",
     "flowexp.metrics.PrecisionRecallMetric": "flowexp.metrics.PrecisionRecall",
+    "flowexp.parameterizations.reversed_velocity.ReversedVelocityPrediction": (
+        "flowexp.parameterizations.ReversedVelocityPrediction"
+    ),
 }
 """Old dotted path -> the present one."""
 

@@ -4,6 +4,7 @@ from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameteri
 from flowexp.parameterizations.direct import (
     DataPrediction,
     NoisePrediction,
+    ReversedVelocityPrediction,
     VelocityIncrement,
     VelocityPrediction,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "VEPreconditioning",
     "IDDPMPreconditioning",
     "VelocityPrediction",
+    "ReversedVelocityPrediction",
     "VelocityIncrement",
     "NoisePrediction",
     "DataPrediction",

@@ -2,8 +2,7 @@
 
 from flowexp.pipeline.images import Images, grid_image, save_grid, save_images, scatter_image
 from flowexp.pipeline.latents import FlowexpLatents, LatentDraws, Latents, ReferenceLatents
-from flowexp.pipeline.pipeline import Pipeline, SampleBatch, Start
-from flowexp.pipeline.seeds import parse_seeds, seeds_text
+from flowexp.pipeline.pipeline import Pipeline, SampleBatch, Start, parse_seeds, seeds_text
 from flowexp.processes import Processes, in_turn
 
 __all__ = [

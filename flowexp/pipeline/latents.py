@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from flowexp.paths import Source, StudentT
-from flowexp.samplers.stacked_generators import StackedGenerators
-from flowexp.seeding import Noise, SampleNoise, generator
+from flowexp.seeding import Noise, SampleNoise, StackedGenerators, generator
 
 __all__ = ["LatentDraws", "FlowexpLatents", "Latents", "ReferenceLatents"]
 

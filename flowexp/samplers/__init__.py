@@ -40,7 +40,6 @@ from flowexp.samplers.runge_kutta import (
     ThreeEighths,
 )
 from flowexp.samplers.second_order_taylor import FireFlow, RFSolver
-from flowexp.samplers.stacked_generators import StackedGenerators
 from flowexp.samplers.time_grids import (
     Given,
     InsetUniform,
@@ -53,6 +52,7 @@ from flowexp.samplers.time_grids import (
 )
 from flowexp.samplers.unipc import UniPC
 from flowexp.samplers.velocity_blocks import VelocityBlocks
+from flowexp.seeding import StackedGenerators
 
 __all__ = [
     "CountedModel",

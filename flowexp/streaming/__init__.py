@@ -3,17 +3,23 @@
 An argument outside its documented range is a ValueError.
 """
 
-from flowexp.streaming.batch import StreamBatch, lcm_scalings
-from flowexp.streaming.frames import FolderFrames, FrameSource, SyntheticFrames
-from flowexp.streaming.loop import StreamOutput, StreamReport, run_stream
-from flowexp.streaming.residual_guidance import (
+from flowexp.streaming.batch import (
     FullNegative,
     NoNegative,
     OneTimeNegative,
     ResidualGuidance,
     SelfNegative,
+    StreamBatch,
+    lcm_scalings,
 )
-from flowexp.streaming.similarity import SimilarityFilter, skip_probability
+from flowexp.streaming.frames import FolderFrames, FrameSource, SyntheticFrames
+from flowexp.streaming.loop import (
+    SimilarityFilter,
+    StreamOutput,
+    StreamReport,
+    run_stream,
+    skip_probability,
+)
 
 __all__ = [
     "FolderFrames",

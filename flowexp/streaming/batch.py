@@ -1,5 +1,6 @@
 """The stages of successive frames as one batch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -10,9 +11,78 @@ from flowexp.models import Evaluation, Model
 from flowexp.networks.base import NO_LABEL
 from flowexp.pipeline import Pipeline
 from flowexp.seeding import generator
-from flowexp.streaming.residual_guidance import NoNegative, ResidualGuidance
 
-__all__ = ["StreamBatch", "lcm_scalings"]
+__all__ = [
+    "FullNegative",
+    "NoNegative",
+    "OneTimeNegative",
+    "ResidualGuidance",
+    "SelfNegative",
+    "StreamBatch",
+    "lcm_scalings",
+]
+
+
+class ResidualGuidance:
+    """The negative side of a stream's guidance.
+
+    Args:
+        scale: w, finite; up to 1 the guidance is off, and the prediction is the conditional one.
+        delta: Factor of the virtual noise, finite; smaller values soften.
+
+    ``uses_virtual_noise`` says whether e_neg is ``delta s``; else it is the network's.
+    """
+
+    uses_virtual_noise: bool = False
+
+    def __init__(self, *, scale: float, delta: float = 1.0) -> None:
+        for name, value in (("scale", scale), ("delta", delta)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; expected a finite number")
+        self.scale = float(scale)
+        self.delta = float(delta)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to guide by."""
+        return self.scale > 1.0
+
+    def negative_stages(self, stages: int) -> int:
+        """Number of stages, from the first on, with a second network evaluation."""
+        return 0
+
+
+class NoNegative(ResidualGuidance):
+    """No guidance: n evaluations a frame."""
+
+    def __init__(self) -> None:
+        super().__init__(scale=1.0)
+
+
+class FullNegative(ResidualGuidance):
+    """Classifier-free guidance with a negative prediction at every stage: 2n evaluations."""
+
+    def __init__(self, *, scale: float) -> None:
+        super().__init__(scale=scale)
+
+    def negative_stages(self, stages: int) -> int:
+        return stages if self.is_on else 0
+
+
+class SelfNegative(ResidualGuidance):
+    """The virtual noise towards the frame itself: n evaluations a frame."""
+
+    uses_virtual_noise = True
+
+
+class OneTimeNegative(ResidualGuidance):
+    """The virtual noise towards the negative prediction at the first stage: n + 1 evaluations."""
+
+    uses_virtual_noise = True
+
+    def negative_stages(self, stages: int) -> int:
+        return 1 if self.is_on else 0
+
 
 Conditions = Mapping[str, Tensor | None]
 

@@ -16,7 +16,7 @@ from typing import Any
 from flowexp.config.later_options import without_later_options
 from flowexp.config.override_text import override
 from flowexp.config.renamed import original
-from flowexp.runs.resume_rules import FREE_KEYS
+from flowexp.runs.run_directory import FREE_KEYS
 from flowexp.tables.syntax import Arm, Row
 from flowexp.tree import mapped, without
 

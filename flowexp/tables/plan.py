@@ -19,7 +19,6 @@ from flowexp.config.overrides import in_full
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.errors import UsageError
 from flowexp.tables.budgets import Budget
-from flowexp.tables.collect import claim_result, table_result
 from flowexp.tables.jobs import (
     PlannedRow,
     Scoring,
@@ -30,7 +29,7 @@ from flowexp.tables.jobs import (
     significant,
     token,
 )
-from flowexp.tables.results import ClaimResult, TableResult
+from flowexp.tables.results import ClaimResult, TableResult, claim_result, table_result
 from flowexp.tables.syntax import Arm, ClaimFile, Row, TableFile
 
 __all__ = ["Circumstances", "Plan", "matching", "plan", "rows_to_plan"]

@@ -1,15 +1,21 @@
-"""The results of tables and claims in plain values that survive JSON."""
+"""The results of tables and claims: collected from finished jobs, as values that survive JSON."""
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from flowexp.tables.claims import Verdict, verdict
+from flowexp.tables.jobs import PlannedRow, Scoring, TableJob, all_jobs
+from flowexp.tables.progress import state_of
+from flowexp.tables.syntax import ClaimFile, TableFile
 from flowexp.tree import mapped
 
-__all__ = ["ClaimResult", "Measurement", "RowResult", "TableResult"]
+__all__ = ["ClaimResult", "Measurement", "RowResult", "TableResult", "claim_result", "table_result"]
 
 _Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A number that JSON may hold as null (nan) or as a word (infinity)."""
@@ -151,3 +157,169 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- any value of these classes
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+if TYPE_CHECKING:
+    from flowexp.metrics.protocol import MetricRecord
+
+__all__ = ["claim_result", "table_result"]
+
+
+class _Score(NamedTuple):
+    """The result of an evaluation job: its number, its NFE, and its first range of seeds."""
+
+    value: float
+    nfe: float
+    record: "MetricRecord"
+
+
+def table_result(
+    table: TableFile, rows: Sequence[PlannedRow], *, scoring: Scoring, budget: str
+) -> TableResult:
+    """The table as far as it is measured."""
+    found = tuple(_row(row, table, scoring) for row in rows)
+    stated = table.model_dump(include={"name", "title", "source", "metric", "protocol"})
+    return TableResult(
+        **stated, budget=budget, rows=found, hardware=_hardware(rows), versions=_versions(rows)
+    )
+
+
+def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -> ClaimResult:
+    """The claim with its verdict, as far as it is measured."""
+    arms = tuple(_row(row, None, None) for row in rows)
+    measured = [arm.measured.values for arm in arms if arm.measured is not None]
+    complete = rows and len(measured) == len(rows)
+    found = verdict(measured, direction=claim.direction) if complete else Verdict()
+    kept = {"name", "title", "source", "published", "direction", "test"}
+    return ClaimResult(
+        **claim.model_dump(include=kept),
+        arms=arms,
+        verdict=found.word,
+        statistic=found.statistic,
+        p_value=found.p_value,
+        budget=budget,
+        hardware=_hardware(rows),
+    )
+
+
+def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> RowResult:
+    spec, measured = row.spec, None
+    mismatch: tuple[str, ...] = ()
+    needed = (job for target in row.targets for job in target.ancestry())
+    failed = [job for job in needed if state_of(job).status == "failed"]
+    status: Literal["done", "missing", "failed"] = "failed" if failed else "missing"
+    if all(job.is_done() for job in row.targets):
+        protocol = {} if table is None else table.protocol
+        minimum = protocol.get("reported") == "minimum"
+        scores = [_score(job, minimum=minimum) for job in row.evaluations]
+        measured = _measured(row, scores, minimum=minimum)
+        status = "done"
+        if table is not None and scoring is not None and spec.published is not None:
+            mismatch = tuple(_mismatches(row, table, scoring, scores[0].record))
+    return RowResult(
+        label=spec.label,
+        published=spec.published,
+        published_source=spec.source,
+        published_nfe=spec.nfe,
+        verified=spec.verified,
+        measured=measured,
+        status=status,
+        log=str(failed[0].log_file) if status == "failed" else None,
+        scaled=row.scaled,
+        mismatch=mismatch,
+        runs=tuple(str(job.run.directory) for job in row.evaluations if job.run is not None),
+    )
+
+
+def _score(job: TableJob, *, minimum: bool) -> _Score:
+    """The minimum over ranges of seeds where the publication reports minima, else the mean."""
+    from flowexp.metrics.protocol import MetricRecord
+
+    content = json.loads((job.directory / "results.json").read_text())["evaluations"]
+    stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
+    records = [MetricRecord.from_dict(record) for record in stored]
+    values = [record.value for record in records]
+    nfe = statistics.fmean(float(e["nfe"]) for e in content)
+    return _Score(min(values) if minimum else statistics.fmean(values), nfe, records[0])
+
+
+def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
+    from flowexp.metrics.protocol import spread_of
+
+    values = [score.value for score in scores]
+    first = scores[0].record
+    title, floor = first.title, first.extra.get("floor")
+    if row.baselines:
+        bases = [_score(job, minimum=minimum).value for job in row.baselines]
+        values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
+        base = ", ".join(row.spec.relative_to or ()) or "the sampler as it is"
+        title, floor = f"{title}, relative to {base}", None
+    return Measurement(
+        values=tuple(values),
+        mean=statistics.fmean(values),
+        spread=spread_of(values),
+        minimum=min(values),
+        seeds=row.seeds,
+        title=title,
+        protocol=first.to_dict()["protocol"],
+        n_gen=first.protocol.n_gen,
+        nfe=statistics.fmean(score.nfe for score in scores),
+        seconds=sum(marker.get("seconds", 0.0) for marker in _markers([row])),
+        device=first.protocol.device or "",
+        floor=floor,
+        notice=first.protocol.notice,
+    )
+
+
+def _mismatches(
+    row: PlannedRow, table: TableFile, scoring: Scoring, record: "MetricRecord"
+) -> list[str]:
+    """Differences of the measurement from the published protocol, one phrase each."""
+    published = replace(record.protocol, **_stated(row, table, record))
+    found = published.differences(record.protocol)
+    if record.name != table.metric:
+        found.insert(0, f"metric: {table.metric} and {record.name}")
+    repetitions = table.protocol.get("repetitions")
+    if repetitions not in (None, scoring.repeats):
+        reported = table.protocol.get("reported") or "value"
+        found.append(f"repetitions: {reported} of {repetitions} and {scoring.repeats}")
+    return found
+
+
+def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[str, Any]:
+    """Fields of the protocol that the table states; others cannot differ."""
+    from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE
+
+    protocol, stated = table.protocol, {}
+    if table.metric == "fid":
+        stated = {"metric": "FD", "extractor": INCEPTION_NAME, "resize": INCEPTION_RESIZE}
+    if protocol.get("num_samples") is not None:
+        stated["n_gen"] = protocol["num_samples"]
+    if protocol.get("reference") == "training set":
+        stated["reference_split"] = "train"
+    run = row.evaluations[0].run
+    if run is not None and run.choices.get("dataset") != row.dataset:
+        stated["reference"] = row.dataset
+    weights = protocol.get("weights")
+    # A row may be about what an evaluation does to the weights.
+    if weights is not None and (record.protocol.ema or "").partition(",")[0] != weights:
+        stated["ema"] = weights
+    return stated
+
+
+def _markers(rows: Sequence[PlannedRow]) -> list[dict[str, Any]]:
+    """The contents of the finished jobs' markers."""
+    return [json.loads(job.done_file.read_text()) for job in all_jobs(rows) if job.is_done()]
+
+
+def _hardware(rows: Sequence[PlannedRow]) -> str:
+    return "; ".join(dict.fromkeys(str(marker["hardware"]) for marker in _markers(rows)))
+
+
+def _versions(rows: Sequence[PlannedRow]) -> dict[str, str]:
+    """Package versions of the finished jobs; several of one package are all listed."""
+    found: dict[str, dict[str, None]] = {}
+    for marker in _markers(rows):
+        for package, version in marker.get("versions", {}).items():
+            found.setdefault(package, {})[version] = None
+    return {package: ", ".join(versions) for package, versions in found.items()}

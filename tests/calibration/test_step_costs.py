@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flowexp.calibration import StepCostCalibration
-from flowexp.calibration.fine_trajectory import FineTrajectory
+from flowexp.calibration.base import FineTrajectory
 from flowexp.calibration.step_costs import squared_distance, step_costs
 from flowexp.guidance import Guidance
 from flowexp.models import FlowModel, Model

@@ -40,7 +40,11 @@ class Outcome:
 @cache
 def _server() -> ForkServer:
     """The server of this test worker, started by its first command."""
-    return ForkServer()
+    # A suite that was started in the background has inherited that Ctrl-C is ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    server = ForkServer()
+    signal.signal(signal.SIGINT, inherited)
+    return server
 
 
 class Command:

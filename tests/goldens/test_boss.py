@@ -6,8 +6,8 @@ from pathlib import Path as File
 import numpy as np
 import torch
 
+from flowexp.calibration.base import FineTrajectory
 from flowexp.calibration.chords import endpoints
-from flowexp.calibration.fine_trajectory import FineTrajectory
 from flowexp.calibration.step_costs import squared_distance, step_costs
 from flowexp.couplings import Pairs
 from flowexp.models import Model

@@ -13,7 +13,7 @@ from flowexp.couplings import Pairs
 from flowexp.diagnostics.straightness import straightness
 from flowexp.models import FlowModel
 from flowexp.objectives import Regression, SquaredL2, weightings
-from flowexp.parameterizations.reversed_velocity import ReversedVelocityPrediction
+from flowexp.parameterizations.direct import ReversedVelocityPrediction
 from flowexp.paths import Linear, Path, Prediction
 from flowexp.published import read_score_sde
 from flowexp.samplers import DormandPrince, Inversion, LaggedEuler, Uniform

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from flowexp.models import FlowModel
-from flowexp.parameterizations.reversed_velocity import ReversedVelocityPrediction
+from flowexp.parameterizations.direct import ReversedVelocityPrediction
 from flowexp.paths import Linear, Path
 
 

@@ -10,7 +10,7 @@ import pytest
 from flowexp.errors import UsageError
 from flowexp.files import write_text
 from flowexp.runs import RunDirectory, is_first_process
-from flowexp.runs.resume_rules import changed_keys, config_digest
+from flowexp.runs.run_directory import changed_keys, config_digest
 
 CONFIG: dict[str, Any] = {
     "seed": 0,

@@ -10,10 +10,10 @@ import pytest
 
 from flowexp.locks import FileLock, locked
 from flowexp.tables import execute
-from flowexp.tables.collect import table_result
 from flowexp.tables.execute import run_job
 from flowexp.tables.jobs import all_jobs
 from flowexp.tables.progress import plain_lines, state_of
+from flowexp.tables.results import table_result
 from tests.tables.files import job, table
 from tests.tables.planned import plan
 

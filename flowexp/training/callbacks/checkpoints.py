@@ -13,7 +13,7 @@ from flowexp.errors import UsageError
 from flowexp.files import write_with_link
 from flowexp.runs import RunDirectory, read_checkpoint, write_checkpoint
 from flowexp.runs.metrics_file import read_rows
-from flowexp.runs.resume_rules import config_digest
+from flowexp.runs.run_directory import config_digest
 from flowexp.training.precision import LossScaling
 
 if TYPE_CHECKING:
