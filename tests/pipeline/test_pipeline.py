@@ -15,7 +15,8 @@ from flowexp.samplers import (
     Uniform,
     VelocityBlocks,
 )
-from flowexp.samplers.sde import EulerMaruyama, Sigma
+from flowexp.samplers.diffusions import Sigma
+from flowexp.samplers.sde import EulerMaruyama
 from tests.evaluation.tiny import SHAPE, pipeline, task, tiny_model
 
 

@@ -30,7 +30,8 @@ from flowexp.samplers import (
     NoiseToSignal,
 )
 from flowexp.samplers.base import known_times
-from flowexp.samplers.sde import EulerMaruyama, SDEHeun, Sigma, TweedieLast
+from flowexp.samplers.diffusions import Sigma
+from flowexp.samplers.sde import EulerMaruyama, SDEHeun, TweedieLast
 from flowexp.seeding import SampleNoise, generator
 from tests.objectives.models import TinyNetwork
 

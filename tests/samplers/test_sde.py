@@ -4,19 +4,15 @@ import pytest
 import torch
 
 from flowexp.paths import VE, VP, Linear, Path, Trigonometric
-from flowexp.samplers.sde import (
+from flowexp.samplers.diffusions import (
     SBDM,
     Constant,
     Decreasing,
-    EulerLast,
-    EulerMaruyama,
     IncreasingDecreasing,
-    MeanLast,
-    SDEHeun,
     Sigma,
-    TweedieLast,
 )
-from flowexp.samplers.sde import Linear as LinearDiffusion
+from flowexp.samplers.diffusions import Linear as LinearDiffusion
+from flowexp.samplers.sde import EulerLast, EulerMaruyama, MeanLast, SDEHeun, TweedieLast
 from flowexp.samplers.time_grids import Uniform
 from flowexp.seeding import SampleNoise, generator
 from tests.samplers.closed_forms import MixtureModel

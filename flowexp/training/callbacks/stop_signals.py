@@ -75,4 +75,5 @@ class StopSignals(ClosingCallback):
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+        # A table that Ctrl-C stops sends SIGTERM after the terminal's SIGINT.
+        self.received = self.received or signal.Signals(number)
