@@ -1,7 +1,5 @@
 """``python -m flowexp`` is the command ``flowexp``."""
 
-import sys
+from flowexp.cli import program
 
-from flowexp.cli import main
-
-sys.exit(main())
+program()

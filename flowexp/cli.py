@@ -5,15 +5,19 @@ Exit code 0: done; 1: the run failed; 2: wrong use, with one readable paragraph 
 behind. ``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback.
 """
 
+import atexit
 import gc
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from flowexp import __version__
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "main", "program"]
 
 VERBS = {
     "train": "train a model; the run directory holds everything it made",
@@ -34,6 +38,21 @@ VERBS = {
 
 # A module cannot be called by a keyword of Python.
 _MODULES = {"import": "import_"}
+
+
+def program() -> NoReturn:
+    """Run the process's own command line and end the process with its exit code."""
+    code = main()
+    if "torch" in sys.modules:
+        # Python would take PyTorch's modules apart one by one, which takes more than a second. What
+        # must happen at exit happens here; it is what multiprocessing's processes do as well.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

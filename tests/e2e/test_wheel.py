@@ -77,7 +77,7 @@ def test_the_wheel_carries_config_and_data(installed):
     assert (installed / "flowexp" / "report" / "templates" / "report.html").is_file()
     assert not (installed / "tests").exists()
     entry = next(installed.glob("*.dist-info")) / "entry_points.txt"
-    assert "flowexp = flowexp.cli:main" in entry.read_text()
+    assert "flowexp = flowexp.cli:program" in entry.read_text()
 
 
 def test_a_part_from_outside_needs_no_edit_of_flowexp(installed, tmp_path):
