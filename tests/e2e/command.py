@@ -38,7 +38,7 @@ class Outcome:
 
 
 @cache
-def _server() -> ForkServer:
+def shared_server() -> ForkServer:
     """The server of this test worker, started by its first command."""
     # A suite that was started in the background has inherited that Ctrl-C is ignored.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,7 +58,7 @@ class Command:
 
     def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str]) -> None:
         self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
-        self._process = _server().start(
+        self._process = shared_server().start(
             arguments,
             cwd=cwd,
             env=env,

@@ -21,8 +21,8 @@ PLUGINS = {
 }
 # One thread everywhere: the order of a sum depends on their number.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-# The loss of the first job is not finite; the others must be done all the same.
-SWEEP = [*TINY, "trainer.max_kimg=0.064", "optimizer.lr=1e30,1e-3,2e-3", "-m"]
+# The loss of the first job is not finite; the second must be done all the same.
+SWEEP = [*TINY, "trainer.max_kimg=0.064", "optimizer.lr=1e30,1e-3", "-m"]
 
 
 def installed(launcher):
@@ -33,14 +33,14 @@ def installed(launcher):
 
 
 def sweep(folder, launcher):
-    """The weights of the jobs that succeed."""
+    """The weights of the job that succeeds."""
     where = [f"launcher={launcher}", f"dirs.sweep={launcher}"]
     done = flowexp("train", *SWEEP, *where, cwd=folder, env=ONE_THREAD)
     assert done.code == 1, done.out + done.err
     assert "NonFiniteLossError" in done.err
-    files = [folder / launcher / str(n) / "checkpoints/last.ckpt" for n in range(3)]
-    assert [file.exists() for file in files] == [False, True, True]
-    return [torch.load(file, weights_only=True)["network"] for file in files[1:]]
+    failed, trained = (folder / launcher / n / "checkpoints/last.ckpt" for n in "01")
+    assert not failed.exists()
+    return torch.load(trained, weights_only=True)["network"]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_a_sweep_is_the_same_on_every_launcher_and_a_failing_job_stops_no_other(
 ):
     if not installed(launcher):
         pytest.skip(f"the plugin of launcher={launcher} is not installed")
-    for mine, theirs in zip(sweep(tmp_path, launcher), local, strict=True):
-        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    mine = sweep(tmp_path, launcher)
+    assert all(torch.equal(mine[key], value) for key, value in local.items())
 
 
 def test_a_launcher_that_is_not_installed_says_what_to_install():

@@ -10,17 +10,14 @@ import time
 import pytest
 
 from flowexp import __version__
-from flowexp.tables.fork_server import ForkServer
-from tests.e2e.command import TINY
+from tests.e2e.command import TINY, shared_server
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server():
-    server = ForkServer()
-    yield server
-    server.close()
+    return shared_server()
 
 
 @pytest.fixture
