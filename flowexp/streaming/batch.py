@@ -24,13 +24,19 @@ __all__ = [
 
 
 class ResidualGuidance:
-    """The negative side of a stream's guidance.
+    """The negative side of a stream's guidance: ``e = e_neg + w (e_c - e_neg)``.
+
+    e_c is the conditional noise prediction. The residual forms take for e_neg the virtual noise s,
+    which leads from the state straight back to the frame, ``s = (x - alpha x_frame) / sigma``, and
+    needs no network evaluation.
 
     Args:
         scale: w, finite; up to 1 the guidance is off, and the prediction is the conditional one.
         delta: Factor of the virtual noise, finite; smaller values soften.
 
     ``uses_virtual_noise`` says whether e_neg is ``delta s``; else it is the network's.
+
+    Source: Kodaira et al., StreamDiffusion, 2023, arXiv 2312.12491, section 3.2.
     """
 
     uses_virtual_noise: bool = False
