@@ -43,21 +43,18 @@ _MODULES = {"import": "import_"}
 def program() -> NoReturn:
     """Run the process's own command line and end the process with its exit code."""
     code = main()
-    if "torch" in sys.modules:
-        # Python would take PyTorch's modules apart one by one, which takes more than a second. What
-        # must happen at exit happens here; it is what multiprocessing's processes do as well.
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    # Python would take all modules apart one by one: 0.1 s, with PyTorch's more than a second. What
+    # must happen at exit happens here; it is what multiprocessing's processes do as well.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, by default that of the process, and return its exit code."""
-    gc.unfreeze()
     # Composing a config allocates much and drops little: Python's default of a collection per 700
     # objects takes a fifth of a check's time.
     gc.set_threshold(10_000, *gc.get_threshold()[1:])
@@ -108,9 +105,6 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
 
 def _refuse(paragraph: str) -> int:
     print(f"flowexp: {paragraph}", file=sys.stderr)
-    if "torch" not in sys.modules:  # whose libraries report as leaks what is not collected
-        # The process is about to end: its last search for cycles among all modules takes 0.1 s.
-        gc.freeze()
     return 2
 
 
@@ -140,4 +134,4 @@ def _usage() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()
