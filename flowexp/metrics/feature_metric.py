@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from flowexp.requirements import Parts, Unmet, of_images
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
+_Stored = TypeVar("_Stored")
 
 
 class ExtractorMetric(Metric):
@@ -72,15 +73,17 @@ class ExtractorMetric(Metric):
         compute: Callable[[], dict[str, Tensor]],
         samples: SampleSet,
         *,
+        read: Callable[[dict[str, Tensor]], _Stored],
         content: str | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> _Stored:
         """Statistics of a set of real samples, computed only when no valid file holds them.
 
-        ``content`` says what they are if not the moments. A damaged file is replaced with a
+        ``compute`` gives them as arrays, of which ``read`` makes the result; ``content`` says what
+        they are if not the moments. A damaged file is replaced with a
         warning; a file of another protocol was put there by hand and raises ``UsageError``.
         """
         if self.cache_dir is None:
-            return compute()
+            return read(compute())
         described = {
             "format": _FORMAT,
             **self._features(),
@@ -91,12 +94,13 @@ class ExtractorMetric(Metric):
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", samples.name)
         file = self.cache_dir / f"{name}-{digest[:16]}.npz"
-        stored = _read(file, described)
-        if stored is None:
-            stored = compute()
-            arrays = {name: value.numpy() for name, value in stored.items()}
-            write_npz(file, {"protocol": np.array(json.dumps(described)), **arrays})
-        return stored
+        stored = _read(file, described, read)
+        if stored is not None:
+            return stored
+        computed = compute()
+        arrays = {name: value.numpy() for name, value in computed.items()}
+        write_npz(file, {"protocol": np.array(json.dumps(described)), **arrays})
+        return read(computed)
 
 
 class FeatureMetric(ExtractorMetric, RowMetric):
@@ -126,10 +130,14 @@ class FeatureMetric(ExtractorMetric, RowMetric):
             features = torch.cat([batch.cpu() for batch in self.features_of(samples)])
             return {"features": features.float()}
 
-        return self.cached(compute, samples, content="features")["features"]
+        return self.cached(
+            compute, samples, read=lambda arrays: arrays["features"], content="features"
+        )
 
 
-def _read(file: Path, described: dict[str, Any]) -> dict[str, Tensor] | None:
+def _read(
+    file: Path, described: dict[str, Any], read: Callable[[dict[str, Tensor]], _Stored]
+) -> _Stored | None:
     """What a file holds, None when there is none or it is damaged."""
     if not file.is_file():
         return None
@@ -137,7 +145,7 @@ def _read(file: Path, described: dict[str, Any]) -> dict[str, Tensor] | None:
         # numpy leaves a file that is not a zip open when it is given the path
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = json.loads(str(stored["protocol"]))
-            state = {k: torch.from_numpy(stored[k]) for k in stored if k != "protocol"}
+            content = read({k: torch.from_numpy(stored[k]) for k in stored if k != "protocol"})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _LOG.warning("%s is damaged (%s) and is computed again", file, error)
         return None
@@ -147,4 +155,4 @@ def _read(file: Path, described: dict[str, Any]) -> dict[str, Tensor] | None:
             f"the statistics {file} were made by another protocol (differs in {', '.join(parts)}).",
             remedy="Delete that file; it will be computed again.",
         )
-    return state
+    return content

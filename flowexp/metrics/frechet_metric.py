@@ -153,7 +153,7 @@ class FrechetDistance(ExtractorMetric):
                 moments.update(batch)
             return moments.state()
 
-        return FeatureMoments.from_state(self.cached(compute, samples))
+        return self.cached(compute, samples, read=FeatureMoments.from_state)
 
 
 class FrechetAccumulator(Accumulator):

@@ -129,6 +129,19 @@ def test_another_reference_forgets_the_floor():
     assert "floor" not in records(metric, points(50, seed=1).images)[0].extra
 
 
+def test_a_cached_file_without_its_features_is_computed_again(tmp_path, caplog):
+    first, _ = prepared("kid", cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    with np.load(file) as stored:
+        protocol = stored["protocol"]
+    np.savez(file, protocol=protocol)
+    with caplog.at_level(logging.WARNING):
+        again, extractor = prepared("kid", cache_dir=tmp_path)
+    assert "is damaged" in caplog.text
+    assert extractor.seen == 120
+    assert torch.equal(again.reference, first.reference)
+
+
 def test_features_are_cached_apart_from_moments(tmp_path):
     from flowexp.metrics import FrechetDistance
 
