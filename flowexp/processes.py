@@ -17,10 +17,13 @@ def in_turn(shares: Sequence[Sequence[_Item]]) -> list[_Item]:
     return [share[i] for i in range(turns) for share in shares if i < len(share)]
 
 
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def accelerator_of_rank(count: int) -> int:
     """The number of this process's accelerator among ``count``: processes take them in turn."""
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    return 0 if alone else int(os.environ.get("LOCAL_RANK", "0")) % count
+    return int(os.environ.get("LOCAL_RANK", "0")) % count if _world_size() > 1 else 0
 
 
 class Processes:
@@ -39,7 +42,7 @@ class Processes:
     @classmethod
     def start(cls) -> Self:
         """The processes that torchrun's environment variables name; joins their group."""
-        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        world_size = _world_size()
         if "RANK" not in os.environ or world_size == 1:
             return cls()
         processes = cls(rank=int(os.environ["RANK"]), world_size=world_size)

@@ -5,8 +5,10 @@ import os
 import socket
 from collections.abc import Callable
 
+from flowexp.tables.fork_server import MODULES
+
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["flowexp.evaluation", "flowexp.runs.assemble", "flowexp.training"])
+CONTEXT.set_forkserver_preload([*MODULES])
 
 
 def places_of_two() -> list[dict[str, str]]:

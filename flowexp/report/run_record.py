@@ -185,7 +185,7 @@ def _grids(folder: Path) -> tuple[TrainingGrid, ...]:
 
 
 def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
-    """The evaluations in ``results.json``, oldest first; none if there is no such file."""
+    """The evaluations in ``results.json``, oldest first; empty if there is no such file."""
     if not file.is_file():
         return ()
     try:

@@ -157,8 +157,8 @@ def resolve_device(name: str) -> str:
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here.", key="device", remedy="Use device=cpu.")
-    several = name == "cuda" and torch.cuda.device_count() > 1
-    return f"cuda:{accelerator_of_rank(torch.cuda.device_count())}" if several else name
+    count = torch.cuda.device_count() if name == "cuda" else 1
+    return f"cuda:{accelerator_of_rank(count)}" if count > 1 else name
 
 
 def describe(parts: Built, config: Config) -> list[tuple[str, str]]:

@@ -19,15 +19,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ForkedCommand", "ForkServer"]
+__all__ = ["MODULES", "ForkServer", "ForkedCommand"]
 
-# What trainings and evaluations import.
 MODULES = (
     "flowexp.config.application",
     "flowexp.evaluation",
     "flowexp.runs.assemble",
     "flowexp.training",
 )
+"""What trainings and evaluations import."""
+
 _SIZE_BYTES = 8
 _MOST_FILES = 8
 # A terminal or a scheduler sends them to the whole group; the commands answer, and the server and
