@@ -12,6 +12,7 @@ from flowexp.objectives.premetrics import (
     Premetric,
     PseudoHuber,
     SquaredL2,
+    SumOfSquares,
 )
 from flowexp.objectives.regression import BridgeMatching, PredictionKind, Regression
 from flowexp.objectives.stable_target import StableTarget, finite_set_mean
@@ -39,6 +40,7 @@ __all__ = [
     "Premetric",
     "PseudoHuber",
     "SquaredL2",
+    "SumOfSquares",
     "PredictionKind",
     "Regression",
     "Weighting",

@@ -6,7 +6,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-__all__ = ["L2", "ElementwisePseudoHuber", "Premetric", "PseudoHuber", "SquaredL2"]
+__all__ = [
+    "L2",
+    "ElementwisePseudoHuber",
+    "Premetric",
+    "PseudoHuber",
+    "SquaredL2",
+    "SumOfSquares",
+]
 
 
 class Premetric(ABC):
@@ -20,11 +27,34 @@ class Premetric(ABC):
 class SquaredL2(Premetric):
     """``|d|^2 / N``, the mean square over all N dimensions of a sample.
 
-    EDM sums over dimensions instead: a constant factor N, to which Adam is invariant.
+    EDM sums over dimensions instead: a constant factor N, to which Adam is invariant unless
+    gradients are clipped; see :class:`SumOfSquares`.
     """
 
     def __call__(self, difference: Tensor) -> Tensor:
         return difference.flatten(1).square().mean(dim=1)
+
+
+class SumOfSquares(Premetric):
+    """``factor |d|^2``, the sum over the dimensions of a sample.
+
+    Clipping the norm of the gradient (``trainer.grad_clip``) acts on the gradient of this sum,
+    ``factor N`` times that of :class:`SquaredL2`.
+
+    Args:
+        factor: Constant before the sum, > 0.
+
+    Source: Song et al., 2021, arXiv 2011.13456: yang-song/score_sde_pytorch, losses.py, halves the
+    sum (``reduce_mean`` false, as its VE configs and PFGM have it).
+    """
+
+    def __init__(self, *, factor: float = 0.5) -> None:
+        if not factor > 0.0:
+            raise ValueError(f"factor is {factor}; expected a positive number")
+        self.factor = float(factor)
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        return self.factor * difference.flatten(1).square().sum(dim=1)
 
 
 class L2(Premetric):

@@ -123,16 +123,17 @@ class FromNoise(PairMaker):
     """A source draw per seed, and the end of the teacher's ODE that starts there.
 
     Args:
-        images: ``uint8`` keeps the 256 levels that an image has (the published stores do), a
-            quarter of the size of ``float32``, which keeps the samples unrounded. Points are always
-            float32.
+        images: ``uint8`` keeps the 256 levels that an image has, as RF++'s stores do, a quarter of
+            the size of ``float32``, which keeps the samples unclipped and unrounded, as the stores
+            of rectified flow and SlimFlow do. Points are always float32.
         noise: ``seeds`` draws the noise again when it is needed, bit for bit; ``arrays`` keeps it.
         labels_of_data: Draw labels as frequent as in the data set instead of uniformly.
         first_seed: First seed if none are named, >= 0. Evaluations begin at 0; scoring a student on
             draws that it was trained on would flatter it.
 
-    Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, and Lee et al., RF++, 2024,
-    arXiv 2405.20320, whose stores keep 8-bit images and the state of a generator.
+    Source: Liu et al., Flow Straight and Fast, 2022, arXiv 2209.03003, whose code stores float32
+    arrays of noise and samples (z0.npy, z1.npy), and Lee et al., RF++, 2024, arXiv 2405.20320,
+    whose stores keep 8-bit images and the state of a generator.
     """
 
     def __init__(

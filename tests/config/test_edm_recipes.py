@@ -1,4 +1,4 @@
-"""EDM's recipes: networks of the published sizes, the published numbers of the recipe table."""
+"""EDM's recipes: networks of the published sizes, mirrored once, the rows of table 2."""
 
 import json
 from functools import cache
@@ -28,13 +28,6 @@ BASELINES = [
     for dataset in ("cifar10", "ffhq64", "afhqv2_64")
     for kind in ("vp", "ve")
 ]
-# kimg, batch, learning rate, EMA half-life, dropout, augmentation probability, NFE
-RECIPES = {
-    "cifar10": (200_000, 512, 1e-3, 500, 0.13, 0.12, 35),
-    "ffhq64": (200_000, 256, 2e-4, 500, 0.05, 0.15, 79),
-    "afhqv2_64": (200_000, 256, 2e-4, 500, 0.25, 0.15, 79),
-    "imagenet64": (2_500_000, 4096, 1e-4, 50_000, 0.10, 0.0, 511),
-}
 
 
 @cache
@@ -61,25 +54,6 @@ def test_networks_have_the_published_sizes(name):
         network = instantiate(composed(name)["network"], key="network")
     published = json.loads(SHAPES.read_text())[PUBLISHED[name]]
     assert sum(p.numel() for p in network.parameters()) == published["num_params"]
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_recipes_hold_the_published_numbers(name):
-    config = composed(name)
-    trainer = config["trainer"]
-    found = (
-        trainer["max_kimg"],
-        trainer["batch_size"],
-        config["optimizer"]["lr"],
-        config["ema"]["main"]["half_life_kimg"],
-        config["network"]["dropout"],
-        config["augmentation"].get("p", 0.0),
-        2 * config["sampler"]["steps"] - 1,
-    )
-    assert found == RECIPES[name.partition("/")[0]]
-    assert trainer["grad_clip"] is None
-    assert config["lr_schedule"]["ramp_up_kimg"] == 10_000
-    assert config["ema"]["main"]["ramp_up_ratio"] == 0.05
 
 
 def test_every_row_of_table_2_is_a_sound_training():

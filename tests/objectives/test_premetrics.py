@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowexp.objectives import L2, PseudoHuber, SquaredL2
+from flowexp.objectives import L2, PseudoHuber, SquaredL2, SumOfSquares
 
 
 def difference(scale=1.0):
@@ -18,6 +18,14 @@ def norm(d):
 def test_squared_l2_is_the_mean_square():
     d = difference()
     torch.testing.assert_close(SquaredL2()(d), norm(d) ** 2 / 48)
+
+
+def test_half_the_sum_of_squares_is_the_mean_times_half_the_dimensions():
+    d = difference()
+    torch.testing.assert_close(SumOfSquares()(d), 24 * SquaredL2()(d))
+    torch.testing.assert_close(SumOfSquares(factor=1.0)(d), norm(d) ** 2)
+    with pytest.raises(ValueError, match=r"factor is 0\.0; expected a positive number"):
+        SumOfSquares(factor=0.0)
 
 
 def test_l2_is_the_root_of_the_mean_square_and_flat_at_zero():

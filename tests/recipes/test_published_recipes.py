@@ -2,20 +2,21 @@
 
 The values stand in the yaml files beside this module, one file per family of methods::
 
-    adam:                               # a name without "/" is a block that others take
-      - source: torch's defaults        # where the values below are from
+    adam:                         # a name without "/" is a block that others take
+      - source: torch's defaults  # where the values below are from
         values:
           optimizer: {_target_: torch.optim.Adam, eps: 1.0e-8}
-    cifar10/rectified_flow:             # a name with "/" is conf/experiment/cifar10/rectified_flow.yaml
-      - like: [adam, ours]              # rows of these first; later rows replace earlier ones
+    cifar10/rectified_flow:       # a name with "/" is that file in conf/experiment
+      - like: [adam, ours]        # rows of these first; later rows replace earlier ones
       - source: gnobitab/RectifiedFlow, configs/rectified_flow/cifar10_rf_gaussian_ddpmpp.py
         values:
-          optimizer.lr: 2.0e-4          # a key of the composed config, nested or dotted
+          optimizer.lr: 2.0e-4    # a key of the composed config, nested or dotted
 
-A row of a part's ``_target_`` begins that part anew: earlier rows below it no longer count. ``source``
-names a file (and line) of the authors' repository, a table or an appendix; ``recalled`` if nobody has
-read it there, ``ours: WHY`` where the value is our own, ``not stated: WHY`` where the source is silent.
-The files are read together, so blocks may be taken from other files; a name stands in one file only.
+A row of a part's ``_target_`` begins that part anew: earlier rows below it no longer count.
+``source`` names a file (and line) of the authors' repository, a table or an appendix; ``recalled``
+if nobody has read it there, ``ours: WHY`` where the value is our own, ``not stated: WHY`` where the
+source is silent. The files are read together, so blocks may be taken from other files; a name
+stands in one file only.
 """
 
 import copy
@@ -54,6 +55,8 @@ NOT_HYPERPARAMETERS = {
     "pairs": "the user's store",
     "coupling.run": "the user's run, ${init}",
     "coupling.pairs": "the user's store, ${pairs}",
+    "objective.teacher.run": "the user's run, ${teacher}",
+    "objective.parts.two_step.teacher.run": "the user's run, ${teacher}",
     "sampler.time_grid.run": "the user's run, ${init}",
     "dataset.name": "how reports call it",
     "dataset.archive": "where the data lie",
@@ -134,7 +137,7 @@ def composed(name: str) -> Mapping[str, object]:
 
 
 def differences(config: Mapping[str, object], rows: Mapping[str, tuple[object, str]]) -> list[str]:
-    """What is not as the rows say; a leaf without a row, and a row without a leaf, are differences."""
+    """What is not as the rows say, leaves without a row and rows without a leaf among it."""
     found = {key: value for key, value in leaves(config) if not _left_out(key)}
     told = []
     for key in sorted({*found, *rows}):
