@@ -1,15 +1,18 @@
-"""DhariwalUNet: the ADM U-Net as retrained by EDM for ImageNet-64.
+"""DhariwalUNet: the ADM U-Net as retrained by EDM for ImageNet-64, and the U-Nets of its family.
 
 Source: Dhariwal and Nichol 2021, arXiv 2105.05233; Karras et al. 2022, arXiv 2206.00364, appendix F
-(this form; names, shapes and order of the state dict are those of its checkpoints).
+(this form; names, shapes and order of the state dict are those of its checkpoints); Ho et al. 2020,
+arXiv 2006.11239 (DDPM's U-Net, of which ADM's is a development).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowexp.networks.base import require_at_least
 from flowexp.networks.embedding import PositionalEmbedding
 from flowexp.networks.songunet import LeveledUNet
 from flowexp.networks.songunet_layers import (
@@ -28,9 +31,31 @@ __all__ = ["DhariwalUNet"]
 class DhariwalUNet(LeveledUNet):
     """ADM U-Net: adaptive group norm, attention with 64 channels per head.
 
-    Blocks with fewer than 64 channels have no attention, whatever ``attn_resolutions`` says (as in
-    the authors' code). Arguments are those of :class:`SongUNet`.
+    Blocks with fewer channels than a head have no attention, whatever ``attn_resolutions`` says (as
+    in the authors' code). With the last four arguments it is any unconditional U-Net of
+    guided-diffusion's ``unet.py``, in which they are ``use_scale_shift_norm``,
+    ``num_head_channels``, and ``resblock_updown`` with ``conv_resample``. Arguments not listed here
+    are those of :class:`SongUNet`.
+
+    Args:
+        adaptive_scale: Whether the condition scales and shifts the features; else it is added.
+        head_channels: Channels per attention head; None = one head.
+        resample_kernel: Width of the convolution that resamples between two levels (3, as in DDPM
+            and torchcfm); 0 = only the mean of 2 x 2 pixels and nearest neighbours; None = a
+            residual block resamples.
+        ddpm: Whether frequencies of the embedding, initial weights and the norms' eps are those of
+            DDPM's code: the last frequency is 1/10000, Glorot-uniform weights, no bias, 1e-6.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
+
+    later_options: ClassVar[Mapping[str, object]] = {
+        "adaptive_scale": True,
+        "head_channels": 64,
+        "resample_kernel": None,
+        "ddpm": False,
+    }
 
     def __init__(
         self,
@@ -47,21 +72,30 @@ class DhariwalUNet(LeveledUNet):
         attn_resolutions: Sequence[int] = (32, 16, 8),
         dropout: float = 0.10,
         label_dropout: float = 0.0,
+        adaptive_scale: bool = True,
+        head_channels: int | None = 64,
+        resample_kernel: int | None = None,
+        ddpm: bool = False,
     ) -> None:
+        if head_channels is not None:
+            require_at_least(1, head_channels=head_channels)
+        if resample_kernel not in (None, 0, 1, 3):
+            raise ValueError(f"resample_kernel={resample_kernel}; allowed: null, 0, 1, 3")
         emb = model_channels * channel_mult_emb
-        init = Init(kaiming_uniform, math.sqrt(1 / 3), math.sqrt(1 / 3))
+        init = Init() if ddpm else Init(kaiming_uniform, math.sqrt(1 / 3), math.sqrt(1 / 3))
         style = UNetBlockStyle(
             emb_channels=emb,
-            head_channels=64,
+            head_channels=head_channels,
             dropout=dropout,
             skip_scale=1.0,
-            eps=1e-5,
+            eps=1e-6 if ddpm else 1e-5,
             resample_filter=(1, 1),
             resample_proj=False,
-            adaptive_scale=True,
+            adaptive_scale=adaptive_scale,
             init=init,
-            init_zero=init.scaled(0.0),
+            init_zero=init.scaled(1e-5 if ddpm else 0.0),
             init_attn=init,
+            resample_kernel=resample_kernel,
         )
         super().__init__(
             img_resolution=img_resolution,
@@ -76,7 +110,7 @@ class DhariwalUNet(LeveledUNet):
             attn_resolutions=attn_resolutions,
             style=style,
         )
-        self.map_noise = PositionalEmbedding(model_channels)
+        self.map_noise = PositionalEmbedding(model_channels, endpoint=ddpm)
         self.map_augment: Linear | None = None
         if augment_dim:
             self.map_augment = Linear(augment_dim, model_channels, bias=False, init=style.init_zero)

@@ -20,6 +20,7 @@ from flowexp.networks.songunet_layers import (
     GroupNorm,
     Init,
     Linear,
+    Resample,
     UNetBlock,
     UNetBlockStyle,
 )
@@ -78,6 +79,13 @@ class LeveledUNet(ImageNetwork):
     def _block(self, in_channels: int, out_channels: int, *, attention: bool = False) -> UNetBlock:
         return UNetBlock(in_channels, out_channels, style=self.style, attention=attention)
 
+    def _between(self, channels: int, *, up: bool = False, down: bool = False) -> nn.Module:
+        """What leads from one level to the next."""
+        style, kernel = self.style, self.style.resample_kernel
+        if kernel is None:
+            return UNetBlock(channels, channels, style=style, up=up, down=down)
+        return Resample(channels, channels, kernel=kernel, up=up, down=down, init=style.init)
+
     def build_encoder(self, channels: int) -> list[int]:
         """Fill ``enc``, starting with ``channels``; the channels of every skip connection."""
         self.enc = nn.ModuleDict()
@@ -90,7 +98,7 @@ class LeveledUNet(ImageNetwork):
                     self.in_channels, channels, kernel=3, init=style.init
                 )
             else:
-                self.enc[f"{level}_down"] = UNetBlock(channels, channels, style=style, down=True)
+                self.enc[f"{level}_down"] = self._between(channels, down=True)
                 if self.encoder_type == "residual":
                     self.enc[f"{level}_aux_residual"] = halved(
                         aux, channels, kernel=3, filter_last=True, init=style.init
@@ -118,7 +126,7 @@ class LeveledUNet(ImageNetwork):
                 self.dec[f"{level}_in0"] = self._block(channels, channels, attention=True)
                 self.dec[f"{level}_in1"] = self._block(channels, channels)
             else:
-                self.dec[f"{level}_up"] = UNetBlock(channels, channels, style=self.style, up=True)
+                self.dec[f"{level}_up"] = self._between(channels, up=True)
             for block in range(self.num_blocks + 1):
                 attends = block == self.num_blocks or not self.attend_last_only
                 self.dec[f"{level}_block{block}"] = self._block(

@@ -20,6 +20,7 @@ __all__ = [
     "GroupNorm",
     "Init",
     "Linear",
+    "Resample",
     "UNetBlock",
     "UNetBlockStyle",
     "kaiming_normal",
@@ -178,6 +179,23 @@ class Conv2d(nn.Module):
         return x if self.bias is None else x + self.bias.to(x.dtype)[:, None, None]
 
 
+class Resample(Conv2d):
+    """The step between two levels where no residual block resamples; the condition has no effect.
+
+    With a kernel: down, a convolution of stride 2; up, nearest neighbours and a convolution. With
+    ``kernel`` = 0: the mean of 2 x 2 pixels, and nearest neighbours.
+
+    Source: Ho et al. 2020, arXiv 2006.11239, published code; Dhariwal and Nichol 2021, arXiv
+        2105.05233 (``conv_resample``).
+    """
+
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, H', W')."""
+        if self.down and self.weight is not None:
+            return F.conv2d(x, self.weight, self.bias, stride=2, padding=self.weight.shape[-1] // 2)
+        return super().forward(x)
+
+
 @dataclass(frozen=True)
 class UNetBlockStyle:
     """What all blocks of one U-Net have in common.
@@ -193,6 +211,8 @@ class UNetBlockStyle:
         init: Initial values of the ordinary layers.
         init_zero: Initial values of the layers that end a residual branch.
         init_attn: Initial values of the query-key-value layer.
+        resample_kernel: Width of the convolution that resamples between levels, 0 = none; None = a
+            residual block resamples.
     """
 
     emb_channels: int
@@ -206,6 +226,7 @@ class UNetBlockStyle:
     init: Init
     init_zero: Init
     init_attn: Init
+    resample_kernel: int | None = None
 
 
 class UNetBlock(nn.Module):

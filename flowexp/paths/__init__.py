@@ -13,7 +13,7 @@ from flowexp.paths.sources import (
     beta_radius,
 )
 from flowexp.paths.ve import VE, edm_sigmas
-from flowexp.paths.vp import VP, DiscreteVP, LinearVP
+from flowexp.paths.vp import VP, DiscreteVP, LinearVP, SubVP
 
 __all__ = [
     "Coefficients",
@@ -26,6 +26,7 @@ __all__ = [
     "VE",
     "VP",
     "LinearVP",
+    "SubVP",
     "DiscreteVP",
     "Cosine",
     "Trigonometric",

@@ -1,11 +1,11 @@
-"""Variance-preserving paths: DDPM's linear-beta schedule, and VP with linear alpha."""
+"""Variance-preserving paths: DDPM's linear-beta schedule, sub-VP, and VP with linear alpha."""
 
 import torch
 from torch import Tensor
 
 from flowexp.paths.base import Coefficients, Schedule
 
-__all__ = ["VP", "LinearVP", "DiscreteVP"]
+__all__ = ["VP", "SubVP", "LinearVP", "DiscreteVP"]
 
 # Where score-SDE's ODE sampling stops on VP paths (arXiv 2011.13456, appendix C).
 _SAMPLING_FLOOR = 1e-3
@@ -44,22 +44,55 @@ class VP(Schedule):
         self.beta_min = float(beta_min)
         self.beta_max = float(beta_max)
 
+    def _rate(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise rate beta and its integral T from 0 to ``t``."""
+        span = self.beta_max - self.beta_min
+        return self.beta_min + span * t, t * (self.beta_min + 0.5 * span * t)
+
     def coefficients(self, t: Tensor) -> Coefficients:
         """The coefficients; sigma by ``expm1`` so that it is exact near t = 0."""
-        beta = self.beta_min + (self.beta_max - self.beta_min) * t
-        total = t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t)
+        beta, total = self._rate(t)
         alpha = torch.exp(-0.5 * total)
         sigma = torch.sqrt(-torch.expm1(-total))
         d_sigma = 0.5 * beta * torch.exp(-total) / sigma
         return Coefficients(alpha, sigma, -0.5 * beta * alpha, d_sigma, 0.5 * beta * alpha / sigma)
 
     def time_at_nsr(self, nsr: Tensor) -> Tensor:
-        """Root of ``T(t) = log(1 + nsr^2)``, in the form that does not cancel for small ``nsr``."""
-        total = torch.log1p(nsr**2)
+        """The time of ``T = log(1 + nsr^2)``."""
+        return self._time_at_total(torch.log1p(nsr**2))
+
+    def _time_at_total(self, total: Tensor) -> Tensor:
+        """Root of ``T(t) = total``, in the form that does not cancel for small ``total``."""
         span = self.beta_max - self.beta_min
         root = torch.sqrt(self.beta_min**2 + 2.0 * span * total)
         t = 2.0 * total / (self.beta_min + root)
-        return torch.where(torch.isinf(nsr), torch.full_like(nsr, torch.inf), t)
+        return torch.where(torch.isinf(total), torch.full_like(total, torch.inf), t)
+
+
+class SubVP(VP):
+    """``alpha = exp(-T/2)``, ``sigma = 1 - exp(-T) = 1 - alpha^2``: VP's mean with less noise.
+
+    Unlike VP's, sigma' is finite at the data, so ``t_min`` may be 0.
+
+    Source: Song et al., Score-Based Generative Modeling through SDEs, 2021, arXiv 2011.13456,
+    eq. 29.
+    """
+
+    needs_positive_t_min = False
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """The coefficients; the Wronskian is ``beta alpha (1 + alpha^2)/2``."""
+        beta, total = self._rate(t)
+        alpha = torch.exp(-0.5 * total)
+        square = torch.exp(-total)
+        wronskian = 0.5 * beta * alpha * (1.0 + square)
+        return Coefficients(
+            alpha, -torch.expm1(-total), -0.5 * beta * alpha, beta * square, wronskian
+        )
+
+    def time_at_nsr(self, nsr: Tensor) -> Tensor:
+        """The time of ``T = 2 asinh(nsr/2)``: sigma/alpha is ``1/alpha - alpha = 2 sinh(T/2)``."""
+        return self._time_at_total(2.0 * torch.asinh(0.5 * nsr))
 
 
 class LinearVP(Schedule):

@@ -5,6 +5,7 @@ An argument outside its documented range is a ValueError; a base class documents
 
 from flowexp.samplers.adams_bashforth import AdamsBashforth
 from flowexp.samplers.adaptive import IntegrationError
+from flowexp.samplers.ancestral import Ancestral
 from flowexp.samplers.base import CountedModel, Sampler, Samples, StepObserver, TimeGrid
 from flowexp.samplers.bellman import BellmanGrid
 from flowexp.samplers.ddim import DDIM
@@ -79,6 +80,7 @@ __all__ = [
     "DDIM",
     "DPM2",
     "AdamsBashforth",
+    "Ancestral",
     "MultistepSampler",
     "DPMSolver",
     "SinglestepDPMSolver",

@@ -85,6 +85,7 @@ REFLOWS += [
     *(f"fashion10k/instaflow{stage}" for stage in ("", "_distill_l2", "_distill")),
     *(f"fashion10k/slimflow_{kind}" for kind in ("reflow", "annealed", "distill")),
     "cifar10/rectified_diffusion_vp",
+    "cifar10/rectified_diffusion_released",
     "fashion10k/rectified_diffusion_reflow",
 ]
 COMPANIONS |= {f"experiment/{name}": ["pairs=somewhere"] for name in REFLOWS}

@@ -35,6 +35,18 @@ IMAGE = {
     "augment_dim": AUGMENT,
 }
 
+
+def _adm(**options: object) -> DhariwalUNet:
+    sizes: dict[str, object] = {
+        "model_channels": 32,
+        "channel_mult": (1, 1, 2, 2),
+        "num_blocks": 1,
+        "attn_resolutions": (8,),
+        "dropout": 0.0,
+    }
+    return DhariwalUNet(**(IMAGE | sizes | options))
+
+
 IMAGE_NETWORKS: dict[str, Callable[..., Network]] = {
     "ddpmpp": _song,
     "ncsnpp": lambda **o: _song(
@@ -47,17 +59,11 @@ IMAGE_NETWORKS: dict[str, Callable[..., Network]] = {
         | o
     ),
     "song_skip": lambda **o: _song(**{"encoder_type": "skip", "decoder_type": "skip"} | o),
-    "adm": lambda **o: DhariwalUNet(
-        **IMAGE
-        | {
-            "model_channels": 32,
-            "channel_mult": (1, 1, 2, 2),
-            "num_blocks": 1,
-            "attn_resolutions": (8,),
-            "dropout": 0.0,
-        }
-        | o
+    "adm": lambda **o: _adm(**o),
+    "ddpm": lambda **o: _adm(
+        **{"adaptive_scale": False, "head_channels": None, "resample_kernel": 3, "ddpm": True} | o
     ),
+    "adm_pooled": lambda **o: _adm(**{"head_channels": 16, "resample_kernel": 0} | o),
     "unet": lambda **o: UNet(
         **IMAGE
         | {"model_channels": 8, "attn_resolutions": (7,), "head_dim": 8, "head_channels": 4}

@@ -11,6 +11,7 @@ from flowexp.paths import (
     LinearVP,
     Polynomial,
     Schedule,
+    SubVP,
     Trigonometric,
 )
 
@@ -21,6 +22,8 @@ SCHEDULES: dict[str, Schedule] = {
     "polynomial_half": Polynomial(n=0.5),
     "ve": VE(),
     "vp": VP(),
+    "sub_vp": SubVP(),
+    "sub_vp_from_0": SubVP(t_min=0.0),
     "linear_vp": LinearVP(),
     "discrete_vp": DiscreteVP(),
     "discrete_vp_linear": DiscreteVP(p=1.0, time_steps=40, beta_start=0.01, beta_end=0.3),

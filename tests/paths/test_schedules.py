@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from flowexp.paths import VE, VP, Cosine, Linear, LinearVP, Polynomial, Trigonometric, edm_sigmas
+from flowexp.paths import (
+    VE,
+    VP,
+    Cosine,
+    Linear,
+    LinearVP,
+    Polynomial,
+    SubVP,
+    Trigonometric,
+    edm_sigmas,
+)
 from tests.paths.schedules import SCHEDULES, inner_times
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -94,6 +104,16 @@ def test_published_values():
     torch.testing.assert_close(Cosine().coefficients(t).alpha ** 2, f, rtol=1e-12, atol=0)
 
 
+def test_sub_vp_has_vp_mean_and_the_square_of_its_noise():
+    t = torch.tensor([0.0, 1e-7, 1e-3, 0.3, 1.0], dtype=F64)
+    vp, sub = VP().coefficients(t), SubVP(t_min=0.0).coefficients(t)
+    torch.testing.assert_close(sub.alpha, vp.alpha, rtol=0, atol=0)
+    torch.testing.assert_close(sub.sigma, vp.sigma**2, rtol=1e-14, atol=0)
+    # finite at the data: sigma' = beta, and the standard deviation of N(0, 1) data never exceeds 1
+    assert sub.d_sigma[0] == 0.1
+    assert (sub.alpha**2 + sub.sigma**2 <= 1.0).all()
+
+
 def test_edm_sigmas_are_the_published_grid():
     grid = edm_sigmas(18, sigma_min=0.002, sigma_max=80.0, rho=7.0)
     published = [80, 57.585985, 40.785574, 28.374585, 19.352453, 12.910082, 8.400935, 5.315195]
@@ -131,6 +151,7 @@ def test_unit_time_of_ve_is_the_linear_path_at_equal_nsr():
         (lambda: VP(t_min=0.0), "t_min"),
         (lambda: VP(beta_min=0.0), "beta_min"),
         (lambda: VP(beta_min=3.0, beta_max=2.0), "beta_max"),
+        (lambda: SubVP(beta_min=3.0, beta_max=2.0), "beta_max"),
         (lambda: LinearVP(t_min=0.0), "t_min"),
         (lambda: Cosine(s=0.0), "s is"),
         (lambda: Cosine(t_min=0.0), "t_min"),
