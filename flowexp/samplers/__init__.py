@@ -3,7 +3,12 @@
 An argument outside its documented range is a ValueError; a base class documents its own arguments.
 """
 
-from flowexp.samplers.adams_bashforth import AdamsBashforth
+from flowexp.samplers.adams_bashforth import (
+    DEIS,
+    IPNDM,
+    AdamsBashforth,
+    IPNDMVariable,
+)
 from flowexp.samplers.adaptive import IntegrationError
 from flowexp.samplers.base import CountedModel, Sampler, Samples, StepObserver, TimeGrid
 from flowexp.samplers.bellman import BellmanGrid
@@ -79,6 +84,9 @@ __all__ = [
     "DDIM",
     "DPM2",
     "AdamsBashforth",
+    "IPNDM",
+    "IPNDMVariable",
+    "DEIS",
     "MultistepSampler",
     "DPMSolver",
     "SinglestepDPMSolver",
