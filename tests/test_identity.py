@@ -42,7 +42,7 @@ def test_an_option_added_later_counts_once_it_differs():
     """VPGrid and IDDPMGrid have options that version 0.1 lacked."""
     old = "VPGrid(sigma_min=0.1, sigma_max=9.0, to_zero=True)"
     assert VPGrid(sigma_min=0.1, sigma_max=9.0).identity() == old
-    assert VPGrid(sigma_min=0.1, sigma_max=9.0, epsilon_s=0.01).identity() == (
+    assert VPGrid(sigma_min=0.1, sigma_max=9.0, epsilon_s=0.01, rho=1.0).identity() == (
         "VPGrid(sigma_min=0.1, sigma_max=9.0, to_zero=True, epsilon_s=0.01)"
     )
     assert IDDPMGrid().identity() == "IDDPMGrid(sigma_min=0.002, sigma_max=81.0, to_zero=True)"
@@ -56,6 +56,24 @@ def test_an_option_added_later_counts_once_it_differs():
     assert jobs[0] == jobs[1] != jobs[2]
     assert not changed_keys({"refiner": grid}, {"refiner": grid | {"epsilon_s": 0.001}})
     assert changed_keys({"refiner": grid}, {"refiner": grid | {"epsilon_s": 0.01}})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "later"),
+    [
+        ("Euler", {"analytic_first_step": False}),
+        ("UniPC", {"analytic_first_step": False}),
+        ("DPM2", {"analytic_first_step": False, "r": 0.5}),
+        ("AdamsBashforth", {"analytic_first_step": False, "final_euler": False}),
+    ],
+)
+def test_samplers_that_got_options_later_keep_the_jobs_they_had(sampler, later):
+    node = {"_target_": f"flowexp.samplers.{sampler}", "steps": 5}
+    known = identity_of("eval", {"sampler": node})
+    assert identity_of("eval", {"sampler": node | later}) == known
+    for name in later:
+        changed = node | later | {name: 0.7 if name == "r" else True}
+        assert identity_of("eval", {"sampler": changed}) != known
 
 
 def test_private_attributes_are_no_part_of_it():

@@ -2,5 +2,6 @@
 
 from flowexp.guidance.base import Guidance, NoGuidance, guided
 from flowexp.guidance.classifier_free import ClassifierFree
+from flowexp.guidance.dynamic_thresholding import DynamicThresholding
 
-__all__ = ["Guidance", "NoGuidance", "ClassifierFree", "guided"]
+__all__ = ["Guidance", "NoGuidance", "ClassifierFree", "DynamicThresholding", "guided"]

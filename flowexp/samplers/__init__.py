@@ -3,7 +3,7 @@
 An argument outside its documented range is a ValueError; a base class documents its own arguments.
 """
 
-from flowexp.samplers.adams_bashforth import AdamsBashforth
+from flowexp.samplers.adams_bashforth import DEIS, IPNDM, AdamsBashforth, IPNDMVariable
 from flowexp.samplers.adaptive import IntegrationError
 from flowexp.samplers.ancestral import Ancestral
 from flowexp.samplers.base import CountedModel, Sampler, Samples, StepObserver, TimeGrid
@@ -81,6 +81,9 @@ __all__ = [
     "DPM2",
     "AdamsBashforth",
     "Ancestral",
+    "IPNDM",
+    "IPNDMVariable",
+    "DEIS",
     "MultistepSampler",
     "DPMSolver",
     "SinglestepDPMSolver",

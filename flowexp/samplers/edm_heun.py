@@ -1,7 +1,8 @@
 """Samplers that step in the noise-to-signal ratio, on any path: EDM's and k-diffusion's DPM-2."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch import Tensor
 from flowexp.requirements import Parts, Unmet
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Intervals, NoiseToSignal, States
-from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
+from flowexp.samplers.noise_grids import EDMGrid
 from flowexp.samplers.perturbations import Churn
 from flowexp.samplers.runge_kutta import Heun
 from flowexp.seeding import Noise
@@ -42,6 +44,7 @@ class EDMHeun(Heun):
         S_max: float = math.inf,
         S_noise: float = 1.0,
         double: bool = True,
+        analytic_first_step: bool = False,
     ) -> None:
         churn = Churn(S_churn=S_churn, S_min=S_min, S_max=S_max, S_noise=S_noise)
         super().__init__(
@@ -51,6 +54,7 @@ class EDMHeun(Heun):
             final_euler=final_euler,
             perturbation=churn if S_churn > 0.0 else None,
             double=double,
+            analytic_first_step=analytic_first_step,
         )
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -60,27 +64,43 @@ class EDMHeun(Heun):
 
 
 class DPM2(FixedStepSampler):
-    """The midpoint rule in ``n = sigma/alpha`` with the geometric mean as the middle.
+    """The second-order method in ``n = sigma/alpha`` with a geometric mean as the inner node.
 
-    ``m = sqrt(n n')``, ``z_m = z + (m - n) e(z, n)``, ``z' = z + (n' - n) e(z_m, m)``; the step to
-    n = 0 is Euler's, so that N steps cost 2N - 1 evaluations.
+    ``m = n'^r n^(1-r)``, ``z_m = z + (m - n) k``, ``z' = z + (n' - n) [(1 - 1/(2r)) k + k_m/(2r)]``
+    with the slopes ``k = e(z, n)``, ``k_m = e(z_m, m)``; r = 1/2 is the midpoint rule. The step to
+    n = 0 is Euler's, so that N steps cost 2N - 1 evaluations, and 2N on a grid that ends above 0.
 
     Args:
         time_grid: The times between the steps; sigma/alpha must be finite at its start.
+        r: Place of the inner node in log-SNR, in (0, 1].
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, after DPM-Solver-2 of Lu et al., 2022, arXiv
-    2206.00927, algorithm 4; k-diffusion's sample_dpm_2 takes the steps in n, as here.
+    2206.00927, algorithm 4; k-diffusion's sample_dpm_2 takes the steps in n, as here. r from
+    zju-pi/diff-sampler, ``dpm_2_sampler``.
     """
 
-    def __init__(self, *, steps: int, time_grid: TimeGrid, double: bool = True) -> None:
-        super().__init__(steps=steps, time_grid=time_grid, variable=NoiseToSignal(), double=double)
+    later_options: ClassVar[Mapping[str, object]] = {**FixedStepSampler.later_options, "r": 0.5}
+
+    def __init__(self, *, r: float = 0.5, **stepping: Unpack[SteppingInTime]) -> None:
+        super().__init__(variable=NoiseToSignal(), **stepping)
+        if not 0.0 < r <= 1.0:
+            raise ValueError(f"r is {r}; expected a number in (0, 1]")
+        self.r = float(r)
+
+    def default_grid(self) -> TimeGrid:
+        return EDMGrid()
 
     def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
-        middles = field.nodes_of([math.sqrt(i.start.u * i.end.u) for i in intervals])
+        middles = field.nodes_of([self._inner(i.start.u, i.end.u) for i in intervals])
+        weight = 0.5 / self.r
         for interval, middle in zip(intervals, middles, strict=True):
             slope = field.slope(z, interval.start)
             if interval.end.u > 0.0:
                 z_middle = torch.add(z, slope, alpha=middle.u - interval.start.u)
-                slope = field.slope(z_middle, middle)
+                inner = field.slope(z_middle, middle)
+                slope = inner if weight == 1.0 else torch.lerp(slope, inner, weight)
             z = torch.add(z, slope, alpha=interval.length)
             yield z
+
+    def _inner(self, start: float, end: float) -> float:
+        return math.sqrt(start * end) if self.r == 0.5 else end**self.r * start ** (1.0 - self.r)

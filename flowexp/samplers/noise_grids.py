@@ -3,7 +3,8 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -12,10 +13,37 @@ from flowexp.models import Model
 from flowexp.paths import edm_sigmas
 from flowexp.samplers.base import TimeGrid
 
-__all__ = ["half_log_snr", "EDMGrid", "IDDPMGrid", "LogSNR", "VPGrid"]
+__all__ = ["half_log_snr", "EDMGrid", "IDDPMGrid", "LogSNR", "VPGrid", "VPLevels"]
 
-_VP_BETA_D = 19.9
-_VP_BETA_MIN = 0.1
+
+@dataclass(frozen=True)
+class VPLevels:
+    """``n(t) = sqrt(exp(beta_d t^2/2 + beta_min t) - 1)``: sigma/alpha of a VP path by its time.
+
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP.
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+
+    @classmethod
+    def between(cls, *, sigma_min: float, sigma_max: float, epsilon_s: float) -> Self:
+        """Those with ``n(1) = sigma_max`` and ``n(epsilon_s) = sigma_min``, as in EDM's code."""
+        top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
+        beta_d = 2.0 * (bottom / epsilon_s - top) / (epsilon_s - 1.0)
+        return cls(beta_d, top - 0.5 * beta_d)
+
+    def nsr(self, t: Tensor) -> Tensor:
+        """``n(t)``, of the shape of t."""
+        return torch.sqrt(torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t))
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """``t(n)``: inverse of :meth:`nsr`, in the form that does not cancel for small n."""
+        total = torch.log1p(nsr**2)
+        root = torch.sqrt(self.beta_min**2 + 2.0 * self.beta_d * total)
+        if self.beta_min > 0.0:
+            return 2.0 * total / (self.beta_min + root)
+        return (root - self.beta_min) / self.beta_d
 
 
 class _NoiseGrid(TimeGrid):
@@ -106,20 +134,22 @@ def half_log_snr() -> LogSNR:
 
 
 class VPGrid(_NoiseGrid):
-    """The levels of a VP path in equal steps of its time (EDM's "vp" discretisation).
+    """The levels of a VP path in equal steps of a power of its time (EDM's "vp" discretisation).
 
-    ``n(t) = sqrt(exp(beta_d t^2/2 + beta_min t) - 1)`` for t uniform from 1 to ``epsilon_s``, where
-    beta_d and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
+    :class:`VPLevels` at t from 1 to ``epsilon_s``, with ``t^(1/rho)`` in equal steps, where beta_d
+    and beta_min are fitted so that the ends are ``sigma_max`` and ``sigma_min``.
 
     Args:
         sigma_min, sigma_max: None = n(epsilon_s) and n(1) of the standard betas, 19.9 and 0.1.
         epsilon_s: The VP path's time at ``sigma_min``, in (0, 1).
+        rho: Exponent, > 0; 1 = uniform in t, 2 = DEIS as published by diff-solvers.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column VP, and their code, which
-    fits the betas to the range.
+    fits the betas to the range; rho from zju-pi/diff-sampler (``time_uniform``), after Zhang &
+    Chen, DEIS, 2022, arXiv 2204.13902.
     """
 
-    later_options: ClassVar[Mapping[str, object]] = {"epsilon_s": 1e-3}
+    later_options: ClassVar[Mapping[str, object]] = {"epsilon_s": 1e-3, "rho": 1.0}
 
     def __init__(
         self,
@@ -128,12 +158,16 @@ class VPGrid(_NoiseGrid):
         sigma_max: float | None = None,
         to_zero: bool = True,
         epsilon_s: float = 1e-3,
+        rho: float = 1.0,
     ) -> None:
         if not 0.0 < epsilon_s < 1.0:
             raise ValueError(f"epsilon_s is {epsilon_s}; expected a number in (0, 1)")
+        if not rho > 0.0:
+            raise ValueError(f"rho is {rho}; expected a positive number")
         self.epsilon_s = float(epsilon_s)
+        self.rho = float(rho)
         ends = torch.tensor([self.epsilon_s, 1.0], dtype=torch.float64)
-        lowest, highest = _vp_nsr(ends, _VP_BETA_D, _VP_BETA_MIN).tolist()
+        lowest, highest = VPLevels().nsr(ends).tolist()
         super().__init__(
             sigma_min=lowest if sigma_min is None else sigma_min,
             sigma_max=highest if sigma_max is None else sigma_max,
@@ -141,10 +175,11 @@ class VPGrid(_NoiseGrid):
         )
 
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
-        top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
-        t = 1.0 + _ramp(count) * (self.epsilon_s - 1.0)
-        beta_d = 2.0 * (bottom / self.epsilon_s - top) / (self.epsilon_s - 1.0)
-        return _vp_nsr(t, beta_d, top - 0.5 * beta_d)
+        levels = VPLevels.between(
+            sigma_min=sigma_min, sigma_max=sigma_max, epsilon_s=self.epsilon_s
+        )
+        last = self.epsilon_s ** (1.0 / self.rho)
+        return levels.nsr(torch.pow(1.0 + _ramp(count) * (last - 1.0), self.rho))
 
 
 class IDDPMGrid(_NoiseGrid):
@@ -203,7 +238,3 @@ class IDDPMGrid(_NoiseGrid):
 
 def _ramp(count: int) -> Tensor:
     return torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
-
-
-def _vp_nsr(t: Tensor, beta_d: float, beta_min: float) -> Tensor:
-    return torch.sqrt(torch.expm1(0.5 * beta_d * t**2 + beta_min * t))

@@ -104,6 +104,11 @@ class RungeKutta(FixedStepSampler):
         **stepping: Unpack[Stepping],
     ) -> None:
         super().__init__(**stepping)
+        if perturbation is not None and self.analytic_first_step:
+            raise ValueError(
+                "analytic_first_step is true, but a perturbation changes the state before the "
+                "first step; set it to false, or take no perturbation"
+            )
         self.final_euler = final_euler
         self.perturbation = perturbation
         self.needs_gaussian = perturbation is not None and perturbation.needs_gaussian

@@ -70,7 +70,7 @@ OF_OTHER_VERBS = {
     "weight_transform",
 }
 # they step in sigma/alpha, which is infinite at the end of paths that reach pure noise
-IN_NOISE_TO_SIGNAL = {"dpm2", "edm_heun"}
+IN_NOISE_TO_SIGNAL = {"deis", "dpm2", "edm_heun", "ipndm", "ipndm_v"}
 # the override that sets two steps
 STEPS = {"flowturbo": "sampler.blocks=H1P1", "dopri5": None, "dopri5_log": None}
 

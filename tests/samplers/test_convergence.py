@@ -8,7 +8,9 @@ import torch
 from flowexp.paths import VE, VP, Cosine, Linear, Path, Trigonometric
 from flowexp.samplers import (
     DDIM,
+    DEIS,
     DPM2,
+    IPNDM,
     RK4,
     AdamsBashforth,
     DormandPrince,
@@ -52,6 +54,9 @@ IN_NSR = {
     "ddim": (DDIM, 1),
     "edm_heun": (EDMHeun, 2),
     "dpm2": (DPM2, 2),
+    "dpm2_r": (lambda **kw: DPM2(r=0.7, **kw), 2),
+    "ipndm2": (lambda **kw: IPNDM(order=2, **kw), 2),
+    "deis2": (lambda **kw: DEIS(order=2, **kw), 2),
     "rk4_nsr": (lambda **kw: RK4(variable=NoiseToSignal(), **kw), 4),
     "ab2_nsr": (lambda **kw: AdamsBashforth(order=2, variable=NoiseToSignal(), **kw), 2),
 }

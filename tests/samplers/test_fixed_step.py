@@ -3,8 +3,27 @@ import torch
 
 from flowexp.models import FlowModel, Model
 from flowexp.parameterizations import DataPrediction, VelocityPrediction
-from flowexp.paths import Linear, Path, Prediction
-from flowexp.samplers import DDIM, Euler, FixedStepSampler, Given, Natural, NoiseToSignal, Uniform
+from flowexp.paths import VE, VP, Linear, Path, Prediction, Trigonometric
+from flowexp.samplers import (
+    DDIM,
+    DEIS,
+    DPM2,
+    IPNDM,
+    AdamsBashforth,
+    DPMSolver,
+    EDMGrid,
+    EDMHeun,
+    Euler,
+    FixedStepSampler,
+    Given,
+    Heun,
+    LogSNR,
+    Natural,
+    NoiseToSignal,
+    StateNoise,
+    Uniform,
+    UniPC,
+)
 from tests.samplers.closed_forms import GaussianModel
 
 E0 = torch.tensor([[1.0, -0.5], [-1.2, 0.8]], dtype=torch.float64)
@@ -114,3 +133,93 @@ def test_a_method_may_have_a_default_grid_of_its_own():
 
     assert Mine(steps=3).time_grid.identity() == "Uniform(t_end=0.1)"
     assert Mine(steps=3, time_grid=Natural()).time_grid.identity() == "Natural(t_end=0.0)"
+
+
+class Asked(GaussianModel):
+    """A model of N(0, std^2) data that keeps the times it is asked at."""
+
+    def __init__(self, schedule, std):
+        super().__init__(Path(schedule), mean=torch.zeros(1, 2, dtype=torch.float64), std=std)
+
+    def at(self, times):
+        return Model.at(self, times)
+
+
+ANALYTIC = {
+    "euler": (Euler, Natural),
+    "heun": (Heun, Natural),
+    "edm_heun": (EDMHeun, EDMGrid),
+    "dpm2": (DPM2, EDMGrid),
+    "ddim": (DDIM, Natural),
+    "ab": (AdamsBashforth, Natural),
+    "ipndm": (IPNDM, EDMGrid),
+    "deis": (DEIS, EDMGrid),
+    "dpmpp_2m": (DPMSolver, Natural),
+    "unipc": (UniPC, LogSNR),
+}
+
+
+@pytest.mark.parametrize("name", ANALYTIC)
+def test_an_analytic_first_step_saves_the_first_evaluation(name):
+    """For N(0, 1) data it errs by (alpha/sigma)^2 / 2 of the noise: at sigma = 80 by 8e-5."""
+    method, grid = ANALYTIC[name]
+    ends = {}
+    for analytic in (False, True):
+        model = Asked(VE(), std=1.0)
+        sampler = method(steps=6, time_grid=grid(), analytic_first_step=analytic)
+        samples = sampler.sample(model, E0)
+        first = float(sampler.times(model)[0])
+        assert (float(model.times[0]) == first) is not analytic
+        assert samples.nfe.unique().tolist() == [len(model.times)]
+        ends[analytic] = (samples.x, len(model.times))
+    assert ends[True][1] == ends[False][1] - 1
+    gap = float((ends[True][0] - ends[False][0]).abs().max())
+    assert 0.0 < gap < 0.02
+    assert "analytic first step" in sampler.describe()
+
+
+@pytest.mark.parametrize("sigma", [2.0, 80.0])
+@pytest.mark.parametrize("schedule", [VE(), VP(), Linear(), Trigonometric()], ids=repr)
+def test_the_analytic_noise(schedule, sigma):
+    """``x_t / sqrt(alpha^2 + sigma^2)``; the exact one of N(0, 1) has n/sqrt(1 + n^2) more."""
+    start = schedule.time_at_nsr(torch.tensor(sigma, dtype=torch.float64))
+    times = [float(start), float(start) / 2.0]
+    model, seen = Asked(schedule, std=1.0), []
+    sampler = DDIM(steps=1, time_grid=Given(values=times), analytic_first_step=True)
+    x = sampler.sample(model, E0, on_step=lambda t, x: seen.append(x)).x
+    a, b = (schedule.coefficients(torch.tensor(t, dtype=torch.float64)) for t in times)
+    noise = seen[0] / torch.hypot(a.alpha, a.sigma)
+    data = (seen[0] - a.sigma * noise) / a.alpha
+    torch.testing.assert_close(x, b.alpha * data + b.sigma * noise, rtol=0, atol=1e-12)
+    exact = model.noise(seen[0], start)
+    torch.testing.assert_close(exact, noise * sigma / (1.0 + sigma**2) ** 0.5, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("method", [Euler, Heun, DDIM, AdamsBashforth, DPMSolver])
+def test_an_analytic_first_step_is_exact_where_only_noise_is_left(method):
+    """At t = 1 of the linear path, for data of mean 0 and any variance."""
+    common = {"steps": 5, "time_grid": Uniform()}
+    usual = method(**common).sample(Asked(Linear(), std=0.5), E0)
+    analytic = method(**common, analytic_first_step=True).sample(Asked(Linear(), std=0.5), E0)
+    torch.testing.assert_close(analytic.x, usual.x, rtol=0, atol=1e-14)
+    assert analytic.nfe.tolist() == [int(n) - 1 for n in usual.nfe]
+
+
+def test_an_analytic_first_step_covers_empty_steps_at_the_start():
+    class Coarse(Asked):
+        def nearest_time(self, t):
+            return torch.where(t > 20.0, torch.full_like(t, 80.0), t)
+
+    sampler = IPNDM(steps=6, time_grid=EDMGrid(), analytic_first_step=True)
+    model = Coarse(VE(), std=1.0)
+    assert sampler.times(model)[:2].tolist() == [80.0, 80.0]
+    sampler.sample(model, E0)
+    assert max(float(t) for t in model.times) < 80.0
+
+
+def test_an_analytic_first_step_does_not_go_with_a_perturbation():
+    noise = StateNoise(scale=0.1)
+    with pytest.raises(ValueError, match="analytic_first_step is true, but a perturbation"):
+        Euler(steps=3, time_grid=Uniform(), perturbation=noise, analytic_first_step=True)
+    with pytest.raises(ValueError, match="analytic_first_step"):
+        EDMHeun(steps=3, time_grid=EDMGrid(), S_churn=3.0, analytic_first_step=True)

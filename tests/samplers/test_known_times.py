@@ -19,7 +19,9 @@ from flowexp.parameterizations import (
 from flowexp.paths import VE, VP, Cosine, Linear, Path, Trigonometric
 from flowexp.samplers import (
     DDIM,
+    DEIS,
     DPM2,
+    IPNDM,
     RK4,
     AdamsBashforth,
     CountedModel,
@@ -185,6 +187,8 @@ METHODS = {
     "ddim_eta": (lambda **k: DDIM(eta=1.0, **k), FINE),
     "dpm2": (lambda **k: DPM2(**k), 2 * FINE - 1),
     "rk4": (lambda **k: RK4(**k), None),
+    "adams_deis": (lambda **k: DEIS(**k), None),
+    "adams_constants": (lambda **k: IPNDM(**k), None),
     "adams": (lambda **k: AdamsBashforth(order=4, **k), None),
     "adams_nsr": (lambda **k: AdamsBashforth(order=4, variable=NoiseToSignal(), **k), None),
 }

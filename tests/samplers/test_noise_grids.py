@@ -59,6 +59,18 @@ def test_vp_grid_is_uniform_in_time_on_its_own_path():
     torch.testing.assert_close(times, uniform, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("rho", [1.0, 2.0, 3.0])
+def test_vp_grid_is_even_in_a_power_of_its_own_time(rho):
+    schedule = VP(t_min=1e-3)
+    times = VPGrid(rho=rho, to_zero=False).times(on(schedule), 9)
+    torch.testing.assert_close(
+        times ** (1.0 / rho),
+        torch.linspace(1.0, 1e-3 ** (1.0 / rho), 10, dtype=torch.float64),
+        rtol=0,
+        atol=1e-10,
+    )
+
+
 def test_clamped_to_the_models_range():
     times = EDMGrid(sigma_min=1e-4, sigma_max=500.0).times(on(VE(), 0.05, 30.0), 5)
     assert times[[0, -2]].tolist() == pytest.approx([30.0, 0.05], rel=1e-12)

@@ -22,20 +22,25 @@ from flowexp.paths import (
 )
 from flowexp.samplers import (
     DDIM,
+    DEIS,
     DPM2,
+    IPNDM,
     RK4,
     AdamsBashforth,
     DormandPrince,
+    DPMSolver,
     EDMGrid,
     EDMHeun,
     Euler,
     Heun,
     Heun3,
+    IPNDMVariable,
     Midpoint,
     Natural,
     NoiseToSignal,
     Quadratic,
     Shifted,
+    VPGrid,
 )
 from flowexp.seeding import SampleNoise
 
@@ -70,6 +75,10 @@ SAMPLERS = {
     "edm_heun": EDMHeun(steps=5, time_grid=EDMGrid()),
     "churn": EDMHeun(steps=5, time_grid=EDMGrid(), S_churn=3.0),
     "dpm2": DPM2(steps=5, time_grid=EDMGrid()),
+    "ipndm": IPNDM(steps=5, time_grid=EDMGrid()),
+    "ipndm_v": IPNDMVariable(steps=5, time_grid=EDMGrid(), final_euler=False),
+    "deis": DEIS(steps=5, time_grid=VPGrid(), final_euler=False),
+    "analytic": DPMSolver(steps=6, time_grid=Natural(), analytic_first_step=True),
     "lms": AdamsBashforth(steps=5, time_grid=EDMGrid(), variable=NoiseToSignal()),
     "dopri5": DormandPrince(rtol=0.05, atol=0.05),
     "dopri5_shared": DormandPrince(rtol=0.05, atol=0.05, per_sample=False),

@@ -1,9 +1,14 @@
 """What a file may say, and that everything else is refused by name."""
 
 import pytest
+import torch
 
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.paths import VE, Path
 from flowexp.tables.table_files import names, read_claim, read_table
+from tests.samplers.closed_forms import GaussianModel
 from tests.tables.files import claim, job, table, write
 
 
@@ -35,6 +40,24 @@ def test_every_file_of_the_house_can_be_read():
         assert read_table(name).rows
     for name in names("claim"):
         assert len(read_claim(name).arms) >= 2
+
+
+def test_the_rows_of_diff_solvers_take_the_evaluations_they_state():
+    """Every solver at one number of calls, from sigma = 80 to 0.002; 56 figures in all."""
+    rows = read_table("diff_solvers/cifar10").rows
+    assert sum(row.published is not None for row in rows) == 56
+    mean = torch.zeros(1, 2, dtype=torch.float64)
+    model = GaussianModel(Path(VE()), mean=mean, std=0.5)
+    e = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
+    tried = [row for row in rows if row.nfe == 8]
+    assert len(tried) == 9
+    for row in tried:
+        config = check_job("train", ["experiment=cifar10/edm_uncond_vp", *row.eval]).config
+        sampler = instantiate(config["sampler"], key="sampler")
+        samples = sampler.sample(model, e)
+        assert samples.nfe.tolist() == [8], row.label
+        ends = sampler.times(model)[[0, -1]].tolist()
+        assert ends == pytest.approx([80.0, 0.002], rel=1e-9), row.label
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
