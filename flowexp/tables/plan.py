@@ -314,9 +314,9 @@ class _Planner:
     def _standin(self, job: TableJob) -> Path:
         """A folder with the config that the job's directory will hold."""
         folder = self._standins / _fingerprint(job)
+        self._tokens[str(folder)] = token(job)
         if not folder.is_dir():
             folder.mkdir()
-            self._tokens[str(folder)] = token(job)
             parents = {token(one): str(self._standin(one)) for one in job.needs}
             config = rewritten(job.config, lambda text: parents.get(text, text))
             (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

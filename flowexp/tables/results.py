@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from flowexp.errors import UsageError
 from flowexp.tables.claims import Verdict, verdict
 from flowexp.tables.jobs import PlannedRow, Scoring, TableJob, all_jobs
 from flowexp.tables.progress import state_of
@@ -177,16 +178,21 @@ def table_result(
     table: TableFile, rows: Sequence[PlannedRow], *, scoring: Scoring, budget: str
 ) -> TableResult:
     """The table as far as it is measured."""
-    found = tuple(_row(row, table, scoring) for row in rows)
-    stated = table.model_dump(include={"name", "title", "source", "metric", "protocol"})
+    found = tuple(_row(row, table, scoring, number=table.record) for row in rows)
+    stated = table.model_dump(include={"name", "title", "source", "protocol"})
     return TableResult(
-        **stated, budget=budget, rows=found, hardware=_hardware(rows), versions=_versions(rows)
+        **stated,
+        metric=table.record or table.metric,
+        budget=budget,
+        rows=found,
+        hardware=_hardware(rows),
+        versions=_versions(rows),
     )
 
 
 def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -> ClaimResult:
     """The claim with its verdict, as far as it is measured."""
-    arms = tuple(_row(row, None, None) for row in rows)
+    arms = tuple(_row(row, None, None, number=claim.record) for row in rows)
     measured = [arm.measured.values for arm in arms if arm.measured is not None]
     complete = rows and len(measured) == len(rows)
     found = verdict(measured, direction=claim.direction) if complete else Verdict()
@@ -202,7 +208,9 @@ def claim_result(claim: ClaimFile, rows: Sequence[PlannedRow], *, budget: str) -
     )
 
 
-def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> RowResult:
+def _row(
+    row: PlannedRow, table: TableFile | None, scoring: Scoring | None, *, number: str | None
+) -> RowResult:
     spec, measured = row.spec, None
     mismatch: tuple[str, ...] = ()
     needed = (job for target in row.targets for job in target.ancestry())
@@ -211,8 +219,8 @@ def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> R
     if all(job.is_done() for job in row.targets):
         protocol = {} if table is None else table.protocol
         minimum = protocol.get("reported") == "minimum"
-        scores = [_score(job, minimum=minimum) for job in row.evaluations]
-        measured = _measured(row, scores, minimum=minimum)
+        scores = [_score(job, number, minimum=minimum) for job in row.evaluations]
+        measured = _measured(row, scores, number, minimum=minimum)
         status = "done"
         if table is not None and scoring is not None and spec.published is not None:
             mismatch = tuple(_mismatches(row, table, scoring, scores[0].record))
@@ -231,26 +239,47 @@ def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> R
     )
 
 
-def _score(job: TableJob, *, minimum: bool) -> _Score:
-    """The minimum over ranges of seeds where the publication reports minima, else the mean."""
+def _score(job: TableJob, number: str | None, *, minimum: bool) -> _Score:
+    """The minimum over ranges of seeds where the publication reports minima, else the mean.
+
+    ``number`` names the record that counts, up to what follows it for another extractor
+    (``recall``, ``recall_efflite0``); None = the metric's first.
+    """
     from flowexp.metrics.protocol import MetricRecord
 
     content = json.loads((job.directory / "results.json").read_text())["evaluations"]
-    stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
-    records = [MetricRecord.from_dict(record) for record in stored]
+    stored = [[MetricRecord.from_dict(_without_key(r)) for r in e["records"]] for e in content]
+    records = [_that_counts(of_range, number) for of_range in stored]
     values = [record.value for record in records]
     nfe = statistics.fmean(float(e["nfe"]) for e in content)
     return _Score(min(values) if minimum else statistics.fmean(values), nfe, records[0])
 
 
-def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
+def _without_key(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "key"}
+
+
+def _that_counts(records: Sequence["MetricRecord"], number: str | None) -> "MetricRecord":
+    for record in records:
+        if number is None or record.name == number or record.name.startswith(f"{number}_"):
+            return record
+    raise UsageError(
+        f"the metric gives no {number!r}, only {', '.join(r.name for r in records)}.",
+        key="record",
+        remedy="Name one of these in the table's file, or leave record out for the first.",
+    )
+
+
+def _measured(
+    row: PlannedRow, scores: Sequence[_Score], number: str | None, *, minimum: bool
+) -> Measurement:
     from flowexp.metrics.protocol import spread_of
 
     values = [score.value for score in scores]
     first = scores[0].record
     title, floor = first.title, first.extra.get("floor")
     if row.baselines:
-        bases = [_score(job, minimum=minimum).value for job in row.baselines]
+        bases = [_score(job, number, minimum=minimum).value for job in row.baselines]
         values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
         base = ", ".join(row.spec.relative_to or ()) or "the sampler as it is"
         title, floor = f"{title}, relative to {base}", None
@@ -277,8 +306,9 @@ def _mismatches(
     """Differences of the measurement from the published protocol, one phrase each."""
     published = replace(record.protocol, **_stated(row, table, record))
     found = published.differences(record.protocol)
-    if record.name != table.metric:
-        found.insert(0, f"metric: {table.metric} and {record.name}")
+    wanted = table.record or table.metric
+    if record.name != wanted:
+        found.insert(0, f"metric: {wanted} and {record.name}")
     repetitions = table.protocol.get("repetitions")
     if repetitions not in (None, scoring.repeats):
         reported = table.protocol.get("reported") or "value"
@@ -297,6 +327,8 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
         stated["n_gen"] = protocol["num_samples"]
     if protocol.get("reference") == "training set":
         stated["reference_split"] = "train"
+    elif protocol.get("reference") is not None:
+        stated["reference"] = protocol["reference"]
     run = row.evaluations[0].run
     if run is not None and run.choices.get("dataset") != row.dataset:
         stated["reference"] = row.dataset

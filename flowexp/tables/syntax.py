@@ -140,7 +140,12 @@ class Grid(Node):
 
 
 class Protocol(Node):
-    """The protocol that a publication states."""
+    """The protocol that a publication states.
+
+    Attributes:
+        reference: ``training set``, that of the row's recipe; or other data in words, to which the
+            numbers measured here are then not comparable.
+    """
 
     num_samples: _Integer = None
     reference: _Optional = None
@@ -151,11 +156,17 @@ class Protocol(Node):
 
 
 class _File(Node):
-    """What tables and claims have in common; ``defaults`` are keys of every row."""
+    """What tables and claims have in common; ``defaults`` are keys of every row.
+
+    Attributes:
+        record: The number that counts where a metric gives several, such as ``recall`` of
+            precision_recall; None = its first.
+    """
 
     title: _Text
     source: _Text
     metric: _Text
+    record: _Optional = None
     jobs: _Mapping = {}
     defaults: _Mapping = {}
 

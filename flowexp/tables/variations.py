@@ -1,4 +1,4 @@
-"""Grids of rows and claims that vary: texts with names in braces, written out for each value."""
+"""Grids of rows, and files that vary: texts with names in braces, written out for each value."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -61,10 +61,10 @@ def cells(node: Mapping[str, Any], *, file: str) -> Iterator[dict[str, Any]]:
 
 
 def variations(content: Mapping[str, Any], *, file: str) -> dict[str, dict[str, Any]]:
-    """The claims that a file with ``vary`` stands for, by the last part of their names.
+    """The tables or claims that a file with ``vary`` stands for, by the last part of their names.
 
-    ``vary`` is a list of mappings, one for each claim: its ``name``, and a value for every name in
-    braces in the file's texts::
+    ``vary`` is a list of mappings, one for each: its ``name``, and a value for every name in braces
+    in the file's texts, but for those of a table's grids::
 
         title: At {calls} evaluations UniPC samples better than DPM-Solver++
         vary:
@@ -85,8 +85,18 @@ def variations(content: Mapping[str, Any], *, file: str) -> dict[str, dict[str, 
             if key != "name" and key not in used:
                 problem = f"{name!r} in vary has {key!r}, but no text holds {{{key}}}"
                 refuse(file, problem, did_you_mean(str(key), used))
-        found[name] = _written_out(common, entry, file=file, what=f"{name!r} in vary")
+        # Names of a grid are written out with its cells.
+        values = {**{own: f"{{{own}}}" for own in _names_of_grids(common)}, **entry}
+        found[name] = _written_out(common, values, file=file, what=f"{name!r} in vary")
     return found
+
+
+def _names_of_grids(content: Mapping[str, Any]) -> set[str]:
+    """The names that the columns and rows of grids give values to."""
+    rows = content.get("rows")
+    grids = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    nodes = [[grid.get("columns"), *(grid.get("rows") or [])] for grid in grids]
+    return {key for group in nodes for node in group if isinstance(node, dict) for key in node}
 
 
 def _same_length(lists: Mapping[str, list[Any]], count: int | None, *, file: str, what: str) -> int:

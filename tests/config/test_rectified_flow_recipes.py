@@ -71,6 +71,13 @@ def test_configurations_of_rfpp_differ_in_law_and_loss_alone(letter):
         assert config[key] == composed("cifar10/rfpp_b")[key]
 
 
+def test_rfpp_calls_the_network_as_often_as_its_table_6_says():
+    pairs = dict(o.split("=") for o in read_table("rfpp/imagenet64").jobs["pairs"].overrides)
+    of_pairs = int(pairs["num"]) * (2 * int(pairs["sampler.steps"]) - 1) / 1e6
+    of_training = composed("imagenet64/rfpp")["trainer"]["max_kimg"] / 1e3
+    assert (of_pairs, round(of_training + of_pairs, 1)) == (395, 1828.6)
+
+
 def test_reflow_keeps_the_network_and_the_pairs_as_they_are():
     first, second = composed("cifar10/rectified_flow"), composed("cifar10/reflow")
     for key in ("parameterization", "path", "objective", "timestep", "optimizer"):

@@ -1,5 +1,7 @@
 """What budgets change, that they say so, and that every row of every table is sound under each."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from flowexp.errors import UsageError
@@ -9,6 +11,27 @@ from flowexp.tables.plan import Circumstances
 from flowexp.tables.table_files import names, read_claim, read_table
 from tests.tables.files import job, table
 from tests.tables.planned import budget_node, plan
+
+
+
+@pytest.fixture(scope="module", autouse=True)
+def commands_checked_once(tmp_path_factory):
+    """A command that several tables have is checked once, against stand-ins in one folder."""
+    folder = str(tmp_path_factory.mktemp(planning._STANDINS))
+    checked = {}
+
+    def check(verb, given, *, config_dir):
+        key = (verb, tuple(given), config_dir)
+        if key not in checked:
+            checked[key] = planning_check(verb, given, config_dir=config_dir)
+        return checked[key]
+
+    planning_check = planning.check
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "check", check)
+        patch.setattr(planning.tempfile, "TemporaryDirectory", lambda **_: nullcontext(folder))
+        yield
+
 
 CONFIG = {
     "trainer": {"max_kimg": 1000.0, "checkpoint_kimg": 10.0},

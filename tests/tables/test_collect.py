@@ -1,9 +1,11 @@
 """What finished jobs left behind becomes the numbers of rows; played results, known answers."""
 
+import json
 import math
 
 import pytest
 
+from flowexp.errors import UsageError
 from flowexp.files import write_json
 from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.tables.jobs import all_jobs
@@ -39,6 +41,42 @@ def play(evaluation, *values):
     ]
     entries = [{"nfe": 7.0, "records": [{"key": r.key, **r.to_dict()}]} for r in records]
     write_json(evaluation.directory / "results.json", {"evaluations": entries})
+
+
+def play_several(evaluation, **values):
+    """Finish an evaluation of a metric that gives several numbers, in this order."""
+    for name, value in values.items():
+        play(evaluation, value)
+        (entry,) = json.loads((evaluation.directory / "results.json").read_text())["evaluations"]
+        values[name] = {**entry["records"][0], "name": name}
+    entries = [{"nfe": 7.0, "records": list(values.values())}]
+    write_json(evaluation.directory / "results.json", {"evaluations": entries})
+
+
+@pytest.mark.parametrize(
+    ("record", "value"),
+    [(None, 0.6), ("precision", 0.6), ("recall", 0.4), ("recall_efflite0", 0.4)],
+)
+def test_a_table_names_the_number_that_counts(tmp_path, record, value):
+    one = plan(tmp_path, {**content(), "record": record})
+    play_several(one.rows[0].evaluations[0], precision_efflite0=0.6, recall_efflite0=0.4)
+    result = one.result(budget="full")
+    assert result.rows[0].measured.mean == value
+    assert result.metric == (record or "fd_raw")
+
+
+def test_a_number_that_the_metric_does_not_give_is_refused(tmp_path):
+    one = plan(tmp_path, {**content(), "record": "coverage"})
+    play_several(one.rows[0].evaluations[0], precision=0.6, recall=0.4)
+    with pytest.raises(UsageError, match=r"no 'coverage', only precision, recall"):
+        one.result(budget="full")
+
+
+def test_numbers_of_other_data_are_not_comparable(tmp_path):
+    one = plan(tmp_path, content(reference="ImageNet 256"))
+    play(one.rows[0].evaluations[0], 1.0)
+    (row,) = one.result(budget="full").rows
+    assert row.mismatch == ("reference: ImageNet 256 and eight_gaussians",)
 
 
 def content(**protocol):

@@ -190,6 +190,22 @@ def test_a_file_of_claims_that_vary_is_one_claim_for_each_name(tmp_path):
         read_claim("mine/file", config_dir=folder)
 
 
+def test_a_table_that_varies_leaves_its_grids_names_to_them(tmp_path):
+    rows = [{"solver": "{name_of_solver}", "published": "{numbers}"}]
+    content = {
+        **table([{**GRID, "rows": rows}], jobs=JOBS, title="{number}"),
+        "vary": [
+            {"name": "fid", "number": "FID", "name_of_solver": "a", "numbers": [1.0, 2.0]},
+            {"name": "recall", "number": "recall", "name_of_solver": "b", "numbers": [0.1, 0.2]},
+        ],
+    }
+    folder = str(write(tmp_path, "mine/file", content))
+    fid, recall = (read_table(f"mine/{name}", config_dir=folder) for name in ("fid", "recall"))
+    assert (fid.title, recall.title) == ("FID", "recall")
+    assert [(row.label, row.published) for row in fid.rows] == [("a, 5", 1.0), ("a, 10", 2.0)]
+    assert [(row.label, row.published) for row in recall.rows] == [("b, 5", 0.1), ("b, 10", 0.2)]
+
+
 @pytest.mark.parametrize(
     ("vary", "words"),
     [
