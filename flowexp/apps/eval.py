@@ -26,7 +26,16 @@ __all__ = ["main"]
 _IMAGES = 100
 _PRECISION = "32-true"
 # What a snapshot's score does not depend on, besides what a job's result does not depend on.
-_NOT_OF_A_SCORE = ("run", "checkpoint", "repeats", "num_samples", "seeds", "selection", "metric")
+_NOT_OF_A_SCORE = (
+    "run",
+    "checkpoint",
+    "weights",
+    "repeats",
+    "num_samples",
+    "seeds",
+    "selection",
+    "metric",
+)
 
 
 def evaluate(job: Job) -> float | None:

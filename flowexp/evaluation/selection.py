@@ -170,15 +170,14 @@ class BestOfSnapshots:
             if value is None:
                 records = measure(path)
                 measured += 1
+                value = processes.of_first(records[0].value if processes.is_first else None)
                 if processes.is_first:
                     scores.add(path, sha256, records[0])
-                value = processes.of_first(records[0].value if processes.is_first else None)
-                each = (time.monotonic() - started) / measured
-                left = each * (len(snapshots) - number) / 60.0
-                _LOG.info(
-                    "snapshot %d of %d, %g kimg: %s %.4g; %.0f min to go",
-                    *(number, len(snapshots), kimg, metric, value, left),
-                )
+                    left = (time.monotonic() - started) / measured * (len(snapshots) - number)
+                    _LOG.info(
+                        "snapshot %d of %d, %g kimg: %s %.4g; %.0f min to go",
+                        *(number, len(snapshots), kimg, metric, value, left / 60.0),
+                    )
             found.append(Scored(path, kimg, value))
         return Chosen(best_of(found, higher_is_better=higher_is_better), self._words(found, metric))
 

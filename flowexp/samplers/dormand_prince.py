@@ -80,7 +80,9 @@ class DormandPrince(Sampler):
             raise ValueError("per_sample is true; expected false with control=torchdiffeq")
         if control not in _CONTROLS:
             raise ValueError(f"control is {control!r}; expected one of {', '.join(_CONTROLS)}")
-        self.control = _CONTROLS[control](float(rtol), float(atol), per_sample, max_steps)
+        self.control = _CONTROLS[control](
+            rtol=float(rtol), atol=float(atol), per_sample=per_sample, max_steps=max_steps
+        )
         self.shares_steps = not per_sample
         self.denoise_at_end = denoise_at_end
         self.start_time = None if start_time is None else float(start_time)
