@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from flowexp.evaluation import BestOfSnapshots, ScoreResult
     from flowexp.evaluation.selection import Chosen
-    from flowexp.metrics.protocol import MetricRecord
     from flowexp.pipeline import Processes, SampleBatch
     from flowexp.runs.opening import OpenedRun
 
@@ -157,18 +157,20 @@ def _best_snapshot(
     (seeds,) = seed_ranges(best.num_samples, repeats=1)
     reference = opened.built.dataset.train()
 
-    def measure(snapshot: Path) -> "tuple[MetricRecord, ...]":
+    def measure(snapshot: Path) -> float:
         one = open_run({**config, "checkpoint": snapshot.stem})
-        facts = {"precision": _PRECISION, "ema": _weights(one), "sampler": one.pipeline.sampling}
-        return score(
+        # adaptive samplers raise an error for them
+        if not all(weights.isfinite().all() for weights in one.built.network.parameters()):
+            return math.nan
+        records = score(
             one.pipeline,
             metrics={name: metrics[name]},
             seeds=seeds,
             reference=reference,
             cache_dir=cache_dir(),
-            facts={**facts, "selection": one.selection},
             processes=processes,
         ).records
+        return records[0].value if records else math.nan
 
     kept = {k: v for k, v in config.items() if k not in _NOT_OF_A_SCORE}
     described = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256, write_json
 from flowexp.locks import locked
-from flowexp.metrics.protocol import MetricRecord, metric_key
+from flowexp.metrics.protocol import metric_key
 from flowexp.processes import Processes
 
 if TYPE_CHECKING:
@@ -65,16 +65,16 @@ class SnapshotScores:
                 return math.nan if entry["value"] is None else float(entry["value"])
         return None
 
-    def add(self, snapshot: Path, sha256: str, record: MetricRecord) -> None:
+    def add(self, sha256: str, scored: Scored, *, metric: str) -> None:
         """Store a score; those of other processes stay."""
-        stored = record.to_dict()
         entry = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "snapshot": snapshot.stem,
+            "snapshot": scored.path.stem,
+            "kimg": scored.kimg,
             "sha256": sha256,
             "measured_with": self.measured_with,
-            "value": stored["value"],
-            "record": stored,
+            "metric": metric,
+            "value": scored.value if math.isfinite(scored.value) else None,
         }
         with locked(self.file.with_name(".scores.lock")):
             write_json(self.file, {"scores": [*self._entries(), entry]})
@@ -146,7 +146,7 @@ class BestOfSnapshots:
         metric: str,
         higher_is_better: bool,
         scores: SnapshotScores,
-        measure: Callable[[Path], Sequence[MetricRecord]],
+        measure: Callable[[Path], float],
         processes: Processes,
     ) -> Chosen:
         """Score the snapshots that have no score yet, and choose; every process must call this.
@@ -156,35 +156,31 @@ class BestOfSnapshots:
             metric: Name of the metric.
             higher_is_better: Whether more of it is better.
             scores: The stored scores, of which the first process's count.
-            measure: The metric's records of a snapshot, of which the first counts; may be empty on
-                all processes but the first.
+            measure: The score of a snapshot; that of the first process counts.
             processes: The processes that share the work.
 
         Raises:
             UsageError: No score is finite.
         """
-        started, measured, found = time.monotonic(), 0, []
+        started, measured, found = time.monotonic(), 0, list[Scored]()
         for number, (path, kimg) in enumerate(snapshots.items(), start=1):
             sha256 = file_sha256(path)
             value = processes.of_first(scores.find(sha256) if processes.is_first else None)
             if value is None:
-                records = measure(path)
+                value = processes.of_first(measure(path))
                 measured += 1
-                value = processes.of_first(records[0].value if processes.is_first else None)
                 if processes.is_first:
-                    scores.add(path, sha256, records[0])
+                    scores.add(sha256, Scored(path, kimg, value), metric=metric)
                     left = (time.monotonic() - started) / measured * (len(snapshots) - number)
                     _LOG.info(
                         "snapshot %d of %d, %g kimg: %s %.4g; %.0f min to go",
                         *(number, len(snapshots), kimg, metric, value, left / 60.0),
                     )
             found.append(Scored(path, kimg, value))
-        return Chosen(best_of(found, higher_is_better=higher_is_better), self._words(found, metric))
-
-    def _words(self, found: Sequence[Scored], metric: str) -> str:
         span = f"{found[0].kimg:g} to {found[-1].kimg:g} kimg"
         by = metric_key(metric, self.num_samples).removeprefix("eval/")
-        return f"best of {len(found)} snapshots, {span}, by {by}"
+        words = f"best of {len(found)} snapshots, {span}, by {by}"
+        return Chosen(best_of(found, higher_is_better=higher_is_better), words)
 
 
 def best_of(found: Sequence[Scored], *, higher_is_better: bool) -> Scored:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from tests.e2e.command import TINY, flowexp
 
@@ -17,14 +18,21 @@ def test_the_best_snapshot_is_evaluated_and_never_mixed(tmp_path):
         trained = flowexp("train", *TINY, *given, cwd=tmp_path)
         assert trained.code == 0, trained.err
         assert "keeping 2 snapshots" in trained.err
+    ruined = tmp_path / "run0/snapshots/snapshot-000000007.ckpt"
+    content = torch.load(ruined, weights_only=True)
+    for average in content["ema"].values():
+        next(iter(average.values())).fill_(float("nan"))
+    torch.save(content, ruined)
     best = ("selection=best_of_snapshots", "repeats=2")
     done = flowexp("eval", "run=run0", *SCORED, *best, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "snapshot 2 of 2" in done.err
     assert "best of 2 snapshots, 0.128 to 0.224 kimg, by fd_raw_16" in done.out
     scores = json.loads((tmp_path / "run0/snapshots/scores.json").read_text())["scores"]
-    chosen = min(scores, key=lambda entry: entry["value"])
+    chosen, none = scores
+    assert none["value"] is None
     first, second = json.loads((tmp_path / "run0/results.json").read_text())["evaluations"]
+    assert chosen["snapshot"] == "snapshot-000000004"
     assert first["checkpoint"]["sha256"] == chosen["sha256"]
     assert first["records"][0]["value"] == pytest.approx(chosen["value"])  # the same seeds
     assert second["records"][0]["protocol"]["seeds"] == "16-31"

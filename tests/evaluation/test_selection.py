@@ -45,10 +45,9 @@ class Run:
             file.write_text(f"{number} {value}")
             self.snapshots[file] = 100.0 * number
 
-    def measure(self, snapshot: Path) -> list[MetricRecord]:
+    def measure(self, snapshot: Path) -> float:
         self.measured.append(int(snapshot.stem.rpartition("-")[2]))
-        value = float(snapshot.read_text().split()[1])
-        return [MetricRecord(name="fd_raw", value=value, protocol=PROTOCOL)]
+        return float(snapshot.read_text().split()[1])
 
     def choose(self, *, higher_is_better=False, measured_with="x", measure=None):
         return BestOfSnapshots(num_samples=16).choose(
@@ -104,7 +103,7 @@ def test_each_score_is_stored_at_once_and_found_again(tmp_path, caplog):
     assert run.measured == [1, 2, 3, 4]
     stored = json.loads((tmp_path / "scores.json").read_text())["scores"]
     assert [entry["value"] for entry in stored] == [3.0, None, 1.0, 2.0]
-    assert stored[0]["record"]["protocol"]["n_gen"] == 16
+    assert [entry["kimg"] for entry in stored] == [100.0, 200.0, 300.0, 400.0]
 
 
 def test_another_protocol_or_another_snapshot_is_measured_anew(tmp_path):
