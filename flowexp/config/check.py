@@ -122,8 +122,9 @@ def check_job(
     problems += out_of_range(config_name, resolved.values)
     reported = {problem.key for problem in problems}
     found = check_rules(resolved.values, missing=resolved.missing)
-    problems += [problem for problem in found if problem.key not in reported]
-    return Checked(problems, resolved.values, choices, list(loader.remarks))
+    problems += [p for p in found if p.refuses and p.key not in reported]
+    remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
+    return Checked(problems, resolved.values, choices, remarks)
 
 
 def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:

@@ -274,7 +274,11 @@ def score(
     count, mean = len(nfe), float(nfe.sum()) / max(1, len(nfe))
     device = torch.device(pipeline.device).type
     run = {"nfe": mean, "seeds": seeds_text(seeds), "device": device, **(facts or {})}
-    records = tuple(record.with_run(**run) for name in metrics for record in found[name])
+    records = tuple(
+        record.with_notice(pipeline.notice).with_run(**run)
+        for name in metrics
+        for record in found[name]
+    )
     return ScoreResult(records, count, mean, seconds, count / seconds)
 
 

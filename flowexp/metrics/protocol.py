@@ -91,7 +91,7 @@ class Protocol:
         ema: Which weights generated them, for example ``power 0.9999`` or ``raw``.
         seeds: Seed range of the samples, for example ``0-4999``.
         sampler: Description of the sampler and its grid.
-        notice: A caveat of the data set, for example that it is a JPEG re-encoding.
+        notice: A caveat, for example that the data set is a JPEG re-encoding.
     """
 
     metric: str
@@ -192,6 +192,11 @@ class MetricRecord:
         stated = {name for name, value in vars(self.protocol).items() if value is not None}
         own = {name: value for name, value in run.items() if name not in stated}
         return replace(self, protocol=replace(self.protocol, **own))
+
+    def with_notice(self, notice: str | None) -> Self:
+        """The same record with a further caveat."""
+        both = "; ".join(filter(None, (self.protocol.notice, notice)))
+        return replace(self, protocol=replace(self.protocol, notice=both or None))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON; a value that is not finite becomes None."""
