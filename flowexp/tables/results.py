@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from flowexp.files import json_number
 from flowexp.tables.claims import Verdict, verdict
 from flowexp.tables.jobs import PlannedRow, Scoring, TableJob, all_jobs
 from flowexp.tables.progress import state_of
@@ -27,7 +28,7 @@ class _Stored:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON."""
-        return dict(mapped(asdict(self), _plain))
+        return dict(mapped(asdict(self), json_number))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -53,7 +54,7 @@ class Measurement(_Stored):
         seconds: Wall time of training and evaluation over all seeds.
         device: Device these seconds were spent on.
         floor: The score of held-out real data; None where it was not measured.
-        notice: A caveat of the data; None if there is none.
+        notice: A caveat, or why a value is not a number; None if there is none.
     """
 
     values: tuple[_Number, ...]
@@ -152,13 +153,6 @@ class ClaimResult(_Stored):
     hardware: str
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 -- any value of these classes
-    """JSON has neither nan (null here) nor infinity (a word here)."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
 if TYPE_CHECKING:
     from flowexp.metrics.protocol import MetricRecord
 
@@ -166,7 +160,10 @@ __all__ = ["claim_result", "table_result"]
 
 
 class _Score(NamedTuple):
-    """The result of an evaluation job: its number, its NFE, and its first range of seeds."""
+    """The result of an evaluation job: its number, its NFE, and the record of a range of seeds.
+
+    That is the first range, or the first without a number.
+    """
 
     value: float
     nfe: float
@@ -233,18 +230,19 @@ def _row(row: PlannedRow, table: TableFile | None, scoring: Scoring | None) -> R
 
 def _score(job: TableJob, *, minimum: bool) -> _Score:
     """The minimum over ranges of seeds where the publication reports minima, else the mean."""
-    from flowexp.metrics.protocol import MetricRecord
+    from flowexp.metrics.protocol import MetricRecord, least, mean
 
     content = json.loads((job.directory / "results.json").read_text())["evaluations"]
     stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
     records = [MetricRecord.from_dict(record) for record in stored]
     values = [record.value for record in records]
     nfe = statistics.fmean(float(e["nfe"]) for e in content)
-    return _Score(min(values) if minimum else statistics.fmean(values), nfe, records[0])
+    shown = next((record for record in records if record.reason), records[0])
+    return _Score(least(values) if minimum else mean(values), nfe, shown)
 
 
 def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Measurement:
-    from flowexp.metrics.protocol import spread_of
+    from flowexp.metrics.protocol import least, mean, spread_of
 
     values = [score.value for score in scores]
     first = scores[0].record
@@ -256,9 +254,9 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         title, floor = f"{title}, relative to {base}", None
     return Measurement(
         values=tuple(values),
-        mean=statistics.fmean(values),
+        mean=mean(values),
         spread=spread_of(values),
-        minimum=min(values),
+        minimum=least(values),
         seeds=row.seeds,
         title=title,
         protocol=first.to_dict()["protocol"],
@@ -267,8 +265,14 @@ def _measured(row: PlannedRow, scores: Sequence[_Score], *, minimum: bool) -> Me
         seconds=sum(marker.get("seconds", 0.0) for marker in _markers([row])),
         device=first.protocol.device or "",
         floor=floor,
-        notice=first.protocol.notice,
+        notice=_caveat(scores),
     )
+
+
+def _caveat(scores: Sequence[_Score]) -> str | None:
+    """The caveat of the first evaluation, and why a value is not a number."""
+    reasons = dict.fromkeys(f"not a number: {s.record.reason}" for s in scores if s.record.reason)
+    return "; ".join(filter(None, (scores[0].record.protocol.notice, *reasons))) or None
 
 
 def _mismatches(
