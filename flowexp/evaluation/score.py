@@ -355,7 +355,7 @@ def _history(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
-        return list(json.loads(path.read_text())["evaluations"])
+        return list(json.loads(path.read_text(encoding="utf-8"))["evaluations"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         problem = f"{path} holds no results."
         raise UsageError(problem, key="run", remedy="Move the file away.") from error

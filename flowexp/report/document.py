@@ -73,7 +73,7 @@ def document(
 def read_results(file: Path) -> list[TableResult | ClaimResult]:
     """The table or the claims that ``flowexp table`` wrote; ``UsageError`` for another file."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         entries = content if isinstance(content, list) else [content]
         kinds = [ClaimResult if "verdict" in entry else TableResult for entry in entries]
         return [kind.from_dict(entry) for kind, entry in zip(kinds, entries, strict=True)]

@@ -175,7 +175,7 @@ def _manifest(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UsageError(f"{file} cannot be read: {error}", key="runs") from error
     return content if isinstance(content, dict) else {}
@@ -193,7 +193,7 @@ def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
     if not file.is_file():
         return ()
     try:
-        entries = json.loads(file.read_text())["evaluations"]
+        entries = json.loads(file.read_text(encoding="utf-8"))["evaluations"]
         grouped: dict[tuple[str, str], list[tuple[Mapping[str, Any], MetricRecord]]] = {}
         for number, entry in enumerate(entries):
             command = str(entry.get("directory", f"evaluation {number}"))

@@ -225,7 +225,11 @@ def _note(job: TableJob, *, status: str, code: int | None = None) -> None:
 def hardware(job: TableJob) -> str:
     """The processor here, and the accelerators that the training of the job found."""
     manifest = (job.run or job).directory / "manifest.json"
-    found = json.loads(manifest.read_text()).get("devices", []) if manifest.is_file() else []
+    found = (
+        json.loads(manifest.read_text(encoding="utf-8")).get("devices", [])
+        if manifest.is_file()
+        else []
+    )
     accelerators = [str(device) for device in found[1:]]
     return ", ".join([processor(), *accelerators])
 

@@ -232,7 +232,9 @@ def _score(job: TableJob, *, minimum: bool) -> _Score:
     """The minimum over ranges of seeds where the publication reports minima, else the mean."""
     from flowexp.metrics.protocol import MetricRecord, least, mean
 
-    content = json.loads((job.directory / "results.json").read_text())["evaluations"]
+    content = json.loads((job.directory / "results.json").read_text(encoding="utf-8"))[
+        "evaluations"
+    ]
     stored = [{k: v for k, v in e["records"][0].items() if k != "key"} for e in content]
     records = [MetricRecord.from_dict(record) for record in stored]
     values = [record.value for record in records]
@@ -313,7 +315,11 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
 
 def _markers(rows: Sequence[PlannedRow]) -> list[dict[str, Any]]:
     """The contents of the finished jobs' markers."""
-    return [json.loads(job.done_file.read_text()) for job in all_jobs(rows) if job.is_done()]
+    return [
+        json.loads(job.done_file.read_text(encoding="utf-8"))
+        for job in all_jobs(rows)
+        if job.is_done()
+    ]
 
 
 def _hardware(rows: Sequence[PlannedRow]) -> str:
