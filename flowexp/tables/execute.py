@@ -8,6 +8,7 @@ starting a second one in the same directory.
 import datetime
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -164,7 +165,7 @@ def _command(job: TableJob, lock: int) -> int:
         del environment[_SLURM_COUNT]
     command = [sys.executable, "-m", "flowexp", *arguments]
     with job.log_file.open("ab") as log:
-        log.write(f"{_now()} {' '.join(command)}\n".encode())
+        log.write(f"{_now()} {shlex.join(command)}\n".encode())
         log.flush()
         process: ForkedCommand | subprocess.Popen[bytes]
         if _FORKS:
