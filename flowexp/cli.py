@@ -6,14 +6,17 @@ behind. ``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback.
 """
 
 import atexit
+import codecs
 import gc
 import importlib
+import io
 import os
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
+from unicodedata import normalize
 
 from flowexp import __version__
 
@@ -40,8 +43,45 @@ VERBS = {
 _MODULES = {"import": "import_"}
 
 
+_PLAIN = {
+    "±": "+-", "×": "x", "·": "*", "μ": "u", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "≈": "~",  # noqa: RUF001
+    "≠": "!=", "∞": "inf", "−": "-", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"',  # noqa: RUF001
+    "†": "*", "‡": "**", "•": "*", "─": "-", "━": "-", "═": "=", "│": "|", "┃": "|", "║": "|",
+}  # fmt: skip
+_PLAIN_ERRORS = "flowexp.plain"
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written for a character that the encoding of a stream lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, after = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is no text
+        return bytes([ord(character) - 0xDC00]), after
+    drawn = "+" if "\u2500" <= character <= "\u257f" else "?"
+    letters = normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return _PLAIN.get(character) or letters or drawn, after
+
+
+def _write_anything() -> None:
+    """Let output streams write plain characters in place of those that their encoding lacks."""
+    codecs.register_error(_PLAIN_ERRORS, _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN_ERRORS)
+
+
+def _restart_with_utf8() -> None:
+    """Start anew where names of files are not UTF-8, which torch and Hydra take them for."""
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    environment = {"PYTHONIOENCODING": sys.stdout.encoding, **os.environ, "PYTHONUTF8": "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
 def program() -> NoReturn:
     """Run the process's own command line and end the process with its exit code."""
+    _restart_with_utf8()
     code = main()
     # Python would take all modules apart one by one: 0.1 s, with PyTorch's more than a second. What
     # must happen at exit happens here; it is what multiprocessing's processes do as well.
@@ -58,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Composing a config allocates much and drops little: Python's default of a collection per 700
     # objects takes a fifth of a check's time.
     gc.set_threshold(10_000, *gc.get_threshold()[1:])
+    _write_anything()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("HYDRA_FULL_ERROR") == "1"
     given = [a for a in given if a != "--debug"]

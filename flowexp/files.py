@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 
 __all__ = [
     "file_sha256",
+    "json_number",
     "packaged",
     "write_atomically",
     "write_bytes",
@@ -72,6 +74,13 @@ def write_json(path: Path, content: Any) -> Path:  # noqa: ANN401 -- whatever js
         ValueError: If the content holds nan or an infinity.
     """
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def json_number(value: Any) -> Any:  # noqa: ANN401 -- what is no float stays as it is
+    """A float as JSON has it: nan becomes null, an infinity the word ``inf`` or ``-inf``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> Path:

@@ -51,12 +51,17 @@ class Model(ABC):
             lies only the data end, t = 0, which a step from ``low`` or above reaches.
         evaluations_per_call: Network evaluations per sample that one :meth:`predict` costs.
         origin: The trained weights, or None (a closed form, a network in training).
+        labels_dropped: Whether training also showed the network no label; None = that is not known,
+            or there are no labels.
+        asks_without_label: Whether every prediction needs the one without label too, as guidance.
     """
 
     path: Path
     time_range: tuple[float, float]
     evaluations_per_call: int = 1
     origin: Origin | None = None
+    labels_dropped: bool | None = None
+    asks_without_label: bool = False
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:

@@ -15,6 +15,7 @@ from flowexp.errors import UsageError
 from flowexp.identity import Stored
 
 __all__ = [
+    "NEVER_LEARNT",
     "NetworkFacts",
     "Part",
     "Parts",
@@ -22,6 +23,7 @@ __all__ = [
     "Unmet",
     "all_of",
     "of_images",
+    "on_dropped_labels",
     "on_gaussian_noise",
     "on_unit_time",
     "require",
@@ -29,6 +31,9 @@ __all__ = [
     "within",
     "within_signal",
 ]
+
+
+NEVER_LEARNT = "which the network never learns without dropped labels (network.label_dropout=0)"
 
 
 class UnknownError(Exception):
@@ -44,11 +49,14 @@ class Unmet:
             anything else a key from the root of the config.
         problem: One sentence that names both parts.
         remedy: How to fix it.
+        refuses: Whether the parts cannot go together; else it is a warning, since the user may know
+            more than the config tells.
     """
 
     key: str
     problem: str
     remedy: str
+    refuses: bool = True
 
     def seen_from(self, group: str) -> "Unmet":
         """The same with the key of a part that stands at ``group``."""
@@ -152,6 +160,10 @@ class Parts:
 
     A part that is not there, or a fact that it does not tell, is unknown: reading it raises
     :class:`UnknownError`.
+
+    Attributes:
+        labels_dropped: Whether the training of a network that takes labels or captions shows it
+            inputs without them as well.
     """
 
     path: Path
@@ -162,6 +174,7 @@ class Parts:
     timestep: Timestep
     augmentation: Augmentation
     pairs: object
+    labels_dropped: bool
 
     def __init__(
         self,
@@ -220,10 +233,12 @@ def within(argument: str, needs: Iterable[Unmet]) -> Iterator[Unmet]:
 def require(needs: Iterable[Unmet], *, group: str) -> None:
     """Refuse the first unmet need of the part that stands at ``group`` in the config.
 
+    Warnings are the config check's to give.
+
     Raises:
         UsageError: One need is unmet.
     """
-    for unmet in all_of(needs):
+    for unmet in (u for u in all_of(needs) if u.refuses):
         found = unmet.seen_from(group)
         raise UsageError(found.problem, key=found.key, remedy=found.remedy)
 
@@ -277,3 +292,13 @@ def of_images(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
     if parts.dataset.holds_points:
         problem = f"{name} looks at images, but {type(parts.dataset).__name__} holds points."
         yield Unmet(".", problem, remedy)
+
+
+def on_dropped_labels(parts: Parts, *, name: str, key: str, remedy: str) -> Iterator[Unmet]:
+    """The training should have dropped labels, since ``name`` calls the network without; a warning.
+
+    ``remedy`` is what can be done besides training with dropped labels.
+    """
+    if not parts.labels_dropped:
+        problem = f"{name} uses the prediction without label, {NEVER_LEARNT}."
+        yield Unmet(key, problem, f"Train with network.label_dropout=0.1, or {remedy}.", False)

@@ -1,11 +1,13 @@
 """``flowexp calibrate``: measure the numbers of a run that a sampler needs."""
 
 import logging
+import shlex
 from functools import partial
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
+from flowexp.config.override_text import command
 from flowexp.errors import UsageError
 
 __all__ = ["main"]
@@ -39,8 +41,9 @@ def calibrate(job: Job) -> None:
             raise UsageError(f"{error}.", key="calibration") from error
     if not processes.is_first:
         return
-    command = " ".join([f"flowexp {made.begin}={shown(opened.run.path)}", *made.use])
-    print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", command)]))
+    verb, _, key = made.begin.partition(" ")
+    use = " ".join([command(verb, **{key: shown(opened.run.path)}), *map(shlex.quote, made.use)])
+    print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", use)]))
 
 
 main = partial(launch, "calibrate", calibrate)

@@ -41,6 +41,9 @@ _NOT_OF_A_SCORE = (
 def evaluate(job: Job) -> float | None:
     """Select the weights, generate, measure, record.
 
+    A number that is not one, such as the score of a diverged model, is a result like any other: it
+    is stored and printed with its reason, and the command succeeds.
+
     Returns:
         The first metric's value, for optimising sweepers.
     """
@@ -110,7 +113,7 @@ def evaluate(job: Job) -> float | None:
     if not processes.is_first:
         return None
     grid = job.directory / "grid.png"
-    save_grid(grid, torch.cat(images))
+    save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
     print("\n" + table([*_selected(chosen), *_outcome(results, opened, grid)]))
     return float(summarize(results)[0].mean)
 

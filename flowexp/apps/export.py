@@ -1,5 +1,6 @@
 """``flowexp export``: weights and config of a run in one file that needs nothing else."""
 
+import json
 from functools import partial
 
 from flowexp.apps.terminal import shown, table
@@ -43,7 +44,7 @@ def export(job: Job) -> None:
         ("exported", f"{weights.name} weights at {weights.kimg:g} kimg"),
         ("file", shown(path)),
         ("sha256", file_sha256(path)),
-        ("read it with", f'flowexp.load("{shown(path)}"{named})'),
+        ("read it with", f"flowexp.load({json.dumps(shown(path), ensure_ascii=False)}{named})"),
     ]
     print(table(rows))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.hydra_internals import argument_parser
-from flowexp.config.override_text import override
+from flowexp.config.override_text import command, override
 from flowexp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def import_checkpoint(job: Job) -> None:
         *(("note", note) for note in published.notes),
         ("run directory", shown(run.path)),
         ("checkpoint", shown(weights.path)),
-        ("next", f"flowexp sample run={shown(run.path)}"),
+        ("next", command("sample", run=shown(run.path))),
     ]
     print(table(rows))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
+from flowexp.config.override_text import command
 from flowexp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,13 +153,13 @@ def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> lis
 
     store = PairStore.open(folder, key="dirs.run")
     size = sum(file.stat().st_size for file in folder.glob("shard_*.npz"))
-    use = f"coupling=pairs pairs={shown(folder)} init={shown(opened.run.path)}"
+    use = {"coupling": "pairs", "pairs": shown(folder), "init": shown(opened.run.path)}
     return [
         ("pairs", f"{len(store)} at {store.column('nfe').mean():.4g} NFE, {size / 1e6:.1f} MB"),
         ("made from", manifest.start),
         ("teacher", f"{opened.weights_in_words}, {manifest.guidance}"),
         ("store", shown(folder)),
-        ("next", f"flowexp train {use}"),
+        ("next", command("train", **use)),
     ]
 
 

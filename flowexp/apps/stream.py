@@ -1,5 +1,6 @@
 """``flowexp stream``: frames one after the other through a run's model."""
 
+import logging
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,15 @@ from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
 from flowexp.files import write_json
+from flowexp.requirements import NEVER_LEARNT
 
 if TYPE_CHECKING:
     from flowexp.runs.opening import OpenedRun
     from flowexp.streaming import StreamBatch
 
 __all__ = ["main"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def stream(job: Job) -> None:
@@ -82,6 +86,8 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
             key="label",
             remedy=f"Take 0 to {classes - 1}." if classes else "Leave label=null.",
         )
+    if classes and label is None and pipeline.model.labels_dropped is False:
+        _LOG.warning("label: null is the prediction without label, %s.", NEVER_LEARNT)
     labels = torch.tensor([-1 if label is None else label], device=pipeline.device)
     same = ("times", "seed", "group", "c_skip", "c_out", "add_noise")
     try:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -204,7 +205,7 @@ def _show(jobs: "Sequence[TableJob]") -> None:
         if state_of(job).status == "failed":
             status = "failed"
         print(f"{status:<7} {job.directory}  {job.title}")
-        print(f"        flowexp {' '.join(job.arguments())}")
+        print(f"        flowexp {shlex.join(job.arguments())}")
     done = sum(job.is_done() for job in jobs)
     print(f"{len(jobs)} jobs, {done} done. Nothing was run (dry=true).")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.override_text import command
 
 if TYPE_CHECKING:
     from flowexp.runs import RunDirectory
@@ -69,7 +70,7 @@ def _outcome(result: "FitResult", run: "RunDirectory") -> list[tuple[str, str]]:
         ("run directory", shown(run.path)),
         ("sample grids", shown(run.samples)),
         ("metrics", shown(run.metrics_file)),
-        ("next", f"flowexp eval run={shown(run.path)}"),
+        ("next", command("eval", run=shown(run.path))),
     ]
 
 

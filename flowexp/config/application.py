@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class _Task:
             number=int(hydra.job.num) if self.multirun else None,
         )
         if self.multirun:
-            print(f"\njob {job.number}: {' '.join(job.overrides)}", flush=True)
+            print(f"\njob {job.number}: {shlex.join(job.overrides)}", flush=True)
         try:
             return self.run(job)
         except Exception as error:

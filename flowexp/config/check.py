@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from flowexp.config.hydra_internals import Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
+from flowexp.config.override_text import typed
 from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
 from flowexp.config.problems import ConfigError, Problem, nearest
 from flowexp.config.rules import check_rules
@@ -122,8 +123,9 @@ def check_job(
     problems += out_of_range(config_name, resolved.values)
     reported = {problem.key for problem in problems}
     found = check_rules(resolved.values, missing=resolved.missing)
-    problems += [problem for problem in found if problem.key not in reported]
-    return Checked(problems, resolved.values, choices, list(loader.remarks))
+    problems += [p for p in found if p.refuses and p.key not in reported]
+    remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
+    return Checked(problems, resolved.values, choices, remarks)
 
 
 def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -156,8 +158,12 @@ def _runs_nearby(folder: Path) -> str:
     found = found or sorted(str(c.parent) for c in Path("outputs").glob("*/*/*/config.yaml"))
     guess = nearest(str(folder), found)
     if guess is not None:
-        return f"Did you mean run={guess}?"
-    return f"The latest one is run={found[-1]}." if found else "Train one first: flowexp train."
+        return f"Did you mean {typed('run', guess)}?"
+    return (
+        f"The latest one is {typed('run', found[-1])}."
+        if found
+        else "Train one first: flowexp train."
+    )
 
 
 def _check_names(

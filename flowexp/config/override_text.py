@@ -1,11 +1,18 @@
-"""Writing an override in Hydra's grammar."""
+"""Writing overrides in Hydra's grammar, and commands as they are typed in a shell."""
 
 import math
 import re
+import shlex
 
-__all__ = ["override"]
+__all__ = ["command", "override", "typed"]
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
+_COUNT = r"(?:0|[1-9](?:_?\d)*)"
+_POINT = rf"(?:{_COUNT}\.|{_COUNT}?\.\d(?:_?\d)*)"
+_OTHER_THAN_TEXT = re.compile(
+    rf"[+-]?(?:(?:{_COUNT}|{_POINT})(?:e[+-]?\d(?:_?\d)*)?|inf|nan)|true|false|null", re.IGNORECASE
+)
+"""Plain text that Hydra reads as a number, truth value or null."""
 
 
 def override(key: str, value: object) -> str:
@@ -13,16 +20,33 @@ def override(key: str, value: object) -> str:
     return f"{key}={_value(value)}"
 
 
+def typed(key: str, value: object) -> str:
+    """An override as it is typed in a shell; what looks like an interpolation is text."""
+    literal = value if value is None else str(value).replace("${", r"\${")
+    return shlex.quote(override(key, literal))
+
+
+def command(verb: str, **values: object) -> str:
+    """A command line to be pasted into a shell, with an override for each value."""
+    return " ".join(["flowexp", verb, *(typed(key, value) for key, value in values.items())])
+
+
 def _value(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, list | tuple):
         return f"[{','.join(_value(item) for item in value)}]"
-    if isinstance(value, str) and not _PLAIN_TEXT.fullmatch(value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+    if isinstance(value, str):
+        plain = _PLAIN_TEXT.fullmatch(value) and not _OTHER_THAN_TEXT.fullmatch(value)
+        return value if plain else _quoted(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return str(value)
+
+
+def _quoted(text: str) -> str:
+    """Text in single quotes; backslashes are escaped where they stand before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"

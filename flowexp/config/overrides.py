@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 
 from flowexp.config.hydra_internals import Repository
+from flowexp.config.override_text import typed
 from flowexp.config.problems import Problem, did_you_mean, nearest
 from flowexp.tree import nodes
 
@@ -44,10 +45,9 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
             parsed.append(parser.parse_override(text))
         except HydraException as error:
             reason = str(error).splitlines()[0].rstrip(".")
-            remedy = "Quote values that hold spaces, commas or braces: key='\"a, b\"'."
-            problems.append(
-                Problem(text.split("=")[0], f"{text!r} cannot be read: {reason}.", remedy)
-            )
+            key, _, value = text.partition("=")
+            remedy = f"Quote the value for Hydra and the shell: {typed(key, value)}"
+            problems.append(Problem(key, f"{text!r} cannot be read: {reason}.", remedy))
     return parsed, problems
 
 

@@ -13,11 +13,15 @@ __all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong at a config key or group: a sentence with the value, and how to fix it."""
+    """One thing wrong at a config key or group: a sentence with the value, and how to fix it.
+
+    ``refuses`` says whether nothing can be done with it; else it is a warning.
+    """
 
     key: str
     text: str
     remedy: str = ""
+    refuses: bool = True
 
     def __str__(self) -> str:
         return f"{self.key}: {self.text} {self.remedy}".rstrip()

@@ -5,15 +5,18 @@ own constructor as far as that needs no import; then every part says what it nee
 """
 
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from flowexp.config.problems import Problem, refusal
 from flowexp.config.renamed import present
+from flowexp.config.sources import CONFIG
 from flowexp.config.stand_in import StandIn, evaluated
 from flowexp.config.targets import RESERVED
 from flowexp.requirements import Parts, UnknownError, Unmet, all_of
 
-__all__ = ["check_rules", "stand_ins", "unmet_needs"]
+__all__ = ["check_rules", "labels_dropped", "stand_ins", "unmet_needs"]
 
 Config = Mapping[str, Any]
 
@@ -26,8 +29,8 @@ def check_rules(config: Config, *, missing: Set[str] = frozenset()) -> list[Prob
     builder = _Builder(missing)
     groups = builder.groups(config)
     problems = builder.problems + [
-        Problem(unmet.key, unmet.problem, unmet.remedy)
-        for unmet in unmet_needs(groups, builder.inner)
+        Problem(unmet.key, unmet.problem, unmet.remedy, unmet.refuses)
+        for unmet in unmet_needs(groups, builder.inner, of=config)
     ]
     return list(dict.fromkeys(problems))
 
@@ -38,15 +41,19 @@ def stand_ins(config: Config) -> dict[str, Any]:
 
 
 def unmet_needs(
-    groups: Mapping[str, Any], inner: list[tuple[str, StandIn]] | None = None
+    groups: Mapping[str, Any],
+    inner: list[tuple[str, StandIn]] | None = None,
+    *,
+    of: Config | None = None,
 ) -> Iterator[Unmet]:
     """What the parts of a config need of each other and do not find, with keys from the root.
 
     Args:
         groups: Parts, or mappings of parts, by group; see :func:`stand_ins`.
         inner: Further parts and where they stand; one need is reported for each place.
+        of: The plain config, which tells what its run was trained on.
     """
-    parts = Parts(**groups)
+    parts = Parts(**groups) if of is None else _Composed(of, groups)
     for group, value in groups.items():
         named = {f"{group}.{n}": v for n, v in value.items()} if isinstance(value, dict) else {}
         for key, part in {group: value, **named}.items():
@@ -54,10 +61,63 @@ def unmet_needs(
                 yield from (unmet.seen_from(key) for unmet in all_of(part.needs(parts)))
     reported = set()
     for key, part in inner or []:
-        unmet = next(all_of(part.needs(parts)), None)
+        # A model within another part may be another run's.
+        unmet = next(all_of(part.needs(Parts(**groups))), None)
         if unmet is not None and key not in reported:
             yield unmet.seen_from(key)
             reported.add(key)
+
+
+class _Composed(Parts):
+    """The parts of a plain config, and what it tells of the training of its network."""
+
+    def __init__(self, config: Config, groups: Mapping[str, Any]) -> None:
+        super().__init__(**groups)
+        self.config = config
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        known = labels_dropped(self.config) if name == "labels_dropped" else None
+        if known is None:
+            raise UnknownError(name)
+        return known
+
+
+def labels_dropped(config: Config) -> bool | None:
+    """Whether the network of a plain config is trained with and without label or caption.
+
+    A run whose weights it has, or starts from, counts. None = that is not known (a network from
+    elsewhere does not tell), or the network takes neither.
+    """
+    if config.get("run"):
+        stored = _stored(config["run"])
+        return None if stored is None else labels_dropped(stored)
+    parts = Parts(**stand_ins({n: config[n] for n in ("network", "objective") if n in config}))
+    try:
+        takes = parts.network.label_dim > 0 or parts.network.takes_tokens
+        dropped = not takes or parts.network.label_dropout > 0.0
+    except UnknownError:
+        return None
+    if not takes:
+        return None
+    with suppress(UnknownError):
+        dropped = dropped or parts.objective.label_dropout > 0.0
+    if dropped or "objective" not in config:
+        return dropped or None
+    base = _stored(config["init"]) if config.get("init") else {}
+    if base is None:
+        return None
+    return labels_dropped(base) if base else False
+
+
+def _stored(run: object) -> Config | None:
+    """The config of a run; None if it cannot be read."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((Path(str(run)) / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, Mapping) else None
 
 
 class _Builder:

@@ -106,9 +106,10 @@ def run_in(overrides: list[str]) -> str | None:
     recipes = [text for text in overrides if text.startswith("recipe=")]
     typed = recipes or [text for text in overrides if text.startswith("run=")]
     for override in parse(typed[:1])[0]:
-        sweeps = override.is_sweep_override()
-        value: Any = sweep_values(override)[0] if sweeps else override.value()
-        return None if value is None else str(value).strip("'\"")
+        if override.is_sweep_override():
+            return sweep_values(override)[0].strip("'\"")
+        value: Any = override.value()
+        return None if value is None else str(value).replace(r"\${", "${")
     return None
 
 

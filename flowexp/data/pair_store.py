@@ -126,7 +126,9 @@ class PairStore:
         """
         folder = Path(path)
         try:
-            manifest = PairManifest.from_dict(json.loads((folder / "manifest.json").read_text()))
+            manifest = PairManifest.from_dict(
+                json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            )
         except (OSError, ValueError) as error:
             reason = "it has no manifest.json" if isinstance(error, OSError) else error
             raise UsageError(
@@ -159,7 +161,7 @@ class PairStore:
     def config(self) -> dict[str, Any]:
         """The parts that made the pairs, as plain config nodes; raises ``UsageError`` without."""
         try:
-            content = yaml.safe_load((self.path / "config.yaml").read_text())
+            content = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(f"{self.path}/config.yaml cannot be read.", key="pairs") from error
         return dict(content)
@@ -270,7 +272,7 @@ def _joined(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
 def read_digests(folder: Path) -> dict[str, str]:
     """The recorded sha256 of every shard; empty while a store is not finished."""
     try:
-        return dict(json.loads((folder / "digests.json").read_text()))
+        return dict(json.loads((folder / "digests.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 

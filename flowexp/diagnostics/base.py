@@ -1,5 +1,7 @@
 """The protocol of metrics of the model."""
 
+import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +15,11 @@ from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.models import Model
 from flowexp.pipeline import Pipeline, Processes, in_turn
 from flowexp.requirements import Part
+from flowexp.samplers.adaptive import IntegrationError
 
 __all__ = ["ModelMetric", "Setting", "records_of", "NetworkEvaluations"]
 
+_LOG = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 
 
@@ -41,25 +45,49 @@ class Setting:
     nfe: Tensor
 
     def per_item(
-        self, items: Sequence[_Item], values: Callable[[list[_Item]], Mapping[str, Tensor]]
+        self,
+        items: Sequence[_Item],
+        values: Callable[[list[_Item]], Mapping[str, Tensor]],
+        *,
+        names: Sequence[str] = (),
     ) -> dict[str, Tensor] | None:
         """Values of every item, (n,) float64 each, on the first process; None elsewhere.
 
         They are computed by all processes together, each (B,) of a batch of items; every process
         must call this. Batches hold the same items for every number of processes, and the values
         come back in the order of the items, so that a mean does not depend on that number.
+
+        With the ``names`` of the values, those of an item at which an adaptive solver fails are
+        nan; without, its error is raised.
         """
         size = self.pipeline.batch_size
         batches = [list(items[i : i + size]) for i in range(0, len(items), size)]
         own = []
         for batch in self.processes.share(batches):
-            found = values(batch)
+            found = _values(values, batch, names)
             own.append({name: v.detach().to("cpu", torch.float64) for name, v in found.items()})
         gathered = self.processes.gather(own)
         if gathered is None:
             return None
         ordered = in_turn(gathered)
         return {name: torch.cat([batch[name] for batch in ordered]) for name in ordered[0]}
+
+
+def _values(
+    values: Callable[[list[_Item]], Mapping[str, Tensor]], batch: list[_Item], names: Sequence[str]
+) -> Mapping[str, Tensor]:
+    """The values of a batch; if its solver fails, those of its halves, down to single items."""
+    try:
+        return values(batch)
+    except IntegrationError as error:
+        if not names:
+            raise
+        if len(batch) == 1:
+            _LOG.warning("no value for %s: %s", batch[0], error)
+            return {name: torch.full((1,), math.nan) for name in names}
+    middle = len(batch) // 2
+    halves = [_values(values, part, names) for part in (batch[:middle], batch[middle:])]
+    return {name: torch.cat([half[name].cpu() for half in halves]) for name in names}
 
 
 class ModelMetric(Part, ABC):
@@ -102,6 +130,8 @@ def records_of(
 ) -> tuple[MetricRecord, ...]:
     """The mean of independent values with its standard error and protocol.
 
+    If one of them is not finite, the number is nan, with the count of those as its reason.
+
     Args:
         name: The metric's name.
         found: ``value``, (n,), one per independent sample or image, and what is shown beside its
@@ -117,6 +147,7 @@ def records_of(
         return ()
     means = {part: float(values.mean()) for part, values in found.items()}
     value, values = means.pop("value"), found["value"]
+    lost = int((~values.isfinite()).sum())
     protocol = Protocol.against(
         data,
         metric=metric,
@@ -128,8 +159,11 @@ def records_of(
         sampler=sampler,
         nfe=nfe,
     )
-    error = {"standard_error": float(values.std() / len(values) ** 0.5)} if len(values) > 1 else {}
     protocol = replace(protocol, n_gen=len(values))
+    if lost:
+        reason = f"{lost} of {len(values)} values are not finite"
+        return (MetricRecord(name=name, value=math.nan, protocol=protocol, reason=reason),)
+    error = {"standard_error": float(values.std() / len(values) ** 0.5)} if len(values) > 1 else {}
     return (MetricRecord(name=name, value=value, protocol=protocol, extra={**error, **means}),)
 
 

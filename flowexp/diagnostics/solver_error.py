@@ -74,7 +74,7 @@ class SolverError(ModelMetric):
         ode = "its own ODE" if self.reference is None else f"the ODE of {_named(self.reference)}"
         return records_of(
             self.name,
-            setting.per_item(list(setting.seeds), values),
+            setting.per_item(list(setting.seeds), values, names=("value", "size")),
             metric="RMS distance from the exact sample",
             how=f"{ode}, rtol={self.exact.control.rtol:g}, atol={self.exact.control.atol:g}",
             data=setting.reference,

@@ -2,7 +2,8 @@
 
 import datetime
 import json
-import statistics
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +19,11 @@ from flowexp.errors import UsageError
 from flowexp.files import write_json
 from flowexp.locks import locked
 from flowexp.metrics.base import Accumulator, Metric
-from flowexp.metrics.protocol import MetricRecord, spread_of
+from flowexp.metrics.protocol import MetricRecord, least, mean, spread_of
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Pipeline, Processes, SampleBatch, in_turn, seeds_text
 from flowexp.requirements import Part, Parts, require
+from flowexp.samplers.adaptive import IntegrationError
 from flowexp.tasks import Task
 
 __all__ = [
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SampleMetrics"]
 
+_LOG = logging.getLogger(__name__)
+
 
 class SampleMetrics:
     """Metrics of samples, ours or torchmetrics', and their states over this process's samples."""
@@ -55,7 +59,7 @@ class SampleMetrics:
         }
         self.processes = processes
         self._accumulators: dict[str, Accumulator] = {}
-        self._count = 0
+        self._count = self._lost = 0
 
     def check(self, task: Task | None, *, seeds: Sequence[int]) -> None:
         """Refuse what cannot be measured, before sampling.
@@ -106,6 +110,7 @@ class SampleMetrics:
     def update(self, batch: SampleBatch) -> None:
         """Add a batch of samples to every metric, with the targets to paired ones."""
         self._count += len(batch.seeds)
+        self._lost += int((~batch.x.flatten(1).isfinite().all(1)).sum())
         with torch.inference_mode():
             images = [_levels(x) for x in (batch.x, batch.targets) if x is not None]
             for name, accumulator in self._accumulators.items():
@@ -114,7 +119,8 @@ class SampleMetrics:
     def records(self) -> dict[str, tuple[MetricRecord, ...]]:
         """The numbers of every metric on the first process, () each elsewhere; all must call this.
 
-        Without any sample it raises ``UsageError``.
+        They are nan, with the reason, if some samples are not finite. Without any sample it raises
+        ``UsageError``.
         """
         # a process without a batch has nothing to send
         own = {
@@ -122,18 +128,30 @@ class SampleMetrics:
             for name, accumulator in self._accumulators.items()
             if self._count
         }
-        gathered = self.processes.gather(own)
-        if gathered is None:
+        gathered, counts = (
+            self.processes.gather(own),
+            self.processes.gather((self._lost, self._count)),
+        )
+        if gathered is None or counts is None:
             return dict.fromkeys(self.metrics, ())
-        return {
+        found = {
             name: _merged(metric, [state[name] for state in gathered if name in state]).compute()
             for name, metric in self.metrics.items()
+        }
+        lost, count = (sum(column) for column in zip(*counts, strict=True))
+        reason = f"{lost} of {count} samples are not finite"
+        return {
+            name: self.metrics[name].not_a_number(own, reason=reason) if lost else own
+            for name, own in found.items()
         }
 
 
 def _levels(x: Tensor) -> Tensor:
-    """Images as 8-bit levels; points as they are."""
-    return quantize(x) if x.ndim == 4 and x.is_floating_point() else x
+    """Images as 8-bit levels; points as they are; 0 for what is not finite."""
+    if not x.is_floating_point():
+        return x
+    finite = x.nan_to_num(0.0, posinf=0.0, neginf=0.0)
+    return quantize(finite) if x.ndim == 4 else finite
 
 
 def _merged(metric: Metric, states: Sequence[dict[str, Tensor]]) -> Accumulator:
@@ -181,7 +199,8 @@ class ScoreResult:
             error, floor = beside.pop("standard_error", None), beside.pop("floor", None)
             count = beside.pop("floor_count", None)
             spread = "" if error is None else f" +- {error:.2g} (standard error)"
-            rows.append((record.title, f"{record.value:.4g}{spread}"))
+            why = f"not a number: {record.reason}" if record.reason else ""
+            rows.append((record.title, why or f"{record.value:.4g}{spread}"))
             if floor is not None:
                 rows.append(("  floor: held-out against train", f"{floor:.4g} ({count} images)"))
             rows += [(f"  {n.replace('_', ' ')}", f"{value:.4g}") for n, value in beside.items()]
@@ -260,7 +279,9 @@ def score(
         batch_size=pipeline.batch_size,
     )
     own, began = [setting.nfe], time.perf_counter()
-    for batch in pipeline.batches(seeds, processes=processes):
+    size = pipeline.batch_size
+    shares = [seeds[i : i + size] for i in range(0, len(seeds), size)]
+    for batch in (_samples(pipeline, share) for share in processes.share(shares)):
         samples.update(batch)
         own.append(batch.nfe)
         if on_batch is not None:
@@ -271,11 +292,40 @@ def score(
     nfe = torch.cat(own if gathered is None else in_turn(gathered))
     setting = replace(setting, nfe=setting.nfe if gathered is None else nfe)
     found |= {n: m.measure(pipeline.model, setting=setting) for n, m in of_model.items()}
-    count, mean = len(nfe), float(nfe.sum()) / max(1, len(nfe))
+    count, per_sample = len(nfe), float(nfe.sum()) / max(1, len(nfe))
     device = torch.device(pipeline.device).type
-    run = {"nfe": mean, "seeds": seeds_text(seeds), "device": device, **(facts or {})}
-    records = tuple(record.with_run(**run) for name in metrics for record in found[name])
-    return ScoreResult(records, count, mean, seconds, count / seconds)
+    run = {"nfe": per_sample, "seeds": seeds_text(seeds), "device": device, **(facts or {})}
+    records = tuple(
+        _explained(record).with_notice(pipeline.notice).with_run(**run)
+        for name in metrics
+        for record in found[name]
+    )
+    return ScoreResult(records, count, per_sample, seconds, count / seconds)
+
+
+def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
+    """The samples of at most a batch of seeds; nan, at no evaluations, where the solver fails."""
+    try:
+        return next(pipeline.batches(seeds))
+    except IntegrationError as error:
+        if len(seeds) == 1:
+            _LOG.warning("no sample of seed %d: %s", seeds[0], error)
+            lost = torch.full((1, *pipeline.shape), math.nan, device=pipeline.device)
+            nfe = torch.zeros(1, dtype=torch.int64)
+            targets = pipeline.task.targets(seeds, device=pipeline.device)
+            return SampleBatch(list(seeds), lost, nfe, {}, targets)
+    middle = len(seeds) // 2
+    parts = [_samples(pipeline, half) for half in (seeds[:middle], seeds[middle:])]
+    targets = [part.targets for part in parts if part.targets is not None]
+    x, nfe = torch.cat([part.x for part in parts]), torch.cat([part.nfe for part in parts])
+    return SampleBatch(list(seeds), x, nfe, {}, torch.cat(targets) if targets else None)
+
+
+def _explained(record: MetricRecord) -> MetricRecord:
+    """A record whose value has a reason if it is nan."""
+    if record.reason is None and math.isnan(record.value):
+        return replace(record, reason="the metric is not defined for these samples")
+    return record
 
 
 def append_results(path: Path, result: ScoreResult, **facts: Any) -> Path:  # noqa: ANN401
@@ -305,7 +355,7 @@ def _history(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
-        return list(json.loads(path.read_text())["evaluations"])
+        return list(json.loads(path.read_text(encoding="utf-8"))["evaluations"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         problem = f"{path} holds no results."
         raise UsageError(problem, key="run", remedy="Move the file away.") from error
@@ -328,7 +378,7 @@ class Summary:
     @property
     def mean(self) -> float:
         """Mean over the ranges."""
-        return statistics.fmean(self.values)
+        return mean(self.values)
 
     @property
     def spread(self) -> float:
@@ -337,8 +387,8 @@ class Summary:
 
     @property
     def minimum(self) -> float:
-        """The smallest value: what EDM's tables report."""
-        return min(self.values)
+        """The smallest value, what EDM's tables report; nan if one is."""
+        return least(self.values)
 
 
 def seed_ranges(count: int, *, repeats: int, first: int = 0) -> list[list[int]]:

@@ -1,11 +1,14 @@
 """The protocol of guidance: a model wrapped into a model with the same interface."""
 
+import logging
 from abc import ABC, abstractmethod
 
 from flowexp.models import Model
-from flowexp.requirements import Part
+from flowexp.requirements import NEVER_LEARNT, Part
 
 __all__ = ["Guidance", "guided", "NoGuidance"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Guidance(Part, ABC):
@@ -20,8 +23,16 @@ class Guidance(Part, ABC):
 
 
 def guided(model: Model, *, guidance: Guidance) -> Model:
-    """The guided model, as a ``_target_`` where a part needs a model, such as a teacher."""
-    return guidance.wrap(model)
+    """The guided model, as a ``_target_`` where a part needs a model, such as a teacher.
+
+    Logs a warning if it asks the model for what its training did not teach it.
+    """
+    made = guidance.wrap(model)
+    if made.asks_without_label and made.labels_dropped is False:
+        _LOG.warning(
+            "%s uses the prediction without label, %s.", type(guidance).__name__, NEVER_LEARNT
+        )
+    return made
 
 
 class NoGuidance(Guidance):

@@ -13,7 +13,7 @@ from flowexp.models import Evaluation, Model
 from flowexp.networks.base import without_condition
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Prediction
-from flowexp.requirements import Parts, Unmet
+from flowexp.requirements import Parts, Unmet, all_of, on_dropped_labels
 
 __all__ = ["ClassifierFree"]
 
@@ -48,8 +48,16 @@ class ClassifierFree(Guidance):
         self.channels = channels
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that knows labels, unless there is nothing to guide."""
-        if self.scale != 1.0 and parts.network.label_dim == 0:
+        """A network that knows labels and what it gives without, unless there is no guidance."""
+        if self.scale != 1.0:
+            name, off = type(self).__name__, "use guidance=none"
+            yield from all_of(
+                self._knows_labels(parts),
+                on_dropped_labels(parts, name=name, key=".", remedy=off),
+            )
+
+    def _knows_labels(self, parts: Parts) -> Iterator[Unmet]:
+        if parts.network.label_dim == 0 and not parts.network.takes_tokens:
             name = type(self).__name__
             problem = f"{name} compares with and without label, but the network knows no labels."
             yield Unmet(".", problem, "Use guidance=none, or a class-conditional network.")
@@ -71,6 +79,8 @@ class _ClassifierFreeModel(Model):
         self.time_range = model.time_range
         self.evaluations_per_call = 2 * model.evaluations_per_call
         self.origin = model.origin
+        self.labels_dropped = model.labels_dropped
+        self.asks_without_label = True
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One call with the batch and, below it, the batch without labels and captions."""

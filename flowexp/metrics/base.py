@@ -231,11 +231,12 @@ class Metric(Part, ABC):
         beside = {**(extra or {}), **self._floors.get(name, {})}
         return MetricRecord(name=name, value=value, protocol=stated, extra=beside)
 
-    def not_finite(self, records: Records) -> Records:
-        """The records of samples that are not all finite, with nan as value; logs a warning."""
-        _LOG.warning("%s: some samples are not finite, the value is nan", self.name)
+    def not_a_number(self, records: Records, *, reason: str) -> Records:
+        """The records with nan as value, for this ``reason``; logs a warning."""
+        _LOG.warning("%s is not a number: %s", self.name, reason)
         return tuple(
-            replace(r, value=math.nan, extra=self._floors.get(r.name, {})) for r in records
+            replace(r, value=math.nan, extra=self._floors.get(r.name, {}), reason=reason)
+            for r in records
         )
 
     def refuse_few(self, count: int, *, what: str = "the generated set") -> None:
@@ -305,8 +306,11 @@ class RowAccumulator(Accumulator):
         self._metric.refuse_few(len(rows))
         records = self._metric.measure(rows.to(self._metric.device))
         # quantised pairs are finite, and the PSNR of equal ones is inf
-        finite = self._metric.paired or bool(rows.isfinite().all())
-        return records if finite else self._metric.not_finite(records)
+        finite = len(rows) if self._metric.paired else int(rows.isfinite().all(1).sum())
+        if finite == len(rows):
+            return records
+        reason = f"{len(rows) - finite} of {len(rows)} samples have features that are not finite"
+        return self._metric.not_a_number(records, reason=reason)
 
 
 class RawValues(Extractor):

@@ -143,10 +143,13 @@ class FrechetDistance(ExtractorMetric):
         return self.measure(self.moments_of(samples))
 
     def measure(self, moments: FeatureMoments) -> Records:
-        """The distance of a set of samples; nan if a sample was not finite."""
-        finite = bool(moments.mean.isfinite().all())
-        value = self.reference.distance_to(moments) if finite else math.nan
-        return (self.record("FD", value, count=moments.count),)
+        """The distance of a set of samples; nan if their moments are not finite."""
+        for what, values in (("mean", moments.mean), ("covariance", moments.covariance)):
+            if not values.isfinite().all():
+                unknown = self.record("FD", math.nan, count=moments.count)
+                reason = f"the {what} of the features is not finite"
+                return self.not_a_number((unknown,), reason=reason)
+        return (self.record("FD", self.reference.distance_to(moments), count=moments.count),)
 
     def moments_of(self, samples: SampleSet) -> FeatureMoments:
         """Moments of the features of a whole set, from the cache if they are there."""
@@ -180,10 +183,8 @@ class FrechetAccumulator(Accumulator):
         self.moments = FeatureMoments.from_state(state)
 
     def compute(self) -> Records:
-        moments = self.moments
-        self._metric.refuse_few(moments.count)
-        records = self._metric.measure(moments)
-        return records if moments.mean.isfinite().all() else self._metric.not_finite(records)
+        self._metric.refuse_few(self.moments.count)
+        return self._metric.measure(self.moments)
 
 
 def first_available(candidates: Sequence[FrechetDistance]) -> FrechetDistance:

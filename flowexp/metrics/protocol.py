@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from flowexp.files import json_number
+from flowexp.tree import mapped
+
 if TYPE_CHECKING:
     from flowexp.metrics.base import SampleSet
 
@@ -53,6 +56,16 @@ def spread_of(values: Sequence[float]) -> float:
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.nan
     return statistics.stdev(values)
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; nan or infinite if a value is."""
+    return statistics.fmean(values) if all(map(math.isfinite, values)) else sum(values)
+
+
+def least(values: Sequence[float]) -> float:
+    """The smallest value; nan if one is nan, wherever it stands."""
+    return math.nan if any(map(math.isnan, values)) else min(values)
 
 
 def metric_key(name: str, n_gen: int) -> str:
@@ -103,7 +116,7 @@ class Protocol:
         selection: Which weights of the training: ``last``, a checkpoint that the user named, or the
             best of some snapshots and by which metric. Records that do not state it are of the
             last.
-        notice: A caveat of the data set, for example that it is a JPEG re-encoding.
+        notice: A caveat, for example that the data set is a JPEG re-encoding.
     """
 
     metric: str
@@ -182,15 +195,17 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRecord:
-    """One number with its protocol; nan when the samples were not finite.
+    """One number with its protocol.
 
-    ``extra`` are numbers that belong beside it, for example ``floor`` and ``floor_count``.
+    ``extra`` are numbers that belong beside it, for example ``floor`` and ``floor_count``;
+    ``reason`` says why the value is nan, for example that samples are not finite.
     """
 
     name: str
     value: float
     protocol: Protocol
     extra: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
 
     @property
     def key(self) -> str:
@@ -209,21 +224,33 @@ class MetricRecord:
         own = {name: value for name, value in run.items() if name not in stated}
         return replace(self, protocol=replace(self.protocol, **own))
 
+    def with_notice(self, notice: str | None) -> Self:
+        """The same record with a further caveat."""
+        both = "; ".join(filter(None, (self.protocol.notice, notice)))
+        return replace(self, protocol=replace(self.protocol, notice=both or None))
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins for JSON; a value that is not finite becomes None."""
-        value = self.value if math.isfinite(self.value) else None
-        return {**asdict(self), "value": value, "extra": dict(self.extra)}
+        """Plain builtins for JSON, without a reason that there is not; see ``json_number``."""
+        content = {**asdict(self), "extra": dict(self.extra)}
+        if self.reason is None:
+            del content["reason"]
+        return dict(mapped(content, json_number))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The record of ``to_dict``; raises ``ValueError`` if a field is missing or unknown."""
         try:
-            value = content["value"]
             return cls(
                 name=content["name"],
-                value=math.nan if value is None else float(value),
+                value=_number(content["value"]),
                 protocol=Protocol(**content["protocol"]),
-                extra=dict(content.get("extra", {})),
+                extra={name: _number(value) for name, value in content.get("extra", {}).items()},
+                reason=content.get("reason"),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a metric record: {error}") from error
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 -- what is no word and not null stays as it is
+    """The inverse of ``json_number``."""
+    return math.nan if value is None else float(value) if isinstance(value, str) else value

@@ -1,13 +1,16 @@
 """What pairs are made of: a teacher and draws, or a teacher and data."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from flowexp.data import as_data, gather_batch, quantize
+from flowexp.errors import UsageError
 from flowexp.pipeline import FlowexpLatents, Pipeline
 from flowexp.samplers import Inversion
 from flowexp.seeding import SampleNoise, generator
@@ -98,7 +101,7 @@ class FromData(PairMaker):
                     on_step=None,
                     **conditions,
                 )
-            noise.append(found.x.float().cpu().numpy())
+            noise.append(_finite(found.x, index.tolist()).float().cpu().numpy())
             nfe.append(found.nfe.cpu().numpy())
         columns: dict[str, Array] = {
             "index": members,
@@ -186,7 +189,8 @@ class FromNoise(PairMaker):
         as_levels = self.formats(teacher)[0] == "uint8"
         images, labels, nfe = [], [], []
         for batch in teacher.batches(seeds, labels=given):
-            images.append((quantize(batch.x) if as_levels else batch.x).cpu().numpy())
+            x = _finite(batch.x, batch.seeds)
+            images.append((quantize(x) if as_levels else x).cpu().numpy())
             nfe.append(batch.nfe.numpy())
             drawn = batch.conditions.get("labels")
             if drawn is not None:
@@ -213,3 +217,17 @@ class FromNoise(PairMaker):
             )
         labels: npt.NDArray[np.int64] = data.labels
         return labels
+
+
+def _finite(x: Tensor, members: Sequence[int]) -> Tensor:
+    """What a teacher made of seeds or positions; refused unless it is finite."""
+    finite = x.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        lost = [member for member, fine in zip(members, finite.tolist(), strict=True) if not fine]
+        raise UsageError(
+            f"the teacher has diverged: {len(lost)} of {len(members)} results are not finite, the "
+            f"first of {lost[0]}.",
+            key="run",
+            remedy="Pairs need a sound teacher: name another run, checkpoint or sampler.",
+        )
+    return x

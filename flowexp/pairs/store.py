@@ -122,8 +122,10 @@ def _begin(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> File
 
 def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str, Any]) -> None:
     try:
-        before = PairManifest.from_dict(json.loads((folder / "manifest.json").read_text()))
-        stored = yaml.safe_load((folder / "config.yaml").read_text())
+        before = PairManifest.from_dict(
+            json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        )
+        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(
             f"{folder} holds a damaged store of pairs ({error}).",

@@ -1,5 +1,6 @@
 """A model together with how it is sampled: what turns seeds into samples."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,14 @@ from flowexp.parameterizations import Conditions
 from flowexp.pipeline.images import Images
 from flowexp.pipeline.latents import FlowexpLatents, Latents
 from flowexp.processes import Processes, in_turn
+from flowexp.requirements import NEVER_LEARNT
 from flowexp.samplers import Sampler
 from flowexp.seeding import Noise
 from flowexp.tasks import Generation, Task
 
 __all__ = ["consecutive", "parse_seeds", "seeds_text", "SampleBatch", "Pipeline", "Start"]
 
+_LOG = logging.getLogger(__name__)
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
 
@@ -131,7 +134,18 @@ class Pipeline:
 
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401 -- any field
         """The same pipeline with some fields changed, e.g. ``replace(sampler=UniPC(steps=8))``."""
-        return replace(self, **changes)
+        changed = replace(self, **changes)
+        if changed.notice is not None and self.notice is None:
+            _LOG.warning(changed.notice)
+        return changed
+
+    @property
+    def notice(self) -> str | None:
+        """A caveat that belongs beside every number of these samples, or None."""
+        asks = self.model.asks_without_label or self.task.asks_without_label
+        if asks and self.model.labels_dropped is False:
+            return f"the samples use the prediction without label, {NEVER_LEARNT}"
+        return None
 
     @property
     def sampling(self) -> str:

@@ -83,6 +83,7 @@ def _scores_sheet(runs: Sequence[RunRecord]) -> Sheet:
             own = [evaluations.get(run.name) for run in runs]
             cells = [_ABSENT if one is None else score_text(one) for one in own]
             texts = _unlike_others(groups[:number], group) + _circumstances(evaluations)
+            texts += [f"{run}: {why}" for run, one in evaluations.items() for why in one.reasons]
             lines.append(Line(cells=(title, *cells, notes.refer(texts))))
             for part in ("mean", "spread"):
                 values = [None if one is None else getattr(one, part) for one in own]

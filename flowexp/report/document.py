@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from flowexp.errors import UsageError
+from flowexp.metrics.protocol import least
 from flowexp.report.comparison import compare
 from flowexp.report.curves import TITLES, chart, curve_keys, curve_of
 from flowexp.report.run_record import (
@@ -72,7 +73,7 @@ def document(
 def read_results(file: Path) -> list[TableResult | ClaimResult]:
     """The table or the claims that ``flowexp table`` wrote; ``UsageError`` for another file."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         entries = content if isinstance(content, list) else [content]
         kinds = [ClaimResult if "verdict" in entry else TableResult for entry in entries]
         return [kind.from_dict(entry) for kind, entry in zip(kinds, entries, strict=True)]
@@ -155,6 +156,7 @@ def _score_tile(evaluation: StoredEvaluation) -> dict[str, str]:
     known.append(evaluation.protocol.sampler or "sampler not stated")
     if evaluation.protocol.nfe is not None:
         known.append(f"NFE {count_text(evaluation.protocol.nfe)}")
+    known += evaluation.reasons
     if evaluation.floor is not None:
         known.append(f"held-out real data: {number_text(evaluation.floor)}")
     return {"name": evaluation.title, "value": value, "small": "; ".join(known)}
@@ -179,7 +181,7 @@ def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
     return (
         evaluation.title,
         score_text(evaluation),
-        number_text(min(evaluation.values)) if several else "",
+        number_text(least(evaluation.values)) if several else "",
         number_text(evaluation.floor),
         count_text(protocol.n_gen) + (f" x {len(evaluation.values)}" if several else ""),
         "-" if protocol.nfe is None else count_text(protocol.nfe),
@@ -200,6 +202,7 @@ def _protocol(evaluation: StoredEvaluation) -> tuple[str, dict[str, str]]:
         **stated,
         "seeds": ", ".join(r.protocol.seeds or "not stated" for r in evaluation.records),
         "values": ", ".join(map(repr, evaluation.values)),
+        **({"not a number": "; ".join(evaluation.reasons)} if evaluation.reasons else {}),
         **{name: repr(value) for name, value in evaluation.records[0].extra.items()},
         "checkpoint": ", ".join(f"{k} {v}" for k, v in evaluation.checkpoint.items()),
     }

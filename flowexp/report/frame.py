@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["results"]
 
 _PROTOCOL = tuple(field.name for field in fields(Protocol))
-_MEASURED = ("run", "seed", "kimg", "key", "name", "value", "floor", *_PROTOCOL, "weights",
-             "created", "seconds", "directory")  # fmt: skip
+_MEASURED = ("run", "seed", "kimg", "key", "name", "value", "reason", "floor", *_PROTOCOL,
+             "weights", "created", "seconds", "directory")  # fmt: skip
 
 
 def results(folder: str | Path) -> "pandas.DataFrame":
@@ -27,8 +27,8 @@ def results(folder: str | Path) -> "pandas.DataFrame":
     - one per group of the run's configuration, with the chosen option: such as ``path``;
       the groups that the protocol names itself, such as ``sampler``, are the evaluation's own;
     - ``seed`` of training, and ``kimg`` that the evaluated checkpoint had been trained for;
-    - ``key`` (``eval/fid50k``), ``name`` (``fid``), ``value``, and what the metric adds to it,
-      such as ``floor``, the score of held-out real data;
+    - ``key`` (``eval/fid50k``), ``name`` (``fid``), ``value``, the ``reason`` why it is nan, and
+      what the metric adds to it, such as ``floor``, the score of held-out real data;
     - one per part of the protocol: ``metric``, ``extractor``, ``n_gen``, ``sampler``, ``nfe``, ...;
       two values are comparable if these agree, see :class:`flowexp.metrics.protocol.Protocol`;
     - ``weights`` (SHA-256 of the checkpoint), ``created``, ``seconds`` and ``directory`` of the
@@ -69,6 +69,6 @@ def _rows(run: RunRecord, evaluation: StoredEvaluation) -> list[dict[str, Any]]:
     }
     return [
         {**choices, **record.extra, **asdict(record.protocol), **common, "key": record.key,
-         "name": record.name, "value": record.value}
+         "name": record.name, "value": record.value, "reason": record.reason}
         for record in evaluation.records
     ]  # fmt: skip

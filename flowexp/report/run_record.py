@@ -4,14 +4,13 @@ import json
 import math
 import re
 import shlex
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowexp.errors import UsageError
-from flowexp.metrics.protocol import MetricRecord, Protocol, spread_of
+from flowexp.metrics.protocol import MetricRecord, Protocol, mean, spread_of
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import read_rows
 from flowexp.tables.render.cells import mean_text, number_text
@@ -75,7 +74,12 @@ class StoredEvaluation:
     @property
     def mean(self) -> float:
         """Mean over the ranges."""
-        return statistics.fmean(self.values)
+        return mean(self.values)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why values are nan, each reason once."""
+        return tuple(dict.fromkeys(r.reason for r in self.records if r.reason))
 
     @property
     def spread(self) -> float:
@@ -171,7 +175,7 @@ def _manifest(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UsageError(f"{file} cannot be read: {error}", key="runs") from error
     return content if isinstance(content, dict) else {}
@@ -189,7 +193,7 @@ def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
     if not file.is_file():
         return ()
     try:
-        entries = json.loads(file.read_text())["evaluations"]
+        entries = json.loads(file.read_text(encoding="utf-8"))["evaluations"]
         grouped: dict[tuple[str, str], list[tuple[Mapping[str, Any], MetricRecord]]] = {}
         for number, entry in enumerate(entries):
             command = str(entry.get("directory", f"evaluation {number}"))
@@ -280,10 +284,10 @@ def manifest_facts(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def score_text(evaluation: StoredEvaluation) -> str:
     """The value; over several ranges of seeds its mean and spread."""
-    count, mean = len(evaluation.values), evaluation.mean
+    count = len(evaluation.values)
     if count == 1:
-        return number_text(mean)
-    return mean_text(mean, spread=evaluation.spread, count=count, of="seed range")
+        return number_text(evaluation.mean)
+    return mean_text(evaluation.mean, spread=evaluation.spread, count=count, of="seed range")
 
 
 def commands(run: RunRecord) -> list[str]:

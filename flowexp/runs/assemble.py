@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
+from flowexp.config.rules import labels_dropped
 from flowexp.errors import UsageError
 from flowexp.requirements import Parts, require
 from flowexp.tree import select
@@ -69,7 +70,9 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
         network = instantiate(config["network"], key=f"{prefix}network")
     classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
     adopt(network, classes=classes, key=f"{prefix}network")
-    return FlowModel(path, network=network, parameterization=parameterization)
+    model = FlowModel(path, network=network, parameterization=parameterization)
+    model.labels_dropped = labels_dropped(config)
+    return model
 
 
 def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None) -> Built:
@@ -116,8 +119,16 @@ def fit_task(task: "Task", network: "nn.Module") -> None:
     """Drop the labels of a task, which may be those of the data, if its network takes none."""
     from flowexp.networks.foreign import takes_labels
 
-    if not takes_labels(network):
-        task.num_classes = 0
+    if takes_labels(network):
+        return
+    label = getattr(task, "label", None)
+    if label is not None and label >= 0:
+        raise UsageError(
+            f"{label} is chosen, but {type(network).__name__} takes no labels.",
+            key="task.label",
+            remedy="Leave task.label=null, or take a class-conditional network.",
+        )
+    task.num_classes = 0
 
 
 def known(others: Mapping[str, Any], model: "FlowModel") -> Parts:

@@ -1,5 +1,6 @@
 """The library face of runs: load a trained model, evaluate it. No Hydra in sight."""
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def load(
         raise UsageError(
             f"{file} is neither a run directory nor an exported file.",
             key="path",
-            remedy=f"Import a published checkpoint first: flowexp import {file}",
+            remedy=f"Import a published checkpoint first: flowexp import {shlex.quote(str(file))}",
         )
     own = {"run": str(file), "weights": weights, "checkpoint": checkpoint, "device": device}
     config = RunDirectory.open(file, key="path").config()

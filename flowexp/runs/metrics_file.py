@@ -19,7 +19,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a metrics file; a last line that a kill cut off is left out."""
     if not path.exists():
         return
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -45,7 +45,7 @@ class MetricsFile:
         kept = [row for row in rows if row["step"] <= step and not row.get("partial")]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.last_row: dict[str, Any] | None = kept[-1] if kept else None
-        self._file: IO[str] = path.open("a")
+        self._file: IO[str] = path.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
 
     def append(self, row: Mapping[str, Any]) -> None:

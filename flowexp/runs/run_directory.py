@@ -205,7 +205,7 @@ class RunDirectory:
     def config(self) -> dict[str, Any]:
         """The resolved configuration; the file must be a YAML mapping."""
         try:
-            content = yaml.safe_load(self.config_file.read_text())
+            content = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(f"{self.config_file} cannot be read: {error}", key="run") from error
         if not isinstance(content, dict):
@@ -214,7 +214,7 @@ class RunDirectory:
 
     def overrides(self) -> list[str]:
         """What the command line changed at the latest start."""
-        return list(yaml.safe_load(self.overrides_file.read_text()) or [])
+        return list(yaml.safe_load(self.overrides_file.read_text(encoding="utf-8")) or [])
 
     def numbered_checkpoints(self) -> list[Path]:
         """The kept checkpoints besides ``last.ckpt``, oldest first."""

@@ -65,6 +65,7 @@ class TrainedModel(Model):
         self.time_range = self.flow_model.time_range
         self.origin = Origin(self.loaded.sha256, self.loaded.name, self.run.calibrations)
         self.flow_model.origin = self.origin
+        self.labels_dropped = self.flow_model.labels_dropped
         self._device = torch.device("cpu")
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:

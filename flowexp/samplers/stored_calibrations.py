@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
+from flowexp.config.override_text import command
 from flowexp.models import Model
 
 __all__ = ["StoredCalibration", "find_calibration", "identity_of"]
@@ -79,7 +80,7 @@ def find_calibration(
     if not there:
         raise ValueError(
             f"nothing was calibrated for {method} in {folder}; do it once with "
-            f"flowexp calibrate run={folder.parents[1]} for={method}"
+            f"{command('calibrate', run=folder.parents[1])} for={method}"
         )
     # A name selects a file in full, or up to a ``_`` or ``-``.
     beginnings = (f"{name}_", f"{name}-")

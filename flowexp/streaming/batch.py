@@ -1,7 +1,7 @@
 """The stages of successive frames as one batch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from flowexp.models import Evaluation, Model
 from flowexp.networks.base import NO_LABEL
 from flowexp.pipeline import Pipeline
+from flowexp.requirements import Part, Parts, Unmet, on_dropped_labels
 from flowexp.seeding import generator
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class ResidualGuidance:
+class ResidualGuidance(Part):
     """The negative side of a stream's guidance: ``e = e_neg + w (e_c - e_neg)``.
 
     e_c is the conditional noise prediction. The residual forms take for e_neg the virtual noise s,
@@ -52,6 +53,12 @@ class ResidualGuidance:
     def is_on(self) -> bool:
         """Whether there is anything to guide by."""
         return self.scale > 1.0
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network that has learnt what it gives without label, if that is the negative side."""
+        if self.negative_stages(1) > 0 and parts.network.label_dim > 0:
+            name, off = type(self).__name__, "use residual_guidance=none or self"
+            yield from on_dropped_labels(parts, name=name, key=".", remedy=off)
 
     def negative_stages(self, stages: int) -> int:
         """Number of stages, from the first on, with a second network evaluation."""

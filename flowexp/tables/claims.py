@@ -15,7 +15,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         statistic: Student's t of the paired differences, positive in the claimed direction; of
-            several comparisons, that of the weakest.
+            several comparisons, that of the weakest; nan where there is none.
         p_value: Probability of such a t or a larger one if there were no effect.
     """
 
@@ -30,8 +30,9 @@ def verdict(arms: Sequence[Sequence[float]], *, direction: Literal["lower", "hig
     The paired t test, one-sided at 5 %, on d_s = (other - last) in seed s (the sign turned where
     higher is better): t = mean(d) / (std(d) / sqrt(n)), n - 1 degrees of freedom. Significant in
     the claimed direction against every other arm: holds. Significant in the opposite direction
-    against any: does not hold. Else undecided. Holding against every arm needs no correction for
-    several tests: all of them must be significant at the level of one.
+    against any: does not hold. Else undecided, as it is if a number is not finite. Holding against
+    every arm needs no correction for several tests: all of them must be significant at the level of
+    one.
 
     ``arms`` are at least two lists with a number for each of the same seeds; ``direction`` says
     which numbers are better.
@@ -40,6 +41,8 @@ def verdict(arms: Sequence[Sequence[float]], *, direction: Literal["lower", "hig
         raise ValueError(
             f"arms of lengths {[len(arm) for arm in arms]}; allowed: two or more alike"
         )
+    if not all(math.isfinite(value) for arm in arms for value in arm):
+        return Verdict("undecided")
     *others, last = arms
     sign = 1.0 if direction == "lower" else -1.0
     tests = [
@@ -58,7 +61,7 @@ def _paired(differences: Sequence[float]) -> tuple[float, float]:
     from scipy.stats import t as student
 
     count = len(differences)
-    if count < 2 or not all(map(math.isfinite, differences)):
+    if count < 2:
         return math.nan, 0.5
     mean, spread = statistics.fmean(differences), statistics.stdev(differences)
     if spread == 0.0:

@@ -8,6 +8,7 @@ starting a second one in the same directory.
 import datetime
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -164,7 +165,7 @@ def _command(job: TableJob, lock: int) -> int:
         del environment[_SLURM_COUNT]
     command = [sys.executable, "-m", "flowexp", *arguments]
     with job.log_file.open("ab") as log:
-        log.write(f"{_now()} {' '.join(command)}\n".encode())
+        log.write(f"{_now()} {shlex.join(command)}\n".encode())
         log.flush()
         process: ForkedCommand | subprocess.Popen[bytes]
         if _FORKS:
@@ -225,7 +226,11 @@ def _note(job: TableJob, *, status: str, code: int | None = None) -> None:
 def hardware(job: TableJob) -> str:
     """The processor here, and the accelerators that the training of the job found."""
     manifest = (job.run or job).directory / "manifest.json"
-    found = json.loads(manifest.read_text()).get("devices", []) if manifest.is_file() else []
+    found = (
+        json.loads(manifest.read_text(encoding="utf-8")).get("devices", [])
+        if manifest.is_file()
+        else []
+    )
     accelerators = [str(device) for device in found[1:]]
     return ", ".join([processor(), *accelerators])
 

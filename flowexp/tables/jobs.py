@@ -106,7 +106,9 @@ class TableJob:
     def is_done(self) -> bool:
         """Whether its result is there."""
         try:
-            return bool(json.loads(self.done_file.read_text())["identity"] == self.identity)
+            return bool(
+                json.loads(self.done_file.read_text(encoding="utf-8"))["identity"] == self.identity
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return False
 

@@ -332,8 +332,12 @@ class _Planner:
             folder.mkdir()
             parents = {token(one): str(self._standin(one)) for one in job.needs}
             config = rewritten(job.config, lambda text: parents.get(text, text))
-            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-            (folder / "manifest.json").write_text(json.dumps({"choices": dict(job.choices)}))
+            (folder / "config.yaml").write_text(
+                yaml.safe_dump(config, sort_keys=False), encoding="utf-8"
+            )
+            (folder / "manifest.json").write_text(
+                json.dumps({"choices": dict(job.choices)}), encoding="utf-8"
+            )
         return folder
 
     def _refuse(self, title: str, checked: Checked) -> NoReturn:

@@ -61,7 +61,7 @@ def state_of(job: TableJob, *, since: float = 0.0) -> JobState:
 
 def _noted(job: TableJob) -> dict[str, Any]:
     try:
-        content = json.loads(job.status_file.read_text())
+        content = json.loads(job.status_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from flowexp.errors import UsageError
+from flowexp.files import json_number
 from flowexp.tables.claims import Verdict, verdict
 from flowexp.tables.jobs import PlannedRow, Scoring, TableJob, all_jobs
 from flowexp.tables.progress import state_of
@@ -28,7 +29,7 @@ class _Stored:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON."""
-        return dict(mapped(asdict(self), _plain))
+        return dict(mapped(asdict(self), json_number))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -54,7 +55,7 @@ class Measurement(_Stored):
         seconds: Wall time of training and evaluation over all seeds.
         device: Device these seconds were spent on.
         floor: The score of held-out real data; None where it was not measured.
-        notice: A caveat of the data; None if there is none.
+        notice: A caveat, or why a value is not a number; None if there is none.
     """
 
     values: tuple[_Number, ...]
@@ -153,13 +154,6 @@ class ClaimResult(_Stored):
     hardware: str
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 -- any value of these classes
-    """JSON has neither nan (null here) nor infinity (a word here)."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
 if TYPE_CHECKING:
     from flowexp.metrics.protocol import MetricRecord
 
@@ -167,7 +161,10 @@ __all__ = ["claim_result", "table_result"]
 
 
 class _Score(NamedTuple):
-    """The result of an evaluation job: its number, its NFE, and its first range of seeds."""
+    """The result of an evaluation job: its number, its NFE, and the record of a range of seeds.
+
+    That is the first range, or the first without a number.
+    """
 
     value: float
     nfe: float
@@ -245,14 +242,16 @@ def _score(job: TableJob, number: str | None, *, minimum: bool) -> _Score:
     ``number`` names the record that counts, up to what follows it for another extractor
     (``recall``, ``recall_efflite0``); None = the metric's first.
     """
-    from flowexp.metrics.protocol import MetricRecord
+    from flowexp.metrics.protocol import MetricRecord, least, mean
 
-    content = json.loads((job.directory / "results.json").read_text())["evaluations"]
+    file = job.directory / "results.json"
+    content = json.loads(file.read_text(encoding="utf-8"))["evaluations"]
     stored = [[MetricRecord.from_dict(_without_key(r)) for r in e["records"]] for e in content]
     records = [_that_counts(of_range, number) for of_range in stored]
     values = [record.value for record in records]
     nfe = statistics.fmean(float(e["nfe"]) for e in content)
-    return _Score(min(values) if minimum else statistics.fmean(values), nfe, records[0])
+    shown = next((record for record in records if record.reason), records[0])
+    return _Score(least(values) if minimum else mean(values), nfe, shown)
 
 
 def _without_key(record: dict[str, Any]) -> dict[str, Any]:
@@ -273,7 +272,7 @@ def _that_counts(records: Sequence["MetricRecord"], number: str | None) -> "Metr
 def _measured(
     row: PlannedRow, scores: Sequence[_Score], number: str | None, *, minimum: bool
 ) -> Measurement:
-    from flowexp.metrics.protocol import spread_of
+    from flowexp.metrics.protocol import least, mean, spread_of
 
     values = [score.value for score in scores]
     first = scores[0].record
@@ -285,9 +284,9 @@ def _measured(
         title, floor = f"{title}, relative to {base}", None
     return Measurement(
         values=tuple(values),
-        mean=statistics.fmean(values),
+        mean=mean(values),
         spread=spread_of(values),
-        minimum=min(values),
+        minimum=least(values),
         seeds=row.seeds,
         title=title,
         protocol=first.to_dict()["protocol"],
@@ -296,8 +295,14 @@ def _measured(
         seconds=sum(marker.get("seconds", 0.0) for marker in _markers([row])),
         device=first.protocol.device or "",
         floor=floor,
-        notice=first.protocol.notice,
+        notice=_caveat(scores),
     )
+
+
+def _caveat(scores: Sequence[_Score]) -> str | None:
+    """The caveat of the first evaluation, and why a value is not a number."""
+    reasons = dict.fromkeys(f"not a number: {s.record.reason}" for s in scores if s.record.reason)
+    return "; ".join(filter(None, (scores[0].record.protocol.notice, *reasons))) or None
 
 
 def _mismatches(
@@ -357,7 +362,11 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
 
 def _markers(rows: Sequence[PlannedRow]) -> list[dict[str, Any]]:
     """The contents of the finished jobs' markers."""
-    return [json.loads(job.done_file.read_text()) for job in all_jobs(rows) if job.is_done()]
+    return [
+        json.loads(job.done_file.read_text(encoding="utf-8"))
+        for job in all_jobs(rows)
+        if job.is_done()
+    ]
 
 
 def _hardware(rows: Sequence[PlannedRow]) -> str:

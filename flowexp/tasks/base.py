@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from flowexp.requirements import Part, Parts, Unmet
+from flowexp.networks.base import NO_LABEL
+from flowexp.requirements import Part, Parts, Unmet, on_dropped_labels
 from flowexp.seeding import generator
 
 __all__ = ["Task", "Generation"]
@@ -25,8 +26,19 @@ class Task(Part, ABC):
     num_classes: int = 0
     gives_tokens: bool = False
 
+    @property
+    def asks_without_label(self) -> bool:
+        """Whether its samples are those of no class or caption, of a network that takes them."""
+        return False
+
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that takes the captions it gives, and gives those that a network takes."""
+        """A network that takes the captions or labels it gives, and has learnt what it asks for."""
+        name, off = type(self).__name__, "choose a class"
+        yield from self._suits_captions(parts)
+        if self.asks_without_label:
+            yield from on_dropped_labels(parts, name=name, key=".label", remedy=off)
+
+    def _suits_captions(self, parts: Parts) -> Iterator[Unmet]:
         name = type(self).__name__
         if parts.network.takes_tokens and not self.gives_tokens:
             problem = f"the network is conditioned on captions, which {name} does not give."
@@ -78,6 +90,10 @@ class Generation(Task):
             raise ValueError(f"task.label is {label}; allowed: {allowed}")
         self.num_classes = num_classes
         self.label = label
+
+    @property
+    def asks_without_label(self) -> bool:
+        return self.label == NO_LABEL or self.num_classes == 0
 
     def conditions(
         self,

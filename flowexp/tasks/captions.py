@@ -110,6 +110,10 @@ class Captions(Generation):
         self._tokens = torch.cat([found, torch.full_like(found[:1], NO_LABEL)])
         self._text = None if text is None else tokenizer([text])
 
+    @property
+    def asks_without_label(self) -> bool:
+        return self._text is None and self.label == NO_LABEL
+
     def conditions(
         self,
         seeds: Sequence[int],

@@ -96,14 +96,14 @@ class CSVLogger(RunLogger):
         self.finalize("rewritten")
         self._columns = list(dict.fromkeys(key for row in self._rows for key in row))
         write_text(self._path, _table(self._rows, self._columns, header=True))
-        self._file = self._path.open("a", newline="")
+        self._file = self._path.open("a", newline="", encoding="utf-8")
 
 
 def _read(path: Path) -> list[dict[str, str]]:
     """The rows of an earlier file, each with the columns it has; a cut last line is left out."""
     if not path.exists():
         return []
-    rows = csv.DictReader(io.StringIO(path.read_text()))
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
     return [{k: v for k, v in row.items() if v} for row in rows if None not in row.values()]
 
 
@@ -192,7 +192,7 @@ class WandbLogger(RunLogger):
             group=self.group,
             job_type=self.job_type,
             name=self._display_name or run.path.name,
-            id=id_file.read_text().strip(),
+            id=id_file.read_text(encoding="utf-8").strip(),
             # Offline runs have no server to ask; wandb sync joins the parts by their id.
             resume="allow" if self.mode == "online" else None,
             reinit="create_new",

@@ -240,7 +240,8 @@ def known_of(*choices: Choice) -> tuple[dict, list]:
     found = [Problem(key, f"it takes {to}, which is not there.") for key, to in failed]
     values = {name: resolved.values[name] for name in names}
     found += check_targets(values, missing=resolved.missing)
-    return values, found + check_rules(values, missing=resolved.missing)
+    refused = [p for p in check_rules(values, missing=resolved.missing) if p.refuses]
+    return values, found + refused
 
 
 @functools.cache
