@@ -1,6 +1,8 @@
 """``flowexp eval``: score a run; every number with its protocol, its floor and its cost."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_LOG = logging.getLogger(__name__)
 _IMAGES = 100
 
 
@@ -46,6 +49,10 @@ def evaluate(job: Job) -> float | None:
     dataset = opened.built.dataset
     dataset.locate()
     reference, heldout = dataset.train(), dataset.heldout()
+    remark = opened.remark_on_data(reference, config)
+    if remark is not None:
+        notice = "; ".join(filter(None, (reference.notice, remark)))
+        reference = replace(reference, notice=notice)
     images: list[Tensor] = []
 
     def keep(batch: "SampleBatch") -> None:
@@ -61,6 +68,8 @@ def evaluate(job: Job) -> float | None:
     }
     results = []
     with logging_to(opened.run.log_file), Processes.start() as processes:
+        if remark is not None and processes.is_first:
+            _LOG.warning("%s.", remark)
         for seeds in ranges:
             result = score(
                 opened.pipeline,

@@ -1,5 +1,6 @@
 """``flowexp export``: weights and config of a run in one file that needs nothing else."""
 
+import json
 from functools import partial
 
 from flowexp.apps.terminal import shown, table
@@ -34,6 +35,7 @@ def export(job: Job) -> None:
             "step": str(weights.step),
             "kimg": f"{weights.kimg:g}",
             "checkpoint_sha256": weights.sha256,
+            "classes_without_images": json.dumps([*opened.pipeline.task.classes_without_images]),
         },
     )
     packages = foreign_packages(config)

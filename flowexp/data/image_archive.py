@@ -2,43 +2,56 @@
 
 EDM's layout: ``00000/img00000000.png`` ... and ``dataset.json`` = {"labels": [[name, label], ...]}
 or {"labels": null}; a label is a class or a vector. Images are taken in the order of their names,
-and labels are looked up by name, never by their order in the JSON file.
+and labels are looked up by name, never by their order in the JSON file. What counts as an image and
+how it is decoded says :mod:`flowexp.data.image_decoding`; what is left out is said.
 
 Source: data format and choice of a subset are those of Karras et al. 2022 (arXiv 2206.00364).
 """
 
 import hashlib
-import io
 import json
+import math
+import os
+import posixpath
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 from PIL import __version__ as pillow_version
 
 from flowexp.data.base import Dataset, ImageArrays
 from flowexp.data.digests import Array, array_digest, combine_digests
-from flowexp.data.locations import data_dir, decode_once
+from flowexp.data.image_decoding import (
+    SUFFIXES,
+    VERSION,
+    NotDecodedError,
+    decode_image,
+    is_image,
+    reason,
+    say_once,
+    what_is_left_out,
+)
+from flowexp.data.locations import content_digest, data_dir, decode_once
 from flowexp.errors import UsageError
 
 __all__ = ["ImageArchive", "ImageFiles"]
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _LABEL_FILE = "dataset.json"
 _CHANNELS = {"L": 1, "RGB": 3}
 _CHUNK = 2048
 _THREADS = 8
-_BROKEN = (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error,
-           RuntimeError, Image.DecompressionBombError, UnidentifiedImageError)  # fmt: skip
+_BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError,
+           NotImplementedError)  # fmt: skip
+_MOST_CLASS = np.iinfo(np.int64).max
+_SHOWN_LABEL = 60
 
 
 class ImageFiles(ABC):
@@ -47,14 +60,19 @@ class ImageFiles(ABC):
     Attributes:
         location: The ZIP or the folder.
         names: Names of the images, sorted, with ``/`` between folders.
+        left_out: What is said of the other files, or None.
         key: Config key that named the location, for messages.
     """
 
-    def __init__(self, location: Path, names: Sequence[str], *, key: str) -> None:
+    def __init__(
+        self, location: Path, names: Sequence[str], *, key: str, lost: Collection[str] = ()
+    ) -> None:
         self.location = location
         self.key = key
-        self.names = sorted(name for name in names if _is_image(name))
-        self._has_labels = _LABEL_FILE in names
+        self.names = sorted(name for name in names if is_image(name) and name not in lost)
+        self._label_file = next((name for name in names if _plain(name) == _LABEL_FILE), None)
+        known = () if self._label_file is None else (self._label_file,)
+        self.left_out = what_is_left_out(location, names, kept=self.names, known=known, lost=lost)
         if not self.names:
             raise UsageError(
                 f"{location} holds no image ({', '.join(SUFFIXES)}).",
@@ -68,12 +86,12 @@ class ImageFiles(ABC):
 
     @abstractmethod
     def identity(self, names: Sequence[str]) -> str:
-        """Digest (hex) of the metadata of these files in the file system or archive."""
+        """Digest (hex) of the names and contents of these files."""
 
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the first image, from its header."""
-        with self._opened(self.names[0]) as image:
-            return self._shape_of(image, self.names[0])
+    def shape(self, *, channels: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of the first image; for ``channels`` see :func:`decode_image`."""
+        depth, height, width = self._decoded(self.names[0], channels).shape
+        return depth, height, width
 
     def decode(self, names: Sequence[str], shape: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
         """Pieces (n, C, H, W), uint8, of these images in this order, decoded by several threads.
@@ -89,71 +107,73 @@ class ImageFiles(ABC):
                 yield piece
 
     def _decode_into(self, target: npt.NDArray[np.uint8], name: str) -> None:
-        with self._opened(name) as image:
-            found = self._shape_of(image, name)
-            if found != target.shape:
-                raise self._refused(
-                    name, f"is {_size(found)}, but {self.names[0]} is {_size(target.shape)}"
-                )
-            pixels = np.asarray(image)
-        target[...] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        pixels = self._decoded(name, target.shape[0])
+        if pixels.shape != target.shape:
+            raise self._refused(
+                name, f"is {_size(pixels.shape)}, but {self.names[0]} is {_size(target.shape)}"
+            )
+        target[...] = pixels
 
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[Image.Image]:
-        """An image; whatever reading it raises is the message that it is damaged."""
+    def _decoded(self, name: str, channels: int | None) -> npt.NDArray[np.uint8]:
+        """The pixels of a square image, (C, H, W)."""
         try:
-            with Image.open(io.BytesIO(self.read(name))) as image:
-                yield image
-        except UsageError:
-            raise
+            image = decode_image(self.read(name), channels=channels)
+        except NotDecodedError as error:
+            raise self._refused(name, str(error)) from error
         except _BROKEN as error:
             raise self._damaged(name, error) from error
-
-    def _shape_of(self, image: Image.Image, name: str) -> tuple[int, int, int]:
-        if image.mode not in _CHANNELS:
-            raise self._refused(name, f"has mode {image.mode}, neither grey (L) nor colour (RGB)")
         if image.width != image.height:
             raise self._refused(name, f"is {image.width}x{image.height}, not square")
-        return _CHANNELS[image.mode], image.height, image.width
+        pixels = np.asarray(image)
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
     def labels(self) -> Array:
         """Labels of ``names``: classes (N,), int64, or vectors (N, L), float32.
 
-        Raises ``UsageError`` unless there is one label for every image, all of one kind.
+        Raises ``UsageError`` unless there is one label for every image, all of one kind: integers
+        from 0 or finite vectors.
         """
         by_name = self._label_table()
-        counts = f"{len(by_name)} labels for {len(self.names)} images"
+        names = [_plain(name) for name in self.names]
+        counts = f"{len(by_name)} labels for {len(names)} images"
         found = f"{self.location}: {_LABEL_FILE} has {counts}"
-        missing = next((name for name in self.names if name not in by_name), None)
+        missing = next((name for name in names if name not in by_name), None)
         if missing is not None:
             raise UsageError(
                 f"{found}, and none for {missing}.",
                 key=self.key,
                 remedy="Fix the file, or set dataset.use_labels=false dataset.num_classes=0.",
             )
-        if extra := set(by_name) - set(self.names):
+        if extra := set(by_name) - set(names):
             raise UsageError(
                 f"{found}; {min(extra)} has a label but is missing.",
                 key=self.key,
                 remedy="The archive is incomplete; create it again.",
             )
+        for name in names:
+            if not _is_label(label := by_name[name]):
+                shown = json.dumps(label)[:_SHOWN_LABEL]
+                raise self._refused(
+                    _LABEL_FILE,
+                    f"gives {name} the class {shown}, but classes count from 0"
+                    if type(label) is int
+                    else "holds labels that are neither integers nor vectors of finite numbers: "
+                    f"{shown} for {name}",
+                )
         try:
-            table = np.array([by_name[name] for name in self.names])
+            table = np.array([by_name[name] for name in names])
         except ValueError as error:
             raise self._refused(_LABEL_FILE, "mixes labels of several kinds") from error
-        if table.ndim == 1 and np.issubdtype(table.dtype, np.integer):
-            return table.astype(np.int64)
-        if table.ndim == 2 and np.issubdtype(table.dtype, np.number):
-            return table.astype(np.float32)
-        raise self._refused(_LABEL_FILE, "holds labels that are neither integers nor vectors")
+        return table.astype(np.int64 if table.ndim == 1 else np.float32)
 
     def _label_table(self) -> dict[str, Any]:
-        if self._has_labels:
+        if self._label_file is not None:
             try:
-                table = json.loads(self.read(_LABEL_FILE))["labels"]
+                content = json.loads(self.read(self._label_file), object_pairs_hook=_once)
+                table = content["labels"]
                 if table is not None:
                     pairs = table.items() if isinstance(table, dict) else table
-                    return {str(name).replace("\\", "/"): label for name, label in pairs}
+                    return _once((_plain(str(name)), label) for name, label in pairs)
             except (*_BROKEN, KeyError, TypeError) as error:
                 raise self._damaged(_LABEL_FILE, error) from error
         raise UsageError(
@@ -163,7 +183,7 @@ class ImageFiles(ABC):
         )
 
     def _damaged(self, name: str, error: Exception) -> UsageError:
-        return self._refused(name, f"is damaged ({error})")
+        return self._refused(name, f"is damaged ({reason(error)})")
 
     def _refused(self, name: str, what: str) -> UsageError:
         return UsageError(
@@ -183,40 +203,88 @@ class _ZippedImages(ImageFiles):
                 key=key,
                 remedy="Download or create it again.",
             ) from error
-        super().__init__(location, self._archive.namelist(), key=key)
+        names = [name for name in self._archive.namelist() if not name.endswith("/")]
+        # Which of two files with one name is read, or survives unpacking, is chance.
+        counts = Counter(_plain(name).lower() for name in names)
+        twice = [name for name in names if counts[_plain(name).lower()] > 1]
+        if twice:
+            same = [name for name in twice if _plain(name).lower() == _plain(twice[0]).lower()]
+            raise UsageError(
+                f"{location} holds {' and '.join(sorted(set(same)))} {len(same)} times; "
+                f"{len(twice)} of its {len(names)} files are not the only ones of their name.",
+                key=key,
+                remedy="Create it again with other names, which differ not in case alone.",
+            )
+        super().__init__(location, names, key=key)
 
     def read(self, name: str) -> bytes:
         return self._archive.read(name)
 
     def identity(self, names: Sequence[str]) -> str:
-        stat = self.location.stat()
-        digest = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
-        for name in names:
-            info = self._archive.getinfo(name)
-            digest.update(f"{name} {info.CRC} {info.file_size} {info.header_offset}\n".encode())
-        return digest.hexdigest()
+        return _digest_of(names, content_digest([self.location]))
 
 
 class _FolderImages(ImageFiles):
     def __init__(self, location: Path, *, key: str) -> None:
-        files = (file for file in location.rglob("*") if file.is_file())
-        super().__init__(location, [f.relative_to(location).as_posix() for f in files], key=key)
+        try:
+            names = sorted(_files_below(location))
+            lost = {name for name in names if not (location / name).is_file()}
+        except OSError as error:
+            raise UsageError(
+                f"{error.filename or location} cannot be read ({error.strerror or error}).", key=key
+            ) from error
+        super().__init__(location, names, key=key, lost=lost)
 
     def read(self, name: str) -> bytes:
         return (self.location / name).read_bytes()
 
     def identity(self, names: Sequence[str]) -> str:
-        digest = hashlib.sha256(str(self.location.resolve()).encode())
-        for name in names:
-            stat = (self.location / name).stat()
-            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        return _digest_of(names, content_digest([self.location / name for name in names]))
 
 
-def _is_image(name: str) -> bool:
-    # File managers leave thumbnails in folders such as __MACOSX and in hidden files.
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-    return not hidden and name.lower().endswith(SUFFIXES)
+def _files_below(root: Path) -> Iterator[str]:
+    """The names of all files below a folder, links followed, but none back to a folder above."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    open_folders: dict[str, tuple[tuple[int, int], ...]] = {}
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=fail):
+        stat = os.stat(folder)
+        above = open_folders.get(os.path.dirname(folder), ())
+        own = (stat.st_dev, stat.st_ino)
+        if own in above:
+            folders.clear()
+            continue
+        open_folders[folder] = (*above, own)
+        inside = Path(folder).relative_to(root).as_posix()
+        yield from (posixpath.normpath(posixpath.join(inside, name)) for name in files)
+
+
+def _digest_of(names: Iterable[str], contents: str) -> str:
+    return hashlib.sha256("\n".join([*names, contents]).encode()).hexdigest()
+
+
+def _plain(name: str) -> str:
+    """A name as it is looked up: without ``./``, with ``/`` between its folders."""
+    return posixpath.normpath(name.replace("\\", "/")).lstrip("/")
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Names and values as a mapping; ``ValueError`` if a name stands there twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it lists {name} twice")
+        found[name] = value
+    return found
+
+
+def _is_label(label: object) -> bool:
+    """Whether a label is a class index or a vector."""
+    if isinstance(label, list):
+        return bool(label) and all(type(x) in (int, float) and math.isfinite(x) for x in label)
+    return type(label) is int and 0 <= label <= _MOST_CLASS
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -224,9 +292,10 @@ def _size(shape: Sequence[int]) -> str:
 
 
 class ImageArchive(Dataset):
-    """Images of one size from a ZIP in EDM's layout or from a folder (png, jpg, webp; recursive).
+    """Images of one size from a ZIP in EDM's layout or from a folder (recursive, links followed).
 
-    They are decoded once into the cache and then memory-mapped.
+    They are decoded by :func:`~flowexp.data.image_decoding.decode_image` once into the cache, whose
+    key is their content, and then memory-mapped. A damaged image is refused by its name.
 
     Args:
         archive: ZIP or folder; a relative name is relative to the working directory or, if not
@@ -234,6 +303,8 @@ class ImageArchive(Dataset):
         channels: 1 for grey, 3 for colour.
         num_classes: Number of classes (length of label vectors); 0 without labels.
         use_labels: Read the labels of ``dataset.json``.
+        remap_labels: Number the classes that have an image from 0, in the order of their labels;
+            the run's manifest records which class has which label.
         test_archive: ZIP or folder with held-out images, or None.
         max_size: Train on this many of the images, or None for all; EDM's choice:
             ``RandomState(subset_seed)`` shuffles all positions, and the first are kept in order.
@@ -244,6 +315,8 @@ class ImageArchive(Dataset):
         UsageError: The values contradict each other.
     """
 
+    later_options: ClassVar[Mapping[str, object]] = {"remap_labels": False}
+
     def __init__(
         self,
         *,
@@ -252,6 +325,7 @@ class ImageArchive(Dataset):
         channels: int = 3,
         num_classes: int = 0,
         use_labels: bool = False,
+        remap_labels: bool = False,
         hflip: bool = False,
         test_archive: str | None = None,
         max_size: int | None = None,
@@ -274,11 +348,18 @@ class ImageArchive(Dataset):
                 key="dataset.num_classes",
                 remedy="Set dataset.num_classes=0 without labels, else to the number of classes.",
             )
+        if remap_labels and not use_labels:
+            raise UsageError(
+                "there are no labels to number anew with use_labels=false.",
+                key="dataset.remap_labels",
+                remedy="Set dataset.use_labels=true and dataset.num_classes, or leave it out.",
+            )
         if max_size is not None and max_size < 1:
             raise UsageError(f"{max_size} is less than 1.", key="dataset.max_size")
         self.archive = archive
         self.test_archive = test_archive
         self.use_labels = use_labels
+        self.remap_labels = remap_labels
         self.max_size = max_size
         self.subset_seed = subset_seed
         self.in_memory = in_memory
@@ -309,7 +390,8 @@ class ImageArchive(Dataset):
             location = _find(value, key=key)
             opened = _FolderImages if location.is_dir() else _ZippedImages
             files = opened(location, key=key)
-            for part, actual in zip(("channels", "resolution"), files.shape(), strict=False):
+            shape = files.shape(channels=self.channels)
+            for part, actual in zip(("channels", "resolution"), shape, strict=False):
                 declared = getattr(self, part)
                 if declared != actual:
                     raise UsageError(
@@ -318,14 +400,16 @@ class ImageArchive(Dataset):
                         key=f"dataset.{part}",
                         remedy=f"Set dataset.{part}={actual}, or give another archive.",
                     )
+            if files.left_out is not None:
+                say_once(files.left_out)
             self._opened[value] = files
         return self._opened[value]
 
     def _decode(self, files: ImageFiles, keep: npt.NDArray[np.int64], *, split: str) -> ImageArrays:
-        labels: Array | None = files.labels()[keep] if self.use_labels else None
+        labels = self._labels(files)[keep] if self.use_labels else None
         names = [files.names[i] for i in keep]
         # Decoders of lossy formats differ by single levels between versions.
-        identity = f"{files.identity(names)} {self.shape} pillow {pillow_version}"
+        identity = f"{files.identity(names)} {self.shape} {VERSION} pillow {pillow_version}"
         images, digest = decode_once(
             f"pictures-{hashlib.sha256(identity.encode()).hexdigest()[:32]}",
             shape=(len(names), *self.shape),
@@ -336,6 +420,47 @@ class ImageArchive(Dataset):
         content = combine_digests(digest, None if labels is None else array_digest(labels))
         name = f"{self.name}/{split}"
         return ImageArrays(images, labels, self.num_classes, content, name, self.notice)
+
+    def _labels(self, files: ImageFiles) -> Array:
+        """The labels of a split, numbered anew if wished."""
+        labels = files.labels()
+        if not self.remap_labels:
+            return labels
+        known = self._labels_of_classes
+        position = np.searchsorted(known, labels).clip(max=len(known) - 1)
+        strange = np.flatnonzero(known[position] != labels)
+        if len(strange):
+            raise UsageError(
+                f"{files.location}: {files.names[strange[0]]} has label {labels[strange[0]]}, "
+                f"which no image of {self.archive} has.",
+                key=files.key,
+            )
+        return position.astype(np.int64)
+
+    @cached_property
+    def _labels_of_classes(self) -> Array:
+        """The label of every class: those of the training archive, in order."""
+        labels = self._open(self.archive, key="dataset.archive").labels()
+        if labels.ndim != 1:
+            raise UsageError(
+                f"{self.archive} has label vectors, which are not numbered.",
+                key="dataset.remap_labels",
+                remedy="Leave it out.",
+            )
+        known = np.unique(labels)
+        self._require("num_classes", self.num_classes, [len(known)])
+        return known
+
+    def reading(self) -> dict[str, Any]:
+        left_out = self._open(self.archive, key="dataset.archive").left_out
+        remapped = self._labels_of_classes.tolist() if self.remap_labels else None
+        return {"left_out": left_out, "labels_of_classes": remapped}
+
+    def _label_remedy(self, present: Sequence[int]) -> str:
+        return (
+            f"Set dataset.remap_labels=true dataset.num_classes={len(present)} to number the "
+            f"labels from 0, or dataset.num_classes={present[-1] + 1} to keep them."
+        )
 
 
 def _find(value: str, *, key: str) -> Path:
