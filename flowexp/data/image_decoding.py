@@ -13,10 +13,8 @@ import logging
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 __all__ = ["SUFFIXES", "NotDecodedError", "decode_image", "is_hidden", "is_image",
@@ -38,6 +36,8 @@ _SHOWN_KINDS = 6
 
 _ALPHA = ("LA", "PA", "RGBA")
 _WHITE_16 = 65535
+_BITS, _PHOTOMETRIC = 258, 262
+"""Tags of TIFF: bits per sample, and whether 0 is black (1) or white (0)."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -92,9 +92,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _plain(image: Image.Image, channels: int | None) -> Image.Image:
     mode = image.mode
-    has_palette = (
-        mode in ("P", "PA") or image.format == "GIF"
-    )  # opened as L, if all greys are there
+    # A GIF with all greys is opened as L.
+    has_palette = mode in ("P", "PA") or image.format == "GIF"
     if mode in ("L", "RGB") and not has_palette:
         return image.copy()
     if mode in _ALPHA or (mode == "P" and "transparency" in image.info):
@@ -104,10 +103,8 @@ def _plain(image: Image.Image, channels: int | None) -> Image.Image:
                 f"has mode {mode} with transparent pixels, whose colour is not known (lay the "
                 "image on a background)"
             )
-    if mode.startswith("I;16"):
-        return _levels(np.asarray(image), white=_WHITE_16)
-    if mode in ("I", "F"):
-        return _levels(*_known_range(np.asarray(image), mode))
+    if mode.startswith(("I", "F")):
+        return _levels(image)
     if mode in ("1", "LA"):
         return image.convert("L")
     colour = image.convert("RGB")
@@ -118,22 +115,24 @@ def _plain(image: Image.Image, channels: int | None) -> Image.Image:
     return colour
 
 
-def _known_range(values: npt.NDArray[Any], mode: str) -> tuple[npt.NDArray[Any], float]:
-    """32-bit pixels and their white: Pillow keeps 16-bit greys in integers, floats reach to 1."""
-    low, high = values.min(), values.max()
-    white = 1 if mode == "F" else _WHITE_16
-    # integers below 256 may as well be 8-bit levels
-    if not (0 <= low and high <= white and (mode == "F" or high == 0 or high > 255)):
-        raise NotDecodedError(
-            f"has mode {mode} with values from {low:g} to {high:g}, whose white is not known "
-            "(save it with 8 or 16 bits a channel)"
-        )
-    return values, white
-
-
-def _levels(values: npt.NDArray[Any], white: float) -> Image.Image:
-    """Grey values as the nearest of 256 levels."""
-    return Image.fromarray(np.rint(values.astype(np.float64) * (255.0 / white)).astype(np.uint8))
+def _levels(image: Image.Image) -> Image.Image:
+    """Grey values of more than 8 bits as the nearest of 256 levels."""
+    mode, values = image.mode, np.asarray(image).astype(np.float64)
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose samples may have fewer bits than 16
+    white = 1 if mode == "F" else (1 << tags.get(_BITS, (16,))[0]) - 1
+    if mode in ("I", "F"):
+        # Pillow keeps greys of 16 bits in 32, and integers below 256 may as well be 8-bit levels.
+        low, high = values.min(), values.max()
+        white = min(white, _WHITE_16)
+        stated = mode == "F" or image.format == "PPM" or not 0 < high <= 255
+        if not (0 <= low and high <= white and stated):
+            raise NotDecodedError(
+                f"has mode {mode} with values from {low:g} to {high:g}, whose white is not known "
+                "(save it with 8 or 16 bits a channel)"
+            )
+    elif tags.get(_PHOTOMETRIC) == 0:  # Pillow does not turn these round, as it does 8-bit images
+        values = white - values
+    return Image.fromarray(np.rint(values * (255.0 / white)).astype(np.uint8))
 
 
 def is_hidden(name: str) -> bool:

@@ -99,6 +99,32 @@ def test_deep_greys_keep_their_range(values, options):
     assert np.array_equal(np.asarray(found), LEVELS)
 
 
+def tiff(values, *, bits, photometric, order):
+    """A TIFF as scanners write it; Pillow writes no such ones."""
+    height, width = values.shape
+    if bits == 12:
+        pairs = values.reshape(-1, 2).astype(np.int64)
+        packed = (pairs[:, 0] << 12) | pairs[:, 1]
+        data = b"".join(int(pair).to_bytes(3, "big") for pair in packed)
+    else:
+        data = values.astype(f"{order}u2").tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1,
+            278: height, 279: len(data)}  # fmt: skip
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, v) for tag, v in tags.items())
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(data))
+    return head + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "order"), [(16, 1, "<"), (16, 1, ">"), (16, 0, "<"), (12, 1, "<")]
+)
+def test_the_bits_and_the_white_of_a_tiff_are_those_it_states(bits, photometric, order):
+    values = RAMP_16 >> (16 - bits)
+    stored = (2**bits - 1) - values if photometric == 0 else values
+    found = pixels(tiff(stored, bits=bits, photometric=photometric, order=order))
+    assert np.array_equal(found, np.rint(values * (255.0 / (2**bits - 1))).astype(np.uint8))
+
+
 def test_a_stored_ramp_of_16_bits():
     found = pixels((Path(__file__).parent / "images/grey16_ramp.png").read_bytes())
     assert found.min() == 0
