@@ -205,8 +205,9 @@ class _ZippedImages(ImageFiles):
             ) from error
         names = [name for name in self._archive.namelist() if not name.endswith("/")]
         # Which of two files with one name is read, or survives unpacking, is chance.
-        counts = Counter(_plain(name).lower() for name in names)
-        twice = [name for name in names if counts[_plain(name).lower()] > 1]
+        read = [name for name in names if is_image(name) or _plain(name) == _LABEL_FILE]
+        counts = Counter(_plain(name).lower() for name in read)
+        twice = [name for name in read if counts[_plain(name).lower()] > 1]
         if twice:
             same = [name for name in twice if _plain(name).lower() == _plain(twice[0]).lower()]
             raise UsageError(

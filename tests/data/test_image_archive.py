@@ -518,6 +518,11 @@ def test_two_spellings_of_a_name_are_refused(digits, tmp_path, second):
         unlabelled(zip_of(tmp_path / "a.zip", members)).locate()
 
 
+def test_other_files_may_have_one_name(digits, tmp_path):
+    members = [("a.png", encoded(digits.images[0])), ("README", b"1"), ("readme", b"2")]
+    assert len(unlabelled(zip_of(tmp_path / "a.zip", members)).train()) == 1
+
+
 def test_names_that_begin_in_the_current_folder_are_read_with_their_labels(digits, tmp_path):
     members = [(f"./{i}.png", encoded(digits.images[i])) for i in range(3)]
     members.append(("./dataset.json", json.dumps({"labels": [[f"{i}.png", i] for i in range(3)]})))
