@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flowexp.config.later_options import without_later_options
 from flowexp.data import image_archive, locations
 from flowexp.data.base import fingerprint
 from flowexp.data.digits import Digits
@@ -587,6 +588,12 @@ def test_labels_with_gaps_are_explained_and_numbered_anew_on_request(
         assert np.array_equal(np.array(labels)[arrays.labels], given)
         assert arrays.classes_without_images == []
     assert data.reading()["labels_of_classes"] == labels
+
+
+def test_the_later_option_leaves_stored_runs_as_they_are():
+    node = {"_target_": "flowexp.data.image_archive.ImageArchive", "archive": "a.zip"}
+    for value, kept in ((False, node), (True, {**node, "remap_labels": True})):
+        assert without_later_options({"dataset": {**node, "remap_labels": value}})["dataset"] == kept
 
 
 def test_what_cannot_be_numbered_anew_is_refused(digits, tmp_path):
