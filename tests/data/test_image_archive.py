@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from flowexp.config.later_options import without_later_options
-from flowexp.data import image_archive, locations
+from flowexp.data import image_files, locations
 from flowexp.data.base import fingerprint
 from flowexp.data.digits import Digits
 from flowexp.data.image_archive import ImageArchive
@@ -135,7 +135,7 @@ def test_second_start_reads_the_cache(digits, tmp_path, monkeypatch):
     def unexpected(*_):
         raise AssertionError("a picture was decoded again")
 
-    monkeypatch.setattr(image_archive.ImageFiles, "_decode_into", unexpected)
+    monkeypatch.setattr(image_files.ImageFiles, "_decode_into", unexpected)
     first.images[0] = 7
     again = archive(file, in_memory=True).train()
     assert not isinstance(again.images, np.memmap)
@@ -593,7 +593,9 @@ def test_labels_with_gaps_are_explained_and_numbered_anew_on_request(
 def test_the_later_option_leaves_stored_runs_as_they_are():
     node = {"_target_": "flowexp.data.image_archive.ImageArchive", "archive": "a.zip"}
     for value, kept in ((False, node), (True, {**node, "remap_labels": True})):
-        assert without_later_options({"dataset": {**node, "remap_labels": value}})["dataset"] == kept
+        assert (
+            without_later_options({"dataset": {**node, "remap_labels": value}})["dataset"] == kept
+        )
 
 
 def test_what_cannot_be_numbered_anew_is_refused(digits, tmp_path):
