@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_LOG = logging.getLogger(__name__)
 _IMAGES = 100
 _PRECISION = "32-true"
 # What a snapshot's score does not depend on, besides what a job's result does not depend on.
@@ -65,6 +68,10 @@ def evaluate(job: Job) -> float | None:
     dataset = opened.built.dataset
     dataset.locate()
     reference, heldout = dataset.train(), dataset.heldout()
+    remark = opened.remark_on_data(reference, config)
+    if remark is not None:
+        notice = "; ".join(filter(None, (reference.notice, remark)))
+        reference = replace(reference, notice=notice)
     images: list[Tensor] = []
 
     def keep(batch: "SampleBatch") -> None:
@@ -75,6 +82,8 @@ def evaluate(job: Job) -> float | None:
     results, chosen = [], None
     selection = opened.selection
     with logging_to(opened.run.log_file), Processes.start() as processes:
+        if remark is not None and processes.is_first:
+            _LOG.warning("%s.", remark)
         if config["selection"]:
             chosen = _best_snapshot(config, metrics, opened, processes)
             opened = open_run({**config, "checkpoint": chosen.best.path.stem})

@@ -35,6 +35,7 @@ def export(job: Job) -> None:
             "step": str(weights.step),
             "kimg": f"{weights.kimg:g}",
             "checkpoint_sha256": weights.sha256,
+            "classes_without_images": json.dumps([*opened.pipeline.task.classes_without_images]),
         },
     )
     packages = foreign_packages(config)

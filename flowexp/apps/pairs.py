@@ -49,6 +49,9 @@ def pairs(job: Job) -> None:
         raise UsageError(f"{error}.", key="start") from error
     manifest = _manifest(opened, config, maker)
     with logging_to(opened.run.log_file), Processes.start() as processes:
+        if maker.needs_data and processes.is_first:
+            if remark := opened.remark_on_data(teacher.data(), config):
+                _LOG.warning("%s.", remark)
         progress = _Progress(len(manifest), share=processes.world_size)
         write_store(
             job.directory,
@@ -70,6 +73,7 @@ def _manifest(opened: "OpenedRun", config: Mapping[str, Any], maker: "PairMaker"
     images, noise = maker.formats(teacher)
     return PairManifest(
         teacher={
+            **({"data": teacher.data().fingerprint} if maker.needs_data else {}),
             "run": str(opened.run.path),
             "checkpoint": weights.path.stem,
             "sha256": weights.sha256,

@@ -13,6 +13,7 @@ def sample(job: Job) -> None:
     """Generate the seeds' samples and write arrays, grid and images into the job's directory."""
     import numpy as np
 
+    from flowexp.data.base import shown_mapping
     from flowexp.pipeline import Processes, parse_seeds, save_grid, save_images
     from flowexp.runs.opening import open_run
 
@@ -28,6 +29,10 @@ def sample(job: Job) -> None:
     labels = samples.conditions.get("labels")
     if labels is not None:
         arrays["labels"] = labels.numpy()
+    of_data = opened.run.manifest().get("dataset_reading", {}).get("labels_of_classes")
+    if labels is not None and of_data:
+        # -1, no class, selects the last
+        arrays["labels_of_data"] = np.array([*of_data, -1])[arrays["labels"]]
     folder = job.directory
     write_npz(folder / "samples.npz", arrays)
     if config["grid"]:
@@ -39,6 +44,8 @@ def sample(job: Job) -> None:
         ("weights", opened.weights_in_words),
         ("arrays", shown(folder / "samples.npz")),
     ]
+    if "labels_of_data" in arrays:
+        rows.append(("classes", shown_mapping(of_data)))
     print(table([*rows, ("grid", shown(folder / "grid.png"))] if config["grid"] else rows))
 
 

@@ -1,15 +1,18 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
 import logging
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
 
 if TYPE_CHECKING:
+    from flowexp.data import ImageArrays
     from flowexp.runs import RunDirectory
+    from flowexp.runs.assemble import Built
     from flowexp.training import FitResult
 
 __all__ = ["main"]
@@ -44,23 +47,51 @@ def train(job: Job) -> float:
         print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
     pairs = open_pairs(config, built, check=is_first_process())
     arrays = built.dataset.train() if pairs is None else pairs.arrays
+    built.pipeline.task.classes_without_images = arrays.classes_without_images
     run = RunDirectory.start(
         job.directory,
         config=config,
         overrides=job.overrides,
         manifest={
             **describe_run(seed=seed, dataset_fingerprint=arrays.fingerprint),
+            "dataset_size": len(arrays),
+            **_of_source(built.model.path.source),
+            "dataset_reading": built.dataset.reading() if pairs is None else {},
+            "classes_without_images": arrays.classes_without_images,
             "choices": job.choices,
             "parents": {**parents_in(config), **(pairs.parents if pairs else {})},
         },
     )
     with logging_to(run.log_file):
-        for remark in pairs.remarks if pairs else ():
+        for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays)):
             _LOG.warning(remark)
         result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
     if is_first_process():
         print("\n" + table(_outcome(result, run)))
     return result.final_loss
+
+
+def _of_source(source: object) -> dict[str, Any]:
+    """What the manifest records of a data set that is the source."""
+    from flowexp.data import DatasetSource
+
+    if not isinstance(source, DatasetSource):
+        return {}
+    arrays = source.dataset.train()
+    return {"source_fingerprint": arrays.fingerprint, "source_size": len(arrays)}
+
+
+def _of_classes(built: "Built", arrays: "ImageArrays") -> Iterator[str]:
+    """What to say of the classes of the data."""
+    from flowexp.data.base import shown_classes, shown_mapping
+
+    if (missing := arrays.classes_without_images) and built.pipeline.task.num_classes:
+        yield (
+            f"of the {arrays.num_classes} classes of {arrays.name}, {shown_classes(missing)} "
+            f"{'have' if len(missing) > 1 else 'has'} no image: samples are drawn of the others"
+        )
+    if labels := built.dataset.reading().get("labels_of_classes"):
+        yield f"classes of the run are numbered anew: {shown_mapping(labels)}"
 
 
 def _outcome(result: "FitResult", run: "RunDirectory") -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from flowexp.data.partners import Partners
 from flowexp.errors import UsageError
 from flowexp.requirements import Part, Parts, Unmet, all_of
 
-__all__ = ["Dataset", "ImageArrays", "SplitDataset", "evenly_spaced", "fingerprint"]
+__all__ = ["Dataset", "ImageArrays", "SplitDataset", "evenly_spaced", "fingerprint",
+           "shown_classes", "shown_mapping"]  # fmt: skip
 
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
+_SHOWN_CLASSES = 10
 
 
 def evenly_spaced(labels: Array, *, per_class: int) -> Array:
@@ -29,6 +32,20 @@ def evenly_spaced(labels: Array, *, per_class: int) -> Array:
             raise ValueError(f"per_class={per_class} but class {label} has {len(members)} items")
         mask[members[(2 * np.arange(per_class) + 1) * len(members) // (2 * per_class)]] = True
     return mask
+
+
+def shown_classes(classes: Sequence[int]) -> str:
+    """Some classes in words, the first few of many: ``class 0`` or ``classes 2, 5, ...``."""
+    some = ", ".join(map(str, classes[:_SHOWN_CLASSES]))
+    more = ", ..." if len(classes) > _SHOWN_CLASSES else ""
+    return f"class{'es' if len(classes) > 1 else ''} {some}{more}"
+
+
+def shown_mapping(labels_of_classes: Sequence[int]) -> str:
+    """Classes that were numbered anew, the first few of many: ``0 = label 1, 1 = label 2``."""
+    some = enumerate(labels_of_classes[:_SHOWN_CLASSES])
+    more = ", ..." if len(labels_of_classes) > _SHOWN_CLASSES else ""
+    return ", ".join(f"{number} = label {label}" for number, label in some) + more
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +108,13 @@ class ImageArrays:
         if partners is not None:
             identity = combine_digests(identity, partners.fingerprint)
         return cls(images, labels, num_classes, identity, name, notice, partners)
+
+    @property
+    def classes_without_images(self) -> list[int]:
+        """The classes that no label names; empty if labels are vectors or there are none."""
+        if self.labels is None or self.labels.ndim != 1:
+            return []
+        return sorted(set(range(self.num_classes)) - set(np.unique(self.labels).tolist()))
 
     def select(self, indices: Array, *, name: str | None = None) -> "ImageArrays":
         """The items at these positions (or under this boolean mask), copied, in this order."""
@@ -185,6 +209,10 @@ class Dataset(Part, ABC):
         """The held-out split, or None."""
         return None
 
+    def reading(self) -> dict[str, Any]:
+        """What a run's manifest records of how the data were read, in plain builtins."""
+        return {}
+
     def train(self) -> ImageArrays:
         """The training split, checked against the declaration; read once per object.
 
@@ -236,14 +264,21 @@ class Dataset(Part, ABC):
             count = 0 if labels is None else labels.shape[1]
             self._require("num_classes", self.num_classes, [count])
             return
-        low, high = int(labels.min()), int(labels.max())
+        present = np.unique(labels).tolist()
+        low, high = present[0], present[-1]
         if low < 0 or high >= self.num_classes:
+            without = arrays.classes_without_images
+            which = f", and no image has {shown_classes(without)}" if without else ""
             raise UsageError(
                 f"{arrays.name} has labels {low}..{high}, but num_classes={self.num_classes} is "
-                "declared.",
+                f"declared, that is labels 0..{self.num_classes - 1}{which}.",
                 key="dataset.num_classes",
-                remedy=f"Set dataset.num_classes={high + 1}." if low >= 0 else None,
+                remedy=self._label_remedy(present) if low >= 0 else None,
             )
+
+    def _label_remedy(self, present: Sequence[int]) -> str:
+        """What to do about labels that are not declared; ``present`` are sorted, from 0."""
+        return f"Set dataset.num_classes={present[-1] + 1}."
 
 
 class SplitDataset(Dataset):

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,9 @@ class DerivedDataset(Dataset):
 
     def locate(self) -> None:
         self.dataset.locate()
+
+    def reading(self) -> dict[str, Any]:
+        return self.dataset.reading()
 
 
 class _Changed(DerivedDataset):

@@ -10,8 +10,10 @@ import json
 import logging
 import os
 import shutil
+import time
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,17 @@ import numpy.typing as npt
 
 from flowexp.data.digests import Array, array_digest, digest_header
 from flowexp.errors import UsageError
-from flowexp.files import write_atomically, write_json
+from flowexp.files import file_sha256, write_atomically, write_json, write_text
 
-__all__ = ["cache_dir", "data_dir", "decode_once", "fetch", "first_existing", "search_folders"]
+__all__ = ["cache_dir", "content_digest", "data_dir", "decode_once", "fetch", "first_existing",
+           "search_folders"]  # fmt: skip
 
 Chunks = Callable[[], Iterable[npt.NDArray[np.uint8]]]
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 60.0
+_SETTLED_NS = 10 * 10**9
+_THREADS = 8
 
 
 def data_dir() -> Path | None:
@@ -84,6 +89,35 @@ def fetch(url: str, target: Path, *, verify: Callable[[Path], object]) -> Path:
             key="dataset.download",
             remedy="Set FLOWEXP_CACHE to a writable folder.",
         ) from error
+
+
+def content_digest(files: Sequence[Path]) -> str:
+    """sha256 (hex) over the contents of files, in their order.
+
+    Gigabytes are not read at every start: the digest is remembered in the cache by each file's
+    device, inode, size, time of modification and time of change (ctime). No program can set the
+    last, so a file that was rewritten and got back its size and time is read again. Two changes
+    within a tick of the clock share a ctime, so files changed in the last ten seconds are not
+    remembered, nor any on Windows, where ctime is the time of creation.
+    """
+    stats = [file.stat() for file in files]
+    seen = [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats]
+    memo = cache_dir() / "digests" / f"{hashlib.sha256(repr(seen).encode()).hexdigest()}.txt"
+    settled = max(s.st_ctime_ns for s in stats) < time.time_ns() - _SETTLED_NS
+    if os.name == "posix" and settled:
+        try:
+            return memo.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            pass
+    with ThreadPoolExecutor(_THREADS) as pool:
+        contents = "\n".join(pool.map(file_sha256, files))
+    digest = hashlib.sha256(contents.encode()).hexdigest()
+    if os.name == "posix" and settled:
+        try:
+            write_text(memo, digest)
+        except OSError:
+            pass  # decode_once says that the cache cannot be written
+    return digest
 
 
 def decode_once(

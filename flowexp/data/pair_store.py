@@ -40,7 +40,8 @@ class PairManifest:
     """How the pairs of a store were made.
 
     Attributes:
-        teacher: ``run``, ``checkpoint``, ``sha256`` of that file, ``weights``, ``transform``.
+        teacher: ``run``, ``checkpoint``, ``sha256`` of that file, ``weights``, ``transform``, and
+            ``data``, the fingerprint of its data, if they were needed.
         start: Where a pair begins: noise (sampled) or data (inverted), and the options.
         sampler: Description of the sampler.
         guidance: Description of the guidance and its scale; it is part of the coupling.

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,9 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         ) from error
     old = {"manifest": plain(before.to_dict()), "config": stored}
     new = {"manifest": plain(manifest.to_dict()), "config": config}
-    differences = list(_differences(old, new))
+    # Stores that were begun before this was recorded are continued.
+    unknown = () if "data" in before.teacher else ("manifest.teacher.data",)
+    differences = list(_differences(old, new, (*_FREE, *unknown)))
     if differences:
         raise UsageError(
             f"{folder} holds pairs of another kind ({'; '.join(differences[:4])}).",
@@ -153,8 +155,8 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         )
 
 
-def _differences(old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401
-    before, after = (dict(leaves(without(side, _FREE))) for side in (old, new))
+def _differences(old: Any, new: Any, free: Sequence[str]) -> Iterator[str]:  # noqa: ANN401
+    before, after = (dict(leaves(without(side, free))) for side in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             yield f"{key.partition('.')[2]}: {before.get(key)} -> {after.get(key)}"

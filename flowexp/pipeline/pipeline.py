@@ -161,17 +161,20 @@ class Pipeline:
 
         ``labels`` are (B,), int64, -1 = none; None leaves them to the latents or the task.
         """
+        classes = self.task.classes
         draws = self.latents.draw(
             seeds,
             shape=self.shape,
             source=self.model.path.source,
-            num_classes=self.task.num_classes,
+            num_classes=len(classes),
             device=self.device,
         )
         if labels is not None:
             conditions = self.task.conditions_of(labels.to(self.device))
         else:
-            conditions = self.task.conditions(seeds, labels=draws.labels, device=self.device)
+            if (drawn := draws.labels) is not None:
+                drawn = torch.tensor(classes, device=drawn.device)[drawn]
+            conditions = self.task.conditions(seeds, labels=drawn, device=self.device)
         return Start(draws.e, draws.noise, conditions)
 
     def batches(

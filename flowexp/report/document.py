@@ -229,14 +229,18 @@ def _inlined(path: Path, *, alt: str, caption: str) -> InlineImage:
     from PIL import Image
 
     content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
-        kind, size = str(image.format).lower(), image.size
-        if len(content) > _MOST_BYTES:
-            image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-            written = io.BytesIO()
-            image.convert("RGB").save(written, format="JPEG", quality=88)
-            kind, size, content = "jpeg", image.size, written.getvalue()
-            caption += ", shown smaller"
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            kind, size = str(image.format).lower(), image.size
+            if len(content) > _MOST_BYTES:
+                image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+                written = io.BytesIO()
+                image.convert("RGB").save(written, format="JPEG", quality=88)
+                kind, size, content = "jpeg", image.size, written.getvalue()
+                caption += ", shown smaller"
+    except (OSError, SyntaxError) as error:
+        problem = f"{path} is damaged or no image."
+        raise UsageError(problem, key="runs", remedy="Remove the file.") from error
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
     return InlineImage(uri=uri, width=size[0], height=size[1], alt=alt, caption=caption)
 

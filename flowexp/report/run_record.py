@@ -183,7 +183,7 @@ def _manifest(file: Path) -> dict[str, Any]:
 
 def _grids(folder: Path) -> tuple[TrainingGrid, ...]:
     """The grids of training; those of ``flowexp sample`` lie in folders of their own."""
-    numbers = ((file, re.search(r"\d+(\.\d+)?", file.stem)) for file in folder.glob("*.png"))
+    numbers = ((file, re.search(r"\d+(\.\d+)?", file.stem)) for file in folder.glob("[!.]*.png"))
     found = [TrainingGrid(kimg=float(n.group()), path=file) for file, n in numbers if n]
     return tuple(sorted(found, key=lambda grid: grid.kimg))
 

@@ -125,6 +125,7 @@ def load_exported(
         shape = (network.in_channels,) if side is None else (network.in_channels, side, side)
     task = sampling.get("task") or Generation(num_classes=label_dim_of(network))
     fit_task(task, network)
+    task.classes_without_images = json.loads(metadata.get("classes_without_images", "[]"))
     return Pipeline(
         model=sampling.get("guidance", NoGuidance()).wrap(model),
         sampler=sampling.get("sampler") or Heun(steps=16, time_grid=Natural()),

@@ -16,7 +16,7 @@ __all__ = ["describe_run", "package_versions", "parent", "processor"]
 
 _PACKAGES = (
     "flowexp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "scipy",
-    "scikit-learn", "torchmetrics", "torch-fidelity", "timm",
+    "scikit-learn", "torchmetrics", "torch-fidelity", "timm", "pillow",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Opening a run: its model built from the stored config, its weights loaded."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from flowexp.config.instantiate import instantiate
 from flowexp.files import file_sha256
 from flowexp.runs.assemble import Built, build, resolve_device
-from flowexp.runs.run_directory import RunDirectory
+from flowexp.runs.run_directory import RunDirectory, changed_keys
 from flowexp.runs.weights import RAW, LoadedWeights, load_weights
 
 if TYPE_CHECKING:
+    from flowexp.data import ImageArrays
     from flowexp.pipeline import Pipeline
+    from flowexp.tasks import Task
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["OpenedRun", "first_average", "open_run"]
 
@@ -37,6 +42,26 @@ class OpenedRun:
     def pipeline(self) -> "Pipeline":
         """What turns seeds into samples of this run."""
         return self.built.pipeline
+
+    def remark_on_data(self, arrays: "ImageArrays", config: Mapping[str, Any]) -> str | None:
+        """What to say if data under the name of the training data are not those any more.
+
+        ``arrays`` are the training split that ``config`` names. None if it names another data set
+        than the training did, or that one cannot be compared.
+        """
+        manifest, own = self.run.manifest(), {"dataset": self.run.config().get("dataset")}
+        trained = manifest.get("dataset_fingerprint")
+        on_pairs = any(str(name).startswith("pairs") for name in manifest.get("parents") or ())
+        if on_pairs or trained in (None, arrays.fingerprint):
+            return None
+        if changed_keys(own, {"dataset": config["dataset"]}):
+            return None
+        size = manifest.get("dataset_size")
+        return (
+            f"the run was trained on other data{f' ({size} images)' if size else ''}, with the "
+            f"fingerprint {trained}; {arrays.name} now has {len(arrays)} images and the "
+            f"fingerprint {arrays.fingerprint}"
+        )
 
     @property
     def weights_in_words(self) -> str:
@@ -64,9 +89,18 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
     transform = ""
     if config.get("weight_transform"):
         transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)
+    _know_classes(built.pipeline.task, run)
     built.network.to(device).eval()
     built = replace(built, pipeline=built.pipeline.replace(device=device))
     return OpenedRun(run, built, weights, transform, selection)
+
+
+def _know_classes(task: "Task", run: RunDirectory) -> None:
+    """Tell the task which classes had no image in the run's training."""
+    task.classes_without_images = run.manifest().get("classes_without_images") or ()
+    label = getattr(task, "label", None)
+    if label in task.classes_without_images:
+        _LOG.warning("%s: no image of class %s was trained on.", run.path, label)
 
 
 def first_average(config: Mapping[str, Any]) -> str:

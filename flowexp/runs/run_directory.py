@@ -124,8 +124,8 @@ class RunDirectory:
         lives, no other run can start in the folder. The manifest of the first start is kept.
 
         Raises:
-            UsageError: The folder belongs to a run of another configuration, cannot be written, or
-                is in use by another process.
+            UsageError: The folder belongs to a run of another configuration or on other data,
+                cannot be written, or is in use by another process.
         """
         run, own = cls(path), plain(config)
         if not is_first_process():
@@ -133,6 +133,7 @@ class RunDirectory:
         try:
             if run.config_file.exists():
                 run._refuse_another_config(own)
+                run._refuse_other_data(manifest or {})
             for folder in (run.path, run.checkpoints, run.samples):
                 folder.mkdir(parents=True, exist_ok=True)
             run._lock = run._locked()
@@ -178,6 +179,40 @@ class RunDirectory:
             key="dirs.run",
             remedy=f"Choose another directory with dirs.run=..., or remove {self.path}.",
         )
+
+    def _refuse_other_data(self, now: Mapping[str, Any]) -> None:
+        """Refuse to go on with other data, or another teacher, than those of the first start."""
+        before = self.manifest()
+        pillow = [start.get("packages", {}).get("pillow") for start in (before, now)]
+        other = None not in pillow and pillow[0] != pillow[1]
+        decoder = " (Pillow {} then, {} now)".format(*pillow) if other else ""
+        for key, name in (("dataset", "dataset"), ("path.source.dataset", "source")):
+            prints = [start.get(f"{name}_fingerprint") for start in (before, now)]
+            if None not in prints and prints[0] != prints[1]:
+                old, new = (_data_in_words(start, name) for start in (before, now))
+                raise UsageError(
+                    f"{self.path} was trained on {old}, which are now {new}: they, or how they "
+                    f"are read{decoder}, have changed since its first start.",
+                    key=key,
+                    remedy="Bring them back as they were, or train anew in another directory with "
+                    "dirs.run=... (init=RUN starts from the weights of this one).",
+                )
+        for key, (old, new) in _changed_parents(before, now).items():
+            raise UsageError(
+                f"{self.path} was trained with weights of sha256 {old} as {key}, which now are "
+                f"{new}.",
+                key=key,
+                remedy="Bring that run back as it was, or train anew in another directory with "
+                "dirs.run=...",
+            )
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the first start; empty if there is none that can be read."""
+        try:
+            content = json.loads(self.manifest_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     @classmethod
     def open(cls, path: Path | str, *, key: str = "run", checkpoint: bool = True) -> Self:
@@ -264,6 +299,29 @@ def is_first_process() -> bool:
         if name in os.environ:
             return int(os.environ[name]) == 0
     return all(int(os.environ.get(name, "0")) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
+def _data_in_words(manifest: Mapping[str, Any], name: str) -> str:
+    """Number and fingerprint of the data that a start read."""
+    fingerprint, size = (manifest.get(f"{name}_{what}") for what in ("fingerprint", "size"))
+    return f"{'data' if size is None else f'{size} images'} with the fingerprint {fingerprint}"
+
+
+def _changed_parents(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, tuple[str, str]]:
+    """Frozen models that shape the weights, by their keys, whose own weights are others now."""
+    named = [start.get("parents") for start in (before, now)]
+    # Imported models have a list of parents.
+    sides = [parents if isinstance(parents, Mapping) else {} for parents in named]
+    changed = {}
+    for key in sides[0].keys() & sides[1].keys():
+        old, new = (side[key].get("sha256") for side in sides)
+        # The data of pairs have a fingerprint, and init counts at the first start alone.
+        ignored = key == "init" or key.startswith("pairs.") or _is_free(key)
+        if old != new and not ignored:
+            changed[key] = (str(old), str(new))
+    return changed
 
 
 def _runs_near(path: Path) -> list[str]:

@@ -1,23 +1,34 @@
 """Sources of frames for a stream."""
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from flowexp.data import Dataset, to_unit_range
+from flowexp.data.image_decoding import (
+    SUFFIXES,
+    NotDecodedError,
+    decode_image,
+    is_image,
+    say_once,
+    what_is_left_out,
+)
 from flowexp.errors import UsageError
 
 __all__ = ["FolderFrames", "FrameSource", "SyntheticFrames"]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_LOG = logging.getLogger(__name__)
+_SHOWN_FRAMES = 3
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -37,21 +48,61 @@ class FrameSource(ABC):
 
 
 class FolderFrames(FrameSource):
-    """The images of the folder ``root`` by their names, cut to a square and resized."""
+    """The images of the folder ``root`` by their names, cut to a square and resized.
+
+    They are decoded as in training, by :func:`~flowexp.data.image_decoding.decode_image`. A stream
+    goes on without what is no frame: other files are named at the start, damaged images at the end.
+    """
 
     def __init__(self, *, root: str) -> None:
         self.root = Path(root).expanduser()
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         channels, height, width = _image_shape(dataset)
-        remedy = "Name a folder of images, e.g. frames.root=~/frames."
         if not self.root.is_dir():
-            raise UsageError(f"{self.root} is not a folder.", key="frames.root", remedy=remedy)
-        files = sorted(p for p in self.root.iterdir() if p.suffix.lower() in _SUFFIXES)
+            raise self._refused("is not a folder")
+        entries = sorted(self.root.iterdir())
+        files = [entry for entry in entries if is_image(entry.name) and entry.is_file()]
+        left_out = what_is_left_out(
+            self.root,
+            [entry.name for entry in entries],
+            kept=[file.name for file in files],
+            lost=[entry.name for entry in entries if not entry.is_file()],
+        )
+        if left_out is not None:
+            say_once(left_out)
         if not files:
-            problem = f"{self.root} holds no image ({', '.join(_SUFFIXES)})."
-            raise UsageError(problem, key="frames.root", remedy=remedy)
-        return (_read(file, _MODES[channels], (width, height)) for file in files)
+            raise self._refused(f"holds no image ({', '.join(SUFFIXES)})")
+        return self._decoded(files, channels, (width, height))
+
+    def _decoded(
+        self, files: Sequence[Path], channels: int, size: tuple[int, int]
+    ) -> Iterator[Tensor]:
+        skipped = []
+        for file in files:
+            try:
+                frame = _frame(decode_image(file.read_bytes(), channels=channels), channels, size)
+            except NotDecodedError as error:
+                skipped.append(f"{file.name} {error}")
+            except OSError as error:
+                skipped.append(f"{file.name} cannot be read ({error.strerror or error})")
+            else:
+                yield frame
+        if not skipped:
+            return
+        shown = "; ".join(skipped[:_SHOWN_FRAMES]) + ("; ..." if skipped[_SHOWN_FRAMES:] else "")
+        if len(skipped) == len(files):
+            raise self._refused(f"holds no image that can be read: {shown}")
+        _LOG.warning(
+            "%s: %d of %d frames were skipped: %s.", self.root, len(skipped), len(files), shown
+        )
+
+    def _refused(self, what: str) -> UsageError:
+        return UsageError(
+            f"{self.root} {what}.",
+            key="frames.root",
+            remedy="Name a folder of images, e.g. frames.root=~/frames.",
+        )
 
 
 class SyntheticFrames(FrameSource):
@@ -106,10 +157,8 @@ def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _read(file: Path, mode: str, size: tuple[int, int]) -> Tensor:
-    from PIL import Image, ImageOps
-
-    with Image.open(file) as image:
-        cut = ImageOps.fit(image.convert(mode), size, method=Image.Resampling.LANCZOS)
+def _frame(image: Image.Image, channels: int, size: tuple[int, int]) -> Tensor:
+    """An image in the colours and the size of the model's, cut in the middle to its shape."""
+    cut = ImageOps.fit(image.convert(_MODES[channels]), size, method=Image.Resampling.LANCZOS)
     levels = torch.from_numpy(np.array(cut, dtype=np.uint8))
     return to_unit_range(levels[None] if levels.ndim == 2 else levels.movedim(-1, 0).contiguous())

@@ -20,10 +20,12 @@ class Task(Part, ABC):
 
     Attributes:
         num_classes: Number of classes that labels are drawn from; 0 = no labels.
+        classes_without_images: Those among them that the model was not trained on; none is drawn.
         gives_tokens: Whether the conditions are captions, under ``tokens``.
     """
 
     num_classes: int = 0
+    classes_without_images: Sequence[int] = ()
     gives_tokens: bool = False
 
     @property
@@ -46,6 +48,11 @@ class Task(Part, ABC):
         elif self.gives_tokens and not parts.network.takes_tokens:
             problem = f"{name} makes captions, which the network does not take."
             yield Unmet("network", problem, "Use network=captioned, or task=generation.")
+
+    @property
+    def classes(self) -> list[int]:
+        """The classes that labels are drawn from: all that have an image."""
+        return sorted(set(range(self.num_classes)) - set(self.classes_without_images))
 
     @abstractmethod
     def conditions(
@@ -109,6 +116,6 @@ class Generation(Task):
             return {"labels": torch.full((len(seeds),), self.label, device=device)}
         if labels is not None:
             return {"labels": labels.to(device)}
-        streams = [generator(seed, "labels") for seed in seeds]
-        drawn = [torch.randint(self.num_classes, (), generator=stream) for stream in streams]
-        return {"labels": torch.stack(drawn).to(device)}
+        streams, classes = [generator(seed, "labels") for seed in seeds], self.classes
+        drawn = [torch.randint(len(classes), (), generator=stream) for stream in streams]
+        return {"labels": torch.tensor(classes)[torch.stack(drawn)].to(device)}

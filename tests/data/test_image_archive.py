@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import random
+import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowexp.data import image_archive
+from flowexp.config.later_options import without_later_options
+from flowexp.data import image_files, locations
 from flowexp.data.base import fingerprint
 from flowexp.data.digits import Digits
 from flowexp.data.image_archive import ImageArchive
 from flowexp.errors import UsageError
+from flowexp.files import file_sha256
 
 COUNT = 60
 
@@ -131,7 +135,7 @@ def test_second_start_reads_the_cache(digits, tmp_path, monkeypatch):
     def unexpected(*_):
         raise AssertionError("a picture was decoded again")
 
-    monkeypatch.setattr(image_archive.ImageFiles, "_decode_into", unexpected)
+    monkeypatch.setattr(image_files.ImageFiles, "_decode_into", unexpected)
     first.images[0] = 7
     again = archive(file, in_memory=True).train()
     assert not isinstance(again.images, np.memmap)
@@ -374,6 +378,239 @@ def test_a_folder_without_labels_says_how_to_do_without(digits, tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(digits.images[0]))
     with pytest.raises(UsageError, match=r"dataset\.use_labels: .*use_labels=false"):
         archive(tmp_path).train()
+
+
+IMAGES = Path(__file__).parent / "images"
+
+
+def written(folder, pictures, names):
+    for name, picture in zip(names, pictures, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(picture))
+    return folder
+
+
+def zip_of(file, members):
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w") as out:
+        warnings.simplefilter("ignore")
+        for name, content in members:
+            out.writestr(name, content)
+    return file
+
+
+def test_images_of_every_suffix_are_read_and_the_rest_is_named_once(tmp_path, caplog):
+    folder = shutil.copytree(IMAGES / "mixed_suffix", tmp_path / "own")
+    for name in ("notes.txt", "._zz0.bmp", ".DS_Store", "Thumbs.db"):
+        (folder / name).write_bytes(b"no image")
+    (folder / "gone.png").symlink_to("nowhere")
+    for _ in range(2):
+        assert len(unlabelled(folder, channels=3).train()) == 8
+    (said,) = [record.message for record in caplog.records]
+    for words in (
+        "8 images are read, 5 files are left out", "1 .txt (notes.txt)", "1 .db (Thumbs.db)",
+        "2 hidden (.DS_Store, ._zz0.bmp)", "broken link (gone.png)", ".gif", "the first is read",
+    ):  # fmt: skip
+        assert words in said
+    assert unlabelled(folder, channels=3).reading()["left_out"] == said
+
+
+def test_nothing_is_said_of_a_folder_of_images_and_their_labels(digits, tmp_path, caplog):
+    archive(write_zip(tmp_path / "a.zip", digits.images, digits.labels)).train()
+    assert not caplog.records
+
+
+def test_linked_class_folders_and_files_are_read_and_loops_end(digits, tmp_path):
+    names = ["a/0.png", "a/deep/1.png", "b/2.png", "c/3.png"]
+    expected = unlabelled(written(tmp_path / "plain", digits.images, names)).train()
+    store = written(tmp_path / "store", digits.images, ["x/0.png", "x/deep/1.png", "y.png"])
+    linked = written(tmp_path / "linked", digits.images[3:], ["c/3.png"])
+    (linked / "a").symlink_to(store / "x")
+    (linked / "b").mkdir()
+    (linked / "b/2.png").symlink_to(store / "y.png")
+    (linked / "c/up").symlink_to(linked)
+    (linked / "c/itself").symlink_to(linked / "c")
+    assert unlabelled(linked).train().fingerprint == expected.fingerprint
+
+
+def test_files_are_taken_in_the_order_of_their_names_with_folders(digits, tmp_path):
+    names = ["b.png", "a/9.png", "a-/1.png", "a/10.png", "B.png", "a/b/0.png"]
+    folder = written(tmp_path / "own", digits.images, names)
+    order = np.argsort(names)
+    assert np.array_equal(unlabelled(folder).train().images, digits.images[order])
+
+
+def test_rotated_and_deep_images_are_read_as_they_look(digits, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = digits.images[4]
+    folder = written(tmp_path / "own", [picture], ["a.png"])
+    turned = np.ascontiguousarray(np.rot90(picture, axes=(1, 2)))
+    (folder / "b.png").write_bytes(encoded(turned, exif=exif))
+    deep = Image.fromarray(picture[0].astype(np.uint16) * 257)
+    deep.save(folder / "c.tif")
+    found = unlabelled(folder).train()
+    assert np.array_equal(found.images, np.stack([picture] * 3))
+
+
+def test_content_decides_what_the_cache_holds_not_size_and_time(digits, tmp_path):
+    """Also where digests are remembered: a file that was rewritten has another ctime."""
+    folder = written(tmp_path / "own", digits.images[:2], ["a.png", "b.png"])
+    file = write_zip(tmp_path / "a.zip", digits.images[:2], None)
+    for place, change in (
+        (folder / "a.png", lambda: written(folder, digits.images[2:], ["a.png"])),
+        (file, lambda: write_zip(file, digits.images[2:4], None)),
+    ):
+        data = folder if place.parent == folder else file
+        before, stat = unlabelled(data).train(), place.stat()
+        change()
+        os.utime(place, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        now = place.stat()
+        assert (now.st_size, now.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+        after = unlabelled(data).train()
+        assert np.array_equal(after.images[0], digits.images[2])
+        assert after.fingerprint != before.fingerprint
+
+
+def test_digests_of_settled_files_are_remembered_until_they_change(tmp_path, monkeypatch):
+    files = [tmp_path / name for name in ("a", "b")]
+    for file in files:
+        file.write_bytes(b"first")
+    read = []
+    monkeypatch.setattr(locations, "_SETTLED_NS", -(10**15))
+    monkeypatch.setattr(locations, "file_sha256", lambda f: read.append(f) or file_sha256(f))
+    first, again = locations.content_digest(files), locations.content_digest(files)
+    assert first == again
+    assert len(read) == 2
+    stat = files[0].stat()
+    files[0].write_bytes(b"other")
+    os.utime(files[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert locations.content_digest(files) != first
+    assert len(read) == 4
+    monkeypatch.setattr(locations, "_SETTLED_NS", 10**15)
+    locations.content_digest(files)
+    assert len(read) == 6
+
+
+def test_a_damaged_archive_is_not_served_from_the_cache(digits, tmp_path):
+    file = write_zip(tmp_path / "a.zip", digits.images, None)
+    unlabelled(file).train()
+    content, stat = bytearray(file.read_bytes()), file.stat()
+    content[content.index(encoded(digits.images[7])) + 60] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(UsageError, match=rf"{name_of(7)} is damaged"):
+        unlabelled(file).train()
+
+
+def test_an_archive_with_a_name_twice_is_refused(tmp_path):
+    file = shutil.copy(IMAGES / "duplicate_names.zip", tmp_path)
+    for data in (archive(file, channels=3, num_classes=3), unlabelled(file, channels=3)):
+        with pytest.raises(
+            UsageError, match=r"^dataset\.archive: .*img00000000\.png 2 times; 12 of"
+        ):
+            data.locate()
+
+
+@pytest.mark.parametrize("second", ["a/x.png", "./a/x.png", "a\\x.png", "A/x.PNG", "/a//x.png"])
+def test_two_spellings_of_a_name_are_refused(digits, tmp_path, second):
+    contents = [encoded(picture) for picture in digits.images[:3]]
+    members = zip(["a/w.png", "a/x.png", second], contents, strict=True)
+    with pytest.raises(UsageError, match=r"a/x\.png.* 2 times; 2 of its 3 files"):
+        unlabelled(zip_of(tmp_path / "a.zip", members)).locate()
+
+
+def test_other_files_may_have_one_name(digits, tmp_path):
+    members = [("a.png", encoded(digits.images[0])), ("README", b"1"), ("readme", b"2")]
+    assert len(unlabelled(zip_of(tmp_path / "a.zip", members)).train()) == 1
+
+
+def test_names_that_begin_in_the_current_folder_are_read_with_their_labels(digits, tmp_path):
+    members = [(f"./{i}.png", encoded(digits.images[i])) for i in range(3)]
+    members.append(("./dataset.json", json.dumps({"labels": [[f"{i}.png", i] for i in range(3)]})))
+    train = archive(zip_of(tmp_path / "a.zip", members), num_classes=3).train()
+    assert np.array_equal(train.images, digits.images[:3])
+    assert train.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("-1", "gives a.png the class -1, but classes count from 0"),
+        ("1.5", "neither integers nor vectors of finite numbers: 1.5 for a.png"),
+        ("NaN", "neither integers nor vectors of finite numbers: NaN for a.png"),
+        ("[1.0, NaN]", r"neither .* numbers: \[1.0, NaN\] for a.png"),
+        ('"cat"', 'neither .*: "cat" for a.png'),
+        ("true", "neither .*: true for a.png"),
+        ("null", "neither .*: null for a.png"),
+        ("[]", r"neither .*: \[\] for a.png"),
+        ("1e400", "neither .*: Infinity for a.png"),
+        ("99999999999999999999", "gives a.png the class 9999"),
+        ('0], ["a.png", 1', "is damaged .it lists a.png twice"),
+        ('0], ["./a.png", 1', "is damaged .it lists a.png twice"),
+    ],
+)
+def test_labels_of_other_kinds_are_named(digits, tmp_path, label, message):
+    folder = written(tmp_path / "own", digits.images, ["a.png", "b.png"])
+    (folder / "dataset.json").write_text(f'{{"labels": [["b.png", 1], ["a.png", {label}]]}}')
+    with pytest.raises(UsageError, match=message):
+        archive(folder).train()
+
+
+def test_a_json_object_with_a_name_twice_is_refused(digits, tmp_path):
+    folder = written(tmp_path / "own", digits.images, ["a.png"])
+    (folder / "dataset.json").write_text('{"labels": {"a.png": 0, "a.png": 1}}')
+    with pytest.raises(UsageError, match=r"it lists a\.png twice"):
+        archive(folder).train()
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "missing", "remedies"),
+    [
+        ([1, 2, 3], 3, "class 0", ("remap_labels=true dataset.num_classes=3", "num_classes=4")),
+        ([0, 2], 2, "class 1", ("remap_labels=true dataset.num_classes=2", "num_classes=3")),
+        ([5, 9], 5, "classes 0, 1, 2, 3, 4", ("num_classes=2", "num_classes=10")),
+    ],
+)
+def test_labels_with_gaps_are_explained_and_numbered_anew_on_request(
+    digits, tmp_path, labels, num_classes, missing, remedies
+):
+    given = np.resize(labels, COUNT)
+    file = write_zip(tmp_path / "a.zip", digits.images, given)
+    with pytest.raises(UsageError) as caught:
+        archive(file, num_classes=num_classes).train()
+    for words in (f"no image has {missing}.", *remedies):
+        assert words in str(caught.value)
+    kept = archive(file, num_classes=10).train()
+    assert kept.classes_without_images == sorted(set(range(10)) - set(labels))
+    assert np.array_equal(kept.labels, given)
+    data = archive(file, num_classes=len(labels), remap_labels=True, test_archive=str(file))
+    for arrays in (data.train(), data.heldout()):
+        assert np.array_equal(np.array(labels)[arrays.labels], given)
+        assert arrays.classes_without_images == []
+    assert data.reading()["labels_of_classes"] == labels
+
+
+def test_the_later_option_leaves_stored_runs_as_they_are():
+    node = {"_target_": "flowexp.data.image_archive.ImageArchive", "archive": "a.zip"}
+    for value, kept in ((False, node), (True, {**node, "remap_labels": True})):
+        assert (
+            without_later_options({"dataset": {**node, "remap_labels": value}})["dataset"] == kept
+        )
+
+
+def test_what_cannot_be_numbered_anew_is_refused(digits, tmp_path):
+    file = write_zip(tmp_path / "a.zip", digits.images, digits.labels)
+    with pytest.raises(UsageError, match=r"dataset\.num_classes: made has num_classes 10, but 3"):
+        archive(file, num_classes=3, remap_labels=True).train()
+    other = write_zip(tmp_path / "b.zip", digits.images, digits.labels + 1)
+    data = archive(file, remap_labels=True, test_archive=str(other))
+    with pytest.raises(UsageError, match=r"dataset\.test_archive: .* has label 10, which no image"):
+        data.heldout()
+    vectors = write_zip(tmp_path / "c.zip", digits.images, np.eye(10)[digits.labels])
+    with pytest.raises(UsageError, match=r"dataset\.remap_labels: .*label vectors"):
+        archive(vectors, remap_labels=True).train()
+    with pytest.raises(UsageError, match=r"dataset\.remap_labels: .*use_labels=false"):
+        unlabelled(file, remap_labels=True)
 
 
 @pytest.mark.slow

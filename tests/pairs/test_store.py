@@ -118,6 +118,17 @@ def test_pairs_of_another_kind_do_not_enter(tmp_path, changes, word):
     assert content(tmp_path / "store") == before
 
 
+def test_a_store_is_not_continued_with_other_data(tmp_path):
+    def of(data):
+        named = {"run": "made", "checkpoint": "last", "sha256": "0", "weights": "raw"}
+        return {**named, **({} if data is None else {"data": data})}
+
+    written(tmp_path / "old", teacher=of(None))
+    written(tmp_path / "old", teacher=of("aaa"))
+    with pytest.raises(UsageError, match=r"teacher\.data: aaa -> bbb"):
+        written(tmp_path / "old", teacher=of("bbb"))
+
+
 def test_a_run_may_have_moved(tmp_path):
     written(tmp_path / "store")
     moved = {"run": "elsewhere", "checkpoint": "last", "sha256": "0", "weights": "raw"}

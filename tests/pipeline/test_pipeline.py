@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowexp.guidance import ClassifierFree
-from flowexp.pipeline import Processes, ReferenceLatents
+from flowexp.pipeline import FlowexpLatents, Processes, ReferenceLatents
 from flowexp.samplers import (
     Churn,
     DormandPrince,
@@ -66,6 +66,14 @@ def test_reference_latents_bring_their_labels_and_noise() -> None:
     classes = task().num_classes
     drawn = rule.draw([4, 9], shape=SHAPE, source=tiny_model().path.source, num_classes=classes)
     assert torch.equal(batch.conditions["labels"], drawn.labels)
+
+
+@pytest.mark.parametrize("rule", [FlowexpLatents(), ReferenceLatents()])
+def test_no_rule_of_latents_draws_a_class_without_images(rule) -> None:
+    generation = task()
+    generation.classes_without_images = [1]
+    (batch,) = pipeline(latents=rule, task=generation).batches(range(40))
+    assert set(batch.conditions["labels"].tolist()) == {0, 2}
 
 
 def test_guidance_is_applied_and_counted() -> None:

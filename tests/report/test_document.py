@@ -145,6 +145,15 @@ def test_pictures_are_inside_and_whole(page):
             assert picture.size == (int(own["width"]), int(own["height"]))
 
 
+def test_a_damaged_grid_is_named_and_hidden_files_are_none(tmp_path):
+    folder = make_run(tmp_path / "a", grids=(2,))
+    (folder / "samples/._grid-000004.000.png").write_bytes(b"of a file manager")
+    assert len(read_run(folder, name="a").grids) == 1
+    (folder / "samples/grid-000004.000.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"runs: .*000004\.000\.png is damaged or no image\. Rem"):
+        document([read_run(folder, name="a")], grids=4)
+
+
 def test_of_many_grids_the_first_and_the_last_are_shown(tmp_path):
     run = two_runs(tmp_path)[1]
     assert [p.caption for p in training_grids(run, most=4)] == [

@@ -47,14 +47,20 @@ def network():
     return net.eval()
 
 
-def write(file, network, **config):
+def write(file, network, *, facts=None, **config):
     return write_exported(
         file,
         network.state_dict(),
         config={**CONFIG, **config},
         shape=(3, 8, 8),
-        facts={"weights": "main"},
+        facts={"weights": "main", **(facts or {})},
     )
+
+
+def test_classes_without_images_are_remembered(network, tmp_path):
+    file = write(tmp_path / "a.safetensors", network, facts={"classes_without_images": "[0, 4]"})
+    assert load_exported(file, device="cpu").task.classes_without_images == [0, 4]
+    assert load_exported(write(file, network), device="cpu").task.classes_without_images == []
 
 
 def test_the_same_outputs_bit_for_bit(network, tmp_path):

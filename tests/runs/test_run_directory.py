@@ -49,6 +49,71 @@ def test_the_manifest_of_the_first_start_is_kept(tmp_path: Path) -> None:
     assert json.loads(run.manifest_file.read_text()) == {"start": 1}
 
 
+TRAINED: dict[str, Any] = {
+    "dataset_fingerprint": "aaa",
+    "dataset_size": 20,
+    "source_fingerprint": "ccc",
+    "source_size": 7,
+    "packages": {"pillow": "12.0"},
+    "parents": {
+        "objective.teacher": {"run": "r", "sha256": "111"},
+        "sampler.refiner": {"run": "r", "sha256": "222"},
+        "init": {"run": "r", "sha256": "333"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"dataset_fingerprint": "bbb", "dataset_size": 21},
+            ["dataset: ", "20 images with the fingerprint aaa",
+             "21 images with the fingerprint bbb", "dirs.run"],
+        ),
+        ({"dataset_fingerprint": "bbb"}, ["aaa", "20 images with the fingerprint bbb"]),
+        (
+            {"dataset_fingerprint": "bbb", "packages": {"pillow": "13.0"}},
+            ["(Pillow 12.0 then, 13.0 now)"],
+        ),
+        ({"source_fingerprint": "ddd"}, ["path.source.dataset: ", "7 images with", "ccc", "ddd"]),
+        (
+            {"parents": {"objective.teacher": {"run": "r", "sha256": "999"}}},
+            ["objective.teacher: ", "111", "999"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_run_does_not_go_on_with_other_data_or_another_teacher(
+    tmp_path: Path, change: dict[str, Any], words: list[str]
+) -> None:
+    RunDirectory.start(tmp_path, config=CONFIG, manifest=TRAINED)
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("*.*")}
+    with pytest.raises(UsageError) as caught:
+        RunDirectory.start(tmp_path, config=CONFIG, manifest={**TRAINED, **change})
+    for word in words:
+        assert word in str(caught.value)
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("first", "now"),
+    [
+        (TRAINED, TRAINED),
+        ({}, TRAINED),  # of a start that recorded nothing
+        ({"dataset_fingerprint": "aaa"}, TRAINED),  # of an earlier version
+        ({**TRAINED, "parents": [{"role": "checkpoint", "sha256": "0"}]}, TRAINED),  # imported
+        (TRAINED, {**TRAINED, "parents": {"sampler.refiner": {"run": "r", "sha256": "9"}}}),
+        (TRAINED, {**TRAINED, "parents": {"init": {"run": "r", "sha256": "9"}}}),
+        (TRAINED, {**TRAINED, "packages": {"pillow": "13.0"}}),
+    ],
+)
+def test_a_run_goes_on_with_the_same_data(
+    tmp_path: Path, first: dict[str, Any], now: dict[str, Any]
+) -> None:
+    RunDirectory.start(tmp_path, config=CONFIG, manifest=first)
+    assert RunDirectory.start(tmp_path, config=CONFIG, manifest=now).manifest() == first
+
+
 @pytest.mark.parametrize(
     "free",
     [

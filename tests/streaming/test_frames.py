@@ -1,6 +1,9 @@
 """Sources of frames."""
 
+import io
+import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +15,8 @@ from flowexp.data.digits import Digits
 from flowexp.data.toy2d import EightGaussians
 from flowexp.errors import UsageError
 from flowexp.streaming import FolderFrames, SyntheticFrames
+
+IMAGES = Path(__file__).parents[1] / "data/images"
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +85,49 @@ def test_refuses():
     points = EightGaussians(size=16, heldout_size=16, num_classes=8)
     with pytest.raises(UsageError, match="images"):
         SyntheticFrames().frames(points)
+
+
+def test_a_ramp_of_16_bits_and_a_rotated_image_are_frames_as_they_look(tmp_path):
+    shutil.copy(IMAGES / "grey16_ramp.png", tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = np.zeros((16, 16), dtype=np.uint8)
+    upright[:8] = 255
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "b.jpg", exif=exif, quality=100)
+    source = FolderFrames(root=str(tmp_path))
+    ramp, turned = source.frames(SimpleNamespace(shape=(1, 32, 32)))
+    stored = np.asarray(Image.open(tmp_path / "a.png")).astype(np.float64)
+    torch.testing.assert_close(
+        ramp[0].double(), torch.from_numpy(stored / 32767.5 - 1.0), rtol=0, atol=1.01 / 255
+    )
+    assert float(turned[0, :12].min()) > 0.9
+    assert float(turned[0, 20:].max()) < -0.9
+    assert next(source.frames(SimpleNamespace(shape=(3, 32, 32)))).shape == (3, 32, 32)
+
+
+def test_what_is_no_frame_is_skipped_and_named(tmp_path, caplog):
+    content = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(noise).save(content, format="png")
+    for name, kept in (
+        ("a.png", 999),
+        ("b.png", 100),
+        ("c.PNG", 999),
+        ("._a.png", 3),
+        ("t.txt", 3),
+    ):
+        (tmp_path / name).write_bytes(content.getvalue()[:kept])
+    (tmp_path / "d.png").mkdir()
+    found = list(FolderFrames(root=str(tmp_path)).frames(SimpleNamespace(shape=(1, 16, 16))))
+    assert len(found) == 2
+    assert torch.equal(found[0], found[1])
+    before, after = [record.message for record in caplog.records]
+    for words in ("3 images are read", "._a.png", "t.txt", "no file or a broken link (d.png)"):
+        assert words in before
+    assert "1 of 3 frames were skipped: b.png is damaged" in after
+
+    for name in ("a.png", "c.PNG"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"^frames\.root: .* can be read: a\.png is damaged") as e:
+        list(FolderFrames(root=str(tmp_path)).frames(SimpleNamespace(shape=(1, 16, 16))))
+    assert "0x" not in str(e.value)

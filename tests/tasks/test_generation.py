@@ -28,6 +28,20 @@ def test_labels_are_uniform() -> None:
     assert float(((counts - 200.0) ** 2 / 200.0).sum()) < 33.7
 
 
+def test_classes_without_images_are_never_drawn() -> None:
+    task = Generation(num_classes=6)
+    before = task.conditions(range(200))["labels"]
+    task.classes_without_images = [0, 3]
+    labels = task.conditions(range(200))["labels"]
+    task.classes_without_images = []
+    again = task.conditions(range(200))["labels"]
+    assert before is not None
+    assert labels is not None
+    assert again is not None
+    assert set(labels.tolist()) == {1, 2, 4, 5}
+    assert torch.equal(before, again)
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_one_class_for_all(label: int) -> None:
     labels = Generation(num_classes=10, label=label).conditions([5, 6, 7])["labels"]
