@@ -8,6 +8,7 @@ behind. ``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback.
 import atexit
 import gc
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -36,6 +37,7 @@ VERBS = {
     "doctor": "devices, data and weights of this computer, and how to add what is missing",
 }
 
+_MATPLOTLIB = logging.getLogger("matplotlib")
 # A module cannot be called by a keyword of Python.
 _MODULES = {"import": "import_"}
 
@@ -55,6 +57,8 @@ def program() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, by default that of the process, and return its exit code."""
+    # Matplotlib, which torchmetrics imports, does without a folder of its own.
+    _MATPLOTLIB.addFilter(lambda record: "temporary cache directory" not in str(record.msg))
     # Composing a config allocates much and drops little: Python's default of a collection per 700
     # objects takes a fifth of a check's time.
     gc.set_threshold(10_000, *gc.get_threshold()[1:])

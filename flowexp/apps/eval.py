@@ -68,7 +68,7 @@ def evaluate(job: Job) -> float | None:
                 seeds=seeds,
                 reference=reference,
                 heldout=heldout,
-                cache_dir=cache_dir(),
+                cache_dir=cache_dir(warn=True),
                 facts={
                     "precision": "32-true",
                     "ema": ", ".join(filter(None, (weights.name, opened.transform))),

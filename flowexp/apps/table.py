@@ -1,6 +1,5 @@
 """``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
-import os
 import re
 import signal
 import sys
@@ -14,6 +13,7 @@ from flowexp.config.application import Job as Command
 from flowexp.config.override_text import override
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import write_json, write_text
+from flowexp.processes import several_started
 
 if TYPE_CHECKING:
     from flowexp.tables.jobs import TableJob
@@ -100,13 +100,14 @@ def make(command: Command) -> list[str]:
     from flowexp.tables.jobs import all_jobs
     from flowexp.tables.progress import watching
 
-    # The jobs would inherit torchrun's ranks and wait for each other.
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    # The jobs would inherit the ranks and wait for each other.
+    started = several_started()
+    if started:
         raise UsageError(
-            f"{os.environ['WORLD_SIZE']} processes were started for one table.",
+            f"{started} were started for one table.",
             key="launcher",
-            remedy="Start flowexp table without torchrun; give trainings several devices with "
-            "train:trainer.devices=N train:trainer.strategy=ddp.",
+            remedy="Start flowexp table without torchrun or srun; give trainings several devices "
+            "with train:trainer.devices=N train:trainer.strategy=ddp.",
         )
     config, budget = command.config, command.choices["budget"]
     if any(text.startswith("budget.") for text in command.overrides):

@@ -28,6 +28,7 @@ from flowexp.data.base import Dataset, ImageArrays
 from flowexp.data.digests import Array, array_digest, combine_digests
 from flowexp.data.locations import data_dir, decode_once
 from flowexp.errors import UsageError
+from flowexp.files import expanded
 
 __all__ = ["ImageArchive", "ImageFiles"]
 
@@ -339,7 +340,7 @@ class ImageArchive(Dataset):
 
 
 def _find(value: str, *, key: str) -> Path:
-    given = Path(value).expanduser()
+    given = expanded(value)
     own = data_dir()
     places = [given] if own is None or given.is_absolute() else [given, own / given]
     for place in places:

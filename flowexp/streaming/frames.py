@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowexp.data import Dataset, to_unit_range
 from flowexp.errors import UsageError
+from flowexp.files import expanded
 
 __all__ = ["FolderFrames", "FrameSource", "SyntheticFrames"]
 
@@ -40,7 +41,7 @@ class FolderFrames(FrameSource):
     """The images of the folder ``root`` by their names, cut to a square and resized."""
 
     def __init__(self, *, root: str) -> None:
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         channels, height, width = _image_shape(dataset)

@@ -1,0 +1,70 @@
+"""Trainings as a scheduler starts, signals and starts them again."""
+
+import os
+import signal
+import stat
+
+import pytest
+import torch
+
+from tests.e2e.command import TINY, flowexp, start, wait_for
+from tests.e2e.test_resume import equal, last_step, losses
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+COMMAND = ("train", *TINY, "trainer.max_kimg=6.4", "trainer.checkpoint_kimg=1.6", "callbacks=none")
+# A batch job of one task, in which Lightning would believe that it may save and requeue.
+SLURM = {
+    "SLURM_JOB_ID": "4217",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NTASKS": "1",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_NNODES": "1",
+    "SLURM_NODELIST": "localhost",
+}
+
+
+def tool(folder, name, script):
+    file = folder / name
+    folder.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def state(run):
+    stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    stored.pop("config")
+    return stored
+
+
+def test_a_scheduler_signals_and_starts_again_and_nothing_of_lightnings_is_kept(tmp_path):
+    tool(tmp_path / "bin", "scontrol", 'echo "$@" >> "$CALLS"; kill -KILL $PPID')
+    tool(tmp_path / "bin", "srun", "exit 1")
+    calls, run = tmp_path / "calls", tmp_path / "run"
+    slurm = {**SLURM, "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "CALLS": str(calls)}
+    # What Lightning would read, and settings of its own that must not count either.
+    slurm |= {"PL_TRAINER_MAX_STEPS": "3", "PL_TRAINER_GRADIENT_CLIP_VAL": "1e-9"}
+    planted: list[str] = []
+    for sent, step in ((signal.SIGUSR1, 20), (signal.SIGHUP, 70)):
+        process = start(*COMMAND, "dirs.run=run", cwd=tmp_path, env=slurm)
+        wait_for(lambda s=step, p=process: last_step(run) >= s or p.poll() is not None)
+        os.kill(process.pid, sent)
+        assert process.wait(timeout=60) == 1, process.err
+        assert f"{sent.name}: saving a checkpoint" in process.err
+        assert f"stopped by {sent.name} at step" in process.err
+        assert state(run)["step"] >= step
+        assert [file.name for file in run.rglob("hpc_ckpt*")] == planted
+        planted = ["hpc_ckpt_1.ckpt"]
+        torch.save({"state_dict": {}}, run / planted[0])
+    resumed = flowexp(*COMMAND, "dirs.run=run", cwd=tmp_path, env=slurm)
+    assert resumed.code == 0, resumed.err
+    assert "trained" in resumed.out
+    assert "srun" not in resumed.err
+    assert not calls.exists()
+    whole = flowexp(*COMMAND, "dirs.run=whole", cwd=tmp_path)
+    assert whole.code == 0, whole.err
+    assert equal(state(run), state(tmp_path / "whole"))
+    assert losses(run) == losses(tmp_path / "whole")
