@@ -11,7 +11,7 @@ class StoppedError(RuntimeError):
 
 
 class NotWrittenError(OSError):
-    """There is no room for a file; what it held before is still there.
+    """A file could not be written; what it held before is still there.
 
     The command line prints the message and returns exit code 1.
     """

@@ -20,14 +20,22 @@ of two would write nothing.
 
 import os
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from flowexp.errors import UsageError
 
-__all__ = ["Place", "Processes", "accelerator_of_rank", "in_turn", "is_first_process",
-           "several_started", "training_place"]  # fmt: skip
+__all__ = ["STOP_SIGNALS", "Place", "Processes", "accelerator_of_rank", "in_turn",
+           "is_first_process", "several_started", "training_place"]  # fmt: skip
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+"""From a keyboard, a shutdown, a closed terminal, and from schedulers before the time is over."""
 
 _Item = TypeVar("_Item")
 

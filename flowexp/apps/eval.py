@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
-from flowexp.errors import UsageError
+from flowexp.errors import NotWrittenError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,9 @@ def evaluate(job: Job) -> float | None:
         "checkpoint": {"kimg": weights.kimg, "sha256": weights.sha256, "path": str(weights.path)},
         "directory": str(job.directory),
     }
-    results = []
+    results: list[ScoreResult] = []
+    unstored: list[str] = []
+    grid = job.directory / "grid.png"
     with logging_to(opened.run.log_file), Processes.start() as processes:
         for seeds in ranges:
             result = score(
@@ -78,14 +80,22 @@ def evaluate(job: Job) -> float | None:
                 on_batch=keep,
             )
             results.append(result)
-            if processes.is_first:
-                for file in (opened.run.results_file, job.directory / "results.json"):
+            if not processes.is_first:
+                continue
+            # A number that cannot be stored has been seen all the same.
+            last = len(results) == len(ranges)
+            rows = _outcome(results, opened, grid) if last else result.rows()
+            print("\n" + table(rows), flush=True)
+            for file in (opened.run.results_file, job.directory / "results.json"):
+                try:
                     append_results(file, result, **circumstances)
+                except (OSError, UsageError) as error:
+                    unstored.append(f"{shown(file)}: {error}")
     if not processes.is_first:
         return None
-    grid = job.directory / "grid.png"
+    if unstored:
+        raise NotWrittenError(f"numbers above are not stored in {'; '.join(unstored)}")
     save_grid(grid, torch.cat(images))
-    print("\n" + table(_outcome(results, opened, grid)))
     return float(summarize(results)[0].mean)
 
 

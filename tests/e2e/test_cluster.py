@@ -7,7 +7,7 @@ import stat
 import pytest
 import torch
 
-from tests.e2e.command import TINY, flowexp, start, wait_for
+from tests.e2e.command import TINY, flowexp, shared_server, start, wait_for
 from tests.e2e.test_resume import equal, last_step, losses
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -68,3 +68,33 @@ def test_a_scheduler_signals_and_starts_again_and_nothing_of_lightnings_is_kept(
     assert whole.code == 0, whole.err
     assert equal(state(run), state(tmp_path / "whole"))
     assert losses(run) == losses(tmp_path / "whole")
+
+
+def into_a_closed_pipe(*arguments, cwd):
+    """The exit code of a command whose reader has gone before the first line, and its errors."""
+    read, write = os.pipe()
+    os.close(read)
+    with (cwd / "err").open("w+b") as err:
+        process = shared_server().start(
+            arguments, cwd=cwd, env=os.environ, stdout=write, stderr=err.fileno()
+        )
+        os.close(write)
+        return process.wait(120), (cwd / "err").read_text()
+
+
+def test_a_training_outlives_the_reader_of_its_output(tmp_path):
+    code, err = into_a_closed_pipe("train", *TINY, "callbacks=none", "dirs.run=run", cwd=tmp_path)
+    run = tmp_path / "run"
+    assert (code, state(run)["step"]) == (0, 8)
+    for text in (err, (run / "log.txt").read_text()):
+        assert text.count("nobody reads the output any more") == 1
+    for shown in (["list"], ["train", "--info", "all"]):
+        assert into_a_closed_pipe(*shown, cwd=tmp_path) == (0, "")
+
+
+def test_a_task_of_several_does_not_train_one_device(tmp_path):
+    for place in ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, {"RANK": "1"}):
+        done = flowexp("train", *TINY, "dirs.run=run", cwd=tmp_path, env=place)
+        assert done.code == 2
+        assert f"{next(iter(place))}=1" in done.err
+        assert not (tmp_path / "run").exists()

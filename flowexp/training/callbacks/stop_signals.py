@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from flowexp.errors import StoppedError
-from flowexp.processes import is_first_process, several_started
+from flowexp.processes import STOP_SIGNALS, is_first_process, several_started
 from flowexp.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StopSignals", "TrainingInterrupted"]
 
-# From a keyboard, a closed terminal, a shutdown, and from schedulers before the time is over.
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 # Obeyed even where a shell that started the process in the background has them ignored.
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
 # torchrun passes a Ctrl-C on to processes that got it from the terminal already.
@@ -50,7 +47,7 @@ class StopSignals(Callback):
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in STOP_SIGNALS:
                 before = signal.getsignal(number)
                 # None: set by another language; a request that Python cannot put back.
                 if before is not None and (before != signal.SIG_IGN or number in _ALWAYS):
