@@ -162,7 +162,7 @@ def _started() -> _Started | None:
         if own is None:
             continue
         number, tasks = _number(of_count), _number("SLURM_NTASKS") if by == "srun" else None
-        needed = {of_count: number} | dict(zip(_MEETING, _meeting(), strict=True))
+        needed = {of_count: number, **dict(zip(_MEETING, _meeting(), strict=True))}
         return _Started(
             by,
             own,
@@ -280,16 +280,13 @@ class Processes:
         processes = cls(rank=place.rank, world_size=place.world_size)
         if not torch.distributed.is_initialized():
             # At torchrun's address torchrun itself listens already.
-            meeting = (
-                {}
-                if started.by == "torchrun"
-                else {
-                    "init_method": f"tcp://{place.address}:{place.port}",
-                    "rank": place.rank,
-                    "world_size": place.world_size,
-                }
+            torchrun = started.by == "torchrun"
+            torch.distributed.init_process_group(
+                "gloo",
+                init_method="env://" if torchrun else f"tcp://{place.address}:{place.port}",
+                rank=place.rank,
+                world_size=place.world_size,
             )
-            torch.distributed.init_process_group("gloo", **meeting)
             processes._owns_group = True
         return processes
 

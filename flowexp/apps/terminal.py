@@ -9,6 +9,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from flowexp.processes import is_first_process
 
 __all__ = ["keep_streams_open", "logging_to", "shown", "table"]
 
@@ -21,7 +24,7 @@ class _Stream(io.FileIO):
 
     dropped = False
 
-    def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 -- any buffer
         try:
             return super().write(data)
         except OSError as error:
@@ -69,8 +72,12 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
 
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
-    """Log records of flowexp go to the terminal (without decoration) and, dated, to ``file``."""
+    """Log records of flowexp go to the terminal (without decoration) and, dated, to ``file``.
+
+    Of several processes, only the first shows more than warnings on the terminal.
+    """
     terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     terminal.setFormatter(logging.Formatter("flowexp: %(message)s"))
     written = _LogFile(file, encoding="utf-8", delay=True)
     written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

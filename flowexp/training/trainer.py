@@ -29,6 +29,7 @@ on Ctrl-C, ends the program with exit code 1           not reached: :class:`Stop
 OMP_NUM_THREADS, where it is not set, becomes a share  kept: several processes of one node would
 of the cores in trainings on several devices           hinder each other
 CUDA_DEVICE_ORDER becomes PCI_BUS_ID                   kept: the numbers of nvidia-smi
+kills processes that it started soon after one failed  kept: they wait for a checkpoint to be there
 =====================================================  =============================================
 """
 
@@ -36,10 +37,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import PassThroughProfiler
 
 from flowexp.processes import Place, training_place
@@ -96,7 +97,7 @@ class RunTrainer(Trainer):
             use_distributed_sampler=False,
             default_root_dir=module.run.path,
         )
-        rank_zero_only.rank = place.rank
+        rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
         # A path that the user manages, and there is none: no other is looked for.
         self._checkpoint_connector._user_managed = True
         self._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]

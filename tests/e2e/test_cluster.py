@@ -12,7 +12,7 @@ from tests.e2e.test_resume import equal, last_step, losses
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-COMMAND = ("train", *TINY, "trainer.max_kimg=6.4", "trainer.checkpoint_kimg=1.6", "callbacks=none")
+COMMAND = ("train", *TINY, "trainer.max_kimg=3.2", "trainer.checkpoint_kimg=0.96", "callbacks=none")
 # A batch job of one task, in which Lightning would believe that it may save and requeue.
 SLURM = {
     "SLURM_JOB_ID": "4217",
@@ -48,7 +48,7 @@ def test_a_scheduler_signals_and_starts_again_and_nothing_of_lightnings_is_kept(
     # What Lightning would read, and settings of its own that must not count either.
     slurm |= {"PL_TRAINER_MAX_STEPS": "3", "PL_TRAINER_GRADIENT_CLIP_VAL": "1e-9"}
     planted: list[str] = []
-    for sent, step in ((signal.SIGUSR1, 20), (signal.SIGHUP, 70)):
+    for sent, step in ((signal.SIGUSR1, 10), (signal.SIGHUP, 40)):
         process = start(*COMMAND, "dirs.run=run", cwd=tmp_path, env=slurm)
         wait_for(lambda s=step, p=process: last_step(run) >= s or p.poll() is not None)
         os.kill(process.pid, sent)
@@ -68,6 +68,16 @@ def test_a_scheduler_signals_and_starts_again_and_nothing_of_lightnings_is_kept(
     assert whole.code == 0, whole.err
     assert equal(state(run), state(tmp_path / "whole"))
     assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_a_signal_stops_the_whole_sweep(tmp_path):
+    sweep = [*COMMAND, "seed=1,2", "dirs.sweep=sweep", "-m"]
+    process = start(*sweep, cwd=tmp_path)
+    wait_for(lambda: last_step(tmp_path / "sweep" / "0") >= 1)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 1
+    assert "stopped by SIGTERM at step" in process.err
+    assert not (tmp_path / "sweep" / "1" / "checkpoints").exists()
 
 
 def into_a_closed_pipe(*arguments, cwd):

@@ -73,6 +73,8 @@ class StopSignals(Callback):
         if not save:
             return
         pl_module.checkpoints.save(trainer, pl_module)
+        # A process that ended earlier would have the first killed while it still writes.
+        trainer.strategy.barrier()
         if not stop:
             received, self.received = self.received, None
             if received is not None:
