@@ -1,8 +1,7 @@
 """The command line: ``flowexp <verb> [overrides]``.
 
 Heavy packages are imported only when a verb needs them, so help and errors appear at once.
-Exit code 0: done; 1: the run failed; 2: wrong use, with one readable paragraph and nothing left
-behind. ``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback.
+``--debug`` (or HYDRA_FULL_ERROR=1) shows the traceback of a failure; exit codes are in the help.
 """
 
 import atexit
@@ -10,6 +9,7 @@ import codecs
 import gc
 import importlib
 import io
+import logging
 import os
 import sys
 import threading
@@ -39,6 +39,7 @@ VERBS = {
     "doctor": "devices, data and weights of this computer, and how to add what is missing",
 }
 
+_MATPLOTLIB = logging.getLogger("matplotlib")
 # A module cannot be called by a keyword of Python.
 _MODULES = {"import": "import_"}
 
@@ -81,13 +82,16 @@ def _restart_with_utf8() -> None:
 
 def program() -> NoReturn:
     """Run the process's own command line and end the process with its exit code."""
+    from flowexp.apps.terminal import keep_streams_open
+
     _restart_with_utf8()
+    keep_streams_open()
     code = main()
     # Python would take all modules apart one by one: 0.1 s, with PyTorch's more than a second. What
     # must happen at exit happens here; it is what multiprocessing's processes do as well.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    with suppress(BrokenPipeError):
+    with suppress(AttributeError, OSError):  # closed, or full
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
@@ -95,6 +99,8 @@ def program() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, by default that of the process, and return its exit code."""
+    # Matplotlib, which torchmetrics imports, does without a folder of its own.
+    _MATPLOTLIB.addFilter(lambda record: "temporary cache directory" not in str(record.msg))
     # Composing a config allocates much and drops little: Python's default of a collection per 700
     # objects takes a fifth of a check's time.
     gc.set_threshold(10_000, *gc.get_threshold()[1:])
@@ -116,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
-    from flowexp.errors import StoppedError, UsageError
+    from flowexp.errors import NotWrittenError, StoppedError, UsageError
 
     # A user's own module in the working directory can be named as a _target_.
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -127,13 +133,9 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         return _refuse(error.paragraph())
-    except StoppedError as stop:
+    except (StoppedError, NotWrittenError) as stop:
         print(f"flowexp: {stop}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has closed it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("flowexp: interrupted", file=sys.stderr)
         return 1
@@ -171,6 +173,10 @@ def _usage() -> str:
         f"  flowexp train dataset=digits path=pfgmpp path.D=128 seed=1,2,3 -m\n"
         f"  flowexp eval run=outputs/... sampler=dopri5 num_samples=5000\n\n"
         f"`flowexp <verb> --help` lists the choices of a verb, `flowexp list GROUP` explains them."
+        f"\n\n"
+        f"exit codes: 0 done; 1 it failed, a number could not be stored, or a signal stopped it\n"
+        f"  (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2: a training saves a checkpoint first, and\n"
+        f"  the same command continues it); 2 wrong use, one paragraph, nothing left behind"
     )
 
 

@@ -1,6 +1,6 @@
 """Exceptions for wrong use and for requests to stop, as opposed to failures."""
 
-__all__ = ["StoppedError", "UsageError"]
+__all__ = ["NotWrittenError", "StoppedError", "UsageError"]
 
 
 class StoppedError(RuntimeError):
@@ -8,6 +8,16 @@ class StoppedError(RuntimeError):
 
     The command line prints the message, which says how to continue, and returns exit code 1.
     """
+
+
+class NotWrittenError(OSError):
+    """A file could not be written; what it held before is still there.
+
+    The command line prints the message and returns exit code 1.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class UsageError(ValueError):

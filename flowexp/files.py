@@ -1,21 +1,30 @@
 """Files that are either complete or absent: written beside their place and renamed into it."""
 
+import errno
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from flowexp.errors import NotWrittenError
+
 __all__ = [
+    "expanded",
     "file_sha256",
     "json_number",
     "packaged",
+    "room_for",
+    "warn_without_cache",
     "write_atomically",
     "write_bytes",
     "write_json",
@@ -26,22 +35,85 @@ __all__ = [
 ]
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
+_LOG = logging.getLogger(__name__)
+_warned = False
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+# How torch.save says that its C++ writer could not write.
+_TORCH_WRITER = "inline_container"
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with the user's home for ``~``; as it stands where he has none, as in a container."""
+    return Path(os.path.expanduser(path))
+
+
+def warn_without_cache(reason: str) -> None:
+    """Say, once in a process, that nothing is cached, why, and how to change that."""
+    global _warned
+    if not _warned:
+        _warned = True
+        _LOG.warning(
+            "%s: data are decoded and statistics computed again in every run. Set FLOWEXP_CACHE "
+            "to a folder that can be written.",
+            reason,
+        )
+
+
+@contextmanager
+def room_for(path: Path, *, size: int | None = None) -> Iterator[None]:
+    """A full disk while ``path`` is written is named with the space needed and left.
+
+    Args:
+        path: The file.
+        size: Bytes that are to be written, where it is known.
+
+    Raises:
+        NotWrittenError: There is no room for the file.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, NotWrittenError):
+            raise
+        if isinstance(error, OSError):
+            if error.errno not in _NO_ROOM:
+                raise
+            reason = os.strerror(error.errno)
+        else:
+            if _TORCH_WRITER not in str(error):
+                raise
+            reason = "the disk is full, or a limit on files is reached"
+        space = []
+        if size is not None:
+            space.append(f"{size / 1e6:,.1f} MB needed")
+        with suppress(OSError):
+            space.append(f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free")
+        what = f"{path} could not be written ({reason}; {', '.join(space)})"
+        raise NotWrittenError(what) from error
+
+
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, size: int | None = None
+) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, rename that to ``path`` and return it.
 
     The content reaches the disk before the name does, so that a kill or a power cut leaves the old
     file or the new one. Missing folders are made. The temporary name keeps the suffix of ``path``,
-    by which some writers choose their format.
+    by which some writers choose their format. ``size`` is about how many bytes will be written.
+
+    Raises:
+        NotWrittenError: There is no room for the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        write(beside)
-        _flush(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    _flush(path.parent)
+    with room_for(path, size=size):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+        try:
+            write(beside)
+            _flush(beside)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+        _flush(path.parent)
     return path
 
 
@@ -64,7 +136,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write bytes; see :func:`write_atomically`."""
-    return write_atomically(path, lambda beside: beside.write_bytes(content))
+    return write_atomically(path, lambda beside: beside.write_bytes(content), size=len(content))
 
 
 def write_json(path: Path, content: Any) -> Path:  # noqa: ANN401 -- whatever json can write
@@ -85,19 +157,24 @@ def json_number(value: Any) -> Any:  # noqa: ANN401 -- what is no float stays as
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> Path:
     """Write named numpy arrays; see :func:`write_atomically`."""
-    return write_atomically(path, lambda beside: np.savez(beside, **arrays))
+    size = sum(np.asarray(array).nbytes for array in arrays.values())
+    return write_atomically(path, lambda beside: np.savez(beside, **arrays), size=size)
 
 
 def write_torch(path: Path, content: Any) -> Path:  # noqa: ANN401 -- tensors in plain containers
     """Write tensors in plain containers with ``torch.save``; see :func:`write_atomically`."""
     import torch
 
-    return write_atomically(path, lambda beside: torch.save(content, beside))
+    def size(part: Any) -> int:  # noqa: ANN401
+        if isinstance(part, Mapping | list | tuple):
+            return sum(map(size, part.values() if isinstance(part, Mapping) else part))
+        return part.nbytes if isinstance(part, torch.Tensor) else 0
+
+    return write_atomically(path, lambda beside: torch.save(content, beside), size=size(content))
 
 
 def write_with_link(path: Path, *, target: Path) -> Path:
     """Make ``path`` a second name of ``target``: a hard link, or a copy where there are none."""
-    import shutil
 
     def link(beside: Path) -> None:
         try:

@@ -1,9 +1,12 @@
 """Locks by which processes keep out of each other's way; the system frees them when one dies.
 
 The lock belongs to the open file, as ``flock`` has it: a child process that inherits the file keeps
-it locked after its parent was killed, and a killed process leaves nothing to clean up.
+it locked after its parent was killed, and a killed process leaves nothing to clean up. Some network
+file systems have no locks; there everything goes on without, after one warning.
 """
 
+import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,9 @@ from pathlib import Path
 from typing import Self
 
 __all__ = ["FileLock", "locked"]
+
+_LOG = logging.getLogger(__name__)
+_warned = False
 
 
 class FileLock:
@@ -27,7 +33,7 @@ class FileLock:
         """Take the lock, waiting for it or giving up at once; whether it is held now."""
         flags = os.O_RDONLY if self.path.is_dir() else os.O_RDWR | os.O_CREAT
         descriptor = os.open(self.path, flags, 0o666)
-        if not _flock(descriptor, wait=wait):
+        if not _flock(descriptor, wait=wait, path=self.path):
             os.close(descriptor)
             return False
         self._descriptor = descriptor
@@ -68,7 +74,7 @@ def locked(path: Path) -> Iterator[FileLock]:
         yield lock
 
 
-def _flock(descriptor: int, *, wait: bool) -> bool:
+def _flock(descriptor: int, *, wait: bool, path: Path) -> bool:
     try:
         import fcntl
     except ImportError:
@@ -78,4 +84,20 @@ def _flock(descriptor: int, *, wait: bool) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno == errno.EACCES and not wait:
+            return False  # another's, where locks are those of POSIX
+        _warn(path, error)
     return True
+
+
+def _warn(path: Path, error: OSError) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        _LOG.warning(
+            "the file system of %s has no locks (%s): nothing keeps two processes from writing "
+            "there at once, so start every run, pair store and table only once.",
+            path if path.is_dir() else path.parent,
+            error.strerror or error,
+        )

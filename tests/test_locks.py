@@ -1,10 +1,12 @@
 """Locks keep processes apart and are freed by death."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -83,3 +85,26 @@ def test_only_the_first_rank_locks(tmp_path, monkeypatch):
 def test_a_lock_that_is_not_held_has_no_file(tmp_path):
     with pytest.raises(RuntimeError, match="not held"):
         _ = FileLock(tmp_path).descriptor
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_where_there_are_no_locks_it_goes_on_with_one_warning(code, tmp_path, monkeypatch, caplog):
+    def flock(descriptor, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr("flowexp.locks._warned", False)
+    first = RunDirectory.start(tmp_path / "run", config={"seed": 0})
+    with locked(tmp_path / "job.lock"), FileLock(tmp_path) as lock:
+        assert lock.acquire(wait=False)
+    assert first.config() == {"seed": 0}
+    (record,) = caplog.records
+    assert f"the file system of {tmp_path / 'run'} has no locks" in record.getMessage()
+
+
+def test_a_lock_that_another_holds_is_no_missing_lock(tmp_path, monkeypatch, caplog):
+    for code in (errno.EAGAIN, errno.EACCES):
+        error = OSError(code, os.strerror(code))
+        monkeypatch.setattr("fcntl.flock", Mock(side_effect=error))
+        assert not FileLock(tmp_path).acquire(wait=False)
+    assert caplog.records == []

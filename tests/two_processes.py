@@ -21,11 +21,21 @@ def places_of_two() -> list[dict[str, str]]:
     return [{**together, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
 
 
-def in_two_processes(function: Callable[..., object], *arguments: object) -> None:
+def tasks_of_slurm() -> list[dict[str, str]]:
+    """The variables of two tasks that srun started on this computer."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0"}
+    return [{**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1")]
+
+
+def in_two_processes(
+    function: Callable[..., object],
+    *arguments: object,
+    places: Callable[[], list[dict[str, str]]] = places_of_two,
+) -> None:
     """Call ``function(*arguments)`` in two processes and wait for both."""
     processes = [
-        CONTEXT.Process(target=_called, args=(place, function, arguments))
-        for place in places_of_two()
+        CONTEXT.Process(target=_called, args=(place, function, arguments)) for place in places()
     ]
     for process in processes:
         process.start()

@@ -39,4 +39,8 @@ def _compare(config: dict[str, Any]) -> None:
     if config["out"] is None:
         print(text, end="")
     else:
-        print(f"  comparison  {shown(write_output(Path(config['out']), text))}")
+        try:
+            print(f"  comparison  {shown(write_output(Path(config['out']), text))}")
+        except UsageError:
+            print(text, end="")
+            raise

@@ -61,9 +61,10 @@ def _folders() -> None:
 
     _line(True, "config groups", str(conf_dir()))
     cache = cache_dir()
-    above = next(p for p in (cache, *cache.parents) if p.exists())
-    writable = os.access(above, os.W_OK)
-    _line(writable, "cache", str(cache), "Set FLOWEXP_CACHE to a folder you can write to.")
+    above = cache and next(p for p in (cache, *cache.parents) if os.path.exists(p))
+    writable = above is not None and above.is_dir() and os.access(above, os.W_OK)
+    where = "none, since the user has no home" if cache is None else str(cache)
+    _line(writable, "cache", where, "Set FLOWEXP_CACHE to a folder you can write to.")
     _line(True, "outputs", str(Path("outputs").resolve()))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
-from flowexp.errors import UsageError
+from flowexp.errors import NotWrittenError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +79,10 @@ def evaluate(job: Job) -> float | None:
         if wanted > 0:
             images.append(batch.x[:wanted].cpu())
 
-    results, chosen = [], None
-    selection = opened.selection
+    results: list[ScoreResult] = []
+    unstored: list[str] = []
+    chosen, selection = None, opened.selection
+    grid = job.directory / "grid.png"
     with logging_to(opened.run.log_file), Processes.start() as processes:
         if remark is not None and processes.is_first:
             _LOG.warning("%s.", remark)
@@ -105,7 +107,7 @@ def evaluate(job: Job) -> float | None:
                 seeds=seeds,
                 reference=reference,
                 heldout=heldout,
-                cache_dir=cache_dir(),
+                cache_dir=cache_dir(warn=True),
                 facts={
                     "precision": _PRECISION,
                     "ema": _weights(opened),
@@ -116,14 +118,24 @@ def evaluate(job: Job) -> float | None:
                 on_batch=keep,
             )
             results.append(result)
-            if processes.is_first:
-                for file in (opened.run.results_file, job.directory / "results.json"):
+            if not processes.is_first:
+                continue
+            # A number that cannot be stored has been seen all the same.
+            last = len(results) == len(ranges)
+            rows = result.rows()
+            if last:
+                rows = [*_selected(chosen), *_outcome(results, opened, grid)]
+            print("\n" + table(rows), flush=True)
+            for file in (opened.run.results_file, job.directory / "results.json"):
+                try:
                     append_results(file, result, **circumstances)
+                except (OSError, UsageError) as error:
+                    unstored.append(f"{shown(file)}: {error}")
     if not processes.is_first:
         return None
-    grid = job.directory / "grid.png"
+    if unstored:
+        raise NotWrittenError(f"numbers above are not stored in {'; '.join(unstored)}")
     save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
-    print("\n" + table([*_selected(chosen), *_outcome(results, opened, grid)]))
     return float(summarize(results)[0].mean)
 
 

@@ -59,7 +59,6 @@ def stream(job: Job) -> None:
         "weights_sha256": opened.weights.sha256,
         "sources": sources,
     }
-    write_json(folder / "stream.json", content)
     rows = [
         ("frames", f"{report.frames}, {report.skipped} skipped"),
         ("throughput", f"{report.fps:.4g} frames/s"),
@@ -68,7 +67,10 @@ def stream(job: Job) -> None:
         ("weights", opened.weights_in_words),
         ("report", shown(folder / "stream.json")),
     ]
-    print(table([*rows, ("images", shown(folder / "*.png"))] if config["png"] else rows))
+    print(
+        table([*rows, ("images", shown(folder / "*.png"))] if config["png"] else rows), flush=True
+    )
+    write_json(folder / "stream.json", content)
 
 
 def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":

@@ -1,6 +1,5 @@
 """``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
-import os
 import re
 import shlex
 import signal
@@ -15,6 +14,7 @@ from flowexp.config.application import Job as Command
 from flowexp.config.override_text import override
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import write_json, write_text
+from flowexp.processes import STOP_SIGNALS, several_started
 
 if TYPE_CHECKING:
     from flowexp.tables.jobs import TableJob
@@ -101,13 +101,14 @@ def make(command: Command) -> list[str]:
     from flowexp.tables.jobs import all_jobs
     from flowexp.tables.progress import watching
 
-    # The jobs would inherit torchrun's ranks and wait for each other.
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    # The jobs would inherit the ranks and wait for each other.
+    started = several_started()
+    if started:
         raise UsageError(
-            f"{os.environ['WORLD_SIZE']} processes were started for one table.",
+            f"{started} were started for one table.",
             key="launcher",
-            remedy="Start flowexp table without torchrun; give trainings several devices with "
-            "train:trainer.devices=N train:trainer.strategy=ddp.",
+            remedy="Start flowexp table without torchrun or srun; give trainings several devices "
+            "with train:trainer.devices=N train:trainer.strategy=ddp.",
         )
     config, budget = command.config, command.choices["budget"]
     if any(text.startswith("budget.") for text in command.overrides):
@@ -121,7 +122,9 @@ def make(command: Command) -> list[str]:
         _show(jobs)
         return []
     launcher = ChosenLauncher(JobTask({job.identity: job for job in jobs}, folder=Path.cwd()))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     targets = [target for row in wanted for target in row.targets]
     unfinished: list[str] = []
     if not all(job.is_done() for job in jobs):
@@ -224,6 +227,8 @@ def _write(
     else:
         result = [one for one in results if isinstance(one, ClaimResult)]
         content = [one.to_dict() for one in result]
+    # Whatever becomes of the files, the numbers are seen.
+    print("\n" + render(result, _PRINTED), flush=True)
     stem = f"{name.replace('/', '_')}_{budget}"
     written = [write_json(folder / f"{stem}.json", content)]
     for form, writer in FORMS.items():
@@ -233,5 +238,4 @@ def _write(
     picture = table_picture(result) if isinstance(result, TableResult) else None
     if picture:
         written.append(write_text(folder / f"{stem}.svg", picture.svg()))
-    print("\n" + render(result, _PRINTED))
     print(f"\nwritten: {', '.join(shown(path) for path in written)}")

@@ -1,12 +1,60 @@
 """Output of the verbs: short tables, relative paths, and log records."""
 
+import errno
+import io
 import logging
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["logging_to", "shown", "table"]
+from flowexp.processes import is_first_process
+
+__all__ = ["keep_streams_open", "logging_to", "shown", "table"]
+
+_LOG = logging.getLogger("flowexp")
+_CLOSED = "nobody reads the output any more; the command goes on without it."
+
+
+class _Stream(io.FileIO):
+    """A standard stream whose reader may go, such as ``head`` or a terminal: then it is dropped."""
+
+    dropped = False
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 -- any buffer
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+        _Stream.dropped = True
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
+        if _LOG.handlers:
+            # Said elsewhere, since this stream is in the middle of its work.
+            threading.Thread(target=_LOG.warning, args=(_CLOSED,)).start()
+        return len(data)
+
+
+def keep_streams_open() -> None:
+    """Let a command outlive the readers of its output; only long work remarks upon it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the beginning
+            continue
+        stream.flush()
+        raw = _Stream(stream.fileno(), "w", closefd=False)
+        kept = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+        )
+        setattr(sys, name, kept)
 
 
 def shown(path: Path) -> str:
@@ -24,26 +72,53 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
 
 @contextmanager
 def logging_to(file: Path) -> Iterator[None]:
-    """Log records of flowexp go to the terminal (without decoration) and, dated, to ``file``."""
+    """Log records of flowexp go to the terminal (without decoration) and, dated, to ``file``.
+
+    Of several processes, only the first shows more than warnings on the terminal.
+    """
     terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     terminal.setFormatter(logging.Formatter("flowexp: %(message)s"))
-    written = logging.FileHandler(file, encoding="utf-8")
+    written = _LogFile(file, encoding="utf-8", delay=True)
     written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("flowexp")
-    level = logger.level
-    logger.setLevel(logging.INFO)
+    level = _LOG.level
+    _LOG.setLevel(logging.INFO)
     for handler in (terminal, written):
-        logger.addHandler(handler)
+        _LOG.addHandler(handler)
     try:
+        if _Stream.dropped:
+            _LOG.warning(_CLOSED)
         yield
     except Exception:
         # The paragraph on the terminal is for reading; the log keeps the whole story.
         written.handle(
-            logger.makeRecord("flowexp", logging.ERROR, "", 0, "the run failed", (), sys.exc_info())
+            _LOG.makeRecord("flowexp", logging.ERROR, "", 0, "the run failed", (), sys.exc_info())
         )
         raise
     finally:
         for handler in (terminal, written):
-            logger.removeHandler(handler)
+            _LOG.removeHandler(handler)
         written.close()
-        logger.setLevel(level)
+        _LOG.setLevel(level)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; where it cannot be written, that is said once and the command goes on."""
+
+    _failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._failed:
+            return
+        try:
+            super().emit(record)
+        except OSError:  # it could not be opened
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- logging's name
+        self._failed = True
+        print(f"flowexp: no log in {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()

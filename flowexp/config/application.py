@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +20,9 @@ from flowexp.config.check import check, own_choices
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.overrides import in_full
-from flowexp.errors import UsageError
+from flowexp.errors import StoppedError, UsageError
+from flowexp.files import expanded
+from flowexp.processes import several_started
 
 __all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
 
@@ -53,8 +54,11 @@ class _Task:
         self.run = run
         self.multirun = multirun
         self.failure: Exception | None = None
+        self.stopped: StoppedError | None = None
 
     def __call__(self, config: DictConfig) -> Any:  # noqa: ANN401 - a verb's result
+        if self.stopped is not None:  # the request was about the whole sweep
+            raise self.stopped
         hydra = HydraConfig.get()
         plain = OmegaConf.to_container(config, resolve=True)
         job = Job(
@@ -71,6 +75,8 @@ class _Task:
         except Exception as error:
             if isinstance(error, UsageError):
                 _remove_unused(job.directory)
+            if isinstance(error, StoppedError):
+                self.stopped = error
             if self.multirun:
                 print(f"job {job.number} failed: {error}", file=sys.stderr, flush=True)
                 raise
@@ -83,7 +89,7 @@ def _remove_unused(directory: Path) -> None:
     """Remove the directory of a refused job and the dated folders above it, if they are empty."""
     folder = directory.resolve()
     for _ in range(1 + 3):
-        if folder in (Path.cwd(), Path.home()) or not folder.is_dir() or any(folder.iterdir()):
+        if folder in (Path.cwd(), expanded("~")) or not folder.is_dir() or any(folder.iterdir()):
             return
         folder.rmdir()
         folder = folder.parent
@@ -158,7 +164,7 @@ def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
     strategy = str(trainer.get("strategy", "auto"))
     devices = trainer.get("devices", 1)
     tasks = (config.get("launcher") or {}).get("tasks", 1)
-    started_outside = "RANK" in os.environ or "SLURM_PROCID" in os.environ or tasks == devices
+    started_outside = several_started() is not None or tasks == devices
     several = (isinstance(devices, int) and devices > 1) or "ddp" in strategy
     if several and not started_outside:
         raise UsageError(

@@ -17,9 +17,9 @@ import numpy as np
 
 from flowexp.data.base import ImageArrays, SplitDataset
 from flowexp.data.digests import Array, array_digest, combine_digests
-from flowexp.data.locations import cache_dir, decode_once, fetch, first_existing, search_folders
+from flowexp.data.locations import decode_once, download_dir, fetch, first_existing, search_folders
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
+from flowexp.files import expanded, file_sha256
 
 __all__ = ["CIFAR10", "load_plain"]
 
@@ -88,7 +88,7 @@ class CIFAR10(SplitDataset):
     def _split(self, split: str) -> ImageArrays:
         source = self._find()
         if source is None and self.download:
-            source = fetch(URL, cache_dir() / "downloads" / ARCHIVE, verify=_verify_archive)
+            source = fetch(URL, download_dir() / ARCHIVE, verify=_verify_archive)
             self._verified = source
         if source is None:
             raise self._missing()
@@ -117,8 +117,8 @@ class CIFAR10(SplitDataset):
         return ImageArrays(images, labels, self.num_classes, identity, f"cifar10/{split}")
 
     def _find(self) -> Path | None:
-        if self.root is not None and Path(self.root).expanduser().is_file():
-            return Path(self.root).expanduser()
+        if self.root is not None and expanded(self.root).is_file():
+            return expanded(self.root)
         folders = search_folders(self.root)
         own = next((folder for folder in folders if (folder / "test_batch").is_file()), None)
         return first_existing(folders, [ARCHIVE, FOLDER, f"cifar10/{ARCHIVE}"]) or own

@@ -16,7 +16,7 @@ import numpy as np
 
 from flowexp.data.base import ImageArrays, SplitDataset, evenly_spaced
 from flowexp.data.digests import Array
-from flowexp.data.locations import cache_dir, fetch, first_existing, search_folders
+from flowexp.data.locations import download_dir, fetch, first_existing, search_folders
 from flowexp.errors import UsageError
 
 __all__ = ["Fashion10k", "FashionMNIST", "parse_idx", "unpack"]
@@ -140,7 +140,7 @@ class FashionMNIST(_Fashion):
     def _content(self, stem: str) -> bytes:
         file = self._find(stem)
         if file is None and self.download:
-            target = cache_dir() / "downloads" / "fashion-mnist" / f"{stem}.gz"
+            target = download_dir() / "fashion-mnist" / f"{stem}.gz"
             file = fetch(f"{PUBLISHER}/{stem}.gz", target, verify=partial(_verified, stem=stem))
         if file is None:
             raise self._missing(stem)

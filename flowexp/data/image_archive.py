@@ -19,6 +19,7 @@ from flowexp.data.image_decoding import VERSION, say_once
 from flowexp.data.image_files import ImageFiles, open_images
 from flowexp.data.locations import data_dir, decode_once
 from flowexp.errors import UsageError
+from flowexp.files import expanded
 
 __all__ = ["ImageArchive"]
 
@@ -194,7 +195,7 @@ class ImageArchive(Dataset):
 
 
 def _find(value: str, *, key: str) -> Path:
-    given = Path(value).expanduser()
+    given = expanded(value)
     own = data_dir()
     places = [given] if own is None or given.is_absolute() else [given, own / given]
     for place in places:

@@ -7,7 +7,6 @@ name and renamed, the JSON file last. The key holds everything the pixels depend
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import time
@@ -21,14 +20,21 @@ import numpy.typing as npt
 
 from flowexp.data.digests import Array, array_digest, digest_header
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256, write_atomically, write_json, write_text
+from flowexp.files import (
+    expanded,
+    file_sha256,
+    warn_without_cache,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
-__all__ = ["cache_dir", "content_digest", "data_dir", "decode_once", "fetch", "first_existing",
+__all__ = ["cache_dir", "content_digest", "data_dir", "decode_once", "download_dir", "fetch",
+           "first_existing",
            "search_folders"]  # fmt: skip
 
 Chunks = Callable[[], Iterable[npt.NDArray[np.uint8]]]
 
-_log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 60.0
 _SETTLED_NS = 10 * 10**9
 _THREADS = 8
@@ -37,28 +43,54 @@ _THREADS = 8
 def data_dir() -> Path | None:
     """``$FLOWEXP_DATA``, the folder of all data sets, if it is set."""
     value = os.environ.get("FLOWEXP_DATA")
-    return Path(value).expanduser() if value else None
+    return expanded(value) if value else None
 
 
-def cache_dir() -> Path:
-    """``$FLOWEXP_CACHE``, else ``$XDG_CACHE_HOME/flowexp``, else ``~/.cache/flowexp``."""
+def cache_dir(*, warn: bool = False) -> Path | None:
+    """``$FLOWEXP_CACHE``, else ``$XDG_CACHE_HOME/flowexp``, else ``~/.cache/flowexp``.
+
+    None for a user without a home, as in a container; with ``warn``, that is said once.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("FLOWEXP_CACHE") or f"{base}/flowexp").expanduser()
+    folder = expanded(os.environ.get("FLOWEXP_CACHE") or f"{base}/flowexp")
+    if folder.parts[0] != "~":
+        return folder
+    if warn:
+        warn_without_cache("there is no home folder for a cache")
+    return None
+
+
+def download_dir() -> Path:
+    """The folder of downloads, in the cache.
+
+    Raises:
+        UsageError: There is no cache.
+    """
+    cache = cache_dir()
+    if cache is None:
+        raise UsageError(
+            "there is no folder for downloads, since the user has no home.",
+            key="dataset.download",
+            remedy="Set FLOWEXP_CACHE to a writable folder.",
+        )
+    return cache / "downloads"
 
 
 def search_folders(root: str | None, *, well_known: Sequence[str | Path] = ()) -> list[Path]:
     """``root`` alone if given, else ``$FLOWEXP_DATA``, the well known folders and the downloads."""
     if root is not None:
-        return [Path(root).expanduser()]
-    own = data_dir()
+        return [expanded(root)]
+    own, cache = data_dir(), cache_dir()
     folders = [] if own is None else [own]
-    return [*folders, *(Path(folder) for folder in well_known), cache_dir() / "downloads"]
+    downloads = [] if cache is None else [cache / "downloads"]
+    return [*folders, *(Path(folder) for folder in well_known), *downloads]
 
 
 def first_existing(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     """The first of ``folder / name`` that exists, folder by folder."""
     candidates = (folder / name for folder in folders for name in names)
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+    # A folder that must not be entered, such as another user's home, holds nothing for this one.
+    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
 
 
 def fetch(url: str, target: Path, *, verify: Callable[[Path], object]) -> Path:
@@ -102,9 +134,10 @@ def content_digest(files: Sequence[Path]) -> str:
     """
     stats = [file.stat() for file in files]
     seen = [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats]
-    memo = cache_dir() / "digests" / f"{hashlib.sha256(repr(seen).encode()).hexdigest()}.txt"
+    cache, name = cache_dir(), hashlib.sha256(repr(seen).encode()).hexdigest()
     settled = max(s.st_ctime_ns for s in stats) < time.time_ns() - _SETTLED_NS
-    if os.name == "posix" and settled:
+    memo = cache / "digests" / f"{name}.txt" if cache and settled and os.name == "posix" else None
+    if memo is not None:
         try:
             return memo.read_text(encoding="ascii")
         except (OSError, ValueError):
@@ -112,7 +145,7 @@ def content_digest(files: Sequence[Path]) -> str:
     with ThreadPoolExecutor(_THREADS) as pool:
         contents = "\n".join(pool.map(file_sha256, files))
     digest = hashlib.sha256(contents.encode()).hexdigest()
-    if os.name == "posix" and settled:
+    if memo is not None:
         try:
             write_text(memo, digest)
         except OSError:
@@ -130,18 +163,17 @@ def decode_once(
     ``origin`` is noted in it. If the cache cannot be written (no permission, no space), the images
     are decoded into memory and a warning is logged.
     """
-    folder, shape = cache_dir() / "decoded", tuple(shape)
+    cache, shape = cache_dir(warn=True), tuple(shape)
+    if cache is None:
+        return _decode_in_memory(shape, chunks)
+    folder = cache / "decoded"
     found = _load(folder, key, shape, in_memory)
     if found is not None:
         return found
     try:
         _store(folder, key, shape, chunks, origin)
     except OSError as error:
-        _log.warning(
-            "The cache %s cannot be written (%s): %s is decoded into memory, again in every run. "
-            "Set FLOWEXP_CACHE to a folder that can be written.",
-            folder, error, origin,
-        )  # fmt: skip
+        warn_without_cache(f"the cache {folder} cannot be written ({error})")
         return _decode_in_memory(shape, chunks)
     return _load(folder, key, shape, in_memory) or _decode_in_memory(shape, chunks)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import time
 import zipfile
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.files import write_npz
+from flowexp.files import warn_without_cache, write_npz
 from flowexp.metrics.base import Extractor, Metric, Records, RowMetric, SampleSet
 from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE, refuse_borrowed_name
 from flowexp.metrics.weight_files import check_with_key
@@ -101,7 +102,10 @@ class ExtractorMetric(Metric):
             return stored
         computed = compute()
         arrays = {name: value.numpy() for name, value in computed.items()}
-        write_npz(file, {"protocol": np.array(json.dumps(described)), **arrays})
+        try:
+            write_npz(file, {"protocol": np.array(json.dumps(described)), **arrays})
+        except OSError as error:
+            warn_without_cache(f"the cache {self.cache_dir} cannot be written ({error})")
         return read(computed)
 
 
@@ -141,7 +145,7 @@ def _read(
     file: Path, described: dict[str, Any], read: Callable[[dict[str, Tensor]], _Stored]
 ) -> _Stored | None:
     """What a file holds, None when there is none or it is damaged."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # also where the folder must not be entered
         return None
     try:
         # numpy leaves a file that is not a zip open when it is given the path

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
+from flowexp.files import expanded, file_sha256
 from flowexp.metrics.base import Accumulator, Extractor, Records, SampleSet
 from flowexp.metrics.feature_metric import ExtractorMetric
 from flowexp.metrics.frechet import FeatureMoments, FrechetReference
@@ -105,7 +105,7 @@ class FrechetDistance(ExtractorMetric):
         self.statistics: StatisticsFile | None = None
         if reference_statistics is not None:
             self.statistics = StatisticsFile(
-                Path(reference_statistics).expanduser(),
+                expanded(reference_statistics),
                 extractor=reference_extractor,
                 resize=reference_resize,
                 key=f"metric.{name}",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
+from flowexp.files import expanded
 
 
 @contextmanager
@@ -45,14 +46,14 @@ def candidates(file_name: str | None, *, given: Path | str | None = None) -> lis
     file has no usual name (None).
     """
     if given is not None:
-        path = Path(given).expanduser()
+        path = expanded(given)
         return [path / file_name if file_name and path.is_dir() else path]
     if file_name is None:
         return []
     own, torch_home = os.environ.get("FLOWEXP_WEIGHTS"), os.environ.get("TORCH_HOME")
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     hubs = [f"{home}/hub/checkpoints" for home in (torch_home, f"{cache}/torch") if home]
-    return [Path(folder).expanduser() / file_name for folder in (own, *hubs) if folder]
+    return [expanded(folder) / file_name for folder in (own, *hubs) if folder]
 
 
 def found_file(
@@ -65,7 +66,7 @@ def found_file(
     """
     places = candidates(file_name, given=given)
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):
             return place
     problem = f"{what} needs a weights file, and none is given."
     if places:

@@ -101,7 +101,7 @@ def evaluate(
         seeds=range(num_samples) if seeds is None else seeds,
         reference=pipeline.dataset.train(),
         heldout=pipeline.dataset.heldout(),
-        cache_dir=cache_dir(),
+        cache_dir=cache_dir(warn=True),
         facts={
             "precision": "32-true",
             "ema": RAW if origin is None else origin.weights,

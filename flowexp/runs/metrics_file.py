@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from flowexp.files import write_text
+from flowexp.files import room_for, write_text
 
 __all__ = ["MetricsFile", "read_rows"]
 
@@ -51,20 +51,23 @@ class MetricsFile:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row; numbers that are not finite become null, as JSON has none."""
         self.last_row = dict(row)
-        self._file.write(json.dumps({key: _finite(value) for key, value in row.items()}) + "\n")
+        with room_for(self.path):
+            self._file.write(json.dumps({k: _finite(value) for k, value in row.items()}) + "\n")
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self, *, durable: bool = False) -> None:
         """Hand the rows to the system; ``durable`` waits until they are on the disk."""
-        self._file.flush()
-        if durable:
-            os.fsync(self._file.fileno())
+        with room_for(self.path):
+            self._file.flush()
+            if durable:
+                os.fsync(self._file.fileno())
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._file.close()
+        with room_for(self.path):
+            self._file.close()
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 -- any JSON value

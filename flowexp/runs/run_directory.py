@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from flowexp.config.renamed import present
 from flowexp.errors import UsageError
 from flowexp.files import write_json, write_text
 from flowexp.locks import FileLock
+from flowexp.processes import is_first_process
 from flowexp.tree import leaves, plain, without
 
 __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest", "RunDirectory"]
@@ -291,14 +291,6 @@ class RunDirectory:
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes, by the launcher's environment variables."""
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return int(os.environ[name]) == 0
-    return all(int(os.environ.get(name, "0")) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
 
 
 def _data_in_words(manifest: Mapping[str, Any], name: str) -> str:

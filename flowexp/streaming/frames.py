@@ -24,6 +24,7 @@ from flowexp.data.image_decoding import (
     what_is_left_out,
 )
 from flowexp.errors import UsageError
+from flowexp.files import expanded
 
 __all__ = ["FolderFrames", "FrameSource", "SyntheticFrames"]
 
@@ -55,7 +56,7 @@ class FolderFrames(FrameSource):
     """
 
     def __init__(self, *, root: str) -> None:
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         channels, height, width = _image_shape(dataset)

@@ -33,9 +33,6 @@ Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 _PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
 # Elsewhere the system's own libraries do not survive a fork.
 _FORKS = sys.platform == "linux"
-# A job alone in its allocation starts its own ranks; with these set it would wait for others.
-_ALONE = "1"
-_SLURM_COUNT = "SLURM_NTASKS"
 # Read by the libraries behind PyTorch and NumPy when they are loaded.
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -160,9 +157,6 @@ def _prepare(job: TableJob) -> None:
 def _command(job: TableJob, lock: int) -> int:
     """Run the command with its output in the log; returns the exit code."""
     arguments = job.arguments()
-    environment = dict(os.environ)
-    if environment.get(_SLURM_COUNT) == _ALONE:
-        del environment[_SLURM_COUNT]
     command = [sys.executable, "-m", "flowexp", *arguments]
     with job.log_file.open("ab") as log:
         log.write(f"{_now()} {shlex.join(command)}\n".encode())
@@ -172,7 +166,7 @@ def _command(job: TableJob, lock: int) -> int:
             process = _fork_server().start(
                 arguments,
                 cwd=Path.cwd(),
-                env=environment,
+                env=os.environ,
                 stdout=log.fileno(),
                 stderr=log.fileno(),
                 pass_fds=(lock,),
@@ -183,7 +177,7 @@ def _command(job: TableJob, lock: int) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=os.environ,
                 pass_fds=(lock,),
             )
         try:

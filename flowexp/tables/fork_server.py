@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flowexp.processes import STOP_SIGNALS
+
 __all__ = ["MODULES", "ForkServer", "ForkedCommand"]
 
 MODULES = (
@@ -31,9 +33,6 @@ MODULES = (
 
 _SIZE_BYTES = 8
 _MOST_FILES = 8
-# A terminal or a scheduler sends them to the whole group; the commands answer, and the server and
-# those who wait for a command stay to report how it ended.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ForkedCommand:
@@ -133,7 +132,9 @@ class ForkServer:
 
 def serve(descriptor: int) -> None:
     """Start commands until nobody can order any more on the socket ``descriptor``."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    # A terminal or a scheduler sends them to the whole group; the commands answer, and the server
+    # and those who wait for a command stay to report how it ended.
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     for module in MODULES:
         importlib.import_module(module)
     # Nobody waits for those who wait for a command.

@@ -3,22 +3,21 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.profilers import PassThroughProfiler
 from torch import nn
 
 from flowexp.data import ImageArrays
+from flowexp.errors import NotWrittenError, StoppedError
 from flowexp.runs import RunDirectory
 from flowexp.training.module import FlowModule
 from flowexp.training.parts import TrainerSettings, TrainingParts
-from flowexp.training.precision import LossScaling, matmul_precision
+from flowexp.training.precision import matmul_precision
+from flowexp.training.trainer import RunTrainer
 from flowexp.tree import plain
 
 __all__ = ["FitResult", "fit"]
@@ -73,13 +72,19 @@ def fit(
     Raises:
         UsageError: Missing data, or a checkpoint that cannot be read.
         NonFiniteLossError: The loss became nan or infinite.
-        TrainingInterrupted: SIGINT or SIGTERM; a checkpoint was written.
+        TrainingInterrupted: A signal such as SIGTERM; a checkpoint was written.
+        StoppedError: The disk is full.
     """
     module = FlowModule(parts, run=run, seed=seed, config=plain(config), arrays=arrays)
     _prepare_network(module.network, parts.settings)
     if not module.checkpoints.finished(module):
-        with _quiet_lightning(), matmul_precision(parts.settings.precision):
-            _trainer(module).fit(module)
+        with (
+            _quiet_lightning(),
+            matmul_precision(parts.settings.precision),
+            module.stop_signals,
+            _disk_full_explained(module),
+        ):
+            RunTrainer(module).fit(module)
     checkpoint = module.run.latest_checkpoint()
     if checkpoint is None:
         raise RuntimeError(f"{run.path} has no checkpoint after training")
@@ -93,39 +98,6 @@ def fit(
     )
 
 
-def _trainer(module: FlowModule) -> Trainer:
-    """Lightning's trainer: one epoch, which is the rest of the run."""
-    settings, callbacks = module.settings, module.ordered_callbacks()
-    devices = settings.devices
-    return Trainer(
-        accelerator=settings.accelerator,
-        devices=devices if isinstance(devices, int | str) else list(devices),
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        plugins=LossScaling() if settings.precision == "16-mixed" else None,
-        callbacks=callbacks,
-        profiler=_NoProfiler(),
-        logger=list(module.parts.loggers.values()),
-        log_every_n_steps=settings.log_every,
-        max_epochs=1,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        enable_progress_bar=any(isinstance(item, ProgressBar) for item in callbacks),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=module.run.path,
-    )
-
-
-class _NoProfiler(PassThroughProfiler):
-    """Measures nothing, without the cost of the contexts that Lightning enters 50 times a step."""
-
-    _context = nullcontext("")
-
-    def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
-        return self._context
-
-
 def _prepare_network(network: nn.Module, settings: TrainerSettings) -> None:
     """Memory layout and compilation, both in place so that parameter names stay."""
     wanted = settings.channels_last
@@ -136,6 +108,20 @@ def _prepare_network(network: nn.Module, settings: TrainerSettings) -> None:
     if settings.compile:
         network.compile()
     network.train()
+
+
+@contextmanager
+def _disk_full_explained(module: FlowModule) -> Iterator[None]:
+    """A full disk ends the training with a sentence; what was written before stays."""
+    try:
+        yield
+    except NotWrittenError as error:
+        checkpoint = module.run.latest_checkpoint()
+        there = f"{checkpoint} is intact" if checkpoint else "there was no checkpoint before it"
+        raise StoppedError(
+            f"{error}. The training stopped at step {module.step}; {there}. Free some space; then "
+            f"the same command {'continues from it' if checkpoint else 'starts anew'}."
+        ) from error
 
 
 @contextmanager

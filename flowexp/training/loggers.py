@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import secrets
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 from pytorch_lightning.loggers import Logger
 
-from flowexp.files import write_text
+from flowexp.files import expanded, write_text
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import read_rows
 
@@ -181,6 +182,8 @@ class WandbLogger(RunLogger):
 
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
         """Open the run, or open it again under the id it had."""
+        if not expanded("~").is_absolute():
+            os.environ.setdefault("WANDB_CONFIG_DIR", str(run.path / "wandb"))
         import wandb
 
         id_file = run.path / "wandb_id.txt"

@@ -74,6 +74,7 @@ class FlowModule(LightningModule):
         self.averages = EMAWeights(parts.emas)
         self.records = Records()
         self.checkpoints = Checkpoints()
+        self.stop_signals = StopSignals(run)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Set counters and Lightning's notes, which change often, without torch's slow lookups."""
@@ -133,7 +134,7 @@ class FlowModule(LightningModule):
     def ordered_callbacks(self) -> list[Callback]:
         """Average, record, the chosen callbacks, stop; Lightning calls checkpoints last."""
         chosen = self.parts.callbacks.values()
-        return [self.averages, self.records, *chosen, StopSignals(), self.checkpoints]
+        return [self.averages, self.records, *chosen, self.stop_signals, self.checkpoints]
 
     def on_fit_start(self) -> None:
         parts = self.parts

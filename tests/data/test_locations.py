@@ -1,8 +1,22 @@
 """Where things are looked for."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
-from flowexp.data.locations import cache_dir, data_dir, first_existing, search_folders
+import numpy as np
+import pytest
+
+from flowexp.cli import main
+from flowexp.data.locations import (
+    cache_dir,
+    data_dir,
+    decode_once,
+    download_dir,
+    first_existing,
+    search_folders,
+)
+from flowexp.errors import UsageError
+from flowexp.metrics.weight_files import candidates
 
 
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
@@ -34,3 +48,59 @@ def test_first_existing_goes_folder_by_folder(tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     assert first_existing(folders, ["a", "b"]) == tmp_path / "one/b"
     assert first_existing(folders, ["c"]) is None
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user id that a container knows nothing of."""
+    for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "FLOWEXP_CACHE", "FLOWEXP_DATA",
+                 "FLOWEXP_WEIGHTS", "TORCH_HOME"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError("uid not found")))
+    monkeypatch.setattr("flowexp.files._warned", False)
+
+
+def decode(key: str) -> np.ndarray:
+    chunks = [np.full((1, 1, 2, 2), i, dtype=np.uint8) for i in range(3)]
+    images, _ = decode_once(
+        key, shape=(3, 1, 2, 2), chunks=lambda: chunks, in_memory=False, origin="pictures.zip"
+    )
+    return np.asarray(images)
+
+
+def test_without_a_home_nothing_is_cached_and_that_is_said_once(
+    homeless: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cache_dir() is None
+    assert caplog.records == []
+    assert decode("a")[2, 0, 0, 0] == decode("b")[2, 0, 0, 0] == 2
+    cache_dir(warn=True)
+    (record,) = caplog.records
+    assert "Set FLOWEXP_CACHE to a folder that can be written." in record.getMessage()
+    assert search_folders(None, well_known=["/usr/share/x"]) == [Path("/usr/share/x")]
+    with pytest.raises(UsageError, match=r"user has no home\. Set FLOWEXP_CACHE"):
+        download_dir()
+    assert candidates("w.pth") == [Path("~/.cache/torch/hub/checkpoints/w.pth")]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("home", ["/proc", "/proc/version"])
+def test_in_a_home_that_cannot_be_written_nothing_is_cached(
+    home: str, homeless: None, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert decode("a")[2, 0, 0, 0] == decode("b")[2, 0, 0, 0] == 2
+    (record,) = caplog.records
+    assert f"the cache {home}/.cache/flowexp/decoded cannot be written" in record.getMessage()
+    assert search_folders(None)[-1] == Path(home) / ".cache/flowexp/downloads"
+    assert first_existing(search_folders(None), ["x"]) is None
+
+
+def test_wrong_use_is_answered_without_a_home(homeless: None, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    job = ["dataset=cifar10", "network.model_channels=8"]
+    for more, said in ((["path=linaer"], "linear"), (job, "dataset.root")):
+        assert main(["train", f"dirs.run={run}", *more]) == 2
+        assert said in capsys.readouterr().err
+        assert not run.exists()

@@ -1,6 +1,7 @@
 """Training in processes of its own: killed for good, and shared by two."""
 
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
 
+from flowexp.processes import Processes
 from flowexp.runs import read_checkpoint
 from flowexp.training.module import FlowModule
 from tests.training.test_fit import assert_same_state, rows
 from tests.training.tiny import tiny_model, tiny_settings, train
-from tests.two_processes import CONTEXT, in_two_processes
+from tests.two_processes import CONTEXT, in_two_processes, places_of_two, tasks_of_slurm
 
 
 class Slow(Callback):
@@ -51,14 +53,17 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
 
 
 def train_shared(folder: Path) -> None:
+    with Processes.start() as processes:
+        assert processes.gather(processes.rank) == ([0, 1] if processes.is_first else None)
     settings = tiny_settings(devices=2, strategy="ddp", micro_batch=5)
     train(folder, model=tiny_model(dropout=0.0), settings=settings)
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("places", [places_of_two, tasks_of_slurm])
+def test_two_processes_train_as_one(places: Callable, tmp_path: Path) -> None:
     """Same draws and a shared batch: only the order of additions differs (no dropout)."""
-    in_two_processes(train_shared, tmp_path / "two")
+    in_two_processes(train_shared, tmp_path / "two", places=places)
     train(tmp_path / "one", model=tiny_model(dropout=0.0))
     files = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("one", "two")]
     one, two = map(read_checkpoint, files)

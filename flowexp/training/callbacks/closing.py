@@ -1,4 +1,4 @@
-"""Callbacks that hold something open: a file, a terminal, signal handlers."""
+"""Callbacks that hold something open: a file, a terminal."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING

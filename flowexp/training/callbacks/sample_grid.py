@@ -94,8 +94,9 @@ class SampleGrid(Callback):
         path = module.run.samples / f"grid-{module.kimg:010.3f}.png"
         try:
             save_grid(path, x, columns=self.columns)
-        except ValueError as error:
-            # An image must not end a training: the loss says so itself when it has diverged.
+        except (ValueError, OSError) as error:
+            # An image must not end a training: the loss says so itself when it has diverged, and
+            # the next checkpoint when the disk is full.
             _LOG.warning("no sample grid at %.3f kimg: %s", module.kimg, error)
 
     def _plan(self, module: "FlowModule") -> None:
