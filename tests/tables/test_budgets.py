@@ -13,7 +13,6 @@ from tests.tables.files import job, table
 from tests.tables.planned import budget_node, plan
 
 
-
 @pytest.fixture(scope="module", autouse=True)
 def commands_checked_once(tmp_path_factory):
     """A command that several tables have is checked once, against stand-ins in one folder."""
