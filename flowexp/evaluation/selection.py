@@ -165,9 +165,9 @@ class BestOfSnapshots:
         started, measured, found = time.monotonic(), 0, list[Scored]()
         for number, (path, kimg) in enumerate(snapshots.items(), start=1):
             sha256 = file_sha256(path)
-            value = processes.of_first(scores.find(sha256) if processes.is_first else None)
-            if value is None:
-                value = processes.of_first(measure(path))
+            stored = processes.of_first(scores.find(sha256) if processes.is_first else None)
+            value = processes.of_first(measure(path)) if stored is None else stored
+            if stored is None:
                 measured += 1
                 if processes.is_first:
                     scores.add(sha256, Scored(path, kimg, value), metric=metric)

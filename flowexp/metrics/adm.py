@@ -86,10 +86,12 @@ class ImageFile:
 
     @property
     def name(self) -> str:
+        """The name of the file."""
         return self.file.name
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of the file."""
         return f"sha256 {file_sha256(self.file)}"
 
     @cached_property
@@ -102,7 +104,7 @@ class ImageFile:
         remedy = "Give an npz with arr_0, uint8 (N, H, W, 3), or null for the data set's images."
         try:
             with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                images = stored["arr_0"]
+                images: npt.NDArray[Any] = stored["arr_0"]
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             problem = f"{self.file} holds no images arr_0 ({error})."
             raise UsageError(problem, key=self.key, remedy=remedy) from error

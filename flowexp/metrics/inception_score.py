@@ -92,7 +92,7 @@ class InceptionScore(FeatureMetric):
             scores = inception_score(rows, splits=self.splits, order=order)
         else:
             ordered = rows if order is None else rows[order]
-            parts = ordered.split(self.split_size)
+            parts = torch.split(ordered, self.split_size)
             scores = torch.cat([inception_score(part, splits=1) for part in parts])
         metric, extra = f"IS ({self.chunks})", {"std": float(scores.std(correction=0))}
         return (self.record(metric, float(scores.mean()), count=len(rows), extra=extra),)

@@ -9,6 +9,7 @@ from flowexp.errors import UsageError
 from flowexp.files import write_json
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.tables.budgets import Budget
+from flowexp.tables.render import render
 from flowexp.tables.table_files import read_table
 from tests.tables.files import job, table, write
 from tests.tables.planned import plan
@@ -61,6 +62,10 @@ def test_a_number_of_the_last_weights_is_marked_beside_a_published_best(tmp_path
     play(scored, 1.0)
     (row,) = one.result(budget="full").rows
     assert row.mismatch == ("selection: best of snapshots and last",)
+    drawn = render(one.result(budget="full"), "markdown")
+    assert "selection best\\_of\\_snapshots" in drawn or "selection best_of_snapshots" in drawn
+    assert "measured, other protocol" in drawn
+    assert "best snapshot of a training" in drawn
 
 
 def test_a_selected_number_is_comparable_and_says_so(tmp_path):
