@@ -73,6 +73,7 @@ def fit(
     Raises:
         UsageError: Missing data, or a checkpoint that cannot be read.
         NonFiniteLossError: The loss became nan or infinite.
+        NonFiniteWeightsError: Weights, averages or the optimizer's state did; they are not saved.
         TrainingInterrupted: SIGINT or SIGTERM; a checkpoint was written.
     """
     module = FlowModule(parts, run=run, seed=seed, config=plain(config), arrays=arrays)
