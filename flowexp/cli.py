@@ -130,6 +130,9 @@ def _usage() -> str:
         f"  flowexp train dataset=digits path=pfgmpp path.D=128 seed=1,2,3 -m\n"
         f"  flowexp eval run=outputs/... sampler=dopri5 num_samples=5000\n\n"
         f"`flowexp <verb> --help` lists the choices of a verb, `flowexp list GROUP` explains them."
+        "\n\nA stored run can name parts of other packages once you trust these: "
+        "FLOWEXP_TRUST=my_parts,\ntrust: [my_parts] in ~/.config/flowexp/settings.yaml, or the "
+        "--config-dir that names them."
     )
 
 

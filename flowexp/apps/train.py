@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.trust import USER
 
 if TYPE_CHECKING:
     from flowexp.runs import RunDirectory
@@ -34,11 +35,11 @@ def train(job: Job) -> float:
     config = job.config
     seed = int(config["seed"])
     torch.manual_seed(derive_seed(seed, "init"))
-    built = build(config)
+    built = build(config, by=USER)
     built.dataset.locate()
     if config["init"]:
         start_from(built.network, run=config["init"], weights=config["init_weights"])
-    parts = training_parts(config, built)
+    parts = training_parts(config, built, by=USER)
     if is_first_process():
         print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
     pairs = open_pairs(config, built, check=is_first_process())
@@ -50,6 +51,7 @@ def train(job: Job) -> float:
         manifest={
             **describe_run(seed=seed, dataset_fingerprint=arrays.fingerprint),
             "choices": job.choices,
+            "parameters": built.parameters,
             "parents": {**parents_in(config), **(pairs.parents if pairs else {})},
         },
     )

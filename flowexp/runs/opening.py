@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
+from flowexp.config.trust import Author
 from flowexp.files import file_sha256
 from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.runs.run_directory import RunDirectory
@@ -14,7 +15,7 @@ from flowexp.runs.weights import RAW, LoadedWeights, load_weights
 if TYPE_CHECKING:
     from flowexp.pipeline import Pipeline
 
-__all__ = ["OpenedRun", "first_average", "open_run"]
+__all__ = ["OpenedRun", "first_average", "open_run", "written_in"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,10 @@ class OpenedRun:
         return f"{self.weights.name} at {self.weights.kimg:g} kimg"
 
 
-def open_run(config: Mapping[str, Any]) -> OpenedRun:
+def open_run(config: Mapping[str, Any], *, by: Author | None = None) -> OpenedRun:
     """Open ``config['run']``, load the chosen weights and transform them as configured.
+
+    The config is taken to be of the run's own author; see :func:`written_in`.
 
     Raises:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
@@ -52,16 +55,24 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
 
     run = RunDirectory.open(Path(config["run"]))
     device = resolve_device(config["device"])
-    name = config["weights"] or first_average(run.config())
+    name = config.get("weights") or first_average(run.config())
     digest = file_sha256(run.checkpoint(config["checkpoint"]))
-    built = build(config, origin=Origin(digest, name, run.calibrations))
+    by = by or written_in(config)
+    built = build(config, origin=Origin(digest, name, run.calibrations), by=by)
     weights = load_weights(run, built.network, weights=name, checkpoint=config["checkpoint"])
     transform = ""
     if config.get("weight_transform"):
-        transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)
+        transform = instantiate(config["weight_transform"], key="weight_transform", by=by)(
+            built.network
+        )
     built.network.to(device).eval()
     built = replace(built, pipeline=built.pipeline.replace(device=device))
     return OpenedRun(run, built, weights, transform)
+
+
+def written_in(config: Mapping[str, Any]) -> Author:
+    """Who wrote the config of a verb that starts from a run: whoever stored the run or recipe."""
+    return Author.of(RunDirectory(config.get("recipe") or config["run"]).config_file)
 
 
 def first_average(config: Mapping[str, Any]) -> str:
