@@ -320,6 +320,8 @@ class Processes:
         """The first process's item, on all of them; every process must call this."""
         if self.world_size == 1:
             return item
+        import torch
+
         items = [item]
         torch.distributed.broadcast_object_list(items)
         return items[0]

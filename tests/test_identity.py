@@ -9,6 +9,7 @@ from flowexp.paths import VE, VP, Linear, Path, Polynomial
 from flowexp.runs.run_directory import changed_keys
 from flowexp.samplers import EDMGrid, IDDPMGrid, InsetUniform, LogSNR, Natural, VPGrid
 from flowexp.tables.jobs import identity_of
+from flowexp.tree import select
 
 
 @pytest.mark.parametrize(
@@ -89,10 +90,11 @@ def test_every_option_has_an_identity_that_names_its_arguments(group):
     for option in options(group):
         choice = [f"path={option}"] if group == "path" else ["sampler=euler", f"{group}={option}"]
         config = check_job("train", choice).config
-        node = config["path"]["schedule"] if group == "path" else config["sampler"]["time_grid"]
+        key = "path.schedule" if group == "path" else "sampler.time_grid"
+        node = select(config, key)
         if None in node.values() and option == "given":
             continue
-        part = instantiate(node, key=group)
+        part = instantiate(node, key=key)
         text = part.identity()
         assert text.startswith(f"{type(part).__name__}(")
         assert "object at" not in text

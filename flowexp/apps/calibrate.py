@@ -20,10 +20,10 @@ def calibrate(job: Job) -> None:
     """Calibrate, and print the result and the command that uses it."""
     from flowexp.calibration import Subject
     from flowexp.pipeline import Processes
-    from flowexp.runs.opening import open_run
+    from flowexp.runs.opening import open_run, written_in
 
     config = job.config
-    calibration = instantiate(config["calibration"], key="calibration")
+    calibration = instantiate(config["calibration"], key="calibration", by=written_in(config))
     opened = open_run(config)
     opened.built.dataset.locate()
     with logging_to(opened.run.log_file), Processes.start() as processes:

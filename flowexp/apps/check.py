@@ -5,6 +5,7 @@ from typing import Any
 
 from flowexp.apps.terminal import table
 from flowexp.config.application import examine
+from flowexp.config.trust import USER
 
 __all__ = ["main"]
 
@@ -18,7 +19,7 @@ def _report(config: dict[str, Any]) -> None:
     from flowexp.runs.assemble import build, describe
     from flowexp.training import training_parts
 
-    parts = build(config, device="meta")
-    training_parts(config, parts)
+    parts = build(config, device="meta", by=USER)
+    training_parts(config, parts, by=USER)
     print(table(describe(parts, config)))
     print("sound: every part can be built, and they fit together.")

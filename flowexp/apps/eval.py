@@ -56,11 +56,11 @@ def evaluate(job: Job) -> float | None:
     from flowexp.evaluation import append_results, score, summarize
     from flowexp.metrics.weight_files import no_download
     from flowexp.pipeline import Processes, save_grid
-    from flowexp.runs.opening import open_run
+    from flowexp.runs.opening import open_run, written_in
 
     config = job.config
     with no_download():
-        metrics = instantiate(config["metric"], key="metric")
+        metrics = instantiate(config["metric"], key="metric", by=written_in(config))
     if not metrics:
         raise UsageError("there is nothing to measure.", key="metric", remedy="Try metric=auto.")
     ranges = _ranges(config)
@@ -162,7 +162,9 @@ def _best_snapshot(
     from flowexp.runs.opening import open_run
     from flowexp.tables.jobs import significant
 
-    best: BestOfSnapshots = instantiate(config["selection"], key="selection")
+    best: BestOfSnapshots = instantiate(
+        config["selection"], key="selection", by=written_in(config)
+    )
     run = opened.run
     if config["checkpoint"] != LAST:
         raise UsageError(

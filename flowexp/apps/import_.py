@@ -9,6 +9,7 @@ from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import command, override
+from flowexp.config.trust import USER
 from flowexp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def import_checkpoint(job: Job) -> None:
     file = Path(job.config["file"])
     config = {key: value for key, value in job.config.items() if key not in _OWN_KEYS}
     published = read_published(file)
-    parts = build(config)
+    parts = build(config, by=USER)
     if RunDirectory(job.directory).latest_checkpoint() is not None:
         raise UsageError(
             f"{job.directory} holds a run already.",
@@ -76,6 +77,7 @@ def import_checkpoint(job: Job) -> None:
         manifest={
             **describe_run(seed=int(config["seed"]), parents=[origin]),
             "choices": job.choices,
+            "parameters": parts.parameters,
             "published": {
                 "format": published.format,
                 "kimg": published.kimg,
@@ -139,10 +141,11 @@ def _checkpoint(published: "Published", parts: "Built") -> dict[str, Any]:
 
 def _loaded(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> "dict[str, Tensor]":
     """The network's new state: copies in float32, as stored tensors may share memory or be half."""
+    from flowexp.runs.weights import require_finite
+
     plain = {name: value.float().contiguous().clone() for name, value in state.items()}
     try:
         network.load_state_dict(plain)
-        return plain
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UsageError(
@@ -150,6 +153,9 @@ def _loaded(network: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> 
             key="network",
             remedy="Leave the network as the file has it.",
         ) from error
+    what, remedy = f"the weights in {path}", "The file is damaged; fetch it again."
+    require_finite(network, what=what, remedy=remedy)
+    return plain
 
 
 def _refuse_nonfinite(parts: "Built") -> None:

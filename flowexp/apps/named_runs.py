@@ -51,7 +51,10 @@ def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config ho
 
 
 def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
-    """Read run directories, each with the size of its network where that can be built."""
+    """Read run directories, each with the size of its network where that is known.
+
+    Nothing that they name is built or imported.
+    """
     from flowexp.report.run_record import distinct_names, read_run
 
     names = distinct_names(paths)
@@ -94,11 +97,11 @@ def _runs_below(path: Path) -> list[Path]:
 
 
 def _with_size(record: "RunRecord") -> "RunRecord":
-    from flowexp.runs.assemble import build
+    """As the manifest says; those of older runs do not, but an average holds each parameter."""
+    from flowexp.runs.run_directory import RunDirectory
+    from flowexp.runs.weights import averaged_parameters
 
-    try:
-        parameters = build(record.config, device="meta").parameters
-    except UsageError:
-        # A user-defined part that cannot be imported here, or an option that has been renamed.
-        return record
-    return replace(record, parameters=parameters)
+    stated = record.manifest.get("parameters")
+    if not isinstance(stated, int):
+        stated = averaged_parameters(RunDirectory(record.path))
+    return replace(record, parameters=stated)

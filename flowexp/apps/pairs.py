@@ -35,10 +35,10 @@ def pairs(job: Job) -> None:
     """Make the missing pairs of a store, and print the command that uses it."""
     from flowexp.pairs import write_store
     from flowexp.pipeline import Processes
-    from flowexp.runs.opening import open_run
+    from flowexp.runs.opening import open_run, written_in
 
     config = job.config
-    maker = instantiate(config["start"], key="start")
+    maker = instantiate(config["start"], key="start", by=written_in(config))
     opened = open_run(config)
     teacher = opened.pipeline
     if maker.needs_data:

@@ -24,11 +24,12 @@ _LOG = logging.getLogger(__name__)
 def stream(job: Job) -> None:
     """Send all frames through and write images and report into the job's directory."""
     from flowexp.pipeline import save_images
-    from flowexp.runs.opening import open_run
+    from flowexp.runs.opening import open_run, written_in
     from flowexp.streaming import StreamOutput, run_stream
 
     config, folder = job.config, job.directory
-    source = instantiate(config["frames"], key="frames")
+    by = written_in(config)
+    source = instantiate(config["frames"], key="frames", by=by)
     opened = open_run(config)
     batch = _batch(config, opened)
     frames = source.frames(opened.built.dataset)
@@ -43,7 +44,7 @@ def stream(job: Job) -> None:
         frames,
         batch,
         emit=emit,
-        similarity=instantiate(config["similarity"], key="similarity"),
+        similarity=instantiate(config["similarity"], key="similarity", by=by),
         seed=config["seed"],
         queue_size=config["queue_size"],
     )
@@ -78,6 +79,7 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     import torch
 
     from flowexp.networks.base import label_dim_of
+    from flowexp.runs.opening import written_in
     from flowexp.streaming import StreamBatch
 
     pipeline, label = opened.pipeline, config["label"]
@@ -95,7 +97,9 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     try:
         return StreamBatch(
             pipeline,
-            guidance=instantiate(config["residual_guidance"], key="residual_guidance"),
+            guidance=instantiate(
+                config["residual_guidance"], key="residual_guidance", by=written_in(config)
+            ),
             conditions={"labels": labels} if classes else None,
             **{key: config[key] for key in same},
         )

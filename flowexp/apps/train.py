@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
+from flowexp.config.trust import USER
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
@@ -39,11 +40,11 @@ def train(job: Job) -> float:
     config = job.config
     seed = int(config["seed"])
     torch.manual_seed(derive_seed(seed, "init"))
-    built = build(config)
+    built = build(config, by=USER)
     built.dataset.locate()
     if config["init"]:
         start_from(built.network, run=config["init"], weights=config["init_weights"])
-    parts = training_parts(config, built)
+    parts = training_parts(config, built, by=USER)
     place_of(parts.settings)  # refuses processes that would not train together
     if is_first_process():
         print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
@@ -61,6 +62,7 @@ def train(job: Job) -> float:
             "dataset_reading": built.dataset.reading() if pairs is None else {},
             "classes_without_images": arrays.classes_without_images,
             "choices": job.choices,
+            "parameters": built.parameters,
             "parents": {**parents_in(config), **(pairs.parents if pairs else {})},
         },
     )

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from flowexp.config.check import check, own_choices
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
-from flowexp.config.overrides import in_full
+from flowexp.config.overrides import in_full, targets_in
+from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import expanded
 from flowexp.processes import several_started
@@ -70,8 +71,10 @@ class _Task:
         )
         if self.multirun:
             print(f"\njob {job.number}: {shlex.join(job.overrides)}", flush=True)
+        own = declared_in(targets_in(job.overrides), config_dir=given_config_dir())
         try:
-            return self.run(job)
+            with trusting(own):
+                return self.run(job)
         except Exception as error:
             if isinstance(error, UsageError):
                 _remove_unused(job.directory)
@@ -145,7 +148,8 @@ def examine(
     if _only_shows(args):
         _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:
-        report(_checked(config_name, args))
+        with trusting(declared_in(targets_in(args.overrides), config_dir=args.config_dir)):
+            report(_checked(config_name, args))
 
 
 def _only_shows(args: argparse.Namespace) -> bool:

@@ -21,15 +21,23 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.hydra_internals import Repository
-from flowexp.config.loader import RunAwareLoader, search_path, with_run
+from flowexp.config.loader import RunAwareLoader, outside_folder, search_path, with_run
 from flowexp.config.named_targets import with_additions
 from flowexp.config.override_text import typed
-from flowexp.config.overrides import check_key, check_options, is_group, parse, sweep_values
+from flowexp.config.overrides import (
+    check_key,
+    check_options,
+    is_group,
+    parse,
+    sweep_values,
+    targets_in,
+)
 from flowexp.config.problems import ConfigError, Problem, nearest
 from flowexp.config.rules import check_rules
 from flowexp.config.schema import named_entries, out_of_range, starts_from_run
-from flowexp.config.sources import run_in
+from flowexp.config.sources import CONFIG, run_in
 from flowexp.config.targets import check_targets
+from flowexp.config.trust import Author, declared_in, problems_with, trusting
 
 __all__ = ["MUST_BE_GIVEN", "Checked", "check", "check_job", "own_choices", "resolve"]
 
@@ -118,6 +126,14 @@ def check_job(
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     resolved = resolve(composed)
+    run = run_in(list(overrides))
+    if run is not None:
+        # Before the rest, which runs the constructors of what is named as far as it can.
+        folder = outside_folder(loader.config_search_path)
+        with trusting(declared_in(targets_in(overrides), config_dir=folder)):
+            refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
+        if refused:
+            return Checked(refused, resolved.values, choices)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
     problems += out_of_range(config_name, resolved.values)

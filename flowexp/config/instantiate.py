@@ -1,4 +1,8 @@
-"""The one place where config nodes become objects."""
+"""The one place where config nodes become objects.
+
+What the user has not written himself is held against :mod:`flowexp.config.trust` first, and that
+is what happens where nobody says who wrote a node.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -6,26 +10,37 @@ from typing import Any
 
 from flowexp.config.problems import refusal
 from flowexp.config.renamed import present
+from flowexp.config.trust import STRANGER, Author, admitted
 from flowexp.errors import UsageError
 
 __all__ = ["instantiate"]
 
 
-def instantiate(node: object, *, key: str) -> Any:  # noqa: ANN401 - the config decides the type
+def instantiate(node: object, *, key: str, by: Author = STRANGER) -> Any:  # noqa: ANN401 - any type
     """The object that a plain config node describes.
 
     Args:
         node: Plain node with a ``_target_``, or a mapping/list of such nodes, or a plain value.
-        key: Where the node stands in the config, for messages.
+        key: Where the node stands in the config: its group, what may stand there and messages.
+        by: Who wrote it.
 
     Raises:
-        UsageError: The constructor refused its arguments; its own message is kept.
+        UsageError: A stored node names what it may not, or the constructor refused its arguments;
+            then its own message is kept.
     """
+    try:
+        admitted(node, key=key, by=by)
+    except (ImportError, AttributeError) as error:
+        raise _as_usage_error(error, key, node) from error
+    return _built(node, key)
+
+
+def _built(node: object, key: str) -> Any:  # noqa: ANN401 - the config decides the type
     import hydra.utils
     from hydra.errors import InstantiationException
 
     if isinstance(node, Mapping) and "_target_" not in node:
-        return {name: instantiate(value, key=f"{key}.{name}") for name, value in node.items()}
+        return {name: _built(value, f"{key}.{name}") for name, value in node.items()}
     try:
         built = hydra.utils.instantiate(present(node), _convert_="all")
     except InstantiationException as error:

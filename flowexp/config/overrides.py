@@ -15,7 +15,8 @@ from flowexp.config.override_text import typed
 from flowexp.config.problems import Problem, did_you_mean, nearest
 from flowexp.tree import nodes
 
-__all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "selected", "sweep_values"]
+__all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "selected", "sweep_values",
+           "targets_in"]  # fmt: skip
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
@@ -54,6 +55,20 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
 def sweep_values(override: Override) -> list[str]:
     """The values a sweep runs over, as they would be typed."""
     return [str(value) for value in override.sweep_string_iterator()]
+
+
+def targets_in(overrides: Iterable[str]) -> list[str]:
+    """The classes that overrides name by themselves: ``network._target_=a.B``, ``{_target_: a.B}``.
+
+    One that they take from elsewhere, ``${...}``, is not named by them.
+    """
+    found: list[str] = []
+    for override in parse([text for text in overrides if "_target_" in text])[0]:
+        values = [] if override.is_delete() else selected(override)
+        if override.key_or_group.endswith("._target_"):
+            found += [str(value) for value in values]
+        found += [str(node["_target_"]) for _, node in nodes(values) if "_target_" in node]
+    return [target for target in found if "${" not in target]
 
 
 def is_group(override: Override, repo: Repository) -> bool:

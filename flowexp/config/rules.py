@@ -82,15 +82,14 @@ class _Composed(Parts):
         return known
 
 
-def labels_dropped(config: Config) -> bool | None:
+def labels_dropped(config: Config, *, seen: Set[str] = frozenset()) -> bool | None:
     """Whether the network of a plain config is trained with and without label or caption.
 
-    A run whose weights it has, or starts from, counts. None = that is not known (a network from
-    elsewhere does not tell), or the network takes neither.
+    A run whose weights it has, or starts from, counts, but none that was ``seen`` already. None =
+    that is not known (a network from elsewhere does not tell), or the network takes neither.
     """
     if config.get("run"):
-        stored = _stored(config["run"])
-        return None if stored is None else labels_dropped(stored)
+        return _of_run(config["run"], seen)
     parts = Parts(**stand_ins({n: config[n] for n in ("network", "objective") if n in config}))
     try:
         takes = parts.network.label_dim > 0 or parts.network.takes_tokens
@@ -103,21 +102,21 @@ def labels_dropped(config: Config) -> bool | None:
         dropped = dropped or parts.objective.label_dropout > 0.0
     if dropped or "objective" not in config:
         return dropped or None
-    base = _stored(config["init"]) if config.get("init") else {}
-    if base is None:
-        return None
-    return labels_dropped(base) if base else False
+    return _of_run(config["init"], seen) if config.get("init") else False
 
 
-def _stored(run: object) -> Config | None:
-    """The config of a run; None if it cannot be read."""
+def _of_run(run: object, seen: Set[str]) -> bool | None:
+    """The same of a run; None if its config cannot be read."""
     import yaml
 
     try:
-        found = yaml.safe_load((Path(str(run)) / CONFIG).read_text(encoding="utf-8"))
+        folder = Path(str(run)).resolve()
+        found = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return found if isinstance(found, Mapping) else None
+    if str(folder) in seen or not isinstance(found, Mapping):
+        return None
+    return labels_dropped(found, seen={*seen, str(folder)})
 
 
 class _Builder:

@@ -21,6 +21,9 @@ __all__ = [
     "Parameter",
     "Signature",
     "UnknownTargetError",
+    "classes_in",
+    "definition_of",
+    "lineage",
     "module_source",
     "origin",
     "parameters_of",
@@ -39,11 +42,15 @@ class UnknownTargetError(Exception):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: name, annotation (source text, or None), and whether it must be given."""
+    """One parameter: name, annotation (source text, or None), and whether it must be given.
+
+    ``module`` is where it is written, in whose names the annotation speaks.
+    """
 
     name: str
     annotation: ast.expr | None
     required: bool
+    module: str
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,10 @@ def signature_of(target: str) -> Signature | None:
     Raises:
         UnknownTargetError: The path names nothing.
     """
-    module, _, name = present(target).rpartition(".")
-    if not module:
-        raise UnknownTargetError(target, [])
     try:
-        found = _find(module, name, depth=0)
+        found = definition_of(target)
     except UnknownTargetError:
-        if _may_be_class(module):
+        if _may_be_class(present(target).rpartition(".")[0]):
             return None
         raise
     if found is None:
@@ -81,7 +85,57 @@ def signature_of(target: str) -> Signature | None:
     home, node = found
     if isinstance(node, ast.ClassDef):
         return _class_signature(home, node)
-    return _parameters(node.args, skip_first=False)
+    return _parameters(home, node.args, skip_first=False)
+
+
+@functools.cache
+def definition_of(target: str) -> "tuple[str, _Definition] | None":
+    """The module and the statement that define a dotted path; None where source text is silent.
+
+    Raises:
+        UnknownTargetError: The path names nothing.
+    """
+    module, _, name = present(target).rpartition(".")
+    if not module:
+        raise UnknownTargetError(target, [])
+    return _find(module, name, depth=0)
+
+
+@functools.cache
+def lineage(target: str) -> tuple[str, ...]:
+    """A class and all that it derives from, by where they are defined; empty if it is no class.
+
+    Bases of other packages stand there as they are imported, ``torch.nn.Module``, and end a line.
+    """
+    try:
+        found = definition_of(target)
+    except UnknownTargetError:
+        return ()
+    home, node = found or ("", None)
+    if not isinstance(node, ast.ClassDef):
+        return ()
+    lines = [_lineage_in(home, ast.unparse(base).partition("[")[0]) for base in node.bases]
+    return (f"{home}.{node.name}", *(name for line in lines for name in line))
+
+
+def classes_in(module: str, annotation: ast.expr | None) -> tuple[str, ...]:
+    """The classes that an annotation of a module names, wherever in it, as :func:`lineage` does."""
+    if annotation is None:
+        return ()
+    names: list[str] = []
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Name | ast.Attribute):
+            names.append(ast.unparse(node))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names += classes_in(module, ast.parse(node.value, mode="eval").body)
+    return tuple(cls for name in names for cls in _lineage_in(module, name)[:1])
+
+
+def _lineage_in(module: str, name: str) -> tuple[str, ...]:
+    """The lineage of what a module knows by a name."""
+    path = origin(module, name) or f"{module}.{name}"
+    same = path.partition(".")[0] in ("flowexp", module.partition(".")[0])
+    return lineage(path) if same else (path,)
 
 
 def module_source(module: str) -> ast.Module | None:
@@ -249,7 +303,7 @@ def _spec(module: str) -> ModuleSpec | None:
 def _class_signature(home: str, node: ast.ClassDef) -> Signature:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            own = _parameters(item.args, skip_first=True)
+            own = _parameters(home, item.args, skip_first=True)
             if item.args.kwarg is None:
                 return own
             return _with_bases(home, node, own, given=_given_to_base(item, item.args.kwarg.arg))
@@ -302,12 +356,12 @@ def _dataclass_signature(home: str, node: ast.ClassDef) -> Signature:
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             name = item.target.id
-            parameters[name] = Parameter(name, item.annotation, item.value is None)
+            parameters[name] = Parameter(name, item.annotation, item.value is None, home)
     return Signature(parameters, open_ended=False)
 
 
-def _parameters(arguments: ast.arguments, *, skip_first: bool) -> Signature:
-    found = [Parameter(a.arg, a.annotation, d is None) for a, d in parameters_of(arguments)]
+def _parameters(module: str, arguments: ast.arguments, *, skip_first: bool) -> Signature:
+    found = [Parameter(a.arg, a.annotation, d is None, module) for a, d in parameters_of(arguments)]
     own = found[1:] if skip_first and (arguments.posonlyargs or arguments.args) else found
     return Signature({p.name: p for p in own}, open_ended=arguments.kwarg is not None)
 

@@ -12,8 +12,9 @@ import copy
 import functools
 import json
 import pickle
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -21,7 +22,8 @@ from omegaconf import OmegaConf
 
 from flowexp.config.hydra_internals import FileConfigSource, register_source
 from flowexp.config.overrides import parse, sweep_values
-from flowexp.tree import select
+from flowexp.errors import UsageError
+from flowexp.tree import leaves, select
 
 __all__ = ["CONFIG", "MANIFEST", "RunSource", "ShippedSource", "run_in"]
 
@@ -61,10 +63,16 @@ class RunSource(ConfigSource):
         return []
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The stored node of the group, its sub-groups as defaults of their own."""
+        """The stored node of the group, its sub-groups as defaults of their own.
+
+        Raises:
+            UsageError: The node is no plain values: it would have Hydra select or resolve more.
+        """
         group = config_path.removesuffix(".yaml").rpartition("/")[0]
-        node = copy.deepcopy(select(self._config, group.replace("/", ".")))
+        key = group.replace("/", ".")
+        node = copy.deepcopy(select(self._config, key))
         node = {} if node is None else node
+        self._require_values(node, key)
         inner = sorted(g for g in self._groups if g.startswith(group + "/"))
         defaults: list[Any] = ["_self_"]
         for name in (sub.removeprefix(group + "/") for sub in inner):
@@ -83,13 +91,35 @@ class RunSource(ConfigSource):
             header={"package": None},
         )
 
+    def _require_values(self, node: object, key: str) -> None:
+        if isinstance(node, dict) and "defaults" in node:
+            self._refuse(f"{key}.defaults", "selects options", "select none")
+        for name, value in leaves(node, key):
+            if "${" in str(value):
+                self._refuse(name, f"holds the interpolation {value!r}", "hold values")
+
+    def _refuse(self, key: str, what: str, instead: str) -> NoReturn:
+        raise UsageError(
+            f"{Path(self.path) / CONFIG} {what} there; stored configs {instead}.",
+            key=key,
+            remedy="Nothing of it was run. Write values there if the file is yours.",
+        )
+
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
         import yaml
 
         if not self.path or not self.available():
             return {}
-        return yaml.safe_load((Path(self.path) / CONFIG).read_text(encoding="utf-8")) or {}
+        file = Path(self.path) / CONFIG
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"{file} cannot be read: {error}", key="run") from error
+        if not isinstance(content, dict):
+            raise UsageError(f"{file} holds no configuration.", key="run")
+        # Hydra starts what stands under its own key.
+        return {key: value for key, value in content.items() if key != "hydra"}
 
     @functools.cached_property
     def _groups(self) -> set[str]:
@@ -97,8 +127,9 @@ class RunSource(ConfigSource):
         manifest = Path(self.path) / MANIFEST
         if self._config and manifest.is_file():
             choices = json.loads(manifest.read_text(encoding="utf-8")).get("choices", {})
-            found |= {g for g in choices if "@" not in g and not g.startswith("hydra")}
-        return found
+            found |= {g for g in choices if not g.startswith("hydra")}
+        # A name such as "override /hydra/launcher" would be an instruction.
+        return {group for group in found if re.fullmatch(r"\w+(/\w+)*", str(group))}
 
 
 def run_in(overrides: list[str]) -> str | None:

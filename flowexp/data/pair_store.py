@@ -163,9 +163,9 @@ class PairStore:
         """The parts that made the pairs, as plain config nodes; raises ``UsageError`` without."""
         try:
             content = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            return dict(content)
+        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
             raise UsageError(f"{self.path}/config.yaml cannot be read.", key="pairs") from error
-        return dict(content)
 
     def shards(self) -> Iterator[dict[str, Array]]:
         """The columns of every shard, in order; ``UsageError`` if one differs from the records."""

@@ -28,7 +28,7 @@ class TextEncoder(Protocol):
         """
 
 
-class WordEncoder(nn.Module):
+class WordEncoder(nn.Module, TextEncoder):
     """A fixed random vector per word: the smallest encoder that distinguishes captions.
 
     It makes captions usable without a pretrained encoder, and is the same everywhere, so that runs

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from flowexp.config.override_text import override
+from flowexp.errors import UsageError
 
 __all__ = ["Part", "Published", "Reader", "Shape", "published_overrides"]
 
@@ -98,13 +99,24 @@ def published_overrides(published: "Published", *, given: Sequence[str] = ()) ->
     own = list(_dataset(published.shape))
     for group, part in published.parts.items():
         own.append(f"{group}={part.option}")
-        own += [override(f"{group}.{key}", value) for key, value in part.arguments.items()]
+        own += [
+            override(f"{group}.{key}", _literal(value)) for key, value in part.arguments.items()
+        ]
     columns = published.parts["network"].arguments.get("augment_dim", 0)
     if columns:
         # Its labels stay zero: how the published training augmented is not in the file.
         own += ["augmentation=none", f"augmentation.augment_dim={columns}"]
     own.append("ema=none" if published.averaged is None else "ema=half_life")
     return [text for text in own if re.split(r"[.=/]", text, maxsplit=1)[0] not in chosen]
+
+
+def _literal(value: object) -> object:
+    """A value of the file, which must not be one that a config computes, ``${oc.create:...}``."""
+    if "${" in str(value):
+        raise UsageError(
+            f"the file holds the interpolation {value!r}.", key="file", remedy="Do not trust it."
+        )
+    return value
 
 
 def _dataset(shape: "Shape") -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
 from flowexp.config.rules import labels_dropped
+from flowexp.config.trust import STRANGER, Author
 from flowexp.errors import UsageError
 from flowexp.requirements import Parts, require
 from flowexp.tree import select
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from flowexp.pipeline import Pipeline
     from flowexp.tasks import Task
 
-__all__ = ["Built", "build", "build_model", "describe", "fit_task", "known", "require_fit",
-           "resolve_device"]  # fmt: skip
+__all__ = ["Built", "build", "build_model", "describe", "fit_task", "known", "part_of",
+           "require_fit", "resolve_device"]  # fmt: skip
 
 Config = Mapping[str, Any]
 
@@ -49,13 +50,16 @@ class Built:
         return sum(p.numel() for p in self.network.parameters())
 
 
-def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "FlowModel":
+def build_model(
+    config: Config, *, device: str = "cpu", prefix: str = "", by: Author = STRANGER
+) -> "FlowModel":
     """Path, network and parameterization of a plain config as a model; see :func:`build`.
 
     Messages put ``prefix`` before the name of a group.
 
     Raises:
-        UsageError: A part refused its values, or the network takes no state and time.
+        UsageError: A part is missing, refused its values or is none that ``by`` may name, or the
+            network takes no state and time.
         ValueError: The parameterization is not defined on the path.
     """
     import torch
@@ -64,10 +68,10 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
     from flowexp.networks.foreign import adopt
 
     path, parameterization = (
-        instantiate(config[name], key=f"{prefix}{name}") for name in ("path", "parameterization")
+        part_of(config, name, prefix=prefix, by=by) for name in ("path", "parameterization")
     )
     with torch.device(device):
-        network = instantiate(config["network"], key=f"{prefix}network")
+        network = part_of(config, "network", prefix=prefix, by=by)
     classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
     adopt(network, classes=classes, key=f"{prefix}network")
     model = FlowModel(path, network=network, parameterization=parameterization)
@@ -75,7 +79,22 @@ def build_model(config: Config, *, device: str = "cpu", prefix: str = "") -> "Fl
     return model
 
 
-def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None) -> Built:
+def part_of(config: Config, group: str, *, by: Author, prefix: str = "") -> Any:  # noqa: ANN401
+    """The part of a group, which must be there."""
+    node, key = config.get(group), f"{prefix}{group}"
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        remedy = "Use the config that flowexp wrote."
+        raise UsageError(f"{by.where} names no part there.", key=key, remedy=remedy)
+    return instantiate(node, key=key, by=by)
+
+
+def build(
+    config: Config,
+    *,
+    device: str = "cpu",
+    origin: "Origin | None" = None,
+    by: Author = STRANGER,
+) -> Built:
     """Build dataset description, model and pipeline from a config; no data is read.
 
     Args:
@@ -83,18 +102,19 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
         device: Where the network's weights are allocated; ``meta`` allocates nothing.
         origin: The trained weights that the network is about to receive, if any; samplers look
             there for their calibrations.
+        by: Who wrote the config.
 
     Raises:
-        UsageError: A part refused its values, or two parts do not fit.
+        UsageError: A part refused its values or is none that ``by`` may name, or two do not fit.
     """
     from flowexp.pipeline import FlowexpLatents, Pipeline
 
     # The network comes last: teachers within other parts draw initial weights as well.
     names = ("dataset", "sampler", "guidance", "task")
-    part = {name: instantiate(config[name], key=name) for name in names}
+    part = {name: part_of(config, name, by=by) for name in names}
     latents = config.get("latents")
     try:
-        model = build_model(config, device=device)
+        model = build_model(config, device=device, by=by)
         model.origin = origin
         fit_task(part["task"], model.network)
         require_fit({**part, "parameterization": model.parameterization}, known(part, model))
@@ -103,7 +123,7 @@ def build(config: Config, *, device: str = "cpu", origin: "Origin | None" = None
             sampler=part["sampler"],
             shape=part["dataset"].shape,
             task=part["task"],
-            latents=instantiate(latents, key="latents") if latents else FlowexpLatents(),
+            latents=instantiate(latents, key="latents", by=by) if latents else FlowexpLatents(),
             dataset=part["dataset"],
             batch_size=config.get("batch_size", 64),
             device=device,

@@ -1,15 +1,12 @@
 """One safetensors file that is a whole model: weights, and the config of its parts as JSON.
 
-The config names classes by ``_target_``. A file from elsewhere must not be able to name anything
-that runs code, so only classes of flowexp's own packages of parts are built, and of packages that
-the caller names.
+The config names classes by ``_target_``; what a file from elsewhere may name is decided by
+:mod:`flowexp.config.trust`.
 """
 
 import hashlib
-import importlib
 import json
 import math
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +26,8 @@ _MODEL_GROUPS = ("path", "network", "parameterization")
 _SAMPLING_GROUPS = ("sampler", "guidance", "task")
 """Exported where they need nothing but the file: a refiner or a data set stays behind."""
 _FORMAT = "flowexp-1"
-_CLASS = re.compile(
-    r"flowexp\.(?:networks|paths|parameterizations|samplers|guidance|tasks)"
-    r"(?:\.[a-z0-9_]+)*\.[A-Z]\w*"
-)
+_ELSEWHERE = ("flowexp.data.", "flowexp.runs.")
+"""Parts that need more than the file: images, or another run."""
 # JSON has no infinity.
 _FLOAT = "$float"
 
@@ -56,7 +51,7 @@ def write_exported(
     # A channels-last network keeps its tensors in another order than safetensors writes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     nodes = {name: config[name] for name in _MODEL_GROUPS}
-    nodes |= {n: config[n] for n in _SAMPLING_GROUPS if n in config and _foreign(config[n]) is None}
+    nodes |= {n: config[n] for n in _SAMPLING_GROUPS if n in config and _stands_alone(config[n])}
     metadata = {
         "format": _FORMAT,
         "config": json.dumps(mapped(nodes, _encoded), allow_nan=False),
@@ -68,9 +63,10 @@ def write_exported(
 
 
 def foreign_packages(config: Mapping[str, Any]) -> list[str]:
-    """The packages beside flowexp whose classes a file with this config names."""
-    named = (node.get("_target_") for n in _MODEL_GROUPS for _, node in nodes_of(config[n]))
-    return sorted({str(t).partition(".")[0] for t in named if t} - {"flowexp"})
+    """The packages that who reads a file with this config has to trust."""
+    from flowexp.config.trust import must_be_declared
+
+    return must_be_declared({name: config[name] for name in _MODEL_GROUPS})
 
 
 def load_exported(
@@ -79,14 +75,16 @@ def load_exported(
     """The pipeline in a file of ``flowexp export``; see :func:`flowexp.load`.
 
     Raises:
-        UsageError: The file is missing, damaged, changed, or names a class that is neither a part
-            of flowexp's nor of ``packages``.
+        UsageError: The file is missing, damaged, changed, or names what is neither a part of
+            flowexp's nor of ``packages``.
     """
     from flowexp.config.instantiate import instantiate
+    from flowexp.config.trust import Author, Declared, trusting
     from flowexp.guidance import NoGuidance
     from flowexp.networks.base import label_dim_of
     from flowexp.pipeline import Pipeline
     from flowexp.runs.assemble import build_model, fit_task, resolve_device
+    from flowexp.runs.weights import require_finite
     from flowexp.samplers import Heun, Natural
     from flowexp.tasks import Generation
 
@@ -100,21 +98,20 @@ def load_exported(
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
     wanted |= {name: nodes[name] for name in _SAMPLING_GROUPS if name in nodes}
-    foreign = _foreign(wanted, packages)
-    if foreign is not None:
-        raise UsageError(
-            f"{file} was not loaded: {foreign}.",
-            key="file",
-            remedy="If you trust the file, name the packages of its classes: flowexp.load(file, "
-            "packages=[...]).",
-        )
-    model = build_model(wanted)
+    by = Author.of(file)
+    with trusting(Declared(modules=frozenset(packages))):
+        model = build_model(wanted, by=by)
+        sampling = {
+            name: instantiate(wanted[name], key=name, by=by)
+            for name in _SAMPLING_GROUPS
+            if name in wanted
+        }
     network = model.network
-    sampling = {n: instantiate(wanted[n], key=n) for n in _SAMPLING_GROUPS if n in wanted}
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UsageError(f"the weights in {file} do not fit its config.", key="file") from error
+    require_finite(network, what=f"the weights in {file}", remedy="Export another checkpoint.")
     place = resolve_device(device)
     network.to(place).eval()
     if "shape" in metadata:
@@ -168,29 +165,10 @@ def _digest(tensors: "Mapping[str, Tensor]") -> str:
     return digest.hexdigest()
 
 
-def _foreign(config: object, packages: Collection[str] = ()) -> str | None:
-    """Why nodes cannot be exported or loaded: what they hold that is not a part of flowexp's."""
-    for _, node in nodes_of(config):
-        if "_target_" in node and not _is_allowed(node["_target_"], packages):
-            return f"it names {node['_target_']}, which is not a part of flowexp's"
-    found: list[str] = []
-    mapped(config, lambda leaf: found.append(leaf) if "${" in str(leaf) else None)
-    return f"its config holds the unresolved {found[0]}" if found else None
-
-
-def _is_allowed(target: object, packages: Collection[str]) -> bool:
-    """Whether a dotted name is a class that flowexp itself or one of the packages defines."""
-    if not isinstance(target, str):
-        return False
-    package = target.partition(".")[0]
-    if not (_CLASS.fullmatch(target) or package in packages):
-        return False
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return False
-    return isinstance(found, type) and f"{found.__module__}.".startswith(f"{package}.")
+def _stands_alone(config: object) -> bool:
+    """Whether a node needs nothing but the file: no other run, no data set, no foreign class."""
+    targets = [str(node["_target_"]) for _, node in nodes_of(config) if "_target_" in node]
+    return all(t.startswith("flowexp.") and not t.startswith(_ELSEWHERE) for t in targets)
 
 
 def _encoded(leaf: object) -> object:

@@ -39,11 +39,16 @@ def load(
         checkpoint: ``last``, a step number, or a file name.
         device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
         batch_size: Samples per call of the sampler.
-        packages: Packages beside flowexp whose classes an exported file may name.
+        packages: Packages beside flowexp whose classes the run or file may name; those in
+            ``FLOWEXP_TRUST`` and in the user's settings file may be named anyway, see
+            :mod:`flowexp.config.trust`.
 
     Raises:
-        UsageError: There is no such run, checkpoint, average or device.
+        UsageError: There is no such run, checkpoint, average or device, or it names what is
+            neither a part of flowexp's nor of a trusted package.
     """
+    from flowexp.config.trust import Declared, trusting
+
     file = Path(path)
     if file.suffix == ".safetensors":
         from flowexp.runs.exported import load_exported
@@ -57,7 +62,10 @@ def load(
         )
     own = {"run": str(file), "weights": weights, "checkpoint": checkpoint, "device": device}
     config = RunDirectory.open(file, key="path").config()
-    return open_run({**config, **own, "batch_size": batch_size}).pipeline
+    # Files may name another recipe; a library call does not.
+    config = {**config, "recipe": None, "batch_size": batch_size, **own}
+    with trusting(Declared(modules=frozenset(packages))):
+        return open_run(config).pipeline
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
+from flowexp.config.trust import Author
 from flowexp.files import file_sha256
 from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.runs.run_directory import RunDirectory, changed_keys
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-__all__ = ["OpenedRun", "first_average", "open_run"]
+__all__ = ["OpenedRun", "first_average", "open_run", "written_in"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +70,10 @@ class OpenedRun:
         return f"{self.weights.name} at {self.weights.kimg:g} kimg"
 
 
-def open_run(config: Mapping[str, Any]) -> OpenedRun:
+def open_run(config: Mapping[str, Any], *, by: Author | None = None) -> OpenedRun:
     """Open ``config['run']``, load the chosen weights and transform them as configured.
+
+    The config is taken to be of the run's own author; see :func:`written_in`.
 
     Raises:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
@@ -80,15 +83,17 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
 
     run = RunDirectory.open(Path(config["run"]))
     device = resolve_device(config["device"])
-    name = config["weights"] or first_average(run.config())
+    name = config.get("weights") or first_average(run.config())
+    by = by or written_in(config)
     file = run.checkpoint(config["checkpoint"])
     selection = LAST if config["checkpoint"] == LAST else f"checkpoint {file.stem}"
     origin = Origin(file_sha256(file), name, run.calibrations, selection)
-    built = build(config, origin=origin)
+    built = build(config, origin=origin, by=by)
     weights = load_weights(run, built.network, weights=name, checkpoint=config["checkpoint"])
     transform = ""
     if config.get("weight_transform"):
-        transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)
+        node = config["weight_transform"]
+        transform = instantiate(node, key="weight_transform", by=by)(built.network)
     _know_classes(built.pipeline.task, run)
     built.network.to(device).eval()
     built = replace(built, pipeline=built.pipeline.replace(device=device))
@@ -101,6 +106,11 @@ def _know_classes(task: "Task", run: RunDirectory) -> None:
     label = getattr(task, "label", None)
     if label in task.classes_without_images:
         _LOG.warning("%s: no image of class %s was trained on.", run.path, label)
+
+
+def written_in(config: Mapping[str, Any]) -> Author:
+    """Who wrote the config of a verb that starts from a run: whoever stored the run or recipe."""
+    return Author.of(RunDirectory(config.get("recipe") or config["run"]).config_file)
 
 
 def first_average(config: Mapping[str, Any]) -> str:

@@ -90,8 +90,9 @@ def _identity(store: PairStore) -> dict[str, Any]:
 
 def _check(store: PairStore) -> str | None:
     """Make some pairs again; what there is to say if the teacher is not at hand."""
-    from flowexp.config.instantiate import instantiate
+    from flowexp.config.trust import Author
     from flowexp.pairs import verify
+    from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run
 
     checkpoint = _teacher_checkpoint(store)
@@ -102,8 +103,9 @@ def _check(store: PairStore) -> str | None:
         )
     place = {"run": str(checkpoint.parent.parent), "checkpoint": checkpoint.stem, "device": "auto"}
     config = {**store.config(), **place, "batch_size": store.manifest.batch_size}
-    maker = instantiate(config["start"], key="start")
-    opened = open_run(config)
+    by = Author.of(store.path / "config.yaml")
+    maker = part_of(config, "start", by=by)
+    opened = open_run(config, by=by)
     if maker.needs_data:
         try:
             opened.built.dataset.locate()

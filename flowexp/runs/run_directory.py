@@ -42,7 +42,8 @@ _ABSENT = "(absent)"
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose change makes another run, each with its old and new value."""
-    before, after = (dict(leaves(without_later_options(present(c)))) for c in (old, new))
+    own = present(new)
+    before, after = (dict(leaves(without_later_options(present(c), user=own))) for c in (old, new))
     changed = {}
     for key in sorted(before.keys() | after.keys()):
         values = before.get(key, _ABSENT), after.get(key, _ABSENT)

@@ -1,6 +1,8 @@
 """Models of finished runs as parts of other configs: a teacher, a refiner, a start of training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.config.renamed import present
+from flowexp.config.trust import Author
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.models import Evaluation, Model, Origin
@@ -17,7 +20,7 @@ from flowexp.paths import Prediction
 from flowexp.runs.assemble import build_model
 from flowexp.runs.opening import first_average
 from flowexp.runs.run_directory import RunDirectory
-from flowexp.runs.weights import LoadedWeights, load_weights, stored_weights
+from flowexp.runs.weights import LoadedWeights, load_weights, require_finite, stored_weights
 from flowexp.tree import nodes
 
 __all__ = ["TrainedModel", "parents_in", "start_from"]
@@ -56,7 +59,9 @@ class TrainedModel(Model):
             )
         self.run = RunDirectory.open(Path(run), key=key)
         config = self.run.config()
-        self.flow_model = build_model(config, prefix=f"{key}: ")
+        with _opening(self.run, key=key):
+            by = Author.of(self.run.config_file)
+            self.flow_model = build_model(config, prefix=f"{key}: ", by=by)
         self.network: nn.Module = self.flow_model.network
         name = first_average(config) if weights is None else weights
         self.loaded = load_weights(self.run, self.network, weights=name, checkpoint=checkpoint)
@@ -88,6 +93,22 @@ class TrainedModel(Model):
         return self.flow_model.nearest_time(t)
 
 
+_OPEN: ContextVar[frozenset[Path]] = ContextVar("open", default=frozenset())
+
+
+@contextmanager
+def _opening(run: RunDirectory, *, key: str) -> Iterator[None]:
+    """Refuse a run whose model needs the model of the same run."""
+    path, above = run.path.resolve(), _OPEN.get()
+    if path in above:
+        raise UsageError(f"the model of {run.path} needs itself.", key=key, remedy="Name another.")
+    token = _OPEN.set(above | {path})
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+
+
 def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
     """Give a network the weights of a finished run, from which its training is to start.
 
@@ -103,6 +124,7 @@ def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
             return load_weights(source, network, weights=weights)
         state, loaded = stored_weights(source, weights=weights)
         network.load_base(state)
+        require_finite(network, what=f"the weights in {loaded.path}")
         return loaded
     except UsageError as error:
         raise UsageError(

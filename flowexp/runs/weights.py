@@ -1,6 +1,7 @@
 """Checkpoint files, and the weights in them for everything that evaluates."""
 
 import pickle
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from flowexp.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RAW", "LoadedWeights", "load_weights", "read_checkpoint", "stored_weights",
+__all__ = ["RAW", "LoadedWeights", "averaged_parameters", "finite_checkpoint", "load_weights",
+           "not_finite", "read_checkpoint", "require_finite", "stored_weights",
            "write_checkpoint"]  # fmt: skip
 
 RAW = "raw"
@@ -85,11 +87,66 @@ def read_checkpoint(path: Path, *, mmap: bool = False, key: str = "run") -> dict
 def load_weights(
     run: RunDirectory, network: "nn.Module", *, weights: str, checkpoint: str = "last"
 ) -> LoadedWeights:
-    """Load :func:`stored_weights` into a network of their architecture; it stays on its device."""
+    """Load :func:`stored_weights` into a network of their architecture; it stays on its device.
+
+    Raises:
+        UsageError: They are of another network, or not finite.
+    """
     state, loaded = stored_weights(run, weights=weights, checkpoint=checkpoint)
     _refuse_another_network(network, state, loaded.path)
     network.load_state_dict(state)
+    require_finite(network, what=f"the {weights} weights in {loaded.path}")
     return loaded
+
+
+def not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
+    """The name of the first tensor with a nan or an infinity in it, or None.
+
+    Waits for the device once, which takes a tenth of the time in which they are written.
+    """
+    import torch
+
+    named = {n: t.detach() for n, t in tensors.items() if t.is_floating_point() or t.is_complex()}
+    if not named:
+        return None
+    norms = torch._foreach_norm(list(named.values()))
+    if torch.stack([norm.to("cpu", torch.float64) for norm in norms]).isfinite().all():
+        return None
+    # Large numbers have an infinite norm as well.
+    return next((name for name, tensor in named.items() if not tensor.isfinite().all()), None)
+
+
+_OTHERS = "Name an older checkpoint with checkpoint=STEP, or other weights with weights=NAME."
+
+
+def require_finite(network: "nn.Module", *, what: str, remedy: str = _OTHERS) -> None:
+    """Refuse a network with parameters that are not finite, since nothing it gives means anything.
+
+    ``what`` begins the message. Buffers may hold infinities, for example a mask, but no nan.
+
+    Raises:
+        UsageError: With the first such tensor, in the order of the network.
+    """
+    bad = not_finite(dict(network.named_parameters())) or next(
+        (name for name, buffer in network.named_buffers() if buffer.isnan().any()), None
+    )
+    if bad is not None:
+        raise UsageError(
+            f"{what} are not finite: {bad} holds nan or infinity.", key="weights", remedy=remedy
+        )
+
+
+def finite_checkpoint(run: RunDirectory, parameters: Collection[str]) -> Path | None:
+    """The newest readable checkpoint with finite ``parameters`` and averages, or None."""
+    for file in reversed([*run.numbered_checkpoints(), *run.checkpoints.glob("last.ckpt")]):
+        try:
+            content = read_checkpoint(file, mmap=True)
+        except UsageError:
+            continue
+        network = {n: t for n, t in content["network"].items() if n in parameters}
+        if not any(map(not_finite, (network, *content["ema"].values()))):
+            return file
+    return None
 
 
 def stored_weights(
@@ -120,6 +177,16 @@ def stored_weights(
         )
     kimg, digest = content["images"] / 1000.0, file_sha256(path)
     return state, LoadedWeights(content["step"], kimg, weights, digest, path)
+
+
+def averaged_parameters(run: RunDirectory) -> int | None:
+    """The number of a run's averaged parameters; None without an average or a readable file."""
+    file = run.latest_checkpoint()
+    try:
+        averages = {} if file is None else read_checkpoint(file, mmap=True)["ema"]
+    except UsageError:
+        return None
+    return next((sum(t.numel() for t in state.values()) for state in averages.values()), None)
 
 
 def _refuse_another_network(network: "nn.Module", state: "dict[str, Tensor]", path: Path) -> None:

@@ -28,7 +28,7 @@ class _Named(Protocol):
     class_names: tuple[str, ...] | None
 
 
-class WordTokenizer:
+class WordTokenizer(Tokenizer):
     """Words by a checksum: no vocabulary to store, any text is allowed, the same everywhere.
 
     Two words share an id by chance with probability 1 / ``vocabulary``.

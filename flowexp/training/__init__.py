@@ -1,6 +1,7 @@
 """Training: from typed parts to checkpoints, exactly resumable."""
 
 from flowexp.training.callbacks import Progress, SampleGrid
+from flowexp.training.callbacks.divergence import NonFiniteWeightsError
 from flowexp.training.callbacks.records import NonFiniteLossError
 from flowexp.training.callbacks.stop_signals import TrainingInterrupted
 from flowexp.training.ema import EMA, ConstantEMA, EMAWeights, HalfLifeEMA, PowerEMA
@@ -17,6 +18,7 @@ __all__ = [
     "TrainerSettings",
     "TrainingInterrupted",
     "NonFiniteLossError",
+    "NonFiniteWeightsError",
     "EMA",
     "HalfLifeEMA",
     "PowerEMA",

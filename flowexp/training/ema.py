@@ -28,7 +28,7 @@ class EMA(Protocol):
 
 
 @dataclass(kw_only=True, eq=False)
-class HalfLifeEMA:
+class HalfLifeEMA(EMA):
     """Exponential average with a half-life in images: ``beta = 2^(-batch / half_life)``.
 
     Args:
@@ -60,7 +60,7 @@ class HalfLifeEMA:
         return 0.5 ** (batch_size / half_life) if half_life > 0 else 0.0
 
 
-class PowerEMA:
+class PowerEMA(EMA):
     """Power-function average: the share of the weights at image n is proportional to ``n^gamma``.
 
     ``beta = (1 - batch / images_seen_after)^(gamma + 1)``; the profile keeps its shape relative to
@@ -107,7 +107,7 @@ def gamma_of_std(std: float) -> float:
     return float(roots.real.max())
 
 
-class ConstantEMA:
+class ConstantEMA(EMA):
     """Exponential average with a constant factor per step.
 
     Args:

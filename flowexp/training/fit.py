@@ -72,6 +72,7 @@ def fit(
     Raises:
         UsageError: Missing data, or a checkpoint that cannot be read.
         NonFiniteLossError: The loss became nan or infinite.
+        NonFiniteWeightsError: Weights, averages or the optimizer's state did; they are not saved.
         TrainingInterrupted: A signal such as SIGTERM; a checkpoint was written.
         StoppedError: The disk is full.
     """

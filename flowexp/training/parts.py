@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from flowexp.augmentations import Augmentation
 from flowexp.config.instantiate import instantiate
+from flowexp.config.trust import STRANGER, Author
 from flowexp.couplings import Coupling
 from flowexp.data import Dataset
 from flowexp.errors import UsageError
@@ -174,15 +175,18 @@ class TrainingParts:
         _require_kind(self.loggers, Logger, "logger", "pytorch_lightning.loggers.Logger")
 
 
-def training_parts(config: Mapping[str, Any], built: Built) -> TrainingParts:
+def training_parts(
+    config: Mapping[str, Any], built: Built, *, by: Author = STRANGER
+) -> TrainingParts:
     """Build the rest of a training from its plain, resolved config; refuse what does not fit.
 
     Raises:
-        UsageError: A part refused its values, needs another part than was chosen, or misses a file.
+        UsageError: A part refused its values, is none that ``by`` may name, needs another part than
+            was chosen, or misses a file.
     """
-    settings = instantiate(config["trainer"], key="trainer")
+    settings = instantiate(config["trainer"], key="trainer", by=by)
     names = ("augmentation", "coupling", "timestep", "objective")
-    chosen = {name: instantiate(config[name], key=name) for name in names}
+    chosen = {name: instantiate(config[name], key=name, by=by) for name in names}
     model = built.model
     facts = known({"dataset": built.dataset, "pairs": config.get("pairs"), **chosen}, model)
     require_fit({**chosen, "parameterization": model.parameterization}, facts)
@@ -193,17 +197,17 @@ def training_parts(config: Mapping[str, Any], built: Built) -> TrainingParts:
         pipeline=built.pipeline,
         settings=settings,
         **chosen,
-        optimizer=instantiate(config["optimizer"], key="optimizer"),
-        lr_schedule=instantiate(config["lr_schedule"], key="lr_schedule"),
-        emas=_entries(config, "ema"),
-        callbacks=_entries(config, "callbacks"),
-        loggers=_entries(config, "logger"),
+        optimizer=instantiate(config["optimizer"], key="optimizer", by=by),
+        lr_schedule=instantiate(config["lr_schedule"], key="lr_schedule", by=by),
+        emas=_entries(config, "ema", by),
+        callbacks=_entries(config, "callbacks", by),
+        loggers=_entries(config, "logger", by),
     )
 
 
-def _entries(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+def _entries(config: Mapping[str, Any], group: str, by: Author) -> dict[str, Any]:
     """The named entries of a group, without those that are switched off by null."""
-    entries = instantiate(config[group], key=group)
+    entries = instantiate(config[group], key=group, by=by)
     return {name: entry for name, entry in entries.items() if entry is not None}
 
 

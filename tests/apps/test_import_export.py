@@ -7,6 +7,7 @@ import yaml
 
 from flowexp.cli import main
 from flowexp.config.check import check
+from flowexp.errors import UsageError
 from flowexp.published import Part, Published, Shape
 from flowexp.published.model import override, published_overrides
 from tests.published.persistence_files import (
@@ -101,6 +102,15 @@ def test_the_dataset_has_the_shape_of_the_model(shape, dataset):
     chosen = published_overrides(published(**shape))
     assert f"dataset={dataset}" in chosen
     assert "dataset=digits" not in published_overrides(published(**shape), given=["dataset=digits"])
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", ["${oc.create:{_target_:torch.load,f:x}}"]])
+def test_a_value_of_the_file_computes_nothing(value):
+    """OmegaConf makes nodes of text, which would be built with the user's own."""
+    foreign = published()
+    foreign.parts["network"].arguments["channel_mult"] = value
+    with pytest.raises(UsageError, match="the file holds the interpolation"):
+        published_overrides(foreign)
 
 
 def test_the_config_is_that_of_train():

@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from flowexp.config import loader
-from flowexp.config.check import own_choices
+from flowexp.config.check import check_job
 from flowexp.config.hydra_internals import Loader
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.schema import register
@@ -91,12 +91,10 @@ def test_mistakes_are_hydras(overrides):
 
 def test_a_run_that_changed_is_read_again(tmp_path):
     for steps in (5, 6):
-        run = plain("train", ["dataset=digits", "sampler=euler", f"sampler.steps={steps}"])
-        choices = own_choices(run.hydra.runtime.choices)
-        config = OmegaConf.to_container(run)
-        del config["hydra"]
-        (tmp_path / "config.yaml").write_text(json.dumps(config))
-        (tmp_path / "manifest.json").write_text(json.dumps({"choices": choices}))
+        given = ["dataset=digits", "sampler=euler", f"sampler.steps={steps}"]
+        run = check_job("train", given)
+        (tmp_path / "config.yaml").write_text(json.dumps(run.config))
+        (tmp_path / "manifest.json").write_text(json.dumps({"choices": run.choices}))
         for _ in range(2):
             found = remembered("eval", [f"run={tmp_path}", "num_samples=8"])
             assert found.sampler.steps == steps

@@ -65,14 +65,17 @@ def outside(tmp_path):
     return tmp_path
 
 
-def succeed(*arguments, cwd):
-    outcome = flowexp(*arguments, cwd=cwd)
+TRUST = {"FLOWEXP_TRUST": "my_package"}
+
+
+def succeed(*arguments, cwd, env=None):
+    outcome = flowexp(*arguments, cwd=cwd, env=env)
     assert outcome.code == 0, outcome.err
     return outcome
 
 
-def refused(*arguments, cwd):
-    outcome = flowexp(*arguments, cwd=cwd)
+def refused(*arguments, cwd, env=None):
+    outcome = flowexp(*arguments, cwd=cwd, env=env)
     assert outcome.code == 2, (outcome.out, outcome.err)
     return outcome.err
 
@@ -90,15 +93,22 @@ def test_a_module_is_trained_resumed_scored_sampled_and_exported(kind, outside, 
     assert "does not take in_channels, out_channels, label_dim" in started.err
     resumed = succeed(*train, "trainer.max_kimg=0.096", cwd=outside)
     assert "0.096 kimg" in resumed.out
-    succeed("eval", "run=run", "num_samples=16", cwd=outside)
-    succeed("sample", "run=run", "seeds=0-3", "dirs.run=samples", cwd=outside)
-    exported = succeed("export", "run=run", "dirs.run=export", cwd=outside)
+    named = NETWORKS[kind][0]
+    error = refused("eval", "run=run", "num_samples=16", cwd=outside)
+    assert f"run/config.yaml names {named.partition('=')[2]}, which is no Module" in error
+    assert "set FLOWEXP_TRUST=my_package" in error
+    succeed("eval", "run=run", "num_samples=16", cwd=outside, env=TRUST)
+    # What the command line names itself is trusted as well.
+    succeed("sample", "run=run", named, "seeds=0-3", "dirs.run=samples", cwd=outside)
+    exported = succeed("export", "run=run", "dirs.run=export", cwd=outside, env=TRUST)
     assert "packages=['my_package']" in exported.out
 
     monkeypatch.syspath_prepend(str(outside))
-    run = library.load(outside / "run")
+    with pytest.raises(UsageError, match="FLOWEXP_TRUST=my_package"):
+        library.load(outside / "run")
+    run = library.load(outside / "run", packages=["my_package"])
     file = outside / "export" / "main.safetensors"
-    with pytest.raises(UsageError, match="packages="):
+    with pytest.raises(UsageError, match="FLOWEXP_TRUST=my_package"):
         library.load(file)
     alone = library.load(file, packages=["my_package"])
     if kind == "conditional":
@@ -135,7 +145,7 @@ def test_a_run_opened_elsewhere_names_the_missing_module(outside):
     succeed("train", *TINY, *given, cwd=outside)
     elsewhere = outside / "elsewhere"
     elsewhere.mkdir()
-    error = refused("eval", "run=../run", cwd=elsewhere)
+    error = refused("eval", "run=../run", cwd=elsewhere, env=TRUST)
     assert "my_package.MyNet cannot be imported: there is no module my_package" in error
     assert list(elsewhere.iterdir()) == []
 
@@ -190,7 +200,8 @@ def test_a_folder_of_yaml_files_names_them_as_well(outside):
     logged = [row for table in tables for row in csv.DictReader(table.read_text().splitlines())]
     assert [int(row["step"]) for row in logged] == [1, 2, 3, 4, 5, 6, 7]
     assert all(float(row["train/loss"]) > 0 for row in logged)
-    succeed("eval", "run=run", "num_samples=16", cwd=outside)
+    assert "my_package.Labelled" in refused("eval", "run=run", "num_samples=16", cwd=outside)
+    succeed("eval", "run=run", "num_samples=16", "--config-dir", "conf", cwd=outside)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from flowexp.files import write_with_link
 from flowexp.runs import RunDirectory, read_checkpoint, write_checkpoint
 from flowexp.runs.metrics_file import read_rows
 from flowexp.runs.run_directory import config_digest
+from flowexp.training.callbacks.divergence import refuse_stored, require_finite_state
 from flowexp.training.precision import LossScaling
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Checkpoints(Checkpoint):
         if content["step"] < module.settings.total_steps:
             return False
         module.network.load_state_dict(content["network"])
+        refuse_stored(module, checkpoint)
         module.step = module.start_step = content["step"]
         for row in read_rows(module.run.metrics_file):
             module.records.row = row
@@ -70,6 +72,7 @@ class Checkpoints(Checkpoint):
         for callback in pl_module.parts.callbacks.values():
             if callback.state_key in states:
                 callback.load_state_dict(states[callback.state_key])
+        refuse_stored(pl_module, checkpoint)
         step = content["step"]
         pl_module.step = pl_module.start_step = self._saved_step = step
         _count_from(trainer, step)
@@ -100,9 +103,11 @@ class Checkpoints(Checkpoint):
 
         Raises:
             NonFiniteLossError: The loss is nan or infinite.
+            NonFiniteWeightsError: What would be written is.
         """
         records, run = module.records, module.run
         records.require_finite(module, records.window.means())
+        require_finite_state(trainer, module)
         if not trainer.is_global_zero or self._saved_step == module.step:
             return
         records.flush(durable=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowexp.runs.metrics_file import MetricsFile
 from flowexp.training.callbacks.closing import ClosingCallback
+from flowexp.training.callbacks.divergence import last_good
 from flowexp.training.loggers import RunLogger
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Records(ClosingCallback):
         first = module.step - self.window.count + 1
         raise NonFiniteLossError(
             f"the loss is {means['loss']} between steps {first} and {module.step}. The last good "
-            f"checkpoint is {module.run.latest_checkpoint() or 'none'}. Lower optimizer.lr, set "
+            f"checkpoint is {last_good(module) or 'none'}. Lower optimizer.lr, set "
             "trainer.grad_clip=1, or let trainer.nan_to_num=true replace non-finite gradients."
         )
 
