@@ -162,9 +162,7 @@ def _best_snapshot(
     from flowexp.runs.opening import open_run
     from flowexp.tables.jobs import significant
 
-    best: BestOfSnapshots = instantiate(
-        config["selection"], key="selection", by=written_in(config)
-    )
+    best: BestOfSnapshots = instantiate(config["selection"], key="selection", by=written_in(config))
     run = opened.run
     if config["checkpoint"] != LAST:
         raise UsageError(
