@@ -159,7 +159,7 @@ def _best_snapshot(
     from flowexp.evaluation import SnapshotScores, score, seed_ranges
     from flowexp.metrics.protocol import LAST
     from flowexp.runs import read_checkpoint
-    from flowexp.runs.opening import open_run
+    from flowexp.runs.opening import open_run, written_in
     from flowexp.tables.jobs import significant
 
     best: BestOfSnapshots = instantiate(config["selection"], key="selection", by=written_in(config))
