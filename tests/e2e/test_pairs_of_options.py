@@ -64,6 +64,7 @@ OF_OTHER_VERBS = {
     "frames",
     "latents",
     "residual_guidance",
+    "selection",
     "similarity",
     "start",
     "table",
