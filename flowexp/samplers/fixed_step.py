@@ -59,8 +59,9 @@ class FixedStepSampler(Sampler):
         double: Keep the state in float64 between steps, so that rounding does not blur comparisons
             of solvers; costs little beside a network. Else float32.
         analytic_first_step: Take the prediction at the first time from a formula, which saves an
-            evaluation ("AFS"): the noise is ``x_t / sqrt(alpha^2 + sigma^2)``, right for data of
-            mean 0 and variance 1 up to the order of ``(alpha/sigma)^2``.
+            evaluation ("AFS"): the noise is ``x_t / sqrt(alpha^2 + sigma^2)``, right up to the
+            order of ``(alpha/sigma)^2`` for data of mean 0. A mean m of the data adds an error of
+            ``m alpha/sigma``, which a long first step carries into the sample.
 
     Attributes:
         invertible: Whether the steps can be reversed; not if a method uses the source draw again
