@@ -79,7 +79,7 @@ def logging_to(file: Path) -> Iterator[None]:
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     terminal.setFormatter(logging.Formatter("flowexp: %(message)s"))
-    written = _LogFile(file, encoding="utf-8", delay=True)
+    written = _LogFile(file)
     written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = _LOG.level
     _LOG.setLevel(logging.INFO)
@@ -105,17 +105,19 @@ def logging_to(file: Path) -> Iterator[None]:
 class _LogFile(logging.FileHandler):
     """A log file; where it cannot be written, that is said once and the command goes on."""
 
-    _failed = False
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", delay=True)
+        self._failed = False
+        try:
+            self.stream = self._open()
+        except OSError:
+            self.handleError(None)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._failed:
-            return
-        try:
+        if not self._failed:
             super().emit(record)
-        except OSError:  # it could not be opened
-            self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- logging's name
+    def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802 -- logging's name
         self._failed = True
         print(f"flowexp: no log in {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
 
