@@ -1,6 +1,5 @@
 """Output of the verbs: short tables, relative paths, and log records."""
 
-import errno
 import io
 import logging
 import os
@@ -16,27 +15,28 @@ from flowexp.processes import is_first_process
 __all__ = ["keep_streams_open", "logging_to", "shown", "table"]
 
 _LOG = logging.getLogger("flowexp")
-_CLOSED = "nobody reads the output any more; the command goes on without it."
+_DROPPED = (
+    "the output cannot be written any more (its reader has gone, or the disk is full); the command "
+    "goes on without it."
+)
 
 
 class _Stream(io.FileIO):
-    """A standard stream whose reader may go, such as ``head`` or a terminal: then it is dropped."""
+    """A standard stream that is dropped when its reader, such as ``head`` or a terminal, goes."""
 
     dropped = False
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 -- any buffer
         try:
             return super().write(data)
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):
-                raise
-        _Stream.dropped = True
+        except OSError:
+            _Stream.dropped = True
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self.fileno())
         os.close(null)
         if _LOG.handlers:
             # Said elsewhere, since this stream is in the middle of its work.
-            threading.Thread(target=_LOG.warning, args=(_CLOSED,)).start()
+            threading.Thread(target=_LOG.warning, args=(_DROPPED,)).start()
         return len(data)
 
 
@@ -87,7 +87,7 @@ def logging_to(file: Path) -> Iterator[None]:
         _LOG.addHandler(handler)
     try:
         if _Stream.dropped:
-            _LOG.warning(_CLOSED)
+            _LOG.warning(_DROPPED)
         yield
     except Exception:
         # The paragraph on the terminal is for reading; the log keeps the whole story.
