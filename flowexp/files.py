@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -38,8 +39,8 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 _warned = False
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-# How torch.save says that its C++ writer could not write.
-_TORCH_WRITER = "inline_container"
+# How the C++ writer of torch.save and the Rust writer of safetensors say the same.
+_SAID = re.compile(rf"inline_container|iostream error|os error ({'|'.join(map(str, _NO_ROOM))})\b")
 
 
 def expanded(path: Path | str) -> Path:
@@ -72,17 +73,13 @@ def room_for(path: Path, *, size: int | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, NotWrittenError):
+    except NotWrittenError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code not in _NO_ROOM and (code is not None or not _SAID.search(str(error))):
             raise
-        if isinstance(error, OSError):
-            if error.errno not in _NO_ROOM:
-                raise
-            reason = os.strerror(error.errno)
-        else:
-            if _TORCH_WRITER not in str(error):
-                raise
-            reason = "the disk is full, or a limit on files is reached"
+        reason = os.strerror(code) if code else "the disk is full, or a limit on files is reached"
         space = []
         if size is not None:
             space.append(f"{size / 1e6:,.1f} MB needed")

@@ -1,11 +1,14 @@
 """Files are complete or absent."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from flowexp.errors import NotWrittenError
 from flowexp.files import (
     file_sha256,
     write_atomically,
@@ -68,3 +71,25 @@ def test_the_digest_of_a_file(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     # FIPS 180-4, appendix B.1
     assert file_sha256(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def write_safetensors(path, content):
+    return write_atomically(path, lambda beside: save_file(content, beside))
+
+
+@pytest.mark.parametrize("write", [write_torch, write_npz, write_safetensors])
+@pytest.mark.parametrize("count", [300, 9999])
+def test_a_full_disk_is_named_and_leaves_the_old_file(write, count, tmp_path):
+    content = {"a": torch.rand(count)}
+    if write is write_npz:
+        content = {"a": content["a"].numpy()}
+    path = write_text(tmp_path / ("file.npz" if write is write_npz else "file.bin"), "old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(NotWrittenError, match=r"file\.\w+ could not be written .*MB free\)"):
+            write(path, content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

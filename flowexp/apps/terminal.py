@@ -1,6 +1,5 @@
 """Output of the verbs: short tables, relative paths, and log records."""
 
-import errno
 import io
 import logging
 import os
@@ -16,27 +15,28 @@ from flowexp.processes import is_first_process
 __all__ = ["keep_streams_open", "logging_to", "shown", "table"]
 
 _LOG = logging.getLogger("flowexp")
-_CLOSED = "nobody reads the output any more; the command goes on without it."
+_DROPPED = (
+    "the output cannot be written any more (its reader has gone, or the disk is full); the command "
+    "goes on without it."
+)
 
 
 class _Stream(io.FileIO):
-    """A standard stream whose reader may go, such as ``head`` or a terminal: then it is dropped."""
+    """A standard stream that is dropped when its reader, such as ``head`` or a terminal, goes."""
 
     dropped = False
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 -- any buffer
         try:
             return super().write(data)
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):
-                raise
-        _Stream.dropped = True
+        except OSError:
+            _Stream.dropped = True
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self.fileno())
         os.close(null)
         if _LOG.handlers:
             # Said elsewhere, since this stream is in the middle of its work.
-            threading.Thread(target=_LOG.warning, args=(_CLOSED,)).start()
+            threading.Thread(target=_LOG.warning, args=(_DROPPED,)).start()
         return len(data)
 
 
@@ -79,7 +79,7 @@ def logging_to(file: Path) -> Iterator[None]:
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     terminal.setFormatter(logging.Formatter("flowexp: %(message)s"))
-    written = _LogFile(file, encoding="utf-8", delay=True)
+    written = _LogFile(file)
     written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = _LOG.level
     _LOG.setLevel(logging.INFO)
@@ -87,7 +87,7 @@ def logging_to(file: Path) -> Iterator[None]:
         _LOG.addHandler(handler)
     try:
         if _Stream.dropped:
-            _LOG.warning(_CLOSED)
+            _LOG.warning(_DROPPED)
         yield
     except Exception:
         # The paragraph on the terminal is for reading; the log keeps the whole story.
@@ -105,17 +105,19 @@ def logging_to(file: Path) -> Iterator[None]:
 class _LogFile(logging.FileHandler):
     """A log file; where it cannot be written, that is said once and the command goes on."""
 
-    _failed = False
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", delay=True)
+        self._failed = False
+        try:
+            self.stream = self._open()
+        except OSError:
+            self.handleError(None)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._failed:
-            return
-        try:
+        if not self._failed:
             super().emit(record)
-        except OSError:  # it could not be opened
-            self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- logging's name
+    def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802 -- logging's name
         self._failed = True
         print(f"flowexp: no log in {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
 

@@ -97,7 +97,7 @@ def test_a_training_outlives_the_reader_of_its_output(tmp_path):
     run = tmp_path / "run"
     assert (code, state(run)["step"]) == (0, 8)
     for text in (err, (run / "log.txt").read_text()):
-        assert text.count("nobody reads the output any more") == 1
+        assert text.count("the output cannot be written any more") == 1
     for shown in (["list"], ["train", "--info", "all"]):
         assert into_a_closed_pipe(*shown, cwd=tmp_path) == (0, "")
 

@@ -62,6 +62,17 @@ def test_a_results_file_that_cannot_be_added_to_loses_no_number(evaluate, traine
     assert stored(tmp_path / "out" / "results.json") == [2]
 
 
+def test_a_run_whose_files_cannot_be_written_is_evaluated(evaluate, trained_run, tmp_path):
+    for name in ("log.txt", "results.json"):
+        (trained_run / name).unlink(missing_ok=True)
+        (trained_run / name).mkdir()
+    code, _, err = evaluate()
+    assert code == 1
+    assert err.count(f"no log in {trained_run / 'log.txt'}") == 1
+    assert f"not stored in {trained_run / 'results.json'}" in err
+    assert stored(tmp_path / "out" / "results.json") == [1]
+
+
 def test_a_full_disk_loses_no_number(evaluate, trained_run, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     module = importlib.import_module("flowexp.evaluation.score")
