@@ -30,7 +30,7 @@ def train(job: Job) -> float:
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
-    from flowexp.training import fit, training_parts
+    from flowexp.training import fit, require_devices, training_parts
 
     config = job.config
     seed = int(config["seed"])
@@ -40,6 +40,7 @@ def train(job: Job) -> float:
     if config["init"]:
         start_from(built.network, run=config["init"], weights=config["init_weights"])
     parts = training_parts(config, built)
+    require_devices(parts.settings)
     if is_first_process():
         print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
     pairs = open_pairs(config, built, check=is_first_process())

@@ -21,6 +21,7 @@ __all__ = [
     "Parameter",
     "Signature",
     "UnknownTargetError",
+    "is_part",
     "module_source",
     "origin",
     "parameters_of",
@@ -39,11 +40,15 @@ class UnknownTargetError(Exception):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: name, annotation (source text, or None), and whether it must be given."""
+    """One parameter: name, annotation (source text, or None), and whether it must be given.
+
+    ``module`` is where the annotation stands.
+    """
 
     name: str
     annotation: ast.expr | None
     required: bool
+    module: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,20 @@ def signature_of(target: str) -> Signature | None:
     home, node = found
     if isinstance(node, ast.ClassDef):
         return _class_signature(home, node)
-    return _parameters(node.args, skip_first=False)
+    return _parameters(home, node.args, skip_first=False)
+
+
+def is_part(module: str, annotation: ast.expr) -> bool:
+    """Whether an annotation names a class, of the module's package or flowexp, that is no text.
+
+    Yaml gives such an object as a mapping with a ``_target_``.
+    """
+    where, found = _base(module, annotation) or (module, None)
+    own = ("flowexp", module.partition(".")[0])
+    if not isinstance(found, ast.ClassDef) or where.partition(".")[0] not in own:
+        return False
+    bases = {ast.unparse(base).rpartition(".")[2] for base in found.bases}
+    return not any(base in ("str", "int", "float") or base.endswith("Enum") for base in bases)
 
 
 def module_source(module: str) -> ast.Module | None:
@@ -249,7 +267,7 @@ def _spec(module: str) -> ModuleSpec | None:
 def _class_signature(home: str, node: ast.ClassDef) -> Signature:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            own = _parameters(item.args, skip_first=True)
+            own = _parameters(home, item.args, skip_first=True)
             if item.args.kwarg is None:
                 return own
             return _with_bases(home, node, own, given=_given_to_base(item, item.args.kwarg.arg))
@@ -302,12 +320,12 @@ def _dataclass_signature(home: str, node: ast.ClassDef) -> Signature:
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             name = item.target.id
-            parameters[name] = Parameter(name, item.annotation, item.value is None)
+            parameters[name] = Parameter(name, item.annotation, item.value is None, home)
     return Signature(parameters, open_ended=False)
 
 
-def _parameters(arguments: ast.arguments, *, skip_first: bool) -> Signature:
-    found = [Parameter(a.arg, a.annotation, d is None) for a, d in parameters_of(arguments)]
+def _parameters(home: str, arguments: ast.arguments, *, skip_first: bool) -> Signature:
+    found = [Parameter(a.arg, a.annotation, d is None, home) for a, d in parameters_of(arguments)]
     own = found[1:] if skip_first and (arguments.posonlyargs or arguments.args) else found
     return Signature({p.name: p for p in own}, open_ended=arguments.kwarg is not None)
 

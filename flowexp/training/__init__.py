@@ -4,7 +4,7 @@ from flowexp.training.callbacks import Progress, SampleGrid
 from flowexp.training.callbacks.records import NonFiniteLossError
 from flowexp.training.callbacks.stop_signals import TrainingInterrupted
 from flowexp.training.ema import EMA, ConstantEMA, EMAWeights, HalfLifeEMA, PowerEMA
-from flowexp.training.fit import FitResult, fit
+from flowexp.training.fit import FitResult, fit, require_devices
 from flowexp.training.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from flowexp.training.lr_schedules import Constant, Cosine, InverseSqrt, LinearDecay, LRSchedule
 from flowexp.training.parts import TrainerSettings, TrainingParts, training_parts
@@ -12,6 +12,7 @@ from flowexp.training.parts import TrainerSettings, TrainingParts, training_part
 __all__ = [
     "fit",
     "FitResult",
+    "require_devices",
     "TrainingParts",
     "training_parts",
     "TrainerSettings",

@@ -12,16 +12,18 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from flowexp.data import ImageArrays
+from flowexp.errors import UsageError
 from flowexp.runs import RunDirectory
 from flowexp.training.module import FlowModule
 from flowexp.training.parts import TrainerSettings, TrainingParts
 from flowexp.training.precision import LossScaling, matmul_precision
 from flowexp.tree import plain
 
-__all__ = ["FitResult", "fit"]
+__all__ = ["FitResult", "fit", "require_devices"]
 
 _LIGHTNING_WARNINGS = (
     ".*LeafSpec.*",  # its own use of torch
@@ -91,6 +93,37 @@ def fit(
         checkpoint=checkpoint,
         final_loss=float(module.records.row.get("train/loss", float("nan"))),
     )
+
+
+def require_devices(settings: TrainerSettings) -> None:
+    """Refuse an accelerator, or a number of devices, that this computer does not have.
+
+    Raises:
+        UsageError: With Lightning's reason.
+    """
+    if settings.accelerator in ("auto", "cpu") and settings.devices in (1, "auto"):
+        return
+    devices = settings.devices
+    try:
+        with _quiet_lightning():
+            Trainer(
+                accelerator=settings.accelerator,
+                devices=devices if isinstance(devices, int | str) else list(devices),
+                num_nodes=settings.num_nodes,
+                strategy=settings.strategy,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".! ")
+        key = "devices" if settings.accelerator in ("auto", "cpu") else "accelerator"
+        raise UsageError(
+            f"{reason}.",
+            key=f"trainer.{key}",
+            remedy="Use trainer.accelerator=auto trainer.devices=1.",
+        ) from error
 
 
 def _trainer(module: FlowModule) -> Trainer:

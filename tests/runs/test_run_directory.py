@@ -56,6 +56,7 @@ def test_the_manifest_of_the_first_start_is_kept(tmp_path: Path) -> None:
         {"trainer__log_every": 1},
         {"trainer__devices": 2},
         {"trainer__micro_batch": 8},
+        {"trainer__compile": True, "trainer__channels_last": False},
         {"logger": {}},
         {"callbacks": {"progress": {"a": 1}}},
         {"dirs__run": "elsewhere"},
