@@ -12,6 +12,7 @@ from flowexp.apps.terminal import shown
 from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
 from flowexp.config.override_text import override
+from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import write_json, write_text
 from flowexp.processes import STOP_SIGNALS, several_started
@@ -167,7 +168,7 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
         budget=budget,
         node=config["budget"],
         root=Path(config["jobs"]),
-        seeds=config["seeds"],
+        seeds=None if config["seeds"] is None else parse_seeds(config["seeds"]),
         extra={verb: config[verb]["overrides"] for verb in _VERBS},
         config_dir=config_dir,
     )

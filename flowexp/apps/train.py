@@ -35,7 +35,7 @@ def train(job: Job) -> float:
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
     from flowexp.training import fit, training_parts
-    from flowexp.training.trainer import place_of
+    from flowexp.training.trainer import require_devices
 
     config = job.config
     seed = int(config["seed"])
@@ -45,7 +45,7 @@ def train(job: Job) -> float:
     if config["init"]:
         start_from(built.network, run=config["init"], weights=config["init_weights"])
     parts = training_parts(config, built, by=USER)
-    place_of(parts.settings)  # refuses processes that would not train together
+    require_devices(parts.settings)
     if is_first_process():
         print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
     pairs = open_pairs(config, built, check=is_first_process())

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from flowexp.config.check import check, own_choices
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
-from flowexp.config.overrides import in_full, targets_in
+from flowexp.config.override_text import typed
+from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
 from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import expanded
@@ -125,6 +126,7 @@ def launch(
     if not _only_shows(args) or args.cfg:
         checked = _checked(name, args)
         if args.multirun:
+            _refuse_one_folder(args.overrides)
             _refuse_subprocess_strategies(checked)
     _run_hydra(name, args, parser, _Task(run, multirun=args.multirun))
 
@@ -160,6 +162,19 @@ def _only_shows(args: argparse.Namespace) -> bool:
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
     where = args.config_dir
     return check(name, args.overrides, multirun=args.multirun, config_dir=where).sound()
+
+
+def _refuse_one_folder(overrides: Sequence[str]) -> None:
+    """Every job of a sweep has a folder of its own, below ``dirs.sweep``; ``dirs.run`` has none."""
+    for override in parse(overrides)[0]:
+        if override.key_or_group == "dirs.run":
+            folder = sweep_values(override)[0] if override.is_sweep_override() else override.value()
+            raise UsageError(
+                "the jobs of a sweep do not share one folder.",
+                key="dirs.run",
+                remedy=f"Name the folder above them: {typed('dirs.sweep', folder)} gives the jobs "
+                "the folders 0, 1, ... in it.",
+            )
 
 
 def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:

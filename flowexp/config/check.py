@@ -120,7 +120,7 @@ def check_job(
     loader = RunAwareLoader(path or search_path())
     try:
         composed = loader.compose(config_name, overrides)
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # a number in place of an option's name
         return Checked([_composition_problem(error)])
     choices = own_choices(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
@@ -136,8 +136,10 @@ def check_job(
             return Checked(refused, resolved.values, choices)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
-    problems += out_of_range(config_name, resolved.values)
     reported = {problem.key for problem in problems}
+    ranges = out_of_range(config_name, resolved.values)
+    problems += [problem for problem in ranges if problem.key not in reported]
+    reported |= {problem.key for problem in problems}
     found = check_rules(resolved.values, missing=resolved.missing)
     problems += [p for p in found if p.refuses and p.key not in reported]
     remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
@@ -225,8 +227,16 @@ def _composition_problem(error: Exception) -> Problem:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
     detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    key = str(key or "command line")
+    typed_wrong = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", detail)
+    if typed_wrong is not None:
+        value, kind = typed_wrong.groups()
+        wanted = {"Integer": "a whole number, such as 100", "Float": "a number"}.get(kind, kind)
+        return Problem(key, f"{value} is out of place.", f"Give {wanted}.")
+    if "is not Optional" in detail:
+        return Problem(key, "null is out of place.", f"Give it with {key}=VALUE, or leave it out.")
     remedy = "flowexp VERB --cfg job shows what stands there."
-    return Problem(str(key or "command line"), f"{detail.rstrip('.')}.", remedy)
+    return Problem(key, f"{detail.rstrip('.')}.", remedy)
 
 
 @dataclass

@@ -63,4 +63,5 @@ def did_you_mean(name: str, valid: Iterable[str], *, most: int = 24) -> str:
     sentence = f"Did you mean {guess}? " if guess else ""
     if 0 < len(choices) <= most:
         sentence += f"Possible: {', '.join(choices)}."
-    return sentence.strip() or "Nothing can be chosen here."
+    none = f"Choose one of {len(choices)}." if choices else "Nothing can be chosen here."
+    return sentence.strip() or none

@@ -1,6 +1,7 @@
 """The typed top level of every verb's config; the groups keep the types of their own classes."""
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -9,17 +10,40 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from flowexp.config.problems import Problem
+from flowexp.config.seed_text import parse_seeds
+from flowexp.errors import UsageError
 
 __all__ = ["named_entries", "out_of_range", "register", "starts_from_run"]
 
 
-def _at_least(least: int, *, default: int) -> Any:  # noqa: ANN401 - a field stands for its value
-    """A field with a smallest value."""
-    return field(default=default, metadata={"": (lambda v: v >= least, f"at least {least}")})
+_SEED = 2**63 - 1
+_MANY = 10**7
+"""More samples than this, or a larger batch, are a slip of the hand."""
+
+
+def _at_least(least: int, *, default: int, most: int = _MANY) -> Any:  # noqa: ANN401 - a field
+    """A field with a smallest and a largest value."""
+    wanted = f"at least {least} and at most {most}"
+    return field(default=default, metadata={"": (lambda v: least <= v <= most, wanted)})
 
 
 # torch accepts a rate of 0, with which nothing is learned
-_OPTIMIZER = {"lr": (lambda v: v > 0, "a positive number")}
+_OPTIMIZER = {
+    "lr": (lambda v: 0 < v < math.inf, "a positive number"),
+    "weight_decay": (lambda v: 0 <= v < math.inf, "a number >= 0"),
+}
+_TRAINER = {"batch_size": (lambda v: v <= _MANY, f"at most {_MANY}")}
+
+
+def _seeds_of(verb: type, config: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the seeds of a verb's samples, which some verbs must be given."""
+    try:
+        if config["seeds"] is not None:
+            parse_seeds(config["seeds"])
+        elif verb is SampleConfig:
+            yield Problem("seeds", "null is not a choice of samples.", "Write for example 0-63.")
+    except UsageError as error:
+        yield Problem("seeds", error.problem, error.remedy or "")
 
 
 @dataclass
@@ -39,7 +63,7 @@ class _Model:
 
 @dataclass
 class TrainConfig(_Model):
-    seed: int = 0
+    seed: int = _at_least(0, default=0, most=_SEED)
     teacher: str | None = None
     teacher_weights: str | None = None
     init: str | None = None
@@ -53,7 +77,7 @@ class TrainConfig(_Model):
     optimizer: Any = field(default=MISSING, metadata=_OPTIMIZER)
     lr_schedule: Any = MISSING
     ema: dict[str, Any] = field(default_factory=dict)
-    trainer: Any = MISSING
+    trainer: Any = field(default=MISSING, metadata=_TRAINER)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
@@ -88,7 +112,7 @@ class EvalConfig(_FromRun):
     metric: dict[str, Any] = field(default_factory=dict)
     selection: Any = None
     num_samples: int = _at_least(2, default=5000)
-    repeats: int = _at_least(1, default=1)
+    repeats: int = _at_least(1, default=1, most=1000)
 
 
 @dataclass
@@ -107,7 +131,7 @@ class StreamConfig(_FromRun):
     c_out: list[float] | None = None
     add_noise: bool = True
     label: int | None = None
-    seed: int = 0
+    seed: int = _at_least(0, default=0, most=_SEED)
     group: int = _at_least(1, default=1)
     queue_size: int = _at_least(1, default=8)
     png: bool = True
@@ -116,14 +140,14 @@ class StreamConfig(_FromRun):
 @dataclass
 class PairsConfig(_FromRun):
     start: Any = MISSING
-    num: int = _at_least(1, default=100000)
+    num: int = _at_least(1, default=100000, most=10**9)
     shard_size: int = _at_least(1, default=2048)
 
 
 @dataclass
 class CalibrateConfig(_FromRun):
     calibration: Any = MISSING
-    seed: int = 0
+    seed: int = _at_least(0, default=0, most=_SEED)
 
 
 @dataclass
@@ -199,14 +223,25 @@ def named_entries(config_name: str) -> set[str]:
 
 
 def out_of_range(config_name: str, config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Numbers of a verb's own keys that are out of their range."""
-    for entry in fields(_SCHEMAS[config_name]) if config_name in _SCHEMAS else ():
+    """Numbers of a verb's own keys that are out of their range, and entries that are no parts."""
+    schema = _SCHEMAS.get(config_name)
+    if schema is None:
+        return
+    if "seeds" in config:
+        yield from _seeds_of(schema, config)
+    for group in named_entries(config_name):
+        for name, part in (config.get(group) or {}).items():
+            if part is not None and not isinstance(part, Mapping):
+                key = f"{group}.{name}"
+                remedy = f"Give {key}._target_=CLASS, or {key}=null to leave it out."
+                yield Problem(key, f"{part!r} is not a part.", remedy)
+    for entry in fields(schema):
         for name, (holds, wanted) in entry.metadata.items():
             node = config.get(entry.name)
             value = node.get(name) if isinstance(node, Mapping) else None if name else node
             if isinstance(value, int | float) and not isinstance(value, bool) and not holds(value):
                 key = f"{entry.name}.{name}".rstrip(".")
-                yield Problem(key, f"{value:g} is out of range.", f"It must be {wanted}.")
+                yield Problem(key, f"{value} is out of range.", f"It must be {wanted}.")
 
 
 @functools.cache

@@ -26,6 +26,7 @@ __all__ = [
     "definition_of",
     "lineage",
     "is_field",
+    "is_part",
     "module_source",
     "origin",
     "parameters_of",
@@ -138,6 +139,19 @@ def _lineage_in(module: str, name: str) -> tuple[str, ...]:
     path = origin(module, name) or f"{module}.{name}"
     same = path.partition(".")[0] in ("flowexp", module.partition(".")[0])
     return lineage(path) if same else (path,)
+
+
+def is_part(module: str, annotation: ast.expr) -> bool:
+    """Whether an annotation names a class, of the module's package or flowexp, that is no text.
+
+    Yaml gives such an object as a mapping with a ``_target_``.
+    """
+    where, found = _base(module, annotation) or (module, None)
+    own = ("flowexp", module.partition(".")[0])
+    if not isinstance(found, ast.ClassDef) or where.partition(".")[0] not in own:
+        return False
+    bases = {ast.unparse(base).rpartition(".")[2] for base in found.bases}
+    return not any(base in ("str", "int", "float") or base.endswith("Enum") for base in bases)
 
 
 def module_source(module: str) -> ast.Module | None:

@@ -1,11 +1,18 @@
 """Every ``_target_`` of a plain config, held against its constructor's signature."""
 
 import ast
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from flowexp.config.problems import Problem, did_you_mean, nearest
-from flowexp.config.signatures import Signature, UnknownTargetError, signature_of
+from flowexp.config.signatures import (
+    Parameter,
+    Signature,
+    UnknownTargetError,
+    is_part,
+    signature_of,
+)
 from flowexp.tree import nodes
 
 __all__ = ["RESERVED", "check_targets", "fits"]
@@ -20,6 +27,8 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
 }
 _SEQUENCES = {"list", "tuple", "Sequence", "Iterable", "set", "frozenset"}
+_NO_SCALARS = {"Callable", "Tensor"}
+_INFINITE = (math.inf, -math.inf)
 _MAPPINGS = {"dict", "Mapping", "MutableMapping"}
 
 
@@ -69,10 +78,14 @@ def _check_arguments(
                 guess = nearest(name, signature.parameters)
                 remedy = f"Did you mean {key}.{guess}?" if guess else ""
                 problems.append(Problem(f"{key}.{name}", f"{short} takes no such value.", remedy))
-        elif parameter.annotation is not None and not fits(value, parameter.annotation):
-            wanted = ast.unparse(parameter.annotation)
-            text = f"{value!r} is not what {short} takes here ({wanted})."
-            problems.append(Problem(f"{key}.{name}", text, f"Give a value of type {wanted}."))
+        elif parameter.annotation is not None and not fits(
+            value, parameter.annotation, module=parameter.module
+        ):
+            problems.append(_misfit(f"{key}.{name}", value, parameter, short))
+        elif node.get("_partial_") and value in _INFINITE:
+            # The class itself is first called hours later.
+            text = f"{value:g} is out of range for {short}."
+            problems.append(Problem(f"{key}.{name}", text, "Give a finite number."))
     if not node.get("_partial_", False):
         for parameter in signature.parameters.values():
             if parameter.required and parameter.name not in node:
@@ -82,11 +95,27 @@ def _check_arguments(
     return problems
 
 
-def fits(value: object, annotation: ast.expr | None) -> bool:
+def _misfit(key: str, value: object, parameter: Parameter, target: str) -> Problem:
+    wanted = ast.unparse(parameter.annotation) if parameter.annotation is not None else "Any"
+    text = f"{value!r} is not what {target} takes here ({wanted})."
+    if isinstance(value, str | int | float) and not _SCALARS.keys() & _names(parameter.annotation):
+        group = key.replace(".", "/")
+        return Problem(key, text, f"Choose one with {group}=NAME, or give {key}._target_=CLASS.")
+    return Problem(key, text, f"Give a value of type {wanted}.")
+
+
+def _names(annotation: ast.expr | None) -> set[str]:
+    nodes = ast.walk(annotation) if annotation is not None else ()
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def fits(value: object, annotation: ast.expr | None, *, module: str = "") -> bool:
     """Whether a plain yaml value may be passed where ``annotation`` stands.
 
     Annotations that yaml cannot express (classes, callables, protocols) accept mappings with a
-    ``_target_`` and null is only accepted where None is; unknown annotations accept anything.
+    ``_target_`` and null is only accepted where None is; unknown annotations accept anything. So
+    do classes, unless ``module``, where the annotation stands, tells that they are no text or
+    number. nan is no number.
     """
     if annotation is None:
         return True
@@ -96,18 +125,22 @@ def fits(value: object, annotation: ast.expr | None) -> bool:
         if annotation.value is None:
             return value is None
         if isinstance(annotation.value, str):
-            return fits(value, ast.parse(annotation.value, mode="eval").body)
+            return fits(value, ast.parse(annotation.value, mode="eval").body, module=module)
         return True
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
-        return fits(value, annotation.left) or fits(value, annotation.right)
+        return any(fits(value, one, module=module) for one in (annotation.left, annotation.right))
     if isinstance(annotation, ast.Subscript):
-        return _fits_generic(value, annotation)
-    return _fits_name(value, _last_name(annotation))
+        return _fits_generic(value, annotation, module)
+    name = _last_name(annotation)
+    if isinstance(value, str | int | float) and name not in _SCALARS:
+        return name not in _NO_SCALARS and not is_part(module, annotation)
+    return _fits_name(value, name)
 
 
 def _fits_name(value: object, name: str) -> bool:
     if name in _SCALARS:
-        return isinstance(value, _SCALARS[name]) and isinstance(value, bool) == (name == "bool")
+        kind = isinstance(value, _SCALARS[name]) and isinstance(value, bool) == (name == "bool")
+        return kind and value == value  # nan differs from itself
     if name in _SEQUENCES:
         return isinstance(value, list)
     if name in _MAPPINGS:
@@ -115,23 +148,26 @@ def _fits_name(value: object, name: str) -> bool:
     return value is not None or name in ("Any", "object")
 
 
-def _fits_generic(value: object, annotation: ast.Subscript) -> bool:
+def _fits_generic(value: object, annotation: ast.Subscript, module: str) -> bool:
     name = _last_name(annotation.value)
     if name == "Literal":
         inner = annotation.slice
         options = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         return value in [o.value for o in options if isinstance(o, ast.Constant)]
     if name == "Optional":
-        return value is None or fits(value, annotation.slice)
+        return value is None or fits(value, annotation.slice, module=module)
     if name not in _SEQUENCES or not isinstance(value, list):
-        return _fits_name(value, name)
+        scalar = isinstance(value, str | int | float)
+        return _fits_name(value, name) and not (scalar and name in _NO_SCALARS)
     inner = annotation.slice
     if not isinstance(inner, ast.Tuple):
-        return all(fits(v, inner) for v in value)
+        return all(fits(v, inner, module=module) for v in value)
     if any(isinstance(e, ast.Constant) and e.value is ... for e in inner.elts):
-        return all(fits(v, inner.elts[0]) for v in value)
+        return all(fits(v, inner.elts[0], module=module) for v in value)
     same_length = len(value) == len(inner.elts)
-    return same_length and all(map(fits, value, inner.elts))
+    return same_length and all(
+        fits(v, one, module=module) for v, one in zip(value, inner.elts, strict=True)
+    )
 
 
 def _last_name(node: ast.expr) -> str:

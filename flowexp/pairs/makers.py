@@ -151,8 +151,8 @@ class FromNoise(PairMaker):
             raise ValueError(f"images is {images!r}; allowed: uint8, float32")
         if noise not in ("seeds", "arrays"):
             raise ValueError(f"noise is {noise!r}; allowed: seeds, arrays")
-        if first_seed < 0:
-            raise ValueError(f"first_seed is {first_seed}; allowed: integers >= 0")
+        if not 0 <= first_seed < 2**62:
+            raise ValueError(f"first_seed is {first_seed}; allowed: integers from 0 to 2^62 - 1")
         self.images = images
         self.noise = noise
         self.labels_of_data = labels_of_data

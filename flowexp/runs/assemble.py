@@ -188,6 +188,12 @@ def resolve_device(name: str) -> str:
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here.", key="device", remedy="Use device=cpu.")
+    try:
+        usable = torch.zeros(1, device=device).cpu().numel() == 1
+    except Exception:  # each backend fails in its own way
+        usable = False
+    if not usable:
+        raise UsageError(f"there is no device {name} here.", key="device", remedy="Use device=cpu.")
     count = torch.cuda.device_count() if name == "cuda" else 1
     return f"cuda:{accelerator_of_rank(count)}" if count > 1 else name
 

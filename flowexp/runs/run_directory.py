@@ -23,13 +23,14 @@ __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest", "RunDir
 FREE_KEYS: tuple[str, ...] = (
     "callbacks", "logger", "dirs", "hydra", "launcher", "debug", "local", "sampler", "guidance",
     "task", "metric", "experiment", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.strategy", "trainer.micro_batch", "trainer.log_every", "trainer.checkpoint_kimg",
-    "trainer.keep_checkpoints", "trainer.snapshot_kimg",
+    "trainer.strategy", "trainer.micro_batch", "trainer.compile", "trainer.channels_last",
+    "trainer.log_every", "trainer.checkpoint_kimg", "trainer.keep_checkpoints",
+    "trainer.snapshot_kimg",
 )  # fmt: skip
 """Keys (and everything below them) that change neither the weights nor what they mean.
 
-Devices and micro-batches keep the global batch and its draws; they change the weights by
-floating-point reordering only. What samples and measures can change at any time: weights do not
+Devices, micro-batches, compilation and memory layout keep the global batch and its draws; they
+change the weights by floating-point reordering only. What samples and measures can change at any time: weights do not
 depend on it.
 """
 

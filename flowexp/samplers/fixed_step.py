@@ -26,6 +26,8 @@ from flowexp.seeding import Noise
 
 __all__ = ["FixedStepSampler", "Stepping", "SteppingInTime"]
 
+_MOST_STEPS = 10**6
+
 
 class SteppingInTime(TypedDict, total=False):
     """As :class:`Stepping`, for methods that have a variable of their own."""
@@ -87,6 +89,8 @@ class FixedStepSampler(Sampler):
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps is {steps}; expected at least 1")
+        if steps > _MOST_STEPS:
+            raise ValueError(f"steps is {steps}; expected at most {_MOST_STEPS}")
         self.steps = steps
         self.time_grid = self.default_grid() if time_grid is None else time_grid
         self.variable = Time() if variable is None else variable

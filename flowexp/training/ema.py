@@ -46,8 +46,10 @@ class HalfLifeEMA(EMA):
     ramp_up_ratio: float | None = 0.05
 
     def __post_init__(self) -> None:
-        if not self.half_life_kimg > 0:
-            raise ValueError(f"half_life_kimg is {self.half_life_kimg}; allowed: positive numbers")
+        if not 0 < self.half_life_kimg < math.inf:
+            raise ValueError(
+                f"half_life_kimg is {self.half_life_kimg}; allowed: finite positive numbers"
+            )
         ratio = self.ramp_up_ratio
         if ratio is not None and not ratio > 0:
             raise ValueError(f"ramp_up_ratio is {ratio}; allowed: positive numbers or None")

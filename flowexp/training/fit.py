@@ -1,7 +1,5 @@
 """Training from typed parts to a checkpoint."""
 
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,21 +15,10 @@ from flowexp.runs import RunDirectory
 from flowexp.training.module import FlowModule
 from flowexp.training.parts import TrainerSettings, TrainingParts
 from flowexp.training.precision import matmul_precision
-from flowexp.training.trainer import RunTrainer
+from flowexp.training.trainer import RunTrainer, quiet_lightning
 from flowexp.tree import plain
 
 __all__ = ["FitResult", "fit"]
-
-_LIGHTNING_WARNINGS = (
-    ".*LeafSpec.*",  # its own use of torch
-    ".*smaller than the logging interval.*",  # a short run still has its last row
-    ".*ModelCheckpoint with manual optimization.*",  # weights after the step are what is wanted
-    ".*no learning rate schedulers.*",  # lr_schedule acts in the step itself
-)
-_LIGHTNING_LOGGERS = (
-    "pytorch_lightning.utilities.rank_zero",
-    "pytorch_lightning.accelerators.cuda",
-)
 
 
 @dataclass(frozen=True)
@@ -80,7 +67,7 @@ def fit(
     _prepare_network(module.network, parts.settings)
     if not module.checkpoints.finished(module):
         with (
-            _quiet_lightning(),
+            quiet_lightning(),
             matmul_precision(parts.settings.precision),
             module.stop_signals,
             _disk_full_explained(module),
@@ -123,20 +110,3 @@ def _disk_full_explained(module: FlowModule) -> Iterator[None]:
             f"{error}. The training stopped at step {module.step}; {there}. Free some space; then "
             f"the same command {'continues from it' if checkpoint else 'starts anew'}."
         ) from error
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's remarks about accelerators and tips, which are not about the run."""
-    loggers = [logging.getLogger(name) for name in _LIGHTNING_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in _LIGHTNING_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -22,8 +22,8 @@ class LRSchedule(ABC):
     ramp_up_kimg: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.ramp_up_kimg < 0:
-            raise ValueError(f"ramp_up_kimg is {self.ramp_up_kimg}; allowed: numbers >= 0")
+        if not 0 <= self.ramp_up_kimg < math.inf:
+            raise ValueError(f"ramp_up_kimg is {self.ramp_up_kimg}; allowed: finite numbers >= 0")
 
     def factor(self, images_seen: float) -> float:
         """Factor of the learning rate for the step after ``images_seen`` images."""
@@ -108,8 +108,8 @@ class InverseSqrt(LRSchedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.start_kimg > 0:
-            raise ValueError(f"start_kimg is {self.start_kimg}; allowed: positive numbers")
+        if not 0 < self.start_kimg < math.inf:
+            raise ValueError(f"start_kimg is {self.start_kimg}; allowed: finite positive numbers")
 
     def decay(self, kimg: float) -> float:
         """``1 / sqrt(max(1, kimg / start))``."""

@@ -1,5 +1,6 @@
 """Everything a training is made of, typed; and the place that builds it from a config."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -82,7 +83,8 @@ class TrainerSettings:
     snapshot_kimg: float | None = None
 
     def __post_init__(self) -> None:
-        _require("max_kimg", self.max_kimg, "a positive number", self.max_kimg > 0)
+        finite = 0 < self.max_kimg < math.inf
+        _require("max_kimg", self.max_kimg, "a finite positive number", finite)
         for name in ("batch_size", "num_nodes", "log_every"):
             value = getattr(self, name)
             _require(name, value, "an integer >= 1", value >= 1)
@@ -95,6 +97,9 @@ class TrainerSettings:
         for name in ("grad_clip", "checkpoint_kimg", "snapshot_kimg"):
             value = getattr(self, name)
             _require(name, value, "a positive number or null", value is None or value > 0)
+        kimg = self.checkpoint_kimg
+        finite = kimg is None or kimg < math.inf
+        _require("checkpoint_kimg", kimg, "a finite positive number or null", finite)
         keep = self.keep_checkpoints
         _require("keep_checkpoints", keep, "an integer >= 0 or null", keep is None or keep >= 0)
 

@@ -33,7 +33,10 @@ kills processes that it started soon after one failed  kept: they wait for a che
 =====================================================  =============================================
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,7 +45,9 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from flowexp.errors import UsageError
 from flowexp.processes import Place, training_place
 from flowexp.training.parts import TrainerSettings
 from flowexp.training.precision import LossScaling
@@ -50,7 +55,18 @@ from flowexp.training.precision import LossScaling
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
 
-__all__ = ["RunTrainer", "place_of"]
+__all__ = ["RunTrainer", "place_of", "quiet_lightning", "require_devices"]
+
+_LIGHTNING_WARNINGS = (
+    ".*LeafSpec.*",  # its own use of torch
+    ".*smaller than the logging interval.*",  # a short run still has its last row
+    ".*ModelCheckpoint with manual optimization.*",  # weights after the step are what is wanted
+    ".*no learning rate schedulers.*",  # lr_schedule acts in the step itself
+)
+_LIGHTNING_LOGGERS = (
+    "pytorch_lightning.utilities.rank_zero",
+    "pytorch_lightning.accelerators.cuda",
+)
 
 
 def place_of(settings: TrainerSettings) -> Place:
@@ -70,6 +86,39 @@ def place_of(settings: TrainerSettings) -> Place:
     else:
         count = devices if isinstance(devices, int) else len(devices)
     return training_place(devices=max(1, count), nodes=settings.num_nodes)
+
+
+def require_devices(settings: TrainerSettings) -> None:
+    """Refuse an accelerator, or a number of devices, that this computer does not have.
+
+    Raises:
+        UsageError: With Lightning's reason; or another number of processes was started.
+    """
+    place = place_of(settings)
+    if settings.accelerator in ("auto", "cpu") and settings.devices in (1, "auto"):
+        return
+    devices = settings.devices
+    try:
+        with quiet_lightning():
+            Trainer(
+                accelerator=settings.accelerator,
+                devices=devices if isinstance(devices, int | str) else list(devices),
+                num_nodes=settings.num_nodes,
+                strategy=settings.strategy,
+                plugins=_Environment(place),
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".! ")
+        key = "devices" if settings.accelerator in ("auto", "cpu") else "accelerator"
+        raise UsageError(
+            f"{reason}.",
+            key=f"trainer.{key}",
+            remedy="Use trainer.accelerator=auto trainer.devices=1.",
+        ) from error
 
 
 class RunTrainer(Trainer):
@@ -140,3 +189,20 @@ class _NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
         return self._context
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's remarks about accelerators and tips, which are not about the run."""
+    loggers = [logging.getLogger(name) for name in _LIGHTNING_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _LIGHTNING_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

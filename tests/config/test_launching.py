@@ -3,7 +3,8 @@
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from flowexp.config.application import ChosenLauncher, LauncherError
+from flowexp.config.application import ChosenLauncher, LauncherError, launch
+from flowexp.errors import UsageError
 
 
 class Engine:
@@ -40,3 +41,13 @@ def test_an_engine_that_fails_is_named_with_its_words():
     launcher = chosen(Engine(TimeoutError("a worker was killed")))
     with pytest.raises(LauncherError, match="Engine: TimeoutError: a worker was killed"):
         launcher.launch([["job=a"]])
+
+
+@pytest.mark.parametrize("folder", ["x", "outputs/a b", "one,two", "${seed}"])
+def test_one_folder_for_all_jobs_of_a_sweep_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = folder if "," in folder else f"'{folder}'"
+    arguments = ["dataset=digits", "seed=1,2", f"dirs.run={given}", "-m"]
+    with pytest.raises(UsageError, match=r"dirs\.run: .* share one folder\. .*dirs\.sweep=.* 0, 1"):
+        launch("train", lambda job: None, arguments)
+    assert list(tmp_path.iterdir()) == []

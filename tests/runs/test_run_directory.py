@@ -121,6 +121,7 @@ def test_a_run_goes_on_with_the_same_data(
         {"trainer__log_every": 1},
         {"trainer__devices": 2},
         {"trainer__micro_batch": 8},
+        {"trainer__compile": True, "trainer__channels_last": False},
         {"logger": {}},
         {"callbacks": {"progress": {"a": 1}}},
         {"dirs__run": "elsewhere"},

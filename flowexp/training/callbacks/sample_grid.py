@@ -46,8 +46,8 @@ class SampleGrid(Callback):
         ema: str | None = "first",
         batch_size: int = 64,
     ) -> None:
-        if every_kimg is not None and not every_kimg > 0:
-            raise ValueError(f"every_kimg is {every_kimg}; allowed: positive numbers or None")
+        if every_kimg is not None and not 0 < every_kimg < float("inf"):
+            raise ValueError(f"every_kimg is {every_kimg}; allowed: finite numbers > 0, or None")
         if num < 1 or batch_size < 1:
             raise ValueError(f"num={num}, batch_size={batch_size}; allowed: integers >= 1")
         self.every_kimg = every_kimg
