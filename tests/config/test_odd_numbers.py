@@ -8,7 +8,8 @@ from flowexp.config.check import check
 from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import UsageError
 from flowexp.runs.assemble import resolve_device
-from flowexp.training import TrainerSettings, require_devices
+from flowexp.training import TrainerSettings
+from flowexp.training.trainer import require_devices
 
 TRAIN = [
     "trainer.max_kimg=inf", "trainer.max_kimg=nan", "trainer.max_kimg=1e400", "trainer.max_kimg=-1",
