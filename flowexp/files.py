@@ -10,8 +10,10 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,6 @@ __all__ = [
 
 
 _LOG = logging.getLogger(__name__)
-_warned = False
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # How the C++ writer of torch.save and the Rust writer of safetensors say the same.
 _SAID = re.compile(rf"inline_container|iostream error|os error ({'|'.join(map(str, _NO_ROOM))})\b")
@@ -48,16 +49,17 @@ def expanded(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def warn_without_cache(reason: str) -> None:
-    """Say, once in a process, that nothing is cached, why, and how to change that."""
-    global _warned
-    if not _warned:
-        _warned = True
-        _LOG.warning(
-            "%s: data are decoded and statistics computed again in every run. Set FLOWEXP_CACHE "
-            "to a folder that can be written.",
-            reason,
-        )
+@cache
+def warn_without_cache(folder: Path | None) -> None:
+    """Say, once for a folder, that nothing is cached there, why, and how to change that."""
+    error = sys.exception()
+    _LOG.warning(
+        "%s: data are decoded and statistics computed again in every run. Set FLOWEXP_CACHE "
+        "to a folder that can be written.",
+        f"the cache {folder} cannot be written ({error})"
+        if folder
+        else "there is no home folder for a cache",
+    )
 
 
 @contextmanager

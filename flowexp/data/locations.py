@@ -56,7 +56,7 @@ def cache_dir(*, warn: bool = False) -> Path | None:
     if folder.parts[0] != "~":
         return folder
     if warn:
-        warn_without_cache("there is no home folder for a cache")
+        warn_without_cache(None)
     return None
 
 
@@ -172,8 +172,8 @@ def decode_once(
         return found
     try:
         _store(folder, key, shape, chunks, origin)
-    except OSError as error:
-        warn_without_cache(f"the cache {folder} cannot be written ({error})")
+    except OSError:
+        warn_without_cache(cache)
         return _decode_in_memory(shape, chunks)
     return _load(folder, key, shape, in_memory) or _decode_in_memory(shape, chunks)
 

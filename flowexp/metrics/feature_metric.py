@@ -104,8 +104,8 @@ class ExtractorMetric(Metric):
         arrays = {name: value.numpy() for name, value in computed.items()}
         try:
             write_npz(file, {"protocol": np.array(json.dumps(described)), **arrays})
-        except OSError as error:
-            warn_without_cache(f"the cache {self.cache_dir} cannot be written ({error})")
+        except OSError:
+            warn_without_cache(self.cache_dir)
         return read(computed)
 
 

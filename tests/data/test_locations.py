@@ -16,6 +16,7 @@ from flowexp.data.locations import (
     search_folders,
 )
 from flowexp.errors import UsageError
+from flowexp.files import warn_without_cache
 from flowexp.metrics.weight_files import candidates
 
 
@@ -57,7 +58,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
                  "FLOWEXP_WEIGHTS", "TORCH_HOME"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError("uid not found")))
-    monkeypatch.setattr("flowexp.files._warned", False)
+    warn_without_cache.cache_clear()
 
 
 def decode(key: str) -> np.ndarray:
@@ -92,7 +93,7 @@ def test_in_a_home_that_cannot_be_written_nothing_is_cached(
     monkeypatch.setenv("HOME", home)
     assert decode("a")[2, 0, 0, 0] == decode("b")[2, 0, 0, 0] == 2
     (record,) = caplog.records
-    assert f"the cache {home}/.cache/flowexp/decoded cannot be written" in record.getMessage()
+    assert f"the cache {home}/.cache/flowexp cannot be written" in record.getMessage()
     assert search_folders(None)[-1] == Path(home) / ".cache/flowexp/downloads"
     assert first_existing(search_folders(None), ["x"]) is None
 

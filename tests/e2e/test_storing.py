@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from flowexp.cli import main
+from flowexp.files import warn_without_cache
 
 pytestmark = pytest.mark.e2e
 
@@ -21,7 +22,7 @@ def evaluate(trained_run, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLOWEXP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("flowexp.locks._warned", False)
-    monkeypatch.setattr("flowexp.files._warned", False)
+    warn_without_cache.cache_clear()
 
     def run(*more):
         capfd.readouterr()
