@@ -31,11 +31,13 @@ class Origin:
         weights_sha256: Digest of the checkpoint file.
         weights: Name of the average, or ``raw``.
         calibrations: Folder of what was calibrated for this run.
+        selection: Which weights of the training, see :class:`flowexp.metrics.protocol.Protocol`.
     """
 
     weights_sha256: str
     weights: str
     calibrations: FilePath
+    selection: str = "last"
 
 
 class Model(ABC):

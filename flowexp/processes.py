@@ -73,6 +73,14 @@ class Processes:
         torch.distributed.gather_object(item, gathered)
         return gathered
 
+    def of_first(self, item: _Item) -> _Item:
+        """The first process's item, on all of them; every process must call this."""
+        if self.world_size == 1:
+            return item
+        items = [item]
+        torch.distributed.broadcast_object_list(items)
+        return items[0]
+
     def __enter__(self) -> Self:
         return self
 

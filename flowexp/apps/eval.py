@@ -1,5 +1,8 @@
 """``flowexp eval``: score a run; every number with its protocol, its floor and its cost."""
 
+import hashlib
+import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,17 +16,30 @@ from flowexp.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowexp.evaluation import ScoreResult
-    from flowexp.pipeline import SampleBatch
+    from flowexp.evaluation import BestOfSnapshots, ScoreResult
+    from flowexp.evaluation.selection import Chosen
+    from flowexp.pipeline import Processes, SampleBatch
     from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
 
 _IMAGES = 100
+_PRECISION = "32-true"
+# What a snapshot's score does not depend on, besides what a job's result does not depend on.
+_NOT_OF_A_SCORE = (
+    "run",
+    "checkpoint",
+    "weights",
+    "repeats",
+    "num_samples",
+    "seeds",
+    "selection",
+    "metric",
+)
 
 
 def evaluate(job: Job) -> float | None:
-    """Generate, measure, record.
+    """Select the weights, generate, measure, record.
 
     Returns:
         The first metric's value, for optimising sweepers.
@@ -53,14 +69,23 @@ def evaluate(job: Job) -> float | None:
         if wanted > 0:
             images.append(batch.x[:wanted].cpu())
 
-    weights = opened.weights
-    circumstances = {
-        "overrides": job.overrides,
-        "checkpoint": {"kimg": weights.kimg, "sha256": weights.sha256, "path": str(weights.path)},
-        "directory": str(job.directory),
-    }
-    results = []
+    results, chosen = [], None
+    selection = opened.selection
     with logging_to(opened.run.log_file), Processes.start() as processes:
+        if config["selection"]:
+            chosen = _best_snapshot(config, metrics, opened, processes)
+            opened = open_run({**config, "checkpoint": chosen.best.path.stem})
+            selection = chosen.words
+        weights = opened.weights
+        circumstances = {
+            "overrides": job.overrides,
+            "checkpoint": {
+                "kimg": weights.kimg,
+                "sha256": weights.sha256,
+                "path": str(weights.path),
+            },
+            "directory": str(job.directory),
+        }
         for seeds in ranges:
             result = score(
                 opened.pipeline,
@@ -70,9 +95,10 @@ def evaluate(job: Job) -> float | None:
                 heldout=heldout,
                 cache_dir=cache_dir(),
                 facts={
-                    "precision": "32-true",
-                    "ema": ", ".join(filter(None, (weights.name, opened.transform))),
+                    "precision": _PRECISION,
+                    "ema": _weights(opened),
                     "sampler": opened.pipeline.sampling,
+                    "selection": selection,
                 },
                 processes=processes,
                 on_batch=keep,
@@ -85,8 +111,93 @@ def evaluate(job: Job) -> float | None:
         return None
     grid = job.directory / "grid.png"
     save_grid(grid, torch.cat(images))
-    print("\n" + table(_outcome(results, opened, grid)))
+    print("\n" + table([*_selected(chosen), *_outcome(results, opened, grid)]))
     return float(summarize(results)[0].mean)
+
+
+def _weights(opened: "OpenedRun") -> str:
+    """Which average, and how it was changed."""
+    return ", ".join(filter(None, (opened.weights.name, opened.transform)))
+
+
+def _best_snapshot(
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    opened: "OpenedRun",
+    processes: "Processes",
+) -> "Chosen":
+    """Score the snapshots of a run that have no score yet, and choose.
+
+    Raises:
+        UsageError: There are none, or a checkpoint was named as well.
+    """
+    from flowexp.data.locations import cache_dir
+    from flowexp.evaluation import SnapshotScores, score, seed_ranges
+    from flowexp.metrics.protocol import LAST
+    from flowexp.runs import read_checkpoint
+    from flowexp.runs.opening import open_run
+    from flowexp.tables.jobs import significant
+
+    best: BestOfSnapshots = instantiate(config["selection"], key="selection")
+    run = opened.run
+    if config["checkpoint"] != LAST:
+        raise UsageError(
+            f"a checkpoint, {config['checkpoint']!r}, is named beside a selection.",
+            key="checkpoint",
+            remedy="Leave one of checkpoint=... and selection=... out.",
+        )
+    files = run.kept_snapshots()
+    if not files:
+        raise UsageError(
+            f"the training of {run.path} kept no snapshots.",
+            key="selection",
+            remedy="Train with trainer.snapshot_kimg=..., or take selection=last.",
+        )
+    name, higher = best.metric_of(metrics)
+    (seeds,) = seed_ranges(best.num_samples, repeats=1)
+    reference = opened.built.dataset.train()
+
+    def measure(snapshot: Path) -> float:
+        one = open_run({**config, "checkpoint": snapshot.stem})
+        # adaptive samplers raise an error for them
+        if not all(weights.isfinite().all() for weights in one.built.network.parameters()):
+            return math.nan
+        records = score(
+            one.pipeline,
+            metrics={name: metrics[name]},
+            seeds=seeds,
+            reference=reference,
+            cache_dir=cache_dir(),
+            processes=processes,
+        ).records
+        return records[0].value if records else math.nan
+
+    kept = {k: v for k, v in config.items() if k not in _NOT_OF_A_SCORE}
+    described = [
+        significant(kept, verb="eval"),
+        opened.weights.name,
+        config["metric"][name],
+        best.num_samples,
+    ]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    return best.choose(
+        {file: read_checkpoint(file, mmap=True)["images"] / 1000.0 for file in files},
+        metric=name,
+        higher_is_better=higher,
+        scores=SnapshotScores(run.snapshots / "scores.json", measured_with=digest.hexdigest()),
+        measure=measure,
+        processes=processes,
+    )
+
+
+def _selected(chosen: "Chosen | None") -> list[tuple[str, str]]:
+    """Which snapshot was chosen, by what score."""
+    if chosen is None:
+        return []
+    best = chosen.best
+    return [
+        ("selected", f"{best.path.stem} at {best.kimg:g} kimg ({best.value:.4g}), {chosen.words}")
+    ]
 
 
 def _ranges(config: Mapping[str, Any]) -> list[list[int]]:

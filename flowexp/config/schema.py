@@ -86,6 +86,7 @@ class _FromRun(_Model):
 @dataclass
 class EvalConfig(_FromRun):
     metric: dict[str, Any] = field(default_factory=dict)
+    selection: Any = None
     num_samples: int = _at_least(2, default=5000)
     repeats: int = _at_least(1, default=1)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
+from typing import TypeGuard
 
 from flowexp.config.renamed import present
 
@@ -21,6 +22,7 @@ __all__ = [
     "Parameter",
     "Signature",
     "UnknownTargetError",
+    "is_field",
     "module_source",
     "origin",
     "parameters_of",
@@ -300,10 +302,17 @@ def _dataclass_signature(home: str, node: ast.ClassDef) -> Signature:
         if isinstance(parent, ast.ClassDef) and _is_dataclass(parent):
             parameters |= _class_signature(where, parent).parameters
     for item in node.body:
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+        if is_field(item) and isinstance(item.target, ast.Name):
             name = item.target.id
             parameters[name] = Parameter(name, item.annotation, item.value is None)
     return Signature(parameters, open_ended=False)
+
+
+def is_field(item: ast.stmt) -> TypeGuard[ast.AnnAssign]:
+    """Whether a statement of a dataclass makes a field: annotated, and not ``ClassVar``."""
+    if not isinstance(item, ast.AnnAssign):
+        return False
+    return ast.unparse(item.annotation).partition("[")[0].rpartition(".")[2] != "ClassVar"
 
 
 def _parameters(arguments: ast.arguments, *, skip_first: bool) -> Signature:

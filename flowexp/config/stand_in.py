@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from flowexp.config.signatures import module_source, origin, parameters_of
+from flowexp.config.signatures import is_field, module_source, origin, parameters_of
 from flowexp.requirements import Part, Parts, UnknownError, Unmet
 
 __all__ = ["StandIn", "class_value", "evaluated"]
@@ -344,7 +344,7 @@ def _fill_fields(made: StandIn, positional: Sequence[object], named: Mapping[str
         name
         for owner in reversed(cls.mro)
         for name, item in owner.members.items()
-        if isinstance(item, ast.AnnAssign)
+        if is_field(item)
     )
     given = {**dict(zip(fields, positional, strict=False)), **named}
     vars(made).update({name: given[name] for name in fields if name in given})

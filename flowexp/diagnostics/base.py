@@ -65,10 +65,12 @@ class Setting:
 class ModelMetric(Part, ABC):
     """A metric of the model itself, under the guidance and conditions of an evaluation.
 
-    Its name is the stem of its key, for example ``straightness``.
+    Its name is the stem of its key, for example ``straightness``. Less of it is better, unless
+    ``higher_is_better`` says otherwise.
     """
 
     name: str
+    higher_is_better: bool | None = False
 
     def check(self) -> None:
         """Raise ``UsageError`` when something needed is missing on this computer."""

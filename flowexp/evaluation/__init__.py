@@ -8,5 +8,7 @@ from flowexp.evaluation.score import (
     seed_ranges,
     summarize,
 )
+from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
 
-__all__ = ["ScoreResult", "Summary", "append_results", "score", "seed_ranges", "summarize"]
+__all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results", "score",
+           "seed_ranges", "summarize"]  # fmt: skip

@@ -4,6 +4,7 @@ Classes are metrics; functions of the same file, and the files ``frechet``, ``di
 ``resize``, are the mathematics.
 """
 
+from flowexp.metrics.adm import ADMPrecisionRecall, half_precision_recall
 from flowexp.metrics.base import Accumulator, Extractor, Metric, RawValues, SampleSet
 from flowexp.metrics.efficientnet import EfficientNetLite0
 from flowexp.metrics.feature_metric import FeatureMetric
@@ -14,7 +15,13 @@ from flowexp.metrics.frechet import (
     frechet_distance_from_moments,
 )
 from flowexp.metrics.frechet_metric import FrechetDistance, StatisticsFile, first_available
-from flowexp.metrics.inception import InceptionLogits, InceptionSpatial, InceptionV3
+from flowexp.metrics.inception import (
+    CleanInception,
+    InceptionLogits,
+    InceptionSpatial,
+    InceptionV3,
+    PytorchInception,
+)
 from flowexp.metrics.inception_score import InceptionScore, inception_score, shuffle_order
 from flowexp.metrics.kernel_distance import (
     GaussianKernel,
@@ -52,8 +59,11 @@ from flowexp.metrics.vgg16 import VGG16
 from flowexp.metrics.vision_transformers import CLIPImage, DINOv2
 
 __all__ = [
+    "half_precision_recall",
+    "ADMPrecisionRecall",
     "Accumulator",
     "CLIPImage",
+    "CleanInception",
     "DINOv2",
     "EfficientNetLite0",
     "EfficientNetPerceptual",
@@ -81,6 +91,7 @@ __all__ = [
     "PolynomialKernel",
     "PrecisionRecall",
     "Protocol",
+    "PytorchInception",
     "RawValues",
     "StatisticsFile",
     "ReflectedSSIM",

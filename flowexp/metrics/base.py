@@ -118,12 +118,14 @@ class Metric(Part, ABC):
         minimum_samples: Fewest samples, generated or real, that have a value.
         settings: The numbers inside the metric, for the protocol.
         needs_reference: Whether samples are compared with a reference set.
+        higher_is_better: Whether more of its first number is better; None = neither.
     """
 
     paired: bool = False
     minimum_samples: int = 1
     settings: str | None = None
     needs_reference: bool = False
+    higher_is_better: bool | None = False
 
     def __init__(self, *, name: str) -> None:
         self.name = name

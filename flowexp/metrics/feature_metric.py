@@ -17,7 +17,7 @@ from torch import Tensor
 from flowexp.errors import UsageError
 from flowexp.files import write_npz
 from flowexp.metrics.base import Extractor, Metric, Records, RowMetric, SampleSet
-from flowexp.metrics.protocol import refuse_borrowed_name
+from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE, refuse_borrowed_name
 from flowexp.metrics.weight_files import check_with_key
 from flowexp.requirements import Parts, Unmet, of_images
 
@@ -37,7 +37,9 @@ class ExtractorMetric(Metric):
     needs_reference = True
 
     def __init__(self, extractor: Extractor, *, name: str) -> None:
-        refuse_borrowed_name(name, extractor=extractor.name)
+        of_inception = extractor.name.startswith(INCEPTION_NAME)
+        resize = extractor.resize if of_inception else INCEPTION_RESIZE
+        refuse_borrowed_name(name, extractor=extractor.name, resize=resize)
         super().__init__(name=name)
         self.extractor = extractor
 

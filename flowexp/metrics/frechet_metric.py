@@ -16,6 +16,7 @@ from flowexp.files import file_sha256
 from flowexp.metrics.base import Accumulator, Extractor, Records, SampleSet
 from flowexp.metrics.feature_metric import ExtractorMetric
 from flowexp.metrics.frechet import FeatureMoments, FrechetReference
+from flowexp.metrics.protocol import INCEPTION_SPATIAL
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ _LOG = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class StatisticsFile:
     """An npz file with ``mu``, (d,), and ``sigma``, (d, d), in place of the reference set itself.
+
+    ADM's files hold those of the spatial features beside them, as ``mu_s`` and ``sigma_s``.
 
     Such files carry no protocol, so extractor and resize are declared below the metric's config key
     and compared with the metric's: statistics of one resize with features of another give a
@@ -54,8 +57,9 @@ class StatisticsFile:
             raise self._wrong(f"{self.file} does not exist.")
         try:
             with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                mean = torch.from_numpy(np.asarray(stored["mu"], dtype=np.float64))
-                covariance = torch.from_numpy(np.asarray(stored["sigma"], dtype=np.float64))
+                end = "_s" if extractor.name == INCEPTION_SPATIAL and "mu_s" in stored else ""
+                mean = torch.from_numpy(np.asarray(stored[f"mu{end}"], dtype=np.float64))
+                covariance = torch.from_numpy(np.asarray(stored[f"sigma{end}"], dtype=np.float64))
         except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise self._wrong(f"{self.file} holds no mu and sigma ({error}).") from error
         dim = len(mean) if extractor.dim is None else extractor.dim

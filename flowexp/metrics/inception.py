@@ -7,6 +7,7 @@ Nash et al. 2021, arXiv 2103.03841.
 """
 
 import logging
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,27 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.metrics.pretrained import PretrainedExtractor, as_rgb
 from flowexp.metrics.protocol import (
+    CLEAN_RESIZE,
     INCEPTION_LOGITS,
     INCEPTION_NAME,
     INCEPTION_RESIZE,
     INCEPTION_SHA256_PREFIX,
     INCEPTION_SPATIAL,
+    TORCH_RESIZE,
 )
+from flowexp.metrics.resize import pil_bicubic, torch_bilinear
 
 _SPATIAL_CHANNELS = 7
+_SIZE = (299, 299)
 _LOG = logging.getLogger(__name__)
 
 
 class InceptionV3(PretrainedExtractor):
-    """The 2048 pool3 features behind FID: TF1 bilinear to 299, (v - 128) / 128."""
+    """The 2048 pool3 features behind FID: TF1 bilinear to 299, (v - 128) / 128.
+
+    So do StyleGAN's and EDM's code, ADM's evaluator, torch-fidelity, and clean-fid with
+    ``mode="legacy_tensorflow"``.
+    """
 
     name = INCEPTION_NAME
     dim = 2048
@@ -69,6 +78,51 @@ class InceptionV3(PretrainedExtractor):
                 remedy="A distance on other weights is not FID: replace the file.",
             )
         return file
+
+
+class _ResizedInception(InceptionV3):
+    """The pool3 features of images that are brought to the network in another way than FID's."""
+
+    @abstractmethod
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the first convolution sees, (b, 3, 299, 299) float32, of images (b, 3, H, W)."""
+
+    def features(self, images: Tensor) -> Tensor:
+        inputs = self.inputs(as_rgb(images.to(self.device)))
+        # the network takes 8-bit images only and resizes them itself: its first layer is given ours
+        network: Any = self.network
+        hook = network.Conv2d_1a_3x3.register_forward_pre_hook(lambda *call: (inputs,))
+        try:
+            features: Tensor = network(images.new_zeros(len(images), 3, 1, 1).to(self.device))[0]
+        finally:
+            hook.remove()
+        return features
+
+
+class CleanInception(_ResizedInception):
+    """The pool3 features behind clean-FID: Pillow's bicubic to 299 in float32, (v - 128) / 128.
+
+    A low-passed resize of images larger than 299, and a smoother one of smaller images.
+
+    Source: Parmar, Zhang, Zhu 2022, arXiv 2104.11222; clean-fid 0.1.35, ``mode="clean"``.
+    """
+
+    resize = CLEAN_RESIZE
+
+    def inputs(self, images: Tensor) -> Tensor:
+        return (pil_bicubic(images, _SIZE) - 128.0) / 128.0
+
+
+class PytorchInception(_ResizedInception):
+    """The pool3 features behind pytorch-fid: half-pixel-centred bilinear to 299, v / 127.5 - 1.
+
+    Source: Seitzer, pytorch-fid; clean-fid 0.1.35, ``mode="legacy_pytorch"``.
+    """
+
+    resize = TORCH_RESIZE
+
+    def inputs(self, images: Tensor) -> Tensor:
+        return torch_bilinear(images, _SIZE) / 127.5 - 1.0
 
 
 class InceptionLogits(InceptionV3):

@@ -4,6 +4,9 @@ Source: Salimans et al. 2016, arXiv 1606.03498. Defaults, chunks, order and spre
 torch-fidelity: chunk i is [i n // splits, (i + 1) n // splits), std with ddof 0.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,28 +52,47 @@ class InceptionScore(FeatureMetric):
         name: Stem of the metric's key; ``inception_score`` only on Inception's logits.
         splits: Number of chunks, >= 1.
         seed: Seed of the permutation applied first; None keeps the order of the samples.
+        split_size: Chunks of this many samples (the last may be smaller) in place of ``splits``
+            chunks of equal size, as ADM's evaluator (5000, in order); None = ``splits``.
 
     Raises:
-        ValueError: If ``splits`` is impossible.
+        ValueError: If ``splits`` or ``split_size`` is impossible.
     """
 
+    later_options: ClassVar[Mapping[str, object]] = {"split_size": None}
+
     needs_reference = False
+    higher_is_better = True
 
     def __init__(
-        self, extractor: Extractor, *, name: str, splits: int = 10, seed: int | None = 2020
+        self,
+        extractor: Extractor,
+        *,
+        name: str,
+        splits: int = 10,
+        seed: int | None = 2020,
+        split_size: int | None = None,
     ) -> None:
         super().__init__(extractor, name=name)
         if splits < 1:
             raise ValueError(f"splits must be at least 1, got {splits}")
-        self.splits = self.minimum_samples = splits
-        self.seed = seed
+        if split_size is not None and split_size < 1:
+            raise ValueError(f"split_size must be at least 1 or null, got {split_size}")
+        self.splits, self.split_size, self.seed = splits, split_size, seed
+        self.minimum_samples = splits if split_size is None else 1
+        self.chunks = f"{splits} splits" if split_size is None else f"splits of {split_size}"
         order = "in order" if seed is None else f"shuffled by seed {seed}"
-        self.settings = f"{splits} splits, {order}"
+        self.settings = f"{self.chunks}, {order}"
 
     def measure(self, rows: Tensor) -> Records:
         order = None
         if self.seed is not None:
             order = shuffle_order(len(rows), seed=self.seed).to(rows.device)
-        scores = inception_score(rows, splits=self.splits, order=order)
-        metric, extra = f"IS ({self.splits} splits)", {"std": float(scores.std(correction=0))}
+        if self.split_size is None:
+            scores = inception_score(rows, splits=self.splits, order=order)
+        else:
+            ordered = rows if order is None else rows[order]
+            parts = torch.split(ordered, self.split_size)
+            scores = torch.cat([inception_score(part, splits=1) for part in parts])
+        metric, extra = f"IS ({self.chunks})", {"std": float(scores.std(correction=0))}
         return (self.record(metric, float(scores.mean()), count=len(rows), extra=extra),)

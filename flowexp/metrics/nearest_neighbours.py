@@ -41,6 +41,7 @@ class NearestNeighbours(FeatureMetric):
     """
 
     minimum_samples = 1
+    higher_is_better = None
 
     def __init__(self, extractor: Extractor, *, name: str, percentile: float = 1.0) -> None:
         super().__init__(extractor, name=name)

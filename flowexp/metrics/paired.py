@@ -117,6 +117,7 @@ class PairedMetric(RowMetric):
     """Mean over pairs of a value per pair: ``metric``, with its convention, as in titles."""
 
     paired = True
+    higher_is_better = True
     metric: str
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -195,6 +196,7 @@ class PerceptualSimilarity(PairedMetric):
     """
 
     settings = "mean of the pairs' values"
+    higher_is_better = False
     chunk = 32
 
     def __init__(self, distance: FeatureDistance, *, name: str) -> None:

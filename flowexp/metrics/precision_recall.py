@@ -79,6 +79,8 @@ class PrecisionRecall(FeatureMetric):
         ValueError: If ``name``, ``k`` or ``density_k`` is impossible.
     """
 
+    higher_is_better = True
+
     def __init__(
         self, extractor: Extractor, *, name: str, k: int = 3, density_k: int | None = None
     ) -> None:

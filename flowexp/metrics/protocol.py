@@ -17,8 +17,11 @@ INCEPTION_LOGITS = f"{INCEPTION_NAME}, unbiased logits"
 INCEPTION_SPATIAL = f"{INCEPTION_NAME}, mixed_6/conv"
 INCEPTION_SHA256_PREFIX = "6726825d"
 INCEPTION_RESIZE = "TF1 bilinear to 299"
+CLEAN_RESIZE = "Pillow bicubic to 299, not rounded"
+TORCH_RESIZE = "torch bilinear to 299, v / 127.5 - 1"
 UINT8 = "uint8, trunc(127.5 x + 128)"
 PIXELS = "pixels"
+LAST = "last"
 
 # quantity and features -> the published name of that number
 _PUBLISHED = {
@@ -27,6 +30,9 @@ _PUBLISHED = {
     ("KID", INCEPTION_NAME): "KID",
     ("IS", INCEPTION_LOGITS): "IS",
 }
+# what goes before that name where images came to the network in another way than EDM's, after the
+# packages that do so: clean-fid's mode "clean"; pytorch-fid, clean-fid's "legacy_pytorch"
+_PREFIXES = {INCEPTION_RESIZE: "", CLEAN_RESIZE: "clean-", TORCH_RESIZE: "pytorch-"}
 _RESERVED = {
     "fid": INCEPTION_NAME,
     "sfid": INCEPTION_SPATIAL,
@@ -55,11 +61,12 @@ def metric_key(name: str, n_gen: int) -> str:
     return f"eval/{name}{separator}{count_label(n_gen)}"
 
 
-def refuse_borrowed_name(name: str, *, extractor: str) -> None:
+def refuse_borrowed_name(name: str, *, extractor: str, resize: str = INCEPTION_RESIZE) -> None:
     """Refuse names that stand for a published protocol on any other features.
 
     ``fid`` may not occur anywhere in a foreign name; ``kid`` and ``inception_score`` may be
-    qualified (``kid_efflite0``), since the full title then names the features.
+    qualified (``kid_efflite0``), since the full title then names the features. On Inception's
+    features after another resize the name has to be qualified as well (``fid_clean``).
 
     Raises:
         ValueError: If the name claims Inception's protocol wrongly.
@@ -71,6 +78,8 @@ def refuse_borrowed_name(name: str, *, extractor: str) -> None:
         raise ValueError(
             f"name={name!r}: a number measured on {extractor} must not be called {called}"
         )
+    if lowered in _RESERVED and resize != INCEPTION_RESIZE:
+        raise ValueError(f"name={name!r} is that of another resize than {resize!r}; qualify it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +100,9 @@ class Protocol:
         ema: Which weights generated them, for example ``power 0.9999`` or ``raw``.
         seeds: Seed range of the samples, for example ``0-4999``.
         sampler: Description of the sampler and its grid.
+        selection: Which weights of the training: ``last``, a checkpoint that the user named, or the
+            best of some snapshots and by which metric. Records that do not state it are of the
+            last.
         notice: A caveat of the data set, for example that it is a JPEG re-encoding.
     """
 
@@ -112,6 +124,7 @@ class Protocol:
     nfe: float | None = None
     device: str | None = None
     notice: str | None = None
+    selection: str = LAST
 
     @classmethod
     def against(cls, reference: "SampleSet", **measured: Any) -> Self:  # noqa: ANN401
@@ -132,9 +145,9 @@ class Protocol:
         kind, note, rest = self.metric.partition(" (")
         name = _PUBLISHED.get((kind, self.extractor))
         official = (self.weights_sha256 or "").startswith(INCEPTION_SHA256_PREFIX)
-        if name is None or not official or self.resize != INCEPTION_RESIZE:
+        if name is None or not official or self.resize not in _PREFIXES:
             return None
-        return name + note + rest
+        return _PREFIXES[self.resize] + name + note + rest
 
     @property
     def is_fid(self) -> bool:
@@ -148,6 +161,8 @@ class Protocol:
         where = self.reference
         if self.reference_split not in (None, "train"):
             where += f"/{self.reference_split}"
+        if self.selection != LAST:
+            where += f", {self.selection.partition(',')[0]}"
         return f"{self.published_name or head} {count_label(self.n_gen)} on {where}"
 
     def differences(self, other: "Protocol", *, strict: bool = False) -> list[str]:
@@ -189,7 +204,8 @@ class MetricRecord:
 
     def with_run(self, **run: Any) -> Self:  # noqa: ANN401 -- values of Protocol's run fields
         """The same record with fields of the run, such as ``seeds``, where the metric has none."""
-        stated = {name for name, value in vars(self.protocol).items() if value is not None}
+        protocol = self.protocol
+        stated = {f.name for f in fields(protocol) if getattr(protocol, f.name) != f.default}
         own = {name: value for name, value in run.items() if name not in stated}
         return replace(self, protocol=replace(self.protocol, **own))
 

@@ -63,6 +63,7 @@ class TorchmetricsMetric(Metric):
         super().__init__(name=name)
         self._given = self._metric = metric
         self._start: _State = {}
+        self.higher_is_better = metric.higher_is_better
         self._sees_reference = sees_reference
         parameters = inspect.signature(metric.update).parameters
         self.needs_reference = "real" in parameters

@@ -102,7 +102,8 @@ class Pipeline:
     """Everything that determines the sample of a seed, and where it is computed.
 
     Latents, labels and noise belong to the seed of a sample: sample i is the same for every batch
-    size and number of processes.
+    size and number of processes. Only a sampler whose steps a batch shares makes it depend on the
+    batch size, which is then stated with the sampler.
 
     Attributes:
         model: The model, guidance included; its network in evaluation mode and on ``device``.
@@ -136,7 +137,10 @@ class Pipeline:
     def sampling(self) -> str:
         """Sampler and latents in words, as protocols state them: ``Heun, 18 steps``."""
         own = isinstance(self.latents, FlowexpLatents)
-        return self.sampler.describe() + ("" if own else f", {type(self.latents).__name__}")
+        shared = f", steps shared by {self.batch_size}" if self.sampler.shares_steps else ""
+        return (
+            self.sampler.describe() + shared + ("" if own else f", {type(self.latents).__name__}")
+        )
 
     def start(self, seeds: Sequence[int], *, labels: Tensor | None = None) -> Start:
         """The start of the samples with these seeds; row j depends on ``seeds[j]`` only.

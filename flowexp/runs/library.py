@@ -84,6 +84,7 @@ def evaluate(
     """
     from flowexp.data.locations import cache_dir
     from flowexp.evaluation import score
+    from flowexp.metrics.protocol import LAST
 
     if pipeline.dataset is None:
         raise UsageError(
@@ -104,6 +105,7 @@ def evaluate(
             "precision": "32-true",
             "ema": RAW if origin is None else origin.weights,
             "sampler": pipeline.sampling,
+            "selection": LAST if origin is None else origin.selection,
         },
     )
 

@@ -24,12 +24,14 @@ class OpenedRun:
     Attributes:
         built: Its parts, on the pipeline's device and in evaluation mode.
         transform: How the weights were changed, in words; empty = not at all.
+        selection: Which checkpoint of the run, for protocols: ``last``, or ``checkpoint NAME``.
     """
 
     run: RunDirectory
     built: Built
     weights: LoadedWeights
     transform: str
+    selection: str
 
     @property
     def pipeline(self) -> "Pipeline":
@@ -48,20 +50,23 @@ def open_run(config: Mapping[str, Any]) -> OpenedRun:
     Raises:
         UsageError: There is no such run, checkpoint or EMA, or the parts do not fit.
     """
+    from flowexp.metrics.protocol import LAST
     from flowexp.models import Origin
 
     run = RunDirectory.open(Path(config["run"]))
     device = resolve_device(config["device"])
     name = config["weights"] or first_average(run.config())
-    digest = file_sha256(run.checkpoint(config["checkpoint"]))
-    built = build(config, origin=Origin(digest, name, run.calibrations))
+    file = run.checkpoint(config["checkpoint"])
+    selection = LAST if config["checkpoint"] == LAST else f"checkpoint {file.stem}"
+    origin = Origin(file_sha256(file), name, run.calibrations, selection)
+    built = build(config, origin=origin)
     weights = load_weights(run, built.network, weights=name, checkpoint=config["checkpoint"])
     transform = ""
     if config.get("weight_transform"):
         transform = instantiate(config["weight_transform"], key="weight_transform")(built.network)
     built.network.to(device).eval()
     built = replace(built, pipeline=built.pipeline.replace(device=device))
-    return OpenedRun(run, built, weights, transform)
+    return OpenedRun(run, built, weights, transform, selection)
 
 
 def first_average(config: Mapping[str, Any]) -> str:

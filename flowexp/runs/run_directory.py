@@ -24,7 +24,7 @@ FREE_KEYS: tuple[str, ...] = (
     "callbacks", "logger", "dirs", "hydra", "launcher", "debug", "local", "sampler", "guidance",
     "task", "metric", "experiment", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
     "trainer.strategy", "trainer.micro_batch", "trainer.log_every", "trainer.checkpoint_kimg",
-    "trainer.keep_checkpoints",
+    "trainer.keep_checkpoints", "trainer.snapshot_kimg",
 )  # fmt: skip
 """Keys (and everything below them) that change neither the weights nor what they mean.
 
@@ -90,6 +90,7 @@ class RunDirectory:
         metrics_file: What training measured, one JSON object a line; the record that loggers copy.
         results_file: What evaluations measured.
         checkpoints: Folder of the checkpoints; ``last.ckpt`` is the newest.
+        snapshots: Folder of the averages kept while training, which nothing removes.
         samples: Folder of sample grids.
         calibrations: What samplers measured on this run's model.
     """
@@ -103,6 +104,7 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.jsonl"
         self.results_file = self.path / "results.json"
         self.checkpoints = self.path / "checkpoints"
+        self.snapshots = self.path / "snapshots"
         self.samples = self.path / "samples"
         self.calibrations = self.path / "calibrations"
         self._lock: FileLock | None = None
@@ -134,8 +136,9 @@ class RunDirectory:
             for folder in (run.path, run.checkpoints, run.samples):
                 folder.mkdir(parents=True, exist_ok=True)
             run._lock = run._locked()
-            for unfinished in run.checkpoints.glob(".*.ckpt"):
-                unfinished.unlink()
+            for folder in (run.checkpoints, run.snapshots):
+                for unfinished in folder.glob(".*.ckpt"):
+                    unfinished.unlink()
             write_text(run.config_file, yaml.safe_dump(own, sort_keys=False))
             write_text(run.overrides_file, yaml.safe_dump(list(overrides)))
             if not run.manifest_file.exists():
@@ -217,24 +220,34 @@ class RunDirectory:
         """The kept checkpoints besides ``last.ckpt``, oldest first."""
         return sorted(self.checkpoints.glob("step-*.ckpt"))
 
+    def kept_snapshots(self) -> list[Path]:
+        """The snapshots, oldest first."""
+        return sorted(self.snapshots.glob("snapshot-*.ckpt"))
+
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""
         there = [*self.numbered_checkpoints(), *self.checkpoints.glob("last.ckpt")]
         return there[-1] if there else None
 
     def checkpoint(self, name: str = "last", *, key: str = "checkpoint") -> Path:
-        """The file of a checkpoint: ``last``, a step number, or a file name in ``checkpoints/``.
+        """The file of a checkpoint or a snapshot.
+
+        ``name`` is ``last``, the number of a checkpoint's step, ``snapshot-`` and that of a
+        snapshot's, or the name of a file in ``checkpoints/`` or ``snapshots/``.
 
         Raises:
             UsageError: There is none of that name; the message lists those there are.
         """
         stem = name.removesuffix(".ckpt")
-        if stem.isdecimal():
-            stem = f"step-{int(stem):09d}"
-        path = self.latest_checkpoint() if stem == "last" else self.checkpoints / f"{stem}.ckpt"
+        kind, _, number = stem.rpartition("-")
+        if number.isdecimal() and kind in ("", "step", "snapshot"):
+            stem = f"{kind or 'step'}-{int(number):09d}"
+        folder = self.snapshots if kind == "snapshot" else self.checkpoints
+        path = self.latest_checkpoint() if stem == "last" else folder / f"{stem}.ckpt"
         if path is not None and path.is_file():
             return path
         there = [file.stem for file in sorted(self.checkpoints.glob("[!.]*.ckpt"))]
+        there += [file.stem for file in self.kept_snapshots()]
         raise UsageError(
             f"the run {self.path} has no checkpoint {name!r}.",
             key=key,

@@ -112,6 +112,12 @@ def stored_weights(
                 remedy=f"It has: {there}; raw gives the weights without averaging.",
             )
         state |= content["ema"][weights]
+    elif path.parent == run.snapshots and content["ema"]:
+        raise UsageError(
+            f"{path.name} holds averages only, not the raw weights.",
+            key="weights",
+            remedy=f"Take one of: {', '.join(sorted(content['ema']))}; or checkpoint=last.",
+        )
     kimg, digest = content["images"] / 1000.0, file_sha256(path)
     return state, LoadedWeights(content["step"], kimg, weights, digest, path)
 

@@ -94,10 +94,12 @@ class TimeGrid(Identified, ABC):
 class Sampler(Part, ABC):
     """A numerical method that carries source draws to samples.
 
-    ``needs_gaussian`` says whether it adds noise that is right for a Gaussian source only.
+    ``needs_gaussian`` says whether it adds noise that is right for a Gaussian source only,
+    ``shares_steps`` whether a sample depends on the others of its batch.
     """
 
     needs_gaussian: bool = False
+    shares_steps: bool = False
 
     @property
     def adds_noise(self) -> bool:

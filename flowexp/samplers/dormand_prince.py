@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from flowexp.samplers.adaptive import (
     Slope,
     SlopesAt,
     StepControl,
+    TorchdiffeqControl,
     integrate,
     predictions_of,
 )
@@ -21,6 +23,9 @@ from flowexp.samplers.base import Sampler, Samples, StepObserver
 from flowexp.seeding import Noise
 
 __all__ = ["DormandPrince", "velocity_of", "LogDormandPrince"]
+
+
+_CONTROLS = {"scipy": StepControl, "torchdiffeq": TorchdiffeqControl}
 
 
 class DormandPrince(Sampler):
@@ -36,7 +41,12 @@ class DormandPrince(Sampler):
         per_sample: Each sample has its own step size, error norm and NFE, so that a sample does not
             depend on the batch it is in; finished samples leave the batch. Else the norm runs over
             the flattened batch and all samples share the steps, as in scipy, torchdiffeq and the
-            published numbers.
+            published numbers. A sample then depends on the others of its batch, which are those of
+            its neighbouring seeds: ``batch_size`` changes the samples and belongs to the protocol,
+            which states it; the number of processes does not.
+        control: ``scipy``, or ``torchdiffeq`` for what torchdiffeq's dopri5 does with shared steps,
+            see :class:`~flowexp.samplers.adaptive.TorchdiffeqControl`. Its last step evaluates the
+            model beyond t = 0, which must be defined there.
         denoise_at_end: Take the last step to t = 0 when the model's range ends above it.
         start_time: Start of the integration, > 0, with the state that belongs to the path's last
             time; null = the last time at which the model may be evaluated, with the state there.
@@ -45,8 +55,12 @@ class DormandPrince(Sampler):
 
     Source: Dormand & Prince, 1980; control and initial step of scipy.integrate.RK45. Rectified
     flow's code (Liu et al., 2022, arXiv 2209.03003) has rtol = atol = 1e-5, per_sample = false and
-    start_time = 0.999: it puts e itself there.
+    start_time = 0.999: it puts e itself there. Torchcfm (Tong et al., 2023, arXiv 2302.00482) has
+    torchdiffeq's control, tolerances 1e-5, float32 states and batches of 1024 (per_sample = false,
+    control = torchdiffeq, double = false).
     """
+
+    later_options: ClassVar[Mapping[str, object]] = {"control": "scipy"}
 
     def __init__(
         self,
@@ -58,10 +72,18 @@ class DormandPrince(Sampler):
         start_time: float | None = None,
         max_steps: int = 1000,
         double: bool = True,
+        control: Literal["scipy", "torchdiffeq"] = "scipy",
     ) -> None:
         if start_time is not None and not start_time > 0.0:
             raise ValueError(f"start_time is {start_time}; expected a positive time or null")
-        self.control = StepControl(float(rtol), float(atol), per_sample, max_steps)
+        if control == "torchdiffeq" and per_sample:
+            raise ValueError("per_sample is true; expected false with control=torchdiffeq")
+        if control not in _CONTROLS:
+            raise ValueError(f"control is {control!r}; expected one of {', '.join(_CONTROLS)}")
+        self.control = _CONTROLS[control](
+            rtol=float(rtol), atol=float(atol), per_sample=per_sample, max_steps=max_steps
+        )
+        self.shares_steps = not per_sample
         self.denoise_at_end = denoise_at_end
         self.start_time = None if start_time is None else float(start_time)
         self.dtype = torch.float64 if double else torch.float32
@@ -102,9 +124,16 @@ class DormandPrince(Sampler):
 
     def check(self, model: Model) -> None:
         self.start_of(model)
+        low = model.time_range[0]
+        if low > 0.0 and not self.control.stops_at_end:
+            raise ValueError(
+                f"control is torchdiffeq, whose last step goes beyond t = 0, but the model is "
+                f"defined from t = {low:g} on; expected control=scipy"
+            )
 
     def describe(self) -> str:
-        return f"{super().describe()}, rtol {self.control.rtol}"
+        law = "" if self.control.stops_at_end else ", torchdiffeq's control"
+        return f"{super().describe()}, rtol {self.control.rtol}{law}"
 
     def start_of(self, model: Model) -> float:
         """The time at which the integration starts; a ValueError outside of the model's range."""
@@ -177,6 +206,7 @@ class LogDormandPrince(Sampler):
             )
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
+        self.shares_steps = not per_sample
         self.control = StepControl(float(rtol), float(atol), per_sample, max_steps)
         self.denoise_at_end = denoise_at_end
         self.dtype = torch.float64 if double else torch.float32

@@ -12,6 +12,7 @@ __all__ = ["Budget"]
 
 # The length is scaled on its own; all other spans are scaled with it.
 _LENGTH = "trainer.max_kimg"
+_BETWEEN_SNAPSHOTS = "trainer.snapshot_kimg"
 _BETWEEN_CHECKPOINTS = 0.1
 # As in EDM's ramp-up: the half-life is at most a twentieth of the images seen.
 _HALF_LIFE = 0.05
@@ -30,6 +31,8 @@ class Budget:
             twentieth of it.
         num_samples: Samples of an evaluation; None = as published.
         repeats: Disjoint ranges of seeds an evaluation takes; None = as published.
+        selection: Which weights of a training are scored, an option of the group ``selection``;
+            None = as published. With ``last`` trainings keep no snapshots.
         max_pairs: Most pairs of a pair set; None = no limit.
         metric: Metric of the publication -> the metric measured in its place.
         train: Overrides of every training.
@@ -47,6 +50,7 @@ class Budget:
     max_kimg: float | None = None
     num_samples: int | None = None
     repeats: int | None = None
+    selection: str | None = None
     max_pairs: int | None = None
     metric: Mapping[str, str] = field(default_factory=dict)
     train: Sequence[str] = ()
@@ -76,7 +80,7 @@ class Budget:
                 selected, _, option = text.partition("=")
                 if selected.strip() in chosen:
                     chosen[selected.strip()] = option
-        return (*overrides, *self._lengths(config))
+        return (*overrides, *self._lengths(config), *self._snapshots(config))
 
     def pairs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Overrides that make a pair set affordable."""
@@ -84,6 +88,11 @@ class Budget:
         if self.max_pairs is None or not isinstance(num, int) or num <= self.max_pairs:
             return ()
         return (f"num={self.max_pairs}",)
+
+    def _snapshots(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """None, where nothing will select from them."""
+        kept = (config.get("trainer") or {}).get("snapshot_kimg") is not None
+        return (f"{_BETWEEN_SNAPSHOTS}=null",) if kept and self.selection == "last" else ()
 
     def _lengths(self, config: Mapping[str, Any]) -> Iterator[str]:
         """The length, and with it everything else that is counted in kimg."""
@@ -93,7 +102,9 @@ class Budget:
             return
         yield f"{_LENGTH}={wanted!r}"
         for key, value in leaves(config):
-            if key.endswith("_kimg") and key != _LENGTH and isinstance(value, int | float):
+            if key == _LENGTH or (key == _BETWEEN_SNAPSHOTS and self.selection == "last"):
+                continue
+            if key.endswith("_kimg") and isinstance(value, int | float):
                 yield f"{key}={_shortened(key, float(value), length=length, wanted=wanted)!r}"
 
 

@@ -31,6 +31,8 @@ _EVERYWHERE = (
     "recipe", "experiment", "shard_size", "dataset.root", "dataset.in_memory",
     "dataset.download",
 )  # fmt: skip
+# Free to change when a training is resumed, but evaluations may need the snapshots.
+_MATTERS_LATER = {"trainer.snapshot_kimg"}
 _DIRECTORY_LETTERS = 16
 
 
@@ -162,8 +164,12 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
     A training is free to change what may change when it is resumed: weights depend neither on what
     is sampled from them later nor on the devices (but for floating-point reordering).
     """
-    free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())}
+    free = {*_EVERYWHERE, *(FREE_KEYS if verb == "train" else ())} - _MATTERS_LATER
     kept = without_later_options(without(config, free))
+    if "control" in (kept.get("sampler") or {}) and "batch_size" in config:
+        kept["batch_size"] = config["batch_size"]  # samples that share their steps depend on it
+    if not kept.get("selection"):
+        kept.pop("selection", None)  # a later key of evaluations
     return dict(mapped(kept, _in_one_spelling))
 
 
@@ -175,17 +181,22 @@ def _in_one_spelling(value: Any) -> Any:  # noqa: ANN401 - any scalar
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How rows are scored, on ``repeats`` ranges of seeds; ``scaled`` if not as published."""
+    """How rows are scored, on ``repeats`` ranges of seeds; ``scaled`` if not as published.
+
+    Which weights of a training are scored is an option of the group ``selection``.
+    """
 
     metric: str
     num_samples: int
     repeats: int = 1
+    selection: str = "last"
     scaled: bool = False
 
     def overrides(self) -> tuple[str, ...]:
         """For ``flowexp eval``."""
         sampled = (f"num_samples={self.num_samples}", f"repeats={self.repeats}")
-        return (f"metric={self.metric}", *sampled)
+        selected = () if self.selection == "last" else (f"selection={self.selection}",)
+        return (f"metric={self.metric}", *sampled, *selected)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,11 +135,15 @@ def _scoring(table: TableFile, budget: Budget) -> Scoring:
     repetitions = table.protocol.get("repetitions") or 1
     metric = budget.metric.get(table.metric, table.metric)
     samples, repeats = budget.num_samples or published, budget.repeats or repetitions
+    selected = table.protocol.get("selection") or "last"
+    selection = budget.selection or selected
     return Scoring(
         metric=metric,
         num_samples=samples,
         repeats=repeats,
-        scaled=(metric, samples, repeats) != (table.metric, published, repetitions),
+        selection=selection,
+        scaled=(metric, samples, repeats, selection)
+        != (table.metric, published, repetitions, selected),
     )
 
 
@@ -206,6 +210,7 @@ class _Planner:
             title = f"{spec.label}: eval, seed {seed}"
             own = (*common, *spec.eval, *extra)
             scored.append(self._job("eval", own, {**run, **beside}, title=title, after=after))
+            self._require_snapshots(training.job, scored[-1])
             if spec.relative_to is not None:
                 title = f"{spec.label}: eval of what it is relative to, seed {seed}"
                 own = (*common, *spec.relative_to, *extra)
@@ -218,6 +223,14 @@ class _Planner:
             scaled=trained[0].scaled or self.scoring.scaled or bool(self.budget.eval),
             dataset=trained[0].dataset,
         )
+
+    def _require_snapshots(self, training: TableJob, scored: TableJob) -> None:
+        if not scored.config.get("selection") or training.config["trainer"].get("snapshot_kimg"):
+            return
+        problem = "the training keeps no snapshots to select from."
+        remedy = "Set trainer.snapshot_kimg in its recipe, or eval: [selection=last] in the row."
+        self.problems.append(Problem(scored.title, problem, remedy))
+        raise _NotPlannedError
 
     def _training(self, name: str, seed: int, *, label: str) -> _Training:
         """The job of this name; problems are noted for the row that needed it first."""

@@ -288,15 +288,31 @@ def _mismatches(
 
 def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[str, Any]:
     """Fields of the protocol that the table states; others cannot differ."""
-    from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE
+    from flowexp.metrics.protocol import (
+        CLEAN_RESIZE,
+        INCEPTION_NAME,
+        INCEPTION_RESIZE,
+        TORCH_RESIZE,
+    )
 
+    resizes = {
+        "fid": INCEPTION_RESIZE,
+        "fid_clean": CLEAN_RESIZE,
+        "fid_legacy_pytorch": TORCH_RESIZE,
+    }
     protocol, stated = table.protocol, {}
-    if table.metric == "fid":
-        stated = {"metric": "FD", "extractor": INCEPTION_NAME, "resize": INCEPTION_RESIZE}
+    if table.metric in resizes:
+        resize = resizes[table.metric]
+        stated = {"metric": "FD", "extractor": INCEPTION_NAME, "resize": resize}
     if protocol.get("num_samples") is not None:
         stated["n_gen"] = protocol["num_samples"]
     if protocol.get("reference") == "training set":
         stated["reference_split"] = "train"
+    selected = protocol.get("selection")
+    if selected == "best_of_snapshots" and not record.protocol.selection.startswith("best of"):
+        stated["selection"] = "best of snapshots"
+    elif selected == "last":
+        stated["selection"] = selected
     run = row.evaluations[0].run
     if run is not None and run.choices.get("dataset") != row.dataset:
         stated["reference"] = row.dataset

@@ -15,6 +15,10 @@ _Text = Annotated[str, Field(min_length=1, description="Give it as text.")]
 _Optional = Annotated[str | None, Field(description="Give it as text, or null.")]
 _Number = Annotated[Annotated[float, Strict()] | None, Field(description="Give a number, or null.")]
 _Integer = Annotated[int | None, Field(description="Give an integer, or null.")]
+_Selection = Annotated[
+    Literal["last", "best_of_snapshots"] | None,
+    Field(description="Possible: last, best_of_snapshots."),
+]
 _Count = Annotated[int, Strict(), Field(ge=2, description="Give an integer of at least 2.")]
 _Flag = Annotated[bool, Strict(), Field(description="Give true or false.")]
 _GIVE_LIST = Field(description="Give a list: [key=value, ...].")
@@ -140,13 +144,19 @@ class Grid(Node):
 
 
 class Protocol(Node):
-    """The protocol that a publication states."""
+    """The protocol that a publication states.
+
+    Attributes:
+        selection: Which weights of each training the publication reports, an option of the group
+            ``selection`` of ``flowexp eval``; None = it does not say, and the last are taken.
+    """
 
     num_samples: _Integer = None
     reference: _Optional = None
     weights: _Optional = None
     repetitions: _Integer = None
     reported: _Optional = None
+    selection: _Selection = None
     notice: _Optional = None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
@@ -53,10 +53,15 @@ class TrainerSettings:
         log_every: Optimizer steps between logged rows, each a mean over them.
         checkpoint_kimg: Thousands of images between checkpoints; None = only at the end.
         keep_checkpoints: How many numbered checkpoints are kept besides the last; None = all.
+        snapshot_kimg: Thousands of images between snapshots, which hold the averages only (4 bytes
+            a parameter each) and are never removed; None = none. There is one at every multiple
+            that is reached, for ``flowexp eval selection=best_of_snapshots``.
 
     Raises:
         ValueError: A value is out of range.
     """
+
+    later_options: ClassVar[Mapping[str, object]] = {"snapshot_kimg": None}
 
     max_kimg: float
     batch_size: int
@@ -73,6 +78,7 @@ class TrainerSettings:
     log_every: int = 50
     checkpoint_kimg: float | None = None
     keep_checkpoints: int | None = 1
+    snapshot_kimg: float | None = None
 
     def __post_init__(self) -> None:
         _require("max_kimg", self.max_kimg, "a positive number", self.max_kimg > 0)
@@ -85,7 +91,7 @@ class TrainerSettings:
         _require("micro_batch", micro, most, fits)
         allowed = ", ".join(PRECISIONS)
         _require("precision", self.precision, f"one of {allowed}", self.precision in PRECISIONS)
-        for name in ("grad_clip", "checkpoint_kimg"):
+        for name in ("grad_clip", "checkpoint_kimg", "snapshot_kimg"):
             value = getattr(self, name)
             _require(name, value, "a positive number or null", value is None or value > 0)
         keep = self.keep_checkpoints
@@ -102,6 +108,15 @@ class TrainerSettings:
         if self.checkpoint_kimg is None:
             return None
         return _steps(self.checkpoint_kimg, self.batch_size)
+
+    def snapshots_after(self, step: int) -> int:
+        """How many multiples of ``snapshot_kimg`` have been reached after ``step`` steps.
+
+        Counted in images, so that snapshots do not drift where a batch does not divide their span.
+        """
+        if self.snapshot_kimg is None:
+            return 0
+        return int(step * self.batch_size // round(self.snapshot_kimg * 1000.0, 6))
 
     def share(self, world_size: int) -> int:
         """Images per step and process.

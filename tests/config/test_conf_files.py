@@ -110,7 +110,7 @@ def option(file: Path) -> str:
 def of_train(name: str) -> bool:
     """Whether the option is one of train's; the others need a run."""
     others = ("budget/", "dirs/table", "weight_transform/", "latents/", "start/", "calibration/",
-              "frames/",
+              "frames/", "selection/",
               "residual_guidance/", "similarity/", "dirs/stream", "dirs/eval", "dirs/sample",
               "dirs/export", "dirs/pairs", "dirs/calibrate")  # fmt: skip
     return not name.startswith(others)

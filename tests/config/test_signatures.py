@@ -51,6 +51,7 @@ def outside(tmp_path, monkeypatch):
 
             @dataclass
             class Data:
+                kind: typing.ClassVar[str] = "data"
                 x: int
                 y: int = 2
 

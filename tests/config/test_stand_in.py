@@ -86,6 +86,7 @@ def outside(tmp_path, monkeypatch):
 
             @dataclass(frozen=True)
             class Settings:
+                later: ClassVar[dict[str, int]] = {"width": 2}
                 length: int
                 width: int = 2
 

@@ -35,6 +35,10 @@ STANDS_FOR = {
     "sampler/ralston": "midpoint",
     "sampler/heun3": "rk4",
     "sampler/rk4_38": "rk4",
+    "sampler/rk45": "dopri5",
+    "sampler/predictor_corrector": "ancestral",
+    # l2 times a constant, with which one step of SGD leaves the range of sensible weights
+    "objective/premetric/sum_of_squares": "l2",
 }
 # What asks a finished run (a teacher, stored pairs, a calibration) has tests of its own.
 NEEDS_A_RUN = {
@@ -109,6 +113,7 @@ TINY = {
     "network=ddpmpp": [f"network.{o}" for o in _SONGUNET],
     "network=ncsnpp": [f"network.{o}" for o in _SONGUNET],
     "network=adm": [f"network.{o}" for o in _SONGUNET],
+    "network=ddpm": [f"network.{o}" for o in _SONGUNET],
     "network=diffusers_unet": [
         "network.block_out_channels=[32]",
         "network.layers_per_block=1",

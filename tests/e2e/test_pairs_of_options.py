@@ -64,6 +64,7 @@ OF_OTHER_VERBS = {
     "frames",
     "latents",
     "residual_guidance",
+    "selection",
     "similarity",
     "start",
     "table",
@@ -72,7 +73,7 @@ OF_OTHER_VERBS = {
 # they step in sigma/alpha, which is infinite at the end of paths that reach pure noise
 IN_NOISE_TO_SIGNAL = {"dpm2", "edm_heun"}
 # the override that sets two steps
-STEPS = {"flowturbo": "sampler.blocks=H1P1", "dopri5": None, "dopri5_log": None}
+STEPS = {"flowturbo": "sampler.blocks=H1P1", "dopri5": None, "dopri5_log": None, "rk45": None}
 
 ROWS = covering_rows()
 REFUSED, SENSIBLE = pairs_of_options()
@@ -91,7 +92,7 @@ def overrides_of_row(row: dict[str, str]) -> list[str]:
 # each of the options that another stands for, in the first row of that other
 BY_NAME = [
     {**next(row for row in ROWS if row[group] == other), group: name}
-    for (group, name), other in ((key.split("/"), other) for key, other in STANDS_FOR.items())
+    for (group, name), other in ((key.rsplit("/", 1), other) for key, other in STANDS_FOR.items())
 ]
 
 

@@ -98,6 +98,28 @@ def check_linear_rk45(case):
         close(torch.stack([t for t, _ in states]), tensor(data, f"t_{setting}"), 1e-9)
 
 
+def check_torchdiffeq_dopri5(case):
+    """odeint(velocity, x_src, t = [1, 0], method="dopri5") of torchdiffeq 0.2.5 in float64.
+
+    ``single`` is the batch's first sample alone; t are the ends of the accepted steps, of which the
+    last lies beyond 0 and the state at 0 is interpolated.
+    """
+    data = np.load(case)
+    settings = [key.removeprefix("nfe_") for key in data.files if key.startswith("nfe_")]
+    assert settings
+    for setting in settings:
+        kind, _, tolerance = setting.partition("_tol")
+        e = tensor(data, "x_src")[: 1 if kind == "single" else None]
+        given = {"rtol": float(tolerance), "atol": float(tolerance), "per_sample": False}
+        sampler = DormandPrince(**given, control="torchdiffeq")
+        samples, states = trajectory(sampler, mixture(data, Linear()), e)
+        close(samples.x, tensor(data, f"x_{setting}"), 1e-10)
+        assert samples.nfe.tolist() == [int(data[f"nfe_{setting}"])] * len(e)
+        times = tensor(data, f"t_{setting}")
+        assert times[-1] <= 0.0
+        close(torch.stack([t for t, _ in states[1:]]), times.clamp(min=0.0), 1e-8)
+
+
 def check_ve_kdiffusion(case):
     data = np.load(case)
     n = int(data["n"])
@@ -187,6 +209,7 @@ CHECKS = {
     "likelihood": check_likelihood,
     "linear_fixed": check_linear_fixed,
     "linear_rk45": check_linear_rk45,
+    "torchdiffeq_dopri5": check_torchdiffeq_dopri5,
     "ve_kdiffusion": check_ve_kdiffusion,
     "diffusers_euler1_": check_diffusers_euler,
     "diffusers_ddim1_": check_diffusers_ddim,

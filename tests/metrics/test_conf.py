@@ -27,6 +27,8 @@ SAMPLES = [
     "fd_efflite0",
     "fd_raw",
     "fid",
+    "fid_clean",
+    "fid_legacy_pytorch",
     "inception_score",
     "kid",
     "kid_efflite0",
@@ -48,7 +50,26 @@ def test_each_file_is_one_entry_of_its_own_name(option):
     assert metric.paired is (option in PAIRED)
 
 
-@pytest.mark.parametrize("option", ["fid", "sfid", "kid", "inception_score", "precision_recall"])
+def test_adms_evaluator_reads_one_reference_batch(tmp_path):
+    content = OmegaConf.create({"metric": entries("adm")})
+    content.metric.fid.reference_statistics = str(tmp_path / "batch.npz")
+    content.metric.fid.extractor.weights = str(tmp_path)
+    found = instantiate(content)["metric"]
+    assert list(found) == ["fid", "sfid", "inception_score_adm", "precision_recall_adm"]
+    assert {name: metric.name for name, metric in found.items()} == {n: n for n in found}
+    for name in ("fid", "sfid"):
+        assert found[name].statistics.file == tmp_path / "batch.npz"
+        assert found[name].statistics.extractor == found[name].extractor.name
+        assert found[name].statistics.resize == found[name].extractor.resize
+    assert found["precision_recall_adm"].batch.file == tmp_path / "batch.npz"
+    assert {metric.extractor.weights for metric in found.values()} == {str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["fid", "fid_clean", "fid_legacy_pytorch", "sfid", "kid", "inception_score",
+     "precision_recall"],
+)  # fmt: skip
 def test_what_needs_inceptions_weights_refuses_to_start_without(monkeypatch, tmp_path, option):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("FLOWEXP_WEIGHTS", raising=False)

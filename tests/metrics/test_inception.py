@@ -1,14 +1,20 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flowexp.errors import UsageError
 from flowexp.metrics import (
+    CleanInception,
     Extractor,
+    FrechetDistance,
     InceptionLogits,
     InceptionSpatial,
     InceptionV3,
+    Protocol,
+    PytorchInception,
 )
 from flowexp.metrics.weight_files import candidates
 
@@ -135,3 +141,51 @@ def test_features_equal_torch_fidelity_with_random_weights(monkeypatch, random_i
         ours = kind(weights=place)(images)
         assert ours.shape == (3, kind.dim)
         assert float((ours - features).norm() / features.norm()) < 1e-5
+
+    # an image of Inception's size is not resized: only the range of the inputs differs
+    large = torch.randint(0, 256, (2, 3, 299, 299), generator=generator, dtype=torch.uint8)
+    plain = InceptionV3(weights=place)(large)
+    torch.testing.assert_close(CleanInception(weights=place)(large), plain, rtol=0, atol=0)
+    assert not torch.allclose(PytorchInception(weights=place)(large), plain, rtol=1e-4, atol=0)
+    assert not torch.allclose(CleanInception(weights=place)(images), pool3, rtol=1e-4, atol=0)
+
+
+def test_what_the_network_sees_after_other_resizes():
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (2, 3, 32, 40), generator=generator, dtype=torch.uint8)
+    planes = [
+        Image.fromarray(plane.float().numpy()).resize((299, 299), Image.Resampling.BICUBIC)
+        for plane in images.flatten(0, 1)
+    ]
+    by_pillow = np.stack([np.asarray(plane) for plane in planes]).clip(0, 255)
+    seen = CleanInception().inputs(images)
+    np.testing.assert_array_equal(seen.reshape(6, 299, 299), (by_pillow - 128) / 128)
+    assert np.abs(by_pillow - by_pillow.round()).max() > 0.1  # not rounded to levels again
+    seen = PytorchInception().inputs(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
+    torch.testing.assert_close(seen, torch.ones(1, 3, 299, 299))
+
+
+def test_other_resizes_have_names_of_their_own():
+    with pytest.raises(ValueError, match="qualify it"):
+        FrechetDistance(CleanInception(), name="fid")
+    names = {InceptionV3: "FID", CleanInception: "clean-FID", PytorchInception: "pytorch-FID"}
+    protocols = [
+        Protocol(
+            metric="FD",
+            extractor=kind.name,
+            weights_sha256=OFFICIAL,
+            resize=kind.resize,
+            quantization=kind.quantization,
+            reference="cifar10",
+            reference_fingerprint="abc",
+            reference_split="train",
+            n_ref=50_000,
+            n_gen=50_000,
+        )
+        for kind in names
+    ]
+    for protocol, name in zip(protocols, names.values(), strict=True):
+        assert protocol.published_name == name
+        assert protocol.title == f"{name} 50k on cifar10"
+        assert protocol.is_fid is (name == "FID")
+    assert "resize" in protocols[0].differences(protocols[1])[0]

@@ -112,3 +112,5 @@ def test_protocols_state_latents_that_are_not_our_own() -> None:
     assert pipeline(sampler=sampler).sampling == "Euler, 4 steps"
     other = pipeline(sampler=sampler, latents=ReferenceLatents())
     assert other.sampling == "Euler, 4 steps, ReferenceLatents"
+    shared = DormandPrince(per_sample=False)
+    assert pipeline(sampler=shared, batch_size=9).sampling.endswith(", steps shared by 9")

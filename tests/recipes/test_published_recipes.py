@@ -76,6 +76,7 @@ NOT_HYPERPARAMETERS = {
     "trainer.log_every": "what is written about the training",
     "trainer.checkpoint_kimg": "how much a kill can cost",
     "trainer.keep_checkpoints": "how much a kill can cost",
+    "trainer.snapshot_kimg": "which weights may be selected belongs to a table's protocol",
 }
 
 

@@ -135,3 +135,26 @@ def test_errors():
         DormandPrince(rtol=0.0)
     with pytest.raises(ValueError, match="max_steps is 0"):
         DormandPrince(max_steps=0)
+
+
+def test_torchdiffeqs_control_gives_all_rows_the_same_evaluations():
+    model, e = mixture(Linear()), draws(6)
+    sampler = DormandPrince(rtol=1e-4, atol=1e-4, per_sample=False, control="torchdiffeq")
+    together, alone = sampler.sample(model, e), sampler.sample(model, e[:1])
+    assert together.nfe.unique().numel() == 1
+    assert int(together.nfe[0]) % 6 == 2
+    exact = DormandPrince(rtol=1e-10, atol=1e-10).sample(model, e).x
+    torch.testing.assert_close(together.x, exact, rtol=0, atol=1e-2)
+    assert not torch.equal(together.x[:1], alone.x)  # a sample depends on its batch
+    assert sampler.shares_steps
+    assert "torchdiffeq" in sampler.describe()
+
+
+def test_torchdiffeqs_control_is_refused_where_it_is_not_defined():
+    with pytest.raises(ValueError, match="per_sample is true"):
+        DormandPrince(control="torchdiffeq")
+    with pytest.raises(ValueError, match="control is 'tsit5'"):
+        DormandPrince(control="tsit5", per_sample=False)
+    sampler = DormandPrince(control="torchdiffeq", per_sample=False)
+    with pytest.raises(ValueError, match="beyond t = 0"):
+        sampler.check(mixture(VE(t_min=0.01, t_max=20.0)))

@@ -92,6 +92,11 @@ def _table_remarks(table: TableResult, kinds: Sequence[Kind]) -> tuple[str, ...]
             "The publication reports a minimum: the value of a training seed is the minimum of its "
             "evaluations, and minimum is the smallest over the training seeds."
         )
+    if table.protocol.get("selection") == "best_of_snapshots":
+        remarks.append(
+            "The publication reports the best snapshot of a training, which is lower than the last "
+            "weights by chance too; it compares with numbers that were selected likewise."
+        )
     versions = ", ".join(f"{name} {version}" for name, version in table.versions.items())
     remarks.append(f"{table.hardware}; {versions}." if versions else f"{table.hardware}.")
     return tuple(remarks)

@@ -30,6 +30,9 @@ class Checkpoints(Checkpoint):
     A checkpoint holds tensors and plain builtins: counters, config, network, averages, optimizer,
     the window of the next row, and the states of callbacks that have one. Random states are not
     among it, since every draw is a function of seed and step.
+
+    A snapshot, one every ``trainer.snapshot_kimg``, holds counters and averages only; it lies in a
+    folder of its own, and nothing removes it.
     """
 
     def __init__(self) -> None:
@@ -51,6 +54,8 @@ class Checkpoints(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
         """Continue from the latest checkpoint, if there is one."""
+        if trainer.is_global_zero:
+            _announce_snapshots(pl_module)
         checkpoint = _agree_on_start(trainer, pl_module)
         if checkpoint is None:
             return
@@ -71,8 +76,10 @@ class Checkpoints(Checkpoint):
         _LOG.info("continuing at step %d (%.3f kimg) from %s", step, pl_module.kimg, checkpoint)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
-        """Write a checkpoint when it is time; the last one belongs to the end."""
+        """Write a snapshot or a checkpoint when it is time; the last checkpoint is for the end."""
         settings, step = pl_module.settings, pl_module.step
+        if settings.snapshots_after(step) > settings.snapshots_after(step - 1):
+            _write_snapshot(trainer, pl_module)
         every = settings.checkpoint_steps
         if every is not None and step % every == 0 and step < settings.total_steps:
             self.save(trainer, pl_module)
@@ -100,7 +107,7 @@ class Checkpoints(Checkpoint):
             return
         records.flush(durable=True)
         newest = run.checkpoints / f"step-{module.step:09d}.ckpt"
-        write_checkpoint(newest, _snapshot(trainer, module))
+        write_checkpoint(newest, _state(trainer, module))
         write_with_link(run.checkpoints / "last.ckpt", target=newest)
         keep = module.settings.keep_checkpoints
         if keep is not None:
@@ -110,7 +117,36 @@ class Checkpoints(Checkpoint):
         self._saved_step = module.step
 
 
-def _snapshot(trainer: Trainer, module: "FlowModule") -> dict[str, Any]:
+def _write_snapshot(trainer: Trainer, module: "FlowModule") -> None:
+    """Write the averages of this moment; the raw weights too where there is no average.
+
+    A training that is resumed before a snapshot writes it again, with the same content.
+    """
+    if not trainer.is_global_zero:
+        return
+    averages, network = module.averages.state(), module.network.state_dict()
+    averaged = set().union(*averages.values())
+    content = {
+        "step": module.step,
+        "images": module.images,
+        "seed": module.seed,
+        "network": {name: value for name, value in network.items() if name not in averaged},
+        "ema": averages,
+    }
+    write_checkpoint(module.run.snapshots / f"snapshot-{module.step:09d}.ckpt", content)
+
+
+def _announce_snapshots(module: "FlowModule") -> None:
+    """Log how much of the disk the snapshots will take."""
+    settings = module.settings
+    count = settings.snapshots_after(settings.total_steps)
+    if count:
+        weights = sum(p.numel() * p.element_size() for p in module.network.parameters())
+        size = count * weights * max(1, len(module.parts.emas)) / 1e9
+        _LOG.info("keeping %d snapshots in %s, %.2g GB in all", count, module.run.snapshots, size)
+
+
+def _state(trainer: Trainer, module: "FlowModule") -> dict[str, Any]:
     scaling = trainer.precision_plugin
     return {
         "step": module.step,
