@@ -39,7 +39,9 @@ class SumOfSquares(Premetric):
     """``factor |d|^2``, the sum over the dimensions of a sample.
 
     Clipping the norm of the gradient (``trainer.grad_clip``) acts on the gradient of this sum,
-    ``factor N`` times that of :class:`SquaredL2`.
+    ``factor N`` times that of :class:`SquaredL2`. Measured with a U-Net of 0.57 M parameters on a
+    JPEG copy of CIFAR-10: a clip at 1 acts at every step of the sum; of the mean at 47 % of 400
+    steps for the VE recipe (batch 128), at 1 % of 150 steps for PFGM's (512 charges).
 
     Args:
         factor: Constant before the sum, > 0.
