@@ -27,6 +27,7 @@ Choice = tuple[str, str]
 # Options that differ from another one in numbers only (an order, a tableau, an archive's name, a
 # budget): that one stands for them in pairs, and they are walked once by name, if data are here.
 STANDS_FOR = {
+    "optimizer/adamw_short": "adamw",
     "sampler/dpmpp_1s": "dpmpp_2m",
     "sampler/dpmpp_3m": "dpmpp_2m",
     "sampler/dpmpp_3m_taylor": "dpmpp_2m",

@@ -32,6 +32,7 @@ import yaml
 from flowexp.config import conf_dir
 from flowexp.config.check import resolve
 from flowexp.config.loader import RunAwareLoader, search_path
+from flowexp.tables.table_files import names, read_table
 
 # our own recipes, which no paper states
 OURS = {"digits", "fashion10k", "fashion_mnist", "toy2d"}
@@ -163,6 +164,22 @@ def _same(value: object, other: object) -> bool:
 def test_every_hyperparameter_is_what_its_source_says(name):
     assert name in entries(), f"{name} has no data: add it to a file in tests/recipes"
     assert "\n".join(differences(composed(name), stated(name))) == ""
+
+
+def test_pairs_are_stored_as_the_authors_stored_them():
+    """Rectified flow and what was built on its code: float32 arrays; RF++: 8-bit images."""
+    found = {}
+    for table in names("table"):
+        jobs = read_table(table).jobs
+        for job in jobs.values():
+            if job.verb == "pairs" and table.startswith(("rectified_flow/", "slimflow/", "rfpp/")):
+                (run,) = job.parents["run"]
+                teacher = jobs[run].experiment
+                floats = "start.images=float32" in job.overrides
+                found.setdefault((table.split("/")[0], teacher), set()).add(floats)
+    for (paper, teacher), floats in found.items():
+        assert floats == {paper != "rfpp" or teacher == "cifar10/rectified_flow"}, (paper, teacher)
+    assert len(found) > 8
 
 
 def test_the_data_files_name_recipes_that_exist():
