@@ -97,7 +97,9 @@ BY_NAME = [
 
 
 @pytest.mark.parametrize(
-    "row", [*ROWS, *BY_NAME], ids=[*map(str, range(len(ROWS))), *(r["sampler"] for r in BY_NAME)]
+    "row",
+    [*ROWS, *BY_NAME],
+    ids=[*map(str, range(len(ROWS))), *(key.rpartition("/")[2] for key in STANDS_FOR)],
 )
 def test_trains_and_samples(row):
     checked = check_job("train", overrides_of_row(row))
