@@ -29,8 +29,8 @@ FREE_KEYS: tuple[str, ...] = (
 """Keys (and everything below them) that change neither the weights nor what they mean.
 
 Devices, micro-batches, compilation and memory layout keep the global batch and its draws; they
-change the weights by floating-point reordering only. What samples and measures can change at any time: weights do not
-depend on it.
+change the weights by floating-point reordering only. What samples and measures can change at any
+time: weights do not depend on it.
 """
 
 GROWING_KEYS: tuple[str, ...] = ("trainer.max_kimg",)
