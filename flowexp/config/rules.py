@@ -90,16 +90,17 @@ def labels_dropped(config: Config, *, seen: Set[str] = frozenset()) -> bool | No
     """
     if config.get("run"):
         return _of_run(config["run"], seen)
-    parts = Parts(**stand_ins({n: config[n] for n in ("network", "objective") if n in config}))
+    parts = stand_ins({n: config[n] for n in ("network", "objective") if n in config})
+    network: Any = parts.get("network")
     try:
-        takes = parts.network.label_dim > 0 or parts.network.takes_tokens
-        dropped = not takes or parts.network.label_dropout > 0.0
+        takes = network is not None and (network.label_dim > 0 or network.takes_tokens)
+        dropped = not takes or network.label_dropout > 0.0
     except UnknownError:
         return None
     if not takes:
         return None
     with suppress(UnknownError):
-        dropped = dropped or parts.objective.label_dropout > 0.0
+        dropped = dropped or ("objective" in parts and parts["objective"].label_dropout > 0.0)
     if dropped or "objective" not in config:
         return dropped or None
     return _of_run(config["init"], seen) if config.get("init") else False

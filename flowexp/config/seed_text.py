@@ -20,6 +20,7 @@ def parse_seeds(seeds: str | int | Sequence[int], *, key: str = "seeds") -> list
         UsageError: The text is none of these, a range runs backwards, a seed appears twice or is
             2^63 or more, or there are more than ten million.
     """
+    parsed: list[int]
     if isinstance(seeds, str):
         ranges = [_range(part, seeds, key) for part in seeds.split(",")]
         # The length of a range that is too long for len() is not asked for.
@@ -28,7 +29,7 @@ def parse_seeds(seeds: str | int | Sequence[int], *, key: str = "seeds") -> list
             raise UsageError(f"{seeds!r} are too many seeds.", key=key, remedy=remedy)
         parsed = [seed for found in ranges for seed in found]
     else:
-        parsed = list(seeds) if isinstance(seeds, Sequence) else [seeds]
+        parsed = [*seeds] if isinstance(seeds, Sequence) else [seeds]
     if not parsed or any(type(seed) is not int or seed < 0 for seed in parsed):
         raise _wrong(seeds, key)
     if max(parsed) > _LARGEST:

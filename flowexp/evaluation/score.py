@@ -316,9 +316,9 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
             return SampleBatch(list(seeds), lost, nfe, {}, targets)
     middle = len(seeds) // 2
     parts = [_samples(pipeline, half) for half in (seeds[:middle], seeds[middle:])]
-    targets = [part.targets for part in parts if part.targets is not None]
+    given = [part.targets for part in parts if part.targets is not None]
     x, nfe = torch.cat([part.x for part in parts]), torch.cat([part.nfe for part in parts])
-    return SampleBatch(list(seeds), x, nfe, {}, torch.cat(targets) if targets else None)
+    return SampleBatch(list(seeds), x, nfe, {}, torch.cat(given) if given else None)
 
 
 def _explained(record: MetricRecord) -> MetricRecord:

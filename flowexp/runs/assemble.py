@@ -12,6 +12,7 @@ from flowexp.requirements import Parts, require
 from flowexp.tree import select
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from flowexp.data import Dataset
@@ -188,14 +189,21 @@ def resolve_device(name: str) -> str:
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here.", key="device", remedy="Use device=cpu.")
-    try:
-        usable = torch.zeros(1, device=device).cpu().numel() == 1
-    except Exception:  # each backend fails in its own way
-        usable = False
-    if not usable:
+    if not _is_here(device):
         raise UsageError(f"there is no device {name} here.", key="device", remedy="Use device=cpu.")
     count = torch.cuda.device_count() if name == "cuda" else 1
     return f"cuda:{accelerator_of_rank(count)}" if count > 1 else name
+
+
+def _is_here(device: "torch.device") -> bool:
+    import torch
+
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    try:
+        return torch.zeros(1, device=device).tolist() == [0.0]
+    except Exception:  # each backend fails in its own way
+        return False
 
 
 def describe(parts: Built, config: Config) -> list[tuple[str, str]]:
