@@ -102,15 +102,17 @@ def load_weights(
 def not_finite(tensors: "Mapping[str, Tensor]") -> str | None:
     """The name of the first tensor with a nan or an infinity in it, or None.
 
-    Waits for the device once, which takes a tenth of the time in which they are written.
+    Waits for each device once, which takes a tenth of the time in which they are written.
     """
     import torch
 
     named = {n: t.detach() for n, t in tensors.items() if t.is_floating_point() or t.is_complex()}
     if not named:
         return None
-    norms = torch._foreach_norm(list(named.values()))
-    if torch.stack([norm.to("cpu", torch.float64) for norm in norms]).isfinite().all():
+    norms: dict[torch.device, list[Tensor]] = {}
+    for norm in torch._foreach_norm(list(named.values())):
+        norms.setdefault(norm.device, []).append(norm.float())
+    if all(torch.stack(own).isfinite().all() for own in norms.values()):
         return None
     # Large numbers have an infinite norm as well.
     return next((name for name, tensor in named.items() if not tensor.isfinite().all()), None)

@@ -2,8 +2,11 @@
 
 import csv
 import textwrap
+from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 import flowexp as library
 from flowexp.errors import UsageError
@@ -148,6 +151,26 @@ def test_a_run_opened_elsewhere_names_the_missing_module(outside):
     error = refused("eval", "run=../run", cwd=elsewhere, env=TRUST)
     assert "my_package.MyNet cannot be imported: there is no module my_package" in error
     assert list(elsewhere.iterdir()) == []
+
+
+class Payload:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_strangers_run_executes_nothing(trained_run):
+    """In the folder where he wants it: his pickle, and modules under the names of real ones."""
+    config = yaml.safe_load((trained_run / "config.yaml").read_text())
+    config["sampler"] = {"_target_": "torch.load", "f": "x.pt", "weights_only": False}
+    config["hydra"] = {"callbacks": {"x": {"_target_": "evil.Part"}}}
+    (trained_run / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save(Payload(), trained_run / "x.pt")
+    for name in ("evil", "torch", "yaml"):
+        (trained_run / f"{name}.py").write_text("open('executed', 'w')")
+    before = sorted(trained_run.rglob("*"))
+    error = refused("sample", "run=.", cwd=trained_run)
+    assert error.startswith("flowexp: sampler._target_: config.yaml names torch.load, ")
+    assert sorted(trained_run.rglob("*")) == before
 
 
 ADDED = (

@@ -145,12 +145,17 @@ def test_a_run_is_opened_without_running_it(name, place, folder):
     flowexp.results(".")
     assert set(Path().rglob("*")) == before
     assert not {"evil", "hubconf"} & set(sys.modules)
-    start_from(torch_network(), run="run", weights="raw")  # reads weights alone
 
 
-def torch_network():
+def own_network():
     config = yaml.safe_load((STORED / "flow/config.yaml").read_text())
     return instantiate(config["network"], key="network")
+
+
+def test_a_training_starts_from_weights_alone(folder):
+    changed(Path("run/config.yaml"), network=LIVE["torch.load"], path=LIVE["a module here"])
+    start_from(own_network(), run="run", weights="raw")
+    assert not Path(MARK).exists()
 
 
 VERBS = {
@@ -163,8 +168,10 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("name", LIVE)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [*(("sample", name) for name in LIVE), *((verb, "torch.load") for verb in [*VERBS][1:])],
+)
 def test_every_verb_refuses_before_it_begins(verb, name, folder, capsys):
     at_sampler(LIVE[name])
     before = set(Path().rglob("*"))
@@ -394,4 +401,4 @@ def test_weights_that_are_not_finite_are_refused(value, folder, capsys):
     with pytest.raises(UsageError, match="not finite"):
         TrainedModel("run")
     with pytest.raises(UsageError, match="not finite"):
-        start_from(torch_network(), run="run", weights="main")
+        start_from(own_network(), run="run", weights="main")
