@@ -358,7 +358,7 @@ def test_the_remedy_offers_to_trust_what_can_be_a_part(target, offered):
 
 def stored(file):
     """An option as a config holds it, as far as its file tells: interpolations give values."""
-    content = yaml.safe_load(file.read_text())
+    content = yaml.safe_load(file.read_text()) or {}
     content.pop("defaults", None)
     return mapped(content, lambda leaf: 1 if isinstance(leaf, str) and "${" in leaf else leaf)
 

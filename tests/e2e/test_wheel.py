@@ -90,7 +90,10 @@ def test_a_part_from_outside_needs_no_edit_of_flowexp(installed, tmp_path):
         "trainer.batch_size=16", "dirs.run=run", cwd=tmp_path,
     )  # fmt: skip
     assert used.returncode == 0, used.stderr
-    again = run(installed, "sample", "run=run", "seeds=0-3", "dirs.run=out", cwd=tmp_path)
+    again = run(
+        installed, "sample", "--config-dir", "my_conf", "run=run", "seeds=0-3", "dirs.run=out",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert "3 NFE" in again.stdout
     listed = run(installed, "list", "sampler", "--config-dir", "my_conf", cwd=tmp_path)
