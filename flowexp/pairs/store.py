@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from flowexp.config.stored import read_stored
 from flowexp.data.pair_store import PairManifest, PairStore, read_digests
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256, write_json, write_npz, write_text
@@ -125,8 +126,8 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         before = PairManifest.from_dict(
             json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         )
-        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        stored = read_stored(folder / "config.yaml")
+    except (OSError, ValueError, UsageError) as error:
         raise UsageError(
             f"{folder} holds a damaged store of pairs ({error}).",
             key="dirs.run",

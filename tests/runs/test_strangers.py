@@ -1,5 +1,6 @@
 """Opening what a stranger has stored runs nothing of his, through any entry that reads it."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -228,7 +229,7 @@ def test_a_stored_config_holds_values(kind, folder, capsys, monkeypatch):
 def test_hydras_own_node_is_not_among_the_options(folder, capsys):
     """Hydra starts the callbacks and launchers of its node before a job begins."""
     evil = {"callbacks": {"x": {"_target_": "evil.Part"}}, "launcher": LIVE["torch.load"]}
-    changed(Path("run/config.yaml"), **{"hydra": evil, "hydra/launcher": evil})
+    changed(Path("run/config.yaml"), **{"hydra": evil, "hydra/launcher": copy.deepcopy(evil)})
     manifest = json.loads(Path("run/manifest.json").read_text())
     manifest["choices"] |= {"sampler/override /hydra/launcher": "run", "hydra/launcher": "run"}
     Path("run/manifest.json").write_text(json.dumps(manifest))
