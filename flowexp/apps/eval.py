@@ -249,7 +249,8 @@ def _outcome(
     rows = [row for result in results for row in result.rows()]
     for summary in summarize(results) if len(results) > 1 else ():
         text = f"{summary.mean:.4g} +- {summary.spread:.2g}, minimum {summary.minimum:.4g}"
-        rows.append((f"{summary.title}, {len(results)} seed ranges", text))
+        shown_text = text if math.isfinite(summary.mean) else "not a number"
+        rows.append((f"{summary.title}, {len(results)} seed ranges", shown_text))
     count = sum(result.count for result in results)
     seconds = sum(result.seconds for result in results)
     speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"

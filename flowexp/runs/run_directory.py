@@ -24,16 +24,18 @@ __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest", "RunDir
 FREE_KEYS: tuple[str, ...] = (
     "callbacks", "logger", "dirs", "hydra", "launcher", "debug", "local", "sampler", "guidance",
     "task", "metric", "experiment", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.strategy", "trainer.micro_batch", "trainer.compile", "trainer.channels_last",
-    "trainer.log_every", "trainer.checkpoint_kimg", "trainer.keep_checkpoints",
-    "trainer.snapshot_kimg",
+    "trainer.strategy", "trainer.micro_batch", "trainer.log_every", "trainer.checkpoint_kimg",
+    "trainer.keep_checkpoints", "trainer.snapshot_kimg",
 )  # fmt: skip
 """Keys (and everything below them) that change neither the weights nor what they mean.
 
-Devices, micro-batches, compilation and memory layout keep the global batch and its draws; they
-change the weights by floating-point reordering only. What samples and measures can change at any
-time: weights do not depend on it.
+Devices and micro-batches keep the global batch and its draws; they change the weights by
+floating-point reordering only. What samples and measures can change at any time: weights do not
+depend on it.
 """
+
+_REORDERING_KEYS = ("trainer.compile", "trainer.channels_last")
+"""Keys that a resumed run may change for the same reason; identities of jobs have them, though."""
 
 GROWING_KEYS: tuple[str, ...] = ("trainer.max_kimg",)
 """Keys that may grow: what is trained so far stays true. Where a learning-rate schedule depends on
@@ -64,7 +66,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 def _is_free(key: str) -> bool:
-    return any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
+    return any(f"{key}.".startswith(f"{free}.") for free in (*FREE_KEYS, *_REORDERING_KEYS))
 
 
 def _has_grown(key: str, values: tuple[Any, Any]) -> bool:
