@@ -74,6 +74,8 @@ class RunSource(ConfigSource):
         key = group.replace("/", ".")
         node = copy.deepcopy(select(self._config, key))
         node = {} if node is None else node
+        if not isinstance(node, dict | list):
+            self._refuse(key, f"holds {node!r}", "hold parts")
         self._require_values(node, key)
         inner = sorted(g for g in self._groups if g.startswith(group + "/"))
         defaults: list[Any] = ["_self_"]

@@ -23,8 +23,8 @@ def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # n
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{file} cannot be read: {error}", key=key) from error
     if not isinstance(content, kind):
-        what = f"a {type(content).__name__}, not a {kind.__name__}"
-        raise UsageError(f"{file} holds {what}.", key=key)
+        what = f"it holds a {type(content).__name__}, not a {kind.__name__}"
+        raise UsageError(f"{file} cannot be read: {what}.", key=key)
     return content
 
 

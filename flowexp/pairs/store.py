@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from flowexp.config.later_options import without_later_options
+from flowexp.config.renamed import present
 from flowexp.config.stored import read_stored
 from flowexp.data.pair_store import PairManifest, PairStore, read_digests
 from flowexp.errors import UsageError
@@ -133,10 +135,13 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
             key="dirs.run",
             remedy="Choose another folder with dirs.run=...",
         ) from error
-    old = {"manifest": plain(before.to_dict()), "config": stored}
-    new = {"manifest": plain(manifest.to_dict()), "config": config}
-    # Stores that were begun before this was recorded are continued.
-    unknown = () if "data" in before.teacher else ("manifest.teacher.data",)
+    # Stores that an earlier version began are continued.
+    own = present(config)
+    earlier, now = (without_later_options(present(c), user=own) for c in (stored, config))
+    old = {"manifest": plain(before.to_dict()), "config": earlier}
+    new = {"manifest": plain(manifest.to_dict()), "config": now}
+    unknown = [f"manifest.{part}" for part in ("start", "sampler", "guidance") if part in config]
+    unknown += [] if "data" in before.teacher else ["manifest.teacher.data"]
     differences = list(_differences(old, new, (*_FREE, *unknown)))
     if differences:
         raise UsageError(
