@@ -163,21 +163,22 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         remedy = "Give run=DIR, a directory that train wrote."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
     folder = Path(run)
-    if (folder / "config.yaml").is_file():
+    if (folder / CONFIG).is_file():
         return []
     text = f"{run} is not a run directory" + ("." if folder.is_dir() else " (no such folder).")
-    return [Problem("run", text, _runs_nearby(folder))]
+    key = "recipe" if any(o.startswith("recipe=") for o in overrides) else "run"
+    return [Problem(key, text, _runs_nearby(folder, key))]
 
 
-def _runs_nearby(folder: Path) -> str:
+def _runs_nearby(folder: Path, key: str) -> str:
     parent = next((p for p in folder.parents if p.is_dir()), Path())
     found = sorted(str(c.parent) for c in itertools.islice(parent.glob("*/config.yaml"), 200))
     found = found or sorted(str(c.parent) for c in Path("outputs").glob("*/*/*/config.yaml"))
     guess = nearest(str(folder), found)
     if guess is not None:
-        return f"Did you mean {typed('run', guess)}?"
+        return f"Did you mean {typed(key, guess)}?"
     return (
-        f"The latest one is {typed('run', found[-1])}."
+        f"The latest one is {typed(key, found[-1])}."
         if found
         else "Train one first: flowexp train."
     )
