@@ -8,6 +8,7 @@ from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
 from flowexp.config.override_text import command
+from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
 
 __all__ = ["main"]
@@ -42,7 +43,9 @@ def calibrate(job: Job) -> None:
     if not processes.is_first:
         return
     verb, _, key = made.begin.partition(" ")
-    use = " ".join([command(verb, **{key: shown(opened.run.path)}), *map(shlex.quote, made.use)])
+    run = {key: shown(opened.run.path)}
+    begin = command(verb, trust=must_be_declared(config), **run)
+    use = " ".join([begin, *map(shlex.quote, made.use)])
     print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", use)]))
 
 

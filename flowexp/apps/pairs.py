@@ -11,6 +11,7 @@ from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
 from flowexp.config.override_text import command
+from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def pairs(job: Job) -> None:
             on_shard=progress if processes.is_first else None,
         )
         if processes.is_first:
-            print("\n" + table(_outcome(job.directory, manifest, opened)))
+            trust = must_be_declared(config)
+            print("\n" + table(_outcome(job.directory, manifest, opened, trust=trust)))
 
 
 def _manifest(opened: "OpenedRun", config: Mapping[str, Any], maker: "PairMaker") -> "PairManifest":
@@ -151,7 +153,9 @@ class _Progress:
         _LOG.info("%d of %d pairs, %.1f a second, %.0f min to go", done, self.total, speed, left)
 
 
-def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> list[tuple[str, str]]:
+def _outcome(
+    folder: Path, manifest: "PairManifest", opened: "OpenedRun", *, trust: Sequence[str]
+) -> list[tuple[str, str]]:
     """The store in numbers, and the command that uses it."""
     from flowexp.data.pair_store import PairStore
 
@@ -163,7 +167,7 @@ def _outcome(folder: Path, manifest: "PairManifest", opened: "OpenedRun") -> lis
         ("made from", manifest.start),
         ("teacher", f"{opened.weights_in_words}, {manifest.guidance}"),
         ("store", shown(folder)),
-        ("next", command("train", **use)),
+        ("next", command("train", trust=trust, **use)),
     ]
 
 

@@ -109,6 +109,9 @@ class _LogFile(logging.FileHandler):
         super().__init__(file, encoding="utf-8", delay=True)
         self._failed = False
         try:
+            # In a run of somebody else's, a link could name any file of the user's.
+            if file.is_symlink():
+                raise OSError("it is a symbolic link")
             self.stream = self._open()
         except OSError:
             self.handleError(None)

@@ -1,14 +1,14 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
-from flowexp.config.trust import USER
+from flowexp.config.trust import USER, must_be_declared
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
@@ -71,7 +71,7 @@ def train(job: Job) -> float:
             _LOG.warning(remark)
         result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
     if is_first_process():
-        print("\n" + table(_outcome(result, run)))
+        print("\n" + table(_outcome(result, run, trust=must_be_declared(config))))
     return result.final_loss
 
 
@@ -98,14 +98,16 @@ def _of_classes(built: "Built", arrays: "ImageArrays") -> Iterator[str]:
         yield f"classes of the run are numbered anew: {shown_mapping(labels)}"
 
 
-def _outcome(result: "FitResult", run: "RunDirectory") -> list[tuple[str, str]]:
+def _outcome(
+    result: "FitResult", run: "RunDirectory", *, trust: Sequence[str]
+) -> list[tuple[str, str]]:
     speed = f"{result.seconds:.0f} s at {result.images_per_second:.0f} images/s"
     return [
         ("trained", f"{result.kimg:g} kimg in {speed}, final loss {result.final_loss:.4g}"),
         ("run directory", shown(run.path)),
         ("sample grids", shown(run.samples)),
         ("metrics", shown(run.metrics_file)),
-        ("next", command("eval", run=shown(run.path))),
+        ("next", command("eval", trust=trust, run=shown(run.path))),
     ]
 
 

@@ -1,6 +1,7 @@
 """A verb as a Hydra application: overrides, sweeps, ``--cfg``, ``--info``, launchers."""
 
 import argparse
+import errno
 import logging
 import shlex
 import sys
@@ -234,7 +235,8 @@ def _run_hydra(
 
 def _unwritable(error: OSError) -> Exception:
     """An output directory that cannot be created is an error the user can fix; others are not."""
-    if not isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+    known = isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+    if not known and error.errno not in (errno.EROFS, errno.ENAMETOOLONG):
         return error
     return UsageError(
         f"{error.filename} cannot be written ({error.strerror}).",

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.hydra_internals import Repository
-from flowexp.config.loader import RunAwareLoader, outside_folder, search_path, with_run
+from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import (
@@ -101,15 +101,16 @@ def check(
     if problems:
         return Checked(problems)
     result = Checked()
-    for job in itertools.islice(itertools.product(*map(_settings, parsed)), _MOST_JOBS):
-        single = check_job(config_name, job, path=path)
-        if not single.config:
-            # Hydra says that it cannot compose; what was meant takes a second composition to name.
-            return Checked(_check_names(config_name, parsed, path) or single.problems)
-        result.problems += [p for p in single.problems if p not in result.problems]
-        result.remarks += [r for r in single.remarks if r not in result.remarks]
-        result.config = result.config or single.config
-        result.choices = result.choices or single.choices
+    with trusting(declared_in(targets_in(overrides), config_dir=config_dir)):
+        for job in itertools.islice(itertools.product(*map(_settings, parsed)), _MOST_JOBS):
+            single = check_job(config_name, job, path=path)
+            if not single.config:
+                # That it cannot be composed is said by Hydra; what was meant takes a second one.
+                return Checked(_check_names(config_name, parsed, path) or single.problems)
+            result.problems += [p for p in single.problems if p not in result.problems]
+            result.remarks += [r for r in single.remarks if r not in result.remarks]
+            result.config = result.config or single.config
+            result.choices = result.choices or single.choices
     return result
 
 
@@ -129,9 +130,7 @@ def check_job(
     run = run_in(list(overrides))
     if run is not None:
         # Before the rest, which runs the constructors of what is named as far as it can.
-        folder = outside_folder(loader.config_search_path)
-        with trusting(declared_in(targets_in(overrides), config_dir=folder)):
-            refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
+        refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
         if refused:
             return Checked(refused, resolved.values, choices)
     problems = list(resolved.problems)
@@ -164,21 +163,22 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         remedy = "Give run=DIR, a directory that train wrote."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
     folder = Path(run)
-    if (folder / "config.yaml").is_file():
+    if (folder / CONFIG).is_file():
         return []
     text = f"{run} is not a run directory" + ("." if folder.is_dir() else " (no such folder).")
-    return [Problem("run", text, _runs_nearby(folder))]
+    key = "recipe" if any(o.startswith("recipe=") for o in overrides) else "run"
+    return [Problem(key, text, _runs_nearby(folder, key))]
 
 
-def _runs_nearby(folder: Path) -> str:
+def _runs_nearby(folder: Path, key: str) -> str:
     parent = next((p for p in folder.parents if p.is_dir()), Path())
     found = sorted(str(c.parent) for c in itertools.islice(parent.glob("*/config.yaml"), 200))
     found = found or sorted(str(c.parent) for c in Path("outputs").glob("*/*/*/config.yaml"))
     guess = nearest(str(folder), found)
     if guess is not None:
-        return f"Did you mean {typed('run', guess)}?"
+        return f"Did you mean {typed(key, guess)}?"
     return (
-        f"The latest one is {typed('run', found[-1])}."
+        f"The latest one is {typed(key, found[-1])}."
         if found
         else "Train one first: flowexp train."
     )

@@ -27,7 +27,7 @@ from flowexp.config.hydra_internals import (
 from flowexp.config.named_targets import with_additions, without_refused_keys
 from flowexp.config.sources import CONFIG, MANIFEST, RunSource, ShippedSource, run_in
 
-__all__ = ["RunAwareLoader", "outside_folder", "search_path", "with_run"]
+__all__ = ["RunAwareLoader", "search_path", "with_run"]
 
 _RUN = f"{RunSource.scheme()}://"
 _UNCHANGING = (f"{ShippedSource.scheme()}://", "pkg://", "structured://")
@@ -135,12 +135,6 @@ def search_path(config_dir: str | None = None) -> ConfigSearchPath:
             anchor=SearchPathQuery(provider="schema"),
         )
     return path
-
-
-def outside_folder(path: ConfigSearchPath) -> str | None:
-    """The outside folder of groups on a search path."""
-    given = (str(s.path) for s in path.get_path() if s.provider == "command-line")
-    return next((place.removeprefix("file://") for place in given), None)
 
 
 def with_run(search_path: ConfigSearchPath, run: str | None) -> ConfigSearchPath:

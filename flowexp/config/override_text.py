@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+from collections.abc import Sequence
 
 __all__ = ["command", "override", "typed"]
 
@@ -26,9 +27,14 @@ def typed(key: str, value: object) -> str:
     return shlex.quote(override(key, literal))
 
 
-def command(verb: str, **values: object) -> str:
-    """A command line to be pasted into a shell, with an override for each value."""
-    return " ".join(["flowexp", verb, *(typed(key, value) for key, value in values.items())])
+def command(verb: str, *, trust: Sequence[str] = (), **values: object) -> str:
+    """A command line to be pasted into a shell, with an override for each value.
+
+    ``trust`` names the packages without which it would be refused (``flowexp.config.trust``).
+    """
+    before = [f"FLOWEXP_TRUST={','.join(trust)}"] if trust else []
+    overrides = (typed(key, value) for key, value in values.items())
+    return " ".join([*before, "flowexp", verb, *overrides])
 
 
 def _value(value: object) -> str:

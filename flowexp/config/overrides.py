@@ -86,10 +86,10 @@ def check_options(override: Override, repo: Repository) -> list[Problem]:
         return [Problem(group, "there is no such group.", did_you_mean(group, all_groups(repo)))]
     problems = []
     for value in selected(override):
-        if value is None or value in ("null", "run") or repo.config_exists(f"{group}/{value}"):
-            continue
-        text = f"there is no {group} called {str(value)!r}."
-        problems.append(Problem(group, text, did_you_mean(str(value), _options(group, repo))))
+        name = "null" if value is None else str(value)
+        if name != "run" and not repo.config_exists(f"{group}/{name}"):
+            text = f"there is no {group} called {name!r}."
+            problems.append(Problem(group, text, did_you_mean(name, _options(group, repo))))
     return problems
 
 

@@ -13,7 +13,10 @@ from flowexp.config.problems import Problem, refusal
 from flowexp.config.renamed import present
 from flowexp.config.sources import CONFIG
 from flowexp.config.stand_in import StandIn, evaluated
+from flowexp.config.stored import read_stored
 from flowexp.config.targets import RESERVED
+from flowexp.config.trust import STRANGER, USER, Author, problems_with
+from flowexp.errors import UsageError
 from flowexp.requirements import Parts, UnknownError, Unmet, all_of
 
 __all__ = ["check_rules", "labels_dropped", "stand_ins", "unmet_needs"]
@@ -76,30 +79,36 @@ class _Composed(Parts):
         self.config = config
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        known = labels_dropped(self.config) if name == "labels_dropped" else None
+        known = labels_dropped(self.config, by=USER) if name == "labels_dropped" else None
         if known is None:
             raise UnknownError(name)
         return known
 
 
-def labels_dropped(config: Config, *, seen: Set[str] = frozenset()) -> bool | None:
+def labels_dropped(
+    config: Config, *, by: Author = STRANGER, seen: Set[str] = frozenset()
+) -> bool | None:
     """Whether the network of a plain config is trained with and without label or caption.
 
     A run whose weights it has, or starts from, counts, but none that was ``seen`` already. None =
-    that is not known (a network from elsewhere does not tell), or the network takes neither.
+    that is not known (a network from elsewhere does not tell, and the source of what ``by`` may not
+    name is not evaluated), or the network takes neither.
     """
     if config.get("run"):
         return _of_run(config["run"], seen)
-    parts = stand_ins({n: config[n] for n in ("network", "objective") if n in config})
+    named = {n: config[n] for n in ("network", "objective") if n in config}
+    if problems_with(named, by=by):
+        return None
+    parts = stand_ins(named)
     network: Any = parts.get("network")
     try:
         takes = network is not None and (network.label_dim > 0 or network.takes_tokens)
         dropped = not takes or network.label_dropout > 0.0
-    except UnknownError:
+    except (UnknownError, AttributeError):  # a mapping without a class has no attributes
         return None
     if not takes:
         return None
-    with suppress(UnknownError):
+    with suppress(UnknownError, AttributeError):
         dropped = dropped or ("objective" in parts and parts["objective"].label_dropout > 0.0)
     if dropped or "objective" not in config:
         return dropped or None
@@ -108,16 +117,15 @@ def labels_dropped(config: Config, *, seen: Set[str] = frozenset()) -> bool | No
 
 def _of_run(run: object, seen: Set[str]) -> bool | None:
     """The same of a run; None if its config cannot be read."""
-    import yaml
-
+    folder = Path(str(run)).resolve()
     try:
-        folder = Path(str(run)).resolve()
-        found = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        found = read_stored(folder / CONFIG)
+    except UsageError:
         return None
-    if str(folder) in seen or not isinstance(found, Mapping):
+    if str(folder) in seen:
         return None
-    return labels_dropped(found, seen={*seen, str(folder)})
+    by = Author.of(folder / CONFIG)
+    return labels_dropped(found, by=by, seen={*seen, str(folder)})
 
 
 class _Builder:

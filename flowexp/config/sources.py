@@ -13,6 +13,7 @@ import functools
 import json
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from omegaconf import OmegaConf
 
 from flowexp.config.hydra_internals import FileConfigSource, register_source
 from flowexp.config.overrides import parse, sweep_values
+from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
 from flowexp.tree import leaves, select
 
@@ -72,6 +74,8 @@ class RunSource(ConfigSource):
         key = group.replace("/", ".")
         node = copy.deepcopy(select(self._config, key))
         node = {} if node is None else node
+        if not isinstance(node, dict | list):
+            self._refuse(key, f"holds {node!r}", "hold parts")
         self._require_values(node, key)
         inner = sorted(g for g in self._groups if g.startswith(group + "/"))
         defaults: list[Any] = ["_self_"]
@@ -107,27 +111,19 @@ class RunSource(ConfigSource):
 
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
-        import yaml
-
         if not self.path or not self.available():
             return {}
-        file = Path(self.path) / CONFIG
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{file} cannot be read: {error}", key="run") from error
-        if not isinstance(content, dict):
-            raise UsageError(f"{file} holds no configuration.", key="run")
+        content: dict[str, Any] = read_stored(Path(self.path) / CONFIG)
         # Hydra starts what stands under its own key.
         return {key: value for key, value in content.items() if key != "hydra"}
 
     @functools.cached_property
     def _groups(self) -> set[str]:
         found = {key for key, value in self._config.items() if isinstance(value, dict)}
-        manifest = Path(self.path) / MANIFEST
-        if self._config and manifest.is_file():
-            choices = json.loads(manifest.read_text(encoding="utf-8")).get("choices", {})
-            found |= {g for g in choices if not g.startswith("hydra")}
+        # Without a manifest that can be read, every group that holds something is there.
+        with suppress(OSError, ValueError, AttributeError, TypeError):
+            manifest = json.loads((Path(self.path) / MANIFEST).read_text(encoding="utf-8"))
+            found |= {g for g in manifest.get("choices", {}) if not g.startswith("hydra")}
         # A name such as "override /hydra/launcher" would be an instruction.
         return {group for group in found if re.fullmatch(r"\w+(/\w+)*", str(group))}
 

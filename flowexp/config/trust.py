@@ -23,7 +23,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -189,13 +189,17 @@ def declared_in(targets: Iterable[str], *, config_dir: Path | str | None = None)
     """What a command line declares: the ``targets`` of its overrides, and those of its folder.
 
     A folder names them in options, ``_target_: a.B``, and in the commands of its tables,
-    ``network._target_=a.B``. Their modules count whole, but not Python's own or those that flowexp
-    requires: who names ``torch.nn.SiLU`` does not mean ``torch.load``.
+    ``network._target_=a.B``; stored runs that lie in it are not the user's. Their modules count
+    whole, but not Python's own or those that flowexp requires: who names ``torch.nn.SiLU`` does not
+    mean ``torch.load``.
     """
     own: set[str] = set()
-    for file in Path(config_dir).rglob("*.yaml") if config_dir is not None else ():
+    files = [] if config_dir is None else [*Path(config_dir).rglob("*.yaml")]
+    runs = {file.parent for file in files if file.name == "config.yaml"} - {Path(config_dir or "")}
+    for file in files:
         with suppress(OSError, UnicodeDecodeError):
-            own |= set(_NAMED.findall(file.read_text(encoding="utf-8")))
+            if runs.isdisjoint(file.parents):
+                own |= set(_NAMED.findall(file.read_text(encoding="utf-8")))
     modules = {target.rpartition(".")[0] for target in own}
     return Declared(
         targets=frozenset({*targets, *own}),
@@ -350,8 +354,10 @@ class _Judge:
             if name == "_args_" and isinstance(value, list | tuple):
                 for number, item in enumerate(value):
                     self.judge(item, f"{key}._args_[{number}]", self._wanted(target, number))
-            elif name not in RESERVED:
-                self.judge(value, f"{key}.{name}", self._wanted(target, name))
+            elif name != "_target_":
+                # Hydra builds what stands under its own keys, too.
+                wanted = () if name in RESERVED else self._wanted(target, name)
+                self.judge(value, f"{key}.{name}", wanted)
 
     def _refuse_files(self, node: Mapping[str, Any], key: str) -> None:
         """Metrics of torchmetrics read their weights with torch-fidelity, which unpickles them."""
@@ -435,9 +441,19 @@ def _library_of(target: str) -> list[str]:
     return [p for p in _LIBRARIES.values() if p == package and re.fullmatch(r"[A-Z]\w*", name)]
 
 
-def must_be_declared(config: object) -> list[str]:
-    """The packages that a config names beside flowexp and the classes of libraries."""
-    named = {present(str(node["_target_"])) for _, node in nodes(config) if "_target_" in node}
+_OF_A_RUN = ("dataset", "path", "network", "parameterization", "sampler", "guidance", "task",
+             "metric")  # fmt: skip
+
+
+def must_be_declared(
+    config: Mapping[str, Any], *, groups: Collection[str] = _OF_A_RUN
+) -> list[str]:
+    """The packages that groups of a config name beside flowexp and the classes of libraries.
+
+    By default those of the groups that are read from a run.
+    """
+    chosen = {group: config.get(group) for group in groups}
+    named = {present(str(node["_target_"])) for _, node in nodes(chosen) if "_target_" in node}
     foreign = {t.partition(".")[0] for t in named if not _library_of(t)}
     return sorted(foreign - {"flowexp"})
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
 
+from flowexp.config.stored import read_stored
 from flowexp.data.base import ImageArrays
 from flowexp.data.digests import Array
 from flowexp.data.locations import decode_once
@@ -161,11 +161,8 @@ class PairStore:
 
     def config(self) -> dict[str, Any]:
         """The parts that made the pairs, as plain config nodes; raises ``UsageError`` without."""
-        try:
-            content = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-            return dict(content)
-        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise UsageError(f"{self.path}/config.yaml cannot be read.", key="pairs") from error
+        found: dict[str, Any] = read_stored(self.path / "config.yaml", key="pairs")
+        return found
 
     def shards(self) -> Iterator[dict[str, Array]]:
         """The columns of every shard, in order; ``UsageError`` if one differs from the records."""

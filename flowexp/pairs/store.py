@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from flowexp.config.later_options import without_later_options
+from flowexp.config.renamed import present
+from flowexp.config.stored import read_stored
 from flowexp.data.pair_store import PairManifest, PairStore, read_digests
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256, write_json, write_npz, write_text
@@ -125,17 +128,20 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         before = PairManifest.from_dict(
             json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         )
-        stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        stored = read_stored(folder / "config.yaml")
+    except (OSError, ValueError, UsageError) as error:
         raise UsageError(
             f"{folder} holds a damaged store of pairs ({error}).",
             key="dirs.run",
             remedy="Choose another folder with dirs.run=...",
         ) from error
-    old = {"manifest": plain(before.to_dict()), "config": stored}
-    new = {"manifest": plain(manifest.to_dict()), "config": config}
-    # Stores that were begun before this was recorded are continued.
-    unknown = () if "data" in before.teacher else ("manifest.teacher.data",)
+    # Stores that an earlier version began are continued.
+    own = present(config)
+    earlier, now = (without_later_options(present(c), user=own) for c in (stored, config))
+    old = {"manifest": plain(before.to_dict()), "config": earlier}
+    new = {"manifest": plain(manifest.to_dict()), "config": now}
+    unknown = [f"manifest.{part}" for part in ("start", "sampler", "guidance") if part in config]
+    unknown += [] if "data" in before.teacher else ["manifest.teacher.data"]
     differences = list(_differences(old, new, (*_FREE, *unknown)))
     if differences:
         raise UsageError(

@@ -76,7 +76,7 @@ def build_model(
     classes = select(config, "dataset.num_classes") or select(config, "task.num_classes") or 0
     adopt(network, classes=classes, key=f"{prefix}network")
     model = FlowModel(path, network=network, parameterization=parameterization)
-    model.labels_dropped = labels_dropped(config)
+    model.labels_dropped = labels_dropped(config, by=by)
     return model
 
 

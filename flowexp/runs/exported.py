@@ -66,7 +66,7 @@ def foreign_packages(config: Mapping[str, Any]) -> list[str]:
     """The packages that who reads a file with this config has to trust."""
     from flowexp.config.trust import must_be_declared
 
-    return must_be_declared({name: config[name] for name in _MODEL_GROUPS})
+    return must_be_declared(config, groups=_MODEL_GROUPS)
 
 
 def load_exported(
@@ -95,7 +95,7 @@ def load_exported(
     try:
         nodes = json.loads(metadata["config"], object_hook=_decoded)
         wanted = {name: nodes[name] for name in _MODEL_GROUPS}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
     wanted |= {name: nodes[name] for name in _SAMPLING_GROUPS if name in nodes}
     by = Author.of(file)

@@ -12,6 +12,7 @@ import yaml
 
 from flowexp.config.later_options import without_later_options
 from flowexp.config.renamed import present
+from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
 from flowexp.files import write_json, write_text
 from flowexp.locks import FileLock
@@ -243,17 +244,12 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration; the file must be a YAML mapping."""
-        try:
-            content = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(f"{self.config_file} cannot be read: {error}", key="run") from error
-        if not isinstance(content, dict):
-            raise UsageError(f"{self.config_file} holds no configuration.", key="run")
-        return content
+        found: dict[str, Any] = read_stored(self.config_file)
+        return found
 
     def overrides(self) -> list[str]:
         """What the command line changed at the latest start."""
-        return list(yaml.safe_load(self.overrides_file.read_text(encoding="utf-8")) or [])
+        return [str(text) for text in read_stored(self.overrides_file, kind=list)]
 
     def numbered_checkpoints(self) -> list[Path]:
         """The kept checkpoints besides ``last.ckpt``, oldest first."""

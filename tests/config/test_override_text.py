@@ -59,3 +59,4 @@ def test_what_cannot_be_read_is_answered_with_what_can(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("eval", run=shown(tmp_path / "a b")) == """flowexp eval 'run='"'"'a b'"'"''"""
     assert command("eval", run=shown(tmp_path / "plain")) == "flowexp eval run=plain"
+    assert command("eval", trust=["a", "b"], run="x") == "FLOWEXP_TRUST=a,b flowexp eval run=x"

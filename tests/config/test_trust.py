@@ -12,7 +12,9 @@ import yaml
 from flowexp.config import conf_dir
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
+from flowexp.config.rules import labels_dropped
 from flowexp.config.signatures import signature_of
+from flowexp.config.targets import RESERVED
 from flowexp.config.trust import (
     KINDS,
     STRANGER,
@@ -151,6 +153,40 @@ def test_no_other_name_is_called_wherever_it_stands(target, in_folder):
     assert "[0]" in refusal([{"_target_": target}], "sampler").key
     assert set(sys.modules) == before
     assert not (in_folder / "executed").exists()
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED - {"_target_"}))
+def test_keys_of_hydra_hold_values_and_call_nothing(name, in_folder):
+    """Hydra builds what stands at ``_args_`` before it looks whether that is a list."""
+    heun = {"_target_": "flowexp.samplers.Heun", "steps": 2}
+    call = "{_target_: evil.Part}"
+    for value in (yaml.safe_load(call), [yaml.safe_load(call)], f"${{oc.create:'{call}'}}"):
+        with pytest.raises(UsageError, match=f"sampler.{name}"):
+            instantiate({**heun, name: value}, key="sampler", by=STRANGER)
+    assert "evil" not in sys.modules
+    assert not (in_folder / "executed").exists()
+
+
+def test_what_is_known_of_labels_runs_nothing_of_a_stored_config(tmp_path, monkeypatch):
+    """Stand-ins run the source of a class, which can reach anything."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "reaching.py").write_text(
+        "class Part:\n    label_dim = 3\n    takes_tokens = False\n    label_dropout = 0.0\n"
+        "    def __init__(self):\n        for cls in object.__subclasses__():\n"
+        "            if cls.__name__ == '_wrap_close':\n"
+        "                cls.__init__.__globals__['mkdir']('executed')\n"
+    )
+    part = {"_target_": "reaching.Part"}
+    labelled = {"_target_": "flowexp.networks.SongUNet", "label_dim": 3, "label_dropout": 0.0}
+    (tmp_path / "run").mkdir()
+    for content in ({"network": part, "objective": {}}, {"network": labelled, "objective": part}):
+        (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(content))
+        for config in (content, {"run": "run"}, {**content, "network": labelled, "init": "run"}):
+            assert labels_dropped(config) is None
+    assert not (tmp_path / "executed").exists()
+    labels_dropped(content, by=USER)  # which shows that the guard above is needed
+    assert (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("target", NO_NAMES)
@@ -316,6 +352,17 @@ def test_a_folder_declares_no_library_but_the_targets_themselves(tmp_path):
     assert found.targets >= {"torch.load", "os.path.join", "flowexp.files.write_text"}
 
 
+def test_runs_that_lie_in_a_folder_of_options_declare_nothing(tmp_path):
+    for folder in ("network", "outputs/theirs/pairs", "outputs/mine"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text("a: {_target_: primary.A}")
+    (tmp_path / "network/x.yaml").write_text("_target_: mine.parts.A")
+    (tmp_path / "outputs/theirs/config.yaml").write_text("network: {_target_: evil.Part}")
+    for file in ("overrides.yaml", "pairs/more.yaml"):
+        (tmp_path / "outputs/theirs" / file).write_text("- network._target_=evil.Part")
+    assert declared_in([], config_dir=tmp_path).modules == {"primary", "mine.parts"}
+
+
 def test_without_a_home_nothing_is_read_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "flowexp").mkdir()
     (tmp_path / "flowexp/settings.yaml").write_text("trust: [evil]")
@@ -409,9 +456,11 @@ def test_what_earlier_versions_stored_may_be_stored():
 
 
 def test_foreign_packages_are_those_to_be_declared():
-    config = {"a": {"_target_": "my.Net", "b": {"_target_": "torch.nn.SiLU"}, "c": [math.inf]}}
+    net = {"_target_": "my.Net", "b": {"_target_": "torch.nn.SiLU"}, "c": [math.inf]}
+    config = {"network": net, "logger": {"x": {"_target_": "other.Logger"}}}
     assert must_be_declared(config) == ["my"]
-    assert must_be_declared({"x": {"_target_": "flowexp.samplers.Heun"}}) == []
+    assert must_be_declared(config, groups=["logger"]) == ["other"]
+    assert must_be_declared({"sampler": {"_target_": "flowexp.samplers.Heun"}}) == []
 
 
 @pytest.mark.parametrize("way", ["the command", "python -m"])

@@ -79,12 +79,17 @@ def manifest(maker, of: Pipeline, *, ranges=((0, 19),), shard_size: int = 6, **c
     return PairManifest(**{**given, **changes})
 
 
-def written(folder: FilePath, *, maker=None, of: Pipeline | None = None, **changes) -> PairStore:
+MADE_BY = {"sampler": {"steps": 3}, "run": "made"}
+
+
+def written(
+    folder: FilePath, *, maker=None, of: Pipeline | None = None, config=MADE_BY, **changes
+) -> PairStore:
     maker, of = maker or FromNoise(), of or teacher()
     write_store(
         folder,
         manifest=manifest(maker, of, **changes),
-        config={"sampler": {"steps": 3}, "run": "made"},
+        config=config,
         make=lambda members: maker.make(of, members),
     )
     return PairStore.open(folder)

@@ -104,7 +104,7 @@ def test_more_pairs_continue_a_finished_store(tmp_path):
     [
         ({"guidance": "ClassifierFree(scale=2.0)"}, "guidance"),
         ({"teacher": {"run": "made", "sha256": "1"}}, "teacher.sha256"),
-        ({"sampler": "other"}, "sampler"),
+        ({"config": {"sampler": {"steps": 4}, "run": "made"}}, "sampler.steps: 3 -> 4"),
         ({"shard_size": 5}, "shard_size"),
         ({"ranges": ((5, 24),)}, "0-19"),
         ({"ranges": ((0, 9),)}, "0-19"),
@@ -127,6 +127,17 @@ def test_a_store_is_not_continued_with_other_data(tmp_path):
     written(tmp_path / "old", teacher=of("aaa"))
     with pytest.raises(UsageError, match=r"teacher\.data: aaa -> bbb"):
         written(tmp_path / "old", teacher=of("bbb"))
+
+
+def test_a_store_of_an_earlier_version_is_continued(tmp_path):
+    """Classes may have moved and may have options that leave them as they were."""
+    latents, dpm = "latents.FlowexpLatents", {"_target_": "flowexp.samplers.DPM2", "steps": 3}
+    old = {"sampler": dpm, "latents": {"_target_": f"flowexp.evaluation.{latents}"}}
+    new = {"sampler": {**dpm, "r": 0.5}, "latents": {"_target_": f"flowexp.pipeline.{latents}"}}
+    written(tmp_path / "store", config=old, sampler="DPM2(steps=3)")
+    written(tmp_path / "store", config=new, sampler="DPM2(steps=3, r=0.5)")
+    with pytest.raises(UsageError, match=r"sampler\.r: .* -> 0\.4"):
+        written(tmp_path / "store", config={**new, "sampler": {**dpm, "r": 0.4}})
 
 
 def test_a_run_may_have_moved(tmp_path):

@@ -1,5 +1,6 @@
 """Opening what a stranger has stored runs nothing of his, through any entry that reads it."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 import flowexp
 from flowexp.apps.named_runs import open_runs
 from flowexp.cli import main
-from flowexp.config.check import check_job
+from flowexp.config.check import check
 from flowexp.config.instantiate import instantiate
 from flowexp.config.trust import USER
 from flowexp.errors import UsageError
@@ -208,6 +209,8 @@ INSTRUCTIONS = {
     "a decoded value": {"sampler__steps": "${oc.decode:'1'}"},
     "another node": {"sampler___target_": "${launcher.name}"},
     "a list": {"dataset___args_": [["a", "${oc.env:HOME}"]]},
+    "a number for a part": {"sampler": 5},
+    "no list of arguments": {"sampler___args_": {"a": "${oc.env:HOME}"}},
     "options of Hydra's": {"sampler__defaults": [{"/hydra/launcher@hydra.launcher": "basic"}]},
 }
 
@@ -228,7 +231,7 @@ def test_a_stored_config_holds_values(kind, folder, capsys, monkeypatch):
 def test_hydras_own_node_is_not_among_the_options(folder, capsys):
     """Hydra starts the callbacks and launchers of its node before a job begins."""
     evil = {"callbacks": {"x": {"_target_": "evil.Part"}}, "launcher": LIVE["torch.load"]}
-    changed(Path("run/config.yaml"), **{"hydra": evil, "hydra/launcher": evil})
+    changed(Path("run/config.yaml"), **{"hydra": evil, "hydra/launcher": copy.deepcopy(evil)})
     manifest = json.loads(Path("run/manifest.json").read_text())
     manifest["choices"] |= {"sampler/override /hydra/launcher": "run", "hydra/launcher": "run"}
     Path("run/manifest.json").write_text(json.dumps(manifest))
@@ -342,11 +345,11 @@ def test_the_command_line_is_the_users_word(folder, monkeypatch):
     at_network({"_target_": "evil.Part"})
     named = "network._target_=evil.Part"
     job = ["run=run", "sampler=euler"]
-    assert "evil.Part" in check_job("sample", job).problems[0].text
-    assert not [p for p in check_job("sample", [*job, named]).problems if "evil" in p.text]
+    assert "evil.Part" in check("sample", job).problems[0].text
+    assert not [p for p in check("sample", [*job, named]).problems if "evil" in p.text]
     taken = "network._target_=${sampler.note}"
     at_sampler({"_target_": "flowexp.samplers.Euler", "note": "torch.load"})
-    assert "torch.load" in str(check_job("sample", ["run=run", taken]).problems[0])
+    assert "torch.load" in str(check("sample", ["run=run", taken]).problems[0])
     assert not Path(MARK).exists()
 
 
@@ -364,9 +367,8 @@ def test_calibrations_of_a_stranger_are_numbers(folder):
 
 def test_reports_and_comparisons_build_nothing(folder, monkeypatch, capsys):
     everything = yaml.safe_load(Path("run/config.yaml").read_text())
-    evil = {
-        group: LIVE["a module here"] for group, node in everything.items() if isinstance(node, dict)
-    }
+    groups = [group for group, node in everything.items() if isinstance(node, dict)]
+    evil = {group: copy.deepcopy(LIVE["a module here"]) for group in groups}
     Path("run/config.yaml").write_text(yaml.safe_dump({**everything, **evil}))
     monkeypatch.setattr("hydra.utils.instantiate", None)
     monkeypatch.setattr("flowexp.config.instantiate._built", None)

@@ -1,0 +1,36 @@
+"""Reading what flowexp has stored as YAML, which may have been changed or made by anybody."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowexp.errors import UsageError
+
+__all__ = ["read_stored"]
+
+
+def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # noqa: ANN401
+    """The plain values in a stored file, at the top a mapping or a list; messages name ``key``.
+
+    Raises:
+        UsageError: The file cannot be read, holds something else, or refers to parts of itself: a
+            few such lines can stand for more than any memory holds.
+    """
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    # ValueError: no UTF-8, or no date
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"{file} cannot be read: {error}", key=key) from error
+    if not isinstance(content, kind):
+        what = f"it holds a {type(content).__name__}, not a {kind.__name__}"
+        raise UsageError(f"{file} cannot be read: {what}.", key=key)
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            what, where = "it refers to a part of itself (*NAME)", self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, what, where)
+        return super().compose_node(parent, index)
