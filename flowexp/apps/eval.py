@@ -27,18 +27,9 @@ __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _IMAGES = 100
-_PRECISION = "32-true"
 # What a snapshot's score does not depend on, besides what a job's result does not depend on.
-_NOT_OF_A_SCORE = (
-    "run",
-    "checkpoint",
-    "weights",
-    "repeats",
-    "num_samples",
-    "seeds",
-    "selection",
-    "metric",
-)
+_NOT_OF_A_SCORE = ("run", "checkpoint", "weights", "repeats", "num_samples", "seeds",
+                   "selection", "metric")  # fmt: skip
 
 
 def evaluate(job: Job) -> float | None:
@@ -109,8 +100,8 @@ def evaluate(job: Job) -> float | None:
                 heldout=heldout,
                 cache_dir=cache_dir(warn=True),
                 facts={
-                    "precision": _PRECISION,
-                    "ema": _weights(opened),
+                    "precision": "32-true",
+                    "ema": ", ".join(filter(None, (weights.name, opened.transform))),
                     "sampler": opened.pipeline.sampling,
                     "selection": selection,
                 },
@@ -133,15 +124,13 @@ def evaluate(job: Job) -> float | None:
                     unstored.append(f"{shown(file)}: {error}")
     if not processes.is_first:
         return None
+    try:
+        save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
+    except OSError as error:
+        _LOG.warning("no sample grid: %s", error)
     if unstored:
         raise NotWrittenError(f"numbers above are not stored in {'; '.join(unstored)}")
-    save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
     return float(summarize(results)[0].mean)
-
-
-def _weights(opened: "OpenedRun") -> str:
-    """Which average, and how it was changed."""
-    return ", ".join(filter(None, (opened.weights.name, opened.transform)))
 
 
 def _best_snapshot(
@@ -160,6 +149,7 @@ def _best_snapshot(
     from flowexp.metrics.protocol import LAST
     from flowexp.runs import read_checkpoint
     from flowexp.runs.opening import open_run, written_in
+    from flowexp.runs.weights import NotFiniteError
     from flowexp.tables.jobs import significant
 
     best: BestOfSnapshots = instantiate(config["selection"], key="selection", by=written_in(config))
@@ -182,9 +172,9 @@ def _best_snapshot(
     reference = opened.built.dataset.train()
 
     def measure(snapshot: Path) -> float:
-        one = open_run({**config, "checkpoint": snapshot.stem})
-        # adaptive samplers raise an error for them
-        if not all(weights.isfinite().all() for weights in one.built.network.parameters()):
+        try:
+            one = open_run({**config, "checkpoint": snapshot.stem})
+        except NotFiniteError:
             return math.nan
         records = score(
             one.pipeline,
@@ -202,6 +192,7 @@ def _best_snapshot(
         opened.weights.name,
         config["metric"][name],
         best.num_samples,
+        reference.fingerprint,
     ]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     return best.choose(

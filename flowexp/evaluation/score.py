@@ -39,8 +39,6 @@ __all__ = [
 if TYPE_CHECKING:
     import torchmetrics
 
-__all__ = ["SampleMetrics"]
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -164,12 +162,6 @@ def _merged(metric: Metric, states: Sequence[dict[str, Tensor]]) -> Accumulator:
     for other in accumulators[1:]:
         accumulators[0].merge(other)
     return accumulators[0]
-
-
-if TYPE_CHECKING:
-    import torchmetrics
-
-__all__ = ["ScoreResult", "Summary", "append_results", "score", "seed_ranges", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -355,8 +347,8 @@ def _history(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["evaluations"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return [*json.loads(path.read_text(encoding="utf-8"))["evaluations"]]
+    except (ValueError, KeyError, TypeError) as error:
         problem = f"{path} holds no results."
         raise UsageError(problem, key="run", remedy="Move the file away.") from error
 
