@@ -137,6 +137,7 @@ def _number(name: str) -> int | None:
     """An environment variable as a number >= 0; None where it is not set, or empty."""
     text = os.environ.get(name, "").strip()
     if not text:
+        os.environ.pop(name, None)  # Lightning would read a number
         return None
     if not text.isdecimal():
         raise UsageError(

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from lightning_fabric.utilities.rank_zero import _get_rank
 
 from flowexp.errors import UsageError
 from flowexp.processes import Place, Processes, is_first_process, several_started, training_place
@@ -63,6 +64,7 @@ def test_a_process_without_others_is_the_first_and_does_everything(given, variab
     assert training_place(devices=2) == Place(world_size=2)
     assert (is_first_process(), several_started()) == (True, None)
     assert Processes.start().world_size == 1
+    assert not _get_rank()  # nor does Lightning stumble, when it is imported
 
 
 @pytest.mark.parametrize(

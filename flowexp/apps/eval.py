@@ -18,27 +18,19 @@ from flowexp.errors import NotWrittenError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from flowexp.diagnostics import Setting
     from flowexp.evaluation import BestOfSnapshots, ScoreResult
     from flowexp.evaluation.selection import Chosen
-    from flowexp.pipeline import Processes, SampleBatch
+    from flowexp.pipeline import SampleBatch
     from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _IMAGES = 100
-_PRECISION = "32-true"
 # What a snapshot's score does not depend on, besides what a job's result does not depend on.
-_NOT_OF_A_SCORE = (
-    "run",
-    "checkpoint",
-    "weights",
-    "repeats",
-    "num_samples",
-    "seeds",
-    "selection",
-    "metric",
-)
+_NOT_OF_A_SCORE = ("run", "checkpoint", "weights", "repeats", "num_samples", "seeds",
+                   "selection", "metric")  # fmt: skip
 
 
 def evaluate(job: Job) -> float | None:
@@ -53,6 +45,7 @@ def evaluate(job: Job) -> float | None:
     import torch
 
     from flowexp.data.locations import cache_dir
+    from flowexp.diagnostics import Setting
     from flowexp.evaluation import append_results, score, summarize
     from flowexp.metrics.weight_files import no_download
     from flowexp.pipeline import Processes, save_grid
@@ -87,7 +80,14 @@ def evaluate(job: Job) -> float | None:
         if remark is not None and processes.is_first:
             _LOG.warning("%s.", remark)
         if config["selection"]:
-            chosen = _best_snapshot(config, metrics, opened, processes)
+            setting = Setting(
+                pipeline=opened.pipeline,
+                seeds=ranges[0],
+                reference=reference,
+                heldout=heldout,
+                processes=processes,
+            )
+            chosen = _best_snapshot(config, metrics, opened, setting)
             opened = open_run({**config, "checkpoint": chosen.best.path.stem})
             selection = chosen.words
         weights = opened.weights
@@ -109,8 +109,8 @@ def evaluate(job: Job) -> float | None:
                 heldout=heldout,
                 cache_dir=cache_dir(warn=True),
                 facts={
-                    "precision": _PRECISION,
-                    "ema": _weights(opened),
+                    "precision": "32-true",
+                    "ema": ", ".join(filter(None, (weights.name, opened.transform))),
                     "sampler": opened.pipeline.sampling,
                     "selection": selection,
                 },
@@ -133,33 +133,35 @@ def evaluate(job: Job) -> float | None:
                     unstored.append(f"{shown(file)}: {error}")
     if not processes.is_first:
         return None
+    try:
+        save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
+    except OSError as error:
+        _LOG.warning("no sample grid: %s", error)
     if unstored:
         raise NotWrittenError(f"numbers above are not stored in {'; '.join(unstored)}")
-    save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
     return float(summarize(results)[0].mean)
-
-
-def _weights(opened: "OpenedRun") -> str:
-    """Which average, and how it was changed."""
-    return ", ".join(filter(None, (opened.weights.name, opened.transform)))
 
 
 def _best_snapshot(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     opened: "OpenedRun",
-    processes: "Processes",
+    setting: "Setting",
 ) -> "Chosen":
     """Score the snapshots of a run that have no score yet, and choose.
 
+    ``setting`` is that of the evaluation that follows; what that would refuse is refused first.
+
     Raises:
-        UsageError: There are none, or a checkpoint was named as well.
+        UsageError: There are none, a checkpoint was named as well, or a metric is not defined.
     """
     from flowexp.data.locations import cache_dir
-    from flowexp.evaluation import SnapshotScores, score, seed_ranges
+    from flowexp.diagnostics import ModelMetric
+    from flowexp.evaluation import SnapshotScores, require_measurable, score, seed_ranges
     from flowexp.metrics.protocol import LAST
     from flowexp.runs import read_checkpoint
     from flowexp.runs.opening import open_run, written_in
+    from flowexp.runs.weights import NotFiniteError
     from flowexp.tables.jobs import significant
 
     best: BestOfSnapshots = instantiate(config["selection"], key="selection", by=written_in(config))
@@ -179,20 +181,25 @@ def _best_snapshot(
         )
     name, higher = best.metric_of(metrics)
     (seeds,) = seed_ranges(best.num_samples, repeats=1)
-    reference = opened.built.dataset.train()
+    selecting = {name: metrics[name]}
+    require_measurable(metrics, setting=setting)
+    of_snapshot = replace(setting, seeds=seeds)
+    require_measurable(selecting, setting=of_snapshot, count_key="selection.num_samples")
 
     def measure(snapshot: Path) -> float:
-        one = open_run({**config, "checkpoint": snapshot.stem})
-        # adaptive samplers raise an error for them
-        if not all(weights.isfinite().all() for weights in one.built.network.parameters()):
+        try:
+            one = open_run({**config, "checkpoint": snapshot.stem})
+        except NotFiniteError:
             return math.nan
         records = score(
             one.pipeline,
-            metrics={name: metrics[name]},
+            metrics=selecting,
             seeds=seeds,
-            reference=reference,
+            reference=setting.reference,
+            # of samples it would give a floor only
+            heldout=setting.heldout if isinstance(metrics[name], ModelMetric) else None,
             cache_dir=cache_dir(),
-            processes=processes,
+            processes=setting.processes,
         ).records
         return records[0].value if records else math.nan
 
@@ -202,6 +209,7 @@ def _best_snapshot(
         opened.weights.name,
         config["metric"][name],
         best.num_samples,
+        setting.reference.fingerprint,
     ]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     return best.choose(
@@ -210,7 +218,7 @@ def _best_snapshot(
         higher_is_better=higher,
         scores=SnapshotScores(run.snapshots / "scores.json", measured_with=digest.hexdigest()),
         measure=measure,
-        processes=processes,
+        processes=setting.processes,
     )
 
 

@@ -9,6 +9,7 @@ from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
 from flowexp.config.trust import USER, must_be_declared
+from flowexp.processes import is_first_process
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
@@ -27,9 +28,10 @@ def train(job: Job) -> float:
     Returns:
         The final training loss, so that an optimising sweeper has something to minimise.
     """
+    first = is_first_process()  # refuses what Lightning would stumble over when it is imported
     import torch
 
-    from flowexp.runs import RunDirectory, describe_run, is_first_process
+    from flowexp.runs import RunDirectory, describe_run
     from flowexp.runs.assemble import build, describe
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
@@ -46,9 +48,9 @@ def train(job: Job) -> float:
         start_from(built.network, run=config["init"], weights=config["init_weights"])
     parts = training_parts(config, built, by=USER)
     require_devices(parts.settings)
-    if is_first_process():
+    if first:
         print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
-    pairs = open_pairs(config, built, check=is_first_process())
+    pairs = open_pairs(config, built, check=first)
     arrays = built.dataset.train() if pairs is None else pairs.arrays
     built.pipeline.task.classes_without_images = arrays.classes_without_images
     run = RunDirectory.start(
@@ -70,7 +72,7 @@ def train(job: Job) -> float:
         for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays)):
             _LOG.warning(remark)
         result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
-    if is_first_process():
+    if first:
         print("\n" + table(_outcome(result, run, trust=must_be_declared(config))))
     return result.final_loss
 

@@ -4,7 +4,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -42,7 +42,7 @@ class Setting:
     reference: ImageArrays
     heldout: ImageArrays | None
     processes: Processes
-    nfe: Tensor
+    nfe: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def per_item(
         self,

@@ -4,11 +4,12 @@ from flowexp.evaluation.score import (
     ScoreResult,
     Summary,
     append_results,
+    require_measurable,
     score,
     seed_ranges,
     summarize,
 )
 from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
 
-__all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results", "score",
-           "seed_ranges", "summarize"]  # fmt: skip
+__all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results",
+           "require_measurable", "score", "seed_ranges", "summarize"]  # fmt: skip

@@ -31,6 +31,7 @@ __all__ = [
     "ScoreResult",
     "Summary",
     "append_results",
+    "require_measurable",
     "score",
     "seed_ranges",
     "summarize",
@@ -38,8 +39,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     import torchmetrics
-
-__all__ = ["SampleMetrics"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,8 +60,12 @@ class SampleMetrics:
         self._accumulators: dict[str, Accumulator] = {}
         self._count = self._lost = 0
 
-    def check(self, task: Task | None, *, seeds: Sequence[int]) -> None:
+    def check(
+        self, task: Task | None, *, seeds: Sequence[int], count_key: str = "num_samples"
+    ) -> None:
         """Refuse what cannot be measured, before sampling.
+
+        ``count_key`` is where the user set the number of seeds.
 
         Raises:
             UsageError: A metric's weights are missing, it needs more samples, or it compares with
@@ -75,8 +78,8 @@ class SampleMetrics:
                 problem = (
                     f"{name} needs at least {least} samples, but there are {len(seeds)} seeds."
                 )
-                remedy = f"Set num_samples={least} or more, or take another metric."
-                raise UsageError(problem, key="num_samples", remedy=remedy)
+                remedy = f"Set {count_key}={least} or more, or take another metric."
+                raise UsageError(problem, key=count_key, remedy=remedy)
             if metric.paired and (task is None or task.targets(seeds[:1]) is None):
                 which = "no task" if task is None else type(task).__name__
                 problem = f"{name} compares each sample with a target, and {which} has none."
@@ -166,12 +169,6 @@ def _merged(metric: Metric, states: Sequence[dict[str, Tensor]]) -> Accumulator:
     return accumulators[0]
 
 
-if TYPE_CHECKING:
-    import torchmetrics
-
-__all__ = ["ScoreResult", "Summary", "append_results", "score", "seed_ranges", "summarize"]
-
-
 @dataclass(frozen=True)
 class ScoreResult:
     """What an evaluation measured.
@@ -257,20 +254,10 @@ def score(
         reference=reference,
         heldout=heldout,
         processes=processes,
-        nfe=torch.zeros(0, dtype=torch.int64),
     )
+    require_measurable(metrics, setting=setting)
     of_model = {name: m for name, m in metrics.items() if isinstance(m, ModelMetric)}
-    samples = SampleMetrics(
-        {name: m for name, m in metrics.items() if not isinstance(m, ModelMetric)}, processes
-    )
-    known = Parts(path=pipeline.model.path, dataset=pipeline.dataset)
-    for name, metric in metrics.items():
-        if isinstance(metric, Part):
-            require(metric.needs(known), group=f"metric.{name}")
-    for metric in of_model.values():
-        metric.check()
-        metric.check_setting(pipeline.model, setting=setting)
-    samples.check(pipeline.task, seeds=seeds)
+    samples = _of_samples(metrics, processes)
     samples.prepare(
         reference,
         heldout,
@@ -301,6 +288,39 @@ def score(
         for record in found[name]
     )
     return ScoreResult(records, count, per_sample, seconds, count / seconds)
+
+
+def require_measurable(
+    metrics: "Mapping[str, Metric | ModelMetric | torchmetrics.Metric]",
+    *,
+    setting: Setting,
+    count_key: str = "num_samples",
+) -> None:
+    """Refuse what :func:`score` would, before anything is sampled.
+
+    ``count_key`` is where the user set the number of seeds.
+
+    Raises:
+        UsageError: As in :func:`score`.
+    """
+    pipeline = setting.pipeline
+    known = Parts(path=pipeline.model.path, dataset=pipeline.dataset)
+    for name, metric in metrics.items():
+        if isinstance(metric, Part):
+            require(metric.needs(known), group=f"metric.{name}")
+        if isinstance(metric, ModelMetric):
+            metric.check()
+            metric.check_setting(pipeline.model, setting=setting)
+    samples = _of_samples(metrics, setting.processes)
+    samples.check(pipeline.task, seeds=setting.seeds, count_key=count_key)
+
+
+def _of_samples(
+    metrics: "Mapping[str, Metric | ModelMetric | torchmetrics.Metric]", processes: Processes
+) -> SampleMetrics:
+    return SampleMetrics(
+        {name: m for name, m in metrics.items() if not isinstance(m, ModelMetric)}, processes
+    )
 
 
 def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
@@ -355,8 +375,8 @@ def _history(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["evaluations"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return [*json.loads(path.read_text(encoding="utf-8"))["evaluations"]]
+    except (ValueError, KeyError, TypeError) as error:
         problem = f"{path} holds no results."
         raise UsageError(problem, key="run", remedy="Move the file away.") from error
 

@@ -59,14 +59,22 @@ class SnapshotScores:
         self.measured_with = measured_with
 
     def find(self, sha256: str) -> float | None:
-        """The stored score; None if there is none."""
-        for entry in self._entries():
-            if (entry["sha256"], entry["measured_with"]) == (sha256, self.measured_with):
-                return math.nan if entry["value"] is None else float(entry["value"])
+        """The stored score; None if there is none.
+
+        Raises:
+            UsageError: The file holds something else.
+        """
+        try:
+            for entry in self._entries():
+                if (entry["sha256"], entry["measured_with"]) == (sha256, self.measured_with):
+                    return math.nan if entry["value"] is None else float(entry["value"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{self.file} holds no scores of snapshots ({error!r})."
+            raise UsageError(problem, key="run", remedy="Remove the file.") from error
         return None
 
     def add(self, sha256: str, scored: Scored, *, metric: str) -> None:
-        """Store a score; those of other processes stay."""
+        """Store a score; those of other processes stay. A warning says if that cannot be done."""
         entry = {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "snapshot": scored.path.stem,
@@ -76,17 +84,16 @@ class SnapshotScores:
             "metric": metric,
             "value": scored.value if math.isfinite(scored.value) else None,
         }
-        with locked(self.file.with_name(".scores.lock")):
-            write_json(self.file, {"scores": [*self._entries(), entry]})
+        try:
+            with locked(self.file.with_name(".scores.lock")):
+                write_json(self.file, {"scores": [*self._entries(), entry]})
+        except OSError as error:
+            _LOG.warning("that score is not stored, and measured again next time: %s", error)
 
     def _entries(self) -> list[dict[str, Any]]:
-        try:
-            return list(json.loads(self.file.read_text())["scores"])
-        except FileNotFoundError:
+        if not self.file.exists():
             return []
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"{self.file} holds no scores of snapshots."
-            raise UsageError(problem, key="run", remedy="Remove the file.") from error
+        return [*json.loads(self.file.read_text(encoding="utf-8"))["scores"]]
 
 
 class BestOfSnapshots:
@@ -170,12 +177,12 @@ class BestOfSnapshots:
             if stored is None:
                 measured += 1
                 if processes.is_first:
-                    scores.add(sha256, Scored(path, kimg, value), metric=metric)
                     left = (time.monotonic() - started) / measured * (len(snapshots) - number)
                     _LOG.info(
                         "snapshot %d of %d, %g kimg: %s %.4g; %.0f min to go",
                         *(number, len(snapshots), kimg, metric, value, left / 60.0),
                     )
+                    scores.add(sha256, Scored(path, kimg, value), metric=metric)
             found.append(Scored(path, kimg, value))
         span = f"{found[0].kimg:g} to {found[-1].kimg:g} kimg"
         by = metric_key(metric, self.num_samples).removeprefix("eval/")

@@ -13,8 +13,8 @@ from flowexp.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RAW", "LoadedWeights", "averaged_parameters", "finite_checkpoint", "load_weights",
-           "not_finite", "read_checkpoint", "require_finite", "stored_weights",
+__all__ = ["RAW", "LoadedWeights", "NotFiniteError", "averaged_parameters", "finite_checkpoint",
+           "load_weights", "not_finite", "read_checkpoint", "require_finite", "stored_weights",
            "write_checkpoint"]  # fmt: skip
 
 RAW = "raw"
@@ -23,6 +23,10 @@ RAW = "raw"
 _SHOWN_KEYS = 3
 _FORMAT = 1
 _REQUIRED = ("format", "step", "images", "network", "ema")
+
+
+class NotFiniteError(UsageError):
+    """Stored weights hold nan or infinity."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def load_weights(
     """Load :func:`stored_weights` into a network of their architecture; it stays on its device.
 
     Raises:
-        UsageError: They are of another network, or not finite.
+        UsageError: They are of another network.
+        NotFiniteError: They hold nan or infinity.
     """
     state, loaded = stored_weights(run, weights=weights, checkpoint=checkpoint)
     _refuse_another_network(network, state, loaded.path)
@@ -127,13 +132,13 @@ def require_finite(network: "nn.Module", *, what: str, remedy: str = _OTHERS) ->
     ``what`` begins the message. Buffers may hold infinities, for example a mask, but no nan.
 
     Raises:
-        UsageError: With the first such tensor, in the order of the network.
+        NotFiniteError: With the first such tensor, in the order of the network.
     """
     bad = not_finite(dict(network.named_parameters())) or next(
         (name for name, buffer in network.named_buffers() if buffer.isnan().any()), None
     )
     if bad is not None:
-        raise UsageError(
+        raise NotFiniteError(
             f"{what} are not finite: {bad} holds nan or infinity.", key="weights", remedy=remedy
         )
 

@@ -17,6 +17,9 @@ from flowexp.tables.progress import state_of
 from flowexp.tables.syntax import ClaimFile, TableFile
 from flowexp.tree import mapped
 
+if TYPE_CHECKING:
+    from flowexp.metrics.protocol import MetricRecord
+
 __all__ = ["ClaimResult", "Measurement", "RowResult", "TableResult", "claim_result", "table_result"]
 
 _Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -152,12 +155,6 @@ class ClaimResult(_Stored):
     p_value: _Number
     budget: str
     hardware: str
-
-
-if TYPE_CHECKING:
-    from flowexp.metrics.protocol import MetricRecord
-
-__all__ = ["claim_result", "table_result"]
 
 
 class _Score(NamedTuple):

@@ -24,6 +24,10 @@ def test_the_best_snapshot_is_evaluated_and_never_mixed(tmp_path):
         next(iter(average.values())).fill_(float("nan"))
     torch.save(content, ruined)
     best = ("selection=best_of_snapshots", "repeats=2")
+    few = flowexp("eval", "run=run0", *SCORED, *best, "metric=[fd_raw,kid_efflite0]", cwd=tmp_path)
+    assert few.code == 2
+    assert "kid_efflite0 needs at least 1000 samples" in few.err
+    assert not (tmp_path / "run0/snapshots/scores.json").exists()  # refused before the selection
     done = flowexp("eval", "run=run0", *SCORED, *best, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "snapshot 2 of 2" in done.err

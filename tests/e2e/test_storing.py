@@ -51,16 +51,20 @@ def test_without_locks_and_cache_everything_is_done_with_a_warning_each(
     assert stored(trained_run / "results.json", tmp_path / "out" / "results.json") == [1, 1]
 
 
-def test_a_results_file_that_cannot_be_added_to_loses_no_number(evaluate, trained_run, tmp_path):
+@pytest.mark.parametrize("damaged", [b"half a fi", b"\xff\xfe"])
+def test_a_results_file_that_cannot_be_added_to_loses_no_number(
+    evaluate, trained_run, tmp_path, damaged
+):
     results = trained_run / "results.json"
-    results.write_text("half a fi")
+    results.write_bytes(damaged)
     code, out, err = evaluate("num_samples=8", "repeats=2", "num_samples=16")
     assert code == 1
     assert f"not stored in {results}" in err
     assert "holds no results" in err
     assert "2 seed ranges" in out
-    assert results.read_text() == "half a fi"
+    assert results.read_bytes() == damaged
     assert stored(tmp_path / "out" / "results.json") == [2]
+    assert (tmp_path / "out" / "grid.png").is_file()
 
 
 def test_a_run_whose_files_cannot_be_written_is_evaluated(evaluate, trained_run, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowexp.errors import UsageError
+from flowexp.errors import NotWrittenError, UsageError
 from flowexp.evaluation import BestOfSnapshots, SnapshotScores
 from flowexp.metrics import (
     SSIM,
@@ -116,11 +116,26 @@ def test_another_protocol_or_another_snapshot_is_measured_anew(tmp_path):
     assert run.measured == [1, 2, 1, 2, 1]
 
 
-def test_a_damaged_file_of_scores_is_named(tmp_path):
-    run = Run(tmp_path, [3.0])
-    (tmp_path / "scores.json").write_text("[]")
+@pytest.mark.parametrize(
+    "content", [b"[]", b"\xff\xfe", b'{"scores": [5]}', b'{"scores": [{"sha256": "1"}]}', None]
+)
+def test_a_damaged_file_of_scores_is_named_before_anything_is_measured(tmp_path, content):
+    run, file = Run(tmp_path, [3.0]), tmp_path / "scores.json"
+    file.mkdir() if content is None else file.write_bytes(content)
     with pytest.raises(UsageError, match=r"scores\.json"):
         run.choose()
+    assert run.measured == []
+
+
+def test_a_score_that_cannot_be_stored_is_shown_and_counts(tmp_path, caplog, monkeypatch):
+    def full(*_):
+        raise NotWrittenError("the disk is full")
+
+    monkeypatch.setattr("flowexp.evaluation.selection.write_json", full)
+    with caplog.at_level("INFO", logger="flowexp"):
+        assert Run(tmp_path, [3.0, 1.0]).choose().best.kimg == 200.0
+    assert "fd_raw 1; " in caplog.text
+    assert "the disk is full" in caplog.text
 
 
 def test_which_metric_selects():

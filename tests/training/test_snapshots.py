@@ -8,7 +8,8 @@ import torch
 from flowexp.errors import UsageError
 from flowexp.runs import RunDirectory, read_checkpoint
 from flowexp.runs.weights import stored_weights
-from tests.training.test_fit import assert_same_state
+from flowexp.training import TrainingInterrupted
+from tests.training.test_fit import SignalAt, assert_same_state
 from tests.training.tiny import tiny_settings, train
 
 # 16 images a step: the first steps with 100, 200 and 300 images
@@ -79,6 +80,15 @@ def test_a_resumed_training_has_those_of_an_uninterrupted_one(tmp_path: Path) ->
         )
         for average in mine:
             assert all(torch.equal(mine[average][k], theirs[average][k]) for k in mine[average])
+
+
+def test_a_signal_at_the_moment_of_a_snapshot_does_not_lose_it(tmp_path: Path) -> None:
+    settings = tiny_settings(snapshot_kimg=0.1)
+    with pytest.raises(TrainingInterrupted, match="at step 7"):
+        train(tmp_path / "run", settings=settings, callbacks={"at": SignalAt(7)})
+    assert names(tmp_path / "run") == ["snapshot-000000007"]
+    train(tmp_path / "run", settings=settings)
+    assert names(tmp_path / "run") == [f"snapshot-{step:09d}" for step in STEPS]
 
 
 def test_the_disk_they_will_take_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

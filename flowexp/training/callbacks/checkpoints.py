@@ -81,8 +81,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
         """Write a snapshot or a checkpoint when it is time; the last checkpoint is for the end."""
         settings, step = pl_module.settings, pl_module.step
-        if settings.snapshots_after(step) > settings.snapshots_after(step - 1):
-            _write_snapshot(trainer, pl_module)
+        _write_snapshot(trainer, pl_module)
         every = settings.checkpoint_steps
         if every is not None and step % every == 0 and step < settings.total_steps:
             self.save(trainer, pl_module)
@@ -101,10 +100,14 @@ class Checkpoints(Checkpoint):
     def save(self, trainer: Trainer, module: "FlowModule") -> None:
         """Write a checkpoint of this moment, unless it is there already; call on every process.
 
+        A snapshot that is due comes first, as a training that continues from here does not meet
+        this moment again.
+
         Raises:
             NonFiniteLossError: The loss is nan or infinite.
             NonFiniteWeightsError: What would be written is.
         """
+        _write_snapshot(trainer, module)
         records, run = module.records, module.run
         records.require_finite(module, records.window.means())
         require_finite_state(trainer, module)
@@ -123,11 +126,14 @@ class Checkpoints(Checkpoint):
 
 
 def _write_snapshot(trainer: Trainer, module: "FlowModule") -> None:
-    """Write the averages of this moment; the raw weights too where there is no average.
+    """Write the averages if it is time and they are not there; raw weights where none is averaged.
 
-    A training that is resumed before a snapshot writes it again, with the same content.
+    A training that is resumed before a snapshot would write the same content again.
     """
-    if not trainer.is_global_zero:
+    settings, step = module.settings, module.step
+    file = module.run.snapshots / f"snapshot-{step:09d}.ckpt"
+    due = settings.snapshots_after(step) > settings.snapshots_after(step - 1)
+    if not due or not trainer.is_global_zero or file.exists():
         return
     averages, network = module.averages.state(), module.network.state_dict()
     averaged = set().union(*averages.values())
@@ -138,7 +144,7 @@ def _write_snapshot(trainer: Trainer, module: "FlowModule") -> None:
         "network": {name: value for name, value in network.items() if name not in averaged},
         "ema": averages,
     }
-    write_checkpoint(module.run.snapshots / f"snapshot-{module.step:09d}.ckpt", content)
+    write_checkpoint(file, content)
 
 
 def _announce_snapshots(module: "FlowModule") -> None:
