@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from flowexp.errors import UsageError
-from flowexp.files import file_sha256
+from flowexp.files import expanded, file_sha256
 from flowexp.metrics.base import Extractor, Records, SampleSet
 from flowexp.metrics.precision_recall import PrecisionRecall
 
@@ -142,7 +142,7 @@ class ADMPrecisionRecall(PrecisionRecall):
         self.batch: ImageFile | None = None
         if reference_images is not None:
             key = f"metric.{name}.reference_images"
-            self.batch = ImageFile(Path(reference_images).expanduser(), key=key)
+            self.batch = ImageFile(expanded(reference_images), key=key)
 
     def check(self) -> None:
         if self.batch is not None:
