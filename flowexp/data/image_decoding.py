@@ -2,9 +2,10 @@
 
 The rule, for training sets, reference sets and frames alike: the first frame of a file, upright by
 its EXIF orientation, with 8 bits a channel, grey (L) or colour (RGB). A deeper image keeps its
-range: of 16 bits, white is 65535 and a level is ``round(v * 255 / 65535)``; floating values reach
-from 0 to 1. Nothing is guessed: an image with transparent pixels has no colour there, and wide
-integers or floats outside their range have no known white, so they are not decoded.
+range: of 16 bits, white is 65535 and a level is ``round(v * 255 / 65535)`` (in colour Pillow's own
+``v // 256``, at most one level off); floating values reach from 0 to 1. Nothing is guessed: an
+image with transparent pixels has no colour there, and wide integers or floats outside their range
+have no known white, so they are not decoded.
 """
 
 import functools
