@@ -170,12 +170,12 @@ def what_is_left_out(
     if not kinds and not several:
         return None
     common = sorted(kinds.items(), key=lambda item: -len(item[1]))
-    told = [f"{len(members)} {kind} ({_some(members)})" for kind, members in common[:_SHOWN_KINDS]]
+    parts = [f"{len(members)} {kind} ({_some(members)})" for kind, members in common[:_SHOWN_KINDS]]
     if rest := sum(len(members) for _, members in common[_SHOWN_KINDS:]):
-        told.append(f"{rest} of other kinds")
+        parts.append(f"{rest} of other kinds")
     said = f"{place}: {len(kept)} images are read"
-    if told:
-        said += f", {sum(map(len, kinds.values()))} files are left out: {', '.join(told)}"
+    if parts:
+        said += f", {sum(map(len, kinds.values()))} files are left out: {', '.join(parts)}"
     if several:
         said += f"; of a {' or '.join(several)} file with several frames, the first is read"
     return f"{said}."
