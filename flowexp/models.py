@@ -13,7 +13,7 @@ from flowexp.broadcast import factors, scaled
 from flowexp.parameterizations import Parameterization
 from flowexp.paths import Conversion, Path, Prediction
 
-__all__ = ["Evaluation", "FlowModel", "Model", "Origin"]
+__all__ = ["Evaluation", "FlowModel", "Model", "Origin", "WrappedModel"]
 
 
 class Evaluation(Protocol):
@@ -112,6 +112,25 @@ class Model(ABC):
     def score(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
         """``grad log p_t(x_t)``, Gaussian source only."""
         return self.predict(x_t, t, **conditions).score
+
+
+class WrappedModel(Model):
+    """A model around another one, which it resembles in all but :meth:`predict`."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.path = model.path
+        self.time_range = model.time_range
+        self.evaluations_per_call = model.evaluations_per_call
+        self.origin = model.origin
+        self.labels_dropped = model.labels_dropped
+        self.asks_without_label = model.asks_without_label
+
+    def alongside(self, other: Model) -> Model:
+        return self.model.alongside(other)
+
+    def nearest_time(self, t: Tensor) -> Tensor:
+        return self.model.nearest_time(t)
 
 
 class FlowModel(Model):

@@ -96,9 +96,14 @@ def _check_arguments(
 
 
 def _misfit(key: str, value: object, parameter: Parameter, target: str) -> Problem:
-    wanted = ast.unparse(parameter.annotation) if parameter.annotation is not None else "Any"
+    annotation = parameter.annotation
+    wanted = ast.unparse(annotation) if annotation is not None else "Any"
     text = f"{value!r} is not what {target} takes here ({wanted})."
-    if isinstance(value, str | int | float) and not _SCALARS.keys() & _names(parameter.annotation):
+    if annotation is not None and "Literal" in _names(annotation):
+        choices = [str(n.value) for n in ast.walk(annotation) if isinstance(n, ast.Constant)]
+        text = f"{value!r} is not what {target} takes here."
+        return Problem(key, text, f"Choose one of {', '.join(choices)}.")
+    if isinstance(value, str | int | float) and not _SCALARS.keys() & _names(annotation):
         group = key.replace(".", "/")
         return Problem(key, text, f"Choose one with {group}=NAME, or give {key}._target_=CLASS.")
     return Problem(key, text, f"Give a value of type {wanted}.")

@@ -2,9 +2,10 @@
 
 The rule, for training sets, reference sets and frames alike: the first frame of a file, upright by
 its EXIF orientation, with 8 bits a channel, grey (L) or colour (RGB). A deeper image keeps its
-range: of 16 bits, white is 65535 and a level is ``round(v * 255 / 65535)``; floating values reach
-from 0 to 1. Nothing is guessed: an image with transparent pixels has no colour there, and wide
-integers or floats outside their range have no known white, so they are not decoded.
+range: of 16 bits, white is 65535 and a level is ``round(v * 255 / 65535)`` (in colour Pillow's own
+``v // 256``, at most one level off); floating values reach from 0 to 1. Nothing is guessed: an
+image with transparent pixels has no colour there, and wide integers or floats outside their range
+have no known white, so they are not decoded.
 """
 
 import functools
@@ -169,12 +170,12 @@ def what_is_left_out(
     if not kinds and not several:
         return None
     common = sorted(kinds.items(), key=lambda item: -len(item[1]))
-    told = [f"{len(members)} {kind} ({_some(members)})" for kind, members in common[:_SHOWN_KINDS]]
+    parts = [f"{len(members)} {kind} ({_some(members)})" for kind, members in common[:_SHOWN_KINDS]]
     if rest := sum(len(members) for _, members in common[_SHOWN_KINDS:]):
-        told.append(f"{rest} of other kinds")
+        parts.append(f"{rest} of other kinds")
     said = f"{place}: {len(kept)} images are read"
-    if told:
-        said += f", {sum(map(len, kinds.values()))} files are left out: {', '.join(told)}"
+    if parts:
+        said += f", {sum(map(len, kinds.values()))} files are left out: {', '.join(parts)}"
     if several:
         said += f"; of a {' or '.join(several)} file with several frames, the first is read"
     return f"{said}."

@@ -186,7 +186,10 @@ class ImageFiles(ABC):
         return UsageError(
             f"{self.location}: {name} {what}.",
             key=self.key,
-            remedy="All images must be intact, square, of one size and all grey or all colour.",
+            remedy="Give every image a class from 0 or a vector, or set dataset.use_labels=false "
+            "dataset.num_classes=0."
+            if name == _LABEL_FILE
+            else "All images must be intact, square, of one size and all grey or all colour.",
         )
 
 

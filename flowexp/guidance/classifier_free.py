@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.guidance.base import Guidance
-from flowexp.models import Evaluation, Model
+from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.networks.base import without_condition
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Prediction
@@ -69,17 +69,13 @@ class ClassifierFree(Guidance):
         return _ClassifierFreeModel(model, self)
 
 
-class _ClassifierFreeModel(Model):
+class _ClassifierFreeModel(WrappedModel):
     """The model of :class:`ClassifierFree`."""
 
     def __init__(self, model: Model, guidance: ClassifierFree) -> None:
-        self.model = model
+        super().__init__(model)
         self.guidance = guidance
-        self.path = model.path
-        self.time_range = model.time_range
-        self.evaluations_per_call = 2 * model.evaluations_per_call
-        self.origin = model.origin
-        self.labels_dropped = model.labels_dropped
+        self.evaluations_per_call *= 2
         self.asks_without_label = True
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
@@ -112,9 +108,6 @@ class _ClassifierFreeModel(Model):
 
     def alongside(self, other: Model) -> Model:
         return _ClassifierFreeModel(self.model.alongside(other), self.guidance)
-
-    def nearest_time(self, t: Tensor) -> Tensor:
-        return self.model.nearest_time(t)
 
 
 def _doubled(conditions: Conditions) -> dict[str, Tensor | None]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.guidance.base import Guidance, NoGuidance
-from flowexp.models import Evaluation, Model
+from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet, within
 
@@ -46,18 +46,15 @@ class DynamicThresholding(Guidance):
         return _ThresholdedModel(self.guidance.wrap(model), self.quantile)
 
 
-class _ThresholdedModel(Model):
+class _ThresholdedModel(WrappedModel):
     """The model of :class:`DynamicThresholding`."""
 
     def __init__(self, model: Model, quantile: float) -> None:
-        self.model = model
+        super().__init__(model)
         self.quantile = quantile
-        self.path = model.path
         low, high = model.time_range
         smallest = torch.tensor(_SMALLEST_NSR, dtype=torch.float64)
         self.time_range = max(low, float(model.path.schedule.time_at_nsr(smallest))), high
-        self.evaluations_per_call = model.evaluations_per_call
-        self.origin = model.origin
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         return self._thresholded(t, x_t, self.model.predict(x_t, t, **conditions))
@@ -78,9 +75,6 @@ class _ThresholdedModel(Model):
 
     def alongside(self, other: Model) -> Model:
         return _ThresholdedModel(self.model.alongside(other), self.quantile)
-
-    def nearest_time(self, t: Tensor) -> Tensor:
-        return self.model.nearest_time(t)
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:

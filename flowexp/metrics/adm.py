@@ -8,7 +8,7 @@ Source: Dhariwal & Nichol 2021, arXiv 2105.05233; guided-diffusion's evaluations
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from flowexp.errors import UsageError
 from flowexp.files import expanded, file_sha256
-from flowexp.metrics.base import Extractor, Records, SampleSet
+from flowexp.metrics.base import Extractor, SampleSet
 from flowexp.metrics.precision_recall import PrecisionRecall
 
 _BLOCK = 10_000
@@ -162,10 +162,6 @@ class ADMPrecisionRecall(PrecisionRecall):
             n_ref=len(self.batch.images),
         )
 
-    def measure(self, rows: Tensor) -> Records:
+    def closed(self, rows: Tensor) -> Mapping[str, float]:
         values = half_precision_recall(rows, self.reference, k=self.k)
-        suffix = self.name.removeprefix("precision_recall")
-        return tuple(
-            self.record(f"{what} (k={self.k})", value, count=len(rows), name=f"{what}{suffix}")
-            for what, value in zip(("precision", "recall"), values, strict=True)
-        )
+        return dict(zip(("precision", "recall"), values, strict=True))

@@ -6,6 +6,8 @@ Source: Kynkaanniemi et al. 2019, arXiv 1904.06991 (balls closed, k = 3, as in t
 Naeem et al. 2020, arXiv 2002.09797 (balls open, k = 5, as in prdc).
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -95,8 +97,12 @@ class PrecisionRecall(FeatureMetric):
         both = "" if density_k is None else f", density and coverage k {density_k}"
         self.settings = f"k {k}{both}"
 
+    def closed(self, rows: Tensor) -> Mapping[str, float]:
+        """Precision and recall of the features of samples, (n, d), with closed balls."""
+        return improved_precision_recall(rows, self.reference, k=self.k)
+
     def measure(self, rows: Tensor) -> Records:
-        closed = improved_precision_recall(rows, self.reference, k=self.k)
+        closed = self.closed(rows)
         found = [(what, self.k, closed[what]) for what in ("precision", "recall")]
         if self.density_k is not None:
             opened = density_coverage(rows, self.reference, k=self.density_k)

@@ -262,6 +262,11 @@ class UNetBlock(nn.Module):
         self.style = style
         head_channels = style.head_channels or out_channels
         self.heads = out_channels // head_channels if attention else 0
+        if self.heads and out_channels % self.heads:
+            raise ValueError(
+                f"head_channels={head_channels} makes {self.heads} heads of {out_channels} "
+                "channels, which is not divisible; allowed: a divisor of the block's channels"
+            )
         self.norm0 = GroupNorm(in_channels, eps=style.eps)
         conv = functools.partial(
             Conv2d,

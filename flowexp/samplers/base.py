@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.identity import Identified
-from flowexp.models import Evaluation, Model
+from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.paths import Prediction
 from flowexp.requirements import Part, Parts, Unmet, on_gaussian_noise, require
 from flowexp.seeding import Noise
@@ -34,23 +34,6 @@ class Samples:
 
     x: Tensor
     nfe: Tensor
-
-
-class WrappedModel(Model):
-    """A model around another one, which it resembles in all but :meth:`predict`."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.path = model.path
-        self.time_range = model.time_range
-        self.evaluations_per_call = model.evaluations_per_call
-        self.origin = model.origin
-
-    def alongside(self, other: Model) -> Model:
-        return self.model.alongside(other)
-
-    def nearest_time(self, t: Tensor) -> Tensor:
-        return self.model.nearest_time(t)
 
 
 class CountedModel(WrappedModel):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from flowexp.models import Model
+from flowexp.models import Model, WrappedModel
 from flowexp.networks.attention_features import SharedValues
 from flowexp.paths import Prediction
-from flowexp.samplers.base import ROUNDING, WrappedModel
+from flowexp.samplers.base import ROUNDING
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.inversion import Inversion
 

@@ -91,16 +91,12 @@ class DPM2(FixedStepSampler):
         return EDMGrid()
 
     def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
-        middles = field.nodes_of([self._inner(i.start.u, i.end.u) for i in intervals])
-        weight = 0.5 / self.r
+        r = self.r
+        middles = field.nodes_of([i.end.u**r * i.start.u ** (1.0 - r) for i in intervals])
         for interval, middle in zip(intervals, middles, strict=True):
             slope = field.slope(z, interval.start)
             if interval.end.u > 0.0:
                 z_middle = torch.add(z, slope, alpha=middle.u - interval.start.u)
-                inner = field.slope(z_middle, middle)
-                slope = inner if weight == 1.0 else torch.lerp(slope, inner, weight)
+                slope = torch.lerp(slope, field.slope(z_middle, middle), 0.5 / r)
             z = torch.add(z, slope, alpha=interval.length)
             yield z
-
-    def _inner(self, start: float, end: float) -> float:
-        return math.sqrt(start * end) if self.r == 0.5 else end**self.r * start ** (1.0 - self.r)

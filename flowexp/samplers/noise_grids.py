@@ -28,10 +28,19 @@ class VPLevels:
 
     @classmethod
     def between(cls, *, sigma_min: float, sigma_max: float, epsilon_s: float) -> Self:
-        """Those with ``n(1) = sigma_max`` and ``n(epsilon_s) = sigma_min``, as in EDM's code."""
+        """Those with ``n(1) = sigma_max`` and ``n(epsilon_s) = sigma_min``, as in EDM's code.
+
+        A ``ValueError`` if n does not increase from ``epsilon_s`` to 1.
+        """
         top, bottom = math.log1p(sigma_max**2), math.log1p(sigma_min**2)
         beta_d = 2.0 * (bottom / epsilon_s - top) / (epsilon_s - 1.0)
-        return cls(beta_d, top - 0.5 * beta_d)
+        beta_min = top - 0.5 * beta_d
+        if not 0.0 < beta_d + beta_min < math.inf:
+            raise ValueError(
+                f"no VP path has sigma/alpha {sigma_min:g} at t = {epsilon_s:g} and {sigma_max:g} "
+                "at t = 1; choose sigma_min, sigma_max and epsilon_s as in (0.002, 80, 0.001)"
+            )
+        return cls(beta_d, beta_min)
 
     def nsr(self, t: Tensor) -> Tensor:
         """``n(t)``, of the shape of t."""

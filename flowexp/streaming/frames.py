@@ -60,21 +60,20 @@ class FolderFrames(FrameSource):
 
     def frames(self, dataset: Dataset) -> Iterator[Tensor]:
         channels, height, width = _image_shape(dataset)
-        if not self.root.is_dir():
-            raise self._refused("is not a folder")
-        entries = sorted(self.root.iterdir())
-        files = [entry for entry in entries if is_image(entry.name) and entry.is_file()]
-        left_out = what_is_left_out(
-            self.root,
-            [entry.name for entry in entries],
-            kept=[file.name for file in files],
-            lost=[entry.name for entry in entries if not entry.is_file()],
-        )
+        try:
+            names = sorted(entry.name for entry in self.root.iterdir())
+            lost = [name for name in names if not (self.root / name).is_file()]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._refused("is not a folder") from error
+        except OSError as error:
+            raise self._refused(f"cannot be read ({error.strerror or error})") from error
+        files = [name for name in names if is_image(name) and name not in lost]
+        left_out = what_is_left_out(self.root, names, kept=files, lost=lost)
         if left_out is not None:
             say_once(left_out)
         if not files:
             raise self._refused(f"holds no image ({', '.join(SUFFIXES)})")
-        return self._decoded(files, channels, (width, height))
+        return self._decoded([self.root / name for name in files], channels, (width, height))
 
     def _decoded(
         self, files: Sequence[Path], channels: int, size: tuple[int, int]

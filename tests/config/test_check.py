@@ -59,6 +59,7 @@ POINTS = ["dataset=toy2d", "network=mlp"]
     ("overrides", "key", "parts"),
     [
         (["path=edm", "timestep=logit_normal"], "timestep", ["LogitNormal", "VE"]),
+        (["sampler=rk45", "sampler.control=me"], "sampler.control", ["me", "scipy, torchdiffeq"]),
         (["path=pfgmpp", "sampler=edm_heun", "sampler.S_churn=40"], "sampler.S_churn", ["path.D"]),
         (["path=linear", "path.D=64", "sampler=ddim", "sampler.eta=1"], "sampler.eta", ["path.D"]),
         (["network.label_dim=0", "guidance=cfg", "guidance.scale=2"], "guidance", ["label"]),

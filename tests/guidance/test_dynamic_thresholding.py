@@ -89,6 +89,10 @@ def test_after_classifier_free_guidance():
     assert float(s.max()) > 1.1
     torch.testing.assert_close(both.denoise(x, t, labels=LABELS), data.clamp(-s, s) / s)
     assert both.evaluations_per_call == 2
+    assert both.asks_without_label
+    model.labels_dropped = False
+    assert DynamicThresholding(guidance=inner).wrap(model).labels_dropped is False
+    assert not DynamicThresholding().wrap(model).asks_without_label
     # Another model gets the guidance of this one, as in a metric that compares with a teacher.
     torch.testing.assert_close(
         both.alongside(model).denoise(x, t, labels=LABELS), both.denoise(x, t, labels=LABELS)

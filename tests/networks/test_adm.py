@@ -102,7 +102,9 @@ def test_initial_weights_are_pytorchs_or_ddpms():
     assert not block.conv0.bias.any()
 
 
-@pytest.mark.parametrize("bad", [{"resample_kernel": 2}, {"head_channels": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"resample_kernel": 2}, {"head_channels": 0}, {"head_channels": 50}]
+)
 def test_impossible_options_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         DhariwalUNet(**CIFAR10, **bad)

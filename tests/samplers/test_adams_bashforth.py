@@ -175,6 +175,8 @@ def test_default_variable_and_grid_are_those_of_the_yaml(name):
         ({"sigma_min": 0.0}, "sigma_min=0.0"),
         ({"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_max=1.0"),
         ({"epsilon_s": 1.0}, r"epsilon_s is 1\.0"),
+        ({"sigma_min": 0.5}, "no VP path"),
+        ({"sigma_max": math.inf}, "no VP path"),
     ],
 )
 def test_deis_refuses(values, words):

@@ -85,3 +85,5 @@ def test_bad_values():
         EDMGrid(sigma_min=10.0, sigma_max=20.0).times(on(VE(), 0.05, 3.0), 5)
     with pytest.raises(ValueError, match="fewer than the 2000"):
         IDDPMGrid().times(on(VE()), 2000)
+    with pytest.raises(ValueError, match=r"no VP path has sigma/alpha 0\.5 at t = 0\.001"):
+        VPGrid(sigma_min=0.5).times(on(VE()), 5)

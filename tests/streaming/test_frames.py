@@ -47,11 +47,24 @@ def test_colour_pictures(tmp_path):
     assert frame[:, 0, 0].tolist() == [-1.0, 1.0, -1.0]
 
 
-@pytest.mark.parametrize("what", ["missing", "empty"])
-def test_folders_without_pictures(tmp_path, digits, what):
-    root = tmp_path / "none" if what == "missing" else tmp_path
-    with pytest.raises(UsageError, match=r"folder|no image"):
-        FolderFrames(root=str(root)).frames(digits)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("none", "is not a folder"), ("a.png", "is not a folder"), ("empty", "holds no image")],
+)
+def test_folders_without_images(tmp_path, digits, name, words):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=words):
+        FolderFrames(root=str(tmp_path / name)).frames(digits)
+
+
+def test_a_folder_that_must_not_be_read(tmp_path, digits, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UsageError, match=r"cannot be read \(Permission denied\)"):
+        FolderFrames(root=str(tmp_path)).frames(digits)
 
 
 def test_synthetic_frames_move_and_change(digits):
