@@ -16,9 +16,6 @@ class NotWrittenError(OSError):
     The command line prints the message and returns exit code 1.
     """
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class UsageError(ValueError):
     """An error the user can fix: a wrong config value, missing data, missing weights.

@@ -1,7 +1,6 @@
 """Which processes share the work, and which of them this is.
 
-Everything that asks a rank or a number of processes asks here. Who starts processes says so in
-variables of their environment:
+Every rank and number of processes is read here, from what starters set in the environment:
 
 =================  =============================================================
 torchrun           RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT
@@ -13,9 +12,9 @@ mpirun, mpiexec    OMPI_COMM_WORLD_RANK ..., MV2_COMM_WORLD_RANK ..., PMI_RANK .
 
 Such variables also reach processes that nobody shares anything with: an interactive shell of SLURM
 has SLURM_NTASKS of its allocation, a container what its image or its pod set. They count only where
-they agree with what was asked for; what contradicts it is refused, since several processes that
-each believe to be alone would train one run in one folder, and one that believes to be the second
-of two would write nothing.
+they agree with what is configured; what contradicts it is refused, since several processes that
+each count as alone would train one run in one folder, and one that counts as the second of two
+would write nothing.
 """
 
 import os

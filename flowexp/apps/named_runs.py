@@ -3,7 +3,8 @@
 Of two overrides of one key Hydra keeps the last, so runs are gathered before Hydra sees them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from flowexp.files import write_text
 if TYPE_CHECKING:
     from flowexp.report.run_record import RunRecord
 
-__all__ = ["named_paths", "open_runs", "with_runs", "write_output"]
+__all__ = ["named_paths", "open_runs", "with_runs", "write_output", "writing_to"]
 
 _DEPTH = 4
 
@@ -63,13 +64,20 @@ def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
 
 def write_output(path: Path, text: str) -> Path:
     """Write a verb's file, complete or not at all."""
-    try:
+    with writing_to(path):
         return write_text(path, text)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Say where to change a file or folder that ``out`` names and that cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written ({error.strerror or error}).",
             key="out",
-            remedy="Choose another file with out=FILE.",
+            remedy="Choose another place with out=PATH.",
         ) from error
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.named_runs import writing_to
 from flowexp.apps.terminal import shown
 from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
@@ -217,7 +218,7 @@ def _show(jobs: "Sequence[TableJob]") -> None:
 def _write(
     results: "Sequence[TableResult | ClaimResult]", *, name: str, budget: str, folder: Path
 ) -> None:
-    """Write every form, a picture where there are curves, and print the form for the terminal."""
+    """Print the form for the terminal; write every other, with an image where there are curves."""
     from flowexp.tables.render import FORMS, render, table_picture
     from flowexp.tables.results import ClaimResult, TableResult
 
@@ -231,12 +232,13 @@ def _write(
     # Whatever becomes of the files, the numbers are seen.
     print("\n" + render(result, _PRINTED), flush=True)
     stem = f"{name.replace('/', '_')}_{budget}"
-    written = [write_json(folder / f"{stem}.json", content)]
-    for form, writer in FORMS.items():
-        if form != _PRINTED:
-            file = folder / f"{stem}{writer.suffix}"
-            written.append(write_text(file, render(result, form)))
     picture = table_picture(result) if isinstance(result, TableResult) else None
-    if picture:
-        written.append(write_text(folder / f"{stem}.svg", picture.svg()))
+    with writing_to(folder):
+        written = [write_json(folder / f"{stem}.json", content)]
+        for form, writer in FORMS.items():
+            if form != _PRINTED:
+                file = folder / f"{stem}{writer.suffix}"
+                written.append(write_text(file, render(result, form)))
+        if picture:
+            written.append(write_text(folder / f"{stem}.svg", picture.svg()))
     print(f"\nwritten: {', '.join(shown(path) for path in written)}")

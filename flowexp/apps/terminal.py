@@ -41,7 +41,7 @@ class _Stream(io.FileIO):
 
 
 def keep_streams_open() -> None:
-    """Let a command outlive the readers of its output; only long work remarks upon it."""
+    """Let a command outlive the readers of its output; commands with a log say it there."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed from the beginning

@@ -44,10 +44,15 @@ _LOG = logging.getLogger(__name__)
 
 
 class SampleMetrics:
-    """Metrics of samples, ours or torchmetrics', and their states over this process's samples."""
+    """Metrics of samples, ours or torchmetrics', and their states over this process's samples.
+
+    Those of the model are left out.
+    """
 
     def __init__(
-        self, metrics: "Mapping[str, Metric | torchmetrics.Metric]", processes: Processes
+        self,
+        metrics: "Mapping[str, Metric | ModelMetric | torchmetrics.Metric]",
+        processes: Processes,
     ) -> None:
         self.metrics: dict[str, Metric] = {
             # of all metrics only torchmetrics' are modules
@@ -55,6 +60,7 @@ class SampleMetrics:
             if isinstance(metric, nn.Module)
             else metric
             for name, metric in metrics.items()
+            if not isinstance(metric, ModelMetric)
         }
         self.processes = processes
         self._accumulators: dict[str, Accumulator] = {}
@@ -257,7 +263,7 @@ def score(
     )
     require_measurable(metrics, setting=setting)
     of_model = {name: m for name, m in metrics.items() if isinstance(m, ModelMetric)}
-    samples = _of_samples(metrics, processes)
+    samples = SampleMetrics(metrics, processes)
     samples.prepare(
         reference,
         heldout,
@@ -311,16 +317,8 @@ def require_measurable(
         if isinstance(metric, ModelMetric):
             metric.check()
             metric.check_setting(pipeline.model, setting=setting)
-    samples = _of_samples(metrics, setting.processes)
+    samples = SampleMetrics(metrics, setting.processes)
     samples.check(pipeline.task, seeds=setting.seeds, count_key=count_key)
-
-
-def _of_samples(
-    metrics: "Mapping[str, Metric | ModelMetric | torchmetrics.Metric]", processes: Processes
-) -> SampleMetrics:
-    return SampleMetrics(
-        {name: m for name, m in metrics.items() if not isinstance(m, ModelMetric)}, processes
-    )
 
 
 def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:

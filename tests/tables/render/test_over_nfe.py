@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from flowexp.apps.table import _write
+from flowexp.errors import UsageError
 from flowexp.report.document import read_results
 from flowexp.tables.render import render, table_picture
 from flowexp.tables.render.over_nfe import claim_panels, is_drawn, method_of, picture, table_panels
@@ -278,6 +279,13 @@ def test_the_verb_writes_the_picture_beside_the_other_forms(tmp_path, capsys):
     assert (tmp_path / "a_b_cpu.svg").read_text() == table_picture(SOLVERS).svg()
     assert "a_b_cpu.svg" in capsys.readouterr().out
     assert read_results(tmp_path / "a_b_cpu.json") == [SOLVERS]
+
+
+def test_numbers_that_cannot_be_written_are_seen(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"out: .*file cannot be written"):
+        _write([SOLVERS], name="x", budget="cpu", folder=tmp_path / "file")
+    assert SOLVERS.title in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("results", [[TABLE], [CLAIM], [CLAIM, CLAIM]])
