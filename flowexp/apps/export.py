@@ -36,6 +36,7 @@ def export(job: Job) -> None:
             "kimg": f"{weights.kimg:g}",
             "checkpoint_sha256": weights.sha256,
             "classes_without_images": json.dumps([*opened.pipeline.task.classes_without_images]),
+            "labels_dropped": json.dumps(opened.pipeline.model.labels_dropped),
         },
     )
     packages = foreign_packages(config)

@@ -25,7 +25,7 @@ class Guidance(Part, ABC):
 def guided(model: Model, *, guidance: Guidance) -> Model:
     """The guided model, as a ``_target_`` where a part needs a model, such as a teacher.
 
-    Logs a warning if it asks the model for what its training did not teach it.
+    Logs a warning if it needs predictions without label, which the training did not include.
     """
     made = guidance.wrap(model)
     if made.asks_without_label and made.labels_dropped is False:

@@ -22,7 +22,7 @@ _LAST_LAYERS = ("out_conv", "_aux_conv")
 
 
 def parameters_of(class_name: str) -> Mapping[str, inspect.Parameter]:
-    """Parameters of a known network class, in the authors' order with label_dropout last."""
+    """Parameters of a known network class, in the authors' order, our own last."""
     if class_name not in _CLASSES:
         raise UsageError(
             f"{class_name!r} is not a network that can be imported.",

@@ -101,6 +101,9 @@ def load_exported(
     by = Author.of(file)
     with trusting(Declared(modules=frozenset(packages))):
         model = build_model(wanted, by=by)
+        # The objective, or the run that the training began with, may have dropped them.
+        if "labels_dropped" in metadata:
+            model.labels_dropped = json.loads(metadata["labels_dropped"])
         sampling = {
             name: instantiate(wanted[name], key=name, by=by)
             for name in _SAMPLING_GROUPS

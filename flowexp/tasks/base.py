@@ -34,7 +34,7 @@ class Task(Part, ABC):
         return False
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that takes the captions or labels it gives, and has learnt what it asks for."""
+        """A network that takes the captions or labels it gives, and was trained on them."""
         name, off = type(self).__name__, "choose a class"
         yield from self._suits_captions(parts)
         if self.asks_without_label:

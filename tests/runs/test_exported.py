@@ -63,6 +63,13 @@ def test_classes_without_images_are_remembered(network, tmp_path):
     assert load_exported(write(file, network), device="cpu").task.classes_without_images == []
 
 
+@pytest.mark.parametrize("dropped", [True, False, None])
+def test_whether_labels_were_dropped_is_remembered(network, tmp_path, dropped):
+    facts = {"labels_dropped": json.dumps(dropped)}
+    file = write(tmp_path / "a.safetensors", network, facts=facts)
+    assert load_exported(file, device="cpu").model.labels_dropped is dropped
+
+
 def test_the_same_outputs_bit_for_bit(network, tmp_path):
     file = write(tmp_path / "main.safetensors", network)
     loaded = load_exported(file, device="cpu").model
