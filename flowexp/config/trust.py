@@ -46,7 +46,8 @@ from flowexp.errors import UsageError
 from flowexp.tree import nodes
 
 __all__ = ["KINDS", "STRANGER", "USER", "Author", "Declared", "admitted", "declared", "declared_in",
-           "must_be_declared", "problems_with", "settings_file", "trusting"]  # fmt: skip
+           "must_be_declared", "problems_with", "require_kind", "settings_file",
+           "trusting"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,27 @@ def admitted(node: object, *, key: str, by: Author) -> None:
         claim.require()
 
 
+def require_kind(part: object, *, group: str, key: str) -> None:
+    """Refuse what is not a part of a group, whoever named it; ``key`` is where it stands.
+
+    Raises:
+        UsageError: It is of another kind.
+    """
+    kinds = KINDS[group]
+    if not any(_derives(type(part), kind) for kind in kinds):
+        raise UsageError(
+            f"{type(part).__name__} is no {kinds[0].rpartition('.')[2]}.",
+            key=key,
+            remedy=f"Derive it from {kinds[0]}.",
+        )
+
+
+def _derives(cls: type, kind: str) -> bool:
+    """Whether a class derives from a kind, which a protocol's need not."""
+    wanted, _ = _imported(kind)
+    return getattr(wanted, "_is_protocol", False) or wanted in inspect.getmro(cls)
+
+
 @dataclass(frozen=True)
 class _Claim:
     """A target that is allowed by its name: as one of a ``kind``, or as a module's own code."""
@@ -275,9 +297,7 @@ class _Claim:
         """Import the target and hold it against the claim."""
         found, owners = _imported(self.target)
         if self.kind is not None:
-            wanted, _ = _imported(self.kind)
-            is_protocol = getattr(wanted, "_is_protocol", False)
-            if not inspect.isclass(found) or not (is_protocol or wanted in inspect.getmro(found)):
+            if not inspect.isclass(found) or not _derives(found, self.kind):
                 raise _refused(self, f"which is no {self.kind.rpartition('.')[2]}")
         elif self.module is not None:
             defined = [getattr(item, "__module__", None) for item in (*owners, found)]

@@ -30,6 +30,7 @@ from flowexp.config.trust import (
     trusting,
 )
 from flowexp.errors import UsageError
+from flowexp.runs.assemble import part_of
 from flowexp.tree import mapped
 
 STORED = Path(__file__).parents[1] / "compat/version_0_1"
@@ -482,3 +483,13 @@ def test_nothing_in_the_current_folder_replaces_a_module(way, tmp_path):
     )
     assert "executed" not in done.stdout + done.stderr
     assert "network" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("group", ["sampler", "coupling", "timestep", "objective", "guidance"])
+def test_a_part_of_the_users_own_is_of_its_kind_too(group):
+    (kind,) = KINDS[group]
+    config = {group: {"_target_": "torch.nn.Identity"}}
+    with pytest.raises(UsageError, match=f"Identity is no {kind.rpartition('.')[2]}") as caught:
+        part_of(config, group, by=USER, prefix="teacher: ")
+    assert caught.value.key == f"teacher: {group}"
+    assert caught.value.remedy == f"Derive it from {kind}."
