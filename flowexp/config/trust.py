@@ -8,9 +8,9 @@ stranger. It may name
   what the annotation of that argument says;
 - classes of the libraries that groups accept: ``torch.nn.X``, ``torch.optim.X``,
   ``pytorch_lightning.callbacks.X``, ``pytorch_lightning.loggers.X``, ``torchmetrics.image.X``;
-- what the user has declared: the packages in ``FLOWEXP_TRUST=a,b`` or under ``trust:`` in his
-  settings file, the modules that the yaml files of this command's ``--config-dir`` name, and the
-  classes that its overrides name.
+- what the user has declared: packages or classes in ``FLOWEXP_TRUST=a,b.C`` or under ``trust:`` in
+  his settings file, the modules that the yaml files of this command's ``--config-dir`` name, and
+  the classes that its overrides name.
 
 Being importable from the current folder is no declaration.
 """
@@ -146,8 +146,8 @@ def trusting(more: Declared) -> Iterator[None]:
 def declared() -> Declared:
     """What the user trusts: by this command, by ``FLOWEXP_TRUST`` and by his settings file."""
     named = os.environ.get("FLOWEXP_TRUST", "").split(",")
-    modules = {name.strip() for name in (*named, *_in_settings())}
-    return _OF_COMMAND.get() | Declared(modules=frozenset(modules - {""}))
+    names = frozenset(name.strip() for name in (*named, *_in_settings())) - {""}
+    return _OF_COMMAND.get() | Declared(targets=names, modules=names)
 
 
 def settings_file() -> Path | None:

@@ -291,6 +291,11 @@ def declare_by_environment(folder, monkeypatch):
     return Declared()
 
 
+def declare_by_class(folder, monkeypatch):
+    monkeypatch.setenv("FLOWEXP_TRUST", "evil.Part,evil.make")
+    return Declared()
+
+
 def declare_by_settings(folder, monkeypatch):
     file = folder / "settings/flowexp/settings.yaml"
     file.parent.mkdir(parents=True)
@@ -319,8 +324,8 @@ def declare_by_override(folder, monkeypatch):
     return declared_in(["evil.Part", "evil.make"])
 
 
-WAYS = [declare_by_environment, declare_by_settings, declare_by_home, declare_by_folder,
-        declare_by_override]  # fmt: skip
+WAYS = [declare_by_environment, declare_by_class, declare_by_settings, declare_by_home,
+        declare_by_folder, declare_by_override]  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
