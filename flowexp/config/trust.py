@@ -124,6 +124,11 @@ class Declared:
     def __or__(self, other: "Declared") -> "Declared":
         return Declared(self.targets | other.targets, self.modules | other.modules)
 
+    @classmethod
+    def named(cls, names: Iterable[str]) -> "Declared":
+        """What names declare that may be packages, modules or classes."""
+        return cls(frozenset(names), frozenset(names))
+
     def module_of(self, target: str) -> str | None:
         """The declared module that a target lies in."""
         return next((m for m in sorted(self.modules) if target.startswith(f"{m}.")), None)
@@ -146,8 +151,8 @@ def trusting(more: Declared) -> Iterator[None]:
 def declared() -> Declared:
     """What the user trusts: by this command, by ``FLOWEXP_TRUST`` and by his settings file."""
     named = os.environ.get("FLOWEXP_TRUST", "").split(",")
-    names = frozenset(name.strip() for name in (*named, *_in_settings())) - {""}
-    return _OF_COMMAND.get() | Declared(targets=names, modules=names)
+    names = {name.strip() for name in (*named, *_in_settings())}
+    return _OF_COMMAND.get() | Declared.named(names - {""})
 
 
 def settings_file() -> Path | None:
@@ -468,14 +473,22 @@ _OF_A_RUN = ("dataset", "path", "network", "parameterization", "sampler", "guida
 def must_be_declared(
     config: Mapping[str, Any], *, groups: Collection[str] = _OF_A_RUN
 ) -> list[str]:
-    """The packages that groups of a config name beside flowexp and the classes of libraries.
+    """What must be trusted for groups of a config, by default those that are read from a run.
 
-    By default those of the groups that are read from a run.
+    The packages that they name beside flowexp and the classes of libraries.
     """
     chosen = {group: config.get(group) for group in groups}
     named = {present(str(node["_target_"])) for _, node in nodes(chosen) if "_target_" in node}
-    foreign = {t.partition(".")[0] for t in named if not _library_of(t)}
-    return sorted(foreign - {"flowexp"})
+    return sorted({_to_trust(t) for t in named if not _library_of(t)} - {"flowexp"})
+
+
+def _to_trust(target: str) -> str:
+    """The package of a target; of an installed one the target, since it holds much besides parts.
+
+    Nobody means to trust ``torch.load`` when he trusts a class of torch.
+    """
+    package = target.partition(".")[0]
+    return target if package != "flowexp" and _is_library(package) else package
 
 
 def _is_function(target: str) -> bool:
@@ -491,14 +504,13 @@ def _is_function(target: str) -> bool:
 
 
 def _refused(claim: _Claim, why: str) -> UsageError:
-    package, _, _ = claim.target.partition(".")
+    package, named = claim.target.partition(".")[0], _to_trust(claim.target)
     name = claim.target.rpartition(".")[2]
     remedy = "Nothing of it was run: flowexp does not write such a config."
-    # Nobody means to trust torch.load or subprocess.Popen when he trusts torch or Python.
     is_part = name[:1].isupper() and package not in sys.stdlib_module_names | {"flowexp"}
     if is_part or not _is_library(package):
         remedy = (
-            f"Nothing of it was run. If you trust {package}, set FLOWEXP_TRUST={package}, add it "
+            f"Nothing of it was run. If you trust {named}, set FLOWEXP_TRUST={named}, add it "
             f"to trust: [...] in {settings_file() or 'flowexp/settings.yaml'}, or name a "
             f"--config-dir whose files name it."
         )

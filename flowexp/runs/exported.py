@@ -93,7 +93,7 @@ def load_exported(
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
     wanted |= {name: nodes[name] for name in _SAMPLING_GROUPS if name in nodes}
     by = Author.of(file)
-    with trusting(Declared(modules=frozenset(packages))):
+    with trusting(Declared.named(packages)):
         model = build_model(wanted, by=by)
         groups = (name for name in _SAMPLING_GROUPS if name in wanted)
         sampling = {name: part_of(wanted, name, by=by) for name in groups}

@@ -400,7 +400,9 @@ def test_settings_that_say_something_else_are_named(text, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("target", "offered"),
-    [("evil.Part", "evil"), ("evil.make", "evil"), ("torchvision.models.VGG", "torchvision"),
+    [("evil.Part", "evil,"), ("evil.make", "evil,"),
+     ("torchvision.models.VGG", "torchvision.models.VGG,"),
+     ("torch.nn.utils.parametrize.P", "torch.nn.utils.parametrize.P,"),
      ("torch.load", None), ("joblib.load", None), ("os.system", None), ("subprocess.Popen", None),
      ("flowexp.runs.RunDirectory", None)],
 )  # fmt: skip
@@ -466,6 +468,8 @@ def test_foreign_packages_are_those_to_be_declared():
     config = {"network": net, "logger": {"x": {"_target_": "other.Logger"}}}
     assert must_be_declared(config) == ["my"]
     assert must_be_declared(config, groups=["logger"]) == ["other"]
+    whole = {"_target_": "torchvision.models.VGG"}  # no package of the user's own
+    assert must_be_declared({"network": whole}) == ["torchvision.models.VGG"]
     assert must_be_declared({"sampler": {"_target_": "flowexp.samplers.Heun"}}) == []
 
 
