@@ -6,7 +6,6 @@ from functools import partial
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
-from flowexp.config.instantiate import instantiate
 from flowexp.config.override_text import command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
@@ -21,10 +20,11 @@ def calibrate(job: Job) -> None:
     """Calibrate, and print the result and the command that uses it."""
     from flowexp.calibration import Subject
     from flowexp.pipeline import Processes
+    from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
 
     config = job.config
-    calibration = instantiate(config["calibration"], key="calibration", by=written_in(config))
+    calibration = part_of(config, "calibration", by=written_in(config))
     opened = open_run(config)
     opened.built.dataset.locate()
     with logging_to(opened.run.log_file), Processes.start() as processes:

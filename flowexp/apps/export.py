@@ -5,6 +5,7 @@ from functools import partial
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 
@@ -14,7 +15,7 @@ __all__ = ["main"]
 def export(job: Job) -> None:
     """Write the run's model into the job's directory."""
     from flowexp import __version__
-    from flowexp.runs.exported import foreign_packages, load_exported, write_exported
+    from flowexp.runs.exported import MODEL_GROUPS, load_exported, write_exported
     from flowexp.runs.opening import open_run
 
     config = job.config
@@ -39,7 +40,7 @@ def export(job: Job) -> None:
             "labels_dropped": json.dumps(opened.pipeline.model.labels_dropped),
         },
     )
-    packages = foreign_packages(config)
+    packages = must_be_declared(config, groups=MODEL_GROUPS)
     load_exported(path, device="cpu", packages=packages)
     named = f", packages={packages}" if packages else ""
     rows = [

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
-from flowexp.config.instantiate import instantiate
 from flowexp.config.override_text import command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
@@ -36,10 +35,11 @@ def pairs(job: Job) -> None:
     """Make the missing pairs of a store, and print the command that uses it."""
     from flowexp.pairs import write_store
     from flowexp.pipeline import Processes
+    from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
 
     config = job.config
-    maker = instantiate(config["start"], key="start", by=written_in(config))
+    maker = part_of(config, "start", by=written_in(config))
     opened = open_run(config)
     teacher = opened.pipeline
     if maker.needs_data:

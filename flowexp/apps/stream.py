@@ -24,12 +24,13 @@ _LOG = logging.getLogger(__name__)
 def stream(job: Job) -> None:
     """Send all frames through and write images and report into the job's directory."""
     from flowexp.pipeline import save_images
+    from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
     from flowexp.streaming import StreamOutput, run_stream
 
     config, folder = job.config, job.directory
     by = written_in(config)
-    source = instantiate(config["frames"], key="frames", by=by)
+    source = part_of(config, "frames", by=by)
     opened = open_run(config)
     batch = _batch(config, opened)
     frames = source.frames(opened.built.dataset)
@@ -79,6 +80,7 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     import torch
 
     from flowexp.networks.base import label_dim_of
+    from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import written_in
     from flowexp.streaming import StreamBatch
 
@@ -97,9 +99,7 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     try:
         return StreamBatch(
             pipeline,
-            guidance=instantiate(
-                config["residual_guidance"], key="residual_guidance", by=written_in(config)
-            ),
+            guidance=part_of(config, "residual_guidance", by=written_in(config)),
             conditions={"labels": labels} if classes else None,
             **{key: config[key] for key in same},
         )

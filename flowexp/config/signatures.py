@@ -47,7 +47,7 @@ class UnknownTargetError(Exception):
 class Parameter:
     """One parameter: name, annotation (source text, or None), and whether it must be given.
 
-    ``module`` is where it is written, in whose names the annotation speaks.
+    ``module`` is where it is written, whose names the annotation uses.
     """
 
     name: str
@@ -93,7 +93,7 @@ def signature_of(target: str) -> Signature | None:
 
 @functools.cache
 def definition_of(target: str) -> "tuple[str, _Definition] | None":
-    """The module and the statement that define a dotted path; None where source text is silent.
+    """The module and the statement that define a dotted path; None where source text does not tell.
 
     Raises:
         UnknownTargetError: The path names nothing.

@@ -31,7 +31,7 @@ def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # n
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            where = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             what = "it refers to a part of itself (*NAME)"
+            where = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, what, where)
         return super().compose_node(parent, index)

@@ -8,9 +8,9 @@ stranger. It may name
   what the annotation of that argument says;
 - classes of the libraries that groups accept: ``torch.nn.X``, ``torch.optim.X``,
   ``pytorch_lightning.callbacks.X``, ``pytorch_lightning.loggers.X``, ``torchmetrics.image.X``;
-- what the user has declared: the packages in ``FLOWEXP_TRUST=a,b`` or under ``trust:`` in his
-  settings file, the modules that the yaml files of this command's ``--config-dir`` name, and the
-  classes that its overrides name.
+- what the user has declared: packages or classes in ``FLOWEXP_TRUST=a,b.C`` or under ``trust:`` in
+  his settings file, the modules that the yaml files of this command's ``--config-dir`` name, and
+  the classes that its overrides name.
 
 Being importable from the current folder is no declaration.
 """
@@ -46,7 +46,8 @@ from flowexp.errors import UsageError
 from flowexp.tree import nodes
 
 __all__ = ["KINDS", "STRANGER", "USER", "Author", "Declared", "admitted", "declared", "declared_in",
-           "must_be_declared", "problems_with", "settings_file", "trusting"]  # fmt: skip
+           "must_be_declared", "problems_with", "require_kind", "settings_file",
+           "trusting"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,11 @@ class Declared:
     def __or__(self, other: "Declared") -> "Declared":
         return Declared(self.targets | other.targets, self.modules | other.modules)
 
+    @classmethod
+    def named(cls, names: Iterable[str]) -> "Declared":
+        """What names declare that may be packages, modules or classes."""
+        return cls(frozenset(names), frozenset(names))
+
     def module_of(self, target: str) -> str | None:
         """The declared module that a target lies in."""
         return next((m for m in sorted(self.modules) if target.startswith(f"{m}.")), None)
@@ -145,8 +151,8 @@ def trusting(more: Declared) -> Iterator[None]:
 def declared() -> Declared:
     """What the user trusts: by this command, by ``FLOWEXP_TRUST`` and by his settings file."""
     named = os.environ.get("FLOWEXP_TRUST", "").split(",")
-    modules = {name.strip() for name in (*named, *_in_settings())}
-    return _OF_COMMAND.get() | Declared(modules=frozenset(modules - {""}))
+    names = {name.strip() for name in (*named, *_in_settings())}
+    return _OF_COMMAND.get() | Declared.named(names - {""})
 
 
 def settings_file() -> Path | None:
@@ -261,6 +267,27 @@ def admitted(node: object, *, key: str, by: Author) -> None:
         claim.require()
 
 
+def require_kind(part: object, *, group: str, key: str) -> None:
+    """Refuse what is not a part of a group, whoever named it; ``key`` is where it stands.
+
+    Raises:
+        UsageError: It is of another kind.
+    """
+    kinds = KINDS[group]
+    if not any(_derives(type(part), kind) for kind in kinds):
+        raise UsageError(
+            f"{type(part).__name__} is no {kinds[0].rpartition('.')[2]}.",
+            key=key,
+            remedy=f"Derive it from {kinds[0]}.",
+        )
+
+
+def _derives(cls: type, kind: str) -> bool:
+    """Whether a class derives from a kind, which a protocol's need not."""
+    wanted, _ = _imported(kind)
+    return getattr(wanted, "_is_protocol", False) or wanted in inspect.getmro(cls)
+
+
 @dataclass(frozen=True)
 class _Claim:
     """A target that is allowed by its name: as one of a ``kind``, or as a module's own code."""
@@ -275,9 +302,7 @@ class _Claim:
         """Import the target and hold it against the claim."""
         found, owners = _imported(self.target)
         if self.kind is not None:
-            wanted, _ = _imported(self.kind)
-            is_protocol = getattr(wanted, "_is_protocol", False)
-            if not inspect.isclass(found) or not (is_protocol or wanted in inspect.getmro(found)):
+            if not inspect.isclass(found) or not _derives(found, self.kind):
                 raise _refused(self, f"which is no {self.kind.rpartition('.')[2]}")
         elif self.module is not None:
             defined = [getattr(item, "__module__", None) for item in (*owners, found)]
@@ -448,14 +473,22 @@ _OF_A_RUN = ("dataset", "path", "network", "parameterization", "sampler", "guida
 def must_be_declared(
     config: Mapping[str, Any], *, groups: Collection[str] = _OF_A_RUN
 ) -> list[str]:
-    """The packages that groups of a config name beside flowexp and the classes of libraries.
+    """What must be trusted for groups of a config, by default those that are read from a run.
 
-    By default those of the groups that are read from a run.
+    The packages that they name beside flowexp and the classes of libraries.
     """
     chosen = {group: config.get(group) for group in groups}
     named = {present(str(node["_target_"])) for _, node in nodes(chosen) if "_target_" in node}
-    foreign = {t.partition(".")[0] for t in named if not _library_of(t)}
-    return sorted(foreign - {"flowexp"})
+    return sorted({_to_trust(t) for t in named if not _library_of(t)} - {"flowexp"})
+
+
+def _to_trust(target: str) -> str:
+    """The package of a target; of an installed one the target, since it holds much besides parts.
+
+    Nobody means to trust ``torch.load`` when he trusts a class of torch.
+    """
+    package = target.partition(".")[0]
+    return target if package != "flowexp" and _is_library(package) else package
 
 
 def _is_function(target: str) -> bool:
@@ -471,14 +504,13 @@ def _is_function(target: str) -> bool:
 
 
 def _refused(claim: _Claim, why: str) -> UsageError:
-    package, _, _ = claim.target.partition(".")
+    package, named = claim.target.partition(".")[0], _to_trust(claim.target)
     name = claim.target.rpartition(".")[2]
     remedy = "Nothing of it was run: flowexp does not write such a config."
-    # Nobody means to trust torch.load or subprocess.Popen when he trusts torch or Python.
     is_part = name[:1].isupper() and package not in sys.stdlib_module_names | {"flowexp"}
     if is_part or not _is_library(package):
         remedy = (
-            f"Nothing of it was run. If you trust {package}, set FLOWEXP_TRUST={package}, add it "
+            f"Nothing of it was run. If you trust {named}, set FLOWEXP_TRUST={named}, add it "
             f"to trust: [...] in {settings_file() or 'flowexp/settings.yaml'}, or name a "
             f"--config-dir whose files name it."
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.config.instantiate import instantiate
 from flowexp.config.rules import labels_dropped
-from flowexp.config.trust import STRANGER, Author
+from flowexp.config.trust import STRANGER, Author, require_kind
 from flowexp.errors import UsageError
 from flowexp.requirements import Parts, require
 from flowexp.tree import select
@@ -81,12 +81,14 @@ def build_model(
 
 
 def part_of(config: Config, group: str, *, by: Author, prefix: str = "") -> Any:  # noqa: ANN401
-    """The part of a group, which must be there."""
+    """The part of a group, which must be there and of its kind."""
     node, key = config.get(group), f"{prefix}{group}"
     if not isinstance(node, Mapping) or "_target_" not in node:
         remedy = "Use the config that flowexp wrote."
         raise UsageError(f"{by.where} names no part there.", key=key, remedy=remedy)
-    return instantiate(node, key=key, by=by)
+    part = instantiate(node, key=key, by=by)
+    require_kind(part, group=group, key=key)
+    return part
 
 
 def build(

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from flowexp.pipeline import Pipeline
 
-__all__ = ["foreign_packages", "load_exported", "write_exported"]
+__all__ = ["MODEL_GROUPS", "load_exported", "write_exported"]
 
-_MODEL_GROUPS = ("path", "network", "parameterization")
+MODEL_GROUPS = ("path", "network", "parameterization")
+"""What a file always names, and who reads it has to trust."""
+
 _SAMPLING_GROUPS = ("sampler", "guidance", "task")
 """Exported where they need nothing but the file: a refiner or a data set stays behind."""
 _FORMAT = "flowexp-1"
@@ -50,7 +52,7 @@ def write_exported(
 
     # A channels-last network keeps its tensors in another order than safetensors writes.
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    nodes = {name: config[name] for name in _MODEL_GROUPS}
+    nodes = {name: config[name] for name in MODEL_GROUPS}
     nodes |= {n: config[n] for n in _SAMPLING_GROUPS if n in config and _stands_alone(config[n])}
     metadata = {
         "format": _FORMAT,
@@ -62,13 +64,6 @@ def write_exported(
     return write_atomically(path, lambda beside: save_file(tensors, beside, metadata=metadata))
 
 
-def foreign_packages(config: Mapping[str, Any]) -> list[str]:
-    """The packages that who reads a file with this config has to trust."""
-    from flowexp.config.trust import must_be_declared
-
-    return must_be_declared(config, groups=_MODEL_GROUPS)
-
-
 def load_exported(
     path: Path | str, *, device: str = "auto", batch_size: int = 64, packages: Collection[str] = ()
 ) -> "Pipeline":
@@ -78,12 +73,11 @@ def load_exported(
         UsageError: The file is missing, damaged, changed, or names what is neither a part of
             flowexp's nor of ``packages``.
     """
-    from flowexp.config.instantiate import instantiate
     from flowexp.config.trust import Author, Declared, trusting
     from flowexp.guidance import NoGuidance
     from flowexp.networks.base import label_dim_of
     from flowexp.pipeline import Pipeline
-    from flowexp.runs.assemble import build_model, fit_task, resolve_device
+    from flowexp.runs.assemble import build_model, fit_task, part_of, resolve_device
     from flowexp.runs.weights import require_finite
     from flowexp.samplers import Heun, Natural
     from flowexp.tasks import Generation
@@ -94,21 +88,18 @@ def load_exported(
         raise UsageError(f"{file} was changed: its weights have another sha256.", key="file")
     try:
         nodes = json.loads(metadata["config"], object_hook=_decoded)
-        wanted = {name: nodes[name] for name in _MODEL_GROUPS}
+        wanted = {name: nodes[name] for name in MODEL_GROUPS}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error
     wanted |= {name: nodes[name] for name in _SAMPLING_GROUPS if name in nodes}
     by = Author.of(file)
-    with trusting(Declared(modules=frozenset(packages))):
+    with trusting(Declared.named(packages)):
         model = build_model(wanted, by=by)
         # The objective, or the run that the training began with, may have dropped them.
         if "labels_dropped" in metadata:
             model.labels_dropped = json.loads(metadata["labels_dropped"])
-        sampling = {
-            name: instantiate(wanted[name], key=name, by=by)
-            for name in _SAMPLING_GROUPS
-            if name in wanted
-        }
+        groups = (name for name in _SAMPLING_GROUPS if name in wanted)
+        sampling = {name: part_of(wanted, name, by=by) for name in groups}
     network = model.network
     try:
         network.load_state_dict(tensors)

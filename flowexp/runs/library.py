@@ -39,8 +39,8 @@ def load(
         checkpoint: ``last``, a step number, or a file name.
         device: ``auto`` = CUDA where there is one, else the CPU; or any torch device.
         batch_size: Samples per call of the sampler.
-        packages: Packages beside flowexp whose classes the run or file may name; those in
-            ``FLOWEXP_TRUST`` and in the user's settings file may be named anyway, see
+        packages: Packages beside flowexp, or single classes, that the run or file may name; those
+            in ``FLOWEXP_TRUST`` and in the user's settings file may be named anyway, see
             :mod:`flowexp.config.trust`.
 
     Raises:
@@ -64,7 +64,7 @@ def load(
     config = RunDirectory.open(file, key="path").config()
     # Files may name another recipe; a library call does not.
     config = {**config, "recipe": None, "batch_size": batch_size, **own}
-    with trusting(Declared(modules=frozenset(packages))):
+    with trusting(Declared.named(packages)):
         return open_run(config).pipeline
 
 

@@ -101,7 +101,7 @@ def open_run(config: Mapping[str, Any], *, by: Author | None = None) -> OpenedRu
 
 
 def _know_classes(task: "Task", run: RunDirectory) -> None:
-    """Tell the task which classes had no image in the run's training."""
+    """Give the task the classes that had no image in the run's training."""
     task.classes_without_images = run.manifest().get("classes_without_images") or ()
     label = getattr(task, "label", None)
     if label in task.classes_without_images:

@@ -19,7 +19,7 @@ from flowexp.errors import UsageError
 from flowexp.models import FlowModel
 from flowexp.objectives import Objective
 from flowexp.pipeline import Pipeline
-from flowexp.runs.assemble import Built, known, require_fit
+from flowexp.runs.assemble import Built, known, part_of, require_fit
 from flowexp.timesteps import TimestepDistribution
 from flowexp.training.ema import EMA
 from flowexp.training.lr_schedules import LRSchedule
@@ -191,7 +191,7 @@ def training_parts(
     """
     settings = instantiate(config["trainer"], key="trainer", by=by)
     names = ("augmentation", "coupling", "timestep", "objective")
-    chosen = {name: instantiate(config[name], key=name, by=by) for name in names}
+    chosen = {name: part_of(config, name, by=by) for name in names}
     model = built.model
     facts = known({"dataset": built.dataset, "pairs": config.get("pairs"), **chosen}, model)
     require_fit({**chosen, "parameterization": model.parameterization}, facts)

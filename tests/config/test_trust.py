@@ -30,6 +30,7 @@ from flowexp.config.trust import (
     trusting,
 )
 from flowexp.errors import UsageError
+from flowexp.runs.assemble import part_of
 from flowexp.tree import mapped
 
 STORED = Path(__file__).parents[1] / "compat/version_0_1"
@@ -290,6 +291,11 @@ def declare_by_environment(folder, monkeypatch):
     return Declared()
 
 
+def declare_by_class(folder, monkeypatch):
+    monkeypatch.setenv("FLOWEXP_TRUST", "evil.Part,evil.make")
+    return Declared()
+
+
 def declare_by_settings(folder, monkeypatch):
     file = folder / "settings/flowexp/settings.yaml"
     file.parent.mkdir(parents=True)
@@ -318,8 +324,8 @@ def declare_by_override(folder, monkeypatch):
     return declared_in(["evil.Part", "evil.make"])
 
 
-WAYS = [declare_by_environment, declare_by_settings, declare_by_home, declare_by_folder,
-        declare_by_override]  # fmt: skip
+WAYS = [declare_by_environment, declare_by_class, declare_by_settings, declare_by_home,
+        declare_by_folder, declare_by_override]  # fmt: skip
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -394,7 +400,9 @@ def test_settings_that_say_something_else_are_named(text, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("target", "offered"),
-    [("evil.Part", "evil"), ("evil.make", "evil"), ("torchvision.models.VGG", "torchvision"),
+    [("evil.Part", "evil,"), ("evil.make", "evil,"),
+     ("torchvision.models.VGG", "torchvision.models.VGG,"),
+     ("torch.nn.utils.parametrize.P", "torch.nn.utils.parametrize.P,"),
      ("torch.load", None), ("joblib.load", None), ("os.system", None), ("subprocess.Popen", None),
      ("flowexp.runs.RunDirectory", None)],
 )  # fmt: skip
@@ -460,6 +468,8 @@ def test_foreign_packages_are_those_to_be_declared():
     config = {"network": net, "logger": {"x": {"_target_": "other.Logger"}}}
     assert must_be_declared(config) == ["my"]
     assert must_be_declared(config, groups=["logger"]) == ["other"]
+    whole = {"_target_": "torchvision.models.VGG"}  # no package of the user's own
+    assert must_be_declared({"network": whole}) == ["torchvision.models.VGG"]
     assert must_be_declared({"sampler": {"_target_": "flowexp.samplers.Heun"}}) == []
 
 
@@ -482,3 +492,13 @@ def test_nothing_in_the_current_folder_replaces_a_module(way, tmp_path):
     )
     assert "executed" not in done.stdout + done.stderr
     assert "network" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("group", ["sampler", "coupling", "timestep", "objective", "guidance"])
+def test_a_part_of_the_users_own_is_of_its_kind_too(group):
+    (kind,) = KINDS[group]
+    config = {group: {"_target_": "torch.nn.Identity"}}
+    with pytest.raises(UsageError, match=f"Identity is no {kind.rpartition('.')[2]}") as caught:
+        part_of(config, group, by=USER, prefix="teacher: ")
+    assert caught.value.key == f"teacher: {group}"
+    assert caught.value.remedy == f"Derive it from {kind}."
