@@ -97,7 +97,8 @@ def load_exported(
         model = build_model(wanted, by=by)
         # The objective, or the run that the training began with, may have dropped them.
         if "labels_dropped" in metadata:
-            model.labels_dropped = json.loads(metadata["labels_dropped"])
+            words = {"true": True, "false": False}
+            model.labels_dropped = words.get(metadata["labels_dropped"])
         groups = (name for name in _SAMPLING_GROUPS if name in wanted)
         sampling = {name: part_of(wanted, name, by=by) for name in groups}
     network = model.network
