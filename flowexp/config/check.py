@@ -121,7 +121,7 @@ def check_job(
     loader = RunAwareLoader(path or search_path())
     try:
         composed = loader.compose(config_name, overrides)
-    except (HydraException, ValueError) as error:  # a number in place of an option's name
+    except (HydraException, ValueError, TypeError) as error:  # numbers in place of options' names
         return Checked([_composition_problem(error)])
     choices = own_choices(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)

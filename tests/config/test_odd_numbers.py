@@ -24,7 +24,7 @@ TRAIN = [
     "objective.weighting=1.5", "callbacks.sample_grid=3", "callbacks.sample_grid.every_kimg=inf",
     "metric.auto=fid", "ema.main=0.999", "seed=-1", "seed=1.5", "seed=null", "seed=one",
     "seed=9223372036854775808", "network.dropout=nan", "timestep.P_mean=nan", "path.D=nan",
-    "path=3", "network=1e3", "optimizer=true", "coupling=null", "metric=null",
+    "path=3", "path=[3]", "network=1e3", "optimizer=true", "coupling=null", "metric=null",
 ]  # fmt: skip
 FROM_RUN = [
     ("eval", "seeds=-1"), ("eval", "seeds=9223372036854775808"), ("eval", "seeds=0-99999999999"),
