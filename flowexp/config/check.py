@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from flowexp.config.overrides import (
     check_options,
     is_group,
     parse,
+    selected,
     sweep_values,
     targets_in,
 )
@@ -98,6 +99,7 @@ def check(
         problems += _check_run(config_name, overrides)
     if not multirun:
         problems += [_needs_multirun(o) for o in parsed if o.is_sweep_override()]
+    problems += _merged_parts(parsed, with_run(path, run_in(list(overrides))))
     if problems:
         return Checked(problems)
     result = Checked()
@@ -143,6 +145,21 @@ def check_job(
     problems += [p for p in found if p.refuses and p.key not in reported]
     remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
     return Checked(problems, resolved.values, choices, remarks)
+
+
+def _merged_parts(parsed: Sequence[Override], path: ConfigSearchPath) -> Iterator[Problem]:
+    """Lists of options of one group which are different parts: Hydra would merge their keys."""
+    lists = [o for o in parsed if "." not in o.key_or_group and isinstance(o.value(), list)]
+    repo = Repository(path) if lists else None
+    for override in lists:
+        group, names = override.key_or_group, selected(override)
+        found = {name: repo.load_config(f"{group}/{name}") for name in names} if repo else {}
+        parts = [
+            str(name) for name, option in found.items() if option and "_target_" in option.config
+        ]
+        if len(parts) > 1:
+            text = f"{' and '.join(parts)} are parts each, and a config holds one of them."
+            yield Problem(group, text, f"Choose one, or sweep with {group}={','.join(parts)} -m.")
 
 
 def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:

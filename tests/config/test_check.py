@@ -39,6 +39,8 @@ def test_the_default_is_sound():
         ("path._target_=flowexp.paths.Pth", "path._target_", ["Path"]),
         ("path", "path", ["key=value"]),
         ("seed=1,2", "seed", ["-m"]),
+        ("path=[ve,vp]", "path", ["ve and vp", "path=ve,vp -m"]),
+        ("sampler/time_grid=[edm,vp]", "sampler/time_grid", ["edm and vp"]),
         ("dataset=image_folder", "dataset.archive", ["dataset.archive="]),
         ("network.label_dim=7", "network.label_dim", ["7", "10"]),
         ("task.label=11", "task.label", ["11"]),
