@@ -79,12 +79,12 @@ class SampleMetrics:
         """
         for name, metric in self.metrics.items():
             metric.check()
-            least = metric.minimum_samples
-            if len(seeds) < least:
+            needed = metric.minimum_samples
+            if len(seeds) < needed:
                 problem = (
-                    f"{name} needs at least {least} samples, but there are {len(seeds)} seeds."
+                    f"{name} needs at least {needed} samples, but there are {len(seeds)} seeds."
                 )
-                remedy = f"Set {count_key}={least} or more, or take another metric."
+                remedy = f"Set {count_key}={needed} or more, or take another metric."
                 raise UsageError(problem, key=count_key, remedy=remedy)
             if metric.paired and (task is None or task.targets(seeds[:1]) is None):
                 which = "no task" if task is None else type(task).__name__

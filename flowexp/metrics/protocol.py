@@ -238,7 +238,10 @@ class MetricRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The record of ``to_dict``; raises ``ValueError`` if a field is missing or unknown."""
+        """The record of ``to_dict``; raises ``ValueError`` if a field is missing or wrong.
+
+        Further keys beside the record's own, such as ``key`` in ``results.json``, are left out.
+        """
         try:
             return cls(
                 name=content["name"],

@@ -198,8 +198,7 @@ def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
         for number, entry in enumerate(entries):
             command = str(entry.get("directory", f"evaluation {number}"))
             for stored in entry["records"]:
-                fields = {key: value for key, value in stored.items() if key != "key"}
-                record = MetricRecord.from_dict(fields)
+                record = MetricRecord.from_dict(stored)
                 grouped.setdefault((command, record.key), []).append((entry, record))
         return tuple(_evaluation(found) for found in grouped.values())
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -243,16 +243,12 @@ def _score(job: TableJob, number: str | None, *, minimum: bool) -> _Score:
 
     file = job.directory / "results.json"
     content = json.loads(file.read_text(encoding="utf-8"))["evaluations"]
-    stored = [[MetricRecord.from_dict(_without_key(r)) for r in e["records"]] for e in content]
+    stored = [[MetricRecord.from_dict(r) for r in e["records"]] for e in content]
     records = [_that_counts(of_range, number) for of_range in stored]
     values = [record.value for record in records]
     nfe = statistics.fmean(float(e["nfe"]) for e in content)
     shown = next((record for record in records if record.reason), records[0])
     return _Score(least(values) if minimum else mean(values), nfe, shown)
-
-
-def _without_key(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "key"}
 
 
 def _that_counts(records: Sequence["MetricRecord"], number: str | None) -> "MetricRecord":

@@ -37,7 +37,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -97,14 +97,10 @@ def require_devices(settings: TrainerSettings) -> None:
     place = place_of(settings)
     if settings.accelerator in ("auto", "cpu") and settings.devices in (1, "auto"):
         return
-    devices = settings.devices
     try:
         with quiet_lightning():
             Trainer(
-                accelerator=settings.accelerator,
-                devices=devices if isinstance(devices, int | str) else list(devices),
-                num_nodes=settings.num_nodes,
-                strategy=settings.strategy,
+                **_hardware(settings),
                 plugins=_Environment(place),
                 logger=False,
                 enable_checkpointing=False,
@@ -121,18 +117,26 @@ def require_devices(settings: TrainerSettings) -> None:
         ) from error
 
 
+def _hardware(settings: TrainerSettings) -> dict[str, Any]:
+    """What Lightning's trainer takes of the settings to choose devices."""
+    devices = settings.devices
+    return {
+        "accelerator": settings.accelerator,
+        "devices": devices if isinstance(devices, int | str) else list(devices),
+        "num_nodes": settings.num_nodes,
+        "strategy": settings.strategy,
+    }
+
+
 class RunTrainer(Trainer):
     """Trains a module for one epoch, which is the rest of its run."""
 
     def __init__(self, module: "FlowModule") -> None:
         settings, callbacks = module.settings, module.ordered_callbacks()
-        devices, place = settings.devices, place_of(settings)
+        place = place_of(settings)
         environment = _Environment(place)
         super().__init__(
-            accelerator=settings.accelerator,
-            devices=devices if isinstance(devices, int | str) else list(devices),
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
+            **_hardware(settings),
             plugins=[environment, *([LossScaling()] if settings.precision == "16-mixed" else [])],
             callbacks=callbacks,
             profiler=_NoProfiler(),

@@ -36,7 +36,7 @@ def built(config, *groups):
 
 
 def seen(config, t):
-    """What the network is told at times t."""
+    """The time input of the network at times t."""
     path, parameterization = built(config, "path", "parameterization")
     c = path.schedule.coefficients(t)
     return parameterization.inputs(path.schedule, t, c)

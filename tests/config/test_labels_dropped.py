@@ -1,4 +1,4 @@
-"""What a network that never saw an input without label is asked for is warned of, not refused."""
+"""Guidance of a network that was trained without dropped labels gives a warning, not a refusal."""
 
 import pytest
 import yaml

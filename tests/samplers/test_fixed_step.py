@@ -136,7 +136,7 @@ def test_a_method_may_have_a_default_grid_of_its_own():
 
 
 class Asked(GaussianModel):
-    """A model of N(0, std^2) data that keeps the times it is asked at."""
+    """A model of N(0, std^2) data that records the times of its evaluations."""
 
     def __init__(self, schedule, std):
         super().__init__(Path(schedule), mean=torch.zeros(1, 2, dtype=torch.float64), std=std)
