@@ -37,11 +37,15 @@ VERBS = {
     "check": "check a configuration: all problems at once, nothing is run",
     "list": "the options of every group: flowexp list, flowexp list sampler",
     "doctor": "devices, data and weights of this computer, and how to add what is missing",
+    "completion": "Tab completion: completion bash|zsh|fish",
 }
 
 _MATPLOTLIB = logging.getLogger("matplotlib")
 # A module cannot be called by a keyword of Python.
 _MODULES = {"import": "import_"}
+# Verbs without a config: their module's docstring is their help.
+_DOCUMENTED = ("check", "completion", "doctor", "list")
+_HELP = ("--help", "-h")
 
 
 _PLAIN = {
@@ -108,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("HYDRA_FULL_ERROR") == "1"
     given = [a for a in given if a != "--debug"]
-    if not given or given[0] in ("-h", "--help", "help"):
+    if given[:1] == ["help"] and given[1:2] and given[1] in VERBS:
+        given = [given[1], "--help"]
+    if not given or given[0] in (*_HELP, "help"):
         print(_usage())
         return 0
     if given[0] == "--version":
@@ -128,7 +134,11 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        importlib.import_module(f"flowexp.apps.{_MODULES.get(verb, verb)}").main(arguments)
+        module = importlib.import_module(f"flowexp.apps.{_MODULES.get(verb, verb)}")
+        if verb in _DOCUMENTED and set(_HELP) & set(arguments):
+            print(str(module.__doc__).strip())
+        else:
+            module.main(arguments)
     except UsageError as error:
         if debug:
             raise

@@ -1,4 +1,7 @@
-"""``flowexp doctor``: devices, data and weights, and the command that adds what is missing."""
+"""flowexp doctor: devices, data and weights, and how to add what is missing.
+
+flowexp doctor
+"""
 
 import os
 from collections.abc import Sequence

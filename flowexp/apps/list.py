@@ -1,4 +1,10 @@
-"""``flowexp list``: the options of every group, with one line each."""
+"""flowexp list [GROUP ...]: the options of all groups, or what those of some are.
+
+--config-dir DIR adds a folder of your own options.
+
+flowexp list
+flowexp list sampler sampler/time_grid
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -18,6 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
+from flowexp.config.completion_scripts import script
+from flowexp.config.help import verb_help
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import typed
@@ -204,7 +206,7 @@ def _run_hydra(
     JobRuntime.instance().set("name", parser.prog.split()[-1])
     try:
         if args.help:
-            hydra.app_help(config_name=config_name, args_parser=parser, args=args)
+            print(verb_help(config_name, args.overrides, loader=loader))
         elif args.hydra_help:
             hydra.hydra_help(config_name=config_name, args_parser=parser, args=args)
         elif args.cfg:
@@ -216,7 +218,7 @@ def _run_hydra(
                 resolve=args.resolve,
             )
         elif args.shell_completion:
-            hydra.shell_completion(config_name=config_name, overrides=args.overrides)
+            print(script(args.overrides))
         elif args.info is not None:
             hydra.show_info(args.info, config_name=config_name, overrides=args.overrides)
         else:

@@ -23,6 +23,8 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from flowexp import __version__
+
 __all__ = [
     "FileConfigSource",
     "Hydra",
@@ -95,6 +97,9 @@ def argument_parser(verb: str) -> argparse.ArgumentParser:
     """The parser of Hydra's command-line options, for the usage of ``flowexp VERB``."""
     parser: argparse.ArgumentParser = get_args_parser()
     parser.prog = f"flowexp {verb}"
+    for action in parser._actions:
+        if isinstance(action, argparse._VersionAction):
+            action.version = f"flowexp {__version__}"
     return parser
 
 

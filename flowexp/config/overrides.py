@@ -15,8 +15,8 @@ from flowexp.config.override_text import typed
 from flowexp.config.problems import Problem, did_you_mean, nearest
 from flowexp.tree import nodes
 
-__all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "selected", "sweep_values",
-           "targets_in"]  # fmt: skip
+__all__ = ["all_groups", "check_key", "check_options", "in_full", "is_group", "options_of", "parse",
+           "selected", "sweep_values", "targets_in"]  # fmt: skip
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
@@ -89,7 +89,7 @@ def check_options(override: Override, repo: Repository) -> list[Problem]:
         name = "null" if value is None else str(value)
         if name != "run" and not repo.config_exists(f"{group}/{name}"):
             text = f"there is no {group} called {name!r}."
-            problems.append(Problem(group, text, did_you_mean(name, _options(group, repo))))
+            problems.append(Problem(group, text, did_you_mean(name, options_of(group, repo))))
     return problems
 
 
@@ -103,11 +103,12 @@ def all_groups(repo: Repository, parent: str = "") -> list[str]:
     return names
 
 
-def _options(group: str, repo: Repository) -> list[str]:
+def options_of(group: str, repo: Repository) -> list[str]:
+    """Every option of a group, ``folder/name`` where it keeps them in folders."""
     found = list(repo.get_group_options(group, ObjectType.CONFIG))
     if group.partition("/")[0] in _NESTED_OPTIONS:
         for inner in repo.get_group_options(group, ObjectType.GROUP):
-            found += [f"{inner}/{name}" for name in _options(f"{group}/{inner}", repo)]
+            found += [f"{inner}/{name}" for name in options_of(f"{group}/{inner}", repo)]
     return found
 
 

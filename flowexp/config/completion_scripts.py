@@ -1,0 +1,39 @@
+"""What a shell evaluates so that Tab completes ``flowexp``."""
+
+from collections.abc import Sequence
+
+from flowexp.errors import UsageError
+
+__all__ = ["SCRIPTS", "script"]
+
+_BASH = """\
+_flowexp() {
+    local IFS=$'\\n'
+    COMPREPLY=($(flowexp completion query "${COMP_LINE:0:$COMP_POINT}" "$2" 2>/dev/null))
+}
+complete -o nospace -F _flowexp flowexp"""
+SCRIPTS = {
+    "bash": _BASH,
+    "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_BASH}",
+    "fish": """\
+function __flowexp
+    flowexp completion query (commandline -cp | string collect) (commandline -ct) 2>/dev/null
+end
+complete -c flowexp -f -a '(__flowexp | string trim)'""",
+}
+
+
+def script(overrides: Sequence[str]) -> str:
+    """The script that Hydra's ``--shell-completion install=SHELL`` asks for.
+
+    Raises:
+        UsageError: Something else is asked for.
+    """
+    match [text.partition("=") for text in overrides]:
+        case [("install", "=", shell)] if shell in SCRIPTS:
+            return SCRIPTS[shell]
+    raise UsageError(
+        f"{' '.join(overrides) or 'nothing'!r} cannot be done.",
+        key="--shell-completion",
+        remedy=f"Write flowexp completion {'|'.join(SCRIPTS)}.",
+    )
