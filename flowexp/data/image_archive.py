@@ -17,9 +17,8 @@ from flowexp.data.base import Dataset, ImageArrays
 from flowexp.data.digests import Array, array_digest, combine_digests
 from flowexp.data.image_decoding import VERSION, say_once
 from flowexp.data.image_files import ImageFiles, open_images
-from flowexp.data.locations import data_dir, decode_once
+from flowexp.data.locations import decode_once, find_images
 from flowexp.errors import UsageError
-from flowexp.files import expanded
 
 __all__ = ["ImageArchive"]
 
@@ -120,7 +119,7 @@ class ImageArchive(Dataset):
 
     def _open(self, value: str, *, key: str) -> ImageFiles:
         if value not in self._opened:
-            files = open_images(_find(value, key=key), key=key)
+            files = open_images(find_images(value, key=key), key=key)
             shape = files.shape(channels=self.channels)
             for part, actual in zip(("channels", "resolution"), shape, strict=False):
                 declared = getattr(self, part)
@@ -192,19 +191,3 @@ class ImageArchive(Dataset):
             f"Set dataset.remap_labels=true dataset.num_classes={len(present)} to number the "
             f"labels from 0, or dataset.num_classes={present[-1] + 1} to keep them."
         )
-
-
-def _find(value: str, *, key: str) -> Path:
-    given = expanded(value)
-    own = data_dir()
-    places = [given] if own is None or given.is_absolute() else [given, own / given]
-    for place in places:
-        if place.exists():
-            return place
-    tried = " nor ".join(str(place.absolute()) for place in places)
-    raise UsageError(
-        f"{value} was not found: there is no {tried}.",
-        key=key,
-        remedy=f"Set {key} to a ZIP in EDM's layout or a folder of images, or FLOWEXP_DATA to "
-        "its parent folder.",
-    )
