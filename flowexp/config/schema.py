@@ -163,6 +163,18 @@ class CompareConfig:
 
 
 @dataclass
+class PrepareConfig:
+    source: str = MISSING
+    out: str = MISSING
+    resolution: int = _at_least(1, default=MISSING, most=_MANY)
+    crop: str = "center"
+    colour: str = "rgb"
+    background: str = "white"
+    heldout: float = field(default=0.0, metadata={"": (lambda v: 0 <= v <= 0.5, "0 to 0.5")})
+    workers: int | None = _at_least(1, default=None)
+
+
+@dataclass
 class ReportConfig:
     runs: Any = MISSING
     out: str | None = None
@@ -208,6 +220,7 @@ _SCHEMAS: dict[str, type] = {
     "table_run": TableConfig,
     "compare": CompareConfig,
     "report": ReportConfig,
+    "prepare": PrepareConfig,
 }
 
 

@@ -27,14 +27,16 @@ class ImageArchive(Dataset):
     """Images of one size from a ZIP in EDM's layout or from a folder (recursive, links followed).
 
     They are decoded by :func:`~flowexp.data.image_decoding.decode_image` once into the cache, whose
-    key is their content, and then memory-mapped. A damaged image is refused by its name.
+    key is their content, and then memory-mapped. A damaged image is refused by its name. The format
+    of labels, in ``dataset.json`` or by class folders, stands in :mod:`flowexp.data.image_labels`.
 
     Args:
         archive: ZIP or folder; a relative name is relative to the working directory or, if not
             found there, to ``$FLOWEXP_DATA``.
         channels: 1 for grey, 3 for colour.
         num_classes: Number of classes (length of label vectors); 0 without labels.
-        use_labels: Read the labels of ``dataset.json``.
+        use_labels: Read the labels of ``dataset.json``, or take those of class folders.
+        class_names: Names of the classes 0, 1, ..., or None.
         remap_labels: Number the classes that have an image from 0, in the order of their labels;
             the run's manifest records which class has which label.
         test_archive: ZIP or folder with held-out images, or None.
@@ -47,7 +49,7 @@ class ImageArchive(Dataset):
         UsageError: The values contradict each other.
     """
 
-    later_options: ClassVar[Mapping[str, object]] = {"remap_labels": False}
+    later_options: ClassVar[Mapping[str, object]] = {"remap_labels": False, "class_names": None}
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class ImageArchive(Dataset):
         max_size: int | None = None,
         subset_seed: int = 0,
         in_memory: bool = False,
+        class_names: Sequence[str] | None = None,
         name: str = "image_archive",
         notice: str | None = None,
     ) -> None:
@@ -78,7 +81,8 @@ class ImageArchive(Dataset):
             raise UsageError(
                 f"{num_classes} contradicts use_labels={use_labels}.",
                 key="dataset.num_classes",
-                remedy="Set dataset.num_classes=0 without labels, else to the number of classes.",
+                remedy="Set dataset.use_labels=false dataset.num_classes=0 to do without labels, "
+                "else dataset.use_labels=true and dataset.num_classes to the number of classes.",
             )
         if remap_labels and not use_labels:
             raise UsageError(
@@ -86,8 +90,15 @@ class ImageArchive(Dataset):
                 key="dataset.remap_labels",
                 remedy="Set dataset.use_labels=true and dataset.num_classes, or leave it out.",
             )
+        if class_names is not None and len(class_names) != num_classes:
+            raise UsageError(
+                f"{len(class_names)} names for num_classes={num_classes}.",
+                key="dataset.class_names",
+                remedy="Give one for every class, or dataset.class_names=null.",
+            )
         if max_size is not None and max_size < 1:
             raise UsageError(f"{max_size} is less than 1.", key="dataset.max_size")
+        self.class_names = None if class_names is None else tuple(class_names)
         self.archive = archive
         self.test_archive = test_archive
         self.use_labels = use_labels

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-__all__ = ["SUFFIXES", "NotDecodedError", "decode_image", "is_hidden", "is_image",
+__all__ = ["GREY_MODES", "SUFFIXES", "NotDecodedError", "decode_image", "is_hidden", "is_image",
            "say_once", "what_is_left_out"]  # fmt: skip
 
 SUFFIXES = (
@@ -34,6 +34,9 @@ VERSION = 2
 _SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".apng")
 _SHOWN_NAMES = 3
 _SHOWN_KINDS = 6
+
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+"""Pillow's modes of grey images; one with a palette, P, may be grey as well."""
 
 _ALPHA = ("LA", "PA", "RGBA")
 _WHITE_16 = 65535

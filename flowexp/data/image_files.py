@@ -91,6 +91,10 @@ class ImageFiles(ABC):
     def identity(self, names: Sequence[str]) -> str:
         """Digest (hex) of the names and contents of these files."""
 
+    @abstractmethod
+    def state(self) -> str:
+        """Digest (hex) of names, sizes and times of change, without reading the files."""
+
     def shape(self, *, channels: int | None = None) -> tuple[int, int, int]:
         """(C, H, W) of the first image; for ``channels`` see :func:`decode_image`."""
         depth, height, width = self._decoded(self.names[0], channels).shape
@@ -218,6 +222,9 @@ class _ZippedImages(ImageFiles):
     def identity(self, names: Sequence[str]) -> str:
         return _digest_of(names, content_digest([self.location]))
 
+    def state(self) -> str:
+        return _state_of([self.location])
+
 
 class _FolderImages(ImageFiles):
     def __init__(self, location: Path, *, key: str) -> None:
@@ -235,6 +242,9 @@ class _FolderImages(ImageFiles):
 
     def identity(self, names: Sequence[str]) -> str:
         return _digest_of(names, content_digest([self.location / name for name in names]))
+
+    def state(self) -> str:
+        return _digest_of(self.names, _state_of([self.location / name for name in self.names]))
 
 
 def _files_below(root: Path) -> Iterator[str]:
@@ -254,6 +264,11 @@ def _files_below(root: Path) -> Iterator[str]:
         open_folders[folder] = (*above, own)
         inside = Path(folder).relative_to(root).as_posix()
         yield from (posixpath.normpath(posixpath.join(inside, name)) for name in files)
+
+
+def _state_of(files: Sequence[Path]) -> str:
+    stats = [file.stat() for file in files]
+    return _digest_of([f"{s.st_size} {s.st_mtime_ns}" for s in stats], "")
 
 
 def _digest_of(names: Iterable[str], contents: str) -> str:
