@@ -1,6 +1,5 @@
 """``flowexp prepare``: a folder or ZIP of pictures of any size becomes a data set."""
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _prepare(config: dict[str, Any]) -> None:
+    from joblib import cpu_count
+
     from flowexp.data.preparation import prepare
 
     recipe = _recipe(config)
@@ -56,7 +57,7 @@ def _prepare(config: dict[str, Any]) -> None:
             out,
             recipe,
             heldout=float(config["heldout"]),
-            workers=config["workers"] or len(os.sched_getaffinity(0)),
+            workers=config["workers"] or cpu_count(),
             track=_shown_progress,
         )
     except KeyboardInterrupt as stop:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 __all__ = ["GREY_MODES", "SUFFIXES", "NotDecodedError", "decode_image", "is_hidden", "is_image",
-           "say_once", "what_is_left_out"]  # fmt: skip
+           "plain_image", "say_once", "what_is_left_out"]  # fmt: skip
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
@@ -75,7 +75,7 @@ def decode_image(
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            return _plain(_upright(image), channels, background)
+            return plain_image(image, channels=channels, background=background)
     except NotDecodedError:
         raise
     except UnidentifiedImageError as error:
@@ -83,6 +83,17 @@ def decode_image(
         raise NotDecodedError("is damaged (its bytes are no image)") from error
     except Exception as error:  # on damaged bytes Pillow's plugins raise nearly anything
         raise NotDecodedError(f"is damaged ({reason(error)})") from error
+
+
+def plain_image(
+    image: Image.Image, *, channels: int | None = None, background: Colour | None = None
+) -> Image.Image:
+    """An image that Pillow has opened by the same rule; see :func:`decode_image`.
+
+    Raises:
+        NotDecodedError: A pixel has no known colour.
+    """
+    return _plain(_upright(image), channels, background)
 
 
 def reason(error: Exception) -> str:
