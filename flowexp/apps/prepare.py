@@ -118,9 +118,7 @@ def _pictures(config: dict[str, Any]) -> "ImageFiles":
 def _new_file(config: dict[str, Any], files: "ImageFiles") -> Path:
     out = expanded(config["out"])
     if out.suffix.lower() != ".zip":
-        raise UsageError(
-            f"{out} does not end in .zip.", key="out", remedy=f"Write out={out}.zip."
-        )
+        raise UsageError(f"{out} does not end in .zip.", key="out", remedy=f"Write out={out}.zip.")
     if out.exists():
         raise UsageError(
             f"{out} exists already.", key="out", remedy="Remove it, or name another file."

@@ -21,7 +21,7 @@ _MANY = 10**7
 """More samples than this, or a larger batch, are a slip of the hand."""
 
 
-def _at_least(least: int, *, default: int, most: int = _MANY) -> Any:  # noqa: ANN401 - a field
+def _at_least(least: int, *, default: int | None, most: int = _MANY) -> Any:  # noqa: ANN401 - a field
     """A field with a smallest and a largest value."""
     wanted = f"at least {least} and at most {most}"
     return field(default=default, metadata={"": (lambda v: least <= v <= most, wanted)})
@@ -111,7 +111,7 @@ class _FromRun(_Model):
 class EvalConfig(_FromRun):
     metric: dict[str, Any] = field(default_factory=dict)
     selection: Any = None
-    num_samples: int = _at_least(2, default=5000)
+    num_samples: int | None = _at_least(2, default=None)
     repeats: int = _at_least(1, default=1, most=1000)
 
 

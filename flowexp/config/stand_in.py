@@ -460,8 +460,10 @@ class _Constructor:
 def _with_typed_imports(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a module; what it imports for type checkers, it imports when used."""
     for node in body:
-        typed = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        yield from node.body if typed else [node]
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from node.body
+        else:
+            yield node
 
 
 def _super_call(statement: ast.stmt) -> ast.Call | None:

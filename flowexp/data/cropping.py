@@ -27,7 +27,7 @@ class Crop:
     fitted: Callable[[tuple[int, int]], int] = min
 
 
-def center(image: Image.Image, resolution: int, background: Colour) -> Image.Image:  # noqa: ARG001
+def center(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
     """The largest square in the middle, resized by a Lanczos filter.
 
     Source: ``center-crop`` of Karras et al. 2022 (arXiv 2206.00364), dataset_tool.py.
@@ -38,7 +38,7 @@ def center(image: Image.Image, resolution: int, background: Colour) -> Image.Ima
     return _resized(image.crop((left, top, left + side, top + side)), resolution)
 
 
-def adm(image: Image.Image, resolution: int, background: Colour) -> Image.Image:  # noqa: ARG001
+def adm(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
     """Halved by a box filter while twice the size, resized by a bicubic one, cut to the middle.
 
     It is the choice of most published numbers on ImageNet.
@@ -66,7 +66,7 @@ def pad(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
     return behind
 
 
-def none(image: Image.Image, resolution: int, background: Colour) -> Image.Image:  # noqa: ARG001
+def none(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
     """The picture, which must be square, resized by a Lanczos filter.
 
     Raises:

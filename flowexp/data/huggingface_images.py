@@ -32,6 +32,8 @@ class HuggingFaceImages(ResizedImages):
         UsageError: The number of classes contradicts ``label_column``.
     """
 
+    how_to_hold_out = "dataset.heldout_split names the split of them."
+
     def __init__(
         self,
         *,

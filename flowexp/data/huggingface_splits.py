@@ -72,7 +72,7 @@ def open_split(path: str, split: str, *, download: bool = False) -> Any:  # noqa
         ) from error
 
 
-def num_classes(path: str, split: str, label_column: str | None, download: bool) -> int:  # noqa: FBT001
+def num_classes(path: str, split: str, label_column: str | None, download: bool) -> int:
     """The number of classes that the label column declares; 0 without one.
 
     Raises:
@@ -86,7 +86,7 @@ def class_names(
     path: str,
     split: str,
     label_column: str | None,
-    download: bool,  # noqa: FBT001
+    download: bool,
 ) -> list[str] | None:
     """The names of the classes that the label column declares; None without one.
 

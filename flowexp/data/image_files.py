@@ -187,8 +187,8 @@ class ImageFiles(ABC):
 def prepare_command(location: Path, *, size: int = _SIZE) -> str:
     """The command that makes a data set of square images of one size from a folder or a ZIP."""
     stem = location.resolve().name.removesuffix(".zip")
-    options = {"in": str(location), "out": f"{stem}-{size}.zip", "resolution": size}
-    return command("prepare", **options)
+    places = {"in": str(location), "out": f"{stem}-{size}.zip"}
+    return command("prepare", trust=(), **places, resolution=size)
 
 
 class _ZippedImages(ImageFiles):
@@ -207,7 +207,8 @@ class _ZippedImages(ImageFiles):
         counts = Counter(looked_up(name).lower() for name in read)
         twice = [name for name in read if counts[looked_up(name).lower()] > 1]
         if twice:
-            same = [name for name in twice if looked_up(name).lower() == looked_up(twice[0]).lower()]
+            first = looked_up(twice[0]).lower()
+            same = [name for name in twice if looked_up(name).lower() == first]
             raise UsageError(
                 f"{location} holds {' and '.join(sorted(set(same)))} {len(same)} times; "
                 f"{len(twice)} of its {len(names)} files are not the only ones of their name.",

@@ -63,6 +63,10 @@ class LabelsOfImages:
     values: Array
     class_names: tuple[str, ...] | None
 
+    def at(self, positions: Sequence[int]) -> "LabelsOfImages":
+        """The labels of some of the images."""
+        return LabelsOfImages(self.values[np.array(positions, dtype=np.int64)], self.class_names)
+
     @property
     def num_classes(self) -> int:
         """The number of classes with a name or an image, or the length of the vectors."""

@@ -59,7 +59,7 @@ def use_labels(archive: str) -> bool:
     return _labels(archive) is not None
 
 
-def num_classes(archive: str, remap_labels: bool, use_labels: bool) -> int:  # noqa: FBT001
+def num_classes(archive: str, remap_labels: bool, use_labels: bool) -> int:
     """The number of classes, or the length of label vectors; 0 if labels are not used.
 
     With ``remap_labels``, only classes that have a picture count.
@@ -71,7 +71,7 @@ def num_classes(archive: str, remap_labels: bool, use_labels: bool) -> int:  # n
     return len(set(labels.values.tolist())) if numbered_anew else labels.num_classes
 
 
-def class_names(archive: str, remap_labels: bool, use_labels: bool) -> list[str] | None:  # noqa: FBT001
+def class_names(archive: str, remap_labels: bool, use_labels: bool) -> list[str] | None:
     """The names of the classes in the order of their numbers; None where they have none."""
     labels = _labels(archive) if use_labels else None
     if labels is None or labels.class_names is None:
@@ -92,7 +92,7 @@ def _opened(archive: str) -> ImageFiles:
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
-def _open(location: Path, *state: object) -> ImageFiles:  # noqa: ARG001 -- part of the key
+def _open(location: Path, *state: object) -> ImageFiles:
     return open_images(location, key=_KEY)
 
 

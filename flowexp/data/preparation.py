@@ -2,13 +2,9 @@
 
 Finished pictures are kept in a folder beside the archive, ``NAME.zip.partial``, with a journal of
 what was done. So a preparation that was stopped goes on where it was, with the same settings only.
-The archive is written at the end, in one piece: members ``NNNNN/imgNNNNNNNN.png``, stored, with one
-fixed date, then ``dataset.json``; the same pictures give the same bytes.
-
-Source: the layout is that of Karras et al. 2022 (arXiv 2206.00364), dataset_tool.py.
+The archive is written at the end, in one piece.
 """
 
-import io
 import json
 import os
 import shutil
@@ -17,20 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow_version
 
 from flowexp.data.cropping import CROPS
+from flowexp.data.edm_archive import EdmArchive, as_png, edm_name
 from flowexp.data.image_decoding import VERSION, Colour, NotDecodedError, decode_image, reason
 from flowexp.data.image_files import ImageFiles
-from flowexp.data.image_labels import LABEL_FILE, LabelsOfImages
+from flowexp.data.image_labels import LabelsOfImages
+from flowexp.data.splits import evenly_among
 from flowexp.errors import UsageError
 from flowexp.files import room_for, write_atomically, write_json
 
-__all__ = ["COLOURS", "Prepared", "Recipe", "Track", "edm_name", "prepare"]
+__all__ = ["COLOURS", "Prepared", "Recipe", "Track", "prepare"]
 
 COLOURS = {"rgb": "RGB", "grey": "L", "auto": None}
 """What ``colour=NAME`` makes of every picture: a mode of Pillow, or L if all are grey, else RGB."""
@@ -39,8 +36,6 @@ Track = Callable[[Iterable["_Done"], int], Iterable["_Done"]]
 """Passes finished pictures on, of which there will be so many, and shows how far they are."""
 
 _SETTINGS, _JOURNAL = "settings.json", "done.jsonl"
-_DATE = (1980, 1, 1, 0, 0, 0)
-_UNIX = 3
 _CHUNK = 256
 
 
@@ -134,24 +129,25 @@ def prepare(
         for one in track(work.make(rest, workers), len(rest)):
             done[one.index] = one
         good = [done[i] for i in sorted(done) if done[i].problem is None]
-        broken = [(files.names[i], done[i].problem or "") for i in sorted(done)]
-        broken = [(name, problem) for name, problem in broken if problem]
+        broken = [(files.names[i], done[i].problem or "") for i in sorted(done) if done[i].problem]
         if not good:
-            name, problem = broken[0]
             shutil.rmtree(work.folder)
+            name, problem = broken[0]
             raise UsageError(f"{files.location}: no picture is intact; {name} {problem}.", key="in")
-        labels = _labels_of(files, [one.index for one in good])
+        kept = [one.index for one in good]
+        labels = None if files.labelled is None else files.labelled.at(kept)
         parts = _split(len(good), labels, heldout)
+        archives = [out, out.with_name(f"{out.stem}-heldout.zip")][: len(parts)]
         modes = {one.mode for one in good}
         mode = "RGB" if len(modes) > 1 else modes.pop()
-        archives = [out, out.with_name(f"{out.stem}-heldout.zip")][: len(parts)]
         # The archive that the command names comes last: once it is there, all is done.
         for archive, part in reversed(list(zip(archives, parts, strict=True))):
-            pictures = [work.place(good[i].index) for i in part]
-            own = None if labels is None else LabelsOfImages(labels.values[part], labels.class_names)
-            write_atomically(archive, _Writer(pictures, own, mode).write)
+            pictures = [work.place(kept[i]) for i in part]
+            own = None if labels is None else labels.at(part)
+            write_atomically(archive, EdmArchive(pictures, own, mode).write)
     shutil.rmtree(work.folder, ignore_errors=True)
-    small = [one for one in good if CROPS[recipe.crop].fitted(one.size) < recipe.resolution]
+    fitted = CROPS[recipe.crop].fitted
+    small = [one for one in good if fitted(one.size) < recipe.resolution]
     return Prepared(
         archives=archives,
         counts=[len(part) for part in parts],
@@ -161,12 +157,6 @@ def prepare(
         enlarged=[(files.names[one.index], one.size) for one in small],
         broken=broken,
     )
-
-
-def edm_name(index: int) -> str:
-    """The name of a picture in EDM's layout."""
-    number = f"{index:08d}"
-    return f"{number[:5]}/img{number}.png"
 
 
 class _Work:
@@ -248,56 +238,9 @@ class _Work:
         place = self.place(index)
         place.parent.mkdir(exist_ok=True)
         beside = place.with_suffix(".part")
-        beside.write_bytes(_png(image))
+        beside.write_bytes(as_png(image))
         os.replace(beside, place)
         return _Done(index, size, image.mode)
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Writes an archive of finished pictures, all in one mode."""
-
-    pictures: Sequence[Path]
-    labels: LabelsOfImages | None
-    mode: str
-
-    def write(self, file: Path) -> None:
-        table: dict[str, Any] = {"labels": None}
-        if self.labels is not None:
-            values = self.labels.values.tolist()
-            table["labels"] = [[edm_name(i), value] for i, value in enumerate(values)]
-            if self.labels.class_names is not None:
-                table["class_names"] = list(self.labels.class_names)
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for i, picture in enumerate(self.pictures):
-                _add(archive, edm_name(i), self._content(picture))
-            _add(archive, LABEL_FILE, json.dumps(table, ensure_ascii=False).encode())
-
-    def _content(self, picture: Path) -> bytes:
-        content = picture.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            return content if image.mode == self.mode else _png(image.convert(self.mode))
-
-
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    member = zipfile.ZipInfo(name, _DATE)
-    member.create_system = _UNIX
-    member.external_attr = 0o644 << 16
-    archive.writestr(member, content)
-
-
-def _png(image: Image.Image) -> bytes:
-    """The bytes of a PNG, stored, so that they do not depend on a version of zlib."""
-    stream = io.BytesIO()
-    image.save(stream, format="png", compress_level=0, optimize=False)
-    return stream.getvalue()
-
-
-def _labels_of(files: ImageFiles, kept: Sequence[int]) -> LabelsOfImages | None:
-    labels = files.labelled
-    if labels is None:
-        return None
-    return LabelsOfImages(labels.values[np.array(kept)], labels.class_names)
 
 
 def _split(count: int, labels: LabelsOfImages | None, heldout: float) -> list[list[int]]:
@@ -310,8 +253,7 @@ def _split(count: int, labels: LabelsOfImages | None, heldout: float) -> list[li
     mask = np.zeros(count, dtype=bool)
     for one in np.unique(classes):
         members = np.flatnonzero(classes == one)
-        wanted = round(heldout * len(members))
-        mask[members[(2 * np.arange(wanted) + 1) * len(members) // (2 * max(1, wanted))]] = True
+        mask[evenly_among(members, round(heldout * len(members)))] = True
     if not mask.any():
         raise UsageError(
             f"{heldout:g} of {count} pictures, class by class, are none.",

@@ -29,6 +29,13 @@ COMPANIONS = {
     "dataset/eight_gaussians": ["network=mlp", "metric=fd_raw"],
     "dataset/checkerboard": ["network=mlp", "metric=fd_raw"],
     "dataset/swiss_roll": ["network=mlp", "metric=fd_raw"],
+    "dataset/huggingface": [
+        "dataset.path=somewhere",
+        "dataset.resolution=32",
+        "dataset.num_classes=3",
+        "dataset.class_names=null",
+    ],
+    "dataset/torchvision": ["dataset.name=MNIST", "dataset.root=somewhere"],
     "dataset/image_folder": [
         "dataset.archive=somewhere",
         "dataset.resolution=32",
