@@ -118,7 +118,7 @@ def test_pictures_of_several_sizes_are_answered_with_the_command(tmp_path):
     assert problem.key == "dataset.archive"
     assert "2 sizes (8x8, 9x9)" in problem.text
     assert problem.remedy.endswith("flowexp prepare in=own out=own-64.zip resolution=64")
-    with pytest.raises(UsageError, match="flowexp prepare in=own out=own-8.zip resolution=8"):
+    with pytest.raises(UsageError, match=r"prepare in=own out=own-8\.zip resolution=8"):
         ImageArchive(archive="own", resolution=8).train()
 
 
