@@ -29,6 +29,7 @@ VERBS = {
     "stream": "send frames through a run's model one after the other: run=DIR frames=folder",
     "pairs": "noise-data pairs of a run, for reflow and distillation: run=DIR num=100000",
     "calibrate": "measure the numbers of a run that a sampler needs: run=DIR for=dpm_solver_v3",
+    "prepare": "a data set of your own pictures: in=FOLDER out=flowers-64.zip resolution=64",
     "import": "turn a published checkpoint into a run: import FILE",
     "export": "one safetensors file with weights and config: run=DIR",
     "table": "a paper's table, published and measured: table list, table pfgmpp/cifar10 budget=cpu",
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
-    from flowexp.errors import NotWrittenError, StoppedError, UsageError
+    from flowexp.errors import IncompleteError, NotWrittenError, StoppedError, UsageError
 
     # A user's own module in the working directory can be named as a _target_.
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -143,7 +144,7 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         return _refuse(error.paragraph())
-    except (StoppedError, NotWrittenError) as stop:
+    except (StoppedError, NotWrittenError, IncompleteError) as stop:
         print(f"flowexp: {stop}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,12 +1,19 @@
 """Exceptions for wrong use and for requests to stop, as opposed to failures."""
 
-__all__ = ["NotWrittenError", "StoppedError", "UsageError"]
+__all__ = ["IncompleteError", "NotWrittenError", "StoppedError", "UsageError"]
 
 
 class StoppedError(RuntimeError):
     """The user stopped a command; its work so far is saved.
 
     The command line prints the message, which says how to continue, and returns exit code 1.
+    """
+
+
+class IncompleteError(RuntimeError):
+    """A command did its work but for a part that the message names.
+
+    The command line prints the message and returns exit code 1.
     """
 
 

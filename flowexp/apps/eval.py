@@ -56,11 +56,12 @@ def evaluate(job: Job) -> float | None:
         metrics = instantiate(config["metric"], key="metric", by=written_in(config))
     if not metrics:
         raise UsageError("there is nothing to measure.", key="metric", remedy="Try metric=auto.")
-    ranges = _ranges(config)
+    _refuse_repeated(config)
     opened = open_run(config)
     dataset = opened.built.dataset
     dataset.locate()
     reference, heldout = dataset.train(), dataset.heldout()
+    ranges = _ranges(config, images=len(reference))
     remark = opened.remark_on_data(reference, config)
     if remark is not None:
         notice = "; ".join(filter(None, (reference.notice, remark)))
@@ -126,6 +127,8 @@ def evaluate(job: Job) -> float | None:
             if last:
                 rows = [*_selected(chosen), *_outcome(results, opened, grid)]
             print("\n" + table(rows), flush=True)
+            if last and result.said():
+                print("\n" + "\n".join(f"  {line}" for line in result.said()), flush=True)
             for file in (opened.run.results_file, job.directory / "results.json"):
                 try:
                     append_results(file, result, **circumstances)
@@ -232,20 +235,28 @@ def _selected(chosen: "Chosen | None") -> list[tuple[str, str]]:
     ]
 
 
-def _ranges(config: Mapping[str, Any]) -> list[list[int]]:
-    """The seeds of each evaluation: those given, or disjoint ranges from 0 on."""
-    from flowexp.evaluation import seed_ranges
+def _ranges(config: Mapping[str, Any], *, images: int) -> list[list[int]]:
+    """The seeds of each evaluation: those given, or disjoint ranges from 0 on.
+
+    ``images`` is the size of the training set, on which the default number depends.
+    """
+    from flowexp.evaluation import sample_count, seed_ranges
     from flowexp.pipeline import parse_seeds
 
-    if config["seeds"] is None:
-        return seed_ranges(config["num_samples"], repeats=config["repeats"])
-    if config["repeats"] != 1:
+    if config["seeds"] is not None:
+        return [parse_seeds(config["seeds"])]
+    count = sample_count(images) if config["num_samples"] is None else config["num_samples"]
+    return seed_ranges(count, repeats=config["repeats"])
+
+
+def _refuse_repeated(config: Mapping[str, Any]) -> None:
+    """Ranges of seeds are not made of seeds that are given."""
+    if config["seeds"] is not None and config["repeats"] != 1:
         raise UsageError(
             f"{config['repeats']} disjoint ranges cannot be made of seeds={config['seeds']}.",
             key="repeats",
             remedy="Give num_samples instead of seeds.",
         )
-    return [parse_seeds(config["seeds"])]
 
 
 def _outcome(

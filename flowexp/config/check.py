@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flowexp.config.derived import why_not_derived
 from flowexp.config.hydra_internals import Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
@@ -39,6 +40,7 @@ from flowexp.config.schema import named_entries, out_of_range, starts_from_run
 from flowexp.config.sources import CONFIG, run_in
 from flowexp.config.targets import check_targets
 from flowexp.config.trust import Author, declared_in, problems_with, trusting
+from flowexp.errors import UsageError
 
 __all__ = ["MUST_BE_GIVEN", "Checked", "check", "check_job", "own_choices", "resolve"]
 
@@ -277,7 +279,7 @@ def resolve(config: DictConfig) -> Resolved:
     """Resolve every interpolation; report all that fail instead of stopping at the first."""
     result = Resolved()
     result.values = {n: _child(config, n, n, result) for n in map(str, config)}
-    result.problems += _misfits(result.failed)
+    result.problems = list(dict.fromkeys([*result.problems, *_misfits(result.failed)]))
     return result
 
 
@@ -291,6 +293,10 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
         value: Any = node[name]  # type: ignore[index]  # the name fits the kind of container
     except OmegaConfBaseException as error:
         result.missing.add(key)
+        refused = why_not_derived(error)
+        if refused is not None:
+            result.problems += [_refused(refused, key)]
+            return None
         raw: Any = OmegaConf.to_container(node, resolve=False)
         wanted = str(raw[name]).strip("${} ")
         # What must be given is reported where it stands, not again where it is used.
@@ -302,6 +308,10 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
     if isinstance(value, ListConfig):
         return [_child(value, i, f"{key}[{i}]", result) for i in range(len(value))]
     return value
+
+
+def _refused(error: UsageError, key: str) -> Problem:
+    return Problem(error.key or key, error.problem, error.remedy or "")
 
 
 def _misfits(failed: list[tuple[str, str]]) -> list[Problem]:

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from flowexp.config import conf_dir, schema
+from flowexp.config.derived import register_derived
 from flowexp.config.hydra_internals import (
     Loader,
     create_config_search_path,
@@ -28,6 +29,8 @@ from flowexp.config.named_targets import with_additions, without_refused_keys
 from flowexp.config.sources import CONFIG, MANIFEST, RunSource, ShippedSource, run_in
 
 __all__ = ["RunAwareLoader", "search_path", "with_run"]
+
+register_derived()
 
 _RUN = f"{RunSource.scheme()}://"
 _UNCHANGING = (f"{ShippedSource.scheme()}://", "pkg://", "structured://")

@@ -23,7 +23,8 @@ def override(key: str, value: object) -> str:
 
 def typed(key: str, value: object) -> str:
     """An override as it is typed in a shell; what looks like an interpolation is text."""
-    literal = value if value is None else str(value).replace("${", r"\${")
+    plain = value is None or isinstance(value, bool | int | float)
+    literal = value if plain else str(value).replace("${", r"\${")
     return shlex.quote(override(key, literal))
 
 

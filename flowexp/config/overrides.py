@@ -20,7 +20,8 @@ __all__ = ["all_groups", "check_key", "check_options", "in_full", "is_group", "o
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
-_SHORT = {"calibrate": ("for=", "calibration="), "pairs": ("from=", "start=")}
+_SHORT = {"calibrate": ("for=", "calibration="), "pairs": ("from=", "start="),
+          "prepare": ("in=", "source=")}  # fmt: skip
 
 
 def in_full(verb: str, overrides: Iterable[str]) -> list[str]:

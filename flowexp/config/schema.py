@@ -21,7 +21,7 @@ _MANY = 10**7
 """More samples than this, or a larger batch, are a slip of the hand."""
 
 
-def _at_least(least: int, *, default: int, most: int = _MANY) -> Any:  # noqa: ANN401 - a field
+def _at_least(least: int, *, default: int | None, most: int = _MANY) -> Any:  # noqa: ANN401 - a field
     """A field with a smallest and a largest value."""
     wanted = f"at least {least} and at most {most}"
     return field(default=default, metadata={"": (lambda v: least <= v <= most, wanted)})
@@ -111,7 +111,7 @@ class _FromRun(_Model):
 class EvalConfig(_FromRun):
     metric: dict[str, Any] = field(default_factory=dict)
     selection: Any = None
-    num_samples: int = _at_least(2, default=5000)
+    num_samples: int | None = _at_least(2, default=None)
     repeats: int = _at_least(1, default=1, most=1000)
 
 
@@ -163,6 +163,18 @@ class CompareConfig:
 
 
 @dataclass
+class PrepareConfig:
+    source: str = MISSING
+    out: str = MISSING
+    resolution: int = _at_least(1, default=MISSING, most=_MANY)
+    crop: str = "center"
+    colour: str = "rgb"
+    background: str = "white"
+    heldout: float = field(default=0.0, metadata={"": (lambda v: 0 <= v <= 0.5, "0 to 0.5")})
+    workers: int | None = _at_least(1, default=None)
+
+
+@dataclass
 class ReportConfig:
     runs: Any = MISSING
     out: str | None = None
@@ -208,6 +220,7 @@ _SCHEMAS: dict[str, type] = {
     "table_run": TableConfig,
     "compare": CompareConfig,
     "report": ReportConfig,
+    "prepare": PrepareConfig,
 }
 
 

@@ -82,7 +82,7 @@ class _Source:
         self.module = module
         self.nodes: dict[str, ast.stmt] = {}
         tree = module_source(module)
-        for node in tree.body if tree else ():
+        for node in _with_typed_imports(tree.body) if tree else ():
             self.nodes |= dict.fromkeys(_defined_names(node), node)
         self.names = {"__builtins__": _Names(self)}
         self.found: dict[str, Any] = {}
@@ -455,6 +455,15 @@ class _Constructor:
                 found, called = _class_of(self.made).lookup(node.attr, after=after)
                 if isinstance(called, ast.FunctionDef) and called not in seen:
                     yield from self._attributes(found, called, called, seen)
+
+
+def _with_typed_imports(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module; what it imports for type checkers, it imports when used."""
+    for node in body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from node.body
+        else:
+            yield node
 
 
 def _super_call(statement: ast.stmt) -> ast.Call | None:

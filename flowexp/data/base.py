@@ -9,6 +9,7 @@ import numpy as np
 
 from flowexp.data.digests import Array, combine_digests, fingerprint
 from flowexp.data.partners import Partners
+from flowexp.data.splits import evenly_spaced
 from flowexp.errors import UsageError
 from flowexp.requirements import Part, Parts, Unmet, all_of
 
@@ -17,21 +18,6 @@ __all__ = ["Dataset", "ImageArrays", "SplitDataset", "evenly_spaced", "fingerpri
 
 _UINT8, _FLOAT32 = np.dtype(np.uint8), np.dtype(np.float32)
 _SHOWN_CLASSES = 10
-
-
-def evenly_spaced(labels: Array, *, per_class: int) -> Array:
-    """Mask of ``per_class`` items of every class, evenly spaced in the order of the file.
-
-    A split without random numbers cannot change with a library version. A class with fewer items
-    raises ``ValueError``.
-    """
-    mask = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < per_class:
-            raise ValueError(f"per_class={per_class} but class {label} has {len(members)} items")
-        mask[members[(2 * np.arange(per_class) + 1) * len(members) // (2 * per_class)]] = True
-    return mask
 
 
 def shown_classes(classes: Sequence[int]) -> str:
@@ -141,8 +127,10 @@ class Dataset(Part, ABC):
         class_names: Names of the classes, if known.
         notice: Note that accompanies every number measured on this data, or None.
         has_partners: Whether every image comes with its own source draw.
+        how_to_hold_out: What a user does to have held-out images where there are none, or None.
     """
 
+    how_to_hold_out: str | None = None
     class_names: tuple[str, ...] | None = None
     has_partners: bool = False
 

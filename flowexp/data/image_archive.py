@@ -6,7 +6,6 @@ Source: data format and choice of a subset are those of Karras et al. 2022 (arXi
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,9 +16,8 @@ from flowexp.data.base import Dataset, ImageArrays
 from flowexp.data.digests import Array, array_digest, combine_digests
 from flowexp.data.image_decoding import VERSION, say_once
 from flowexp.data.image_files import ImageFiles, open_images
-from flowexp.data.locations import data_dir, decode_once
+from flowexp.data.locations import decode_once, find_images
 from flowexp.errors import UsageError
-from flowexp.files import expanded
 
 __all__ = ["ImageArchive"]
 
@@ -28,14 +26,16 @@ class ImageArchive(Dataset):
     """Images of one size from a ZIP in EDM's layout or from a folder (recursive, links followed).
 
     They are decoded by :func:`~flowexp.data.image_decoding.decode_image` once into the cache, whose
-    key is their content, and then memory-mapped. A damaged image is refused by its name.
+    key is their content, and then memory-mapped. A damaged image is refused by its name. The format
+    of labels, in ``dataset.json`` or by class folders, stands in :mod:`flowexp.data.image_labels`.
 
     Args:
         archive: ZIP or folder; a relative name is relative to the working directory or, if not
             found there, to ``$FLOWEXP_DATA``.
         channels: 1 for grey, 3 for colour.
         num_classes: Number of classes (length of label vectors); 0 without labels.
-        use_labels: Read the labels of ``dataset.json``.
+        use_labels: Read the labels of ``dataset.json``, or take those of class folders.
+        class_names: Names of the classes 0, 1, ..., or None.
         remap_labels: Number the classes that have an image from 0, in the order of their labels;
             the run's manifest records which class has which label.
         test_archive: ZIP or folder with held-out images, or None.
@@ -48,7 +48,11 @@ class ImageArchive(Dataset):
         UsageError: The values contradict each other.
     """
 
-    later_options: ClassVar[Mapping[str, object]] = {"remap_labels": False}
+    how_to_hold_out = (
+        "dataset.test_archive=ZIP names some; flowexp prepare with heldout=0.1 puts a tenth of the "
+        "pictures into a ZIP of their own, before a training."
+    )
+    later_options: ClassVar[Mapping[str, object]] = {"remap_labels": False, "class_names": None}
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class ImageArchive(Dataset):
         max_size: int | None = None,
         subset_seed: int = 0,
         in_memory: bool = False,
+        class_names: Sequence[str] | None = None,
         name: str = "image_archive",
         notice: str | None = None,
     ) -> None:
@@ -79,7 +84,8 @@ class ImageArchive(Dataset):
             raise UsageError(
                 f"{num_classes} contradicts use_labels={use_labels}.",
                 key="dataset.num_classes",
-                remedy="Set dataset.num_classes=0 without labels, else to the number of classes.",
+                remedy="Set dataset.use_labels=false dataset.num_classes=0 to do without labels, "
+                "else dataset.use_labels=true and dataset.num_classes to the number of classes.",
             )
         if remap_labels and not use_labels:
             raise UsageError(
@@ -87,8 +93,15 @@ class ImageArchive(Dataset):
                 key="dataset.remap_labels",
                 remedy="Set dataset.use_labels=true and dataset.num_classes, or leave it out.",
             )
+        if class_names is not None and len(class_names) != num_classes:
+            raise UsageError(
+                f"{len(class_names)} names for num_classes={num_classes}.",
+                key="dataset.class_names",
+                remedy="Give one for every class, or dataset.class_names=null.",
+            )
         if max_size is not None and max_size < 1:
             raise UsageError(f"{max_size} is less than 1.", key="dataset.max_size")
+        self.class_names = None if class_names is None else tuple(class_names)
         self.archive = archive
         self.test_archive = test_archive
         self.use_labels = use_labels
@@ -120,7 +133,7 @@ class ImageArchive(Dataset):
 
     def _open(self, value: str, *, key: str) -> ImageFiles:
         if value not in self._opened:
-            files = open_images(_find(value, key=key), key=key)
+            files = open_images(find_images(value, key=key), key=key)
             shape = files.shape(channels=self.channels)
             for part, actual in zip(("channels", "resolution"), shape, strict=False):
                 declared = getattr(self, part)
@@ -192,19 +205,3 @@ class ImageArchive(Dataset):
             f"Set dataset.remap_labels=true dataset.num_classes={len(present)} to number the "
             f"labels from 0, or dataset.num_classes={present[-1] + 1} to keep them."
         )
-
-
-def _find(value: str, *, key: str) -> Path:
-    given = expanded(value)
-    own = data_dir()
-    places = [given] if own is None or given.is_absolute() else [given, own / given]
-    for place in places:
-        if place.exists():
-            return place
-    tried = " nor ".join(str(place.absolute()) for place in places)
-    raise UsageError(
-        f"{value} was not found: there is no {tried}.",
-        key=key,
-        remedy=f"Set {key} to a ZIP in EDM's layout or a folder of images, or FLOWEXP_DATA to "
-        "its parent folder.",
-    )

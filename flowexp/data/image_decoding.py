@@ -4,8 +4,8 @@ The rule, for training sets, reference sets and frames alike: the first frame of
 its EXIF orientation, with 8 bits a channel, grey (L) or colour (RGB). A deeper image keeps its
 range: of 16 bits, white is 65535 and a level is ``round(v * 255 / 65535)`` (in colour Pillow's own
 ``v // 256``, at most one level off); floating values reach from 0 to 1. Nothing is guessed: an
-image with transparent pixels has no colour there, and wide integers or floats outside their range
-have no known white, so they are not decoded.
+image with transparent pixels has no colour there unless it is laid on a background, and wide
+integers or floats outside their range have no known white, so they are not decoded.
 """
 
 import functools
@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-__all__ = ["SUFFIXES", "NotDecodedError", "decode_image", "is_hidden", "is_image",
-           "say_once", "what_is_left_out"]  # fmt: skip
+__all__ = ["GREY_MODES", "SUFFIXES", "NotDecodedError", "decode_image", "is_hidden", "is_image",
+           "plain_image", "say_once", "what_is_left_out"]  # fmt: skip
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
@@ -34,6 +34,9 @@ VERSION = 2
 _SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".apng")
 _SHOWN_NAMES = 3
 _SHOWN_KINDS = 6
+
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+"""Pillow's modes of grey images; one with a palette, P, may be grey as well."""
 
 _ALPHA = ("LA", "PA", "RGBA")
 _WHITE_16 = 65535
@@ -55,10 +58,16 @@ class NotDecodedError(ValueError):
     """Why a file gives no pixels, as the end of a sentence that begins with its name."""
 
 
-def decode_image(content: bytes, *, channels: int | None = None) -> Image.Image:
+Colour = tuple[int, int, int]
+
+
+def decode_image(
+    content: bytes, *, channels: int | None = None, background: Colour | None = None
+) -> Image.Image:
     """The image in a file's bytes by the rule above, in mode L or RGB.
 
     An image with a palette of greys is grey, unless ``channels`` is 3; any other keeps its kind.
+    ``background`` is the colour (R, G, B) behind transparent pixels, each 0 to 255.
 
     Raises:
         NotDecodedError: The bytes are no image or damaged, or a pixel has no known colour.
@@ -66,7 +75,7 @@ def decode_image(content: bytes, *, channels: int | None = None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            return _plain(_upright(image), channels)
+            return plain_image(image, channels=channels, background=background)
     except NotDecodedError:
         raise
     except UnidentifiedImageError as error:
@@ -74,6 +83,17 @@ def decode_image(content: bytes, *, channels: int | None = None) -> Image.Image:
         raise NotDecodedError("is damaged (its bytes are no image)") from error
     except Exception as error:  # on damaged bytes Pillow's plugins raise nearly anything
         raise NotDecodedError(f"is damaged ({reason(error)})") from error
+
+
+def plain_image(
+    image: Image.Image, *, channels: int | None = None, background: Colour | None = None
+) -> Image.Image:
+    """An image that Pillow has opened by the same rule; see :func:`decode_image`.
+
+    Raises:
+        NotDecodedError: A pixel has no known colour.
+    """
+    return _plain(_upright(image), channels, background)
 
 
 def reason(error: Exception) -> str:
@@ -91,7 +111,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _plain(image: Image.Image, channels: int | None) -> Image.Image:
+def _plain(image: Image.Image, channels: int | None, background: Colour | None) -> Image.Image:
     mode = image.mode
     # A GIF with all greys is opened as L.
     has_palette = mode in ("P", "PA") or image.format == "GIF"
@@ -100,10 +120,13 @@ def _plain(image: Image.Image, channels: int | None) -> Image.Image:
     if mode in _ALPHA or (mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
-            raise NotDecodedError(
-                f"has mode {mode} with transparent pixels, whose colour is not known (lay the "
-                "image on a background)"
-            )
+            if background is None:
+                raise NotDecodedError(
+                    f"has mode {mode} with transparent pixels, whose colour is not known (lay the "
+                    "image on a background)"
+                )
+            behind = Image.new("RGBA", image.size, (*background, 255))
+            image = Image.alpha_composite(behind, image)
     if mode.startswith(("I", "F")):
         return _levels(image)
     if mode in ("1", "LA"):

@@ -1,14 +1,12 @@
 """Image files of a folder or a ZIP, with the labels of EDM's ``dataset.json``.
 
-EDM's layout: ``00000/img00000000.png`` ... and ``dataset.json`` = {"labels": [[name, label], ...]}
-or {"labels": null}; a label is a class or a vector. Images are taken in the order of their names,
+EDM's layout: ``00000/img00000000.png`` ... and ``dataset.json``, whose format, with that of class
+folders, stands in :mod:`flowexp.data.image_labels`. Images are taken in the order of their names,
 and labels are looked up by name, never by their order in the JSON file. What counts as an image and
 how it is decoded says :mod:`flowexp.data.image_decoding`.
 """
 
 import hashlib
-import json
-import math
 import os
 import posixpath
 import zipfile
@@ -17,12 +15,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from flowexp.config.override_text import command
 from flowexp.data.digests import Array
 from flowexp.data.image_decoding import (
     SUFFIXES,
@@ -32,18 +31,25 @@ from flowexp.data.image_decoding import (
     reason,
     what_is_left_out,
 )
+from flowexp.data.image_labels import (
+    LABEL_FILE,
+    LabelsError,
+    LabelsOfImages,
+    class_folders,
+    json_labels,
+    looked_up,
+)
 from flowexp.data.locations import content_digest
 from flowexp.errors import UsageError
 
-__all__ = ["ImageFiles", "open_images"]
+__all__ = ["ImageFiles", "open_images", "prepare_command"]
 
-_LABEL_FILE = "dataset.json"
 _CHUNK = 2048
 _THREADS = 8
 _BROKEN = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError,
            NotImplementedError)  # fmt: skip
-_MOST_CLASS = np.iinfo(np.int64).max
-_SHOWN_LABEL = 60
+_SIZE = 64
+_UNLABELLED = "dataset.use_labels=false dataset.num_classes=0"
 
 
 def open_images(location: Path, *, key: str) -> "ImageFiles":
@@ -67,7 +73,7 @@ class ImageFiles(ABC):
         self.location = location
         self.key = key
         self.names = sorted(name for name in names if is_image(name) and name not in lost)
-        self._label_file = next((name for name in names if _plain(name) == _LABEL_FILE), None)
+        self._label_file = next((name for name in names if looked_up(name) == LABEL_FILE), None)
         known = () if self._label_file is None else (self._label_file,)
         self.left_out = what_is_left_out(location, names, kept=self.names, known=known, lost=lost)
         if not self.names:
@@ -84,6 +90,10 @@ class ImageFiles(ABC):
     @abstractmethod
     def identity(self, names: Sequence[str]) -> str:
         """Digest (hex) of the names and contents of these files."""
+
+    @abstractmethod
+    def state(self) -> str:
+        """Digest (hex) of names, sizes and times of change, without reading the files."""
 
     def shape(self, *, channels: int | None = None) -> tuple[int, int, int]:
         """(C, H, W) of the first image; for ``channels`` see :func:`decode_image`."""
@@ -106,9 +116,8 @@ class ImageFiles(ABC):
     def _decode_into(self, target: npt.NDArray[np.uint8], name: str) -> None:
         pixels = self._decoded(name, target.shape[0])
         if pixels.shape != target.shape:
-            raise self._refused(
-                name, f"is {_size(pixels.shape)}, but {self.names[0]} is {_size(target.shape)}"
-            )
+            what = f"is {_size(pixels.shape)}, but {self.names[0]} is {_size(target.shape)}"
+            raise self._refused(name, what, size=target.shape[-1])
         target[...] = pixels
 
     def _decoded(self, name: str, channels: int | None) -> npt.NDArray[np.uint8]:
@@ -130,67 +139,56 @@ class ImageFiles(ABC):
         Raises ``UsageError`` unless there is one label for every image, all of one kind: integers
         from 0 or finite vectors.
         """
-        by_name = self._label_table()
-        names = [_plain(name) for name in self.names]
-        counts = f"{len(by_name)} labels for {len(names)} images"
-        found = f"{self.location}: {_LABEL_FILE} has {counts}"
-        missing = next((name for name in names if name not in by_name), None)
-        if missing is not None:
+        if self.labelled is None:
             raise UsageError(
-                f"{found}, and none for {missing}.",
-                key=self.key,
-                remedy="Fix the file, or set dataset.use_labels=false dataset.num_classes=0.",
+                f"{self.location} has no labels (no {LABEL_FILE}, or its labels are null, and no "
+                "folder for every class).",
+                key="dataset.use_labels",
+                remedy=f"Set {_UNLABELLED}.",
             )
-        if extra := set(by_name) - set(names):
-            raise UsageError(
-                f"{found}; {min(extra)} has a label but is missing.",
-                key=self.key,
-                remedy="The archive is incomplete; create it again.",
-            )
-        for name in names:
-            if not _is_label(label := by_name[name]):
-                shown = json.dumps(label)[:_SHOWN_LABEL]
-                raise self._refused(
-                    _LABEL_FILE,
-                    f"gives {name} the class {shown}, but classes count from 0"
-                    if type(label) is int
-                    else "holds labels that are neither integers nor vectors of finite numbers: "
-                    f"{shown} for {name}",
-                )
-        try:
-            table = np.array([by_name[name] for name in names])
-        except ValueError as error:
-            raise self._refused(_LABEL_FILE, "mixes labels of several kinds") from error
-        return table.astype(np.int64 if table.ndim == 1 else np.float32)
+        return self.labelled.values
 
-    def _label_table(self) -> dict[str, Any]:
-        if self._label_file is not None:
-            try:
-                content = json.loads(self.read(self._label_file), object_pairs_hook=_once)
-                table = content["labels"]
-                if table is not None:
-                    pairs = table.items() if isinstance(table, dict) else table
-                    return _once((_plain(str(name)), label) for name, label in pairs)
-            except (*_BROKEN, KeyError, TypeError) as error:
-                raise self._damaged(_LABEL_FILE, error) from error
-        raise UsageError(
-            f"{self.location} has no labels (no {_LABEL_FILE}, or its labels are null).",
-            key="dataset.use_labels",
-            remedy="Set dataset.use_labels=false dataset.num_classes=0.",
+    @cached_property
+    def labelled(self) -> LabelsOfImages | None:
+        """The labels of ``names`` and the names of their classes; None if there are none.
+
+        Raises:
+            UsageError: The labels are damaged, or are not those of the images.
+        """
+        if self._label_file is None:
+            return class_folders(self.names)
+        try:
+            return json_labels(self.read(self._label_file), self.names)
+        except LabelsError as error:
+            raise self._mislabelled(str(error), incomplete=error.incomplete) from error
+        except (*_BROKEN, KeyError, TypeError) as error:
+            raise self._mislabelled(f"is damaged ({reason(error)})") from error
+
+    def _mislabelled(self, what: str, *, incomplete: bool = False) -> UsageError:
+        remedy = "Fix the file" if incomplete else "Give every image a class from 0 or a vector"
+        return UsageError(
+            f"{self.location}: {LABEL_FILE} {what}.",
+            key=self.key,
+            remedy=f"{remedy}, or set {_UNLABELLED}.",
         )
 
     def _damaged(self, name: str, error: Exception) -> UsageError:
         return self._refused(name, f"is damaged ({reason(error)})")
 
-    def _refused(self, name: str, what: str) -> UsageError:
+    def _refused(self, name: str, what: str, *, size: int = _SIZE) -> UsageError:
         return UsageError(
             f"{self.location}: {name} {what}.",
             key=self.key,
-            remedy="Give every image a class from 0 or a vector, or set dataset.use_labels=false "
-            "dataset.num_classes=0."
-            if name == _LABEL_FILE
-            else "All images must be intact, square, of one size and all grey or all colour.",
+            remedy="All images must be intact, square, of one size and all grey or all colour. "
+            f"To make them so: {prepare_command(self.location, size=size)}",
         )
+
+
+def prepare_command(location: Path, *, size: int = _SIZE) -> str:
+    """The command that makes a data set of square images of one size from a folder or a ZIP."""
+    stem = location.resolve().name.removesuffix(".zip")
+    places = {"in": str(location), "out": f"{stem}-{size}.zip"}
+    return command("prepare", trust=(), **places, resolution=size)
 
 
 class _ZippedImages(ImageFiles):
@@ -205,11 +203,12 @@ class _ZippedImages(ImageFiles):
             ) from error
         names = [name for name in self._archive.namelist() if not name.endswith("/")]
         # Which of two files with one name is read, or survives unpacking, is chance.
-        read = [name for name in names if is_image(name) or _plain(name) == _LABEL_FILE]
-        counts = Counter(_plain(name).lower() for name in read)
-        twice = [name for name in read if counts[_plain(name).lower()] > 1]
+        read = [name for name in names if is_image(name) or looked_up(name) == LABEL_FILE]
+        counts = Counter(looked_up(name).lower() for name in read)
+        twice = [name for name in read if counts[looked_up(name).lower()] > 1]
         if twice:
-            same = [name for name in twice if _plain(name).lower() == _plain(twice[0]).lower()]
+            first = looked_up(twice[0]).lower()
+            same = [name for name in twice if looked_up(name).lower() == first]
             raise UsageError(
                 f"{location} holds {' and '.join(sorted(set(same)))} {len(same)} times; "
                 f"{len(twice)} of its {len(names)} files are not the only ones of their name.",
@@ -223,6 +222,9 @@ class _ZippedImages(ImageFiles):
 
     def identity(self, names: Sequence[str]) -> str:
         return _digest_of(names, content_digest([self.location]))
+
+    def state(self) -> str:
+        return _state_of([self.location])
 
 
 class _FolderImages(ImageFiles):
@@ -241,6 +243,9 @@ class _FolderImages(ImageFiles):
 
     def identity(self, names: Sequence[str]) -> str:
         return _digest_of(names, content_digest([self.location / name for name in names]))
+
+    def state(self) -> str:
+        return _digest_of(self.names, _state_of([self.location / name for name in self.names]))
 
 
 def _files_below(root: Path) -> Iterator[str]:
@@ -262,30 +267,13 @@ def _files_below(root: Path) -> Iterator[str]:
         yield from (posixpath.normpath(posixpath.join(inside, name)) for name in files)
 
 
+def _state_of(files: Sequence[Path]) -> str:
+    stats = [file.stat() for file in files]
+    return _digest_of([f"{s.st_size} {s.st_mtime_ns}" for s in stats], "")
+
+
 def _digest_of(names: Iterable[str], contents: str) -> str:
     return hashlib.sha256("\n".join([*names, contents]).encode()).hexdigest()
-
-
-def _plain(name: str) -> str:
-    """A name as it is looked up: without ``./``, with ``/`` between its folders."""
-    return posixpath.normpath(name.replace("\\", "/")).lstrip("/")
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Names and values as a mapping; ``ValueError`` if a name stands there twice."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"it lists {name} twice")
-        found[name] = value
-    return found
-
-
-def _is_label(label: object) -> bool:
-    """Whether a label is a class index or a vector."""
-    if isinstance(label, list):
-        return bool(label) and all(type(x) in (int, float) and math.isfinite(x) for x in label)
-    return type(label) is int and 0 <= label <= _MOST_CLASS
 
 
 def _size(shape: Sequence[int]) -> str:

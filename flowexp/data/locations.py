@@ -30,8 +30,7 @@ from flowexp.files import (
 )
 
 __all__ = ["cache_dir", "content_digest", "data_dir", "decode_once", "download_dir", "fetch",
-           "first_existing",
-           "search_folders"]  # fmt: skip
+           "find_images", "first_existing", "search_folders"]  # fmt: skip
 
 Chunks = Callable[[], Iterable[npt.NDArray[np.uint8]]]
 
@@ -91,6 +90,27 @@ def first_existing(folders: Sequence[Path], names: Sequence[str]) -> Path | None
     candidates = (folder / name for folder in folders for name in names)
     # A folder that must not be entered, such as another user's home, holds nothing for this one.
     return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+
+
+def find_images(value: str, *, key: str) -> Path:
+    """A folder or ZIP of images by its name, in the working directory or in ``$FLOWEXP_DATA``.
+
+    Raises:
+        UsageError: It is in neither; names the config ``key``.
+    """
+    given = expanded(value)
+    own = data_dir()
+    places = [given] if own is None or given.is_absolute() else [given, own / given]
+    for place in places:
+        if place.exists():
+            return place
+    tried = " nor ".join(str(place.absolute()) for place in places)
+    raise UsageError(
+        f"{value} was not found: there is no {tried}.",
+        key=key,
+        remedy=f"Set {key} to a folder of images or a ZIP of them, or FLOWEXP_DATA to its parent "
+        "folder.",
+    )
 
 
 def fetch(url: str, target: Path, *, verify: Callable[[Path], object]) -> Path:

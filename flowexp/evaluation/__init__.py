@@ -10,6 +10,7 @@ from flowexp.evaluation.score import (
     summarize,
 )
 from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
+from flowexp.evaluation.small_sets import sample_count
 
 __all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results",
-           "require_measurable", "score", "seed_ranges", "summarize"]  # fmt: skip
+           "require_measurable", "sample_count", "score", "seed_ranges", "summarize"]  # fmt: skip

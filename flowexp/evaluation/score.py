@@ -4,9 +4,11 @@ import datetime
 import json
 import logging
 import math
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from flowexp.data import ImageArrays, quantize
 from flowexp.diagnostics import ModelMetric, Setting
 from flowexp.errors import UsageError
+from flowexp.evaluation.small_sets import remarks
 from flowexp.files import write_json
 from flowexp.locks import locked
 from flowexp.metrics.base import Accumulator, Metric
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     import torchmetrics
 
 _LOG = logging.getLogger(__name__)
+_LINE = 78
 
 
 class SampleMetrics:
@@ -186,6 +190,7 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
+        remarks: What must be said beside the numbers, each with a word for what it is.
     """
 
     records: tuple[MetricRecord, ...]
@@ -193,6 +198,7 @@ class ScoreResult:
     nfe: float
     seconds: float
     images_per_second: float
+    remarks: tuple[tuple[str, str], ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
         """Every number under its full protocol name, with its floor and other numbers beside it."""
@@ -211,6 +217,12 @@ class ScoreResult:
                 rows.append(("  note", record.protocol.notice))
         return rows
 
+    def said(self) -> list[str]:
+        """The remarks in lines that fit a terminal."""
+        texts = (f"{what}: {text}" for what, text in self.remarks)
+        wrap = partial(textwrap.wrap, width=_LINE, break_on_hyphens=False, subsequent_indent="  ")
+        return [line for text in texts for line in wrap(text)]
+
     def __str__(self) -> str:
         sampler = {record.protocol.sampler for record in self.records}
         rows = [
@@ -220,7 +232,7 @@ class ScoreResult:
             ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
         ]
         width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *self.said()])
 
 
 def score(
@@ -271,6 +283,9 @@ def score(
         device=pipeline.device,
         batch_size=pipeline.batch_size,
     )
+    said = remarks(
+        samples.metrics.values(), dataset=pipeline.dataset, heldout=heldout, count=len(seeds)
+    )
     own, began = [setting.nfe], time.perf_counter()
     size = pipeline.batch_size
     shares = [seeds[i : i + size] for i in range(0, len(seeds), size)]
@@ -293,7 +308,7 @@ def score(
         for name in metrics
         for record in found[name]
     )
-    return ScoreResult(records, count, per_sample, seconds, count / seconds)
+    return ScoreResult(records, count, per_sample, seconds, count / seconds, tuple(said))
 
 
 def require_measurable(

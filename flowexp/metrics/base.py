@@ -201,6 +201,10 @@ class Metric(Part, ABC):
         self._floors = {r.name: {"floor": r.value, "floor_count": count} for r in found}
         return found[0].value
 
+    def remark(self, *, count: int) -> str | None:
+        """What must be said beside a number of ``count`` samples, once prepared; mostly nothing."""
+        return None
+
     @property
     def protocol(self) -> Protocol:
         """The metric's side of the protocol, ``n_gen`` = 0; ``RuntimeError`` before ``prepare``."""

@@ -130,6 +130,21 @@ class FrechetDistance(ExtractorMetric):
             n_ref=None,
         )
 
+    def remark(self, *, count: int) -> str | None:
+        features, images = len(self.reference.mean), self.protocol.n_ref
+        few = [
+            f"{number:,} {what}"
+            for number, what in ((images, "reference images"), (count, "samples"))
+            if number is not None and number <= features
+        ]
+        if not few:
+            return None
+        return (
+            f"{self.name} has {features:,} features, and {' and '.join(few)} do not determine "
+            "their covariance: the number compares only with others of the same images and as "
+            "many samples."
+        )
+
     @property
     def reference(self) -> FrechetReference:
         """The prepared reference; raises ``RuntimeError`` before ``prepare``."""

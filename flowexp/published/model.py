@@ -132,3 +132,4 @@ def _dataset(shape: "Shape") -> Iterator[str]:
     yield f"dataset.channels={shape.channels}"
     yield f"dataset.num_classes={shape.label_dim}"
     yield f"dataset.use_labels={str(labelled).lower()}"
+    yield "dataset.class_names=null"

@@ -31,7 +31,7 @@ FROM_RUN = [
     ("eval", "seeds=1e3"), ("eval", "seeds=[0,1.5]"), ("eval", "seeds=[1,1]"),
     ("eval", "seeds=true"), ("eval", "seeds=[]"), ("eval", "seeds=two"),
     ("eval", "num_samples=5e9"), ("eval", "num_samples=5000000000"), ("eval", "num_samples=1.5"),
-    ("eval", "num_samples=0"), ("eval", "num_samples=-1"), ("eval", "num_samples=null"),
+    ("eval", "num_samples=0"), ("eval", "num_samples=-1"),
     ("eval", "num_samples=inf"), ("eval", "batch_size=0"), ("eval", "batch_size=99999999999"),
     ("eval", "repeats=0"), ("eval", "repeats=100000000"), ("sample", "seeds=null"),
     ("sample", "seeds=9223372036854775808"), ("pairs", "num=99999999999999"),

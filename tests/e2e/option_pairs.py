@@ -75,9 +75,11 @@ NEEDS_DATA = {
     "dataset/fashion10k_bags",
     "dataset/fashion_mnist",
     "dataset/ffhq64",
+    "dataset/huggingface",
     "dataset/image_folder",
     "dataset/imagenet64",
     "dataset/swiss_roll",
+    "dataset/torchvision",
 }
 # What needs a package that is not a requirement, where it is not installed.
 NEEDS_A_PACKAGE = set() if find_spec("diffusers") else {"network/diffusers_unet"}

@@ -1,0 +1,41 @@
+"""What is said beside scores on small data sets."""
+
+import pytest
+
+import flowexp
+from flowexp.data.image_archive import ImageArchive
+from flowexp.evaluation import sample_count
+from flowexp.evaluation.small_sets import remarks
+
+
+@pytest.mark.parametrize(
+    ("images", "count"), [(1, 10), (60, 600), (500, 5000), (1797, 5000), (60000, 5000)]
+)
+def test_the_default_number_of_samples(images, count):
+    assert sample_count(images) == count
+
+
+def test_a_score_of_few_samples_says_what_it_is_worth(trained_run):
+    pipe = flowexp.load(trained_run)
+    few = flowexp.evaluate(pipe, metric="fd_raw", num_samples=40)
+    said = " ".join(" ".join(few.said()).split())
+    assert said.startswith("remark: fd_raw has 64 features, and 40 samples do not determine")
+    assert all(line in str(few).splitlines() for line in few.said())
+    assert flowexp.evaluate(pipe, metric="fd_raw", num_samples=65).said() == []
+
+
+class Compared:
+    needs_reference, paired = True, False
+
+    def remark(self, *, count):
+        return None
+
+
+def test_without_held_out_images_it_is_said_how_to_get_a_floor():
+    data = ImageArchive(archive="nowhere", resolution=8, name="mine")
+    ((word, text),) = remarks([Compared()], dataset=data, heldout=None, count=100)
+    assert word == "no floor"
+    assert text.startswith("mine has no held-out images. dataset.test_archive=ZIP")
+    assert "heldout=0.1" in text
+    assert list(remarks([Compared()], dataset=None, heldout=None, count=100)) == []
+    assert list(remarks([], dataset=data, heldout=None, count=100)) == []
