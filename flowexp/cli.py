@@ -123,12 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     from flowexp.errors import NotWrittenError, StoppedError, UsageError
+    from flowexp.progress import shown
 
     # A user's own module in the working directory can be named as a _target_.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        importlib.import_module(f"flowexp.apps.{_MODULES.get(verb, verb)}").main(arguments)
+        with shown():
+            importlib.import_module(f"flowexp.apps.{_MODULES.get(verb, verb)}").main(arguments)
     except UsageError as error:
         if debug:
             raise

@@ -1,6 +1,5 @@
 """``flowexp calibrate``: measure the numbers of a run that a sampler needs."""
 
-import logging
 import shlex
 from functools import partial
 
@@ -9,16 +8,18 @@ from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
+from flowexp.progress import stage
 
 __all__ = ["main"]
 
-_LOG = logging.getLogger("flowexp.calibration")
 _RECORDED = ("calibration", "guidance", "task", "latents", "weight_transform")
 
 
 def calibrate(job: Job) -> None:
     """Calibrate, and print the result and the command that uses it."""
-    from flowexp.calibration import Subject
+    with stage("loading PyTorch"):
+        from flowexp.calibration import Subject
+
     from flowexp.pipeline import Processes
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
@@ -37,7 +38,7 @@ def calibrate(job: Job) -> None:
         )
         directory = opened.run.calibrations / calibration.method
         try:
-            made = calibration.calibrate(subject, directory=directory, progress=_LOG.info)
+            made = calibration.calibrate(subject, directory=directory)
         except ValueError as error:
             raise UsageError(f"{error}.", key="calibration") from error
     if not processes.is_first:

@@ -14,6 +14,7 @@ from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import NotWrittenError, UsageError
+from flowexp.progress import stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +43,13 @@ def evaluate(job: Job) -> float | None:
     Returns:
         The first metric's value, for optimising sweepers.
     """
+    with stage("loading PyTorch"):
+        from flowexp.evaluation import append_results, score, summarize
+
     import torch
 
     from flowexp.data.locations import cache_dir
     from flowexp.diagnostics import Setting
-    from flowexp.evaluation import append_results, score, summarize
     from flowexp.metrics.weight_files import no_download
     from flowexp.pipeline import Processes, save_grid
     from flowexp.runs.opening import open_run, written_in
