@@ -5,7 +5,7 @@ from functools import partial
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
-from flowexp.config.override_text import command
+from flowexp.config.override_text import ShellCommand, command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
 from flowexp.progress import stage
@@ -46,7 +46,7 @@ def calibrate(job: Job) -> None:
     verb, _, key = made.begin.partition(" ")
     run = {key: shown(opened.run.path)}
     begin = command(verb, trust=must_be_declared(config), **run)
-    use = " ".join([begin, *map(shlex.quote, made.use)])
+    use = ShellCommand(" ".join([begin, *map(shlex.quote, made.use)]))
     print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", use)]))
 
 
