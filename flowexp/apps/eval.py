@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.run_loggers import log_scores
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
@@ -134,6 +135,7 @@ def evaluate(job: Job) -> float | None:
                     append_results(file, result, **circumstances)
                 except (OSError, UsageError) as error:
                     unstored.append(f"{shown(file)}: {error}")
+            log_scores(opened, result.records)
     if not processes.is_first:
         return None
     try:
