@@ -130,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     from flowexp.errors import IncompleteError, NotWrittenError, StoppedError, UsageError
+    from flowexp.progress import shown
 
     # A user's own module in the working directory can be named as a _target_.
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -139,7 +140,8 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
         if verb in _DOCUMENTED and set(_HELP) & set(arguments):
             print(str(module.__doc__).strip())
         else:
-            module.main(arguments)
+            with shown():
+                module.main(arguments)
     except UsageError as error:
         if debug:
             raise

@@ -1,24 +1,25 @@
 """``flowexp calibrate``: measure the numbers of a run that a sampler needs."""
 
-import logging
 import shlex
 from functools import partial
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
-from flowexp.config.override_text import command
+from flowexp.config.override_text import ShellCommand, command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
+from flowexp.progress import stage
 
 __all__ = ["main"]
 
-_LOG = logging.getLogger("flowexp.calibration")
 _RECORDED = ("calibration", "guidance", "task", "latents", "weight_transform")
 
 
 def calibrate(job: Job) -> None:
     """Calibrate, and print the result and the command that uses it."""
-    from flowexp.calibration import Subject
+    with stage("loading PyTorch"):
+        from flowexp.calibration import Subject
+
     from flowexp.pipeline import Processes
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
@@ -37,7 +38,7 @@ def calibrate(job: Job) -> None:
         )
         directory = opened.run.calibrations / calibration.method
         try:
-            made = calibration.calibrate(subject, directory=directory, progress=_LOG.info)
+            made = calibration.calibrate(subject, directory=directory)
         except ValueError as error:
             raise UsageError(f"{error}.", key="calibration") from error
     if not processes.is_first:
@@ -45,7 +46,7 @@ def calibrate(job: Job) -> None:
     verb, _, key = made.begin.partition(" ")
     run = {key: shown(opened.run.path)}
     begin = command(verb, trust=must_be_declared(config), **run)
-    use = " ".join([begin, *map(shlex.quote, made.use)])
+    use = ShellCommand(" ".join([begin, *map(shlex.quote, made.use)]))
     print("\n" + table([*made.summary, ("stored", shown(made.file)), ("next", use)]))
 
 

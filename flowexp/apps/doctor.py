@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from flowexp.apps.list import options
+from flowexp.apps.terminal import beside
 from flowexp.config import conf_dir
 from flowexp.config.check import MUST_BE_GIVEN, check_job
 from flowexp.config.instantiate import instantiate
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _line(good: bool, what: str, text: str, remedy: str = "") -> None:
-    print(f"{'ok     ' if good else 'missing'}  {what:<20} {text}")
+    print(beside(f"{'ok     ' if good else 'missing'}  {what:<20} ", text))
     if remedy and not good:
-        print(f"{'':<30}{remedy}")
+        print(beside(" " * 30, remedy))
 
 
 def _versions() -> None:

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.run_loggers import log_scores
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import NotWrittenError, UsageError
+from flowexp.progress import stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +44,13 @@ def evaluate(job: Job) -> float | None:
     Returns:
         The first metric's value, for optimising sweepers.
     """
+    with stage("loading PyTorch"):
+        from flowexp.evaluation import append_results, score, summarize
+
     import torch
 
     from flowexp.data.locations import cache_dir
     from flowexp.diagnostics import Setting
-    from flowexp.evaluation import append_results, score, summarize
     from flowexp.metrics.weight_files import no_download
     from flowexp.pipeline import Processes, save_grid
     from flowexp.runs.opening import open_run, written_in
@@ -134,6 +138,7 @@ def evaluate(job: Job) -> float | None:
                     append_results(file, result, **circumstances)
                 except (OSError, UsageError) as error:
                     unstored.append(f"{shown(file)}: {error}")
+            log_scores(opened, result.records)
     if not processes.is_first:
         return None
     try:

@@ -11,6 +11,7 @@ from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import command, override
 from flowexp.config.trust import USER
 from flowexp.errors import UsageError
+from flowexp.progress import stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,13 +36,16 @@ def main(arguments: Sequence[str]) -> None:
         return
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
-    from flowexp.published import read_published
+    with stage("loading PyTorch"):
+        from flowexp.published import read_published
+
     from flowexp.published.model import published_overrides
 
     named = [override("file", file)]
     if not any(argument.startswith("name=") for argument in rest):
         named.append(override("name", re.sub(r"[^\w.-]+", "-", Path(file).stem)))
-    own = published_overrides(read_published(Path(file)), given=rest)
+    with stage("reading the file"):
+        own = published_overrides(read_published(Path(file)), given=rest)
     launch("import", import_checkpoint, [*named, *own, *rest])
 
 
@@ -59,8 +63,10 @@ def import_checkpoint(job: Job) -> None:
         raise UsageError("a run needs a name.", key="name", remedy="Give it with name=...")
     file = Path(job.config["file"])
     config = {key: value for key, value in job.config.items() if key not in _OWN_KEYS}
-    published = read_published(file)
-    parts = build(config, by=USER)
+    with stage("reading the file"):
+        published = read_published(file)
+    with stage("building the network"):
+        parts = build(config, by=USER)
     if RunDirectory(job.directory).latest_checkpoint() is not None:
         raise UsageError(
             f"{job.directory} holds a run already.",

@@ -9,6 +9,7 @@ flowexp list sampler sampler/time_grid
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowexp.apps.terminal import beside
 from flowexp.config import conf_dir
 from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     groups = _groups(folders)
     if not names:
         for group, options in sorted(groups.items()):
-            print(f"{group:<20} {', '.join(sorted(options))}")
+            print(beside(f"{group:<20} ", ", ".join(sorted(options))))
         print("\nflowexp list GROUP explains the options; select with GROUP=OPTION.")
         return
     for name in names:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
             raise UsageError(f"there is no group {name!r}.", remedy=did_you_mean(name, groups))
         width = max(map(len, groups[name]))
         for option, file in sorted(groups[name].items()):
-            print(f"{option:<{width}}  {_first_comment(file)}")
+            print(beside(f"{option:<{width}}  ", _first_comment(file)))
 
 
 def options(group: str) -> list[str]:

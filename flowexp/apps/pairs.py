@@ -1,7 +1,6 @@
 """``flowexp pairs``: noise-data pairs of a run, in a store that any number of starts can finish."""
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
+from flowexp.progress import stage
 
 if TYPE_CHECKING:
     from flowexp.data.pair_store import PairManifest
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
-_LINE_SECONDS = 10.0
 
 # Determines a pair, besides the manifest.
 _STORED = (
@@ -33,7 +32,9 @@ _STORED = (
 
 def pairs(job: Job) -> None:
     """Make the missing pairs of a store, and print the command that uses it."""
-    from flowexp.pairs import write_store
+    with stage("loading PyTorch"):
+        from flowexp.pairs import write_store
+
     from flowexp.pipeline import Processes
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
@@ -53,14 +54,12 @@ def pairs(job: Job) -> None:
         if maker.needs_data and processes.is_first:
             if remark := opened.remark_on_data(teacher.data(), config):
                 _LOG.warning("%s.", remark)
-        progress = _Progress(len(manifest), share=processes.world_size)
         write_store(
             job.directory,
             manifest=manifest,
             config={key: config[key] for key in _STORED},
             make=lambda members: maker.make(teacher, members),
             processes=processes,
-            on_shard=progress if processes.is_first else None,
         )
         if processes.is_first:
             trust = must_be_declared(config)
@@ -125,32 +124,6 @@ def _in_words(node: Mapping[str, Any]) -> str:
         if not key.startswith("_") and (not isinstance(value, Mapping) or "_target_" in value)
     ]
     return f"{name}({', '.join(shown)})"
-
-
-class _Progress:
-    """Logs now and then how many of ``total`` pairs are made, how fast, and how long is left.
-
-    As many processes as ``share`` make them at the same speed.
-    """
-
-    def __init__(self, total: int, *, share: int) -> None:
-        self.total = total
-        self.share = share
-        self.done = 0
-        self.made = 0
-        self.started = time.monotonic()
-        self._due = self.started + _LINE_SECONDS
-
-    def __call__(self, count: int, made: bool) -> None:
-        self.done += count * self.share
-        self.made += count * self.share if made else 0
-        now = time.monotonic()
-        if now < self._due or not self.made:
-            return
-        self._due = now + _LINE_SECONDS
-        done, speed = min(self.done, self.total), self.made / (now - self.started)
-        left = (self.total - done) / speed / 60.0
-        _LOG.info("%d of %d pairs, %.1f a second, %.0f min to go", done, self.total, speed, left)
 
 
 def _outcome(

@@ -5,16 +5,19 @@ from functools import partial
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import Job, launch
 from flowexp.files import write_npz
+from flowexp.progress import stage
 
 __all__ = ["main"]
 
 
 def sample(job: Job) -> None:
     """Generate the seeds' samples and write arrays, grid and images into the job's directory."""
+    with stage("loading PyTorch"):
+        from flowexp.pipeline import Processes, parse_seeds, save_grid, save_images
+
     import numpy as np
 
     from flowexp.data.base import shown_mapping
-    from flowexp.pipeline import Processes, parse_seeds, save_grid, save_images
     from flowexp.runs.opening import open_run
 
     config = job.config

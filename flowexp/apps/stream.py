@@ -10,6 +10,7 @@ from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
 from flowexp.files import write_json
+from flowexp.progress import stage
 from flowexp.requirements import NEVER_LEARNT
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _LOG = logging.getLogger(__name__)
 
 def stream(job: Job) -> None:
     """Send all frames through and write images and report into the job's directory."""
-    from flowexp.pipeline import save_images
+    with stage("loading PyTorch"):
+        from flowexp.pipeline import save_images
+
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
     from flowexp.streaming import StreamOutput, run_stream

@@ -161,8 +161,8 @@ def _name(config: dict[str, Any]) -> str:
 
 def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list[Plan]":
     """The table, the claim, or all claims that are wanted."""
+    from flowexp.progress import counted
     from flowexp.tables.plan import Circumstances, plan, rows_to_plan
-    from flowexp.tables.progress import counting
     from flowexp.tables.table_files import read_claim, read_table
 
     given = Circumstances(
@@ -184,8 +184,9 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
     read = read_table if kind == "table" else read_claim
     files = [read(one, config_dir=config_dir) for one in chosen]
     only = config["only"] if kind == "table" else None
-    with counting(sum(len(rows_to_plan(file, given)) for file in files)) as on_row:
-        return [plan(file, given, only=only, on_row=on_row) for file in files]
+    total = sum(len(rows_to_plan(file, given)) for file in files)
+    with counted("checked", total=total, unit="rows") as task:
+        return [plan(file, given, only=only, on_row=task.advance) for file in files]
 
 
 def _matching_claims(only: str | None, config_dir: str | None) -> list[str]:

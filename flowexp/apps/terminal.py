@@ -3,18 +3,26 @@
 import io
 import logging
 import os
+import shlex
+import shutil
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from flowexp.config.override_text import ShellCommand
 from flowexp.processes import is_first_process
 
-__all__ = ["keep_streams_open", "logging_to", "shown", "table"]
+__all__ = ["beside", "keep_streams_open", "logging_to", "shown", "table"]
 
 _LOG = logging.getLogger("flowexp")
+_GAP = "  "
+_INSIDE = "\0"
+_MOST_NAME = 32
+"""Columns of names beside values that are folded."""
 _DROPPED = (
     "the output cannot be written any more (its reader has gone, or the disk is full); the command "
     "goes on without it."
@@ -64,10 +72,61 @@ def shown(path: Path) -> str:
     return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
 
 
-def table(rows: Sequence[tuple[str, str]]) -> str:
-    """Two aligned columns."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+def table(rows: Sequence[tuple[str, str]], *, width: int | None = None) -> str:
+    """Two aligned columns that fit the terminal, or 80 columns where there is none.
+
+    What does not fit is folded between words; a word, such as a path, is never broken. A folded
+    command (see :func:`flowexp.config.override_text.command`) can still be pasted.
+
+    Args:
+        rows: Names and values, at least one.
+        width: Columns; None = ``$COLUMNS``, those of the terminal, or 80.
+    """
+    width = width or shutil.get_terminal_size().columns
+    names = max(len(name) for name, _ in rows)
+    if any(2 * len(_GAP) + names + len(value) > width for _, value in rows):
+        names = max((len(n) for n, _ in rows if len(n) <= _MOST_NAME), default=0)
+    return "\n".join(line for row in rows for line in _folded(*row, names=names, width=width))
+
+
+def beside(start: str, text: str) -> str:
+    """A text that begins after ``start`` and goes on below its own beginning, to the last column.
+
+    A word that is too long for that stands on a line of its own.
+    """
+    lines = _wrapped(text, shutil.get_terminal_size().columns - len(start))
+    return f"\n{' ' * len(start)}".join([start + lines[0], *lines[1:]])
+
+
+def _folded(name: str, value: str, *, names: int, width: int) -> Iterator[str]:
+    """The lines of a row whose name has ``names`` columns."""
+    start = f"{_GAP}{name:<{names}}{_GAP}"
+    lines = _wrapped(value, width - len(start))
+    fits = all(len(start) + len(line) <= width for line in lines)
+    if fits and (len(name) <= names or len(lines) == 1):
+        yield f"{start}{lines[0]}".rstrip()
+        yield from (" " * len(start) + line for line in lines[1:])
+        return
+    # Below the name there is more room, and a longer word sticks out the least.
+    indent = _GAP * 3
+    for line in _wrapped(name, width - len(_GAP)):
+        yield f"{_GAP}{line}"
+    yield from (f"{indent}{line}" for line in _wrapped(value, width - len(indent)))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of whole words; those of a command end in the shell's sign that it goes on."""
+    if len(text) <= width:
+        return [text]
+    if not isinstance(text, ShellCommand):
+        return _lines(text, width)
+    words = (shlex.quote(word).replace(" ", _INSIDE) for word in shlex.split(text))
+    lines = [line.replace(_INSIDE, " ") for line in _lines(" ".join(words), width - 2)]
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def _lines(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(1, width), break_long_words=False, break_on_hyphens=False)
 
 
 @contextmanager
@@ -76,7 +135,7 @@ def logging_to(file: Path) -> Iterator[None]:
 
     Of several processes, only the first shows more than warnings on the terminal.
     """
-    terminal = logging.StreamHandler(sys.stderr)
+    terminal = _TerminalHandler()
     terminal.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     terminal.setFormatter(logging.Formatter("flowexp: %(message)s"))
     written = _LogFile(file)
@@ -100,6 +159,17 @@ def logging_to(file: Path) -> Iterator[None]:
             _LOG.removeHandler(handler)
         written.close()
         _LOG.setLevel(level)
+
+
+class _TerminalHandler(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: bars of progress put records above themselves."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 class _LogFile(logging.FileHandler):

@@ -10,6 +10,7 @@ from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
 from flowexp.config.trust import USER, must_be_declared
 from flowexp.processes import is_first_process
+from flowexp.progress import stage
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
@@ -29,6 +30,9 @@ def train(job: Job) -> float:
         The final training loss, so that an optimising sweeper has something to minimise.
     """
     first = is_first_process()  # refuses what Lightning would stumble over when it is imported
+    with stage("loading PyTorch and Lightning"):
+        from flowexp.training import fit, training_parts
+
     import torch
 
     from flowexp.runs import RunDirectory, describe_run
@@ -36,13 +40,13 @@ def train(job: Job) -> float:
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
-    from flowexp.training import fit, training_parts
     from flowexp.training.trainer import require_devices
 
     config = job.config
     seed = int(config["seed"])
     torch.manual_seed(derive_seed(seed, "init"))
-    built = build(config, by=USER)
+    with stage("building the network"):
+        built = build(config, by=USER)
     built.dataset.locate()
     if config["init"]:
         start_from(built.network, run=config["init"], weights=config["init_weights"])

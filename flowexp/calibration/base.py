@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,26 +23,38 @@ from flowexp.files import write_json, write_npz
 from flowexp.models import Model
 from flowexp.paths import Prediction
 from flowexp.pipeline import Pipeline, Processes
+from flowexp.progress import counted, track
 from flowexp.samplers import Field, Node, TimeGrid, Variable
 from flowexp.samplers.stored_calibrations import identity_of
 
 __all__ = [
     "Calibrated",
     "Calibration",
-    "Progress",
+    "RunParts",
     "Subject",
     "manifest_of",
     "FineTrajectory",
     "fine_times",
 ]
 
-Progress = Callable[[str], None]
-"""Called with one line about what has just been done."""
 
-RunParts = Callable[[str, int, Callable[[int], dict[str, Tensor]]], list[dict[str, Tensor]]]
-"""``(name, count, measure)`` to the tensors of parts 0 .. count - 1, on every process."""
+class RunParts(Protocol):
+    """How the parts of a calibration are measured."""
 
-_REPORTS = 10
+    def __call__(
+        self,
+        name: str,
+        count: int,
+        measure: Callable[[int], dict[str, Tensor]],
+        /,
+        *,
+        what: str,
+        unit: str,
+    ) -> list[dict[str, Tensor]]:
+        """The tensors of parts 0 to count - 1, on every process.
+
+        ``name`` is that of their files. Progress is reported as ``what 3 of 121 unit``.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +117,11 @@ class Calibration(ABC):
     method: str
 
     @abstractmethod
-    def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
+    def calibrate(self, subject: Subject, *, directory: Path) -> Calibrated:
         """Measure, or continue to, and store a file of numbers with its manifest beside it.
 
-        The directory, ``RUN/calibrations/<method>``, need not exist.
+        The directory, ``RUN/calibrations/<method>``, need not exist. Progress is reported by
+        :func:`flowexp.progress.track` and its kin; :meth:`measure_once` does so.
 
         Raises:
             UsageError: The data is missing.
@@ -122,7 +135,6 @@ class Calibration(ABC):
         manifest: Mapping[str, Any],
         *,
         measure: Callable[[RunParts], Mapping[str, Tensor]],
-        progress: Progress,
         parts_beside: str | None = None,
     ) -> None:
         """Measure and store, unless the manifest is there; every process must call this.
@@ -134,7 +146,7 @@ class Calibration(ABC):
         if file.with_suffix(".json").is_file():
             return
         folder = file.with_name(f".{parts_beside or file.stem}")
-        tensors = measure(partial(_run_parts, folder, subject.processes, progress))
+        tensors = measure(partial(_run_parts, folder, subject.processes))
         subject.processes.barrier()
         if subject.processes.is_first:
             write_npz(file, {key: tensor.numpy() for key, tensor in tensors.items()})
@@ -174,23 +186,23 @@ def short_digest(manifest: Mapping[str, Any]) -> str:
 def _run_parts(
     folder: Path,
     processes: Processes,
-    progress: Progress,
     name: str,
     count: int,
     measure: Callable[[int], dict[str, Tensor]],
+    *,
+    what: str,
+    unit: str,
 ) -> list[dict[str, Tensor]]:
     """As :data:`RunParts`: the parts are files in a folder, measured or read back."""
     files = [folder / f"{name}_{i:05d}.npz" for i in range(count)]
     missing = [i for i, file in enumerate(files) if not file.is_file()]
-    if 0 < len(missing) < count:
-        progress(f"{name}: {count - len(missing)} parts are there already")
     # Every process sees the same files before the first new one is written.
     processes.barrier()
-    own = processes.share(missing)
-    for done, i in enumerate(own, start=1):
-        write_npz(files[i], {k: v.cpu().numpy() for k, v in measure(i).items()})
-        if done * _REPORTS // len(own) > (done - 1) * _REPORTS // len(own):
-            progress(f"{name}: {done} of {len(own)} parts")
+    with counted(what, total=count, unit=unit) as task:
+        task.advance(count - len(missing), made=False)
+        for i in processes.share(missing):
+            write_npz(files[i], {k: v.cpu().numpy() for k, v in measure(i).items()})
+            task.advance(processes.world_size)
     processes.barrier()
     return [_read(file) for file in files]
 
@@ -251,7 +263,8 @@ class FineTrajectory:
         nodes = field.nodes(times)
         z = field.enter(model.path.start(e.to(torch.float64), nodes[0].t), nodes[0])
         states, predictions = [z], []
-        for a, b in pairwise(nodes):
+        steps = track(pairwise(nodes), "fine trajectory", unit="steps", total=len(nodes) - 1)
+        for a, b in steps:
             predictions.append(field.predict(z, a))
             z = torch.add(z, variable.slope(predictions[-1]), alpha=b.u - a.u)
             states.append(z)

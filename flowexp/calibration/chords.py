@@ -13,7 +13,6 @@ from flowexp.calibration.base import (
     Calibrated,
     Calibration,
     FineTrajectory,
-    Progress,
     RunParts,
     Subject,
     fine_times,
@@ -93,7 +92,7 @@ class ChordCalibration(Calibration):
             raise ValueError(f"label is {label!r}; expected letters, digits, _ and -")
         self.num, self.fine_steps, self.time_grid, self.label = num, fine_steps, time_grid, label
 
-    def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
+    def calibrate(self, subject: Subject, *, directory: Path) -> Calibrated:
         times = _distinct_times(subject)
         settings = {
             "num": self.num,
@@ -121,15 +120,17 @@ class ChordCalibration(Calibration):
             fine_grid = fine_times(self.time_grid, subject.guided, self.fine_steps)
             fine, places = refined_times(times, fine_grid)
             found = run(
-                "trajectories", len(batches), lambda i: _chords(subject, batches[i], fine, places)
+                "trajectories",
+                len(batches),
+                lambda i: _chords(subject, batches[i], fine, places),
+                what="trajectories of",
+                unit="batches",
             )
             joined = {key: torch.cat([part[key] for part in found]) for key in found[0]}
             return {"t": times[:-1], **joined}
 
         beside = f"{name}_{digest}"
-        self.measure_once(
-            subject, file, manifest, measure=measure, progress=progress, parts_beside=beside
-        )
+        self.measure_once(subject, file, manifest, measure=measure, parts_beside=beside)
         grid = " ".join(f"{time:.3g}" for time in times.tolist())
         summary = [("chords", f"{self.num} trajectories, {steps} steps at {grid}")]
         use = ("coupling=chords", f"coupling.name={name}")

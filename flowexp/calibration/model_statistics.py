@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowexp.calibration.base import Calibrated, Calibration, Progress, RunParts, Subject
+from flowexp.calibration.base import Calibrated, Calibration, RunParts, Subject
 from flowexp.calibration.statistics_pass import StatisticsDraws, statistics_over
 from flowexp.data import as_data, gather_batch
 from flowexp.files import write_npz
@@ -69,7 +69,7 @@ class ModelStatisticsCalibration(Calibration):
         self.reference_layout = reference_layout
         self.double = double
 
-    def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
+    def calibrate(self, subject: Subject, *, directory: Path) -> Calibrated:
         model = subject.model
         low, high = model.time_range
         wanted = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64)
@@ -100,9 +100,7 @@ class ModelStatisticsCalibration(Calibration):
             return vars(statistics)
 
         beside = f"{name}_batch{subject.pipeline.batch_size}"
-        self.measure_once(
-            subject, file, manifest, measure=measure, progress=progress, parts_beside=beside
-        )
+        self.measure_once(subject, file, manifest, measure=measure, parts_beside=beside)
         span = f"t = {t_start:.4g} to {t_end:.4g}"
         summary = [
             ("statistics", f"l, s, b at {self.N + 1} noise levels, {span}"),

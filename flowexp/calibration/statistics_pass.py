@@ -265,7 +265,13 @@ def statistics_over(
     """
     points = grid_points(model, lam, device=draws.device)
     if fixed_l is None:
-        passed = run("l", len(points), lambda i: {"l": mean_sensitivity(model, points[i], draws)})
+        passed = run(
+            "l",
+            len(points),
+            lambda i: {"l": mean_sensitivity(model, points[i], draws)},
+            what="statistic l for",
+            unit="times",
+        )
         l = torch.stack([part["l"] for part in passed])  # noqa: E741 - the paper's name
     else:
         full = (len(lam), *draws.x.shape[1:])
@@ -276,7 +282,7 @@ def statistics_over(
         found = slope_moments(model, points[i], draws, l=l[i], dl=rates[i])
         return {name: torch.as_tensor(value) for name, value in vars(found).items()}
 
-    passed = run("sb", len(points), moments)
+    passed = run("sb", len(points), moments, what="statistics s and b for", unit="times")
     names = ("f", "d", "ff", "fd", "size")
     lines = [SlopeMoments(int(p["count"]), *(p[n] for n in names)).line() for p in passed]
     s, b = (torch.stack(values) for values in zip(*lines, strict=True))
@@ -299,5 +305,5 @@ def measure(
     """
     draws = StatisticsDraws(x, e, probes, conditions or {}, batch_size, x.device)
     return statistics_over(
-        model, lam, draws, run=lambda name, count, part: [part(i) for i in range(count)]
+        model, lam, draws, run=lambda name, count, part, **_: [part(i) for i in range(count)]
     )

@@ -12,11 +12,11 @@ from flowexp.calibration.base import (
     Calibrated,
     Calibration,
     FineTrajectory,
-    Progress,
     RunParts,
     Subject,
     fine_times,
 )
+from flowexp.progress import track
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
 
@@ -41,7 +41,7 @@ def step_costs(trajectory: FineTrajectory, *, rule: FixedStepSampler, distance: 
     field, nodes, states = trajectory.field, trajectory.nodes, trajectory.states
     count = len(nodes)
     cost = torch.zeros(count, count, dtype=torch.float64)
-    for j in range(count - 1):
+    for j in track(range(count - 1), "steps from", unit="times"):
         start = trajectory.known_node(j)
         for k in range(j + 1, count):
             interval = Interval(start, nodes[k], j, count - 1)
@@ -92,7 +92,7 @@ class StepCostCalibration(Calibration):
         self.time_grid, self.rule = time_grid, rule
         self.distance = distance
 
-    def calibrate(self, subject: Subject, *, directory: Path, progress: Progress) -> Calibrated:
+    def calibrate(self, subject: Subject, *, directory: Path) -> Calibrated:
         model = subject.guided
         times = fine_times(self.time_grid, model, self.fine_steps)
         settings = {
@@ -117,11 +117,11 @@ class StepCostCalibration(Calibration):
             return {"cost": step_costs(trajectory, rule=self.rule, distance=self._distance)}
 
         def measure(run: RunParts) -> dict[str, Tensor]:
-            found = run("costs", len(batches), part)
+            found = run("costs", len(batches), part, what="step costs of", unit="batches")
             total = torch.stack([part["cost"] for part in found]).sum(0)
             return {"times": times, "cost": total / self.num}
 
-        self.measure_once(subject, file, manifest, measure=measure, progress=progress)
+        self.measure_once(subject, file, manifest, measure=measure)
         return self._described(subject, file)
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import expanded
 from flowexp.processes import several_started
+from flowexp.progress import shown
 
 __all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
 
 log = logging.getLogger(__name__)
+_ONE_BY_ONE = ".BasicLauncher"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class _Task:
             print(f"\njob {job.number}: {shlex.join(job.overrides)}", flush=True)
         own = declared_in(targets_in(job.overrides), config_dir=given_config_dir())
         try:
-            with trusting(own):
+            with trusting(own), _progress_of(job):
                 return self.run(job)
         except Exception as error:
             if isinstance(error, UsageError):
@@ -90,6 +93,12 @@ class _Task:
             # Hydra would print the overrides before raising; the caller says what is needed.
             self.failure = error
             return None
+
+
+def _progress_of(job: Job) -> AbstractContextManager[None]:
+    """Shows the progress of a job of a sweep that runs beside others in lines with its number."""
+    alone = job.number is None or HydraConfig.get().launcher["_target_"].endswith(_ONE_BY_ONE)
+    return nullcontext() if alone else shown(label=f"job {job.number}")
 
 
 def _remove_unused(directory: Path) -> None:

@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["command", "override", "typed"]
+__all__ = ["ShellCommand", "command", "override", "typed"]
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 _COUNT = r"(?:0|[1-9](?:_?\d)*)"
@@ -28,14 +28,20 @@ def typed(key: str, value: object) -> str:
     return shlex.quote(override(key, literal))
 
 
-def command(verb: str, *, trust: Sequence[str] = (), **values: object) -> str:
+class ShellCommand(str):
+    """A command line as it is typed in a shell."""
+
+    __slots__ = ()
+
+
+def command(verb: str, *, trust: Sequence[str] = (), **values: object) -> ShellCommand:
     """A command line to be pasted into a shell, with an override for each value.
 
     ``trust`` names the packages without which it would be refused (``flowexp.config.trust``).
     """
     before = [f"FLOWEXP_TRUST={','.join(trust)}"] if trust else []
     overrides = (typed(key, value) for key, value in values.items())
-    return " ".join([*before, "flowexp", verb, *overrides])
+    return ShellCommand(" ".join([*before, "flowexp", verb, *overrides]))
 
 
 def _value(value: object) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowexp.progress import counted
+
 __all__ = ["Array", "array_digest", "combine_digests", "digest_header", "fingerprint"]
 
 Array = npt.NDArray[Any]
@@ -23,8 +25,10 @@ def array_digest(array: Array) -> str:
     """sha256 (hex) over dtype, shape and raw bytes in C order; memory maps are read in pieces."""
     digest = hashlib.sha256(digest_header(array.dtype, array.shape))
     rows = max(1, _CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))
-    for start in range(0, len(array), rows):
-        digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+    with counted("checked", total=len(array), unit="images") as task:
+        for start in range(0, len(array), rows):
+            digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+            task.advance(rows)
     return digest.hexdigest()
 
 

@@ -41,6 +41,7 @@ from flowexp.data.image_labels import (
 )
 from flowexp.data.locations import content_digest
 from flowexp.errors import UsageError
+from flowexp.progress import counted
 
 __all__ = ["ImageFiles", "open_images", "prepare_command"]
 
@@ -105,12 +106,16 @@ class ImageFiles(ABC):
 
         An image that is damaged or of another shape raises ``UsageError``.
         """
-        with ThreadPoolExecutor(_THREADS) as pool:
+        unit = f"images of {self.location.name}"
+        with (
+            ThreadPoolExecutor(_THREADS) as pool,
+            counted("decoded", total=len(names), unit=unit) as task,
+        ):
             for start in range(0, len(names), _CHUNK):
                 part = names[start : start + _CHUNK]
                 piece = np.empty((len(part), *shape), dtype=np.uint8)
                 for _ in pool.map(self._decode_into, piece, part):
-                    pass
+                    task.advance()
                 yield piece
 
     def _decode_into(self, target: npt.NDArray[np.uint8], name: str) -> None:

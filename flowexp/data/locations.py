@@ -8,7 +8,6 @@ name and renamed, the JSON file last. The key holds everything the pixels depend
 import hashlib
 import json
 import os
-import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
@@ -22,12 +21,13 @@ from flowexp.data.digests import Array, array_digest, digest_header
 from flowexp.errors import UsageError
 from flowexp.files import (
     expanded,
-    file_sha256,
     warn_without_cache,
     write_atomically,
     write_json,
     write_text,
 )
+from flowexp.progress import Task, counted
+from flowexp.progress.task import running
 
 __all__ = ["cache_dir", "content_digest", "data_dir", "decode_once", "download_dir", "fetch",
            "find_images", "first_existing", "search_folders"]  # fmt: skip
@@ -37,6 +37,8 @@ Chunks = Callable[[], Iterable[npt.NDArray[np.uint8]]]
 _TIMEOUT_SECONDS = 60.0
 _SETTLED_NS = 10 * 10**9
 _THREADS = 8
+_PIECE = 1 << 20
+_MEGABYTE = 1e6
 
 
 def data_dir() -> Path | None:
@@ -123,8 +125,14 @@ def fetch(url: str, target: Path, *, verify: Callable[[Path], object]) -> Path:
     def download(part: Path) -> None:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
-                with part.open("xb") as out:
-                    shutil.copyfileobj(response, out)
+                size = float(response.headers.get("Content-Length") or 0) / _MEGABYTE
+                with (
+                    part.open("xb") as out,
+                    running(Task("downloaded", total=size or None, unit=f"MB of {url}")) as task,
+                ):
+                    while piece := response.read(_PIECE):
+                        out.write(piece)
+                        task.advance(len(piece) / _MEGABYTE)
         except OSError as error:
             raise UsageError(
                 f"{url} could not be downloaded ({error}).",
@@ -162,8 +170,12 @@ def content_digest(files: Sequence[Path]) -> str:
             return memo.read_text(encoding="ascii")
         except (OSError, ValueError):
             pass
-    with ThreadPoolExecutor(_THREADS) as pool:
-        contents = "\n".join(pool.map(file_sha256, files))
+    size = sum(s.st_size for s in stats) / _MEGABYTE
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        counted("read", total=size, unit=f"MB of {_in_words(files)}") as task,
+    ):
+        contents = "\n".join(pool.map(lambda file: _sha256(file, task), files))
     digest = hashlib.sha256(contents.encode()).hexdigest()
     if memo is not None:
         try:
@@ -171,6 +183,20 @@ def content_digest(files: Sequence[Path]) -> str:
         except OSError:
             pass  # decode_once says that the cache cannot be written
     return digest
+
+
+def _in_words(files: Sequence[Path]) -> str:
+    return files[0].name if len(files) == 1 else f"{len(files):,} files in {files[0].parent.name}"
+
+
+def _sha256(file: Path, task: Task) -> str:
+    """sha256 (hex) of a file's content, reported piece by piece."""
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while piece := content.read(_PIECE):
+            digest.update(piece)
+            task.advance(len(piece) / _MEGABYTE)
+    return digest.hexdigest()
 
 
 def decode_once(

@@ -28,6 +28,7 @@ from flowexp.data.partners import JoinedPartners, Partners, SeededPartners, Stor
 from flowexp.data.quantization import as_data
 from flowexp.errors import UsageError
 from flowexp.paths import Source
+from flowexp.progress import counted
 
 __all__ = ["PairManifest", "PairStore", "join_stores", "read_digests"]
 
@@ -166,8 +167,10 @@ class PairStore:
 
     def shards(self) -> Iterator[dict[str, Array]]:
         """The columns of every shard, in order; ``UsageError`` if one differs from the records."""
-        for name, members in self.manifest.shards().items():
-            yield self._shard(name, members)
+        with counted("read", total=len(self), unit=f"pairs of {self.path.name}") as task:
+            for name, members in self.manifest.shards().items():
+                yield self._shard(name, members)
+                task.advance(len(members))
 
     def _shard(self, name: str, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         content = (self.path / name).read_bytes()

@@ -14,6 +14,7 @@ from flowexp.data import ImageArrays
 from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.models import Model
 from flowexp.pipeline import Pipeline, Processes, in_turn
+from flowexp.progress import counted
 from flowexp.requirements import Part
 from flowexp.samplers.adaptive import IntegrationError
 
@@ -50,6 +51,7 @@ class Setting:
         values: Callable[[list[_Item]], Mapping[str, Tensor]],
         *,
         names: Sequence[str] = (),
+        what: str = "measured",
     ) -> dict[str, Tensor] | None:
         """Values of every item, (n,) float64 each, on the first process; None elsewhere.
 
@@ -58,14 +60,16 @@ class Setting:
         come back in the order of the items, so that a mean does not depend on that number.
 
         With the ``names`` of the values, those of an item at which an adaptive solver fails are
-        nan; without, its error is raised.
+        nan; without, its error is raised. ``what`` is measured, in words of progress.
         """
         size = self.pipeline.batch_size
         batches = [list(items[i : i + size]) for i in range(0, len(items), size)]
         own = []
-        for batch in self.processes.share(batches):
-            found = _values(values, batch, names)
-            own.append({name: v.detach().to("cpu", torch.float64) for name, v in found.items()})
+        with counted(what, total=len(items), unit="samples") as task:
+            for batch in self.processes.share(batches):
+                found = _values(values, batch, names)
+                own.append({name: v.detach().to("cpu", torch.float64) for name, v in found.items()})
+                task.advance(len(batch) * self.processes.world_size)
         gathered = self.processes.gather(own)
         if gathered is None:
             return None

@@ -106,7 +106,8 @@ class BitsPerDim(ModelMetric):
         rows = order[: self.num_images].tolist()
         items = [(row, k) for row in rows for k in range(self.repetitions)]
         values = partial(self._values, model, arrays, seed=seed, setting=setting)
-        found = setting.per_item(items, values, names=("bits", "nfe"))
+        what = f"{self.name} of"
+        found = setting.per_item(items, values, names=("bits", "nfe"), what=what)
         if found is None:
             return ()
         bits = found["bits"].reshape(len(rows), self.repetitions).mean(1)

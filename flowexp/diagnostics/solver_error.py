@@ -74,7 +74,9 @@ class SolverError(ModelMetric):
         ode = "its own ODE" if self.reference is None else f"the ODE of {_named(self.reference)}"
         return records_of(
             self.name,
-            setting.per_item(list(setting.seeds), values, names=("value", "size")),
+            setting.per_item(
+                list(setting.seeds), values, names=("value", "size"), what=f"{self.name} of"
+            ),
             metric="RMS distance from the exact sample",
             how=f"{ode}, rtol={self.exact.control.rtol:g}, atol={self.exact.control.atol:g}",
             data=setting.reference,

@@ -115,7 +115,7 @@ class TrajectoryMetric(ModelMetric):
 
         return records_of(
             self.name,
-            setting.per_item(list(setting.seeds), values),
+            setting.per_item(list(setting.seeds), values, what=f"{self.name} of"),
             metric=self.quantity,
             how=f"{self.steps} Euler steps in linear-path time",
             data=setting.reference,

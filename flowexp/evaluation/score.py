@@ -25,6 +25,7 @@ from flowexp.metrics.base import Accumulator, Metric
 from flowexp.metrics.protocol import MetricRecord, least, mean, spread_of
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Pipeline, Processes, SampleBatch, in_turn, seeds_text
+from flowexp.progress import counted, stage
 from flowexp.requirements import Part, Parts, require
 from flowexp.samplers.adaptive import IntegrationError
 from flowexp.tasks import Task
@@ -289,12 +290,15 @@ def score(
     own, began = [setting.nfe], time.perf_counter()
     size = pipeline.batch_size
     shares = [seeds[i : i + size] for i in range(0, len(seeds), size)]
-    for batch in (_samples(pipeline, share) for share in processes.share(shares)):
-        samples.update(batch)
-        own.append(batch.nfe)
-        if on_batch is not None:
-            on_batch(batch)
-    found = samples.records()
+    with counted("sampled and scored", total=len(seeds), unit="samples") as task:
+        for batch in (_samples(pipeline, share) for share in processes.share(shares)):
+            samples.update(batch)
+            own.append(batch.nfe)
+            task.advance(len(batch.seeds) * processes.world_size)
+            if on_batch is not None:
+                on_batch(batch)
+    with stage("comparing the samples with the reference"):
+        found = samples.records()
     gathered = processes.gather(own[1:])
     seconds = time.perf_counter() - began
     nfe = torch.cat(own if gathered is None else in_turn(gathered))

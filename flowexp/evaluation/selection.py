@@ -4,7 +4,6 @@ import datetime
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from flowexp.files import file_sha256, write_json
 from flowexp.locks import locked
 from flowexp.metrics.protocol import metric_key
 from flowexp.processes import Processes
+from flowexp.progress import counted
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -169,21 +169,20 @@ class BestOfSnapshots:
         Raises:
             UsageError: No score is finite.
         """
-        started, measured, found = time.monotonic(), 0, list[Scored]()
-        for number, (path, kimg) in enumerate(snapshots.items(), start=1):
-            sha256 = file_sha256(path)
-            stored = processes.of_first(scores.find(sha256) if processes.is_first else None)
-            value = processes.of_first(measure(path)) if stored is None else stored
-            if stored is None:
-                measured += 1
-                if processes.is_first:
-                    left = (time.monotonic() - started) / measured * (len(snapshots) - number)
+        found = list[Scored]()
+        with counted("scored", total=len(snapshots), unit="snapshots") as task:
+            for number, (path, kimg) in enumerate(snapshots.items(), start=1):
+                sha256 = file_sha256(path)
+                stored = processes.of_first(scores.find(sha256) if processes.is_first else None)
+                value = processes.of_first(measure(path)) if stored is None else stored
+                if stored is None and processes.is_first:
                     _LOG.info(
-                        "snapshot %d of %d, %g kimg: %s %.4g; %.0f min to go",
-                        *(number, len(snapshots), kimg, metric, value, left / 60.0),
+                        "snapshot %d of %d, %g kimg: %s %.4g",
+                        *(number, len(snapshots), kimg, metric, value),
                     )
                     scores.add(sha256, Scored(path, kimg, value), metric=metric)
-            found.append(Scored(path, kimg, value))
+                found.append(Scored(path, kimg, value))
+                task.advance(made=stored is None)
         span = f"{found[0].kimg:g} to {found[-1].kimg:g} kimg"
         by = metric_key(metric, self.num_samples).removeprefix("eval/")
         words = f"best of {len(found)} snapshots, {span}, by {by}"

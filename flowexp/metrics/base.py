@@ -21,6 +21,7 @@ from torch import Tensor
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import UINT8, MetricRecord, Protocol
 from flowexp.processes import in_turn
+from flowexp.progress import counted
 from flowexp.requirements import Part
 
 __all__ = []
@@ -183,9 +184,12 @@ class Metric(Part, ABC):
 
     def batches(self, samples: SampleSet) -> Iterator[Tensor]:
         """The images of a set, ``batch_size`` at a time, on the CPU."""
-        for i in range(0, len(samples.images), self.batch_size):
-            # a copy, since torch warns about memory it may not write to
-            yield torch.from_numpy(np.array(samples.images[i : i + self.batch_size]))
+        count, unit = len(samples.images), f"images of {samples.name}"
+        with counted("statistics of", total=count, unit=unit) as task:
+            for i in range(0, count, self.batch_size):
+                # a copy, since torch warns about memory it may not write to
+                yield torch.from_numpy(np.array(samples.images[i : i + self.batch_size]))
+                task.advance(self.batch_size)
 
     def floor(self, heldout: SampleSet) -> float:
         """The first number of real held-out samples; nan, with a line in the log, if they are few.

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from flowexp.progress import counted
+
 _NOISE = 1e-12
 _BLOCK = 1 << 24
 
@@ -28,8 +30,10 @@ def distance_rows(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
     Chunks hold at most 2^24 distances (128 MiB).
     """
     rows = max(1, _BLOCK // max(1, len(b)))
-    for start in range(0, len(a), rows):
-        yield start, squared_distances(a[start : start + rows], b).sqrt()
+    with counted("distances of", total=len(a), unit="samples") as task:
+        for start in range(0, len(a), rows):
+            yield start, squared_distances(a[start : start + rows], b).sqrt()
+            task.advance(rows)
 
 
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from flowexp.metrics.base import Extractor, Records
 from flowexp.metrics.distances import squared_distances
 from flowexp.metrics.feature_metric import FeatureMetric
+from flowexp.progress import track
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,14 +80,14 @@ def _two_sets(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean(a: Tensor, b: Tensor, kernel: Kernel, chunk: int) -> float:
-    starts = range(0, len(a), chunk)
+    starts = track(range(0, len(a), chunk), "kernel of", unit="blocks of samples")
     total = math.fsum(float(kernel(a[start : start + chunk], b).sum()) for start in starts)
     return total / (len(a) * len(b))
 
 
 def _within(x: Tensor, kernel: Kernel, chunk: int) -> float:
     total = 0.0
-    for start in range(0, len(x), chunk):
+    for start in track(range(0, len(x), chunk), "kernel of", unit="blocks of samples"):
         block = kernel(x[start : start + chunk], x)
         total += float(block.sum() - block.diagonal(offset=start).sum())
     return total / (len(x) * (len(x) - 1))
@@ -121,7 +122,8 @@ def kernel_distance(
     KID is their mean for Inception's pool3 and the cubic kernel, which None stands for.
     """
     pairs = zip(draws[0].long(), draws[1].long(), strict=True)
-    values = [mmd2_unbiased(a[i], b[j], kernel=kernel) for i, j in pairs]
+    rounds = track(pairs, "kernel distances of", unit="subsets", total=len(draws[0]))
+    values = [mmd2_unbiased(a[i], b[j], kernel=kernel) for i, j in rounds]
     return torch.tensor(values, dtype=torch.float64)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from flowexp.data import as_data, gather_batch, quantize
 from flowexp.errors import UsageError
 from flowexp.pipeline import FlowexpLatents, Pipeline
+from flowexp.progress import advance
 from flowexp.samplers import Inversion
 from flowexp.seeding import SampleNoise, generator
 
@@ -50,7 +51,7 @@ class PairMaker(ABC):
         """The columns of the pairs with these seeds or positions, (n,); a function of them alone.
 
         They are ``images``, ``nfe``, the column of :attr:`identity`, and where there are any
-        ``labels`` and ``noise``.
+        ``labels`` and ``noise``. It may report pairs by :func:`flowexp.progress.advance`.
         """
 
 
@@ -103,6 +104,7 @@ class FromData(PairMaker):
                 )
             noise.append(_finite(found.x, index.tolist()).float().cpu().numpy())
             nfe.append(found.nfe.cpu().numpy())
+            advance(len(index))
         columns: dict[str, Array] = {
             "index": members,
             "images": np.take(np.asarray(data.images), members, axis=0),
@@ -192,6 +194,7 @@ class FromNoise(PairMaker):
             x = _finite(batch.x, batch.seeds)
             images.append((quantize(x) if as_levels else x).cpu().numpy())
             nfe.append(batch.nfe.numpy())
+            advance(len(batch.seeds))
             drawn = batch.conditions.get("labels")
             if drawn is not None:
                 labels.append(drawn.cpu().numpy())

@@ -20,6 +20,7 @@ from flowexp.files import file_sha256, write_json, write_npz, write_text
 from flowexp.locks import FileLock
 from flowexp.pairs.makers import Array, PairMaker
 from flowexp.pipeline import Pipeline, Processes
+from flowexp.progress import counted
 from flowexp.tree import leaves, plain, without
 
 __all__ = ["verify", "write_store"]
@@ -43,7 +44,6 @@ def write_store(
     config: Mapping[str, Any],
     make: Make,
     processes: Processes | None = None,
-    on_shard: Callable[[int, bool], None] | None = None,
 ) -> None:
     """Make the missing shards of a store; every process must call this.
 
@@ -52,8 +52,7 @@ def write_store(
     may be continued with more pairs of the same kind.
 
     ``config`` holds the parts that make the pairs, in plain builtins, and ``make`` gives the
-    columns of the pairs with given seeds or positions. ``on_shard`` is called with (number of
-    pairs, whether they were made now) after each of this process's shards.
+    columns of the pairs with given seeds or positions.
 
     Raises:
         UsageError: The folder holds pairs of another kind, or another process is writing there.
@@ -63,15 +62,21 @@ def write_store(
         processes.barrier()
         recorded = read_digests(folder)
         own = {}
-        for name, members in processes.share(list(manifest.shards().items())):
-            digest = _digest_if_done(folder / name, members, manifest.identity, recorded.get(name))
-            made = digest is None
-            if digest is None:
-                write_npz(folder / name, make(members))
-                digest = file_sha256(folder / name)
-            own[name] = digest
-            if on_shard is not None:
-                on_shard(len(members), made)
+        shards = processes.share(list(manifest.shards().items()))
+        unit = "pairs" if processes.world_size == 1 else "pairs in the first process"
+        with counted("made", total=sum(len(m) for _, m in shards), unit=unit) as task:
+            done = 0
+            for name, members in shards:
+                known = recorded.get(name)
+                digest = _digest_if_done(folder / name, members, manifest.identity, known)
+                done += len(members)
+                if digest is None:
+                    write_npz(folder / name, make(members))
+                    digest = file_sha256(folder / name)
+                    task.reach(done)  # a maker need not have reported them
+                else:
+                    task.advance(len(members), made=False)
+                own[name] = digest
         gathered = processes.gather(own)
         if gathered is not None:
             digests = {name: digest for part in gathered for name, digest in part.items()}

@@ -16,6 +16,7 @@ from flowexp.parameterizations import Conditions
 from flowexp.pipeline.images import Images
 from flowexp.pipeline.latents import FlowexpLatents, Latents
 from flowexp.processes import Processes, in_turn
+from flowexp.progress import counted, steps_of
 from flowexp.requirements import NEVER_LEARNT
 from flowexp.samplers import Sampler
 from flowexp.seeding import Noise
@@ -164,8 +165,9 @@ class Pipeline:
             batch = list(seeds[rows])
             with torch.inference_mode():
                 start = self.start(batch, labels=None if labels is None else labels[rows])
+                steps = steps_of(len(batch), steps=getattr(self.sampler, "steps", None))
                 found = self.sampler.sample(
-                    self.model, start.e, noise=start.noise, on_step=None, **start.conditions
+                    self.model, start.e, noise=start.noise, on_step=steps, **start.conditions
                 )
                 targets = self.task.targets(batch, device=self.device)
             yield SampleBatch(batch, found.x.float(), found.nfe.cpu(), start.conditions, targets)
@@ -175,10 +177,11 @@ class Pipeline:
 
         Every process must call this.
         """
-        own = [
-            (b.seeds, b.x.cpu(), b.nfe, b.conditions.get("labels"))
-            for b in self.batches(seeds, processes=processes)
-        ]
+        own = []
+        with counted("sampled", total=len(seeds), unit="samples") as task:
+            for b in self.batches(seeds, processes=processes):
+                own.append((b.seeds, b.x.cpu(), b.nfe, b.conditions.get("labels")))
+                task.advance(len(b.seeds) * processes.world_size)
         shares = processes.gather(own)
         if shares is None:
             return None
@@ -201,8 +204,12 @@ class Pipeline:
             ValueError: The model has no such class, or the numbers of labels and seeds differ.
         """
         classes = None if labels is None else self._classes(labels, count=len(seeds))
-        batches = self.batches(seeds, labels=classes)
-        return torch.cat([batch.x.cpu() for batch in batches]).as_subclass(Images)
+        samples = []
+        with counted("sampled", total=len(seeds), unit="samples") as task:
+            for batch in self.batches(seeds, labels=classes):
+                samples.append(batch.x.cpu())
+                task.advance(len(batch.seeds))
+        return torch.cat(samples).as_subclass(Images)
 
     def data(self) -> ImageArrays:
         """The training split of the data set; ``ValueError`` without one."""

@@ -37,12 +37,17 @@ class MetricsFile:
     Args:
         path: The file.
         step: Rows after this step, and partial ones, are removed: they will be written again.
+
+    Attributes:
+        last_row: The last row, or None.
+        dropped_step: The last step of the rows that were removed, or -1.
     """
 
     def __init__(self, path: Path, *, step: int) -> None:
         self.path = path
-        rows = read_rows(path)
+        rows = list(read_rows(path))
         kept = [row for row in rows if row["step"] <= step and not row.get("partial")]
+        self.dropped_step = max((row["step"] for row in rows if row not in kept), default=-1)
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.last_row: dict[str, Any] | None = kept[-1] if kept else None
         self._file: IO[str] = path.open("a", encoding="utf-8")

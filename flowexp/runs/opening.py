@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.config.instantiate import instantiate
 from flowexp.config.trust import Author
 from flowexp.files import file_sha256
+from flowexp.progress import stage
 from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.runs.run_directory import RunDirectory, changed_keys
 from flowexp.runs.weights import RAW, LoadedWeights, load_weights
@@ -87,9 +88,11 @@ def open_run(config: Mapping[str, Any], *, by: Author | None = None) -> OpenedRu
     by = by or written_in(config)
     file = run.checkpoint(config["checkpoint"])
     selection = LAST if config["checkpoint"] == LAST else f"checkpoint {file.stem}"
-    origin = Origin(file_sha256(file), name, run.calibrations, selection)
-    built = build(config, origin=origin, by=by)
-    weights = load_weights(run, built.network, weights=name, checkpoint=config["checkpoint"])
+    with stage("reading the checkpoint"):
+        origin = Origin(file_sha256(file), name, run.calibrations, selection)
+    with stage("loading the run"):
+        built = build(config, origin=origin, by=by)
+        weights = load_weights(run, built.network, weights=name, checkpoint=config["checkpoint"])
     transform = ""
     if config.get("weight_transform"):
         node = config["weight_transform"]

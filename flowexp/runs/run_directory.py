@@ -172,6 +172,17 @@ class RunDirectory:
             _LOCKS[folder] = lock
         return lock
 
+    def is_in_use(self) -> bool:
+        """Whether a training, in this process or another, has started in the folder."""
+        folder = self.path.resolve()
+        if folder in _LOCKS:
+            return True
+        lock = FileLock(folder)
+        free = lock.acquire(wait=False)
+        if free:
+            lock.release()
+        return not free
+
     def _refuse_another_config(self, config: dict[str, Any]) -> None:
         changed = changed_keys(self.config(), config)
         if not changed:

@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from flowexp.progress import track
 from flowexp.seeding import generator
 from flowexp.streaming.batch import StreamBatch
 
@@ -170,6 +171,7 @@ def run_stream(
     outgoing: _Channel[_Result] = _Channel(queue_size, stop)
     results = _Results(batch, outgoing)
     latencies: list[float] = []
+    total = len(frames) if isinstance(frames, Sized) else None
 
     def take() -> None:
         for index, x in enumerate(frames):
@@ -185,7 +187,7 @@ def run_stream(
 
     start = time.perf_counter()
     with _in_thread(take, stop), _in_thread(give, stop):
-        for frame in incoming:
+        for frame in track(incoming, "processed", unit="frames", total=total):
             rng = generator(seed, "similarity", frame.index)
             u = float(torch.rand((), dtype=torch.float64, generator=rng))
             results.add(frame, skipped=similarity is not None and similarity.skips(frame.x, u=u))

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowexp.progress import Task
+from flowexp.progress.task import duration, running
 from flowexp.tables.jobs import TableJob
 
-__all__ = ["JobState", "counting", "plain_lines", "state_of", "watching"]
+__all__ = ["JobState", "plain_lines", "state_of", "watching"]
 
 _POLL_SECONDS = 0.5
 _TAIL_BYTES = 4096
@@ -83,31 +85,45 @@ def _kimg(file: Path) -> float | None:
     return None
 
 
-@contextmanager
-def counting(total: int) -> Iterator[Callable[[], None]]:
-    """A bar with the time that is left, which vanishes in the end; nothing but in a terminal.
-
-    What the context gives is to be called after each of ``total`` rows.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console()
-    columns = (BarColumn(), MofNCompleteColumn(), "rows,", TimeRemainingColumn(), "left")
-    silent = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
-
-
 Show = Callable[[Sequence[JobState]], None]
+
+
+class Pace:
+    """How fast jobs get done, from the states that are seen one after the other.
+
+    A job that runs counts by the share of its training; one that failed counts as done.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, float] | None = None
+
+    def words(self, states: Sequence[JobState]) -> str:
+        """``12 of 40 jobs done, 2 running, about 1:20:00 left``."""
+        now, done = self._clock(), sum(map(_share_done, states))
+        began, before = self._first = self._first or (now, done)
+        counts = Counter(state.status for state in states)
+        parts = [f"{counts['done']} of {len(states)} jobs done"]
+        parts += [
+            f"{counts[status]} {status}" for status in ("running", "failed") if counts[status]
+        ]
+        if done > before:
+            seconds = (len(states) - done) * (now - began) / (done - before)
+            parts.append(f"about {duration(seconds)} left")
+        return ", ".join(parts)
+
+
+def _share_done(state: JobState) -> float:
+    if state.status == "running" and state.kimg is not None and state.of_kimg:
+        return min(1.0, state.kimg / state.of_kimg)
+    return float(state.status in ("done", "failed"))
 
 
 @contextmanager
 def watching(jobs: Sequence[TableJob], *, name: str) -> Iterator[None]:
     """Show the states of the jobs while the context lasts."""
     stop = threading.Event()
-    with _live_view(jobs, name) if sys.stdout.isatty() else _lines(jobs) as show:
+    with _live_view(jobs, name, Pace()) if sys.stdout.isatty() else _lines(jobs, Pace()) as show:
         thread = threading.Thread(target=_poll, args=(show, jobs, stop), daemon=True)
         thread.start()
         try:
@@ -137,30 +153,33 @@ def plain_lines(
 
 
 @contextmanager
-def _lines(jobs: Sequence[TableJob]) -> Iterator[Show]:
-    """For logs and pipes."""
+def _lines(jobs: Sequence[TableJob], pace: Pace) -> Iterator[Show]:
+    """For logs and pipes: a line for each change, and one now and then of all."""
     before = [state_of(job, since=time.time()).status for job in jobs]
+    words = ""
 
     def show(states: Sequence[JobState]) -> None:
+        nonlocal words
         for line in plain_lines(jobs, before, states):
             print(line, flush=True)
         before[:] = [state.status for state in states]
+        words = pace.words(states)
+        task.reach(sum(map(_share_done, states)))
 
-    yield show
+    with running(Task("", total=len(jobs), text=lambda: words)) as task:
+        yield show
 
 
 @contextmanager
-def _live_view(jobs: Sequence[TableJob], name: str) -> Iterator[Show]:
-    """For a terminal: counts, and the jobs that are running or have failed."""
+def _live_view(jobs: Sequence[TableJob], name: str, pace: Pace) -> Iterator[Show]:
+    """For a terminal: counts and remaining time, and the jobs that run or have failed."""
     from rich.live import Live
     from rich.table import Table
     from rich.text import Text
 
     def show(states: Sequence[JobState]) -> None:
-        counts = Counter(state.status for state in states)
-        head = ", ".join(f"{counts[s]} {s}" for s in ("done", "running", "failed", "waiting"))
         table = Table.grid(padding=(0, 2))
-        table.add_row(Text(name), Text(head))
+        table.add_row(Text(name), Text(pace.words(states)))
         pairs = zip(jobs, states, strict=True)
         shown = [(job, state) for job, state in pairs if state.status in ("running", "failed")]
         for job, state in shown[:_SHOWN_RUNNING]:

@@ -6,7 +6,7 @@ from flowexp.training.callbacks.records import NonFiniteLossError
 from flowexp.training.callbacks.stop_signals import TrainingInterrupted
 from flowexp.training.ema import EMA, ConstantEMA, EMAWeights, HalfLifeEMA, PowerEMA
 from flowexp.training.fit import FitResult, fit
-from flowexp.training.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from flowexp.training.loggers import CSVLogger, RunLogger, TensorBoardLogger, WandbLogger
 from flowexp.training.lr_schedules import Constant, Cosine, InverseSqrt, LinearDecay, LRSchedule
 from flowexp.training.parts import TrainerSettings, TrainingParts, training_parts
 
@@ -31,6 +31,7 @@ __all__ = [
     "InverseSqrt",
     "Progress",
     "SampleGrid",
+    "RunLogger",
     "CSVLogger",
     "TensorBoardLogger",
     "WandbLogger",

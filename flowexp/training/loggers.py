@@ -2,25 +2,31 @@
 
 import csv
 import io
+import json
 import os
 import secrets
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
+import yaml
 from pytorch_lightning.loggers import Logger
 
-from flowexp.files import expanded, write_text
+from flowexp.files import expanded, write_json, write_text
+from flowexp.metrics.protocol import MetricRecord
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import read_rows
+from flowexp.tree import plain
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
 __all__ = ["RunLogger", "CSVLogger", "TensorBoardLogger", "WandbLogger"]
 
+
+_TENSORBOARD = "tensorboard"
 
 Mode = Literal["offline", "online", "disabled"]
 """Of Weights & Biases."""
@@ -30,13 +36,32 @@ class RunLogger(Logger):
     """A Lightning logger that writes into the run directory; used by the first process only.
 
     Lightning's own loggers work as well, but append what a resumed training repeats.
+
+    Attributes:
+        appends: Whether a row that is logged again would stand there twice; then it is left out.
     """
+
+    appends: bool = False
 
     @abstractmethod
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
         """Begin, or continue after ``step``: later rows will come again.
 
         The run's ``metrics.jsonl`` holds the rows up to ``step``.
+        """
+
+    def log_facts(self, facts: Mapping[str, str | int], *, step: int) -> None:
+        """What the training runs on from ``step`` on: names such as ``system/device``."""
+
+    def log_image(self, name: str, file: Path, *, step: int) -> None:
+        """A picture of the training, such as the sample grid, whose ``file`` is in the run."""
+
+    def log_scores(
+        self, run: RunDirectory, records: Sequence[MetricRecord], *, step: int, kimg: float
+    ) -> None:
+        """Scores of the weights after ``step``, or ``kimg`` thousand images, of a run.
+
+        It is called outside a training, without :meth:`start`, perhaps while the run is trained.
         """
 
     @property
@@ -118,29 +143,85 @@ def _table(rows: Iterable[Mapping[str, Any]], columns: list[str], *, header: boo
 
 
 class TensorBoardLogger(RunLogger):
-    """Scalars over steps in ``tensorboard/`` of the run directory, flushed every few seconds."""
+    """Scalars, sample grids, texts and scores in ``tensorboard/`` of the run directory.
+
+    Their step is the optimizer's. Scores that are measured while the training runs go to the folder
+    ``eval`` in it: a viewer stops to follow a file when a newer one appears beside it.
+
+    Args:
+        flush_seconds: Seconds between two writes.
+    """
 
     def __init__(self, *, flush_seconds: int = 30) -> None:
         self.flush_seconds = flush_seconds
+        self._folder = Path()
         self._writer: SummaryWriter | None = None
 
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
-        """Open the writer; scalars beyond ``step`` from before a kill are hidden."""
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self._writer = SummaryWriter(
-            str(run.path / "tensorboard"), purge_step=step + 1, flush_secs=self.flush_seconds
-        )
+        """Open the writer; numbers and images beyond ``step``, from before a kill, are hidden."""
+        self._folder = run.path / _TENSORBOARD
+        self._writer = self._opened(self._folder, purge_step=step + 1)
+        self._add_texts({"config": _as_code(config)}, step=step)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._writer is not None:
             for name, value in metrics.items():
                 self._writer.add_scalar(name, value, step)
 
+    def log_facts(self, facts: Mapping[str, str | int], *, step: int) -> None:
+        self._add_texts({name: str(value) for name, value in facts.items()}, step=step)
+
+    def log_image(self, name: str, file: Path, *, step: int) -> None:
+        import numpy as np
+        from PIL import Image
+
+        if self._writer is not None:
+            with Image.open(file) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            self._writer.add_image(name, pixels, step, dataformats="HWC")
+
+    def log_scores(
+        self, run: RunDirectory, records: Sequence[MetricRecord], *, step: int, kimg: float
+    ) -> None:
+        folder = run.path / _TENSORBOARD
+        writer = self._opened(folder / "eval" if run.is_in_use() else folder)
+        for record in records:
+            writer.add_scalar(record.key, record.value, step)
+            writer.add_text(f"{record.key}/protocol", _as_code(_described(record, kimg)), step)
+        writer.close()
+
     def finalize(self, status: str) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _add_texts(self, texts: Mapping[str, str], *, step: int) -> None:
+        """Add the texts that are not the last of their name: readers of events hide no texts."""
+        file = self._folder / "texts.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if self._writer is None or texts.items() <= known.items():
+            return
+        for name, text in texts.items() - known.items():
+            self._writer.add_text(name, text, step)
+        self._writer.flush()
+        write_json(file, {**known, **texts})
+
+    def _opened(self, folder: Path, *, purge_step: int | None = None) -> "SummaryWriter":
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        return SummaryWriter(str(folder), purge_step=purge_step, flush_secs=self.flush_seconds)
+
+
+def _described(record: MetricRecord, kimg: float) -> dict[str, Any]:
+    """What belongs beside a score: its weights' thousands of images, its protocol and the rest."""
+    content = record.to_dict()
+    return {"kimg": kimg, **{k: v for k, v in content.items() if k not in ("name", "value")}}
+
+
+def _as_code(content: Mapping[str, Any]) -> str:
+    """YAML as a block of code in Markdown, which TensorBoard renders."""
+    text = yaml.safe_dump(plain(content), sort_keys=False, allow_unicode=True)
+    return "".join(f"    {line}\n" for line in text.splitlines())
 
 
 class WandbLogger(RunLogger):
@@ -180,8 +261,13 @@ class WandbLogger(RunLogger):
         self.job_type = job_type
         self._run: Any = None
 
+    appends = True
+
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
         """Open the run, or open it again under the id it had."""
+        self._run = self._opened(run, config)
+
+    def _opened(self, run: RunDirectory, config: Mapping[str, Any]) -> Any:  # noqa: ANN401
         if not expanded("~").is_absolute():
             os.environ.setdefault("WANDB_CONFIG_DIR", str(run.path / "wandb"))
         import wandb
@@ -189,7 +275,7 @@ class WandbLogger(RunLogger):
         id_file = run.path / "wandb_id.txt"
         if not id_file.exists():
             write_text(id_file, secrets.token_hex(4) + "\n")
-        self._run = wandb.init(
+        return wandb.init(
             project=self.project,
             entity=self.entity,
             group=self.group,
@@ -207,6 +293,27 @@ class WandbLogger(RunLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._run is not None:
             self._run.log(dict(metrics), step=step)
+
+    def log_facts(self, facts: Mapping[str, str | int], *, step: int) -> None:
+        if self._run is not None:
+            self._run.config.update(dict(facts), allow_val_change=True)
+
+    def log_image(self, name: str, file: Path, *, step: int) -> None:
+        import wandb
+
+        if self._run is not None:
+            self._run.log({name: wandb.Image(str(file))}, step=step)
+
+    def log_scores(
+        self, run: RunDirectory, records: Sequence[MetricRecord], *, step: int, kimg: float
+    ) -> None:
+        """Add the scores to the run, over kimg: W&B's own steps only go forward."""
+        opened = self._opened(run, run.config())
+        opened.define_metric("eval/*", step_metric="kimg")
+        opened.log({"step": step, "kimg": kimg, **{r.key: r.value for r in records}})
+        protocols = {f"{r.key}/protocol": plain(_described(r, kimg)) for r in records}
+        opened.config.update(protocols, allow_val_change=True)
+        opened.finish()
 
     def finalize(self, status: str) -> None:
         """Close the run, with W&B's exit code for failures."""

@@ -67,7 +67,7 @@ def subject(tmp_path, **changes):
 
 def run(given, calibration):
     directory = given.model.origin.calibrations / calibration.method
-    return calibration.calibrate(given, directory=directory, progress=lambda line: None)
+    return calibration.calibrate(given, directory=directory)
 
 
 def small(**options):

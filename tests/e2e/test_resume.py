@@ -40,7 +40,9 @@ def last_step(run) -> int:
 
 def losses(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "system/"))} for row in rows
+    ]
 
 
 def equal(a, b) -> bool:

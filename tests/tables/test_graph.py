@@ -8,7 +8,6 @@ from flowexp.cli import main
 from flowexp.config.problems import ConfigError
 from flowexp.errors import UsageError
 from flowexp.tables.jobs import all_jobs, significant
-from flowexp.tables.progress import counting
 from tests.tables.files import claim, job, table, write
 from tests.tables.planned import by_title, identities, plan, planned_claim
 
@@ -147,17 +146,6 @@ def test_every_row_is_counted_while_commands_are_checked(tmp_path):
     with pytest.raises(ConfigError):
         plan(tmp_path, table(rows), on_row=lambda: counted.append(1))
     assert len(counted) == 2
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_the_count_is_shown_on_a_terminal_only(terminal, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    with counting(2) as on_row:
-        on_row()
-    shown = capsys.readouterr().out
-    assert ("1/2" in shown) is terminal
-    assert terminal or not shown
 
 
 def test_arms_relative_to_another_evaluation(tmp_path):

@@ -1,5 +1,6 @@
 """What happens beside the steps, and that it leaves the training alone."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import Trainer
-from rich.console import Console
 
 from flowexp.errors import UsageError
 from flowexp.models import Model
+from flowexp.progress.task import telling
 from flowexp.samplers import Euler
 from flowexp.samplers.time_grids import Natural
 from flowexp.training import Progress, SampleGrid
@@ -91,25 +92,46 @@ def test_impossible_numbers_are_refused(make) -> None:
         make()
 
 
-def test_without_a_terminal_progress_is_a_line_now_and_then(
+class Heard:
+    """Keeps the tasks of a training and what they said last."""
+
+    def __init__(self):
+        self.tasks, self.texts = [], []
+
+    def begin(self, task):
+        self.told(task, new=True)
+
+    def end(self, task):
+        self.told(task)
+
+    def told(self, task, *, new=False):
+        if task.before != "checked":  # the digest of the data
+            self.tasks += [task] * new
+            self.texts.append(task.described(0.0))
+
+
+def test_a_training_reports_kimg_loss_speed_and_remaining_time(tmp_path: Path) -> None:
+    heard = Heard()
+    with telling(heard):
+        train(tmp_path / "run", callbacks={"progress": Progress(line_seconds=7.0)})
+    (task,) = heard.tasks
+    assert (task.done, task.total, task.line_seconds) == (20, 20, 7.0)
+    first, last = heard.texts
+    assert first.startswith("0.0/0.32 kimg  loss -")
+    assert re.fullmatch(r"0.3/0.32 kimg  loss [0-9.]+  [0-9]+ img/s  0:00 left", last)
+
+
+def test_grids_are_reported_within_the_training(tmp_path: Path) -> None:
+    heard = Heard()
+    grid = SampleGrid(num=6, batch_size=4)
+    with telling(heard):
+        train(tmp_path / "run", sampler=sampler(), callbacks={"p": Progress(), "grid": grid})
+    assert [task.total for task in heard.tasks] == [20, 6]
+    assert heard.texts[2] == "sampled 6 of 6 samples"
+
+
+def test_a_training_outside_the_command_line_shows_itself_and_is_quiet_when_short(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tmp_path / "run", callbacks={"progress": Progress()})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("0.3/0.32 kimg  loss ")
-    assert " img/s" in lines[0]
-
-
-def test_in_a_terminal_progress_is_a_bar_drawn_by_the_clock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    draws = []
-    monkeypatch.setattr(Console, "is_terminal", property(lambda _self: True))
-    progress = Progress()
-    original = progress._draw
-    monkeypatch.setattr(progress, "_draw", lambda s: (draws.append(s.step), original(s)))
-    train(tmp_path / "run", callbacks={"progress": progress})
-    assert draws[0] == 0
-    assert draws[-1] == 20
-    assert len(draws) <= 6
+    assert capsys.readouterr() == ("", "")

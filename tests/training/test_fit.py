@@ -38,7 +38,9 @@ def rows(folder: Path) -> list[dict[str, float]]:
     """The recorded rows without wall-clock figures."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     read = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "system/"))} for row in read
+    ]
 
 
 def flat(value: object, prefix: str = "") -> dict[str, object]:

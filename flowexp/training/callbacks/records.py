@@ -13,6 +13,7 @@ from flowexp.runs.metrics_file import MetricsFile
 from flowexp.training.callbacks.closing import ClosingCallback
 from flowexp.training.callbacks.divergence import last_good
 from flowexp.training.loggers import RunLogger
+from flowexp.training.system_facts import memory_used, system_facts
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
@@ -101,9 +102,11 @@ class Records(ClosingCallback):
         if trainer.is_global_zero:
             self._file = MetricsFile(pl_module.run.metrics_file, step=pl_module.step)
             self.row = dict(self._file.last_row or {})
+            facts = system_facts(pl_module.device)
             for logger in trainer.loggers:
                 if isinstance(logger, RunLogger):
                     logger.start(pl_module.run, config=pl_module.config, step=pl_module.step)
+                    logger.log_facts(facts, step=pl_module.step)
                 else:
                     logger.log_hyperparams(dict(pl_module.config))
         self._logged = (time.perf_counter(), pl_module.step)
@@ -157,6 +160,7 @@ class Records(ClosingCallback):
         metrics["time/seconds"] = round(module.seconds, 6)
         images = steps * module.settings.batch_size
         metrics["time/images_per_second"] = images / max(seconds, 1e-9)
+        metrics |= memory_used(module.device)
         self.row = {"step": module.step, **metrics} | ({"partial": True} if partial else {})
         self._logged = (now, module.step)
         # The property returns Lightning's own dictionary.
@@ -164,7 +168,9 @@ class Records(ClosingCallback):
         if self._file is not None:
             self._file.append(self.row)
             for logger in trainer.loggers:
-                logger.log_metrics(metrics, step=module.step)
+                known = isinstance(logger, RunLogger) and logger.appends
+                if not known or module.step > self._file.dropped_step:
+                    logger.log_metrics(metrics, step=module.step)
 
     def close(self) -> None:
         if self._file is not None:

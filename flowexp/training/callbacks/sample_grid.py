@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, Trainer
 from flowexp.errors import UsageError
 from flowexp.pipeline import save_grid
 from flowexp.seeding import derive_seed
+from flowexp.training.loggers import RunLogger
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
@@ -98,6 +99,10 @@ class SampleGrid(Callback):
             # An image must not end a training: the loss says so itself when it has diverged, and
             # the next checkpoint when the disk is full.
             _LOG.warning("no sample grid at %.3f kimg: %s", module.kimg, error)
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.log_image("samples/grid", path, step=module.step)
 
     def _plan(self, module: "FlowModule") -> None:
         if self.every_kimg is not None:
