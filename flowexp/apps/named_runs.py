@@ -13,6 +13,7 @@ from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import override
 from flowexp.config.overrides import parse, selected
 from flowexp.config.problems import ConfigError
+from flowexp.config.run_folders import is_run, names_folder, runs_below
 from flowexp.errors import UsageError
 from flowexp.files import write_text
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from flowexp.report.run_record import RunRecord
 
 __all__ = ["named_paths", "open_runs", "with_runs", "write_output", "writing_to"]
-
-_DEPTH = 4
 
 
 def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
@@ -48,7 +47,10 @@ def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config ho
     given = [value] if isinstance(value, str) else list(value or [])
     if not given:
         raise UsageError("no run is named.", key="runs", remedy="Name run directories.")
-    return [path for text in given for path in _runs_below(Path(str(text)))]
+    paths = [Path(str(text)) for text in given]
+    return [
+        run for path in paths for run in ([path] if is_run(path) else runs_below(path) or [path])
+    ]
 
 
 def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
@@ -82,7 +84,7 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 def _names_run(text: str) -> bool:
-    return text.startswith("run=") or ("=" not in text and text[:1] not in "~+-")
+    return text.startswith("run=") or names_folder(text)
 
 
 def _runs_in(text: str) -> list[str]:
@@ -94,14 +96,6 @@ def _runs_in(text: str) -> list[str]:
         raise ConfigError(problems)
     # A name such as 2024-01-01/7 reads as text, a bare 7 as a number.
     return [str(item).strip("'\"") for item in selected(parsed[0])]
-
-
-def _runs_below(path: Path) -> list[Path]:
-    if not path.is_dir() or (path / "config.yaml").is_file():
-        return [path]
-    patterns = ("*/" * depth + "config.yaml" for depth in range(1, _DEPTH + 1))
-    levels = (sorted(file.parent for file in path.glob(pattern)) for pattern in patterns)
-    return next(filter(None, levels), [path])
 
 
 def _with_size(record: "RunRecord") -> "RunRecord":

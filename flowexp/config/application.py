@@ -116,7 +116,8 @@ def launch(
         UsageError: A job found an error that the user can fix.
     """
     parser = argument_parser(verb)
-    args = parser.parse_intermixed_args(in_full(verb, arguments))
+    args = parser.parse_intermixed_args(list(arguments))
+    args.overrides = in_full(verb, args.overrides)
     name = args.config_name or config_name or verb
     if args.cfg and args.multirun:
         raise UsageError(
@@ -148,6 +149,7 @@ def examine(
     """
     parser = argument_parser(verb)
     args = parser.parse_intermixed_args(list(arguments))
+    args.overrides = in_full(verb, args.overrides)
     if _only_shows(args):
         _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:

@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["command", "override", "typed"]
+__all__ = ["command", "override", "sweep", "typed"]
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 _COUNT = r"(?:0|[1-9](?:_?\d)*)"
@@ -19,6 +19,11 @@ _OTHER_THAN_TEXT = re.compile(
 def override(key: str, value: object) -> str:
     """``key=value``, quoted as the value needs; a list becomes ``key=[a,b]``."""
     return f"{key}={_value(value)}"
+
+
+def sweep(key: str, values: Sequence[object]) -> str:
+    """``key=a,b``: one job for each value."""
+    return f"{key}={','.join(map(_value, values))}"
 
 
 def typed(key: str, value: object) -> str:
