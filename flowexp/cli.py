@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
-    from flowexp.errors import NotWrittenError, StoppedError, UsageError
+    from flowexp.errors import JobsFailedError, NotWrittenError, StoppedError, UsageError
 
     # A user's own module in the working directory can be named as a _target_.
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -133,6 +133,10 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         return _refuse(error.paragraph())
+    except JobsFailedError:
+        if debug:
+            raise
+        return 1
     except (StoppedError, NotWrittenError) as stop:
         print(f"flowexp: {stop}", file=sys.stderr)
         return 1

@@ -18,16 +18,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
-from flowexp.config.hydra_internals import Hydra, argument_parser, context
+from flowexp.config.hydra_internals import SweepHydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
+from flowexp.config.sweep import Sweep, remove_unused
 from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
-from flowexp.files import expanded
 from flowexp.processes import several_started
 
-__all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
+__all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch",
+           "only_shows"]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class _Task:
                 return self.run(job)
         except Exception as error:
             if isinstance(error, UsageError):
-                _remove_unused(job.directory)
+                remove_unused(job.directory)
             if isinstance(error, StoppedError):
                 self.stopped = error
             if self.multirun:
@@ -90,30 +91,23 @@ class _Task:
             return None
 
 
-def _remove_unused(directory: Path) -> None:
-    """Remove the directory of a refused job and the dated folders above it, if they are empty."""
-    folder = directory.resolve()
-    for _ in range(1 + 3):
-        if folder in (Path.cwd(), expanded("~")) or not folder.is_dir() or any(folder.iterdir()):
-            return
-        folder.rmdir()
-        folder = folder.parent
-
-
 def launch(
     verb: str,
     run: Callable[[Job], Any],
     arguments: Sequence[str],
     *,
     config_name: str | None = None,
+    after_sweep: Callable[[Sweep], None] | None = None,
 ) -> None:
     """Check the arguments after a verb, then run its job or jobs through Hydra.
 
     The primary config has the verb's own name by default; :func:`in_full` writes out short forms.
+    ``after_sweep`` says what can be done with the jobs of a sweep that succeeded, if any did.
 
     Raises:
         ConfigError: The command line is not sound; nothing was done.
-        UsageError: A job found an error that the user can fix.
+        UsageError: A job, or every job of a sweep, found an error that the user can fix.
+        JobsFailedError: Jobs of a sweep failed.
     """
     parser = argument_parser(verb)
     args = parser.parse_intermixed_args(list(arguments))
@@ -125,12 +119,14 @@ def launch(
             key="--cfg",
             remedy="Leave out -m, and give every key one value.",
         )
-    if not _only_shows(args) or args.cfg:
+    if not only_shows(args) or args.cfg:
         checked = _checked(name, args)
         if args.multirun:
             _refuse_one_folder(args.overrides)
             _refuse_subprocess_strategies(checked)
-    _run_hydra(name, args, parser, _Task(run, multirun=args.multirun))
+    swept = _run_hydra(name, args, parser, _Task(run, multirun=args.multirun))
+    if swept is not None:
+        swept.conclude(after_sweep)
 
 
 def examine(
@@ -150,14 +146,15 @@ def examine(
     parser = argument_parser(verb)
     args = parser.parse_intermixed_args(list(arguments))
     args.overrides = in_full(verb, args.overrides)
-    if _only_shows(args):
+    if only_shows(args):
         _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:
         with trusting(declared_in(targets_in(args.overrides), config_dir=args.config_dir)):
             report(_checked(config_name, args))
 
 
-def _only_shows(args: argparse.Namespace) -> bool:
+def only_shows(args: argparse.Namespace) -> bool:
+    """Whether a command line asks for help or a config instead of a job."""
     shown = args.help or args.hydra_help or args.shell_completion or args.cfg
     return bool(shown or args.info is not None)
 
@@ -199,9 +196,9 @@ def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
 
 def _run_hydra(
     config_name: str, args: argparse.Namespace, parser: argparse.ArgumentParser, task: _Task
-) -> None:
+) -> Sweep | None:
     loader = RunAwareLoader(search_path(args.config_dir))
-    hydra = Hydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
+    hydra = SweepHydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
     GlobalHydra.instance().initialize(hydra)
     JobRuntime.instance().set("name", parser.prog.split()[-1])
     try:
@@ -227,12 +224,19 @@ def _run_hydra(
             overrides = [*args.overrides, f"hydra.mode={mode.name}"]
             try:
                 start(config_name=config_name, task_function=task, overrides=overrides)
-            except OSError as error:
-                raise _unwritable(error) from error
+            except StoppedError:
+                raise
+            except Exception as error:
+                swept = Sweep.of(hydra)
+                if swept.failed:
+                    return swept
+                raise (_unwritable(error) if isinstance(error, OSError) else error) from error
             if task.failure is not None:
                 raise task.failure
+            return Sweep.of(hydra) if args.multirun else None
     finally:
         GlobalHydra.instance().clear()
+    return None
 
 
 def _unwritable(error: OSError) -> Exception:

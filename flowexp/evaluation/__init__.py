@@ -1,9 +1,9 @@
 """Evaluation: metrics of a pipeline's samples and model, as records."""
 
+from flowexp.evaluation.results_file import append_results, stored_results, together
 from flowexp.evaluation.score import (
     ScoreResult,
     Summary,
-    append_results,
     require_measurable,
     score,
     seed_ranges,
@@ -12,4 +12,5 @@ from flowexp.evaluation.score import (
 from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
 
 __all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results",
-           "require_measurable", "score", "seed_ranges", "summarize"]  # fmt: skip
+           "require_measurable", "score", "seed_ranges", "stored_results", "summarize",
+           "together"]  # fmt: skip
