@@ -13,6 +13,7 @@ from flowexp.apps.sweeps import after_scoring, for_every_run
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
+from flowexp.config.sweep import remove_unused
 from flowexp.errors import NotWrittenError, UsageError
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
                     unstored.append(f"{shown(file)}: {error}")
     if not processes.is_first:
         return None
+    remove_unused(job.directory)
     try:
         if images:
             save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.config.application import only_shows
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import override
 from flowexp.config.overrides import parse, selected
 from flowexp.config.problems import ConfigError
-from flowexp.config.run_folders import is_run, names_folder, runs_below
+from flowexp.config.run_folders import is_run, names_folder, newest, runs_below
 from flowexp.errors import UsageError
 from flowexp.files import write_text
 
@@ -23,15 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["named_paths", "open_runs", "with_runs", "write_output", "writing_to"]
 
 
-def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
-    """The arguments with all named runs in one override ``runs=[...]``; no sweep is possible."""
+def with_runs(arguments: Sequence[str], *, verb: str, example: str) -> list[str]:
+    """The arguments with all named runs in one override ``runs=[...]``; no sweep is possible.
+
+    ``example`` is a command line of the verb, for who names no run.
+    """
     args = argument_parser(verb).parse_intermixed_args(list(arguments))
     if args.multirun:
         raise UsageError(f"{verb} looks at all its runs at once.", remedy="Leave out -m.")
     named = [text for text in args.overrides if _names_run(text)]
+    as_list = any(text.startswith("runs=") for text in args.overrides)
     if not named:
+        if not as_list and not only_shows(args):
+            there = ", ".join(map(str, newest()))
+            remedy = f"Write {example}." + (f" The newest here: {there}." if there else "")
+            raise UsageError(f"{verb} is given no run.", key="runs", remedy=remedy)
         return list(arguments)
-    if any(text.startswith("runs=") for text in args.overrides):
+    if as_list:
         raise UsageError(
             "runs are named in two ways.", key="runs", remedy="Write either runs=[a,b] or run=a."
         )
