@@ -152,7 +152,8 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
                     unstored.append(f"{shown(file)}: {error}")
     if not processes.is_first:
         return None
-    remove_unused(job.directory)
+    if not images:  # everything was stored before
+        remove_unused(job.directory)
     try:
         if images:
             save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))

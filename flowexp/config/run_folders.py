@@ -48,12 +48,15 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def known_runs(path: Path) -> list[Path]:
-    """Runs near a path that is no run: below it or the folder it is in, else below ``outputs``."""
+    """Runs near a path that is no run: below it or the folder it is in, else below ``outputs``.
+
+    The newest comes last.
+    """
     near = [folder for folder in (path, *path.parents) if folder.is_dir()][:2]
     for folder, depths in (*((f, (1, 2)) for f in near), (_OUTPUTS, range(1, _DEPTH + 1))):
         found = {file.parent for depth in depths for file in _some(folder, "*/" * depth + CONFIG)}
         if found:
-            return sorted(found, key=_natural)
+            return sorted(found, key=lambda run: (run / CONFIG).stat().st_mtime)
     return []
 
 

@@ -111,4 +111,6 @@ def _candidates(
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 -- any value of a config
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
     return "null" if value is None else str(value)
