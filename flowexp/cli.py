@@ -129,7 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
-    from flowexp.errors import IncompleteError, NotWrittenError, StoppedError, UsageError
+    from flowexp.errors import (
+        IncompleteError,
+        JobsFailedError,
+        NotWrittenError,
+        StoppedError,
+        UsageError,
+    )
     from flowexp.progress import shown
 
     # A user's own module in the working directory can be named as a _target_.
@@ -146,6 +152,10 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         return _refuse(error.paragraph())
+    except JobsFailedError:
+        if debug:
+            raise
+        return 1
     except (StoppedError, NotWrittenError, IncompleteError) as stop:
         print(f"flowexp: {stop}", file=sys.stderr)
         return 1

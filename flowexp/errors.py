@@ -1,6 +1,10 @@
 """Exceptions for wrong use and for requests to stop, as opposed to failures."""
 
-__all__ = ["IncompleteError", "NotWrittenError", "StoppedError", "UsageError"]
+__all__ = ["IncompleteError", "JobsFailedError", "NotWrittenError", "StoppedError", "UsageError"]
+
+
+class JobsFailedError(RuntimeError):
+    """Jobs of a sweep failed, and the command has said which and why; the exit code is 1."""
 
 
 class StoppedError(RuntimeError):

@@ -1,5 +1,7 @@
 """``flowexp compare``: runs side by side; numbers share a line only if their protocols match."""
 
+import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,15 +9,23 @@ from typing import Any
 from flowexp.apps.named_runs import named_paths, open_runs, with_runs, write_output
 from flowexp.apps.terminal import shown
 from flowexp.config.application import examine
+from flowexp.config.override_text import sweep
 from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
+_PRINTED = "terminal"
+_EXAMPLE = "flowexp compare run=a run=b, or flowexp compare SWEEPDIR"
+
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what the configs, scores and costs of runs differ in: ``compare a b out=FILE``."""
-    given = with_runs(arguments, verb="compare")
+    """Print what the configs, scores and costs of runs differ in: ``compare a b out=FILE``.
+
+    Runs that differ in their training seed only share a line of the scores. ``out=runs.csv`` writes
+    a row per run and evaluation, which ``pandas.read_csv("runs.csv")`` reads.
+    """
+    given = with_runs(arguments, verb="compare", example=_EXAMPLE)
     examine("compare", _compare, given, config_name="compare")
 
 
@@ -23,7 +33,7 @@ def _compare(config: dict[str, Any]) -> None:
     from flowexp.report.comparison import compare
     from flowexp.tables.render import FORMS, draw
 
-    form = config["format"]
+    form = config["format"] or _form_of(config["out"])
     if form not in FORMS:
         raise UsageError(
             f"there is no format {form!r}.", key="format", remedy=did_you_mean(form, FORMS)
@@ -35,12 +45,32 @@ def _compare(config: dict[str, Any]) -> None:
             key="runs",
             remedy="Name another run: flowexp compare run=a run=b.",
         )
-    text = draw(compare(open_runs(paths)), form)
+    runs = open_runs(paths)
+    sheets = compare(runs)
     if config["out"] is None:
+        print(draw(sheets, form, width=shutil.get_terminal_size().columns), end="")
+        if not any(run.evaluations for run in runs):
+            _name_eval(config["runs"])
+        return
+    text = draw(sheets, form)
+    try:
+        print(f"  comparison  {shown(write_output(Path(config['out']), text))}")
+    except UsageError:
         print(text, end="")
-    else:
-        try:
-            print(f"  comparison  {shown(write_output(Path(config['out']), text))}")
-        except UsageError:
-            print(text, end="")
-            raise
+        raise
+
+
+def _name_eval(given: str | list[str]) -> None:
+    """The command that scores runs: of a folder, or of all that were named."""
+    names = [given] if isinstance(given, str) else given
+    several = [] if len(names) == 1 else ["-m"]
+    words = ["flowexp", "eval", sweep("run", names), *several]
+    print(f"\nTo score them: {shlex.join(words)}")
+
+
+def _form_of(out: str | None) -> str:
+    """The format that the suffix of a file stands for, the terminal's by default."""
+    from flowexp.tables.render import FORMS
+
+    suffix = Path(out or "").suffix.lower()
+    return next((name for name, form in FORMS.items() if form.suffix == suffix), _PRINTED)

@@ -1,7 +1,5 @@
 """``flowexp eval``: score a run; every number with its protocol, its floor and its cost."""
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.run_loggers import log_scores
+from flowexp.apps.score_identity import NOT_OF_A_SCORE, digests_of, sha256_of
+from flowexp.apps.sweeps import after_scoring, for_every_run
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
+from flowexp.config.sweep import remove_unused
 from flowexp.errors import NotWrittenError, UsageError
 from flowexp.progress import stage
 
@@ -30,13 +31,18 @@ __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _IMAGES = 100
-# What a snapshot's score does not depend on, besides what a job's result does not depend on.
-_NOT_OF_A_SCORE = ("run", "checkpoint", "weights", "repeats", "num_samples", "seeds",
-                   "selection", "metric")  # fmt: skip
 
 
-def evaluate(job: Job) -> float | None:
+def main(arguments: Sequence[str]) -> None:
+    """Score a run, or every run of a sweep: ``run=DIR``, ``DIR``, ``run=SWEEPDIR``."""
+    given, runs = for_every_run("eval", arguments)
+    launch("eval", partial(evaluate, runs=runs), given, after_sweep=after_scoring)
+
+
+def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     """Select the weights, generate, measure, record.
+
+    As one of several ``runs``, it measures what is not stored yet, and shows what is.
 
     A number that is not one, such as the score of a diverged model, is a result like any other: it
     is stored and printed with its reason, and the command succeeds.
@@ -45,7 +51,7 @@ def evaluate(job: Job) -> float | None:
         The first metric's value, for optimising sweepers.
     """
     with stage("loading PyTorch"):
-        from flowexp.evaluation import append_results, score, summarize
+        from flowexp.evaluation import append_results, score, stored_results, summarize, together
 
     import torch
 
@@ -56,6 +62,9 @@ def evaluate(job: Job) -> float | None:
     from flowexp.runs.opening import open_run, written_in
 
     config = job.config
+    if config["run"] in runs:
+        number = runs.index(config["run"]) + 1
+        print(f"run {number} of {len(runs)}: {shown(Path(config['run']))}", flush=True)
     with no_download():
         metrics = instantiate(config["metric"], key="metric", by=written_in(config))
     if not metrics:
@@ -105,10 +114,16 @@ def evaluate(job: Job) -> float | None:
             },
             "directory": str(job.directory),
         }
+        digests = digests_of(
+            config, opened, metrics=metrics, selection=selection, arrays=(reference, heldout)
+        )
         for seeds in ranges:
-            result = score(
+            identities = digests(seeds)
+            known = stored_results(opened.run.results_file, identities) if runs else {}
+            missing = {name: metric for name, metric in metrics.items() if name not in known}
+            new = missing and score(
                 opened.pipeline,
-                metrics=metrics,
+                metrics=missing,
                 seeds=seeds,
                 reference=reference,
                 heldout=heldout,
@@ -122,6 +137,7 @@ def evaluate(job: Job) -> float | None:
                 processes=processes,
                 on_batch=keep,
             )
+            result = together([*known.values(), *([new] if new else [])], order=list(metrics))
             results.append(result)
             if not processes.is_first:
                 continue
@@ -129,20 +145,26 @@ def evaluate(job: Job) -> float | None:
             last = len(results) == len(ranges)
             rows = result.rows()
             if last:
-                rows = [*_selected(chosen), *_outcome(results, opened, grid)]
+                rows = [*_selected(chosen), *_outcome(results, opened, grid if images else None)]
+            if known:
+                rows.append(("stored before", ", ".join(known)))
             print("\n" + table(rows), flush=True)
             if last and result.said():
                 print("\n" + "\n".join(f"  {line}" for line in result.said()), flush=True)
             for file in (opened.run.results_file, job.directory / "results.json"):
                 try:
-                    append_results(file, result, **circumstances)
+                    if new:
+                        append_results(file, new, measured_with=identities, **circumstances)
                 except (OSError, UsageError) as error:
                     unstored.append(f"{shown(file)}: {error}")
             log_scores(opened, result.records)
     if not processes.is_first:
         return None
+    if not images:  # everything was stored before
+        remove_unused(job.directory)
     try:
-        save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
+        if images:
+            save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
     except OSError as error:
         _LOG.warning("no sample grid: %s", error)
     if unstored:
@@ -211,7 +233,7 @@ def _best_snapshot(
         ).records
         return records[0].value if records else math.nan
 
-    kept = {k: v for k, v in config.items() if k not in _NOT_OF_A_SCORE}
+    kept = {k: v for k, v in config.items() if k not in NOT_OF_A_SCORE}
     described = [
         significant(kept, verb="eval"),
         opened.weights.name,
@@ -219,12 +241,11 @@ def _best_snapshot(
         best.num_samples,
         setting.reference.fingerprint,
     ]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     return best.choose(
         {file: read_checkpoint(file, mmap=True)["images"] / 1000.0 for file in files},
         metric=name,
         higher_is_better=higher,
-        scores=SnapshotScores(run.snapshots / "scores.json", measured_with=digest.hexdigest()),
+        scores=SnapshotScores(run.snapshots / "scores.json", measured_with=sha256_of(described)),
         measure=measure,
         processes=setting.processes,
     )
@@ -265,7 +286,7 @@ def _refuse_repeated(config: Mapping[str, Any]) -> None:
 
 
 def _outcome(
-    results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path
+    results: "Sequence[ScoreResult]", opened: "OpenedRun", grid: Path | None
 ) -> list[tuple[str, str]]:
     """The scores, also over several ranges of seeds, and the cost and files of an evaluation."""
     from flowexp.evaluation import summarize
@@ -283,9 +304,6 @@ def _outcome(
         ("NFE", f"{results[0].nfe:.4g} network evaluations a sample"),
         ("generated and scored", f"{count} samples in {speed}"),
         ("run directory", shown(opened.run.path)),
-        ("sample grid", shown(grid)),
+        *([("sample grid", shown(grid))] if grid else []),
         ("metrics file", shown(opened.run.results_file)),
     ]
-
-
-main = partial(launch, "eval", evaluate)

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.config.application import only_shows
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import override
 from flowexp.config.overrides import parse, selected
 from flowexp.config.problems import ConfigError
+from flowexp.config.run_folders import is_run, names_folder, newest, runs_below
 from flowexp.errors import UsageError
 from flowexp.files import write_text
 
@@ -21,18 +23,24 @@ if TYPE_CHECKING:
 
 __all__ = ["named_paths", "open_runs", "with_runs", "write_output", "writing_to"]
 
-_DEPTH = 4
 
+def with_runs(arguments: Sequence[str], *, verb: str, example: str) -> list[str]:
+    """The arguments with all named runs in one override ``runs=[...]``; no sweep is possible.
 
-def with_runs(arguments: Sequence[str], *, verb: str) -> list[str]:
-    """The arguments with all named runs in one override ``runs=[...]``; no sweep is possible."""
+    ``example`` is a command line of the verb, for who names no run.
+    """
     args = argument_parser(verb).parse_intermixed_args(list(arguments))
     if args.multirun:
         raise UsageError(f"{verb} looks at all its runs at once.", remedy="Leave out -m.")
     named = [text for text in args.overrides if _names_run(text)]
+    as_list = any(text.startswith("runs=") for text in args.overrides)
     if not named:
+        if not as_list and not only_shows(args):
+            there = ", ".join(map(str, newest()))
+            remedy = f"Write {example}." + (f" The newest here: {there}." if there else "")
+            raise UsageError(f"{verb} is given no run.", key="runs", remedy=remedy)
         return list(arguments)
-    if any(text.startswith("runs=") for text in args.overrides):
+    if as_list:
         raise UsageError(
             "runs are named in two ways.", key="runs", remedy="Write either runs=[a,b] or run=a."
         )
@@ -48,7 +56,10 @@ def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config ho
     given = [value] if isinstance(value, str) else list(value or [])
     if not given:
         raise UsageError("no run is named.", key="runs", remedy="Name run directories.")
-    return [path for text in given for path in _runs_below(Path(str(text)))]
+    paths = [Path(str(text)) for text in given]
+    return [
+        run for path in paths for run in ([path] if is_run(path) else runs_below(path) or [path])
+    ]
 
 
 def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":
@@ -82,7 +93,7 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 def _names_run(text: str) -> bool:
-    return text.startswith("run=") or ("=" not in text and text[:1] not in "~+-")
+    return text.startswith("run=") or names_folder(text)
 
 
 def _runs_in(text: str) -> list[str]:
@@ -94,14 +105,6 @@ def _runs_in(text: str) -> list[str]:
         raise ConfigError(problems)
     # A name such as 2024-01-01/7 reads as text, a bare 7 as a number.
     return [str(item).strip("'\"") for item in selected(parsed[0])]
-
-
-def _runs_below(path: Path) -> list[Path]:
-    if not path.is_dir() or (path / "config.yaml").is_file():
-        return [path]
-    patterns = ("*/" * depth + "config.yaml" for depth in range(1, _DEPTH + 1))
-    levels = (sorted(file.parent for file in path.glob(pattern)) for pattern in patterns)
-    return next(filter(None, levels), [path])
 
 
 def _with_size(record: "RunRecord") -> "RunRecord":

@@ -12,10 +12,12 @@ from flowexp.errors import UsageError
 
 __all__ = ["main"]
 
+_EXAMPLE = "flowexp report DIR"
+
 
 def main(arguments: Sequence[str]) -> None:
     """Write a report of run directories, folders of them, and JSON files of ``flowexp table``."""
-    given = with_runs(arguments, verb="report")
+    given = with_runs(arguments, verb="report", example=_EXAMPLE)
     examine("report", _report, given, config_name="report")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.sweeps import after_training
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
@@ -117,4 +118,4 @@ def _outcome(
     ]
 
 
-main = partial(launch, "train", train)
+main = partial(launch, "train", train, after_sweep=after_training)

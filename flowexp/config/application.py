@@ -21,17 +21,18 @@ from omegaconf import DictConfig, OmegaConf
 from flowexp.config.check import check, own_choices
 from flowexp.config.completion_scripts import script
 from flowexp.config.help import verb_help
-from flowexp.config.hydra_internals import Hydra, argument_parser, context
+from flowexp.config.hydra_internals import SweepHydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
+from flowexp.config.sweep import Sweep, remove_unused
 from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
-from flowexp.files import expanded
 from flowexp.processes import several_started
 from flowexp.progress import shown
 
-__all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
+__all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch",
+           "only_shows"]  # fmt: skip
 
 log = logging.getLogger(__name__)
 _ONE_BY_ONE = ".BasicLauncher"
@@ -84,7 +85,7 @@ class _Task:
                 return self.run(job)
         except Exception as error:
             if isinstance(error, UsageError):
-                _remove_unused(job.directory)
+                remove_unused(job.directory)
             if isinstance(error, StoppedError):
                 self.stopped = error
             if self.multirun:
@@ -101,33 +102,27 @@ def _progress_of(job: Job) -> AbstractContextManager[None]:
     return nullcontext() if alone else shown(label=f"job {job.number}")
 
 
-def _remove_unused(directory: Path) -> None:
-    """Remove the directory of a refused job and the dated folders above it, if they are empty."""
-    folder = directory.resolve()
-    for _ in range(1 + 3):
-        if folder in (Path.cwd(), expanded("~")) or not folder.is_dir() or any(folder.iterdir()):
-            return
-        folder.rmdir()
-        folder = folder.parent
-
-
 def launch(
     verb: str,
     run: Callable[[Job], Any],
     arguments: Sequence[str],
     *,
     config_name: str | None = None,
+    after_sweep: Callable[[Sweep], None] | None = None,
 ) -> None:
     """Check the arguments after a verb, then run its job or jobs through Hydra.
 
     The primary config has the verb's own name by default; :func:`in_full` writes out short forms.
+    ``after_sweep`` says what can be done with the jobs of a sweep that succeeded, if any did.
 
     Raises:
         ConfigError: The command line is not sound; nothing was done.
-        UsageError: A job found an error that the user can fix.
+        UsageError: A job, or every job of a sweep, found an error that the user can fix.
+        JobsFailedError: Jobs of a sweep failed.
     """
     parser = argument_parser(verb)
-    args = parser.parse_intermixed_args(in_full(verb, arguments))
+    args = parser.parse_intermixed_args(list(arguments))
+    args.overrides = in_full(verb, args.overrides)
     name = args.config_name or config_name or verb
     if args.cfg and args.multirun:
         raise UsageError(
@@ -135,12 +130,14 @@ def launch(
             key="--cfg",
             remedy="Leave out -m, and give every key one value.",
         )
-    if not _only_shows(args) or args.cfg:
+    if not only_shows(args) or args.cfg:
         checked = _checked(name, args)
         if args.multirun:
             _refuse_one_folder(args.overrides)
             _refuse_subprocess_strategies(checked)
-    _run_hydra(name, args, parser, _Task(run, multirun=args.multirun))
+    swept = _run_hydra(name, args, parser, _Task(run, multirun=args.multirun))
+    if swept is not None:
+        swept.conclude(after_sweep)
 
 
 def examine(
@@ -159,14 +156,16 @@ def examine(
     """
     parser = argument_parser(verb)
     args = parser.parse_intermixed_args(list(arguments))
-    if _only_shows(args):
+    args.overrides = in_full(verb, args.overrides)
+    if only_shows(args):
         _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:
         with trusting(declared_in(targets_in(args.overrides), config_dir=args.config_dir)):
             report(_checked(config_name, args))
 
 
-def _only_shows(args: argparse.Namespace) -> bool:
+def only_shows(args: argparse.Namespace) -> bool:
+    """Whether a command line asks for help or a config instead of a job."""
     shown = args.help or args.hydra_help or args.shell_completion or args.cfg
     return bool(shown or args.info is not None)
 
@@ -208,9 +207,9 @@ def _refuse_subprocess_strategies(config: dict[str, Any]) -> None:
 
 def _run_hydra(
     config_name: str, args: argparse.Namespace, parser: argparse.ArgumentParser, task: _Task
-) -> None:
+) -> Sweep | None:
     loader = RunAwareLoader(search_path(args.config_dir))
-    hydra = Hydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
+    hydra = SweepHydra(task_name=parser.prog.replace(" ", "_"), config_loader=loader)
     GlobalHydra.instance().initialize(hydra)
     JobRuntime.instance().set("name", parser.prog.split()[-1])
     try:
@@ -236,12 +235,19 @@ def _run_hydra(
             overrides = [*args.overrides, f"hydra.mode={mode.name}"]
             try:
                 start(config_name=config_name, task_function=task, overrides=overrides)
-            except OSError as error:
-                raise _unwritable(error) from error
+            except StoppedError:
+                raise
+            except Exception as error:
+                swept = Sweep.of(hydra)
+                if swept.failed:
+                    return swept
+                raise (_unwritable(error) if isinstance(error, OSError) else error) from error
             if task.failure is not None:
                 raise task.failure
+            return Sweep.of(hydra) if args.multirun else None
     finally:
         GlobalHydra.instance().clear()
+    return None
 
 
 def _unwritable(error: OSError) -> Exception:

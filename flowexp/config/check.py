@@ -8,6 +8,7 @@ against the constructors' annotations (read from source, not imported), combinat
 import itertools
 import logging
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,10 +35,19 @@ from flowexp.config.overrides import (
     sweep_values,
     targets_in,
 )
-from flowexp.config.problems import ConfigError, Problem, nearest
+from flowexp.config.problems import ConfigError, Problem
 from flowexp.config.rules import check_rules
+from flowexp.config.run_folders import (
+    CONFIG,
+    is_run,
+    known_runs,
+    listed,
+    nearest_run,
+    newest,
+    runs_below,
+)
 from flowexp.config.schema import named_entries, out_of_range, starts_from_run
-from flowexp.config.sources import CONFIG, run_in
+from flowexp.config.sources import run_in, runs_in
 from flowexp.config.targets import check_targets
 from flowexp.config.trust import Author, declared_in, problems_with, trusting
 from flowexp.errors import UsageError
@@ -98,7 +108,8 @@ def check(
     parsed, problems = parse(overrides)
     parsed = with_additions(parsed, config_name=config_name)
     if starts_from_run(config_name):
-        problems += _check_run(config_name, overrides)
+        unread = any(problem.key in overrides for problem in problems)
+        problems += [] if unread else _check_run(config_name, overrides)
     if not multirun:
         problems += [_needs_multirun(o) for o in parsed if o.is_sweep_override()]
     problems += _merged_parts(parsed, with_run(path, run_in(list(overrides))))
@@ -172,33 +183,49 @@ def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
 def _needs_multirun(override: Override) -> Problem:
     name = override.key_or_group
     text = f"{override.input_line} names several values."
+    if name == "run":
+        return Problem(name, text, "Add -m to run one job each, or name one run.")
     return Problem(name, text, f"Add -m to run one job each, or write {name}=[...] for a list.")
 
 
 def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     """A verb that starts from a run needs a run directory before anything can be composed."""
-    run = run_in(list(overrides))
-    if run is None:
-        remedy = "Give run=DIR, a directory that train wrote."
+    runs = runs_in(list(overrides))
+    if not runs:
+        latest = "".join(f", such as {typed('run', path)}" for path in newest(1))
+        remedy = f"Give run=DIR, a directory that train wrote{latest}."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
-    folder = Path(run)
-    if (folder / CONFIG).is_file():
-        return []
-    text = f"{run} is not a run directory" + ("." if folder.is_dir() else " (no such folder).")
     key = "recipe" if any(o.startswith("recipe=") for o in overrides) else "run"
-    return [Problem(key, text, _runs_nearby(folder, key))]
+    problems = []
+    for folder in (Path(run) for run in runs if not is_run(Path(run))):
+        inside = runs_below(folder)
+        if inside and key == "run":
+            count = f"{len(inside)} run{'s' if len(inside) > 1 else ''}"
+            text = (
+                f"{folder} holds {count} ({listed(folder, inside)}), and {config_name} takes one."
+            )
+            remedy = f"Name it: {_with_run(config_name, overrides, inside[0])}"
+            problems.append(Problem(key, text, remedy))
+            continue
+        what = "holds no run." if folder.is_dir() else "is not a run directory (no such folder)."
+        what = "is not a run directory (it is a file)." if folder.is_file() else what
+        problems.append(Problem(key, f"{folder} {what}", _runs_nearby(folder, key)))
+    return problems
+
+
+def _with_run(verb: str, overrides: Sequence[str], run: Path) -> str:
+    """The command line with another run."""
+    rest = [text for text in overrides if not text.startswith("run=")]
+    return " ".join(["flowexp", verb, typed("run", str(run)), *map(shlex.quote, rest)])
 
 
 def _runs_nearby(folder: Path, key: str) -> str:
-    parent = next((p for p in folder.parents if p.is_dir()), Path())
-    found = sorted(str(c.parent) for c in itertools.islice(parent.glob("*/config.yaml"), 200))
-    found = found or sorted(str(c.parent) for c in Path("outputs").glob("*/*/*/config.yaml"))
-    guess = nearest(str(folder), found)
+    guess, known = nearest_run(folder), known_runs(folder)
     if guess is not None:
-        return f"Did you mean {typed(key, guess)}?"
+        return f"Did you mean {typed(key, str(guess))}?"
     return (
-        f"The latest one is {typed(key, found[-1])}."
-        if found
+        f"The latest one is {typed(key, str(known[-1]))}."
+        if known
         else "Train one first: flowexp train."
     )
 

@@ -20,8 +20,10 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
-from hydra.types import HydraContext
-from omegaconf import DictConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 from flowexp import __version__
 
@@ -30,6 +32,7 @@ __all__ = [
     "Hydra",
     "Loader",
     "Repository",
+    "SweepHydra",
     "argument_parser",
     "context",
     "create_config_search_path",
@@ -106,3 +109,64 @@ def argument_parser(verb: str) -> argparse.ArgumentParser:
 def context(config: Any, loader: Loader) -> HydraContext:  # noqa: ANN401 - of an untyped library
     """What a launcher needs to compose its jobs' configs."""
     return HydraContext(config_loader=loader, callbacks=Callbacks(config))
+
+
+class SweepHydra(Hydra):
+    """Hydra's entry point, which also keeps what every job of a sweep returned.
+
+    Attributes:
+        returned: One entry per job that was launched, also of those that failed.
+        sweep_directory: The folder of the sweep; empty before it starts.
+    """
+
+    def __init__(self, task_name: str, config_loader: Loader) -> None:
+        super().__init__(task_name=task_name, config_loader=config_loader)
+        self.returned: list[JobReturn] = []
+        self.sweep_directory = ""
+
+    def multirun(
+        self,
+        config_name: str | None,
+        task_function: TaskFunction,
+        overrides: list[str],
+        with_log_configuration: bool = True,
+    ) -> Any:  # noqa: ANN401 - what the sweeper returns
+        """Run a sweep as Hydra does; of the failures, the sweeper raises only the first."""
+        config = self.compose_config(
+            config_name=config_name,
+            overrides=overrides,
+            with_log_configuration=with_log_configuration,
+            run_mode=RunMode.MULTIRUN,
+        )
+        self.sweep_directory = str(config.hydra.sweep.dir)
+        callbacks = Callbacks(config)
+        callbacks.on_multirun_start(config=config, config_name=config_name)
+        sweeper: Any = Plugins.instance().instantiate_sweeper(
+            config=config,
+            hydra_context=HydraContext(config_loader=self.config_loader, callbacks=callbacks),
+            task_function=task_function,
+        )
+        if hasattr(sweeper, "launcher"):  # Hydra's own; optimising ones use failures themselves
+            sweeper.launcher = _KeepingLauncher(sweeper.launcher, self.returned)
+        swept = sweeper.sweep(arguments=OmegaConf.to_container(config.hydra.overrides.task))
+        callbacks.on_multirun_end(config=config, config_name=config_name)
+        return swept
+
+
+class _KeepingLauncher:
+    """A launcher that keeps the results of its jobs, and raises the first failure among them.
+
+    Hydra's sweeper would raise it as well, after printing all overrides of that job.
+    """
+
+    def __init__(self, launcher: Any, returned: list[JobReturn]) -> None:  # noqa: ANN401
+        self._launcher = launcher
+        self._returned = returned
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:  # noqa: ANN401
+        results = self._launcher.launch(job_overrides, initial_job_idx=initial_job_idx)
+        self._returned += results
+        for result in results:
+            if result.status == JobStatus.FAILED:
+                raise result._return_value
+        return results

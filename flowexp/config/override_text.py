@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["ShellCommand", "command", "override", "typed"]
+__all__ = ["ShellCommand", "command", "command_on", "override", "sweep", "typed"]
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 _COUNT = r"(?:0|[1-9](?:_?\d)*)"
@@ -19,6 +19,11 @@ _OTHER_THAN_TEXT = re.compile(
 def override(key: str, value: object) -> str:
     """``key=value``, quoted as the value needs; a list becomes ``key=[a,b]``."""
     return f"{key}={_value(value)}"
+
+
+def sweep(key: str, values: Sequence[object]) -> str:
+    """``key=a,b``: one job for each value."""
+    return f"{key}={','.join(map(_value, values))}"
 
 
 def typed(key: str, value: object) -> str:
@@ -42,6 +47,13 @@ def command(verb: str, *, trust: Sequence[str] = (), **values: object) -> ShellC
     before = [f"FLOWEXP_TRUST={','.join(trust)}"] if trust else []
     overrides = (typed(key, value) for key, value in values.items())
     return ShellCommand(" ".join([*before, "flowexp", verb, *overrides]))
+
+
+def command_on(verb: str, folder: str) -> str:
+    """A command line to be pasted into a shell, with a bare path: ``flowexp compare sweep``."""
+    before = folder.partition("/")[0]
+    unlike_override = "=" not in before and folder[:1] not in ("~", "+", "-")
+    return shlex.join(["flowexp", verb, folder if unlike_override else f"./{folder}"])
 
 
 def _value(value: object) -> str:

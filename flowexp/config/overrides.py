@@ -2,35 +2,50 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 
 from flowexp.config.hydra_internals import Repository
-from flowexp.config.override_text import typed
+from flowexp.config.override_text import override as written
+from flowexp.config.override_text import sweep, typed
 from flowexp.config.problems import Problem, did_you_mean, nearest
+from flowexp.config.run_folders import names_folder, nearest_run
 from flowexp.tree import nodes
 
 __all__ = ["all_groups", "check_key", "check_options", "in_full", "is_group", "options_of", "parse",
-           "selected", "sweep_values", "targets_in"]  # fmt: skip
+           "selected", "sweep_values", "targets_in", "texts"]  # fmt: skip
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
 _SHORT = {"calibrate": ("for=", "calibration="), "pairs": ("from=", "start="),
           "prepare": ("in=", "source=")}  # fmt: skip
+_TAKE_RUN = ("train", "check", "eval", "sample", "stream", "pairs", "calibrate", "export")
 
 
 def in_full(verb: str, overrides: Iterable[str]) -> list[str]:
-    """Overrides of a verb with its short form written out: ``for=boss``, ``from=data``."""
+    """Overrides of a verb with short forms written out: ``for=boss``, ``from=data``, a bare path.
+
+    A bare path that exists is a run, several are a sweep over runs.
+    """
     short, full = _SHORT.get(verb, ("", ""))
-    return [
+    given = [
         full + text.removeprefix(short) if short and text.startswith(short) else text
         for text in overrides
     ]
+    bare = [
+        text for text in given if verb in _TAKE_RUN and names_folder(text) and Path(text).exists()
+    ]
+    if not bare or any(text.startswith("run=") for text in given):
+        return given
+    paths = [text.replace("${", r"\${") for text in bare]
+    named = sweep("run", paths) if len(paths) > 1 else written("run", paths[0])
+    return [named, *(text for text in given if text not in bare)]
 
 
 def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
@@ -40,8 +55,7 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
     problems: list[Problem] = []
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
-            remedy = f"Write {text}=VALUE, or drop it."
-            problems.append(Problem(text, "is not of the form key=value.", remedy))
+            problems.append(_no_override(text))
             continue
         try:
             parsed.append(parser.parse_override(text))
@@ -51,6 +65,27 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
             remedy = f"Quote the value for Hydra and the shell: {typed(key, value)}"
             problems.append(Problem(key, f"{text!r} cannot be read: {reason}.", remedy))
     return parsed, problems
+
+
+def _no_override(text: str) -> Problem:
+    """What a word without ``=`` may have been meant to be."""
+    path = Path(text)
+    if path.exists():
+        return Problem(text, "the run is named twice.", "Name it once, as a path or with run=PATH.")
+    if len(path.parts) < 2:
+        problem = "this is neither key=value nor the folder of a run."
+        return Problem(text, problem, f"Write {text}=VALUE, name a folder, or drop it.")
+    guess = nearest_run(path)
+    remedy = "Name the folder of a run." if guess is None else f"Did you mean {guess}?"
+    return Problem(text, "there is no such folder.", remedy)
+
+
+def texts(override: Override) -> list[str]:
+    """The values of an override as plain text, of a sweep all of them; none for null."""
+    swept = override.is_sweep_override()
+    values: list[Any] = list(override.sweep_iterator()) if swept else [override.value()]
+    plain = [value.text if isinstance(value, QuotedString) else value for value in values]
+    return [str(value).replace(r"\${", "${") for value in plain if value is not None]
 
 
 def sweep_values(override: Override) -> list[str]:

@@ -158,7 +158,7 @@ class ExportConfig(_FromRun):
 @dataclass
 class CompareConfig:
     runs: Any = MISSING
-    format: str = "terminal"
+    format: str | None = None
     out: str | None = None
 
 

@@ -22,15 +22,13 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
 from flowexp.config.hydra_internals import FileConfigSource, register_source
-from flowexp.config.overrides import parse, sweep_values
+from flowexp.config.overrides import parse, texts
+from flowexp.config.run_folders import CONFIG, MANIFEST
 from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
 from flowexp.tree import leaves, select
 
-__all__ = ["CONFIG", "MANIFEST", "RunSource", "ShippedSource", "run_in"]
-
-CONFIG, MANIFEST = "config.yaml", "manifest.json"
-"""The files of a run directory that options come from."""
+__all__ = ["CONFIG", "MANIFEST", "RunSource", "ShippedSource", "run_in", "runs_in"]
 
 _OPTION = "run"
 
@@ -129,15 +127,15 @@ class RunSource(ConfigSource):
 
 
 def run_in(overrides: list[str]) -> str | None:
-    """Where the options ``run`` come from: ``recipe=``, else ``run=``; of a sweep, the first."""
+    """Where the options ``run`` come from; of a sweep, the first folder."""
+    return next(iter(runs_in(overrides)), None)
+
+
+def runs_in(overrides: list[str]) -> list[str]:
+    """Where the options ``run`` come from: ``recipe=``, else ``run=``, all folders of a sweep."""
     recipes = [text for text in overrides if text.startswith("recipe=")]
     typed = recipes or [text for text in overrides if text.startswith("run=")]
-    for override in parse(typed[:1])[0]:
-        if override.is_sweep_override():
-            return sweep_values(override)[0].strip("'\"")
-        value: Any = override.value()
-        return None if value is None else str(value).replace(r"\${", "${")
-    return None
+    return [text for override in parse(typed[:1])[0] for text in texts(override)]
 
 
 class ShippedSource(FileConfigSource):

@@ -1,9 +1,9 @@
 """Evaluation: metrics of a pipeline's samples and model, as records."""
 
+from flowexp.evaluation.results_file import append_results, stored_results, together
 from flowexp.evaluation.score import (
     ScoreResult,
     Summary,
-    append_results,
     require_measurable,
     score,
     seed_ranges,
@@ -13,4 +13,5 @@ from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
 from flowexp.evaluation.small_sets import sample_count
 
 __all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results",
-           "require_measurable", "sample_count", "score", "seed_ranges", "summarize"]  # fmt: skip
+           "require_measurable", "sample_count", "score", "seed_ranges", "stored_results",
+           "summarize", "together"]  # fmt: skip

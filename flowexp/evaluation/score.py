@@ -1,7 +1,5 @@
 """Metrics of generated samples and of models, each number with its whole protocol."""
 
-import datetime
-import json
 import logging
 import math
 import textwrap
@@ -19,8 +17,6 @@ from flowexp.data import ImageArrays, quantize
 from flowexp.diagnostics import ModelMetric, Setting
 from flowexp.errors import UsageError
 from flowexp.evaluation.small_sets import remarks
-from flowexp.files import write_json
-from flowexp.locks import locked
 from flowexp.metrics.base import Accumulator, Metric
 from flowexp.metrics.protocol import MetricRecord, least, mean, spread_of
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
@@ -34,7 +30,6 @@ __all__ = [
     "SampleMetrics",
     "ScoreResult",
     "Summary",
-    "append_results",
     "require_measurable",
     "score",
     "seed_ranges",
@@ -192,6 +187,7 @@ class ScoreResult:
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
         remarks: What must be said beside the numbers, each with a word for what it is.
+        metrics: The name of the metric that each record is of.
     """
 
     records: tuple[MetricRecord, ...]
@@ -200,6 +196,7 @@ class ScoreResult:
     seconds: float
     images_per_second: float
     remarks: tuple[tuple[str, str], ...] = ()
+    metrics: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
         """Every number under its full protocol name, with its floor and other numbers beside it."""
@@ -312,7 +309,11 @@ def score(
         for name in metrics
         for record in found[name]
     )
-    return ScoreResult(records, count, per_sample, seconds, count / seconds, tuple(said))
+    owners = tuple(name for name in metrics for _ in found[name])
+    speed = count / seconds
+    return ScoreResult(
+        records, count, per_sample, seconds, speed, remarks=tuple(said), metrics=owners
+    )
 
 
 def require_measurable(
@@ -363,39 +364,6 @@ def _explained(record: MetricRecord) -> MetricRecord:
     if record.reason is None and math.isnan(record.value):
         return replace(record, reason="the metric is not defined for these samples")
     return record
-
-
-def append_results(path: Path, result: ScoreResult, **facts: Any) -> Path:  # noqa: ANN401
-    """Add an evaluation to ``results.json``; earlier ones and those of other processes stay.
-
-    ``facts`` are plain builtins to put beside it, for example checkpoint, sha256, overrides.
-
-    Raises:
-        UsageError: The file is there, but holds something else.
-    """
-    entry = {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **facts,
-        "count": result.count,
-        "nfe": result.nfe,
-        "seconds": result.seconds,
-        "images_per_second": result.images_per_second,
-        "records": [{"key": record.key, **record.to_dict()} for record in result.records],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(".results.lock")):
-        return write_json(path, {"evaluations": [*_history(path), entry]})
-
-
-def _history(path: Path) -> list[Any]:
-    """The evaluations stored so far."""
-    if not path.exists():
-        return []
-    try:
-        return [*json.loads(path.read_text(encoding="utf-8"))["evaluations"]]
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"{path} holds no results."
-        raise UsageError(problem, key="run", remedy="Move the file away.") from error
 
 
 @dataclass(frozen=True)

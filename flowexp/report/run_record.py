@@ -31,6 +31,11 @@ __all__ = [
 ]
 
 
+_Found = list[tuple[Mapping[str, Any], MetricRecord]]
+_DIVERGED = re.compile(r"\bNonFinite(?:Loss|Weights)Error: (.+)")
+_LOG_TAIL = 100_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredEvaluation:
     """One metric of one ``flowexp eval``; the seed ranges of one command are one evaluation.
@@ -113,6 +118,7 @@ class RunRecord:
         evaluations: Its evaluations, oldest first.
         grids: Grids of samples drawn while training, oldest first.
         parameters: Number of the network's parameters, if known.
+        divergence: Why the training could not be finished, if losses or weights became not finite.
     """
 
     name: str
@@ -124,6 +130,7 @@ class RunRecord:
     evaluations: tuple[StoredEvaluation, ...]
     grids: tuple[TrainingGrid, ...]
     parameters: int | None = None
+    divergence: str | None = None
 
     def last(self, key: str) -> float:
         """The last finite value of a training metric; nan if there is none."""
@@ -143,16 +150,18 @@ def read_run(path: Path, *, name: str, parameters: int | None = None) -> RunReco
         UsageError: It is not a run directory, or a file in it cannot be read.
     """
     run = RunDirectory.open(path, key="runs", checkpoint=False)
+    config, rows = run.config(), tuple(read_rows(run.metrics_file))
     return RunRecord(
         name=name,
         path=run.path,
-        config=run.config(),
+        config=config,
         overrides=tuple(run.overrides() if run.overrides_file.is_file() else ()),
         manifest=_manifest(run.manifest_file),
-        rows=tuple(read_rows(run.metrics_file)),
+        rows=rows,
         evaluations=_evaluations(run.results_file),
         grids=_grids(run.samples),
         parameters=parameters,
+        divergence=_divergence(run.log_file, wanted=config.get("trainer"), rows=rows),
     )
 
 
@@ -169,6 +178,21 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     while len({own[-length:] for own in parts}) < len(parts):
         length += 1
     return ["/".join(own[-length:]) for own in parts]
+
+
+def _divergence(
+    log: Path, *, wanted: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """What the log says of a training that diverged before its end."""
+    kimg = rows[-1].get("kimg") if rows else None
+    length = (wanted or {}).get("max_kimg")
+    finished = isinstance(kimg, int | float) and isinstance(length, int | float) and kimg >= length
+    if finished or not log.is_file():
+        return None
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_TAIL))
+        said = _DIVERGED.findall(file.read().decode("utf-8", errors="replace"))
+    return str(said[-1]) if said else None
 
 
 def _manifest(file: Path) -> dict[str, Any]:
@@ -194,18 +218,31 @@ def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
         return ()
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))["evaluations"]
-        grouped: dict[tuple[str, str], list[tuple[Mapping[str, Any], MetricRecord]]] = {}
+        commands: list[_Found] = []
+        latest: dict[tuple[str, str], _Found] = {}
         for number, entry in enumerate(entries):
-            command = str(entry.get("directory", f"evaluation {number}"))
+            directory = str(entry.get("directory", f"evaluation {number}"))
             for stored in entry["records"]:
                 record = MetricRecord.from_dict(stored)
-                grouped.setdefault((command, record.key), []).append((entry, record))
-        return tuple(_evaluation(found) for found in grouped.values())
+                found = latest.get((directory, record.key))
+                if found is None or not _continues(found, entry, record):
+                    found = latest[directory, record.key] = []
+                    commands.append(found)
+                found.append((entry, record))
+        return tuple(map(_evaluation, commands))
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"cannot read the results in {file} ({error}).", key="runs") from error
 
 
-def _evaluation(found: Sequence[tuple[Mapping[str, Any], MetricRecord]]) -> StoredEvaluation:
+def _continues(found: _Found, entry: Mapping[str, Any], record: MetricRecord) -> bool:
+    """Whether a number is on a further range of seeds, rather than of a later evaluation."""
+    before, first = found[0]
+    same = before.get("checkpoint") == entry.get("checkpoint")
+    fresh = record.protocol.seeds not in [other.protocol.seeds for _, other in found]
+    return same and fresh and not first.protocol.differences(record.protocol)
+
+
+def _evaluation(found: _Found) -> StoredEvaluation:
     entries, first = [entry for entry, _ in found], found[0][0]
     return StoredEvaluation(
         records=tuple(record for _, record in found),

@@ -12,6 +12,7 @@ import yaml
 
 from flowexp.config.later_options import without_later_options
 from flowexp.config.renamed import present
+from flowexp.config.run_folders import known_runs
 from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
 from flowexp.files import write_json, write_text
@@ -239,7 +240,9 @@ class RunDirectory:
         """
         run = cls(path)
         if not run.config_file.is_file():
-            near = _runs_near(run.path)
+            near = difflib.get_close_matches(
+                str(run.path), map(str, known_runs(run.path)), n=3, cutoff=0.5
+            )
             raise UsageError(
                 f"{run.path} is not a run directory (it holds no config.yaml).",
                 key=key,
@@ -325,12 +328,3 @@ def _changed_parents(
         if old != new and not ignored:
             changed[key] = (str(old), str(new))
     return changed
-
-
-def _runs_near(path: Path) -> list[str]:
-    """Run directories below the nearest existing parent whose names resemble ``path``."""
-    parent = next(folder for folder in (path, *path.parents) if folder.is_dir())
-    runs = [
-        str(file.parent) for depth in ("*", "*/*") for file in parent.glob(f"{depth}/config.yaml")
-    ]
-    return difflib.get_close_matches(str(path), runs, n=3, cutoff=0.5) or sorted(runs)[-3:]

@@ -22,7 +22,7 @@ from flowexp.errors import UsageError
     ],
 )
 def test_every_way_of_naming_runs_is_one_override(arguments, expected):
-    assert with_runs(arguments, verb="compare") == expected
+    assert with_runs(arguments, verb="compare", example="compare a b") == expected
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_every_way_of_naming_runs_is_one_override(arguments, expected):
 )
 def test_what_cannot_be_meant_is_refused(arguments, says):
     with pytest.raises(UsageError, match=says):
-        with_runs(arguments, verb="compare")
+        with_runs(arguments, verb="compare", example="compare a b")
 
 
 def test_a_folder_of_runs_stands_for_the_runs_in_it(tmp_path):

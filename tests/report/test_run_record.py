@@ -18,6 +18,7 @@ from tests.report.runs import entry, make_run, rows
 
 def test_everything_in_the_directory_is_read(tmp_path):
     entries = [entry(33.0, directory="/x/eval/1"), entry(35.0, directory="/x/eval/1")]
+    entries[1]["records"][0]["protocol"]["seeds"] = "200-399"
     run = read_run(make_run(tmp_path / "a", entries=entries, grids=(10, 2, 0.5)), name="a")
     assert [grid.kimg for grid in run.grids] == [0.5, 2.0, 10.0]
     assert run.last("train/loss") == pytest.approx(10 / 80)

@@ -28,15 +28,16 @@ def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str)
     return draw([sheet_of(result)], form)
 
 
-def draw(sheets: Sequence[Sheet], form: str) -> str:
-    """Sheets as text.
+def draw(sheets: Sequence[Sheet], form: str, *, width: int | None = None) -> str:
+    """Sheets as text, for the terminal in at most ``width`` columns.
 
     Raises:
         ValueError: There is no such form.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r}; allowed: {', '.join(FORMS)}")
-    return FORMS[form].draw(sheets)
+    drawn = FORMS[form].draw
+    return terminal(sheets, width=width) if drawn is terminal else drawn(sheets)
 
 
 def sheet_of(result: TableResult | ClaimResult | Sequence[ClaimResult]) -> Sheet:

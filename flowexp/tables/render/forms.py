@@ -52,12 +52,15 @@ _LATEX: Mapping[str, str] = {
 _LATEX_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
-def terminal(sheets: Sequence[Sheet]) -> str:
-    """Text with box lines, as wide as the terminal; colours only where a terminal shows them."""
+def terminal(sheets: Sequence[Sheet], *, width: int | None = None) -> str:
+    """Text with box lines, as wide as the terminal; colours only where a terminal shows them.
+
+    ``width`` is the number of columns where the text goes elsewhere, by default as many as needed.
+    """
     from rich.console import Console
 
     shows = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if shows else _UNLIMITED
+    width = shutil.get_terminal_size().columns if shows else width or _UNLIMITED
     written = io.StringIO()
     console = Console(
         file=written, width=width, force_terminal=shows, markup=False, highlight=False, emoji=False

@@ -1,0 +1,91 @@
+"""Folders of runs: how an argument names one, which runs it holds, which ones may be meant."""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from flowexp.config.problems import nearest
+
+__all__ = ["CONFIG", "MANIFEST", "is_run", "known_runs", "listed", "names_folder", "nearest_run",
+           "newest", "runs_below"]  # fmt: skip
+
+CONFIG, MANIFEST = "config.yaml", "manifest.json"
+"""The files of a run directory that options come from."""
+
+_OUTPUTS = Path("outputs")
+_SWEEP = "multirun.yaml"
+_DEPTH = 4
+_MOST = 200
+_LISTED = 6
+
+
+def names_folder(argument: str) -> bool:
+    """Whether an argument is a bare path, ``outputs/a`` or ``sweep/seed=1``, and no override.
+
+    With ``=`` in it, it must exist and have a folder before that: ``./seed=1``.
+    """
+    before, equals, _ = argument.partition("=")
+    if not equals:
+        return argument[:1] not in ("~", "+", "-")
+    separated = "/" in before or os.sep in before
+    return separated and Path(argument).exists()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run directory."""
+    return (folder / CONFIG).is_file()
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The runs in a folder, ``9`` before ``10``: those of the first level that has any."""
+    for depth in range(1, _DEPTH + 1):
+        found = [file.parent for file in folder.glob("*/" * depth + CONFIG)]
+        if found:
+            return sorted(found, key=_natural)
+    return []
+
+
+def known_runs(path: Path) -> list[Path]:
+    """Runs near a path that is no run: below it or the folder it is in, else below ``outputs``.
+
+    The newest comes last.
+    """
+    near = [folder for folder in (path, *path.parents) if folder.is_dir()][:2]
+    for folder, depths in (*((f, (1, 2)) for f in near), (_OUTPUTS, range(1, _DEPTH + 1))):
+        found = {file.parent for depth in depths for file in _some(folder, "*/" * depth + CONFIG)}
+        if found:
+            return sorted(found, key=lambda run: (run / CONFIG).stat().st_mtime)
+    return []
+
+
+def nearest_run(path: Path) -> Path | None:
+    """The run whose name is most like that of a path, the run that holds it, or None."""
+    holder = next((folder for folder in path.parents if is_run(folder)), None)
+    guess = nearest(str(path), map(str, known_runs(path)))
+    return holder or (None if guess is None else Path(guess))
+
+
+def newest(most: int = 3) -> list[Path]:
+    """The newest runs below ``outputs``, newest first; a sweep stands for the runs in it."""
+    files = [
+        file for depth in range(1, _DEPTH + 1) for file in _some(_OUTPUTS, "*/" * depth + CONFIG)
+    ]
+    runs = [file.parent for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True)]
+    whole = [run.parent if (run.parent / _SWEEP).is_file() else run for run in runs]
+    return list(dict.fromkeys(whole))[:most]
+
+
+def listed(folder: Path, runs: list[Path]) -> str:
+    """The names of runs in a folder: ``0, 1, 2``."""
+    names = [str(run.relative_to(folder)) for run in runs[:_LISTED]]
+    return ", ".join([*names, "..."] if len(runs) > _LISTED else names)
+
+
+def _some(folder: Path, pattern: str) -> Iterator[Path]:
+    return itertools.islice(folder.glob(pattern), _MOST)
+
+
+def _natural(path: Path) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
