@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
+from flowexp.config.from_run import primary_config
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import typed
@@ -117,7 +118,7 @@ def launch(
     """
     parser = argument_parser(verb)
     args = parser.parse_intermixed_args(in_full(verb, arguments))
-    name = args.config_name or config_name or verb
+    name = primary_config(args.config_name or config_name or verb, args.overrides)
     if args.cfg and args.multirun:
         raise UsageError(
             "it shows the config of one job, but -m runs several.",
@@ -147,7 +148,8 @@ def examine(
         ConfigError: The command line is not sound.
     """
     parser = argument_parser(verb)
-    args = parser.parse_intermixed_args(list(arguments))
+    args = parser.parse_intermixed_args(in_full(verb, arguments))
+    config_name = primary_config(config_name, args.overrides)
     if _only_shows(args):
         _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:

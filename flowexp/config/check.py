@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flowexp.config.from_run import primary_config, problems_of_start
 from flowexp.config.hydra_internals import Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
@@ -92,8 +93,10 @@ def check(
     if config_dir is not None and not Path(config_dir).is_dir():
         text = f"{config_dir} is not a folder."
         return Checked([Problem("--config-dir", text, "Give a folder that holds config groups.")])
+    config_name = primary_config(config_name, overrides)
     path = search_path(config_dir)
     parsed, problems = parse(overrides)
+    problems += problems_of_start(config_name, parsed, multirun=multirun)
     parsed = with_additions(parsed, config_name=config_name)
     if starts_from_run(config_name):
         problems += _check_run(config_name, overrides)
@@ -120,6 +123,7 @@ def check_job(
     config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
+    config_name = primary_config(config_name, overrides)
     loader = RunAwareLoader(path or search_path())
     try:
         composed = loader.compose(config_name, overrides)
@@ -183,7 +187,9 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     if (folder / CONFIG).is_file():
         return []
     text = f"{run} is not a run directory" + ("." if folder.is_dir() else " (no such folder).")
-    key = "recipe" if any(o.startswith("recipe=") for o in overrides) else "run"
+    keys = {"recipe": "recipe", "parent": "from"}
+    named = (short for key, short in keys.items() if any(o.startswith(f"{key}=") for o in overrides))
+    key = next(named, "run")
     return [Problem(key, text, _runs_nearby(folder, key))]
 
 

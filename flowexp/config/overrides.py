@@ -20,7 +20,12 @@ __all__ = ["check_key", "check_options", "in_full", "is_group", "parse", "select
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
-_SHORT = {"calibrate": ("for=", "calibration="), "pairs": ("from=", "start=")}
+_SHORT = {
+    "calibrate": ("for=", "calibration="),
+    "pairs": ("from=", "start="),
+    "train": ("from=", "parent="),
+    "check": ("from=", "parent="),
+}
 
 
 def in_full(verb: str, overrides: Iterable[str]) -> list[str]:
