@@ -11,10 +11,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -35,8 +37,15 @@ from flowexp.config.overrides import (
     targets_in,
 )
 from flowexp.config.problems import ConfigError, Problem, nearest
+from flowexp.config.relatives import differing_data, problems_with_relatives
 from flowexp.config.rules import check_rules
-from flowexp.config.schema import named_entries, out_of_range, starts_from_run
+from flowexp.config.schema import (
+    TRAIN_FROM,
+    named_entries,
+    out_of_range,
+    starts_from_run,
+    trains,
+)
 from flowexp.config.sources import CONFIG, run_in
 from flowexp.config.targets import check_targets
 from flowexp.config.trust import Author, declared_in, problems_with, trusting
@@ -139,6 +148,15 @@ def check_job(
         refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
         if refused:
             return Checked(refused, resolved.values, choices)
+    if run is not None and not trains(config_name):
+        other = differing_data(
+            resolved.values,
+            run=run,
+            chosen=choices.get("dataset"),
+            options=partial(_options_of, "dataset", loader.repository),
+        )
+        if other is not None:  # that the network does not fit either is the same again
+            return Checked([other], resolved.values, choices)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
     reported = {problem.key for problem in problems}
@@ -146,6 +164,9 @@ def check_job(
     problems += [problem for problem in ranges if problem.key not in reported]
     reported |= {problem.key for problem in problems}
     found = check_rules(resolved.values, missing=resolved.missing)
+    if trains(config_name):
+        parent = run if config_name == TRAIN_FROM else None
+        found += problems_with_relatives(resolved.values, overrides, parent=parent)
     problems += [p for p in found if p.refuses and p.key not in reported]
     remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
     return Checked(problems, resolved.values, choices, remarks)
@@ -164,6 +185,16 @@ def _merged_parts(parsed: Sequence[Override], path: ConfigSearchPath) -> Iterato
         if len(parts) > 1:
             text = f"{' and '.join(parts)} are parts each, and a config holds one of them."
             yield Problem(group, text, f"Choose one, or sweep with {group}={','.join(parts)} -m.")
+
+
+def _options_of(group: str, repo: Repository) -> dict[str, Any]:
+    """The unresolved configs of all options of a group, by name."""
+    found = {}
+    for name in repo.get_group_options(group, ObjectType.CONFIG):
+        option = repo.load_config(f"{group}/{name}")
+        if option is not None:
+            found[str(name)] = OmegaConf.to_container(option.config, resolve=False)
+    return found
 
 
 def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -188,7 +219,9 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         return []
     text = f"{run} is not a run directory" + ("." if folder.is_dir() else " (no such folder).")
     keys = {"recipe": "recipe", "parent": "from"}
-    named = (short for key, short in keys.items() if any(o.startswith(f"{key}=") for o in overrides))
+    named = (
+        short for key, short in keys.items() if any(o.startswith(f"{key}=") for o in overrides)
+    )
     key = next(named, "run")
     return [Problem(key, text, _runs_nearby(folder, key))]
 

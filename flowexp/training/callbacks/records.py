@@ -101,6 +101,7 @@ class Records(ClosingCallback):
         if trainer.is_global_zero:
             self._file = MetricsFile(pl_module.run.metrics_file, step=pl_module.step)
             self.row = dict(self._file.last_row or {})
+            pl_module.seconds_before = self._file.seconds
             for logger in trainer.loggers:
                 if isinstance(logger, RunLogger):
                     logger.start(pl_module.run, config=pl_module.config, step=pl_module.step)
