@@ -23,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.from_run import primary_config, problems_of_start
-from flowexp.config.hydra_internals import Repository
+from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
 from flowexp.config.override_text import typed
@@ -187,7 +187,7 @@ def _merged_parts(parsed: Sequence[Override], path: ConfigSearchPath) -> Iterato
             yield Problem(group, text, f"Choose one, or sweep with {group}={','.join(parts)} -m.")
 
 
-def _options_of(group: str, repo: Repository) -> dict[str, Any]:
+def _options_of(group: str, repo: ConfigRepository) -> dict[str, Any]:
     """The unresolved configs of all options of a group, by name."""
     found = {}
     for name in repo.get_group_options(group, ObjectType.CONFIG):
@@ -218,11 +218,8 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     if (folder / CONFIG).is_file():
         return []
     text = f"{run} is not a run directory" + ("." if folder.is_dir() else " (no such folder).")
-    keys = {"recipe": "recipe", "parent": "from"}
-    named = (
-        short for key, short in keys.items() if any(o.startswith(f"{key}=") for o in overrides)
-    )
-    key = next(named, "run")
+    given = {o.partition("=")[0] for o in overrides}
+    key = "recipe" if "recipe" in given else "from" if "parent" in given else "run"
     return [Problem(key, text, _runs_nearby(folder, key))]
 
 

@@ -50,12 +50,11 @@ def network_differences(own: Config, stored: Config) -> dict[str, Values]:
 
 
 def in_words(differences: Mapping[str, Values], *, run: str, most: int = 3) -> str:
-    """``network.model_channels is 16 here and 32 in RUN``; of many keys, how many more there are."""
-    named = [
-        f"{key.removesuffix('._target_')} is {shown_value(key, here)} here and {shown_value(key, there)} "
-        f"in {run}"
-        for key, (here, there) in list(differences.items())[:most]
-    ]
+    """``network.dim is 16 here and 32 in RUN``; of many keys, how many more there are."""
+    named = []
+    for key, values in list(differences.items())[:most]:
+        here, there = (shown_value(key, value) for value in values)
+        named.append(f"{key.removesuffix('._target_')} is {here} here and {there} in {run}")
     rest = len(differences) - len(named)
     return ", ".join(named) + (f", and {rest} more keys differ" if rest > 0 else "")
 

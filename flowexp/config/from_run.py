@@ -1,7 +1,7 @@
 """``train run=DIR`` goes on with a run, ``train from=RUN`` starts a new one from another.
 
-Both take every group from the stored config, as the verbs that sample do (``sampler: run``), through
-primary configs of their own. What ``from=RUN`` starts from is a model, so ``dataset``, ``path``,
+Both take every group from the stored config, as the verbs that sample do (``sampler: run``),
+through primary configs of their own. What ``from=RUN`` starts from is a model, so ``dataset``, ``path``,
 ``network`` and ``parameterization`` are that run's under every ``experiment=``; the rest is the
 run's, over it the experiment's, over both the command line's.
 """
@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from flowexp.config.hydra_internals import Repository, set_values
+from flowexp.config.hydra_internals import ConfigRepository, set_values
 from flowexp.config.override_text import command
 from flowexp.config.problems import Problem
 from flowexp.config.schema import TRAIN_FROM, TRAIN_RUN
@@ -124,7 +124,9 @@ def restore_model(
     ]
 
 
-def restore_derived(config: DictConfig, overrides: Sequence[Override], *, repo: Repository) -> None:
+def restore_derived(
+    config: DictConfig, overrides: Sequence[Override], *, repo: ConfigRepository
+) -> None:
     """Let values that a run's options had derived from others follow those again.
 
     A stored config holds values: ``lr_schedule.end_kimg: 200`` where the option says

@@ -24,6 +24,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 __all__ = [
+    "ConfigRepository",
     "FileConfigSource",
     "Hydra",
     "Loader",

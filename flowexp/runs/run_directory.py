@@ -121,8 +121,8 @@ class RunDirectory:
         """Make the folder of a new run, or reopen that of the same run to continue it.
 
         Only the first process of a run writes; the others get the folder as it is. While the object
-        lives, no other run can start in the folder. The manifest of the first start is kept; it notes
-        what groups that are ``judged`` to be free to change were until now.
+        lives, no other run can start in the folder. The manifest of the first start is kept; it
+        notes what groups that were ``judged``, and may change, have been until now.
 
         Raises:
             UsageError: The folder belongs to a run of another configuration or on other data,
