@@ -1,9 +1,9 @@
 """``train run=DIR`` goes on with a run, ``train from=RUN`` starts a new one from another.
 
 Both take every group from the stored config, as the verbs that sample do (``sampler: run``),
-through primary configs of their own. What ``from=RUN`` starts from is a model, so ``dataset``, ``path``,
-``network`` and ``parameterization`` are that run's under every ``experiment=``; the rest is the
-run's, over it the experiment's, over both the command line's.
+through primary configs of their own. What ``from=RUN`` starts from is a model, so ``dataset``,
+``path``, ``network`` and ``parameterization`` are that run's under every ``experiment=``; the rest
+is the run's, over it the experiment's, over both the command line's.
 """
 
 import json
