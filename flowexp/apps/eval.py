@@ -301,6 +301,7 @@ def _outcome(
     speed = f"{seconds:.1f} s, {count / seconds:.1f} images/s"
     return [
         *rows,
+        ("weights", opened.weights_in_words),
         ("NFE", f"{results[0].nfe:.4g} network evaluations a sample"),
         ("generated and scored", f"{count} samples in {speed}"),
         ("run directory", shown(opened.run.path)),

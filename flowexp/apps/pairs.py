@@ -134,7 +134,8 @@ def _outcome(
 
     store = PairStore.open(folder, key="dirs.run")
     size = sum(file.stat().st_size for file in folder.glob("shard_*.npz"))
-    use = {"coupling": "pairs", "pairs": shown(folder), "init": shown(opened.run.path)}
+    # everything of this run: its weights mean something else under the defaults of train
+    use = {"from": shown(opened.run.path), "coupling": "pairs", "pairs": shown(folder)}
     return [
         ("pairs", f"{len(store)} at {store.column('nfe').mean():.4g} NFE, {size / 1e6:.1f} MB"),
         ("made from", manifest.start),

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.sweeps import after_training
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.from_run import choices_of
 from flowexp.config.override_text import command
-from flowexp.config.trust import USER, must_be_declared
+from flowexp.config.trust import USER, Author, must_be_declared
 from flowexp.processes import is_first_process
 from flowexp.progress import stage
+from flowexp.tree import without
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
     from flowexp.runs import RunDirectory
     from flowexp.runs.assemble import Built
-    from flowexp.training import FitResult
+    from flowexp.runs.going_on import GoingOn
 
 __all__ = ["main"]
 
@@ -31,27 +33,42 @@ def train(job: Job) -> float:
         The final training loss, so that an optimising sweeper has something to minimise.
     """
     first = is_first_process()  # refuses what Lightning would stumble over when it is imported
+    from flowexp.runs.going_on import GoingOn, together
+    from flowexp.runs.run_directory import RunDirectory
+
+    origin = job.config.get("run") or job.config.get("parent")
+    by = USER if origin is None else Author.of(RunDirectory(origin).config_file)
+    config = without(job.config, ("run", "parent"))
+    named, old = "run" in job.config, RunDirectory(shown(job.directory))
+    overrides, rescheduled, resumed = job.overrides, False, False
+    if old.config_file.is_file():
+        going_on = GoingOn(old, config, job.overrides, by=by, named=named)
+        rescheduled = going_on.judge()
+        if going_on.finished:
+            return _finished(going_on, first=first)
+        resumed = going_on.step > 0
+        overrides = together(old.overrides(), job.overrides) if named else job.overrides
     with stage("loading PyTorch and Lightning"):
         from flowexp.training import fit, training_parts
 
     import torch
 
-    from flowexp.runs import RunDirectory, describe_run
+    from flowexp.runs import describe_run
     from flowexp.runs.assemble import build, describe
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
     from flowexp.training.trainer import require_devices
 
-    config = job.config
     seed = int(config["seed"])
     torch.manual_seed(derive_seed(seed, "init"))
     with stage("building the network"):
-        built = build(config, by=USER)
+        built = build(config, by=by)
     built.dataset.locate()
-    if config["init"]:
-        start_from(built.network, run=config["init"], weights=config["init_weights"])
-    parts = training_parts(config, built, by=USER)
+    if config["init"] and not resumed:
+        weights = config["init_weights"]
+        start_from(built.network, run=config["init"], weights=weights, config=config)
+    parts = training_parts(config, built, by=by)
     require_devices(parts.settings)
     if first:
         print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
@@ -61,25 +78,58 @@ def train(job: Job) -> float:
     run = RunDirectory.start(
         job.directory,
         config=config,
-        overrides=job.overrides,
+        overrides=overrides,
+        judged=("lr_schedule",) if rescheduled else (),
         manifest={
             **describe_run(seed=seed, dataset_fingerprint=arrays.fingerprint),
             "dataset_size": len(arrays),
             **_of_source(built.model.path.source),
             "dataset_reading": built.dataset.reading() if pairs is None else {},
             "classes_without_images": arrays.classes_without_images,
-            "choices": job.choices,
+            "choices": _choices(job, origin),
             "parameters": built.parameters,
-            "parents": {**parents_in(config), **(pairs.parents if pairs else {})},
+            # what a run once started from may be gone
+            "parents": {
+                **parents_in({**config, "init": None} if resumed else config),
+                **(pairs.parents if pairs else {}),
+            },
         },
     )
     with logging_to(run.log_file):
+        if rescheduled:
+            _LOG.warning("the learning rate follows another schedule from here on; the manifest "
+                         "keeps the former one.")  # fmt: skip
         for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays)):
             _LOG.warning(remark)
         result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
     if first:
-        print("\n" + table(_outcome(result, run, trust=must_be_declared(config))))
+        trust = must_be_declared(config)
+        outcome = _outcome(result.kimg, result.seconds, result.final_loss, run, trust=trust)
+        print("\n" + table(outcome))
     return result.final_loss
+
+
+def _finished(going_on: "GoingOn", *, first: bool) -> float:
+    """Say that nothing is left to train; the loss of the last row."""
+    from flowexp.runs.metrics_file import read_rows, training_seconds
+
+    run, config = going_on.run, going_on.config
+    rows = list(read_rows(run.metrics_file))
+    loss = float((rows[-1].get("train/loss") if rows else None) or "nan")
+    if first:
+        kimg, seconds = going_on.kimg, training_seconds(rows)
+        length = f"{kimg:g} of {config['trainer']['max_kimg']:g} kimg"
+        trust = must_be_declared(config)
+        print(f"already finished: {length}; go on with {going_on.longer}")
+        print(table(_outcome(kimg, seconds, loss, run, trust=trust)))
+    return loss
+
+
+def _choices(job: Job, origin: str | None) -> dict[str, str]:
+    """The chosen options; those that are another run's, by the names that it has for them."""
+    known = {} if origin is None else choices_of(origin)
+    return {group: known.get(group, option) if option == "run" else option
+            for group, option in job.choices.items()}  # fmt: skip
 
 
 def _of_source(source: object) -> dict[str, Any]:
@@ -106,11 +156,11 @@ def _of_classes(built: "Built", arrays: "ImageArrays") -> Iterator[str]:
 
 
 def _outcome(
-    result: "FitResult", run: "RunDirectory", *, trust: Sequence[str]
+    kimg: float, seconds: float, loss: float, run: "RunDirectory", *, trust: Sequence[str]
 ) -> list[tuple[str, str]]:
-    speed = f"{result.seconds:.0f} s at {result.images_per_second:.0f} images/s"
+    speed = f"{seconds:.0f} s at {1000 * kimg / max(seconds, 1e-9):.0f} images/s"
     return [
-        ("trained", f"{result.kimg:g} kimg in {speed}, final loss {result.final_loss:.4g}"),
+        ("trained", f"{kimg:g} kimg in {speed}, final loss {loss:.4g}"),
         ("run directory", shown(run.path)),
         ("sample grids", shown(run.samples)),
         ("metrics", shown(run.metrics_file)),

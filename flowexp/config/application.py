@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
 from flowexp.config.completion_scripts import script
+from flowexp.config.from_run import primary_config
 from flowexp.config.help import verb_help
 from flowexp.config.hydra_internals import SweepHydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
@@ -123,7 +124,7 @@ def launch(
     parser = argument_parser(verb)
     args = parser.parse_intermixed_args(list(arguments))
     args.overrides = in_full(verb, args.overrides)
-    name = args.config_name or config_name or verb
+    name = primary_config(args.config_name or config_name or verb, args.overrides)
     if args.cfg and args.multirun:
         raise UsageError(
             "it shows the config of one job, but -m runs several.",
@@ -157,6 +158,7 @@ def examine(
     parser = argument_parser(verb)
     args = parser.parse_intermixed_args(list(arguments))
     args.overrides = in_full(verb, args.overrides)
+    config_name = primary_config(config_name, args.overrides)
     if only_shows(args):
         _run_hydra(config_name, args, parser, _Task(lambda job: None, multirun=False))
     else:

@@ -12,17 +12,20 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.derived import why_not_derived
-from flowexp.config.hydra_internals import Repository
+from flowexp.config.from_run import primary_config, problems_of_start
+from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
 from flowexp.config.override_text import typed
@@ -36,6 +39,7 @@ from flowexp.config.overrides import (
     targets_in,
 )
 from flowexp.config.problems import ConfigError, Problem
+from flowexp.config.relatives import differing_data, problems_with_relatives
 from flowexp.config.rules import check_rules
 from flowexp.config.run_folders import (
     CONFIG,
@@ -46,7 +50,13 @@ from flowexp.config.run_folders import (
     newest,
     runs_below,
 )
-from flowexp.config.schema import named_entries, out_of_range, starts_from_run
+from flowexp.config.schema import (
+    TRAIN_FROM,
+    named_entries,
+    out_of_range,
+    starts_from_run,
+    trains,
+)
 from flowexp.config.sources import run_in, runs_in
 from flowexp.config.targets import check_targets
 from flowexp.config.trust import Author, declared_in, problems_with, trusting
@@ -104,8 +114,10 @@ def check(
     if config_dir is not None and not Path(config_dir).is_dir():
         text = f"{config_dir} is not a folder."
         return Checked([Problem("--config-dir", text, "Give a folder that holds config groups.")])
+    config_name = primary_config(config_name, overrides)
     path = search_path(config_dir)
     parsed, problems = parse(overrides)
+    problems += problems_of_start(config_name, parsed, multirun=multirun)
     parsed = with_additions(parsed, config_name=config_name)
     if starts_from_run(config_name):
         unread = any(problem.key in overrides for problem in problems)
@@ -133,6 +145,7 @@ def check_job(
     config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
+    config_name = primary_config(config_name, overrides)
     loader = RunAwareLoader(path or search_path())
     try:
         composed = loader.compose(config_name, overrides)
@@ -148,6 +161,15 @@ def check_job(
         refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
         if refused:
             return Checked(refused, resolved.values, choices)
+    if run is not None and not trains(config_name):
+        other = differing_data(
+            resolved.values,
+            run=run,
+            chosen=choices.get("dataset"),
+            options=partial(_options_of, "dataset", loader.repository),
+        )
+        if other is not None:  # that the network does not fit either is the same again
+            return Checked([other], resolved.values, choices)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing)
     reported = {problem.key for problem in problems}
@@ -155,6 +177,9 @@ def check_job(
     problems += [problem for problem in ranges if problem.key not in reported]
     reported |= {problem.key for problem in problems}
     found = check_rules(resolved.values, missing=resolved.missing)
+    if trains(config_name):
+        parent = run if config_name == TRAIN_FROM else None
+        found += problems_with_relatives(resolved.values, overrides, parent=parent)
     problems += [p for p in found if p.refuses and p.key not in reported]
     remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
     return Checked(problems, resolved.values, choices, remarks)
@@ -173,6 +198,16 @@ def _merged_parts(parsed: Sequence[Override], path: ConfigSearchPath) -> Iterato
         if len(parts) > 1:
             text = f"{' and '.join(parts)} are parts each, and a config holds one of them."
             yield Problem(group, text, f"Choose one, or sweep with {group}={','.join(parts)} -m.")
+
+
+def _options_of(group: str, repo: ConfigRepository) -> dict[str, Any]:
+    """The unresolved configs of all options of a group, by name."""
+    found = {}
+    for name in repo.get_group_options(group, ObjectType.CONFIG):
+        option = repo.load_config(f"{group}/{name}")
+        if option is not None:
+            found[str(name)] = OmegaConf.to_container(option.config, resolve=False)
+    return found
 
 
 def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -195,16 +230,18 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         latest = "".join(f", such as {typed('run', path)}" for path in newest(1))
         remedy = f"Give run=DIR, a directory that train wrote{latest}."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
-    key = "recipe" if any(o.startswith("recipe=") for o in overrides) else "run"
+    given = {o.partition("=")[0] for o in overrides}
+    key = "recipe" if "recipe" in given else "from" if "parent" in given else "run"
+    verb = config_name.partition("_")[0]  # train_run, train_from
     problems = []
     for folder in (Path(run) for run in runs if not is_run(Path(run))):
         inside = runs_below(folder)
-        if inside and key == "run":
+        if inside and key != "recipe":
             count = f"{len(inside)} run{'s' if len(inside) > 1 else ''}"
             text = (
-                f"{folder} holds {count} ({listed(folder, inside)}), and {config_name} takes one."
+                f"{folder} holds {count} ({listed(folder, inside)}), and {verb} takes one."
             )
-            remedy = f"Name it: {_with_run(config_name, overrides, inside[0])}"
+            remedy = f"Name it: {_with_run(verb, overrides, inside[0], key)}"
             problems.append(Problem(key, text, remedy))
             continue
         what = "holds no run." if folder.is_dir() else "is not a run directory (no such folder)."
@@ -213,10 +250,10 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _with_run(verb: str, overrides: Sequence[str], run: Path) -> str:
+def _with_run(verb: str, overrides: Sequence[str], run: Path, key: str) -> str:
     """The command line with another run."""
-    rest = [text for text in overrides if not text.startswith("run=")]
-    return " ".join(["flowexp", verb, typed("run", str(run)), *map(shlex.quote, rest)])
+    rest = [text for text in overrides if not text.startswith(("run=", "parent="))]
+    return " ".join(["flowexp", verb, typed(key, str(run)), *map(shlex.quote, rest)])
 
 
 def _runs_nearby(folder: Path, key: str) -> str:

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from flowexp import __version__
 
 __all__ = [
+    "ConfigRepository",
     "FileConfigSource",
     "Hydra",
     "Loader",

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from flowexp.config import conf_dir, schema
 from flowexp.config.derived import register_derived
+from flowexp.config.from_run import kept_choices, restore_derived, restore_model
 from flowexp.config.hydra_internals import (
     Loader,
     create_config_search_path,
@@ -67,16 +68,30 @@ class RunAwareLoader(Loader):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Compose as Hydra does; see :class:`RunSource` for what ``run=`` adds."""
-        schema.register(str(config_name))
-        typed = OverridesParser.create().parse_overrides(overrides)
-        parsed = with_additions(typed, config_name=str(config_name))
+        name = str(config_name)
+        schema.register(name)
+        parser = OverridesParser.create()
+        typed = parser.parse_overrides(overrides)
+        kept = parser.parse_overrides(kept_choices(name, typed))
+        parsed = with_additions([*kept, *typed], config_name=name)
         config = self._composed(
             config_name, parsed, (run_mode, from_shell, validate_sweep_overrides)
         )
         if parsed != typed:
             note_overrides(config, [o for o in typed if not o.is_hydra_override()])
-        self.remarks = without_refused_keys(config, typed)
+        self.remarks = [*self._restored(config, name, typed), *without_refused_keys(config, typed)]
         return config
+
+    def _restored(self, config: DictConfig, name: str, typed: Sequence[Override]) -> list[str]:
+        """Finish a training's config that was taken from a run; what there is to say of it."""
+        if not (schema.trains(name) and schema.starts_from_run(name)):
+            return []
+        restore_derived(config, typed, repo=self.repository)
+        recipes = [str(o.input_line) for o in typed if o.key_or_group == "experiment"]
+        if not recipes:
+            return []
+        recipe = RunAwareLoader(self.config_search_path).compose("train", recipes[-1:])
+        return restore_model(config, typed, recipe=recipe)
 
     def _composed(
         self, config_name: str | None, parsed: Sequence[Override], how: tuple[RunMode, bool, bool]

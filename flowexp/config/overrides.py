@@ -23,8 +23,13 @@ __all__ = ["all_groups", "check_key", "check_options", "in_full", "is_group", "o
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
-_SHORT = {"calibrate": ("for=", "calibration="), "pairs": ("from=", "start="),
-          "prepare": ("in=", "source=")}  # fmt: skip
+_SHORT = {
+    "calibrate": ("for=", "calibration="),
+    "pairs": ("from=", "start="),
+    "prepare": ("in=", "source="),
+    "train": ("from=", "parent="),
+    "check": ("from=", "parent="),
+}
 _TAKE_RUN = ("train", "check", "eval", "sample", "stream", "pairs", "calibrate", "export")
 
 

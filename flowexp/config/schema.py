@@ -1,5 +1,6 @@
 """The typed top level of every verb's config; the groups keep the types of their own classes."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,11 @@ from flowexp.config.problems import Problem
 from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import UsageError
 
-__all__ = ["named_entries", "out_of_range", "register", "starts_from_run"]
+__all__ = ["TRAIN_FROM", "TRAIN_RUN", "named_entries", "out_of_range", "register",
+           "starts_from_run", "trains", "values_of_training"]  # fmt: skip
+
+TRAIN_FROM, TRAIN_RUN = "train_from", "train_run"
+"""The primary configs of ``train`` where it starts from a run, or goes on with one."""
 
 
 _SEED = 2**63 - 1
@@ -80,6 +85,16 @@ class TrainConfig(_Model):
     trainer: Any = field(default=MISSING, metadata=_TRAINER)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainFromConfig(TrainConfig):
+    parent: str = MISSING
+
+
+@dataclass
+class TrainRunConfig(TrainConfig):
+    run: str = MISSING
 
 
 @dataclass
@@ -210,6 +225,8 @@ class TableConfig:
 _NAMED = dict[str, Any]
 _SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
+    TRAIN_FROM: TrainFromConfig,
+    TRAIN_RUN: TrainRunConfig,
     "eval": EvalConfig,
     "sample": SampleConfig,
     "stream": StreamConfig,
@@ -225,8 +242,20 @@ _SCHEMAS: dict[str, type] = {
 
 
 def starts_from_run(config_name: str) -> bool:
-    """Whether the verb's primary config takes ``run=DIR``."""
-    return issubclass(_SCHEMAS.get(config_name, object), _FromRun)
+    """Whether a primary config takes its options from a run."""
+    needs_run = _FromRun | TrainFromConfig | TrainRunConfig
+    return issubclass(_SCHEMAS.get(config_name, object), needs_run)
+
+
+def trains(config_name: str) -> bool:
+    """Whether a primary config is that of a training."""
+    return config_name == "train" or config_name in (TRAIN_FROM, TRAIN_RUN)
+
+
+def values_of_training() -> list[str]:
+    """The keys of a training's config that are values, not groups: ``seed``, ``init`` ..."""
+    groups = (MISSING, dataclasses.MISSING)
+    return [entry.name for entry in fields(TrainConfig) if entry.default not in groups]
 
 
 def named_entries(config_name: str) -> set[str]:

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from flowexp.config.hydra_internals import FileConfigSource, register_source
 from flowexp.config.overrides import parse, texts
 from flowexp.config.run_folders import CONFIG, MANIFEST
+from flowexp.config.schema import values_of_training
 from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
 from flowexp.tree import leaves, select
@@ -31,6 +32,7 @@ from flowexp.tree import leaves, select
 __all__ = ["CONFIG", "MANIFEST", "RunSource", "ShippedSource", "run_in", "runs_in"]
 
 _OPTION = "run"
+_VALUES = "stored_values"
 
 
 class RunSource(ConfigSource):
@@ -51,8 +53,10 @@ class RunSource(ConfigSource):
         return any(g == group or g.startswith(group + "/") for g in self._groups)
 
     def is_config(self, config_path: str) -> bool:
-        """Whether this is ``<group>/run`` of a stored group."""
+        """Whether this is ``<group>/run`` of a stored group, or what stands beside the groups."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        if (group, name) == ("", _VALUES):
+            return True
         return name == _OPTION and (not self.path or group in self._groups)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
@@ -68,7 +72,9 @@ class RunSource(ConfigSource):
         Raises:
             UsageError: The node is no plain values: it would have Hydra select or resolve more.
         """
-        group = config_path.removesuffix(".yaml").rpartition("/")[0]
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        if (group, name) == ("", _VALUES):
+            return self._result(self._values())
         key = group.replace("/", ".")
         node = copy.deepcopy(select(self._config, key))
         node = {} if node is None else node
@@ -86,12 +92,22 @@ class RunSource(ConfigSource):
                 del node[name]
         if len(defaults) > 1:
             node = {"defaults": defaults, **node}
+        return self._result(node)
+
+    def _result(self, node: Any) -> ConfigResult:  # noqa: ANN401 -- of an untyped library
         return ConfigResult(
             provider=self.provider,
             path=f"{self.scheme()}://{self.path}",
             config=OmegaConf.create(node),
             header={"package": None},
         )
+
+    def _values(self) -> dict[str, Any]:
+        """The values of a training that stand beside the groups: seed, teacher, pairs ..."""
+        found = {k: self._config[k] for k in values_of_training() if k in self._config}
+        for key, value in found.items():
+            self._require_values(value, key)
+        return found
 
     def _require_values(self, node: object, key: str) -> None:
         if isinstance(node, dict) and "defaults" in node:
@@ -132,9 +148,12 @@ def run_in(overrides: list[str]) -> str | None:
 
 
 def runs_in(overrides: list[str]) -> list[str]:
-    """Where the options ``run`` come from: ``recipe=``, else ``run=``, all folders of a sweep."""
+    """Where the options ``run`` come from: ``recipe=``, else ``run=`` or ``parent=``.
+
+    All folders of a sweep.
+    """
     recipes = [text for text in overrides if text.startswith("recipe=")]
-    typed = recipes or [text for text in overrides if text.startswith("run=")]
+    typed = recipes or [text for text in overrides if text.startswith(("run=", "parent="))]
     return [text for override in parse(typed[:1])[0] for text in texts(override)]
 
 

@@ -156,6 +156,8 @@ def _score_tile(evaluation: StoredEvaluation) -> dict[str, str]:
     known.append(evaluation.protocol.sampler or "sampler not stated")
     if evaluation.protocol.nfe is not None:
         known.append(f"NFE {count_text(evaluation.protocol.nfe)}")
+    if evaluation.kimg is not None:
+        known.append(f"at {evaluation.kimg:g} kimg")
     known += evaluation.reasons
     if evaluation.floor is not None:
         known.append(f"held-out real data: {number_text(evaluation.floor)}")
@@ -177,7 +179,6 @@ def _scores(run: RunRecord) -> Sheet:
 def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
     protocol = evaluation.protocol
     several = len(evaluation.values) > 1
-    kimg = evaluation.checkpoint.get("kimg")
     return (
         evaluation.title,
         score_text(evaluation),
@@ -187,7 +188,7 @@ def _cells(evaluation: StoredEvaluation) -> tuple[str, ...]:
         "-" if protocol.nfe is None else count_text(protocol.nfe),
         cost_text(evaluation.seconds, device=protocol.device or "device not stated"),
         protocol.sampler or "not stated",
-        (protocol.ema or "not stated") + (f" at {kimg:g} kimg" if kimg else ""),
+        evaluation.weights_in_words,
         evaluation.created[:16].replace("T", " "),
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import MetricRecord, Protocol, mean, spread_of
 from flowexp.runs import RunDirectory
-from flowexp.runs.metrics_file import read_rows
+from flowexp.runs.metrics_file import read_rows, training_seconds
 from flowexp.tables.render.cells import mean_text, number_text
 
 __all__ = [
@@ -90,6 +90,17 @@ class StoredEvaluation:
     def spread(self) -> float:
         """Standard deviation over the ranges; nan for one."""
         return spread_of(self.values)
+
+    @property
+    def kimg(self) -> float | None:
+        """Thousands of images that the scored weights had been trained on, if that is known."""
+        return self.checkpoint.get("kimg") or None
+
+    @property
+    def weights_in_words(self) -> str:
+        """Which weights were scored: ``main at 64 kimg``."""
+        at = "" if self.kimg is None else f" at {self.kimg:g} kimg"
+        return (self.protocol.ema or "not stated") + at
 
     @property
     def floor(self) -> float | None:
@@ -271,7 +282,7 @@ def choice_facts(run: RunRecord) -> dict[str, str]:
 def training_facts(run: RunRecord) -> dict[str, str]:
     """Progress and cost of the training, as far as known."""
     wanted = (run.config.get("trainer") or {}).get("max_kimg")
-    kimg, seconds = run.last("kimg"), run.last("time/seconds")
+    kimg, seconds = run.last("kimg"), training_seconds(run.rows) or math.nan
     facts = {"trained": "not yet" if math.isnan(kimg) else f"{kimg:g} of {wanted or '?'} kimg"}
     if not math.isnan(seconds):
         facts["seconds"] = f"{seconds:,.0f}"

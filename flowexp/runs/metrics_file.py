@@ -4,13 +4,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from flowexp.files import room_for, write_text
 
-__all__ = ["MetricsFile", "read_rows"]
+__all__ = ["MetricsFile", "read_rows", "training_seconds"]
+
+SECONDS = "time/seconds"
+"""The column of the time spent training, over all sessions."""
 
 _FLUSH_SECONDS = 1.0
 
@@ -28,6 +31,25 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def training_seconds(rows: Iterable[Mapping[str, Any]]) -> float:
+    """Wall time of the training that rows tell of, over all sessions; 0 if they do not say."""
+    return max((float(row.get(SECONDS) or 0.0) for row in _on_one_clock(rows)), default=0.0)
+
+
+def _on_one_clock(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows with their seconds counted on where a session had begun at 0 again."""
+    before = last = 0.0
+    for row in rows:
+        now = row.get(SECONDS)
+        if now is None:
+            yield dict(row)
+            continue
+        if now < last:
+            before += last
+        last = float(now)
+        yield {**row, SECONDS: before + last}
+
+
 class MetricsFile:
     """Appends rows; on resumption drops those the checkpoint does not know.
 
@@ -41,13 +63,17 @@ class MetricsFile:
     Attributes:
         last_row: The last row, or None.
         dropped_step: The last step of the rows that were removed, or -1.
+        seconds: Wall time of the training until ``step``, over all sessions so far.
     """
 
     def __init__(self, path: Path, *, step: int) -> None:
         self.path = path
-        rows = list(read_rows(path))
-        kept = [row for row in rows if row["step"] <= step and not row.get("partial")]
-        self.dropped_step = max((row["step"] for row in rows if row not in kept), default=-1)
+        rows = list(_on_one_clock(read_rows(path)))
+        done = [row for row in rows if row["step"] <= step]
+        kept = [row for row in done if not row.get("partial")]
+        self.seconds = training_seconds(done)
+        removed = (row["step"] for row in rows if row["step"] > step or row.get("partial"))
+        self.dropped_step = max(removed, default=-1)
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.last_row: dict[str, Any] | None = kept[-1] if kept else None
         self._file: IO[str] = path.open("a", encoding="utf-8")

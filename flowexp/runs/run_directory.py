@@ -10,15 +10,14 @@ from typing import Any, Self
 
 import yaml
 
-from flowexp.config.later_options import without_later_options
-from flowexp.config.renamed import present
+from flowexp.config.differences import differing
 from flowexp.config.run_folders import known_runs
 from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
 from flowexp.files import write_json, write_text
 from flowexp.locks import FileLock
 from flowexp.processes import is_first_process
-from flowexp.tree import leaves, plain, without
+from flowexp.tree import plain, without
 
 __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest", "RunDirectory"]
 
@@ -42,19 +41,14 @@ GROWING_KEYS: tuple[str, ...] = ("trainer.max_kimg",)
 """Keys that may grow: what is trained so far stays true. Where a learning-rate schedule depends on
 the length, its own keys differ as well and the run is refused."""
 
-_ABSENT = "(absent)"
-
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys whose change makes another run, each with its old and new value."""
-    own = present(new)
-    before, after = (dict(leaves(without_later_options(present(c), user=own))) for c in (old, new))
-    changed = {}
-    for key in sorted(before.keys() | after.keys()):
-        values = before.get(key, _ABSENT), after.get(key, _ABSENT)
-        if values[0] != values[1] and not _is_free(key) and not _has_grown(key, values):
-            changed[key] = values
-    return changed
+    return {
+        key: values
+        for key, values in differing(old, new).items()
+        if not _is_free(key) and not _has_grown(key, values)
+    }
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -123,11 +117,13 @@ class RunDirectory:
         config: Mapping[str, Any],
         overrides: Sequence[str] = (),
         manifest: Mapping[str, Any] | None = None,
+        judged: Sequence[str] = (),
     ) -> Self:
         """Make the folder of a new run, or reopen that of the same run to continue it.
 
         Only the first process of a run writes; the others get the folder as it is. While the object
-        lives, no other run can start in the folder. The manifest of the first start is kept.
+        lives, no other run can start in the folder. The manifest of the first start is kept; it
+        notes what groups that were ``judged``, and may change, have been until now.
 
         Raises:
             UsageError: The folder belongs to a run of another configuration or on other data,
@@ -138,7 +134,7 @@ class RunDirectory:
             return run
         try:
             if run.config_file.exists():
-                run._refuse_another_config(own)
+                run._refuse_another_config(own, judged)
                 run._refuse_other_data(manifest or {})
             for folder in (run.path, run.checkpoints, run.samples):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -146,6 +142,8 @@ class RunDirectory:
             for folder in (run.checkpoints, run.snapshots):
                 for unfinished in folder.glob(".*.ckpt"):
                     unfinished.unlink()
+            for group in judged:
+                run._note_change(group)
             write_text(run.config_file, yaml.safe_dump(own, sort_keys=False))
             write_text(run.overrides_file, yaml.safe_dump(list(overrides)))
             if not run.manifest_file.exists():
@@ -184,8 +182,20 @@ class RunDirectory:
             lock.release()
         return not free
 
-    def _refuse_another_config(self, config: dict[str, Any]) -> None:
-        changed = changed_keys(self.config(), config)
+    def _note_change(self, group: str) -> None:
+        """Let the manifest tell what a group was until the newest checkpoint."""
+        manifest = self.manifest()
+        until = [file.stem for file in self.numbered_checkpoints()[-1:]] or ["last"]
+        entry = {"until": until[0], group: self.config().get(group)}
+        changes = [*manifest.get("changes", []), entry]
+        write_json(self.manifest_file, {**manifest, "changes": changes})
+
+    def _refuse_another_config(self, config: dict[str, Any], judged: Sequence[str]) -> None:
+        changed = {
+            key: values
+            for key, values in changed_keys(self.config(), config).items()
+            if key.partition(".")[0] not in judged
+        }
         if not changed:
             return
         shown = [f"{key}: {old} -> {new}" for key, (old, new) in changed.items()]
@@ -194,7 +204,7 @@ class RunDirectory:
         raise UsageError(
             f"{self.path} holds a run of another configuration ({text}).",
             key="dirs.run",
-            remedy=f"Choose another directory with dirs.run=..., or remove {self.path}.",
+            remedy="Choose another directory with dirs.run=...",
         )
 
     def _refuse_other_data(self, now: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Models of finished runs as parts of other configs: a teacher, a refiner, a start of training."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowexp.config.differences import in_words, network_differences
+from flowexp.config.override_text import override, typed
 from flowexp.config.renamed import present
 from flowexp.config.trust import Author
 from flowexp.errors import UsageError
@@ -109,8 +112,12 @@ def _opening(run: RunDirectory, *, key: str) -> Iterator[None]:
         _OPEN.reset(token)
 
 
-def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
+def start_from(
+    network: nn.Module, *, run: str, weights: str, config: Mapping[str, Any] | None = None
+) -> LoadedWeights:
     """Give a network the weights of a finished run, from which its training is to start.
+
+    ``config`` is that of the new training, by which a refusal names what differs.
 
     ``raw`` weights, without averaging, are those from which the authors of rectified flow and
     SlimFlow start.
@@ -127,11 +134,28 @@ def start_from(network: nn.Module, *, run: str, weights: str) -> LoadedWeights:
         require_finite(network, what=f"the weights in {loaded.path}")
         return loaded
     except UsageError as error:
+        if error.key == "network" and config is not None:
+            _name_differences(config, source, error)
         raise UsageError(
             f"the network cannot start from {run}: {error.problem}",
             key="init",
             remedy="The architectures must agree; leave init out to start from random weights.",
         ) from error
+
+
+def _name_differences(config: Mapping[str, Any], source: RunDirectory, error: UsageError) -> None:
+    """Refuse weights of another network by the keys of their configs, if those tell."""
+    found = network_differences(config, source.config())
+    if not found:
+        return
+    key, (_, there) = next(iter(found.items()))
+    whole = f"take the network of that run with {typed('from', source.path)}"
+    exact = f"Set {shlex.quote(override(key, there))}, or {whole}."
+    raise UsageError(
+        f"its weights do not fit: {in_words(found, run=str(source.path))}.",
+        key="init",
+        remedy=exact if len(found) == 1 and not key.endswith("_target_") else f"T{whole[1:]}.",
+    ) from error
 
 
 def parents_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

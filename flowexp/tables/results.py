@@ -59,6 +59,7 @@ class Measurement(_Stored):
         device: Device these seconds were spent on.
         floor: The score of held-out real data; None where it was not measured.
         notice: A caveat, or why a value is not a number; None if there is none.
+        kimg: Thousands of images that the scored weights had been trained on; None if not known.
     """
 
     values: tuple[_Number, ...]
@@ -74,6 +75,7 @@ class Measurement(_Stored):
     device: str
     floor: float | None
     notice: str | None
+    kimg: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +162,13 @@ class ClaimResult(_Stored):
 class _Score(NamedTuple):
     """The result of an evaluation job: its number, its NFE, and the record of a range of seeds.
 
-    That is the first range, or the first without a number.
+    That is the first range, or the first without a number. ``kimg`` is of the scored checkpoint.
     """
 
     value: float
     nfe: float
     record: "MetricRecord"
+    kimg: float | None
 
 
 def table_result(
@@ -248,7 +251,8 @@ def _score(job: TableJob, number: str | None, *, minimum: bool) -> _Score:
     values = [record.value for record in records]
     nfe = statistics.fmean(float(e["nfe"]) for e in content)
     shown = next((record for record in records if record.reason), records[0])
-    return _Score(least(values) if minimum else mean(values), nfe, shown)
+    kimg = (content[0].get("checkpoint") or {}).get("kimg")
+    return _Score(least(values) if minimum else mean(values), nfe, shown, kimg)
 
 
 def _that_counts(records: Sequence["MetricRecord"], number: str | None) -> "MetricRecord":
@@ -289,6 +293,7 @@ def _measured(
         device=first.protocol.device or "",
         floor=floor,
         notice=_caveat(scores),
+        kimg=scores[0].kimg,
     )
 
 

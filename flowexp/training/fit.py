@@ -12,6 +12,7 @@ from torch import nn
 from flowexp.data import ImageArrays
 from flowexp.errors import NotWrittenError, StoppedError
 from flowexp.runs import RunDirectory
+from flowexp.runs.metrics_file import training_seconds
 from flowexp.training.module import FlowModule
 from flowexp.training.parts import TrainerSettings, TrainingParts
 from flowexp.training.precision import matmul_precision
@@ -25,8 +26,8 @@ __all__ = ["FitResult", "fit"]
 class FitResult:
     """How a training ended.
 
-    ``step`` and ``kimg`` (thousands of images) count the whole training; ``seconds`` and the mean
-    speed, over all devices, are of this process's part; the loss is the mean of the last row.
+    ``step``, ``kimg`` (thousands of images), ``seconds`` and the mean speed over all devices are of
+    the whole training, over all its sessions; the loss is the mean of the last row.
     """
 
     step: int
@@ -76,11 +77,12 @@ def fit(
     checkpoint = module.run.latest_checkpoint()
     if checkpoint is None:
         raise RuntimeError(f"{run.path} has no checkpoint after training")
+    seconds = training_seconds([module.records.row])
     return FitResult(
         step=module.step,
         kimg=module.kimg,
-        seconds=module.seconds,
-        images_per_second=module.images_per_second,
+        seconds=seconds,
+        images_per_second=module.images / max(seconds, 1e-9),
         checkpoint=checkpoint,
         final_loss=float(module.records.row.get("train/loss", float("nan"))),
     )

@@ -43,6 +43,7 @@ class FlowModule(LightningModule):
 
     Attributes:
         step: Optimizer steps taken, those before a resumption included.
+        seconds_before: Wall time of earlier sessions, as the first process knows it.
     """
 
     automatic_optimization = False
@@ -70,6 +71,7 @@ class FlowModule(LightningModule):
             self.objective = parts.objective  # registered, so that its parameters are trained
         self.model = with_precision(parts.model, parts.settings.precision)
         self.step = self.start_step = 0
+        self.seconds_before = 0.0
         self.started = time.perf_counter()
         self.averages = EMAWeights(parts.emas)
         self.records = Records()
@@ -186,13 +188,14 @@ class FlowModule(LightningModule):
 
     @property
     def seconds(self) -> float:
-        """Wall time since this process began to train."""
-        return time.perf_counter() - self.started
+        """Wall time of the training, over all sessions."""
+        return self.seconds_before + time.perf_counter() - self.started
 
     @property
     def images_per_second(self) -> float:
         """Mean speed since this process began to train."""
-        return (self.step - self.start_step) * self.settings.batch_size / max(self.seconds, 1e-9)
+        seconds = time.perf_counter() - self.started
+        return (self.step - self.start_step) * self.settings.batch_size / max(seconds, 1e-9)
 
     @contextmanager
     def evaluating(self, ema: str | None) -> Iterator[None]:

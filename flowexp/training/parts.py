@@ -20,6 +20,7 @@ from flowexp.models import FlowModel
 from flowexp.objectives import Objective
 from flowexp.pipeline import Pipeline
 from flowexp.runs.assemble import Built, known, part_of, require_fit
+from flowexp.runs.going_on import steps_for
 from flowexp.timesteps import TimestepDistribution
 from flowexp.training.ema import EMA
 from flowexp.training.lr_schedules import LRSchedule
@@ -106,14 +107,14 @@ class TrainerSettings:
     @property
     def total_steps(self) -> int:
         """Optimizer steps until at least ``max_kimg`` have been seen."""
-        return _steps(self.max_kimg, self.batch_size)
+        return steps_for(self.max_kimg, self.batch_size)
 
     @property
     def checkpoint_steps(self) -> int | None:
         """Optimizer steps between checkpoints, or None."""
         if self.checkpoint_kimg is None:
             return None
-        return _steps(self.checkpoint_kimg, self.batch_size)
+        return steps_for(self.checkpoint_kimg, self.batch_size)
 
     def snapshots_after(self, step: int) -> int:
         """How many multiples of ``snapshot_kimg`` have been reached after ``step`` steps.
@@ -137,12 +138,6 @@ class TrainerSettings:
                 remedy=f"Choose a multiple of {world_size}.",
             )
         return self.batch_size // world_size
-
-
-def _steps(kimg: float, batch_size: int) -> int:
-    """Steps that show at least ``kimg`` thousand images, but for the product's rounding noise."""
-    images = round(kimg * 1000.0, 6)
-    return max(1, -int(-images // batch_size))
 
 
 def _require(name: str, value: object, allowed: str, holds: bool) -> None:

@@ -206,7 +206,8 @@ def _cost_cells(row: RowResult) -> tuple[str, str, str]:
     nfe = count_text(cell.nfe)
     if published not in ("", nfe):
         nfe += f" (published {published})"
-    return count_text(cell.n_gen), nfe, cost_text(cell.seconds, device=cell.device)
+    at = f" at {cell.kimg:g} kimg" if cell.kimg else ""
+    return count_text(cell.n_gen) + at, nfe, cost_text(cell.seconds, device=cell.device)
 
 
 def _row_notes(row: RowResult) -> list[str]:
@@ -237,6 +238,7 @@ def _measured_record(cell: Measurement | None, *, prefix: str) -> dict[str, Any]
         "metric": cell.title,
         "seeds": " ".join(map(str, cell.seeds)),
         "samples": cell.n_gen,
+        "kimg": cell.kimg,
         "nfe": cell.nfe,
         "seconds": cell.seconds,
         "device": cell.device,

@@ -103,6 +103,7 @@ class Records(ClosingCallback):
             self._file = MetricsFile(pl_module.run.metrics_file, step=pl_module.step)
             self.row = dict(self._file.last_row or {})
             facts = system_facts(pl_module.device)
+            pl_module.seconds_before = self._file.seconds
             for logger in trainer.loggers:
                 if isinstance(logger, RunLogger):
                     logger.start(pl_module.run, config=pl_module.config, step=pl_module.step)

@@ -1,0 +1,165 @@
+"""``train run=DIR`` goes on with a run, ``train from=RUN`` starts a new one from another.
+
+Both take every group from the stored config, as the verbs that sample do (``sampler: run``),
+through primary configs of their own. What ``from=RUN`` starts from is a model, so ``dataset``,
+``path``, ``network`` and ``parameterization`` are that run's under every ``experiment=``; the rest
+is the run's, over it the experiment's, over both the command line's.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from flowexp.config.hydra_internals import ConfigRepository, set_values
+from flowexp.config.override_text import command
+from flowexp.config.problems import Problem
+from flowexp.config.schema import TRAIN_FROM, TRAIN_RUN
+from flowexp.config.sources import CONFIG, MANIFEST, run_in
+from flowexp.config.stored import read_stored
+from flowexp.errors import UsageError
+from flowexp.tree import leaves, select
+
+__all__ = ["MODEL_GROUPS", "choices_of", "kept_choices", "primary_config", "problems_of_start",
+           "restore_derived", "restore_model"]  # fmt: skip
+
+MODEL_GROUPS = ("dataset", "path", "network", "parameterization")
+"""Groups without which weights mean nothing, or something else."""
+
+_INTERPOLATION = re.compile(r"\$\{(\w+(?:\.\w+)+)\}")
+
+
+def primary_config(name: str, overrides: Sequence[str]) -> str:
+    """The primary config that a command line of ``train`` means; others are as they are named."""
+    if name != "train":
+        return name
+    named = {text.partition("=")[0] for text in overrides}
+    if "run" in named:
+        return TRAIN_RUN
+    return TRAIN_FROM if "parent" in named else name
+
+
+def problems_of_start(
+    name: str, overrides: Sequence[Override], *, multirun: bool
+) -> Iterator[Problem]:
+    """What cannot be said beside ``run=DIR`` of ``train``."""
+    if name != TRAIN_RUN:
+        return
+    given = {str(o.key_or_group): o for o in overrides}
+    run = run_in([str(o.input_line) for o in overrides]) or "RUN"
+    if "parent" in given:
+        text = "a training goes on with run=, or starts anew with from=."
+        yield Problem("from", text, "Leave one of them out.")
+    if "dirs.run" in given:
+        text = f"{run} goes on where it is."
+        yield Problem("dirs.run", text, "Leave it out; from=RUN starts a run in another folder.")
+    if "experiment" in given:
+        start = command("train", experiment=given["experiment"].value())
+        text = f"{run} goes on with its own config."
+        yield Problem("experiment", text, f"Leave it out, or start a new run: {start} from={run}")
+    if multirun:
+        text = "a sweep trains several runs, and run= goes on with one."
+        remedy = "Go on with each by a command of its own, or sweep over new runs with from=RUN."
+        yield Problem("run", text, remedy)
+
+
+def choices_of(run: Path | str) -> dict[str, str]:
+    """The options that a run's manifest records, by group; empty where it cannot be read."""
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        manifest = json.loads((Path(run) / MANIFEST).read_text(encoding="utf-8"))
+        return {str(group): str(option) for group, option in manifest["choices"].items()}
+    return {}
+
+
+def kept_choices(name: str, overrides: Sequence[Override]) -> list[str]:
+    """Overrides by which the groups of a model stay those of the run, whatever an experiment is."""
+    given = {str(o.key_or_group) for o in overrides}
+    if name != TRAIN_FROM or "experiment" not in given:
+        return []
+    return [f"{group}=run" for group in MODEL_GROUPS if group not in given]
+
+
+def restore_model(
+    config: DictConfig, overrides: Sequence[Override], *, recipe: DictConfig
+) -> list[str]:
+    """Undo what an experiment has changed in the model of the run.
+
+    ``recipe`` is the experiment's config by itself. Changes ``config`` in place, and returns a
+    sentence about the values that the experiment would have had.
+    """
+    run = str(run_in([str(o.input_line) for o in overrides]))
+    stored, choices = read_stored(Path(run) / CONFIG), config.hydra.runtime.choices
+    differing = []
+    for group in MODEL_GROUPS:
+        inner = [g for g in choices if g == group or str(g).startswith(f"{group}/")]
+        if any(choices[g] not in ("run", None) for g in inner):
+            continue
+        with open_dict(config):
+            config[group] = stored[group]
+        own = [o for o in overrides if str(o.key_or_group).startswith(f"{group}.")]
+        set_values(own, config)
+        typed = {str(o.key_or_group) for o in own}
+        try:
+            wanted = OmegaConf.to_container(recipe[group], resolve=True)
+        except OmegaConfBaseException:
+            continue
+        there = dict(leaves(stored[group], group))
+        differing += [
+            f"{key}={value} ({there.get(key, 'absent')})"
+            for key, value in leaves(wanted, group)
+            if there.get(key, "absent") != value and key not in typed
+        ]
+    if not differing:
+        return []
+    rest = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return [
+        f"from={run} keeps that run's model: the experiment's {', '.join(differing[:3])}{rest} "
+        "are left out."
+    ]
+
+
+def restore_derived(
+    config: DictConfig, overrides: Sequence[Override], *, repo: ConfigRepository
+) -> None:
+    """Let values that a run's options had derived from others follow those again.
+
+    A stored config holds values: ``lr_schedule.end_kimg: 200`` where the option says
+    ``${trainer.max_kimg}``. What was given explicitly stays.
+    """
+    lines = [str(o.input_line) for o in overrides]
+    run = str(run_in(lines))
+    stored, chosen = read_stored(Path(run) / CONFIG), config.hydra.runtime.choices
+    given = {text.partition("=")[0].lstrip("+~") for text in [*lines, *_overrides_of(run)]}
+    for group, option in choices_of(run).items():
+        known = group.partition("/")[0] not in MODEL_GROUPS and chosen.get(group) == "run"
+        if not known or not repo.config_exists(f"{group}/{option}"):
+            continue
+        found = repo.load_config(f"{group}/{option}")
+        raw: Any = OmegaConf.to_container(found.config, resolve=False) if found else {}
+        at = group.replace("/", ".")
+        node = select(stored, at)
+        if not isinstance(raw, dict) or not isinstance(node, Mapping):
+            continue
+        if raw.get("_target_") != node.get("_target_"):
+            continue
+        for key, text in leaves(raw, at):
+            source = _INTERPOLATION.fullmatch(str(text))
+            if source is None or key in given:
+                continue
+            value = select(stored, key)
+            now = OmegaConf.select(config, key, throw_on_missing=False)
+            if value is not None and value == select(stored, source[1]) and value == now:
+                OmegaConf.update(config, key, text, force_add=True)
+
+
+def _overrides_of(run: str) -> list[str]:
+    """What the command line of a run's latest start changed; empty where it cannot be read."""
+    with suppress(UsageError):
+        return [str(text) for text in read_stored(Path(run) / "overrides.yaml", kind=list)]
+    return []

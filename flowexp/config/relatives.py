@@ -1,0 +1,149 @@
+"""A config beside those of the runs it refers to: which keys differ, and what does not go together.
+
+Everything is read from ``config.yaml`` and ``manifest.json``; no weights are opened. What is not
+there, or cannot be read, is for others to say: here it refuses nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flowexp.config.differences import differing, shown_value
+from flowexp.config.from_run import choices_of
+from flowexp.config.override_text import typed
+from flowexp.config.problems import Problem
+from flowexp.config.sources import CONFIG, MANIFEST
+from flowexp.config.stored import read_stored
+from flowexp.errors import UsageError
+from flowexp.tree import select
+
+__all__ = ["differing_data", "problems_with_relatives"]
+
+Config = Mapping[str, Any]
+
+_RANGE = (".t_min", ".t_max")
+
+
+def problems_with_relatives(
+    config: Config, overrides: Sequence[str], *, parent: str | None = None
+) -> Iterator[Problem]:
+    """What keeps a training from its pairs, from its teacher, and from the weights it starts from.
+
+    Args:
+        config: The plain config of a training.
+        overrides: As typed.
+        parent: The run that ``from=`` names.
+    """
+    for key in ("teacher", "init"):
+        run = config.get(key)
+        if isinstance(run, str) and (stored := _stored(run)) is not None:
+            name = "from" if key == "init" and parent is not None else key
+            if name != "teacher":
+                said = parent is None or any(text.startswith("init=") for text in overrides)
+                yield from _other_meaning(config, stored, run=run, said=said)
+            yield from _other_shape(config, _shape_of(stored.get("dataset")), key=name, what=run)
+    pairs = config.get("pairs")
+    for folder in [pairs] if isinstance(pairs, str) else pairs or []:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+            shape = tuple(map(int, manifest["shape"]))
+            yield from _other_shape(config, shape, key="pairs", what=str(folder))
+
+
+def _stored(run: str) -> dict[str, Any] | None:
+    """The config of a run that can be read."""
+    with suppress(UsageError):
+        found: dict[str, Any] = read_stored(Path(run) / CONFIG)
+        return found
+    return None
+
+
+def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> Iterator[Problem]:
+    """A path or a parameterization under which the weights of a run mean something else."""
+    for group in ("path", "parameterization"):
+        found = differing({group: stored.get(group)}, {group: config.get(group)})
+        found = {key: values for key, values in found.items() if not key.endswith(_RANGE)}
+        classes = {key: values for key, values in found.items() if key.endswith("_target_")}
+        for key, (there, here) in list((classes or found).items())[:1]:
+            name = key.removesuffix("._target_")
+            then, now = (shown_value(key, value) for value in (there, here))
+            text = f"{run} was trained with {then}; its weights mean something else with {now}."
+            if said:
+                yield Problem(name, text, "It starts from them all the same.", refuses=False)
+            else:
+                remedy = f"Leave it as it is there, or add {typed('init', run)} if you mean it."
+                yield Problem(name, text, remedy)
+
+
+def _shape_of(dataset: object) -> tuple[int, ...] | None:
+    """The shape of a sample, from a data set's config; None where that does not say."""
+    dim = select(dataset, "dim")
+    if isinstance(dim, int):
+        return (dim,)
+    sides = [select(dataset, name) for name in ("channels", "resolution", "resolution")]
+    return tuple(sides) if all(isinstance(side, int) for side in sides) else None
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) if len(shape) != 1 else f"points of {shape[0]} dimensions"
+
+
+def _other_shape(
+    config: Config, shape: tuple[int, ...] | None, *, key: str, what: str
+) -> Iterator[Problem]:
+    own = _shape_of(config.get("dataset"))
+    if None in (own, shape) or own == shape:
+        return
+    made = f"the pairs in {what} are" if key == "pairs" else f"{what} was trained on"
+    yield Problem(
+        key,
+        f"{made} {_times(shape or ())}, and the dataset here is {_times(own or ())}.",
+        f"Choose the dataset that {'they were' if key == 'pairs' else 'it was'} made with, or "
+        f"{'other pairs' if key == 'pairs' else 'another run'}.",
+    )
+
+
+def differing_data(
+    config: Config,
+    *,
+    run: str,
+    chosen: str | None,
+    options: Callable[[], Mapping[str, Config]],
+) -> Problem | None:
+    """What is wrong with a data set that the network of a run knows nothing of; None if nothing is.
+
+    Args:
+        config: The plain config of a verb that starts from a run.
+        run: Where its groups come from.
+        chosen: The name of the data set that was chosen.
+        options: Reads the configs of all data sets, by name.
+    """
+    stored = _stored(run) or {}
+    there, here = stored.get("dataset"), config.get("dataset")
+    labelled = bool(select(config, "network.label_dim"))
+    if not isinstance(there, Mapping) or not isinstance(here, Mapping):
+        return None
+    if _shape_of(there) is None or _shape_of(here) is None or _fits(here, there, labelled):
+        return None
+    own = choices_of(run).get("dataset", "its own data")
+    names = {name for name, other in options().items() if _fits(other, there, labelled)}
+    return Problem(
+        "dataset",
+        f"{run} was trained on {own} ({_described(there)}), and {chosen or 'this'} is "
+        f"{_described(here)}.",
+        f"What fits it: {', '.join(typed('dataset', name) for name in sorted(names - {'run'}))}."
+        if names
+        else "Leave it out.",
+    )
+
+
+def _fits(other: Config, own: Config, labelled: bool) -> bool:
+    classes = not labelled or other.get("num_classes") == own.get("num_classes")
+    return classes and _shape_of(other) is not None and _shape_of(other) == _shape_of(own)
+
+
+def _described(dataset: Config) -> str:
+    classes = dataset.get("num_classes") or "no"
+    return f"{_times(_shape_of(dataset) or ())}, {classes} classes"
