@@ -14,13 +14,14 @@ def sample(job: Job) -> None:
     import numpy as np
 
     from flowexp.data.base import shown_mapping
-    from flowexp.pipeline import Processes, parse_seeds, save_grid, save_images
+    from flowexp.pipeline import Processes, parse_seeds, sampling_threads, save_grid, save_images
     from flowexp.runs.opening import open_run
 
     config = job.config
     seeds = parse_seeds(config["seeds"])
     opened = open_run(config)
-    with Processes.start() as processes:
+    chosen = sampling_threads(opened.pipeline, config["threads"])
+    with Processes.start() as processes, chosen as threads:
         samples = opened.pipeline.gathered(seeds, processes=processes)
     if samples is None:
         return
@@ -44,6 +45,8 @@ def sample(job: Job) -> None:
         ("weights", opened.weights_in_words),
         ("arrays", shown(folder / "samples.npz")),
     ]
+    if threads is not None:
+        rows.append(("threads", threads))
     if "labels_of_data" in arrays:
         rows.append(("classes", shown_mapping(of_data)))
     print(table([*rows, ("grid", shown(folder / "grid.png"))] if config["grid"] else rows))

@@ -26,6 +26,7 @@ from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import expanded
 from flowexp.processes import several_started
+from flowexp.threads import SHARED_BY
 
 __all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
 
@@ -280,6 +281,7 @@ class ChosenLauncher:
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context(config, loader), task_function=task, config=config
         )
+        self._at_once = int(config.hydra.job.env_set.get(SHARED_BY, 0))
         self._started = 0
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[bool]:
@@ -288,7 +290,10 @@ class ChosenLauncher:
         Raises:
             LauncherError: A worker was killed, or none could be had.
         """
-        complete = [[*self._overrides, *overrides] for overrides in jobs]
+        # A job that runs alone has all cores.
+        few = f"hydra.job.env_set.{SHARED_BY}={len(jobs)}"
+        common = [*self._overrides, *([few] if 0 < len(jobs) < self._at_once else [])]
+        complete = [[*common, *overrides] for overrides in jobs]
         try:
             done = self._launcher.launch(complete, initial_job_idx=self._started)
         except Exception as error:

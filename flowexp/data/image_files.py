@@ -34,6 +34,7 @@ from flowexp.data.image_decoding import (
 )
 from flowexp.data.locations import content_digest
 from flowexp.errors import UsageError
+from flowexp.threads import workers
 
 __all__ = ["ImageFiles", "open_images"]
 
@@ -95,7 +96,7 @@ class ImageFiles(ABC):
 
         An image that is damaged or of another shape raises ``UsageError``.
         """
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(workers(_THREADS)) as pool:
             for start in range(0, len(names), _CHUNK):
                 part = names[start : start + _CHUNK]
                 piece = np.empty((len(part), *shape), dtype=np.uint8)

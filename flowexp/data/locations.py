@@ -28,6 +28,7 @@ from flowexp.files import (
     write_json,
     write_text,
 )
+from flowexp.threads import workers
 
 __all__ = ["cache_dir", "content_digest", "data_dir", "decode_once", "download_dir", "fetch",
            "first_existing",
@@ -142,7 +143,7 @@ def content_digest(files: Sequence[Path]) -> str:
             return memo.read_text(encoding="ascii")
         except (OSError, ValueError):
             pass
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(workers(_THREADS)) as pool:
         contents = "\n".join(pool.map(file_sha256, files))
     digest = hashlib.sha256(contents.encode()).hexdigest()
     if memo is not None:
