@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 __all__ = ["AUTO", "CROWDED", "SHARED_BY", "VARIABLES", "Measured", "crowd", "given_threads",
-           "measure", "outlook", "restored", "usable_cores", "workers"]  # fmt: skip
+           "measure", "outlook", "restored", "shared_by", "usable_cores", "workers"]  # fmt: skip
 
 AUTO = "auto"
 SHARED_BY = "FLOWEXP_SHARED_BY"
-"""Environment variable: how many jobs share the cores of this machine; launchers set it."""
+"""Environment variable: how many jobs share the cores of this machine; see ``shared_by``."""
 
 VARIABLES = (
     "OMP_NUM_THREADS",
@@ -49,6 +49,21 @@ def usable_cores() -> int:
     if jobs is None:  # unset, or -1: a job for each core
         jobs = cores if os.environ.get(SHARED_BY) else 1
     return max(1, cores // jobs)
+
+
+@contextmanager
+def shared_by(jobs: int | None) -> Iterator[None]:
+    """Let this process be one of ``jobs`` that share the cores; -1 = one for each core."""
+    before = os.environ.get(SHARED_BY)
+    if jobs is not None:
+        os.environ[SHARED_BY] = str(jobs)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[SHARED_BY] = before
+        elif jobs is not None:
+            del os.environ[SHARED_BY]
 
 
 def workers(most: int) -> int:

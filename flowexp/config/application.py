@@ -5,7 +5,7 @@ import errno
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import expanded
 from flowexp.processes import several_started
-from flowexp.threads import SHARED_BY
+from flowexp.threads import shared_by
 
 __all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch"]
 
@@ -76,7 +76,7 @@ class _Task:
             print(f"\njob {job.number}: {shlex.join(job.overrides)}", flush=True)
         own = declared_in(targets_in(job.overrides), config_dir=given_config_dir())
         try:
-            with trusting(own):
+            with trusting(own), shared_by(jobs_at_once(job.config) if self.multirun else None):
                 return self.run(job)
         except Exception as error:
             if isinstance(error, UsageError):
@@ -89,6 +89,12 @@ class _Task:
             # Hydra would print the overrides before raising; the caller says what is needed.
             self.failure = error
             return None
+
+
+def jobs_at_once(config: Mapping[str, Any] | DictConfig) -> int | None:
+    """How many jobs the chosen launcher runs at once on this machine; None = that is not known."""
+    jobs: int | None = (config.get("launcher") or {}).get("sharing")
+    return jobs
 
 
 def _remove_unused(directory: Path) -> None:
@@ -281,7 +287,7 @@ class ChosenLauncher:
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context(config, loader), task_function=task, config=config
         )
-        self._at_once = int(config.hydra.job.env_set.get(SHARED_BY, 0))
+        self._at_once = jobs_at_once(config) or 0
         self._started = 0
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[bool]:
@@ -291,8 +297,8 @@ class ChosenLauncher:
             LauncherError: A worker was killed, or none could be had.
         """
         # A job that runs alone has all cores.
-        few = f"hydra.job.env_set.{SHARED_BY}={len(jobs)}"
-        common = [*self._overrides, *([few] if 0 < len(jobs) < self._at_once else [])]
+        few = [f"launcher.sharing={len(jobs)}"] if len(jobs) < self._at_once else []
+        common = [*self._overrides, *few]
         complete = [[*common, *overrides] for overrides in jobs]
         try:
             done = self._launcher.launch(complete, initial_job_idx=self._started)

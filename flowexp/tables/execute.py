@@ -25,7 +25,7 @@ from flowexp.runs.manifest import package_versions, processor
 from flowexp.tables.fork_server import ForkedCommand, ForkServer
 from flowexp.tables.jobs import TableJob, rewritten, token
 from flowexp.tables.progress import state_of
-from flowexp.threads import SHARED_BY, VARIABLES, usable_cores
+from flowexp.threads import VARIABLES, shared_by, usable_cores
 
 __all__ = ["JobTask", "execute", "hardware", "run_job"]
 
@@ -97,15 +97,18 @@ class JobTask:
         job = self.jobs[config["job"]]
         try:
             os.chdir(self.folder)
-            shared = SHARED_BY in os.environ and not any(self.threads.values())
-            share = str(usable_cores()) if shared else None
-            for name, given in self.threads.items():
-                value = given or share
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-            return run_job(job)
+            sharing = (config.get("launcher") or {}).get("sharing")
+            if any(self.threads.values()):
+                sharing = None
+            with shared_by(sharing):
+                share = None if sharing is None else str(usable_cores())
+                for name, given in self.threads.items():
+                    value = given or share
+                    if value is None:
+                        os.environ.pop(name, None)
+                    else:
+                        os.environ[name] = value
+                return run_job(job)
         except Exception as error:
             # Launchers treat exceptions differently; the other jobs must go on.
             print(f"flowexp: {job.title}: {error}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ from pytorch_lightning import Callback, Trainer
 
 from flowexp.runs.manifest import described_devices
 from flowexp.seeding import generator
-from flowexp.threads import AUTO, given_threads, measure, restored, usable_cores
+from flowexp.threads import AUTO, SHARED_BY, given_threads, measure, restored, usable_cores
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
@@ -69,7 +70,8 @@ def _chosen(module: "FlowModule") -> tuple[int, str]:
     if given is not None:
         return given[0], f"{given[0]} of {cores} ({given[1]})"
     if cores == 1:
-        return 1, "1 of 1"
+        jobs = os.environ.get(SHARED_BY)
+        return 1, "1, its share of the cores" if jobs else "1 of 1"
     try:
         with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
             return _fastest(module)
