@@ -1,13 +1,13 @@
 """``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.dry_run import require_known, show_jobs
 from flowexp.apps.named_runs import writing_to
 from flowexp.apps.table_words import VERBS, as_overrides, chosen_kind, require_matching
 from flowexp.apps.terminal import shown
@@ -19,7 +19,6 @@ from flowexp.files import write_json, write_text
 from flowexp.processes import STOP_SIGNALS, several_started
 
 if TYPE_CHECKING:
-    from flowexp.tables.jobs import TableJob
     from flowexp.tables.plan import Plan
     from flowexp.tables.results import ClaimResult, TableResult
 
@@ -91,6 +90,7 @@ def make(command: Command) -> list[str]:
             remedy="Start flowexp table without torchrun or srun; give trainings several devices "
             "with train:trainer.devices=N train:trainer.strategy=ddp.",
         )
+    require_known(command.config["dry"])
     where, budget = given_config_dir(), command.choices["budget"]
     config = {**command.config, "kind": chosen_kind(command.config, where)}
     if any(text.startswith("budget.") for text in command.overrides):
@@ -100,7 +100,7 @@ def make(command: Command) -> list[str]:
     wanted = [row for plan in plans for row in plan.wanted]
     jobs = all_jobs(wanted)
     if config["dry"]:
-        _show(jobs)
+        show_jobs(jobs, config)
         return []
     launcher = ChosenLauncher(JobTask({job.identity: job for job in jobs}, folder=Path.cwd()))
     for number in STOP_SIGNALS:
@@ -167,20 +167,6 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
     print(f"{_name(config)}: checking every command, budget {budget}", flush=True)
     with counting(sum(len(rows_to_plan(file, given)) for file in files)) as on_row:
         return [plan(file, given, only=only, on_row=on_row) for file in files]
-
-
-def _show(jobs: "Sequence[TableJob]") -> None:
-    """Print the jobs and whether they are done."""
-    from flowexp.tables.progress import state_of
-
-    for job in jobs:
-        status = "done" if job.is_done() else "to run"
-        if state_of(job).status == "failed":
-            status = "failed"
-        print(f"{status:<7} {job.directory}  {job.title}")
-        print(f"        flowexp {shlex.join(job.arguments())}")
-    done = sum(job.is_done() for job in jobs)
-    print(f"{len(jobs)} jobs, {done} done. Nothing was run (dry=true).")
 
 
 def _write(

@@ -200,7 +200,7 @@ class TableConfig:
     dirs: Any = MISSING
     seeds: Any = None
     only: str | None = None
-    dry: bool = False
+    dry: Any = False
     jobs: str = "outputs/jobs"
     out: str = "outputs/tables"
     train: _Extra = field(default_factory=_Extra)

@@ -1,10 +1,7 @@
 """The number of CPU threads of a training: chosen once, and kept whenever the run is continued."""
 
-import copy
 import logging
 import os
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,8 +9,8 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from flowexp.runs.manifest import described_devices
-from flowexp.seeding import generator
 from flowexp.threads import AUTO, SHARED_BY, given_threads, measure, restored, usable_cores
+from flowexp.training.trial import fitting, passes, seconds_of
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Threads"]
 
 _LOG = logging.getLogger(__name__)
-_FIRST_SAMPLES = 8
 _PIECE_SECONDS = 0.25
 # A training that is over by then on one thread is not worth a measurement.
 _SHORT_SECONDS = 5.0
@@ -83,39 +79,15 @@ def _chosen(module: "FlowModule") -> tuple[int, str]:
 
 def _fastest(module: "FlowModule") -> tuple[int, str]:
     """The fastest number for passes through the next step; of a short training one."""
-    work, most = _step_of(module)
+    settings, step = module.settings, module.step
+    pairs, t = module.draws(next(iter(module.train_dataloader())), step)
+    work = passes(module.model, module.parts.objective, pairs, t, seed=module.seed, step=step)
     torch.set_num_threads(1)
-    first = min(_FIRST_SAMPLES, most)
-    work(first)
-    size = max(first, min(most, int(first * _PIECE_SECONDS / _seconds(work, first))))
-    images = (module.settings.total_steps - module.step) * module.settings.batch_size
-    whole = _seconds(work, size) / size * images
+    most = min(settings.micro_batch or len(t), len(t))
+    first, size = fitting(work, most=most, seconds=_PIECE_SECONDS)
+    images = (settings.total_steps - step) * settings.batch_size
+    whole = seconds_of(work, size) / size * images
     if whole < _SHORT_SECONDS:
         return 1, f"1 of {usable_cores()} (a training of {max(1, round(whole))} s)"
     found = measure(partial(work, size), first=partial(work, first))
     return found.best, str(found)
-
-
-def _seconds(work: Callable[[int], None], size: int) -> float:
-    started = time.perf_counter()
-    work(size)
-    return max(time.perf_counter() - started, 1e-6)
-
-
-def _step_of(module: "FlowModule") -> tuple[Callable[[int], None], int]:
-    """Forward and backward passes of some samples of the next step, and how many it takes at once.
-
-    Network and objective are copies, so that neither gradients nor counters of theirs change.
-    """
-    step, most = module.step, module.settings.micro_batch or module.settings.batch_size
-    pairs, t = module.draws(next(iter(module.train_dataloader())), step)
-    model, objective = copy.deepcopy((module.model, module.parts.objective))
-
-    def work(size: int) -> None:
-        from flowexp.training.module import micro_batches
-
-        part, times = micro_batches(pairs, t, size)[0]
-        rng = generator(module.seed, "objective", step, 0, 0, device=t.device)
-        torch.autograd.backward(objective.loss(model, part, times, rng=rng).per_sample.sum())
-
-    return work, min(most, len(t))
