@@ -20,7 +20,7 @@ def calibrate(job: Job) -> None:
     with stage("loading PyTorch"):
         from flowexp.calibration import Subject
 
-    from flowexp.pipeline import Processes
+    from flowexp.pipeline import Processes, sampling_threads
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
 
@@ -28,7 +28,8 @@ def calibrate(job: Job) -> None:
     calibration = part_of(config, "calibration", by=written_in(config))
     opened = open_run(config)
     opened.built.dataset.locate()
-    with logging_to(opened.run.log_file), Processes.start() as processes:
+    threads = sampling_threads(opened.pipeline, config["threads"])
+    with logging_to(opened.run.log_file), Processes.start() as processes, threads:
         subject = Subject(
             pipeline=opened.pipeline,
             model=opened.built.model,

@@ -11,6 +11,7 @@ from typing import Any
 from flowexp.apps.terminal import table
 from flowexp.config.application import examine
 from flowexp.config.trust import USER
+from flowexp.threads import AUTO, CROWDED, crowd, outlook
 
 __all__ = ["main"]
 
@@ -26,5 +27,8 @@ def _report(config: dict[str, Any]) -> None:
 
     parts = build(config, device="meta", by=USER)
     training_parts(config, parts, by=USER)
-    print(table(describe(parts, config)))
+    threads = outlook(config["trainer"].get("threads", AUTO))
+    crowded = crowd()
+    rows = [*describe(parts, config), ("threads", threads)]
+    print(table([*rows, ("machine", f"busy: {crowded}. {CROWDED}")] if crowded else rows))
     print("sound: every part can be built, and they fit together.")

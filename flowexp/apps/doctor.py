@@ -14,6 +14,7 @@ from flowexp.config import conf_dir
 from flowexp.config.check import MUST_BE_GIVEN, check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.errors import UsageError
+from flowexp.threads import CROWDED, crowd, outlook, usable_cores
 
 __all__ = ["main"]
 
@@ -34,8 +35,8 @@ def main(arguments: Sequence[str]) -> None:
             _option(group, name)
 
 
-def _line(good: bool, what: str, text: str, remedy: str = "") -> None:
-    print(beside(f"{'ok     ' if good else 'missing'}  {what:<20} ", text))
+def _line(good: bool, what: str, text: str, remedy: str = "", *, bad: str = "missing") -> None:
+    print(beside(f"{'ok' if good else bad:<7}  {what:<20} ", text))
     if remedy and not good:
         print(beside(" " * 30, remedy))
 
@@ -51,7 +52,9 @@ def _versions() -> None:
 def _devices() -> None:
     import torch
 
-    _line(True, "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    crowded, cores = crowd(), f"{usable_cores()} of {os.cpu_count()} cores usable"
+    _line(crowded is None, "cpu", "; ".join(filter(None, (cores, crowded))), CROWDED, bad="busy")
+    _line(True, "threads", outlook())
     if not torch.cuda.is_available():
         _line(False, "cuda", "no device", "CPU runs work; recipes under cifar10/ need a GPU.")
     for i in range(torch.cuda.device_count()):

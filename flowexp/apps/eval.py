@@ -58,7 +58,7 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     from flowexp.data.locations import cache_dir
     from flowexp.diagnostics import Setting
     from flowexp.metrics.weight_files import no_download
-    from flowexp.pipeline import Processes, save_grid
+    from flowexp.pipeline import Processes, sampling_threads, save_grid
     from flowexp.runs.opening import open_run, written_in
 
     config = job.config
@@ -90,7 +90,11 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     unstored: list[str] = []
     chosen, selection = None, opened.selection
     grid = job.directory / "grid.png"
-    with logging_to(opened.run.log_file), Processes.start() as processes:
+    with (
+        logging_to(opened.run.log_file),
+        Processes.start() as processes,
+        sampling_threads(opened.pipeline, config["threads"]),
+    ):
         if remark is not None and processes.is_first:
             _LOG.warning("%s.", remark)
         if config["selection"]:

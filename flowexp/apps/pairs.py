@@ -35,7 +35,7 @@ def pairs(job: Job) -> None:
     with stage("loading PyTorch"):
         from flowexp.pairs import write_store
 
-    from flowexp.pipeline import Processes
+    from flowexp.pipeline import Processes, sampling_threads
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
 
@@ -50,7 +50,8 @@ def pairs(job: Job) -> None:
     except ValueError as error:
         raise UsageError(f"{error}.", key="start") from error
     manifest = _manifest(opened, config, maker)
-    with logging_to(opened.run.log_file), Processes.start() as processes:
+    threads = sampling_threads(teacher, config["threads"], kept_in=job.directory / "threads.txt")
+    with logging_to(opened.run.log_file), Processes.start() as processes, threads:
         if maker.needs_data and processes.is_first:
             if remark := opened.remark_on_data(teacher.data(), config):
                 _LOG.warning("%s.", remark)

@@ -13,7 +13,13 @@ __all__ = ["main"]
 def sample(job: Job) -> None:
     """Generate the seeds' samples and write arrays, grid and images into the job's directory."""
     with stage("loading PyTorch"):
-        from flowexp.pipeline import Processes, parse_seeds, save_grid, save_images
+        from flowexp.pipeline import (
+            Processes,
+            parse_seeds,
+            sampling_threads,
+            save_grid,
+            save_images,
+        )
 
     import numpy as np
 
@@ -23,7 +29,8 @@ def sample(job: Job) -> None:
     config = job.config
     seeds = parse_seeds(config["seeds"])
     opened = open_run(config)
-    with Processes.start() as processes:
+    chosen = sampling_threads(opened.pipeline, config["threads"])
+    with Processes.start() as processes, chosen as threads:
         samples = opened.pipeline.gathered(seeds, processes=processes)
     if samples is None:
         return
@@ -47,6 +54,8 @@ def sample(job: Job) -> None:
         ("weights", opened.weights_in_words),
         ("arrays", shown(folder / "samples.npz")),
     ]
+    if threads is not None:
+        rows.append(("threads", threads))
     if "labels_of_data" in arrays:
         rows.append(("classes", shown_mapping(of_data)))
     print(table([*rows, ("grid", shown(folder / "grid.png"))] if config["grid"] else rows))

@@ -1,31 +1,29 @@
 """``flowexp table``: a paper's table or a claim, published and measured side by side."""
 
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.apps.dry_run import require_known, show_jobs
 from flowexp.apps.named_runs import writing_to
+from flowexp.apps.table_words import VERBS, as_overrides, chosen_kind, require_matching
 from flowexp.apps.terminal import shown
 from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
-from flowexp.config.override_text import override
 from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import write_json, write_text
 from flowexp.processes import STOP_SIGNALS, several_started
 
 if TYPE_CHECKING:
-    from flowexp.tables.jobs import TableJob
     from flowexp.tables.plan import Plan
     from flowexp.tables.results import ClaimResult, TableResult
 
 __all__ = ["main"]
 
-_VERBS = ("train", "pairs", "calibrate", "eval")
 _PRINTED = "terminal"
 
 
@@ -34,45 +32,25 @@ def main(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: ``list``, ``NAME``, ``claims`` or ``claim=NAME``, then overrides and Hydra's
-            options; ``VERB:KEY=VALUE`` is an override of all jobs of that verb.
+            options; ``VERB:KEY=VALUE`` is an override of all jobs of that verb. None = ``list``.
 
     Raises:
         SystemExit: A job failed (code 1); it has been named.
     """
-    if list(arguments) == ["list"]:
+    if list(arguments) in ([], ["list"]):
         _list()
         return
     unfinished: list[str] = []
     launch(
-        "table", lambda job: unfinished.extend(make(job)), _full(arguments), config_name="table_run"
+        "table",
+        lambda job: unfinished.extend(make(job)),
+        as_overrides(arguments),
+        config_name="table_run",
     )
     if unfinished:
         print("flowexp: not everything could be done:", *unfinished, sep="\n  ", file=sys.stderr)
         print("The same command runs what is missing.", file=sys.stderr)
         raise SystemExit(1)
-
-
-def _full(arguments: Sequence[str]) -> list[str]:
-    """The arguments as overrides: the first word is a name, ``VERB:`` collects."""
-    given = list(arguments)
-    result: list[str] = []
-    extra: dict[str, list[str]] = {verb: [] for verb in _VERBS}
-    if given and "=" not in given[0] and not given[0].startswith("-"):
-        name = given.pop(0)
-        result += ["kind=claims"] if name == "claims" else [override("name", name)]
-    for text in given:
-        verb, colon, rest = text.partition(":")
-        if colon and verb in extra:
-            extra[verb].append(rest)
-        elif text.startswith(("table=", "claim=")):
-            kind, _, name = text.partition("=")
-            result += [f"kind={kind}", override("name", name)]
-        else:
-            result.append(text)
-    for verb, texts in extra.items():
-        if texts:
-            result.append(override(f"{verb}.overrides", texts))
-    return result
 
 
 def _list() -> None:
@@ -112,16 +90,17 @@ def make(command: Command) -> list[str]:
             remedy="Start flowexp table without torchrun or srun; give trainings several devices "
             "with train:trainer.devices=N train:trainer.strategy=ddp.",
         )
-    config, budget = command.config, command.choices["budget"]
+    require_known(command.config["dry"])
+    where, budget = given_config_dir(), command.choices["budget"]
+    config = {**command.config, "kind": chosen_kind(command.config, where)}
     if any(text.startswith("budget.") for text in command.overrides):
         budget += "_changed"
     name = _name(config)
-    print(f"{name}: checking every command, budget {budget}", flush=True)
-    plans = _plans(config, budget, given_config_dir())
+    plans = _plans(config, budget, where)
     wanted = [row for plan in plans for row in plan.wanted]
     jobs = all_jobs(wanted)
     if config["dry"]:
-        _show(jobs)
+        show_jobs(jobs, config)
         return []
     launcher = ChosenLauncher(JobTask({job.identity: job for job in jobs}, folder=Path.cwd()))
     for number in STOP_SIGNALS:
@@ -163,57 +142,32 @@ def _plans(config: dict[str, Any], budget: str, config_dir: str | None) -> "list
     """The table, the claim, or all claims that are wanted."""
     from flowexp.progress import counted
     from flowexp.tables.plan import Circumstances, plan, rows_to_plan
-    from flowexp.tables.table_files import read_claim, read_table
+    from flowexp.tables.syntax import TableFile
+    from flowexp.tables.table_files import names, read_claim, read_table
 
     given = Circumstances(
         budget=budget,
         node=config["budget"],
         root=Path(config["jobs"]),
         seeds=None if config["seeds"] is None else parse_seeds(config["seeds"]),
-        extra={verb: config[verb]["overrides"] for verb in _VERBS},
+        extra={verb: config[verb]["overrides"] for verb in VERBS},
         config_dir=config_dir,
     )
-    kind, name = config["kind"], config["name"]
-    if kind not in ("table", "claim", "claims"):
-        raise UsageError(
-            f"unknown kind {kind!r}.", key="kind", remedy="Use table, claim or claims."
-        )
-    if kind != "claims" and name is None:
-        raise UsageError("no table is named.", key="name", remedy="List them: flowexp table list.")
-    chosen = _matching_claims(config["only"], config_dir) if kind == "claims" else [name]
+    kind, only = config["kind"], config["only"]
+    chosen = [config["name"]]
+    if kind == "claims":
+        chosen = require_matching(only, names("claim", config_dir=config_dir), what="claim")
+        only = None
     read = read_table if kind == "table" else read_claim
     files = [read(one, config_dir=config_dir) for one in chosen]
-    only = config["only"] if kind == "table" else None
+    if only is not None:
+        scored = files[0].rows if isinstance(files[0], TableFile) else files[0].arms
+        what = "row" if kind == "table" else "arm"
+        require_matching(only, [one.label for one in scored], what=what)
+    print(f"{_name(config)}: checking every command, budget {budget}", flush=True)
     total = sum(len(rows_to_plan(file, given)) for file in files)
     with counted("checked", total=total, unit="rows") as task:
         return [plan(file, given, only=only, on_row=task.advance) for file in files]
-
-
-def _matching_claims(only: str | None, config_dir: str | None) -> list[str]:
-    from flowexp.tables.plan import matching
-    from flowexp.tables.table_files import names
-
-    every = names("claim", config_dir=config_dir)
-    found = matching(only, every)
-    if only is not None and not found:
-        raise UsageError(
-            f"no claim is called {only!r}.", key="only", remedy="List them: flowexp table list."
-        )
-    return found
-
-
-def _show(jobs: "Sequence[TableJob]") -> None:
-    """Print the jobs and whether they are done."""
-    from flowexp.tables.progress import state_of
-
-    for job in jobs:
-        status = "done" if job.is_done() else "to run"
-        if state_of(job).status == "failed":
-            status = "failed"
-        print(f"{status:<7} {job.directory}  {job.title}")
-        print(f"        flowexp {shlex.join(job.arguments())}")
-    done = sum(job.is_done() for job in jobs)
-    print(f"{len(jobs)} jobs, {done} done. Nothing was run (dry=true).")
 
 
 def _write(

@@ -5,7 +5,7 @@ import errno
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import StoppedError, UsageError
 from flowexp.processes import several_started
 from flowexp.progress import shown
+from flowexp.threads import shared_by
 
 __all__ = ["ChosenLauncher", "Job", "LauncherError", "examine", "given_config_dir", "launch",
            "only_shows"]  # fmt: skip
@@ -82,7 +83,8 @@ class _Task:
             print(f"\njob {job.number}: {shlex.join(job.overrides)}", flush=True)
         own = declared_in(targets_in(job.overrides), config_dir=given_config_dir())
         try:
-            with trusting(own), _progress_of(job):
+            sharing = jobs_at_once(job.config) if self.multirun else None
+            with trusting(own), shared_by(sharing), _progress_of(job):
                 return self.run(job)
         except Exception as error:
             if isinstance(error, UsageError):
@@ -95,6 +97,12 @@ class _Task:
             # Hydra would print the overrides before raising; the caller says what is needed.
             self.failure = error
             return None
+
+
+def jobs_at_once(config: Mapping[str, Any] | DictConfig) -> int | None:
+    """How many jobs the chosen launcher runs at once on this machine; None = that is not known."""
+    jobs: int | None = (config.get("launcher") or {}).get("sharing")
+    return jobs
 
 
 def _progress_of(job: Job) -> AbstractContextManager[None]:
@@ -299,6 +307,7 @@ class ChosenLauncher:
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context(config, loader), task_function=task, config=config
         )
+        self._at_once = jobs_at_once(config) or 0
         self._started = 0
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[bool]:
@@ -307,7 +316,10 @@ class ChosenLauncher:
         Raises:
             LauncherError: A worker was killed, or none could be had.
         """
-        complete = [[*self._overrides, *overrides] for overrides in jobs]
+        # A job that runs alone has all cores.
+        few = [f"launcher.sharing={len(jobs)}"] if len(jobs) < self._at_once else []
+        common = [*self._overrides, *few]
+        complete = [[*common, *overrides] for overrides in jobs]
         try:
             done = self._launcher.launch(complete, initial_job_idx=self._started)
         except Exception as error:

@@ -238,9 +238,7 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         inside = runs_below(folder)
         if inside and key != "recipe":
             count = f"{len(inside)} run{'s' if len(inside) > 1 else ''}"
-            text = (
-                f"{folder} holds {count} ({listed(folder, inside)}), and {verb} takes one."
-            )
+            text = f"{folder} holds {count} ({listed(folder, inside)}), and {verb} takes one."
             remedy = f"Name it: {_with_run(verb, overrides, inside[0], key)}"
             problems.append(Problem(key, text, remedy))
             continue

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 from flowexp.config.problems import Problem
 from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import UsageError
+from flowexp.threads import AUTO
 
 __all__ = ["TRAIN_FROM", "TRAIN_RUN", "named_entries", "out_of_range", "register",
            "starts_from_run", "trains", "values_of_training"]  # fmt: skip
@@ -49,6 +50,13 @@ def _seeds_of(verb: type, config: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("seeds", "null is not a choice of samples.", "Write for example 0-63.")
     except UsageError as error:
         yield Problem("seeds", error.problem, error.remedy or "")
+
+
+def _threads_of(value: object) -> Iterator[Problem]:
+    """What is wrong with a number of threads."""
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not number and value not in (AUTO, None):
+        yield Problem("threads", f"{value} is out of place.", "Give auto, or a number from 1 on.")
 
 
 @dataclass
@@ -123,7 +131,14 @@ class _FromRun(_Model):
 
 
 @dataclass
-class EvalConfig(_FromRun):
+class _Sampling(_FromRun):
+    """The keys of every verb whose work is sampling."""
+
+    threads: Any = AUTO
+
+
+@dataclass
+class EvalConfig(_Sampling):
     metric: dict[str, Any] = field(default_factory=dict)
     selection: Any = None
     num_samples: int | None = _at_least(2, default=None)
@@ -131,7 +146,7 @@ class EvalConfig(_FromRun):
 
 
 @dataclass
-class SampleConfig(_FromRun):
+class SampleConfig(_Sampling):
     grid: bool = True
     png: bool = False
 
@@ -153,14 +168,14 @@ class StreamConfig(_FromRun):
 
 
 @dataclass
-class PairsConfig(_FromRun):
+class PairsConfig(_Sampling):
     start: Any = MISSING
     num: int = _at_least(1, default=100000, most=10**9)
     shard_size: int = _at_least(1, default=2048)
 
 
 @dataclass
-class CalibrateConfig(_FromRun):
+class CalibrateConfig(_Sampling):
     calibration: Any = MISSING
     seed: int = _at_least(0, default=0, most=_SEED)
 
@@ -212,7 +227,7 @@ class TableConfig:
     dirs: Any = MISSING
     seeds: Any = None
     only: str | None = None
-    dry: bool = False
+    dry: Any = False
     jobs: str = "outputs/jobs"
     out: str = "outputs/tables"
     train: _Extra = field(default_factory=_Extra)
@@ -271,6 +286,8 @@ def out_of_range(config_name: str, config: Mapping[str, Any]) -> Iterator[Proble
         return
     if "seeds" in config:
         yield from _seeds_of(schema, config)
+    if "threads" in config:
+        yield from _threads_of(config["threads"])
     for group in named_entries(config_name):
         for name, part in (config.get(group) or {}).items():
             if part is not None and not isinstance(part, Mapping):

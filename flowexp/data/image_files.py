@@ -42,6 +42,7 @@ from flowexp.data.image_labels import (
 from flowexp.data.locations import content_digest
 from flowexp.errors import UsageError
 from flowexp.progress import counted
+from flowexp.threads import workers
 
 __all__ = ["ImageFiles", "open_images", "prepare_command"]
 
@@ -108,7 +109,7 @@ class ImageFiles(ABC):
         """
         unit = f"images of {self.location.name}"
         with (
-            ThreadPoolExecutor(_THREADS) as pool,
+            ThreadPoolExecutor(workers(_THREADS)) as pool,
             counted("decoded", total=len(names), unit=unit) as task,
         ):
             for start in range(0, len(names), _CHUNK):

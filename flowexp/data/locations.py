@@ -28,6 +28,7 @@ from flowexp.files import (
 )
 from flowexp.progress import Task, counted
 from flowexp.progress.task import running
+from flowexp.threads import workers
 
 __all__ = ["cache_dir", "content_digest", "data_dir", "decode_once", "download_dir", "fetch",
            "find_images", "first_existing", "search_folders"]  # fmt: skip
@@ -172,7 +173,7 @@ def content_digest(files: Sequence[Path]) -> str:
             pass
     size = sum(s.st_size for s in stats) / _MEGABYTE
     with (
-        ThreadPoolExecutor(_THREADS) as pool,
+        ThreadPoolExecutor(workers(_THREADS)) as pool,
         counted("read", total=size, unit=f"MB of {_in_words(files)}") as task,
     ):
         contents = "\n".join(pool.map(lambda file: _sha256(file, task), files))

@@ -3,6 +3,7 @@
 from flowexp.pipeline.images import Images, grid_image, save_grid, save_images, scatter_image
 from flowexp.pipeline.latents import FlowexpLatents, LatentDraws, Latents, ReferenceLatents
 from flowexp.pipeline.pipeline import Pipeline, SampleBatch, Start, parse_seeds, seeds_text
+from flowexp.pipeline.threads import sampling_threads
 from flowexp.processes import Processes, in_turn
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "grid_image",
     "in_turn",
     "parse_seeds",
+    "sampling_threads",
     "save_grid",
     "save_images",
     "scatter_image",

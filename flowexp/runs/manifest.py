@@ -12,7 +12,7 @@ from typing import Any
 
 from flowexp.files import file_sha256
 
-__all__ = ["describe_run", "package_versions", "parent", "processor"]
+__all__ = ["describe_run", "described_devices", "package_versions", "parent", "processor"]
 
 _PACKAGES = (
     "flowexp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "scipy",
@@ -43,7 +43,7 @@ def describe_run(
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": package_versions(_PACKAGES),
-        "devices": _devices(),
+        "devices": described_devices(),
         "dataset_fingerprint": dataset_fingerprint,
         "parents": list(parents),
     }
@@ -96,7 +96,8 @@ def processor() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def _devices() -> list[str]:
+def described_devices() -> list[str]:
+    """The processor with PyTorch's number of threads, and the names of the CUDA devices."""
     import torch
 
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

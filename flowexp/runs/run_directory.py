@@ -26,10 +26,11 @@ FREE_KEYS: tuple[str, ...] = (
     "task", "metric", "experiment", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
     "trainer.strategy", "trainer.micro_batch", "trainer.log_every", "trainer.checkpoint_kimg",
     "trainer.keep_checkpoints", "trainer.snapshot_kimg",
+    "trainer.threads",
 )  # fmt: skip
 """Keys (and everything below them) that change neither the weights nor what they mean.
 
-Devices and micro-batches keep the global batch and its draws; they change the weights by
+Devices, threads and micro-batches keep the global batch and its draws; they change the weights by
 floating-point reordering only. What samples and measures can change at any time: weights do not
 depend on it.
 """
@@ -240,6 +241,10 @@ class RunDirectory:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    def record(self, **facts: Any) -> None:  # noqa: ANN401 -- anything JSON can hold
+        """Put into the manifest what was found out after the run had been started."""
+        write_json(self.manifest_file, {**self.manifest(), **facts})
 
     @classmethod
     def open(cls, path: Path | str, *, key: str = "run", checkpoint: bool = True) -> Self:

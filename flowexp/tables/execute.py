@@ -25,6 +25,7 @@ from flowexp.runs.manifest import package_versions, processor
 from flowexp.tables.fork_server import ForkedCommand, ForkServer
 from flowexp.tables.jobs import TableJob, rewritten, token
 from flowexp.tables.progress import state_of
+from flowexp.threads import VARIABLES, shared_by, usable_cores
 
 __all__ = ["JobTask", "execute", "hardware", "run_job"]
 
@@ -33,15 +34,6 @@ Launch = Callable[[Sequence[Sequence[str]]], Sequence[bool]]
 _PACKAGES = ("flowexp", "torch", "pytorch-lightning", "numpy")
 # Elsewhere the system's own libraries do not survive a fork.
 _FORKS = sys.platform == "linux"
-# Read by the libraries behind PyTorch and NumPy when they are loaded.
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 
 
 def execute(
@@ -87,9 +79,8 @@ def _missing(jobs: Sequence[TableJob], targets: Iterable[TableJob]) -> list[Tabl
 class JobTask:
     """The task that a launcher runs for each job, here or on another computer; it can be pickled.
 
-    A job gets the numbers of threads that are set in the process that made this object, and none
-    where none is set: joblib and Ray would each choose another number, and thereby another order
-    of sums.
+    A job gets the numbers of threads that are set in the process that made this object, on every
+    launcher. Where none is set, jobs that run at once on one machine share its cores.
 
     Args:
         jobs: Jobs by identity.
@@ -99,19 +90,25 @@ class JobTask:
     def __init__(self, jobs: Mapping[str, TableJob], *, folder: Path) -> None:
         self.jobs = dict(jobs)
         self.folder = folder
-        self.threads = {name: os.environ.get(name) for name in _THREADS}
+        self.threads = {name: os.environ.get(name) for name in VARIABLES}
 
     def __call__(self, config: Mapping[str, Any]) -> bool:
         """Run the job that ``config["job"]`` names; whether it is done."""
         job = self.jobs[config["job"]]
         try:
             os.chdir(self.folder)
-            for name, value in self.threads.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-            return run_job(job)
+            sharing = (config.get("launcher") or {}).get("sharing")
+            if any(self.threads.values()):
+                sharing = None
+            with shared_by(sharing):
+                share = None if sharing is None else str(usable_cores())
+                for name, given in self.threads.items():
+                    value = given or share
+                    if value is None:
+                        os.environ.pop(name, None)
+                    else:
+                        os.environ[name] = value
+                return run_job(job)
         except Exception as error:
             # Launchers treat exceptions differently; the other jobs must go on.
             print(f"flowexp: {job.title}: {error}", file=sys.stderr, flush=True)

@@ -27,8 +27,8 @@ _FORMAT = 1
 """Version of the jobs' results; raised when old results no longer mean the same."""
 
 _EVERYWHERE = (
-    "dirs", "logger", "callbacks", "launcher", "device", "hydra", "batch_size", "debug", "local",
-    "recipe", "experiment", "shard_size", "dataset.root", "dataset.in_memory",
+    "dirs", "logger", "callbacks", "launcher", "device", "threads", "hydra", "batch_size",
+    "debug", "local", "recipe", "experiment", "shard_size", "dataset.root", "dataset.in_memory",
     "dataset.download",
 )  # fmt: skip
 # Free to change when a training is resumed, but evaluations may need the snapshots.

@@ -1,9 +1,9 @@
 """From a table or a claim and a budget to rows with checked jobs."""
 
-import fnmatch
 import hashlib
 import json
 import math
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -92,11 +92,15 @@ class Plan:
 
 
 def matching(only: str | None, names: Sequence[str]) -> list[str]:
-    """The names that hold the text ``only``, or match it where it has a ``*``; None = all."""
+    """The names that hold the text ``only``, or match it where it has a ``*``; None = all.
+
+    Upper and lower case mean the same, and no other character is special.
+    """
     if only is None:
         return [*names]
-    pattern = only.lower() if "*" in only else f"*{only.lower()}*"
-    return [name for name in names if fnmatch.fnmatchcase(name.lower(), pattern)]
+    pieces = [re.escape(piece) for piece in only.split("*")]
+    pattern = re.compile(".*".join(pieces), re.IGNORECASE | re.DOTALL)
+    return [name for name in names if (pattern.fullmatch if "*" in only else pattern.search)(name)]
 
 
 def rows_to_plan(file: TableFile | ClaimFile, given: Circumstances) -> Sequence[Row | Arm]:

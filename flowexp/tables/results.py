@@ -343,7 +343,9 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
         stated["reference_split"] = "train"
     elif protocol.get("reference") is not None:
         stated["reference"] = protocol["reference"]
-    selected = protocol.get("selection")
+    own = [text.partition("=")[2] for text in row.spec.eval if text.startswith("selection=")]
+    # A row that chooses its weights itself is of a publication that does so.
+    selected = own[-1] if own else protocol.get("selection")
     if selected == "best_of_snapshots" and not record.protocol.selection.startswith("best of"):
         stated["selection"] = "best of snapshots"
     elif selected == "last":

@@ -13,6 +13,7 @@ from flowexp.data import ImageArrays
 from flowexp.errors import NotWrittenError, StoppedError
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import training_seconds
+from flowexp.threads import restored
 from flowexp.training.module import FlowModule
 from flowexp.training.parts import TrainerSettings, TrainingParts
 from flowexp.training.precision import matmul_precision
@@ -71,6 +72,7 @@ def fit(
             quiet_lightning(),
             matmul_precision(parts.settings.precision),
             module.stop_signals,
+            restored(),
             _disk_full_explained(module),
         ):
             RunTrainer(module).fit(module)

@@ -21,6 +21,7 @@ from flowexp.seeding import derive_seed, generator
 from flowexp.training.callbacks.checkpoints import Checkpoints
 from flowexp.training.callbacks.records import Records
 from flowexp.training.callbacks.stop_signals import StopSignals
+from flowexp.training.callbacks.threads import Threads
 from flowexp.training.ema import EMAWeights
 from flowexp.training.inputs import BatchFeed, TrainingDraws, seed_global
 from flowexp.training.parts import TrainingParts
@@ -134,9 +135,10 @@ class FlowModule(LightningModule):
         return self.optimizer
 
     def ordered_callbacks(self) -> list[Callback]:
-        """Average, record, the chosen callbacks, stop; Lightning calls checkpoints last."""
+        """Threads, averages, records, the chosen ones, stop; Lightning calls checkpoints last."""
         chosen = self.parts.callbacks.values()
-        return [self.averages, self.records, *chosen, self.stop_signals, self.checkpoints]
+        before, after = (Threads(), self.averages, self.records), (self.stop_signals,)
+        return [*before, *chosen, *after, self.checkpoints]
 
     def on_fit_start(self) -> None:
         parts = self.parts

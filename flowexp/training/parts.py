@@ -59,12 +59,14 @@ class TrainerSettings:
         snapshot_kimg: Thousands of images between snapshots, which hold the averages only (4 bytes
             a parameter each) and are never removed; None = none. There is one at every multiple
             that is reached, for ``flowexp eval selection=best_of_snapshots``.
+        threads: CPU threads: a number, ``auto`` = the fastest in a measurement before the first
+            step, or None = as PyTorch decides. It is recorded in the run, which keeps it.
 
     Raises:
         ValueError: A value is out of range.
     """
 
-    later_options: ClassVar[Mapping[str, object]] = {"snapshot_kimg": None}
+    later_options: ClassVar[Mapping[str, object]] = {"snapshot_kimg": None, "threads": None}
 
     max_kimg: float
     batch_size: int
@@ -82,6 +84,7 @@ class TrainerSettings:
     checkpoint_kimg: float | None = None
     keep_checkpoints: int | None = 1
     snapshot_kimg: float | None = None
+    threads: int | str | None = None
 
     def __post_init__(self) -> None:
         finite = 0 < self.max_kimg < math.inf
@@ -103,6 +106,9 @@ class TrainerSettings:
         _require("checkpoint_kimg", kimg, "a finite positive number or null", finite)
         keep = self.keep_checkpoints
         _require("keep_checkpoints", keep, "an integer >= 0 or null", keep is None or keep >= 0)
+        threads = self.threads
+        known = threads >= 1 if isinstance(threads, int) else threads in ("auto", None)
+        _require("threads", threads, "auto, an integer >= 1, or null", known)
 
     @property
     def total_steps(self) -> int:

@@ -72,6 +72,7 @@ NOT_HYPERPARAMETERS = {
     "trainer.devices": "hardware",
     "trainer.num_nodes": "hardware",
     "trainer.strategy": "hardware",
+    "trainer.threads": "hardware",
     "trainer.compile": "speed",
     "trainer.channels_last": "speed",
     "trainer.log_every": "what is written about the training",

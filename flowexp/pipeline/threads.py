@@ -1,0 +1,68 @@
+"""The number of CPU threads that samples are computed with."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from flowexp.files import write_text
+from flowexp.pipeline.pipeline import Pipeline
+from flowexp.processes import several_started
+from flowexp.threads import AUTO, given_threads, measure, restored, usable_cores
+
+__all__ = ["sampling_threads"]
+
+_LOG = logging.getLogger(__name__)
+_FIRST_SAMPLES = 4
+_MOST_SAMPLES = 32
+_SECONDS = 0.1
+
+
+@contextmanager
+def sampling_threads(
+    pipeline: Pipeline, wanted: int | str | None, *, kept_in: Path | None = None
+) -> Iterator[str | None]:
+    """Sample on ``wanted`` threads for as long as the context lasts; gives the choice in words.
+
+    That is a number, ``auto`` for the one with which the network is fastest, or None for that of
+    PyTorch. On an accelerator, and where several processes share the work, ``auto`` changes
+    nothing. Samples depend on the number by the order of sums only; work that may be continued
+    keeps the number of its beginning in the file ``kept_in``.
+    """
+    words = None
+    with restored():
+        if isinstance(wanted, int):
+            torch.set_num_threads(wanted)
+        elif wanted == AUTO and torch.device(pipeline.device).type == "cpu":
+            if kept_in is not None and kept_in.is_file():
+                torch.set_num_threads(int(kept_in.read_text(encoding="utf-8")))
+            elif given_threads() is None and usable_cores() > 1 and several_started() is None:
+                words = _set_fastest(pipeline)
+            if kept_in is not None and several_started() is None:
+                write_text(kept_in, f"{torch.get_num_threads()}\n")
+        if words is not None:
+            _LOG.info("threads: %s", words)
+        yield words
+
+
+def _set_fastest(pipeline: Pipeline) -> str | None:
+    low, high = pipeline.model.time_range
+    t = torch.tensor((low + high) / 2, dtype=torch.float64)
+
+    def work(count: int) -> None:
+        start = pipeline.start(range(count))
+        pipeline.model.predict(start.e, t, **start.conditions)
+
+    most = min(_MOST_SAMPLES, pipeline.batch_size)
+    first = partial(work, min(_FIRST_SAMPLES, most))
+    try:
+        with torch.inference_mode():
+            found = measure(partial(work, most), first=first, seconds=_SECONDS)
+    except Exception:  # whatever a part of someone else's says to it; sampling will say more
+        _LOG.debug("the number of threads was not measured", exc_info=True)
+        return None
+    torch.set_num_threads(found.best)
+    return str(found)

@@ -1,0 +1,133 @@
+"""How long the jobs of a table will take here: a trial of each kind, times what there is to do."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowexp.config.seed_text import parse_seeds
+from flowexp.errors import UsageError
+from flowexp.tables.jobs import TableJob
+from flowexp.tree import select
+
+if TYPE_CHECKING:
+    from flowexp.tables.probes import Trial
+
+__all__ = ["Estimate", "Work", "duration", "estimated", "work_of"]
+
+_START_SECONDS = 3.0
+"""What a job takes to start and to write its results."""
+
+# What the time of an image depends on; a text names a key, or a part with all its keys.
+_OF_TRAINING = (
+    "network", "parameterization", "objective", "coupling", "augmentation", "timestep",
+    "dataset.shape", "dataset.num_classes", "trainer.batch_size", "trainer.micro_batch",
+    "trainer.precision",
+)  # fmt: skip
+_OF_SAMPLING = (
+    "network", "parameterization", "sampler", "guidance", "task", "metric", "dataset.shape",
+    "dataset.num_classes", "batch_size",
+)  # fmt: skip
+_ACCELERATED = ("cuda", "gpu")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does: a trial's ``key``, and how many images.
+
+    ``key`` is None where no trial can tell, and ``words`` say why.
+    """
+
+    key: str | None
+    images: int = 0
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a job, or None and the reason in ``words``, which also name what is left out."""
+
+    seconds: float | None
+    words: str = ""
+    threads: int | None = None
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return f"not estimated: {self.words}"
+        return duration(self.seconds) + (f" without {self.words}" if self.words else "")
+
+
+def work_of(job: TableJob) -> Work:
+    """The work of a job that is not done."""
+    config = job.config
+    if job.verb == "train":
+        trainer = config["trainer"]
+        if trainer["accelerator"] in _ACCELERATED:
+            return Work(None, words=f"it needs trainer.accelerator={trainer['accelerator']}")
+        return Work(_key("train", config, _OF_TRAINING), round(1000 * trainer["max_kimg"]))
+    if job.verb == "calibrate":
+        return Work(None, words="a calibration")
+    count = config.get("num_samples") or config.get("num") or 0
+    if config.get("seeds") is not None:
+        count = len(parse_seeds(config["seeds"]))
+    count *= config.get("repeats") or 1
+    selection = config.get("selection") or {}
+    every = select(job.run.config if job.run else {}, "trainer.snapshot_kimg")
+    if job.run is not None and selection and every:
+        count += selection["num_samples"] * int(job.run.config["trainer"]["max_kimg"] / every)
+    return Work(_key(job.verb, config, _OF_SAMPLING), count)
+
+
+def _key(verb: str, config: Mapping[str, Any], names: Sequence[str]) -> str:
+    return json.dumps([verb, *(select(config, name) for name in names)], default=str)
+
+
+def estimated(
+    jobs: Sequence[TableJob], *, on_trials: Callable[[int, int], object] = lambda done, of: None
+) -> dict[str, Estimate]:
+    """Estimates of the jobs that are not done, by identity; equal work is tried once.
+
+    ``on_trials`` is called before each trial with how many are done, and how many there are.
+    """
+    waiting = [job for job in jobs if not job.is_done()]
+    works = {job.identity: work_of(job) for job in waiting}
+    distinct = {w.key: job for job in waiting if (w := works[job.identity]).key is not None}
+    trials: dict[str | None, Trial | str] = {}
+    for number, (key, job) in enumerate(distinct.items()):
+        on_trials(number, len(distinct))
+        trials[key] = _tried(job)
+    return {identity: _estimate(work, trials.get(work.key)) for identity, work in works.items()}
+
+
+def _tried(job: TableJob) -> "Trial | str":
+    """The trial of a job's work, or why there is none."""
+    from flowexp.tables.probes import try_sampling, try_training
+
+    try:
+        if job.verb == "train":
+            return try_training(job.config)
+        return try_sampling(job.config, metrics=job.verb == "eval")
+    except UsageError as error:
+        return error.problem.rstrip(".")
+    except Exception as error:  # an estimate is no reason for a dry run to fail
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _estimate(work: Work, trial: "Trial | str | None") -> Estimate:
+    if trial is None:
+        return Estimate(None, work.words)
+    if isinstance(trial, str):
+        return Estimate(None, trial)
+    seconds = _START_SECONDS + work.images * trial.seconds
+    return Estimate(seconds, trial.without, trial.threads)
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h`` or ``2.1 days``."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            amount = seconds / size
+            return (
+                f"{amount:.0f} {unit}" if amount >= 10 or unit == "min" else f"{amount:.1f} {unit}"
+            )
+    return f"{seconds:.0f} s"

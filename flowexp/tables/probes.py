@@ -1,0 +1,215 @@
+"""How long trainings and samples take on this machine: short trials of what a config builds.
+
+Data, teachers and trained weights need not be there: trials run on random data and new weights.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flowexp.config.check import check_job
+from flowexp.config.instantiate import instantiate
+from flowexp.config.trust import USER
+from flowexp.data import DataBatch, ImageArrays
+from flowexp.errors import UsageError
+from flowexp.evaluation import score
+from flowexp.networks.base import label_dim_of
+from flowexp.pipeline import Pipeline
+from flowexp.runs.assemble import Built, build
+from flowexp.threads import given_threads, measure, restored, usable_cores
+from flowexp.training import TrainingParts, training_parts
+from flowexp.training.inputs import TrainingDraws
+from flowexp.training.trial import fitting, passes, seconds_of
+
+__all__ = ["STEPS", "Trial", "try_sampling", "try_training"]
+
+STEPS = 20
+"""Steps of a trial, where they fit into a few seconds."""
+
+_MOST_SECONDS = 3.0
+_PIECE_SECONDS = 0.3
+_CALLS = 8
+_SIZES = (8, 24)
+_REFERENCE = 64
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Seconds of an image (of a training, or sampled and scored), and what it does not count."""
+
+    seconds: float
+    threads: int
+    without: str = ""
+
+
+def try_training(config: Config) -> Trial:
+    """Time up to 20 steps of a training, or a few seconds of the first if that is long."""
+    with restored(), torch.random.fork_rng(devices=[]):
+        built = build(config, by=USER)
+        settings = config["trainer"]
+        size = settings["micro_batch"] or settings["batch_size"]
+        batch = _random_batch(built, size)
+        try:
+            parts = training_parts(config, built, by=USER)
+            without, work = "", _steps(parts, batch)
+        except (UsageError, ValueError, OSError) as error:  # a teacher, or weights of a loss
+            without, work = f"the objective ({_reason(error)})", _bare_steps(built, batch)
+        first, piece = fitting(work, most=size, seconds=_PIECE_SECONDS)
+        _choose_threads(partial(work, piece), partial(work, first))
+        count, spent = 0, 0.0
+        while count < STEPS and spent < _MOST_SECONDS:
+            spent += seconds_of(work, piece)
+            count += 1
+        return Trial(spent / count / piece, torch.get_num_threads(), without)
+
+
+def _steps(parts: TrainingParts, batch: DataBatch) -> Callable[[int], None]:
+    draws = TrainingDraws(
+        parts.model.path,
+        coupling=parts.coupling,
+        timestep=parts.timestep,
+        augmentation=parts.augmentation,
+        conditional=label_dim_of(parts.model.network) > 0,
+        task=None if parts.pipeline is None else parts.pipeline.task,
+        seed=0,
+    )
+    pairs, t = draws(batch, 0)
+    return passes(parts.model, parts.objective, pairs, t, seed=0, step=0)
+
+
+def _bare_steps(built: Built, batch: DataBatch) -> Callable[[int], None]:
+    """Passes through the network alone."""
+    t = _middle(built.pipeline)
+
+    def work(size: int) -> None:
+        conditions = built.pipeline.start(range(size)).conditions
+        loss = built.model.velocity(batch.images[:size], t, **conditions).square().mean()
+        torch.autograd.backward(loss)
+
+    return work
+
+
+def try_sampling(config: Config, *, metrics: bool) -> Trial:
+    """Time the calls of a network that a sample needs, and with ``metrics`` its scoring.
+
+    How many calls that are is counted by a sampling with a network that does nothing; of an
+    adaptive sampler it is the number for a straight line.
+    """
+    with restored(), torch.random.fork_rng(devices=[]), torch.inference_mode():
+        built, without = _built_to_sample(config)
+        built.network.eval()
+        most = min(int(config.get("batch_size") or 64), max(_SIZES))
+        pipeline = built.pipeline.replace(batch_size=most)
+        t, calls = _middle(pipeline), pipeline.model.evaluations_per_call
+
+        def call(size: int) -> None:
+            start = pipeline.start(range(size))
+            pipeline.model.predict(start.e, t, **start.conditions)
+
+        first, piece = fitting(call, most=most, seconds=_PIECE_SECONDS)
+        _choose_threads(partial(call, piece), partial(call, first))
+        of_call = min(seconds_of(call, piece) for _ in range(3)) / piece / max(1, calls)
+        chosen = None
+        if metrics:
+            try:
+                chosen = instantiate(config["metric"], key="metric", by=USER)
+                rest, evaluations = _around(pipeline, built.network, chosen)
+            except (UsageError, ValueError, OSError) as error:
+                without, chosen = f"the metric ({_reason(error)})", None
+        if chosen is None:
+            rest, evaluations = _around(pipeline, built.network, None)
+        return Trial(rest + evaluations * of_call, torch.get_num_threads(), without)
+
+
+def _around(
+    pipeline: Pipeline, network: nn.Module, metrics: Mapping[str, Any] | None
+) -> tuple[float, float]:
+    """Seconds a sample besides the network, and evaluations of it a sample."""
+    arrays = _random_arrays(pipeline)
+    counted = _Counted(network)
+    network.forward = counted  # the pipeline is not used any more
+    found = []
+    for size in _SIZES:
+        counted.samples, started = 0, time.perf_counter()
+        if metrics is None:
+            for _ in pipeline.batches(range(size)):
+                pass
+        else:
+            score(pipeline, metrics=metrics, seeds=range(size), reference=arrays)
+        found.append((time.perf_counter() - started, counted.samples))
+    (before, some), (after, more) = found
+    extra = _SIZES[1] - _SIZES[0]
+    return max(0.0, after - before) / extra, (more - some) / extra
+
+
+class _Counted:
+    """A forward that counts samples and gives zeros, after a first call that tells their shape."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.samples = 0
+        self._forward = network.forward
+        self._shape: tuple[int, ...] | None = None
+
+    def __call__(self, x: Tensor, *args: Any, **conditions: Any) -> Any:  # noqa: ANN401
+        self.samples += len(x)
+        if self._shape is None:
+            output = self._forward(x, *args, **conditions)
+            if not isinstance(output, Tensor):
+                return output
+            self._shape = output.shape[1:]
+        return x.new_zeros((len(x), *self._shape))
+
+
+def _built_to_sample(config: Config) -> tuple[Built, str]:
+    """What samples; where a sampler lacks its calibration, Euler's method in its place."""
+    try:
+        return build(config, by=USER), ""
+    except UsageError:
+        steps = int(config["sampler"].get("steps", 10))
+        euler = check_job("train", ["sampler=euler", f"sampler.steps={steps}"]).config["sampler"]
+        return build({**config, "sampler": euler}, by=USER), "the sampler's calibration"
+
+
+def _choose_threads(work: Callable[[], object], first: Callable[[], object]) -> None:
+    """The number that ``auto`` would choose."""
+    given = given_threads()
+    count = 1 if usable_cores() == 1 else None
+    if given is not None:
+        count = given[0]
+    torch.set_num_threads(count or measure(work, first=first).best)
+
+
+def _middle(pipeline: Pipeline) -> Tensor:
+    return torch.tensor(sum(pipeline.model.time_range) / 2, dtype=torch.float64)
+
+
+def _random_batch(built: Built, size: int) -> DataBatch:
+    classes = built.dataset.num_classes
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn((size, *built.dataset.shape), generator=rng).clamp(-1, 1)
+    labels = torch.randint(classes, (size,), generator=rng) if classes else None
+    return DataBatch(x, labels, torch.arange(size), partner=torch.randn(x.shape, generator=rng))
+
+
+def _random_arrays(pipeline: Pipeline) -> ImageArrays:
+    rng = np.random.default_rng(0)
+    shape, classes = (_REFERENCE, *pipeline.shape), pipeline.task.num_classes
+    images = (
+        rng.integers(0, 256, shape, dtype=np.uint8)
+        if len(shape) == 4
+        else rng.standard_normal(shape, dtype=np.float32)
+    )
+    labels = np.arange(_REFERENCE) % classes if classes else None
+    return ImageArrays.of(images, labels, num_classes=classes, name="random")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")

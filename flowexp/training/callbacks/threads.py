@@ -1,0 +1,93 @@
+"""The number of CPU threads of a training: chosen once, and kept whenever the run is continued."""
+
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from pytorch_lightning import Callback, Trainer
+
+from flowexp.runs.manifest import described_devices
+from flowexp.threads import AUTO, SHARED_BY, given_threads, measure, restored, usable_cores
+from flowexp.training.trial import fitting, passes, seconds_of
+
+if TYPE_CHECKING:
+    from flowexp.training.module import FlowModule
+
+__all__ = ["Threads"]
+
+_LOG = logging.getLogger(__name__)
+_PIECE_SECONDS = 0.25
+# A training that is over by then on one thread is not worth a measurement.
+_SHORT_SECONDS = 5.0
+
+
+class Threads(Callback):
+    """Sets ``trainer.threads`` before the first step and records the number in the manifest.
+
+    Another number adds in another order, so a run that is continued takes the recorded one: it ends
+    bit for bit as if it had not been stopped. What ``auto`` times is a copy of the network, with
+    the draws of the step that comes next, which are a function of its number: the training does not
+    notice.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
+        """Choose, say and record the number; of an accelerator's training and of several none."""
+        wanted = pl_module.settings.threads
+        recorded = pl_module.run.manifest().get("threads")
+        if wanted == AUTO:
+            here = pl_module.device.type == "cpu" and trainer.world_size == 1
+            if not here or (recorded is None and pl_module.step > 0):
+                return  # a run of before there was a choice goes on as it began
+            count, words = _recorded(recorded) or _chosen(pl_module)
+        elif wanted is not None:
+            count, words = int(wanted), f"{wanted} of {usable_cores()}"
+            if recorded not in (None, wanted):
+                words += f" (the run began with {recorded}; sums now differ in their last bits)"
+        else:
+            return
+        torch.set_num_threads(count)
+        if trainer.is_global_zero:
+            _LOG.info("threads: %s", words)
+            if recorded is None:
+                pl_module.run.record(threads=count, devices=described_devices())
+
+
+def _recorded(count: int | None) -> tuple[int, str] | None:
+    if count is None:
+        return None
+    return count, f"{count} of {usable_cores()}, as at the start of this run"
+
+
+def _chosen(module: "FlowModule") -> tuple[int, str]:
+    """The number that ``auto`` means here, and why."""
+    cores, given = usable_cores(), given_threads()
+    if given is not None:
+        return given[0], f"{given[0]} of {cores} ({given[1]})"
+    if cores == 1:
+        jobs = os.environ.get(SHARED_BY)
+        return 1, "1, its share of the cores" if jobs else "1 of 1"
+    try:
+        with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
+            return _fastest(module)
+    except Exception as error:  # whatever a part of someone else's says to being copied
+        _LOG.debug("the number of threads was not measured", exc_info=True)
+        count = min(cores, torch.get_num_threads())
+        return count, f"{count} of {cores}, not measured ({type(error).__name__})"
+
+
+def _fastest(module: "FlowModule") -> tuple[int, str]:
+    """The fastest number for passes through the next step; of a short training one."""
+    settings, step = module.settings, module.step
+    pairs, t = module.draws(next(iter(module.train_dataloader())), step)
+    work = passes(module.model, module.parts.objective, pairs, t, seed=module.seed, step=step)
+    torch.set_num_threads(1)
+    most = min(settings.micro_batch or len(t), len(t))
+    first, size = fitting(work, most=most, seconds=_PIECE_SECONDS)
+    images = (settings.total_steps - step) * settings.batch_size
+    whole = seconds_of(work, size) / size * images
+    if whole < _SHORT_SECONDS:
+        return 1, f"1 of {usable_cores()} (a training of {max(1, round(whole))} s)"
+    found = measure(partial(work, size), first=partial(work, first))
+    return found.best, str(found)
