@@ -15,13 +15,15 @@ __all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal"]
 class Problem:
     """One thing wrong at a config key or group: a sentence with the value, and how to fix it.
 
-    ``refuses`` says whether nothing can be done with it; else it is a warning.
+    ``refuses`` says whether nothing can be done with it; else it is a warning. ``between_parts``
+    says that it is about two parts, each of which is right for itself.
     """
 
     key: str
     text: str
     remedy: str = ""
     refuses: bool = True
+    between_parts: bool = False
 
     def __str__(self) -> str:
         return f"{self.key}: {self.text} {self.remedy}".rstrip()

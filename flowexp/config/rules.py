@@ -32,7 +32,7 @@ def check_rules(config: Config, *, missing: Set[str] = frozenset()) -> list[Prob
     builder = _Builder(missing)
     groups = builder.groups(config)
     problems = builder.problems + [
-        Problem(unmet.key, unmet.problem, unmet.remedy, unmet.refuses)
+        Problem(unmet.key, unmet.problem, unmet.remedy, unmet.refuses, between_parts=True)
         for unmet in unmet_needs(groups, builder.inner, of=config)
     ]
     return list(dict.fromkeys(problems))

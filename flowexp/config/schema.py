@@ -13,7 +13,7 @@ from flowexp.config.problems import Problem
 from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import UsageError
 
-__all__ = ["named_entries", "out_of_range", "register", "starts_from_run"]
+__all__ = ["named_entries", "out_of_range", "own_keys", "register", "starts_from_run"]
 
 
 _SEED = 2**63 - 1
@@ -214,6 +214,12 @@ _SCHEMAS: dict[str, type] = {
 def starts_from_run(config_name: str) -> bool:
     """Whether the verb's primary config takes ``run=DIR``."""
     return issubclass(_SCHEMAS.get(config_name, object), _FromRun)
+
+
+def own_keys(config_name: str) -> set[str]:
+    """The keys and groups at the top of a primary config."""
+    schema = _SCHEMAS.get(config_name)
+    return set() if schema is None else {f.name for f in fields(schema)}
 
 
 def named_entries(config_name: str) -> set[str]:
