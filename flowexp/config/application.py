@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
+from flowexp.config.here import missing_here
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import typed
@@ -162,7 +163,10 @@ def _only_shows(args: argparse.Namespace) -> bool:
 
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
     where = args.config_dir
-    return check(name, args.overrides, multirun=args.multirun, config_dir=where).sound()
+    checked = check(
+        name, args.overrides, multirun=args.multirun, config_dir=where, also=missing_here
+    )
+    return checked.sound()
 
 
 def _refuse_one_folder(overrides: Sequence[str]) -> None:

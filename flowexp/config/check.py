@@ -226,8 +226,9 @@ def check_job(
     problems += [p for p in found if p.refuses and p.key not in reported]
     problems = [_at_override(problem, overrides) for problem in problems]
     reported |= {problem.key for problem in problems}
-    problems += [p for p in also(config_name, resolved.values) if p.key not in reported]
-    remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
+    further = [p for p in also(config_name, resolved.values) if p.key not in reported]
+    problems += [p for p in further if p.refuses]
+    remarks = [*loader.remarks, *(str(p) for p in (*found, *further) if not p.refuses)]
     return Checked(problems, resolved.values, choices, remarks)
 
 

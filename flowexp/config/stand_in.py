@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from flowexp.config.reading import READING
 from flowexp.config.signatures import is_field, module_source, origin, parameters_of
 from flowexp.requirements import Part, Parts, UnknownError, Unmet
 
@@ -38,10 +39,11 @@ _BUILTINS = (
 _INERT = frozenset({"ABC", "Enum", "Generic", "Module", "NamedTuple", "Protocol", "object"})
 
 
-def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as config says
+def evaluated(target: str, arguments: Mapping[str, Any], *, reads: bool = False) -> Any:  # noqa: ANN401 - as config says
     """What the class or function at the dotted path ``target`` gives for these arguments.
 
-    Arguments are values and stand-ins of nested parts; one that is absent is unknown.
+    Arguments are values and stand-ins of nested parts; one that is absent is unknown. Files are
+    looked at only if it ``reads``.
 
     Raises:
         UnknownError: Source text does not tell.
@@ -49,18 +51,18 @@ def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """
     module, _, name = target.rpartition(".")
     with _guard(target):
-        return _Source.of(module).value(name)(**arguments)
+        return _Source.of(module, reads).value(name)(**arguments)
 
 
-def class_value(target: str, name: str) -> Any:  # noqa: ANN401 - any constant
-    """The constant ``name`` of the class ``target`` or of a base.
+def class_value(target: str, name: str, *, reads: bool = False) -> Any:  # noqa: ANN401
+    """The constant, or function, ``name`` of the class ``target`` or of a base; see above.
 
     Raises:
         UnknownError: Source text does not tell.
     """
     module, _, cls = target.rpartition(".")
     with _guard(target):
-        return getattr(_Source.of(module).value(cls), name)
+        return getattr(_Source.of(module, reads).value(cls), name)
 
 
 class _Names(dict[str, Any]):
@@ -78,8 +80,9 @@ class _Names(dict[str, Any]):
 class _Source:
     """The names that a module defines or imports, evaluated when they are needed."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, reads: bool) -> None:
         self.module = module
+        self.reads = reads
         self.nodes: dict[str, ast.stmt] = {}
         tree = module_source(module)
         for node in tree.body if tree else ():
@@ -89,8 +92,8 @@ class _Source:
 
     @staticmethod
     @functools.cache
-    def of(module: str) -> "_Source":
-        return _Source(module)
+    def of(module: str, reads: bool = False) -> "_Source":
+        return _Source(module, reads)
 
     def value(self, name: str) -> Any:  # noqa: ANN401
         """A class, function or constant.
@@ -117,8 +120,10 @@ class _Source:
                 return importlib.import_module(path)
             if module in _SHARED:
                 return getattr(importlib.import_module(module), original)
+            if self.reads and path in READING:
+                return READING[path]
             if self._is_readable(module):
-                return _Source.of(module).value(original)
+                return _Source.of(module, self.reads).value(original)
         raise UnknownError(f"{self.module}.{name}")
 
     def _is_readable(self, module: str) -> bool:
@@ -134,7 +139,8 @@ class _Source:
             found: _Class = self.value(name)
             return found
         module, _, last = (origin(self.module, name) or "").rpartition(".")
-        return _Source.of(module).class_named(last) if self._is_readable(module) else None
+        readable = self._is_readable(module)
+        return _Source.of(module, self.reads).class_named(last) if readable else None
 
     def constant(self, node: ast.expr) -> Any:  # noqa: ANN401
         """The value of an expression of the module."""
