@@ -223,13 +223,20 @@ def check_job(
     problems += [problem for problem in ranges if problem.key not in reported]
     reported |= {problem.key for problem in problems}
     found = check_rules(resolved.values, missing=resolved.missing)
+    # A constructor that refuses a value of a wrong type says so in Python's words.
+    found = [p for p in found if p.between_parts or not _is_above(p.key, reported)]
     problems += [p for p in found if p.refuses and p.key not in reported]
     problems = [_at_override(problem, overrides) for problem in problems]
     reported |= {problem.key for problem in problems}
-    further = [p for p in also(config_name, resolved.values) if p.key not in reported]
+    further = also(config_name, resolved.values)
+    further = [p for p in further if p.key not in reported and not _is_above(p.key, reported)]
     problems += [p for p in further if p.refuses]
     remarks = [*loader.remarks, *(str(p) for p in (*found, *further) if not p.refuses)]
     return Checked(problems, resolved.values, choices, remarks)
+
+
+def _is_above(key: str, keys: Iterable[str]) -> bool:
+    return any(other.startswith(f"{key}.") for other in keys)
 
 
 def _at_override(problem: Problem, overrides: Sequence[str]) -> Problem:

@@ -15,7 +15,7 @@ from typing import Any
 from flowexp.config.problems import Problem, refusal
 from flowexp.config.rules import missing_files
 from flowexp.config.schema import starts_from_run
-from flowexp.config.stand_in import class_value
+from flowexp.config.stand_in import class_value, guarded
 from flowexp.config.stored import read_manifest_of_pairs
 from flowexp.errors import UsageError
 from flowexp.requirements import UnknownError
@@ -25,24 +25,23 @@ __all__ = ["cuda_devices", "missing_here"]
 
 Config = Mapping[str, Any]
 
-# The methods of parts that look for their files, by verb.
-_CHECKS = {
-    "train": {"dataset": "locate", "objective": "check"},
-    "eval": {"dataset": "locate", "metric": "check"},
-}
+# The methods of parts that look for their files, by group.
+_OF_TRAINING = {"dataset": "locate", "objective": "check"}
+_OF_EVALUATION = {"dataset": "locate", "metric": "check"}
 
 
 def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
     """Problems with what a verb's plain config names and this computer does not have."""
     if starts_from_run(config_name):
         yield from _run_at("run", config)
-    if config_name == "train":
+    trains = "trainer" in config and config_name != "import"
+    if trains:
         yield from _run_at("init", config)
         yield from _pairs(config)
-    if config_name in _CHECKS:
-        found = missing_files(config, _CHECKS[config_name])
+    if trains or config_name == "eval":
+        found = missing_files(config, _OF_TRAINING if trains else _OF_EVALUATION)
         yield from found
-        if config_name == "train":  # which measures nothing, but its run is evaluated with them
+        if trains:  # which measures nothing, but its run is evaluated with them
             metrics = missing_files(config, {"metric": "check"})
             yield from (replace(p, refuses=False) for p in metrics if p not in found)
     yield from _devices(config)
@@ -53,7 +52,7 @@ def _run_at(key: str, config: Config) -> Iterator[Problem]:
     if config.get(key) is None:
         return
     try:
-        with suppress(UnknownError):
+        with suppress(UnknownError), guarded(key):
             open_run = class_value("flowexp.runs.run_directory.RunDirectory", "open", reads=True)
             open_run(str(config[key]), key=key)
     except UsageError as error:

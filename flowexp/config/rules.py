@@ -12,7 +12,7 @@ from typing import Any
 from flowexp.config.problems import Problem, refusal
 from flowexp.config.renamed import present
 from flowexp.config.sources import CONFIG
-from flowexp.config.stand_in import StandIn, evaluated
+from flowexp.config.stand_in import StandIn, evaluated, guarded
 from flowexp.config.stored import read_stored
 from flowexp.config.targets import RESERVED
 from flowexp.config.trust import STRANGER, USER, Author, problems_with
@@ -59,7 +59,7 @@ def missing_files(config: Config, checks: Mapping[str, str]) -> list[Problem]:
         named = {f"{group}.{n}": p for n, p in part.items()} if isinstance(part, dict) else {}
         for key, one in (named or {group: part}).items():
             try:
-                with suppress(UnknownError):
+                with suppress(UnknownError), guarded(key):
                     getattr(one, method)() if isinstance(one, StandIn) else None
             except ValueError as error:
                 problems.append(refusal(error, key=key, arguments={}))
@@ -196,16 +196,20 @@ class _Builder:
         if "_target_" not in node:
             return {name: self._value(item, f"{key}.{name}") for name, item in node.items()}
         arguments = self._known({n: v for n, v in node.items() if n not in RESERVED}, key)
-        if node.get("_partial_") or not isinstance(node["_target_"], str):
+        if not isinstance(node["_target_"], str):
             raise UnknownError(key)
         try:
-            return evaluated(present(node["_target_"]), arguments, reads=self.reads)
+            # Of a partial, what it refuses is found; it is called with more arguments later.
+            made = evaluated(present(node["_target_"]), arguments, reads=self.reads)
+            if not node.get("_partial_"):
+                return made
         except UnknownError:
             self.inner += [(key, part) for part in _within(arguments)]
             raise
         except ValueError as error:
             self.problems.append(refusal(error, key=key, arguments=node))
             raise UnknownError(key) from error
+        raise UnknownError(key)
 
 
 def _within(value: object) -> Iterator[StandIn]:
