@@ -1,10 +1,11 @@
-"""``flowexp check``: is a configuration sound? Nothing is run, no data is read."""
+"""``flowexp check``: is a configuration sound? Nothing is run, and no data is read but headers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from flowexp.apps.terminal import table
 from flowexp.config.application import examine
+from flowexp.config.problems import refuse_all
 from flowexp.config.trust import USER
 
 __all__ = ["main"]
@@ -17,9 +18,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def _report(config: dict[str, Any]) -> None:
     from flowexp.runs.assemble import build, describe
+    from flowexp.runs.pair_stores import open_pairs
     from flowexp.training import training_parts
+    from flowexp.training.trainer import require_devices
 
     parts = build(config, device="meta", by=USER)
-    training_parts(config, parts, by=USER)
+    settings = training_parts(config, parts, by=USER).settings
+    refuse_all(
+        parts.dataset.locate,
+        lambda: open_pairs(config, parts, check=False),
+        lambda: require_devices(settings),
+    )
     print(table(describe(parts, config)))
     print("sound: every part can be built, and they fit together.")

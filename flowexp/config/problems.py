@@ -2,13 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flowexp.errors import UsageError
 
-__all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal"]
+__all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal", "refuse_all"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,22 @@ def _about(sentence: str, arguments: Mapping[str, Any]) -> str | None:
         and words & {str(v) for v in (value if isinstance(value, list) else [value])}
     ]
     return holders[0] if len(holders) == 1 else None
+
+
+def refuse_all(*steps: Callable[[], object]) -> None:
+    """Take every step, also after one that refused, and refuse all that they did.
+
+    Raises:
+        ConfigError: Steps raised a :class:`~flowexp.errors.UsageError`.
+    """
+    problems = []
+    for step in steps:
+        try:
+            step()
+        except UsageError as error:
+            problems.append(Problem(error.key or "", error.problem, error.remedy or ""))
+    if problems:
+        raise ConfigError(problems)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
