@@ -44,7 +44,7 @@ def refusal(error: Exception, *, key: str, arguments: Mapping[str, Any]) -> Prob
     is one that has the name, or the value, of one argument alone.
     """
     if isinstance(error, UsageError):
-        return Problem(error.key or key, error.problem, error.remedy or "")
+        return Problem(str(error.key or key), error.problem, error.remedy or "")
     sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
     sentence = sentence.removeprefix(f"{key}.")
     named = re.match(r"(\w+)(?: is |=)", sentence)
