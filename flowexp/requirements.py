@@ -9,12 +9,13 @@ therefore reads only what :class:`Parts` declares, attributes of its own, and na
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeAlias
 
 from flowexp.errors import UsageError
 from flowexp.identity import Stored
 
 __all__ = [
+    "Extended",
     "NEVER_LEARNT",
     "NetworkFacts",
     "Part",
@@ -34,6 +35,10 @@ __all__ = [
 
 
 NEVER_LEARNT = "which the network never learns without dropped labels (network.label_dropout=0)"
+
+
+Extended: TypeAlias = float
+"""A number that may be infinite: as an annotation, it lets a config give ``inf``."""
 
 
 class UnknownError(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 
 from flowexp.apps.terminal import table
 from flowexp.config.application import examine
+from flowexp.config.problems import refuse_all
 from flowexp.config.trust import USER
 from flowexp.threads import AUTO, CROWDED, crowd, outlook
 
@@ -23,10 +24,17 @@ def main(arguments: Sequence[str]) -> None:
 
 def _report(config: dict[str, Any]) -> None:
     from flowexp.runs.assemble import build, describe
+    from flowexp.runs.pair_stores import open_pairs
     from flowexp.training import training_parts
+    from flowexp.training.trainer import require_devices
 
     parts = build(config, device="meta", by=USER)
-    training_parts(config, parts, by=USER)
+    settings = training_parts(config, parts, by=USER).settings
+    refuse_all(
+        parts.dataset.locate,
+        lambda: open_pairs(config, parts, check=False),
+        lambda: require_devices(settings),
+    )
     threads = outlook(config["trainer"].get("threads", AUTO))
     crowded = crowd()
     rows = [*describe(parts, config), ("threads", threads)]

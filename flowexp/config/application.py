@@ -22,6 +22,7 @@ from flowexp.config.check import check, own_choices
 from flowexp.config.completion_scripts import script
 from flowexp.config.from_run import primary_config
 from flowexp.config.help import verb_help
+from flowexp.config.here import missing_here
 from flowexp.config.hydra_internals import SweepHydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import typed
@@ -182,7 +183,10 @@ def only_shows(args: argparse.Namespace) -> bool:
 
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
     where = args.config_dir
-    return check(name, args.overrides, multirun=args.multirun, config_dir=where).sound()
+    checked = check(
+        name, args.overrides, multirun=args.multirun, config_dir=where, also=missing_here
+    )
+    return checked.sound()
 
 
 def _refuse_one_folder(overrides: Sequence[str]) -> None:

@@ -5,13 +5,12 @@ against the constructors' annotations (read from source, not imported), combinat
 ``flowexp.config.rules``. It answers in a fraction of a second and imports no torch.
 """
 
-import itertools
 import logging
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,21 +22,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flowexp.config.combinations import combinations, said_once
 from flowexp.config.derived import why_not_derived
 from flowexp.config.from_run import primary_config, problems_of_start
 from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.named_targets import with_additions
+from flowexp.config.names import Names, check_names, without_dashes
 from flowexp.config.override_text import typed
-from flowexp.config.overrides import (
-    check_key,
-    check_options,
-    is_group,
-    parse,
-    selected,
-    sweep_values,
-    targets_in,
-)
+from flowexp.config.overrides import parse, selected, targets_in
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.config.relatives import differing_data, problems_with_relatives
 from flowexp.config.rules import check_rules
@@ -50,24 +43,26 @@ from flowexp.config.run_folders import (
     newest,
     runs_below,
 )
-from flowexp.config.schema import (
-    TRAIN_FROM,
-    named_entries,
-    out_of_range,
-    starts_from_run,
-    trains,
-)
+from flowexp.config.schema import TRAIN_FROM, out_of_range, own_keys, starts_from_run, trains
 from flowexp.config.sources import run_in, runs_in
 from flowexp.config.targets import check_targets
 from flowexp.config.trust import Author, declared_in, problems_with, trusting
 from flowexp.errors import UsageError
 
-__all__ = ["MUST_BE_GIVEN", "Checked", "check", "check_job", "own_choices", "resolve"]
+__all__ = ["MUST_BE_GIVEN", "Checked", "Further", "check", "check_job", "own_choices", "resolve"]
 
 MUST_BE_GIVEN = "must be given."
 
 _LOG = logging.getLogger(__name__)
-_MOST_JOBS = 64
+
+
+Further = Callable[[str, Mapping[str, Any]], Iterable[Problem]]
+"""Name of the primary config and plain config of a job -> problems."""
+
+
+def nothing_else(config_name: str, config: Mapping[str, Any]) -> Iterable[Problem]:
+    """No further problems."""
+    return ()
 
 
 @dataclass
@@ -105,44 +100,125 @@ def check(
     *,
     multirun: bool = False,
     config_dir: str | None = None,
+    also: Further = nothing_else,
 ) -> Checked:
     """Check a command line: overrides as typed, for the primary config of a verb.
 
-    With ``multirun`` (``-m``) every combination is checked (up to 64). ``config_dir`` is a folder
-    with further groups (``--config-dir``).
+    Args:
+        config_name: Of the verb.
+        overrides: As typed.
+        multirun: Whether ``-m`` was given: combinations are checked, see :func:`combinations`.
+        config_dir: A folder with further groups (``--config-dir``).
+        also: Finds further problems in the plain config of a job, such as files that are missing.
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         text = f"{config_dir} is not a folder."
         return Checked([Problem("--config-dir", text, "Give a folder that holds config groups.")])
     config_name = primary_config(config_name, overrides)
     path = search_path(config_dir)
-    parsed, problems = parse(overrides)
-    problems += problems_of_start(config_name, parsed, multirun=multirun)
-    parsed = with_additions(parsed, config_name=config_name)
-    if starts_from_run(config_name):
-        unread = any(problem.key in overrides for problem in problems)
-        problems += [] if unread else _check_run(config_name, overrides)
+    dashed = [text for text in overrides if text.startswith("-")]
+    undashed, problems = parse([text for text in overrides if text not in dashed])
+    unread = bool(problems)
+    apart = list(problems_of_start(config_name, undashed, multirun=multirun))
+    added = {str(o.key_or_group) for o in undashed if o.is_add() or o.is_force_add()}
+    parsed = with_additions(undashed, config_name=config_name)
     if not multirun:
         problems += [_needs_multirun(o) for o in parsed if o.is_sweep_override()]
-    problems += _merged_parts(parsed, with_run(path, run_in(list(overrides))))
-    if problems:
-        return Checked(problems)
-    result = Checked()
+    lacking = _check_run(config_name, overrides) if starts_from_run(config_name) else []
+    if lacking:
+        # Nothing can be composed without the run's own options.
+        lacking = [] if unread and not runs_in(list(overrides)) else lacking
+        keys = dict.fromkeys(own_keys(config_name))
+        given = {str(o.key_or_group): o.value() for o in parsed if not o.is_sweep_override()}
+        found = [*lacking, *problems, *out_of_range(config_name, given)]
+        return Checked(_with_dashed(found, dashed, keys, path))
+    apart += _merged_parts(parsed, with_run(path, run_in(list(overrides))))
+    problems += apart
+    jobs = _Jobs(config_name, path, added=added, also=also)
     with trusting(declared_in(targets_in(overrides), config_dir=config_dir)):
-        for job in itertools.islice(itertools.product(*map(_settings, parsed)), _MOST_JOBS):
-            single = check_job(config_name, job, path=path)
-            if not single.config:
-                # That it cannot be composed is said by Hydra; what was meant takes a second one.
-                return Checked(_check_names(config_name, parsed, path) or single.problems)
-            result.problems += [p for p in single.problems if p not in result.problems]
-            result.remarks += [r for r in single.remarks if r not in result.remarks]
-            result.config = result.config or single.config
-            result.choices = result.choices or single.choices
+        result = jobs.check(_others(parsed, apart))
+    problems += [p for p in result.problems if p not in problems]
+    result.problems = _with_dashed(problems, dashed, result.config, path)
     return result
 
 
+def _with_dashed(
+    problems: list[Problem], dashed: Sequence[str], config: dict[str, Any], path: ConfigSearchPath
+) -> list[Problem]:
+    """Problems with what to write for options in dashes; none of a key that one was to give."""
+    given = {text.lstrip("-").partition("=")[0] for text in dashed}
+    others = [problem for problem in problems if problem.key not in given]
+    return [*(without_dashes(text, config, path) for text in dashed), *others]
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """Checks every combination of a command line's values.
+
+    Attributes:
+        added: Keys that the user adds with ``+``.
+        also: See :func:`check`.
+    """
+
+    config_name: str
+    path: ConfigSearchPath
+    added: set[str]
+    also: Further
+
+    def check(self, parsed: list[Override]) -> Checked:
+        """Check them; what cannot be composed is said, and left out for the rest."""
+        if self.added and (names := self._names(parsed)).problems:
+            return self._with(names.problems, names.sound)
+        jobs = combinations(parsed)
+        found = []
+        for job in jobs:
+            found.append(check_job(self.config_name, job.settings, path=self.path, also=self.also))
+            if not found[-1].config:
+                return self._without_wrong(parsed, found[-1].problems)
+        result = Checked(config=found[0].config, choices=found[0].choices)
+        result.problems = said_once(jobs, [single.problems for single in found])
+        result.remarks = list(dict.fromkeys(r for single in found for r in single.remarks))
+        return result
+
+    def _names(self, parsed: list[Override]) -> Names:
+        return check_names(self.config_name, parsed, self.path, added=self.added)
+
+    def _without_wrong(self, parsed: list[Override], said: list[Problem]) -> Checked:
+        # That it cannot be composed is said by Hydra; what was meant takes a second composition.
+        names = self._names(parsed)
+        problems = names.problems or said
+        sound = names.sound if names.problems else _others(parsed, said)
+        if len(sound) == len(parsed):
+            return Checked(problems)
+        result = self._with(problems, sound)
+        if names.lost:
+            # Options that were not found may be what others need.
+            result.problems = [
+                p
+                for p in result.problems
+                if p in problems or not (p.between_parts or names.covers(p.key))
+            ]
+        return result
+
+    def _with(self, problems: list[Problem], sound: list[Override]) -> Checked:
+        """These problems, and those of the sound overrides."""
+        rest = replace(self, added=set()).check(sound)
+        rest.problems = [*problems, *(p for p in rest.problems if p not in problems)]
+        return rest
+
+
+def _others(parsed: Sequence[Override], problems: Sequence[Problem]) -> list[Override]:
+    """The overrides of other keys than those of problems."""
+    wrong = {problem.key for problem in problems}
+    return [o for o in parsed if o.key_or_group not in wrong]
+
+
 def check_job(
-    config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
+    config_name: str,
+    overrides: Sequence[str],
+    *,
+    path: ConfigSearchPath | None = None,
+    also: Further = nothing_else,
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
     config_name = primary_config(config_name, overrides)
@@ -180,9 +256,29 @@ def check_job(
     if trains(config_name):
         parent = run if config_name == TRAIN_FROM else None
         found += problems_with_relatives(resolved.values, overrides, parent=parent)
+    # A constructor that refuses a value of a wrong type says so in Python's words.
+    found = [p for p in found if p.between_parts or not _is_above(p.key, reported)]
     problems += [p for p in found if p.refuses and p.key not in reported]
-    remarks = [*loader.remarks, *(str(p) for p in found if not p.refuses)]
+    problems = [_at_override(problem, overrides) for problem in problems]
+    reported |= {problem.key for problem in problems}
+    further = also(config_name, resolved.values)
+    further = [p for p in further if p.key not in reported and not _is_above(p.key, reported)]
+    problems += [p for p in further if p.refuses]
+    remarks = [*loader.remarks, *(str(p) for p in (*found, *further) if not p.refuses)]
     return Checked(problems, resolved.values, choices, remarks)
+
+
+def _is_above(key: str, keys: Iterable[str]) -> bool:
+    return any(other.startswith(f"{key}.") for other in keys)
+
+
+def _at_override(problem: Problem, overrides: Sequence[str]) -> Problem:
+    """A problem of a part at the one argument that the command line changes and it speaks of."""
+    given = [text.lstrip("+").partition("=")[::2] for text in overrides]
+    below = [(key, value) for key, value in given if key.startswith(f"{problem.key}.")]
+    words = set(re.findall(r"-?[\w.]*\w", problem.text))
+    keys = {key for key, value in below if words & {key.rpartition(".")[2], value}}
+    return replace(problem, key=keys.pop()) if len(keys) == 1 else problem
 
 
 def _merged_parts(parsed: Sequence[Override], path: ConfigSearchPath) -> Iterator[Problem]:
@@ -265,40 +361,16 @@ def _runs_nearby(folder: Path, key: str) -> str:
     )
 
 
-def _check_names(
-    config_name: str, parsed: Sequence[Override], path: ConfigSearchPath
-) -> list[Problem]:
-    """Problems with the groups, options and keys that the overrides name."""
-    directory = run_in([str(o.input_line) for o in parsed])
-    run = [] if directory is None else [f"run={directory}"]
-    repo = Repository(with_run(path, directory))
-    groups = [o for o in parsed if is_group(o, repo)]
-    problems = [p for o in groups for p in check_options(o, repo)]
-    known = [_settings(o)[0] for o in groups if not check_options(o, repo)]
-    try:
-        composed = RunAwareLoader(path).compose(config_name, [*known, *run])
-    except HydraException as error:
-        return problems or [_composition_problem(error)]
-    plain: Any = OmegaConf.to_container(composed, resolve=False)
-    for override in parsed:
-        if override not in groups and not override.key_or_group.startswith("hydra."):
-            problems += check_key(override, plain, repo, named=named_entries(config_name))
-    return problems
-
-
-def _settings(override: Override) -> list[str]:
-    """What an override sets, as typed; of a sweep, once for each of its values."""
-    if override.is_sweep_override():
-        return [f"{override.get_key_element()}={value}" for value in sweep_values(override)]
-    return [str(override.input_line)]
-
-
 def _composition_problem(error: Exception) -> Problem:
     group = re.match(r"Could not override '([^'@]+)/([^'@/]+)", str(error))
     if group is not None:
         parent, part = group.groups()
         text = f"the chosen {parent} has no {part} to choose."
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
+    twice = re.search(r"Multiple values for ([\w/]+)\.", str(error))
+    if twice is not None:
+        text = "one option is chosen there already, and + would choose a second one."
+        return Problem(twice.group(1), text, f"Write {twice.group(1)}=NAME, without +.")
     plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
     if plugin is not None:
         name = plugin.group(1)

@@ -7,8 +7,9 @@ options from run directories and starts jobs of its own; Hydra has no public nam
 
 import argparse
 import copy
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal import defaults_list
 from hydra._internal.callbacks import Callbacks
@@ -26,6 +27,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp import __version__
+from flowexp.errors import UsageError
 
 __all__ = [
     "ConfigRepository",
@@ -97,9 +99,56 @@ def note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Hydra's options; what is none of them becomes an override as typed, ``--lr=0.1``.
+
+    :func:`flowexp.config.check.check` says what to write instead.
+    """
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
+        own, dashed = self._split(list(args or ()))
+        parsed = super().parse_intermixed_args(own, namespace)
+        parsed.overrides += dashed
+        return parsed
+
+    def _split(self, arguments: list[str]) -> tuple[list[str], list[str]]:
+        """Hydra's arguments, and options that it does not have with their values."""
+        own: list[str] = []
+        dashed: list[str] = []
+        while arguments:
+            text = arguments.pop(0)
+            if self._is_known(text):
+                own.append(text)
+                continue
+            takes = (
+                arguments and "=" not in f"{text}{arguments[0]}" and self._is_known(arguments[0])
+            )
+            dashed.append(f"{text}={arguments.pop(0)}" if takes else text)
+        return own, dashed
+
+    def _is_known(self, text: str) -> bool:
+        """Whether it is an option, or the beginning of one, or no option at all."""
+        name = text.partition("=")[0]
+        if not re.match(r"--?[A-Za-z]", text):
+            return True
+        options = [o for o in self._option_string_actions if o != "--run"]  # which is run=DIR here
+        return name in options or (name[:2] == "--" and any(o.startswith(name) for o in options))
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(
+            f"{message}.",
+            key=self.prog,
+            remedy=f"Changes are written KEY=VALUE; {self.prog} --help lists the rest.",
+        )
+
+
 def argument_parser(verb: str) -> argparse.ArgumentParser:
-    """The parser of Hydra's command-line options, for the usage of ``flowexp VERB``."""
+    """The parser of Hydra's command-line options, for the usage of ``flowexp VERB``.
+
+    What it does not know is a :class:`~flowexp.errors.UsageError`.
+    """
     parser: argparse.ArgumentParser = get_args_parser()
+    parser.__class__ = _Parser
     parser.prog = f"flowexp {verb}"
     for action in parser._actions:
         if isinstance(action, argparse._VersionAction):

@@ -16,10 +16,11 @@ from flowexp.config.override_text import override as written
 from flowexp.config.override_text import sweep, typed
 from flowexp.config.problems import Problem, did_you_mean, nearest
 from flowexp.config.run_folders import names_folder, nearest_run
-from flowexp.tree import nodes
+from flowexp.tree import leaves, nodes
 
-__all__ = ["all_groups", "check_key", "check_options", "in_full", "is_group", "options_of", "parse",
-           "selected", "sweep_values", "targets_in", "texts"]  # fmt: skip
+__all__ = ["all_groups", "check_added", "check_key", "check_options", "in_full", "is_group",
+           "key_like", "options_of", "parse", "selected", "sweep_values", "targets_in",
+           "texts"]  # fmt: skip
 
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
@@ -188,6 +189,41 @@ def check_key(
     return []
 
 
+def check_added(
+    key: str, config: dict[str, Any], repo: Repository, *, named: Collection[str]
+) -> list[Problem]:
+    """Problems with a key that ``+`` or ``++`` adds; ``config`` and ``named`` as above.
+
+    Arguments of classes are held against their signatures, and what the config itself refers to
+    (``${width}``) can be added.
+    """
+    parts = key.split(".")
+    above = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    found = dict(nodes(config))
+    if any("_target_" in found.get(name, ()) for name in above) or parts[0] in named:
+        return []
+    if any(f"${{{key}}}" in str(value) for _, value in leaves(config)):
+        return []
+    node: Any = config
+    for depth, part in enumerate(parts):
+        if part not in _children(node):
+            return [_unknown(parts, depth, config, repo)]
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    return []
+
+
+def key_like(name: str, config: dict[str, Any]) -> str | None:
+    """The full key whose last part is ``name``, or else most like it."""
+    if name in config or "." in name:
+        return name
+    owners = _owners(config, name)
+    if owners:
+        return owners[0]
+    last = {key.rpartition(".")[2]: key for key, _ in reversed(list(leaves(config)))}
+    guess = nearest(name, [part for part in last if not part.startswith("_")])
+    return None if guess is None else last[guess]
+
+
 def _children(node: object) -> list[str]:
     if isinstance(node, Mapping):
         return [str(name) for name in node]
@@ -202,7 +238,10 @@ def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Reposit
             return Problem(key, "there is no such key.", f"Did you mean {owners[0]}?")
         names = [*_children(config), *all_groups(repo)]
         text = f"there is no group or key called {part!r}."
-        return Problem(key, text, did_you_mean(part, names))
+        similar = key_like(part, config) if nearest(part, names) is None else None
+        return Problem(
+            key, text, f"Did you mean {similar}?" if similar else did_you_mean(part, names)
+        )
     parent = ".".join(parts[:depth])
     node = OmegaConf.select(OmegaConf.create(config), parent)
     children = [c for c in _children(node) if not c.startswith("_")]

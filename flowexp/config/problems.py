@@ -2,26 +2,28 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flowexp.errors import UsageError
 
-__all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal"]
+__all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal", "refuse_all"]
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong at a config key or group: a sentence with the value, and how to fix it.
 
-    ``refuses`` says whether nothing can be done with it; else it is a warning.
+    ``refuses`` says whether nothing can be done with it; else it is a warning. ``between_parts``
+    says that it is about two parts, each of which is right for itself.
     """
 
     key: str
     text: str
     remedy: str = ""
     refuses: bool = True
+    between_parts: bool = False
 
     def __str__(self) -> str:
         return f"{self.key}: {self.text} {self.remedy}".rstrip()
@@ -38,16 +40,50 @@ class ConfigError(UsageError):
 def refusal(error: Exception, *, key: str, arguments: Mapping[str, Any]) -> Problem:
     """What the constructor of a part at ``key``, with the config node ``arguments``, refused.
 
-    A message that begins with an argument's name (``steps is 0``, ``steps=0``) is about it.
+    A message that begins with an argument's name (``steps is 0``, ``steps=0``) is about it, and so
+    is one that has the name, or the value, of one argument alone.
     """
     if isinstance(error, UsageError):
-        return Problem(error.key or key, error.problem, error.remedy or "")
+        return Problem(str(error.key or key), error.problem, error.remedy or "")
     sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
     sentence = sentence.removeprefix(f"{key}.")
     named = re.match(r"(\w+)(?: is |=)", sentence)
-    if named is not None and named[1] in arguments:
-        key = f"{key}.{named[1]}"
-    return Problem(key, f"{sentence.rstrip('.')}.")
+    about = named[1] if named is not None and named[1] in arguments else _about(sentence, arguments)
+    text = f"{sentence.rstrip('.')}."
+    # Other libraries' constructors say what is wrong, but not what would be right.
+    remedy = "Give another value." if text.startswith("Invalid ") else ""
+    return Problem(key if about is None else f"{key}.{about}", text, remedy)
+
+
+def _about(sentence: str, arguments: Mapping[str, Any]) -> str | None:
+    """The one argument that a sentence names, or else the one whose value it names."""
+    words = set(re.findall(r"-?[\w.]*\w", sentence))
+    names = [name for name in arguments if name in words]
+    if names:
+        return names[0] if len(names) == 1 else None
+    holders = [
+        name
+        for name, value in arguments.items()
+        if not name.startswith("_")
+        and words & {str(v) for v in (value if isinstance(value, list) else [value])}
+    ]
+    return holders[0] if len(holders) == 1 else None
+
+
+def refuse_all(*steps: Callable[[], object]) -> None:
+    """Take every step, also after one that refused, and refuse all that they did.
+
+    Raises:
+        ConfigError: Steps raised a :class:`~flowexp.errors.UsageError`.
+    """
+    problems = []
+    for step in steps:
+        try:
+            step()
+        except UsageError as error:
+            problems.append(Problem(error.key or "", error.problem, error.remedy or ""))
+    if problems:
+        raise ConfigError(problems)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

@@ -12,14 +12,14 @@ from typing import Any
 from flowexp.config.problems import Problem, refusal
 from flowexp.config.renamed import present
 from flowexp.config.sources import CONFIG
-from flowexp.config.stand_in import StandIn, evaluated
+from flowexp.config.stand_in import StandIn, evaluated, guarded
 from flowexp.config.stored import read_stored
 from flowexp.config.targets import RESERVED
 from flowexp.config.trust import STRANGER, USER, Author, problems_with
 from flowexp.errors import UsageError
 from flowexp.requirements import Parts, UnknownError, Unmet, all_of
 
-__all__ = ["check_rules", "labels_dropped", "stand_ins", "unmet_needs"]
+__all__ = ["check_rules", "labels_dropped", "missing_files", "stand_ins", "unmet_needs"]
 
 Config = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def check_rules(config: Config, *, missing: Set[str] = frozenset()) -> list[Prob
     builder = _Builder(missing)
     groups = builder.groups(config)
     problems = builder.problems + [
-        Problem(unmet.key, unmet.problem, unmet.remedy, unmet.refuses)
+        Problem(unmet.key, unmet.problem, unmet.remedy, unmet.refuses, between_parts=True)
         for unmet in unmet_needs(groups, builder.inner, of=config)
     ]
     return list(dict.fromkeys(problems))
@@ -41,6 +41,29 @@ def check_rules(config: Config, *, missing: Set[str] = frozenset()) -> list[Prob
 def stand_ins(config: Config) -> dict[str, Any]:
     """The parts of a plain config, by group, as far as they are known without importing them."""
     return _Builder(frozenset()).groups(config)
+
+
+def missing_files(config: Config, checks: Mapping[str, str]) -> list[Problem]:
+    """What constructors, and methods that look for files, find missing on this computer.
+
+    Args:
+        config: Plain and resolved.
+        checks: The method of the part of a group, ``dataset: locate``; of a group of named parts
+            each one's.
+    """
+    builder = _Builder(frozenset(), reads=True)
+    groups = builder.groups(config)
+    problems = list(builder.problems)
+    for group, method in checks.items():
+        part = groups.get(group)
+        named = {f"{group}.{n}": p for n, p in part.items()} if isinstance(part, dict) else {}
+        for key, one in (named or {group: part}).items():
+            try:
+                with suppress(UnknownError), guarded(key):
+                    getattr(one, method)() if isinstance(one, StandIn) else None
+            except ValueError as error:
+                problems.append(refusal(error, key=key, arguments={}))
+    return problems
 
 
 def unmet_needs(
@@ -137,8 +160,9 @@ class _Builder:
             chooses among parts does not hide what these need.
     """
 
-    def __init__(self, missing: Set[str]) -> None:
+    def __init__(self, missing: Set[str], *, reads: bool = False) -> None:
         self.missing = missing
+        self.reads = reads
         self.problems: list[Problem] = []
         self.inner: list[tuple[str, StandIn]] = []
 
@@ -172,16 +196,20 @@ class _Builder:
         if "_target_" not in node:
             return {name: self._value(item, f"{key}.{name}") for name, item in node.items()}
         arguments = self._known({n: v for n, v in node.items() if n not in RESERVED}, key)
-        if node.get("_partial_") or not isinstance(node["_target_"], str):
+        if not isinstance(node["_target_"], str):
             raise UnknownError(key)
         try:
-            return evaluated(present(node["_target_"]), arguments)
+            # Of a partial, what it refuses is found; it is called with more arguments later.
+            made = evaluated(present(node["_target_"]), arguments, reads=self.reads)
+            if not node.get("_partial_"):
+                return made
         except UnknownError:
             self.inner += [(key, part) for part in _within(arguments)]
             raise
         except ValueError as error:
             self.problems.append(refusal(error, key=key, arguments=node))
             raise UnknownError(key) from error
+        raise UnknownError(key)
 
 
 def _within(value: object) -> Iterator[StandIn]:

@@ -15,7 +15,7 @@ from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import UsageError
 from flowexp.threads import AUTO
 
-__all__ = ["TRAIN_FROM", "TRAIN_RUN", "named_entries", "out_of_range", "register",
+__all__ = ["TRAIN_FROM", "TRAIN_RUN", "named_entries", "out_of_range", "own_keys", "register",
            "starts_from_run", "trains", "values_of_training"]  # fmt: skip
 
 TRAIN_FROM, TRAIN_RUN = "train_from", "train_run"
@@ -271,6 +271,12 @@ def values_of_training() -> list[str]:
     """The keys of a training's config that are values, not groups: ``seed``, ``init`` ..."""
     groups = (MISSING, dataclasses.MISSING)
     return [entry.name for entry in fields(TrainConfig) if entry.default not in groups]
+
+
+def own_keys(config_name: str) -> set[str]:
+    """The keys and groups at the top of a primary config."""
+    schema = _SCHEMAS.get(config_name)
+    return set() if schema is None else {f.name for f in fields(schema)}
 
 
 def named_entries(config_name: str) -> set[str]:

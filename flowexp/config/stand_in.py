@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from flowexp.config.reading import READING
 from flowexp.config.signatures import is_field, module_source, origin, parameters_of
 from flowexp.requirements import Part, Parts, UnknownError, Unmet
 
-__all__ = ["StandIn", "class_value", "evaluated"]
+__all__ = ["StandIn", "class_value", "evaluated", "guarded"]
 
 # Modules that parts may use here: light, and without side effects.
 _SHARED = frozenset(
@@ -38,29 +39,30 @@ _BUILTINS = (
 _INERT = frozenset({"ABC", "Enum", "Generic", "Module", "NamedTuple", "Protocol", "object"})
 
 
-def evaluated(target: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as config says
+def evaluated(target: str, arguments: Mapping[str, Any], *, reads: bool = False) -> Any:  # noqa: ANN401 - as config says
     """What the class or function at the dotted path ``target`` gives for these arguments.
 
-    Arguments are values and stand-ins of nested parts; one that is absent is unknown.
+    Arguments are values and stand-ins of nested parts; one that is absent is unknown. Files are
+    looked at only if it ``reads``.
 
     Raises:
         UnknownError: Source text does not tell.
         ValueError: The constructor refused its arguments.
     """
     module, _, name = target.rpartition(".")
-    with _guard(target):
-        return _Source.of(module).value(name)(**arguments)
+    with guarded(target):
+        return _Source.of(module, reads).value(name)(**arguments)
 
 
-def class_value(target: str, name: str) -> Any:  # noqa: ANN401 - any constant
-    """The constant ``name`` of the class ``target`` or of a base.
+def class_value(target: str, name: str, *, reads: bool = False) -> Any:  # noqa: ANN401
+    """The constant, or function, ``name`` of the class ``target`` or of a base; see above.
 
     Raises:
         UnknownError: Source text does not tell.
     """
     module, _, cls = target.rpartition(".")
-    with _guard(target):
-        return getattr(_Source.of(module).value(cls), name)
+    with guarded(target):
+        return getattr(_Source.of(module, reads).value(cls), name)
 
 
 class _Names(dict[str, Any]):
@@ -78,8 +80,9 @@ class _Names(dict[str, Any]):
 class _Source:
     """The names that a module defines or imports, evaluated when they are needed."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, reads: bool) -> None:
         self.module = module
+        self.reads = reads
         self.nodes: dict[str, ast.stmt] = {}
         tree = module_source(module)
         for node in _with_typed_imports(tree.body) if tree else ():
@@ -89,8 +92,8 @@ class _Source:
 
     @staticmethod
     @functools.cache
-    def of(module: str) -> "_Source":
-        return _Source(module)
+    def of(module: str, reads: bool = False) -> "_Source":
+        return _Source(module, reads)
 
     def value(self, name: str) -> Any:  # noqa: ANN401
         """A class, function or constant.
@@ -117,8 +120,10 @@ class _Source:
                 return importlib.import_module(path)
             if module in _SHARED:
                 return getattr(importlib.import_module(module), original)
+            if self.reads and path in READING:
+                return READING[path]
             if self._is_readable(module):
-                return _Source.of(module).value(original)
+                return _Source.of(module, self.reads).value(original)
         raise UnknownError(f"{self.module}.{name}")
 
     def _is_readable(self, module: str) -> bool:
@@ -134,7 +139,8 @@ class _Source:
             found: _Class = self.value(name)
             return found
         module, _, last = (origin(self.module, name) or "").rpartition(".")
-        return _Source.of(module).class_named(last) if self._is_readable(module) else None
+        readable = self._is_readable(module)
+        return _Source.of(module, self.reads).class_named(last) if readable else None
 
     def constant(self, node: ast.expr) -> Any:  # noqa: ANN401
         """The value of an expression of the module."""
@@ -147,20 +153,20 @@ class _Source:
             UnknownError: It cannot be evaluated.
             ValueError: It refused a value.
         """
-        with _guard(self.module):
+        with guarded(self.module):
             return eval(compile(ast.Expression(node), self.module, "eval"), names)
 
     def function(self, node: ast.FunctionDef, **names: object) -> Callable[..., Any]:
         """A function of the module, or a method with further ``names``."""
         scope: dict[str, Any] = {**self.names, **names}
-        with _guard(self.module):
+        with guarded(self.module):
             exec(_compiled(node, self.module), scope)
         made: Callable[..., Any] = scope[node.name]
         return made
 
 
 @contextmanager
-def _guard(where: str) -> Iterator[None]:
+def guarded(where: str) -> Iterator[None]:
     """Turn every failure of evaluated code but a refusal into :class:`UnknownError`."""
     try:
         yield
@@ -252,7 +258,7 @@ class StandIn(Part):
         try:
             found = cls.lookup(name)
         except UnknownError:
-            with _guard(name):
+            with guarded(name):
                 return _bound(*cls.lookup("__getattr__"), self, cls)(name)
         return _bound(*found, self, cls)
 
@@ -264,7 +270,7 @@ class StandIn(Part):
             return
         needs = _bound(owner, node, self, _class_of(self))(parts)
         while True:
-            with _guard(f"{type(self).__name__}.needs"):
+            with guarded(f"{type(self).__name__}.needs"):
                 unmet = next(needs, None)
             if unmet is None:
                 return
@@ -315,7 +321,7 @@ def _bound(owner: _Class, node: ast.stmt, made: StandIn | None, cls: _Class) -> 
         raise UnknownError(f"{owner.node.name}.{node.name} is abstract")
     function = owner.source.function(node, super=lambda: _super_of(made, owner))  # type: ignore[arg-type]
     if how & {"property", "cached_property"}:
-        with _guard(node.name):
+        with guarded(node.name):
             return function(made)
     if how - {"staticmethod", "classmethod"}:
         raise UnknownError(f"{owner.node.name}.{node.name} is decorated")
@@ -367,7 +373,8 @@ class _Constructor:
 
     def run(self, positional: Sequence[object], named: Mapping[str, object]) -> None:
         """Run it with these arguments; a refusal of a value is its own ValueError."""
-        self.names |= self._arguments(positional, dict(named))
+        arguments = self._arguments(positional, dict(named))
+        self.names |= {**arguments, "locals": lambda: dict(arguments)}
         self._body(self.node.body)
 
     def _arguments(self, positional: Sequence[object], named: dict[str, object]) -> dict[str, Any]:
@@ -400,7 +407,7 @@ class _Constructor:
                 elif (call := _super_call(statement)) is not None:
                     self._construct_base(call)
                 else:
-                    with _guard(self.owner.node.name):
+                    with guarded(self.owner.node.name):
                         exec(_compiled(statement, self.owner.source.module), self.names)
             except UnknownError:
                 self._forget(statement)
@@ -415,13 +422,28 @@ class _Constructor:
 
     def _construct_base(self, call: ast.Call) -> None:
         """The base's constructor, without the arguments that are unknown."""
-        positional = [self._value(argument) for argument in call.args]
         named: dict[str, Any] = {}
+        positional: list[Any] = []
+        try:
+            positional = [self._value(argument) for argument in call.args]
+        except UnknownError:
+            named |= self._by_name(call.args)
         for keyword in call.keywords:
             with suppress(UnknownError):
                 value = self._value(keyword.value)
                 named |= {keyword.arg: value} if keyword.arg is not None else value
         _construct(self.made, self.owner, *positional, **named)
+
+    def _by_name(self, positional: list[ast.expr]) -> dict[str, Any]:
+        """Those of a base's positional arguments that are known, by their names there."""
+        base = _class_of(self.made).lookup("__init__", after=self.owner)[1]
+        found = {}
+        if isinstance(base, ast.FunctionDef):
+            names = [p.arg for p in (*base.args.posonlyargs, *base.args.args)][1:]
+            for name, argument in zip(names, positional, strict=False):
+                with suppress(UnknownError):
+                    found[name] = self._value(argument)
+        return found
 
     def _forget(self, statement: ast.stmt) -> None:
         """What a statement changes is unknown, if it could not be run."""

@@ -1,5 +1,6 @@
 """Reading what flowexp has stored as YAML, which may have been changed or made by anybody."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,11 @@ import yaml
 
 from flowexp.errors import UsageError
 
-__all__ = ["read_stored"]
+__all__ = ["PAIRS_FORMAT", "read_manifest_of_pairs", "read_stored"]
+
+
+PAIRS_FORMAT = "flowexp-pairs-1"
+"""The format of stores of pairs, as their manifests name it."""
 
 
 def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # noqa: ANN401
@@ -25,6 +30,27 @@ def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # n
     if not isinstance(content, kind):
         what = f"it holds a {type(content).__name__}, not a {kind.__name__}"
         raise UsageError(f"{file} cannot be read: {what}.", key=key)
+    return content
+
+
+def read_manifest_of_pairs(folder: Path, *, key: str = "pairs") -> dict[str, Any]:
+    """The manifest of a store of pairs, as it stands in the file.
+
+    Raises:
+        UsageError: The folder is no store of pairs; the message names ``key``.
+    """
+    try:
+        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != PAIRS_FORMAT:
+            found = content.get("format") if isinstance(content, dict) else None
+            raise ValueError(f"its format is {found!r}, not {PAIRS_FORMAT!r}")
+    except (OSError, ValueError) as error:
+        reason = "it has no manifest.json" if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{folder} is not a store of pairs ({reason}).",
+            key=key,
+            remedy="Make one with flowexp pairs run=DIR; it is the folder DIR/pairs.",
+        ) from error
     return content
 
 

@@ -3,6 +3,7 @@
 import ast
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flowexp.config.problems import Problem, did_you_mean, nearest
@@ -11,6 +12,7 @@ from flowexp.config.signatures import (
     Signature,
     UnknownTargetError,
     is_part,
+    origin,
     signature_of,
 )
 from flowexp.tree import nodes
@@ -23,6 +25,7 @@ RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 _SCALARS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
+    "Extended": (int, float),
     "str": (str,),
     "bool": (bool,),
 }
@@ -30,6 +33,14 @@ _SEQUENCES = {"list", "tuple", "Sequence", "Iterable", "set", "frozenset"}
 _NO_SCALARS = {"Callable", "Tensor"}
 _INFINITE = (math.inf, -math.inf)
 _MAPPINGS = {"dict", "Mapping", "MutableMapping"}
+_FILES = {"pathlib.Path", "pathlib.PurePath", "os.PathLike"}
+_IN_WORDS = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "Extended": "a number",
+    "bool": "true or false",
+    "str": "a text",
+}
 
 
 def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Problem]:
@@ -81,7 +92,7 @@ def _check_arguments(
         elif parameter.annotation is not None and not fits(
             value, parameter.annotation, module=parameter.module
         ):
-            problems.append(_misfit(f"{key}.{name}", value, parameter, short))
+            problems += _misfits(f"{key}.{name}", value, parameter, short)
         elif node.get("_partial_") and value in _INFINITE:
             # The class itself is first called hours later.
             text = f"{value:g} is out of range for {short}."
@@ -95,6 +106,28 @@ def _check_arguments(
     return problems
 
 
+def _misfits(key: str, value: object, parameter: Parameter, target: str) -> list[Problem]:
+    """What does not fit: an argument, or of a mapping every entry that does not."""
+    inner = _of_entries(parameter.annotation)
+    if not isinstance(value, dict) or "_target_" in value or inner is None:
+        return [_misfit(key, value, parameter, target)]
+    own = replace(parameter, annotation=inner)
+    return [
+        _misfit(f"{key}.{name}", entry, own, target)
+        for name, entry in value.items()
+        if not fits(entry, inner, module=parameter.module)
+    ]
+
+
+def _of_entries(annotation: ast.expr | None) -> ast.expr | None:
+    """The annotation of the values of a mapping, ``float`` in ``Mapping[str, float] | None``."""
+    for node in ast.walk(annotation) if annotation is not None else ():
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple):
+            if _last_name(node.value) in _MAPPINGS:
+                return node.slice.elts[-1]
+    return None
+
+
 def _misfit(key: str, value: object, parameter: Parameter, target: str) -> Problem:
     annotation = parameter.annotation
     wanted = ast.unparse(annotation) if annotation is not None else "Any"
@@ -106,7 +139,14 @@ def _misfit(key: str, value: object, parameter: Parameter, target: str) -> Probl
     if isinstance(value, str | int | float) and not _SCALARS.keys() & _names(annotation):
         group = key.replace(".", "/")
         return Problem(key, text, f"Choose one with {group}=NAME, or give {key}._target_=CLASS.")
-    return Problem(key, text, f"Give a value of type {wanted}.")
+    names = _names(annotation)
+    allowed = [word for name, word in _IN_WORDS.items() if name in names]
+    allowed += ["the name of a file"] * any(origin(parameter.module, n) in _FILES for n in names)
+    if names & (_SEQUENCES | _MAPPINGS) or not allowed:
+        return Problem(key, text, f"Give a value of type {wanted}.")
+    nodes = ast.walk(annotation) if annotation is not None else ()
+    allowed += ["null"] * any(isinstance(n, ast.Constant) and n.value is None for n in nodes)
+    return Problem(key, text, f"Give {' or '.join(allowed)}.")
 
 
 def _names(annotation: ast.expr | None) -> set[str]:
@@ -120,7 +160,8 @@ def fits(value: object, annotation: ast.expr | None, *, module: str = "") -> boo
     Annotations that yaml cannot express (classes, callables, protocols) accept mappings with a
     ``_target_`` and null is only accepted where None is; unknown annotations accept anything. So
     do classes, unless ``module``, where the annotation stands, tells that they are no text or
-    number. nan is no number.
+    number. nan is no number, and inf is none where flowexp's own classes do not say that they take
+    it (:data:`flowexp.requirements.Extended`).
     """
     if annotation is None:
         return True
@@ -137,6 +178,10 @@ def fits(value: object, annotation: ast.expr | None, *, module: str = "") -> boo
     if isinstance(annotation, ast.Subscript):
         return _fits_generic(value, annotation, module)
     name = _last_name(annotation)
+    if name == "float" and value in _INFINITE and module.partition(".")[0] == "flowexp":
+        return False
+    if isinstance(value, int | float) and origin(module, name) in _FILES:
+        return False
     if isinstance(value, str | int | float) and name not in _SCALARS:
         return name not in _NO_SCALARS and not is_part(module, annotation)
     return _fits_name(value, name)
@@ -161,6 +206,8 @@ def _fits_generic(value: object, annotation: ast.Subscript, module: str) -> bool
         return value in [o.value for o in options if isinstance(o, ast.Constant)]
     if name == "Optional":
         return value is None or fits(value, annotation.slice, module=module)
+    if name in _MAPPINGS and isinstance(value, dict) and isinstance(annotation.slice, ast.Tuple):
+        return all(fits(v, annotation.slice.elts[-1], module=module) for v in value.values())
     if name not in _SEQUENCES or not isinstance(value, list):
         scalar = isinstance(value, str | int | float)
         return _fits_name(value, name) and not (scalar and name in _NO_SCALARS)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from flowexp.config.stored import read_stored
+from flowexp.config.stored import PAIRS_FORMAT, read_manifest_of_pairs, read_stored
 from flowexp.data.base import ImageArrays
 from flowexp.data.digests import Array
 from flowexp.data.locations import decode_once
@@ -32,7 +32,6 @@ from flowexp.progress import counted
 
 __all__ = ["PairManifest", "PairStore", "join_stores", "read_digests"]
 
-_FORMAT = "flowexp-pairs-1"
 _IN_MEMORY_BYTES = 1 << 30
 
 
@@ -95,13 +94,13 @@ class PairManifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins for JSON."""
-        return {"format": _FORMAT, "num": len(self), **asdict(self)}
+        return {"format": PAIRS_FORMAT, "num": len(self), **asdict(self)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "PairManifest":
         """The manifest of ``to_dict``; ``ValueError`` for another format or a missing field."""
-        if content.get("format") != _FORMAT:
-            raise ValueError(f"its format is {content.get('format')!r}, not {_FORMAT!r}")
+        if content.get("format") != PAIRS_FORMAT:
+            raise ValueError(f"its format is {content.get('format')!r}, not {PAIRS_FORMAT!r}")
         missing = [field.name for field in fields(cls) if field.name not in content]
         if missing:
             raise ValueError(f"{', '.join(missing)} is missing")
@@ -127,14 +126,12 @@ class PairStore:
             UsageError: The folder is not a store, or not finished; at this config key.
         """
         folder = Path(path)
+        content = read_manifest_of_pairs(folder, key=key)
         try:
-            manifest = PairManifest.from_dict(
-                json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            )
-        except (OSError, ValueError) as error:
-            reason = "it has no manifest.json" if isinstance(error, OSError) else error
+            manifest = PairManifest.from_dict(content)
+        except ValueError as error:
             raise UsageError(
-                f"{folder} is not a store of pairs ({reason}).",
+                f"{folder} is not a store of pairs ({error}).",
                 key=key,
                 remedy="Make one with flowexp pairs run=DIR; it is the folder DIR/pairs.",
             ) from error

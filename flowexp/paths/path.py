@@ -9,6 +9,7 @@ from flowexp.broadcast import expand_as
 from flowexp.identity import Identified
 from flowexp.paths.base import Schedule, Source, as_float64
 from flowexp.paths.sources import Gaussian, StudentT
+from flowexp.requirements import Extended
 
 __all__ = ["Path", "PathPoint"]
 
@@ -60,7 +61,7 @@ class Path(Identified):
     """
 
     def __init__(
-        self, schedule: Schedule, *, D: float = math.inf, source: Source | None = None
+        self, schedule: Schedule, *, D: Extended = math.inf, source: Source | None = None
     ) -> None:
         student = StudentT(D)
         if source is not None and math.isfinite(D) and getattr(source, "D", None) != D:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.paths.base import Source
+from flowexp.requirements import Extended
 
 __all__ = ["ClippedStudentT", "Gaussian", "RadiusClippedStudentT", "StudentT", "beta_radius"]
 
@@ -46,7 +47,7 @@ class StudentT(Source):
     followed: the scale of the prior is the start of the time grid.
     """
 
-    def __init__(self, D: float) -> None:
+    def __init__(self, D: Extended) -> None:
         if not isinstance(D, int | float) or not D > 0:
             raise ValueError(f"D is {D!r}; the degrees of freedom must be a positive number or inf")
         self.D = float(D)
@@ -91,7 +92,7 @@ class ClippedStudentT(StudentT):
     clip.
     """
 
-    def __init__(self, D: float, *, low: float = 1e-3, high: float = 1.0 - 1e-3) -> None:
+    def __init__(self, D: Extended, *, low: float = 1e-3, high: float = 1.0 - 1e-3) -> None:
         super().__init__(D)
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"need 0 <= low < high <= 1, got low={low}, high={high}")
@@ -133,7 +134,7 @@ class RadiusClippedStudentT(StudentT):
     smallest 1 for all).
     """
 
-    def __init__(self, D: float, *, scale: float, smallest: float, largest: float) -> None:
+    def __init__(self, D: Extended, *, scale: float, smallest: float, largest: float) -> None:
         super().__init__(D)
         if not (scale > 0.0 and 0.0 <= smallest < largest):
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.paths import Prediction
+from flowexp.requirements import Extended
 from flowexp.samplers.field import Field, Intervals, States
 from flowexp.samplers.model_statistics import ModelStatistics, Statistics
 from flowexp.samplers.multistep import Level, Multistepping, MultistepSampler, Remember, Rule
@@ -63,7 +64,7 @@ class DPMSolverV3(MultistepSampler):
         corrector: bool = True,
         c_pseudo: bool = False,
         corrector_low: float = 0.0,
-        corrector_high: float = math.inf,
+        corrector_high: Extended = math.inf,
         **stepping: Unpack[Multistepping],
     ) -> None:
         super().__init__(order=order, **stepping)

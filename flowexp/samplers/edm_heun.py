@@ -7,7 +7,7 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from flowexp.requirements import Parts, Unmet
+from flowexp.requirements import Extended, Parts, Unmet
 from flowexp.samplers.base import TimeGrid
 from flowexp.samplers.field import Field, Intervals, NoiseToSignal, States
 from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
@@ -41,7 +41,7 @@ class EDMHeun(Heun):
         final_euler: bool | None = True,
         S_churn: float = 0.0,
         S_min: float = 0.0,
-        S_max: float = math.inf,
+        S_max: Extended = math.inf,
         S_noise: float = 1.0,
         double: bool = True,
         analytic_first_step: bool = False,

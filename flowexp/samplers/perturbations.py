@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flowexp.requirements import Part, Parts, Unmet, on_gaussian_noise
+from flowexp.requirements import Extended, Part, Parts, Unmet, on_gaussian_noise
 from flowexp.samplers.field import Field, Interval, Intervals
 from flowexp.seeding import Noise
 
@@ -69,7 +69,12 @@ class Churn(Perturbation):
     """
 
     def __init__(
-        self, *, S_churn: float, S_min: float = 0.0, S_max: float = math.inf, S_noise: float = 1.0
+        self,
+        *,
+        S_churn: float,
+        S_min: float = 0.0,
+        S_max: Extended = math.inf,
+        S_noise: float = 1.0,
     ) -> None:
         if S_churn < 0.0 or S_noise < 0.0:
             raise ValueError(f"need S_churn, S_noise >= 0, got {S_churn} and {S_noise}")

@@ -98,6 +98,9 @@ class TrainerSettings:
         _require("micro_batch", micro, most, fits)
         allowed = ", ".join(PRECISIONS)
         _require("precision", self.precision, f"one of {allowed}", self.precision in PRECISIONS)
+        named = self.devices if isinstance(self.devices, str) else "auto"
+        numbers = named == "auto" or all(part.strip("- ").isdecimal() for part in named.split(","))
+        _require("devices", named, "auto, a number of devices, or numbers such as 0,2", numbers)
         for name in ("grad_clip", "checkpoint_kimg", "snapshot_kimg"):
             value = getattr(self, name)
             _require(name, value, "a positive number or null", value is None or value > 0)

@@ -157,7 +157,9 @@ def test_nothing_heavy_is_imported():
 
     code = (
         "import sys; from flowexp.config.check import check; "
+        "from flowexp.config.here import missing_here; "
         "check('train', ['path=liner']); check('train', ['path.D=-1']); "
+        "check('train', ['dataset=cifar10', 'metric=fid', 'init=x'], also=missing_here); "
         "bad = {'torch', 'pytorch_lightning', 'numpy'} & set(sys.modules); "
         "sys.exit(f'imported {bad}' if bad else 0)"
     )

@@ -1,0 +1,115 @@
+"""What a config needs of this computer and does not find: runs, stores, data, weights, devices.
+
+Looked for without an import of torch, by the parts' own code (``flowexp.config.stand_in``) where
+there is some; what cannot be told is left to the verb, which looks again.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flowexp.config.problems import Problem, refusal
+from flowexp.config.rules import missing_files
+from flowexp.config.schema import starts_from_run
+from flowexp.config.stand_in import class_value, guarded
+from flowexp.config.stored import read_manifest_of_pairs
+from flowexp.errors import UsageError
+from flowexp.requirements import UnknownError
+from flowexp.tree import select
+
+__all__ = ["cuda_devices", "missing_here"]
+
+Config = Mapping[str, Any]
+
+# The methods of parts that look for their files, by group.
+_OF_TRAINING = {"dataset": "locate", "objective": "check"}
+_OF_EVALUATION = {"dataset": "locate", "metric": "check"}
+
+
+def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
+    """Problems with what a verb's plain config names and this computer does not have."""
+    if starts_from_run(config_name):
+        yield from _run_at("run", config)
+    trains = "trainer" in config and config_name != "import"
+    if trains:
+        yield from _run_at("init", config)
+        yield from _pairs(config)
+    if trains or config_name == "eval":
+        found = missing_files(config, _OF_TRAINING if trains else _OF_EVALUATION)
+        yield from found
+        if trains:  # which measures nothing, but its run is evaluated with them
+            metrics = missing_files(config, {"metric": "check"})
+            yield from (replace(p, refuses=False) for p in metrics if p not in found)
+    yield from _devices(config)
+
+
+def _run_at(key: str, config: Config) -> Iterator[Problem]:
+    """What is wrong with the run that a key names."""
+    if config.get(key) is None:
+        return
+    try:
+        with suppress(UnknownError), guarded(key):
+            open_run = class_value("flowexp.runs.run_directory.RunDirectory", "open", reads=True)
+            open_run(str(config[key]), key=key)
+    except UsageError as error:
+        yield refusal(error, key=key, arguments={})
+
+
+def _pairs(config: Config) -> Iterator[Problem]:
+    """Stores that are missing, or hold samples of another shape than the data set's."""
+    named = config.get("pairs")
+    size, channels = (select(config, f"dataset.{name}") for name in ("resolution", "channels"))
+    for folder in named if isinstance(named, list) else [named] * (named is not None):
+        try:
+            shape = read_manifest_of_pairs(Path(str(folder))).get("shape")
+        except UsageError as error:
+            yield refusal(error, key="pairs", arguments={})
+            continue
+        if None not in (size, channels) and shape != [channels, size, size]:
+            own = f"{channels}x{size}x{size}"
+            stored = "x".join(map(str, shape)) if isinstance(shape, list) else shape
+            text = f"{folder} holds samples of shape {stored}, but the data set's are {own}."
+            yield Problem("pairs", text, "Train with the teacher's dataset.")
+
+
+def _devices(config: Config) -> Iterator[Problem]:
+    """Accelerators that are not here; jobs with GPUs of their own run elsewhere."""
+    if "gpus" in (config.get("launcher") or {}):
+        return
+    trainer = config.get("trainer")
+    if isinstance(trainer, Mapping):
+        kind = "cuda" if trainer.get("accelerator") == "gpu" else str(trainer.get("accelerator"))
+        count = trainer.get("devices")
+        wanted = count if isinstance(count, int) and count > 1 else 1
+        remedy = "Take trainer.accelerator=cpu, or trainer=default."
+        yield from _absent(kind, wanted, key="trainer.accelerator", remedy=remedy)
+    kind, _, number = str(config.get("device")).partition(":")
+    wanted = int(number) + 1 if number.isdecimal() else 1
+    yield from _absent(kind, wanted, key="device", remedy="Use device=cpu.")
+
+
+def _absent(kind: str, wanted: int, *, key: str, remedy: str) -> Iterator[Problem]:
+    name = {"cuda": "CUDA device", "mps": "Apple GPU (mps)"}.get(kind)
+    count = cuda_devices() if kind == "cuda" else int(sys.platform == "darwin")
+    if name is None or count is None or count >= wanted:
+        return
+    text = f"there is no {name} here." if count == 0 else f"there are only {count} {name}s here."
+    yield Problem(key, text, remedy if count == 0 else f"Use at most {count}.")
+
+
+def cuda_devices() -> int | None:
+    """How many CUDA devices this process can use; None where only torch can tell."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return 0
+    if sys.platform == "darwin":
+        return 0
+    # ROCm, and Windows with its Linux, have other files.
+    if sys.platform != "linux" or any(map(os.path.exists, ("/dev/kfd", "/dev/dxg"))):
+        return None
+    there = len([node for node in Path("/dev").glob("nvidia[0-9]*") if node.name[6:].isdecimal()])
+    return there if visible is None else min(there, len(visible.split(",")))
