@@ -1,6 +1,9 @@
 """Exceptions for wrong use and for requests to stop, as opposed to failures."""
 
-__all__ = ["NotWrittenError", "StoppedError", "UsageError"]
+__all__ = ["TRACEBACK", "NotWrittenError", "StoppedError", "UsageError"]
+
+TRACEBACK = "The full traceback is in"
+"""Begins the note of an exception whose traceback has been written to a log."""
 
 
 class StoppedError(RuntimeError):

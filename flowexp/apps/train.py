@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.apps.terminal import failures_kept_in, logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
 from flowexp.config.trust import USER, must_be_declared
@@ -28,6 +28,11 @@ def train(job: Job) -> float:
     Returns:
         The final training loss, so that an optimising sweeper has something to minimise.
     """
+    with failures_kept_in(job.directory / "log.txt"):
+        return _train(job)
+
+
+def _train(job: Job) -> float:
     first = is_first_process()  # refuses what Lightning would stumble over when it is imported
     import torch
 

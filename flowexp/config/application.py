@@ -18,12 +18,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
+from flowexp.config.failures import explain, in_words
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
 from flowexp.config.trust import declared_in, trusting
-from flowexp.errors import StoppedError, UsageError
+from flowexp.errors import NotWrittenError, StoppedError, UsageError
 from flowexp.files import expanded
 from flowexp.processes import several_started
 
@@ -82,8 +83,10 @@ class _Task:
                 _remove_unused(job.directory)
             if isinstance(error, StoppedError):
                 self.stopped = error
+            if not isinstance(error, UsageError | StoppedError | NotWrittenError):
+                explain(error, job.config)
             if self.multirun:
-                print(f"job {job.number} failed: {error}", file=sys.stderr, flush=True)
+                print(f"job {job.number} failed: {in_words(error)}", file=sys.stderr, flush=True)
                 raise
             # Hydra would print the overrides before raising; the caller says what is needed.
             self.failure = error

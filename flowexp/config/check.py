@@ -8,7 +8,6 @@ against the constructors' annotations (read from source, not imported), combinat
 import itertools
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config.hydra_internals import Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
+from flowexp.config.misfits import misfits
 from flowexp.config.named_targets import with_additions
+from flowexp.config.option_files import NO_FILES, OptionFiles
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import (
     check_key,
@@ -105,7 +106,7 @@ def check(
     result = Checked()
     with trusting(declared_in(targets_in(overrides), config_dir=config_dir)):
         for job in itertools.islice(itertools.product(*map(_settings, parsed)), _MOST_JOBS):
-            single = check_job(config_name, job, path=path)
+            single = check_job(config_name, job, config_dir=config_dir)
             if not single.config:
                 # That it cannot be composed is said by Hydra; what was meant takes a second one.
                 return Checked(_check_names(config_name, parsed, path) or single.problems)
@@ -117,10 +118,10 @@ def check(
 
 
 def check_job(
-    config_name: str, overrides: Sequence[str], *, path: ConfigSearchPath | None = None
+    config_name: str, overrides: Sequence[str], *, config_dir: str | None = None
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
-    loader = RunAwareLoader(path or search_path())
+    loader = RunAwareLoader(search_path(config_dir))
     try:
         composed = loader.compose(config_name, overrides)
     except (HydraException, ValueError, TypeError) as error:  # numbers in place of options' names
@@ -128,15 +129,17 @@ def check_job(
     choices = own_choices(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    resolved = resolve(composed)
     run = run_in(list(overrides))
+    where = Path(config_dir) if config_dir else None
+    files = OptionFiles(choices, where, None if run is None else Path(run))
+    resolved = resolve(composed, files)
     if run is not None:
         # Before the rest, which runs the constructors of what is named as far as it can.
         refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
         if refused:
             return Checked(refused, resolved.values, choices)
     problems = list(resolved.problems)
-    problems += check_targets(resolved.values, missing=resolved.missing)
+    problems += check_targets(resolved.values, missing=resolved.missing, files=files)
     reported = {problem.key for problem in problems}
     ranges = out_of_range(config_name, resolved.values)
     problems += [problem for problem in ranges if problem.key not in reported]
@@ -273,11 +276,14 @@ class Resolved:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
-def resolve(config: DictConfig) -> Resolved:
-    """Resolve every interpolation; report all that fail instead of stopping at the first."""
+def resolve(config: DictConfig, files: OptionFiles = NO_FILES) -> Resolved:
+    """Resolve every interpolation; report all that fail instead of stopping at the first.
+
+    ``files`` are where the options are written.
+    """
     result = Resolved()
     result.values = {n: _child(config, n, n, result) for n in map(str, config)}
-    result.problems += _misfits(result.failed)
+    result.problems += misfits(result.failed, config=result.values, files=files)
     return result
 
 
@@ -302,20 +308,3 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
     if isinstance(value, ListConfig):
         return [_child(value, i, f"{key}[{i}]", result) for i in range(len(value))]
     return value
-
-
-def _misfits(failed: list[tuple[str, str]]) -> list[Problem]:
-    """One problem per pair of groups of which one wants what the other does not have."""
-    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for key, wanted in failed:
-        pairs[key.partition(".")[0], wanted.partition(".")[0]].append((key, wanted))
-    problems = []
-    for (own, other), members in pairs.items():
-        keys = ", ".join(dict.fromkeys(key.partition(".")[2] for key, _ in members))
-        wanted = ", ".join(dict.fromkeys(name for _, name in members))
-        text = (
-            f"the chosen {own} takes {keys} from {wanted}, and the chosen {other} has no such key."
-        )
-        remedy = f"Choose another {own} or another {other}: these two do not fit."
-        problems.append(Problem(members[0][0], text, remedy))
-    return problems
