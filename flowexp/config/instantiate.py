@@ -12,7 +12,7 @@ from flowexp.config.failures import outside_frame
 from flowexp.config.modules import import_failure
 from flowexp.config.problems import refusal
 from flowexp.config.renamed import present
-from flowexp.config.trust import STRANGER, Author, admitted
+from flowexp.config.trust import KINDS, STRANGER, Author, admitted, require_kind
 from flowexp.errors import UsageError
 from flowexp.tree import nodes
 
@@ -28,14 +28,22 @@ def instantiate(node: object, *, key: str, by: Author = STRANGER) -> Any:  # noq
         by: Who wrote it.
 
     Raises:
-        UsageError: A stored node names what it may not, or the constructor refused its arguments;
-            then its own message is kept.
+        UsageError: A stored node names what it may not, the constructor refused its arguments (then
+            its own message is kept), or what it made is no part of the group.
     """
     try:
         admitted(node, key=key, by=by)
     except (ImportError, AttributeError) as error:
         raise _as_usage_error(error, key, node) from error
-    return _built(node, key)
+    built = _built(node, key)
+    group = key.rpartition(": ")[2]
+    if group in KINDS and isinstance(node, Mapping):
+        named = {key: built}
+        if "_target_" not in node:
+            named = {f"{key}.{name}": part for name, part in built.items() if part is not None}
+        for where, part in named.items():
+            require_kind(part, group=group, key=where)
+    return built
 
 
 def _built(node: object, key: str) -> Any:  # noqa: ANN401 - the config decides the type

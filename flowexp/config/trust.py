@@ -16,6 +16,7 @@ Being importable from the current folder is no declaration.
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import os
@@ -243,15 +244,26 @@ def admitted(node: object, *, key: str, by: Author) -> None:
 def require_kind(part: object, *, group: str, key: str) -> None:
     """Refuse what is not a part of a group, whoever named it; ``key`` is where it stands.
 
+    Of a part whose class has yet to be called, an optimizer, the class counts.
+
     Raises:
         UsageError: It is of another kind.
     """
     kinds = KINDS[group]
-    if not any(_derives(type(part), kind) for kind in kinds):
+    cls = part.func if isinstance(part, functools.partial) else type(part)
+    if not inspect.isclass(cls):
+        return  # a function may return anything
+    if not any(_derives(cls, kind) for kind in kinds):
+        kind = kinds[0].rpartition(".")[2]
         raise UsageError(
-            f"{type(part).__name__} is no {kinds[0].rpartition('.')[2]}.",
+            f"{cls.__name__} is no {kind}.", key=key, remedy=f"Derive it from {kinds[0]}."
+        )
+    lacking = [_methods_lacking(cls, kind) for kind in kinds]
+    if all(lacking):
+        raise UsageError(
+            f"{cls.__name__} has no method {' and no '.join(lacking[0])}.",
             key=key,
-            remedy=f"Derive it from {kinds[0]}.",
+            remedy=f"{kinds[0]} says what it does.",
         )
 
 
@@ -259,6 +271,16 @@ def _derives(cls: type, kind: str) -> bool:
     """Whether a class derives from a kind, which a protocol's need not."""
     wanted, _ = _imported(kind)
     return getattr(wanted, "_is_protocol", False) or wanted in inspect.getmro(cls)
+
+
+def _methods_lacking(cls: type, kind: str) -> list[str]:
+    """The methods of a protocol that a class lacks; none if the kind is no protocol."""
+    wanted, _ = _imported(kind)
+    if not getattr(wanted, "_is_protocol", False):
+        return [] if wanted in inspect.getmro(cls) else [kind]
+    own = [name for name, item in vars(wanted).items() if inspect.isfunction(item)]
+    called = [name for name in own if not name.startswith("_") or name == "__call__"]
+    return [name for name in called if not callable(getattr(cls, name, None))]
 
 
 @dataclass(frozen=True)
