@@ -38,6 +38,8 @@ def _train(job: Job) -> float:
 
     from flowexp.runs import RunDirectory, describe_run
     from flowexp.runs.assemble import build, describe
+    from flowexp.runs.outside_parts import KEY as OUTSIDE
+    from flowexp.runs.outside_parts import changed_since, outside_parts
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
@@ -70,11 +72,13 @@ def _train(job: Job) -> float:
             "classes_without_images": arrays.classes_without_images,
             "choices": job.choices,
             "parameters": built.parameters,
+            OUTSIDE: outside_parts(config),
             "parents": {**parents_in(config), **(pairs.parents if pairs else {})},
         },
     )
+    changed = [f"{text}." for text in changed_since(run.manifest(), config)]
     with logging_to(run.log_file):
-        for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays)):
+        for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays), *changed):
             _LOG.warning(remark)
         result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
     if first:

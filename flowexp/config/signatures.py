@@ -240,7 +240,7 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
         unread = True
     if unread:
         return None
-    if not _is_package(module):
+    if not (stars or _is_package(module)):
         # What a module imports for its own use is not meant.
         exported = [
             n.name for n in _statements(tree.body) if isinstance(n, _Definition)
