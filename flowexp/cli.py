@@ -177,12 +177,10 @@ def _refuse(paragraph: str) -> int:
 def _failed(error: Exception) -> int:
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         return _refuse(" ".join(str(error).split()))
-    first = next(iter(str(error).splitlines()), "")
-    print(
-        f"flowexp: the run failed: {type(error).__name__}: {first}\n"
-        f"Repeat the command with --debug for the traceback.",
-        file=sys.stderr,
-    )
+    from flowexp.config.failures import explain, in_words
+
+    explain(error)
+    print(f"flowexp: the run failed: {in_words(error)}", file=sys.stderr)
     return 1
 
 

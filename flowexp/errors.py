@@ -1,6 +1,10 @@
 """Exceptions for wrong use and for requests to stop, as opposed to failures."""
 
-__all__ = ["IncompleteError", "JobsFailedError", "NotWrittenError", "StoppedError", "UsageError"]
+__all__ = ["TRACEBACK", "IncompleteError", "JobsFailedError", "NotWrittenError", "StoppedError",
+           "UsageError"]  # fmt: skip
+
+TRACEBACK = "The full traceback is in"
+"""Begins the note of an exception whose traceback has been written to a log."""
 
 
 class JobsFailedError(RuntimeError):

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from flowexp.config.override_text import ShellCommand
+from flowexp.errors import TRACEBACK
 from flowexp.processes import is_first_process
 
-__all__ = ["beside", "keep_streams_open", "logging_to", "shown", "table"]
+__all__ = ["beside", "failures_kept_in", "keep_streams_open", "logging_to", "shown", "table"]
 
 _LOG = logging.getLogger("flowexp")
 _GAP = "  "
@@ -139,7 +140,6 @@ def logging_to(file: Path) -> Iterator[None]:
     terminal.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     terminal.setFormatter(logging.Formatter("flowexp: %(message)s"))
     written = _LogFile(file)
-    written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = _LOG.level
     _LOG.setLevel(logging.INFO)
     for handler in (terminal, written):
@@ -148,11 +148,8 @@ def logging_to(file: Path) -> Iterator[None]:
         if _Stream.dropped:
             _LOG.warning(_DROPPED)
         yield
-    except Exception:
-        # The paragraph on the terminal is for reading; the log keeps the whole story.
-        written.handle(
-            _LOG.makeRecord("flowexp", logging.ERROR, "", 0, "the run failed", (), sys.exc_info())
-        )
+    except Exception as error:
+        written.keep(error)
         raise
     finally:
         for handler in (terminal, written):
@@ -172,11 +169,25 @@ class _TerminalHandler(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
+@contextmanager
+def failures_kept_in(file: Path) -> Iterator[None]:
+    """The traceback of what fails before a log is opened goes to ``file`` if that is there."""
+    try:
+        yield
+    except Exception as error:
+        if file.is_file():
+            written = _LogFile(file)
+            written.keep(error)
+            written.close()
+        raise
+
+
 class _LogFile(logging.FileHandler):
     """A log file; where it cannot be written, that is said once and the command goes on."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, encoding="utf-8", delay=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._failed = False
         try:
             # In a run of somebody else's, a link could name any file of the user's.
@@ -189,6 +200,15 @@ class _LogFile(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         if not self._failed:
             super().emit(record)
+
+    def keep(self, error: Exception) -> None:
+        """Write the traceback of a failure, of which the terminal shows a paragraph, and say so."""
+        if any(note.startswith(TRACEBACK) for note in getattr(error, "__notes__", [])):
+            return
+        about = (type(error), error, error.__traceback__)
+        self.handle(_LOG.makeRecord("flowexp", logging.ERROR, "", 0, "the run failed", (), about))
+        if not self._failed:
+            error.add_note(f"{TRACEBACK} {shown(Path(self.baseFilename))}.")
 
     def handleError(self, record: logging.LogRecord | None) -> None:  # noqa: N802 -- logging's name
         self._failed = True

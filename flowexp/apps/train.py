@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.sweeps import after_training
-from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.apps.terminal import failures_kept_in, logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.from_run import choices_of
 from flowexp.config.override_text import command
@@ -32,6 +32,11 @@ def train(job: Job) -> float:
     Returns:
         The final training loss, so that an optimising sweeper has something to minimise.
     """
+    with failures_kept_in(job.directory / "log.txt"):
+        return _train(job)
+
+
+def _train(job: Job) -> float:
     first = is_first_process()  # refuses what Lightning would stumble over when it is imported
     from flowexp.runs.going_on import GoingOn, together
     from flowexp.runs.run_directory import RunDirectory
@@ -55,6 +60,8 @@ def train(job: Job) -> float:
 
     from flowexp.runs import describe_run
     from flowexp.runs.assemble import build, describe
+    from flowexp.runs.outside_parts import KEY as OUTSIDE
+    from flowexp.runs.outside_parts import changed_since, outside_parts
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
@@ -88,6 +95,7 @@ def train(job: Job) -> float:
             "classes_without_images": arrays.classes_without_images,
             "choices": _choices(job, origin),
             "parameters": built.parameters,
+            OUTSIDE: outside_parts(config),
             # what a run once started from may be gone
             "parents": {
                 **parents_in({**config, "init": None} if resumed else config),
@@ -95,11 +103,12 @@ def train(job: Job) -> float:
             },
         },
     )
+    changed = [f"{text}." for text in changed_since(run.manifest(), config)]
     with logging_to(run.log_file):
         if rescheduled:
             _LOG.warning("the learning rate follows another schedule from here on; the manifest "
                          "keeps the former one.")  # fmt: skip
-        for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays)):
+        for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays), *changed):
             _LOG.warning(remark)
         result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
     if first:

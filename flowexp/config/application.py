@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config.check import check, own_choices
 from flowexp.config.completion_scripts import script
+from flowexp.config.failures import explain, in_words
 from flowexp.config.from_run import primary_config
 from flowexp.config.help import verb_help
 from flowexp.config.here import missing_here
@@ -29,7 +30,7 @@ from flowexp.config.override_text import typed
 from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
 from flowexp.config.sweep import Sweep, remove_unused
 from flowexp.config.trust import declared_in, trusting
-from flowexp.errors import StoppedError, UsageError
+from flowexp.errors import NotWrittenError, StoppedError, UsageError
 from flowexp.processes import several_started
 from flowexp.progress import shown
 from flowexp.threads import shared_by
@@ -92,8 +93,10 @@ class _Task:
                 remove_unused(job.directory)
             if isinstance(error, StoppedError):
                 self.stopped = error
+            if not isinstance(error, UsageError | StoppedError | NotWrittenError):
+                explain(error, job.config)
             if self.multirun:
-                print(f"job {job.number} failed: {error}", file=sys.stderr, flush=True)
+                print(f"job {job.number} failed: {in_words(error)}", file=sys.stderr, flush=True)
                 raise
             # Hydra would print the overrides before raising; the caller says what is needed.
             self.failure = error

@@ -8,7 +8,6 @@ against the constructors' annotations (read from source, not imported), combinat
 import logging
 import re
 import shlex
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,8 +26,10 @@ from flowexp.config.derived import why_not_derived
 from flowexp.config.from_run import primary_config, problems_of_start
 from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
+from flowexp.config.misfits import misfits
 from flowexp.config.named_targets import with_additions
 from flowexp.config.names import Names, check_names, without_dashes
+from flowexp.config.option_files import NO_FILES, OptionFiles
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import parse, selected, targets_in
 from flowexp.config.problems import ConfigError, Problem
@@ -134,7 +135,7 @@ def check(
         return Checked(_with_dashed(found, dashed, keys, path))
     apart += _merged_parts(parsed, with_run(path, run_in(list(overrides))))
     problems += apart
-    jobs = _Jobs(config_name, path, added=added, also=also)
+    jobs = _Jobs(config_name, config_dir, added=added, also=also)
     with trusting(declared_in(targets_in(overrides), config_dir=config_dir)):
         result = jobs.check(_others(parsed, apart))
     problems += [p for p in result.problems if p not in problems]
@@ -161,7 +162,7 @@ class _Jobs:
     """
 
     config_name: str
-    path: ConfigSearchPath
+    config_dir: str | None
     added: set[str]
     also: Further
 
@@ -172,7 +173,10 @@ class _Jobs:
         jobs = combinations(parsed)
         found = []
         for job in jobs:
-            found.append(check_job(self.config_name, job.settings, path=self.path, also=self.also))
+            where = self.config_dir
+            found.append(
+                check_job(self.config_name, job.settings, config_dir=where, also=self.also)
+            )
             if not found[-1].config:
                 return self._without_wrong(parsed, found[-1].problems)
         result = Checked(config=found[0].config, choices=found[0].choices)
@@ -181,7 +185,8 @@ class _Jobs:
         return result
 
     def _names(self, parsed: list[Override]) -> Names:
-        return check_names(self.config_name, parsed, self.path, added=self.added)
+        path = search_path(self.config_dir)
+        return check_names(self.config_name, parsed, path, added=self.added)
 
     def _without_wrong(self, parsed: list[Override], said: list[Problem]) -> Checked:
         # That it cannot be composed is said by Hydra; what was meant takes a second composition.
@@ -217,12 +222,12 @@ def check_job(
     config_name: str,
     overrides: Sequence[str],
     *,
-    path: ConfigSearchPath | None = None,
+    config_dir: str | None = None,
     also: Further = nothing_else,
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
     config_name = primary_config(config_name, overrides)
-    loader = RunAwareLoader(path or search_path())
+    loader = RunAwareLoader(search_path(config_dir))
     try:
         composed = loader.compose(config_name, overrides)
     except (HydraException, ValueError, TypeError) as error:  # numbers in place of options' names
@@ -230,8 +235,10 @@ def check_job(
     choices = own_choices(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    resolved = resolve(composed)
     run = run_in(list(overrides))
+    where = Path(config_dir) if config_dir else None
+    files = OptionFiles(choices, where, None if run is None else Path(run))
+    resolved = resolve(composed, files)
     if run is not None:
         # Before the rest, which runs the constructors of what is named as far as it can.
         refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
@@ -247,7 +254,7 @@ def check_job(
         if other is not None:  # that the network does not fit either is the same again
             return Checked([other], resolved.values, choices)
     problems = list(resolved.problems)
-    problems += check_targets(resolved.values, missing=resolved.missing)
+    problems += check_targets(resolved.values, missing=resolved.missing, files=files)
     reported = {problem.key for problem in problems}
     ranges = out_of_range(config_name, resolved.values)
     problems += [problem for problem in ranges if problem.key not in reported]
@@ -409,11 +416,15 @@ class Resolved:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
-def resolve(config: DictConfig) -> Resolved:
-    """Resolve every interpolation; report all that fail instead of stopping at the first."""
+def resolve(config: DictConfig, files: OptionFiles = NO_FILES) -> Resolved:
+    """Resolve every interpolation; report all that fail instead of stopping at the first.
+
+    ``files`` are where the options are written.
+    """
     result = Resolved()
     result.values = {n: _child(config, n, n, result) for n in map(str, config)}
-    result.problems = list(dict.fromkeys([*result.problems, *_misfits(result.failed)]))
+    found = misfits(result.failed, config=result.values, files=files)
+    result.problems = list(dict.fromkeys([*result.problems, *found]))
     return result
 
 
@@ -446,20 +457,3 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
 
 def _refused(error: UsageError, key: str) -> Problem:
     return Problem(error.key or key, error.problem, error.remedy or "")
-
-
-def _misfits(failed: list[tuple[str, str]]) -> list[Problem]:
-    """One problem per pair of groups of which one wants what the other does not have."""
-    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for key, wanted in failed:
-        pairs[key.partition(".")[0], wanted.partition(".")[0]].append((key, wanted))
-    problems = []
-    for (own, other), members in pairs.items():
-        keys = ", ".join(dict.fromkeys(key.partition(".")[2] for key, _ in members))
-        wanted = ", ".join(dict.fromkeys(name for _, name in members))
-        text = (
-            f"the chosen {own} takes {keys} from {wanted}, and the chosen {other} has no such key."
-        )
-        remedy = f"Choose another {own} or another {other}: these two do not fit."
-        problems.append(Problem(members[0][0], text, remedy))
-    return problems

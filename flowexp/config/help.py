@@ -59,7 +59,7 @@ def _described(config_name: str) -> tuple[str, dict[str, str], dict[str, str]]:
     files = {name: _lines(name) for name in (*_SHARED, config_name)}
     shared: dict[str, str] = {}
     for lines in files.values():
-        shared.update(match.groups() for line in lines if (match := _GROUP.fullmatch(line)))
+        shared.update((m[1], m[2]) for line in lines if (m := _GROUP.fullmatch(line)))
     own = files[config_name]
     head = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), own)]
     bases = [name for name in _SHARED if f"  - {name}" in own]

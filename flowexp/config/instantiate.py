@@ -8,10 +8,13 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from flowexp.config.failures import outside_frame
+from flowexp.config.modules import import_failure
 from flowexp.config.problems import refusal
 from flowexp.config.renamed import present
-from flowexp.config.trust import STRANGER, Author, admitted
+from flowexp.config.trust import KINDS, STRANGER, Author, admitted, require_kind
 from flowexp.errors import UsageError
+from flowexp.tree import nodes
 
 __all__ = ["instantiate"]
 
@@ -25,14 +28,22 @@ def instantiate(node: object, *, key: str, by: Author = STRANGER) -> Any:  # noq
         by: Who wrote it.
 
     Raises:
-        UsageError: A stored node names what it may not, or the constructor refused its arguments;
-            then its own message is kept.
+        UsageError: A stored node names what it may not, the constructor refused its arguments (then
+            its own message is kept), or what it made is no part of the group.
     """
     try:
         admitted(node, key=key, by=by)
     except (ImportError, AttributeError) as error:
         raise _as_usage_error(error, key, node) from error
-    return _built(node, key)
+    built = _built(node, key)
+    group = key.rpartition(": ")[2]
+    if group in KINDS and isinstance(node, Mapping):
+        named = {key: built}
+        if "_target_" not in node:
+            named = {f"{key}.{name}": part for name, part in built.items() if part is not None}
+        for where, part in named.items():
+            require_kind(part, group=group, key=where)
+    return built
 
 
 def _built(node: object, key: str) -> Any:  # noqa: ANN401 - the config decides the type
@@ -52,14 +63,29 @@ def _built(node: object, key: str) -> Any:  # noqa: ANN401 - the config decides 
 
 
 def _as_usage_error(error: Exception, key: str, node: object) -> Exception:
+    """What the user is told of a part that could not be built.
+
+    That is a failed import, or what the constructor refused. Other exceptions that the code of a
+    part raises are mistakes in it, not in its arguments, and are returned as they are.
+    """
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, UsageError):
         cause = cause.__cause__
     if isinstance(cause, UsageError):
         return cause
-    if isinstance(cause, ValueError | TypeError | ImportError | AttributeError):
+    for where, target in _targets(node, key):
+        found = import_failure(cause, key=where, target=target)
+        if found is not None:
+            return UsageError(found.text, key=found.key, remedy=found.remedy or None)
+    if isinstance(cause, ValueError | TypeError | ImportError | AttributeError) and (
+        isinstance(cause, ValueError) or outside_frame(cause) is None
+    ):
         found = refusal(cause, key=key, arguments=node if isinstance(node, Mapping) else {})
-        missing = isinstance(cause, ModuleNotFoundError)
-        remedy = "Start in the folder that holds it, or install it." if missing else None
-        return UsageError(found.text, key=found.key, remedy=remedy)
+        return UsageError(found.text, key=found.key)
     return cause if isinstance(cause, Exception) else error
+
+
+def _targets(node: object, key: str) -> list[tuple[str, str]]:
+    """Where the targets of a node stand, innermost first, as they are built."""
+    found = [(where, item["_target_"]) for where, item in nodes(node, key) if "_target_" in item]
+    return [(where, target) for where, target in found[::-1] if isinstance(target, str)]

@@ -15,8 +15,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from flowexp.config.schema import named_entries
-from flowexp.config.signatures import UnknownTargetError, signature_of
-from flowexp.config.targets import RESERVED
+from flowexp.config.signatures import RESERVED, UnknownTargetError, signature_of
 
 __all__ = ["with_additions", "without_refused_keys"]
 

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 
-from flowexp.config.hydra_internals import Repository
+from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.override_text import override as written
 from flowexp.config.override_text import sweep, typed
 from flowexp.config.problems import Problem, did_you_mean, nearest
@@ -135,7 +135,7 @@ def check_options(override: Override, repo: Repository) -> list[Problem]:
     return problems
 
 
-def all_groups(repo: Repository, parent: str = "") -> list[str]:
+def all_groups(repo: ConfigRepository, parent: str = "") -> list[str]:
     """Every group and group inside a group, without Hydra's own."""
     names = []
     for name in repo.get_group_options(parent, ObjectType.GROUP):
@@ -145,7 +145,7 @@ def all_groups(repo: Repository, parent: str = "") -> list[str]:
     return names
 
 
-def options_of(group: str, repo: Repository) -> list[str]:
+def options_of(group: str, repo: ConfigRepository) -> list[str]:
     """Every option of a group, ``folder/name`` where it keeps them in folders."""
     found = list(repo.get_group_options(group, ObjectType.CONFIG))
     if group.partition("/")[0] in _NESTED_OPTIONS:

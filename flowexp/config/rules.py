@@ -11,10 +11,10 @@ from typing import Any
 
 from flowexp.config.problems import Problem, refusal
 from flowexp.config.renamed import present
+from flowexp.config.signatures import RESERVED
 from flowexp.config.sources import CONFIG
 from flowexp.config.stand_in import StandIn, evaluated, guarded
 from flowexp.config.stored import read_stored
-from flowexp.config.targets import RESERVED
 from flowexp.config.trust import STRANGER, USER, Author, problems_with
 from flowexp.errors import UsageError
 from flowexp.requirements import Parts, UnknownError, Unmet, all_of

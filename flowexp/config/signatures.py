@@ -19,9 +19,11 @@ from typing import TypeGuard
 from flowexp.config.renamed import present
 
 __all__ = [
+    "RESERVED",
     "Parameter",
     "Signature",
     "UnknownTargetError",
+    "UnreadableSourceError",
     "classes_in",
     "definition_of",
     "lineage",
@@ -33,6 +35,9 @@ __all__ = [
     "signature_of",
 ]
 
+RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+"""Keys of a node that are Hydra's, not arguments."""
+
 
 class UnknownTargetError(Exception):
     """The part ``dotted`` of a path names nothing; ``siblings`` are what exists beside it."""
@@ -41,6 +46,14 @@ class UnknownTargetError(Exception):
         super().__init__(dotted)
         self.dotted = dotted
         self.siblings = siblings
+
+
+class UnreadableSourceError(UnknownTargetError):
+    """The source of the module ``dotted`` does not parse; ``reason`` says where."""
+
+    def __init__(self, dotted: str, reason: SyntaxError) -> None:
+        super().__init__(dotted, [])
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,8 @@ def signature_of(target: str) -> Signature | None:
     """
     try:
         found = definition_of(target)
+    except UnreadableSourceError:
+        raise
     except UnknownTargetError:
         if _may_be_class(present(target).rpartition(".")[0]):
             return None
@@ -225,7 +240,17 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
         unread = True
     if unread:
         return None
+    if not (stars or _is_package(module)):
+        # What a module imports for its own use is not meant.
+        exported = [
+            n.name for n in _statements(tree.body) if isinstance(n, _Definition)
+        ] or exported
     raise UnknownTargetError(f"{module}.{name}", [n for n in exported if not n.startswith("_")])
+
+
+def _is_package(module: str) -> bool:
+    spec = _spec(module)
+    return spec is not None and spec.submodule_search_locations is not None
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -285,11 +310,17 @@ def _parse(module: str) -> ast.Module | None:
 
     Raises:
         UnknownTargetError: There is no such module.
+        UnreadableSourceError: Its source does not parse.
     """
     spec = _spec(module)
     if spec is not None:
         file = spec.origin or ""
-        return ast.parse(Path(file).read_text(encoding="utf-8")) if file.endswith(".py") else None
+        if not file.endswith(".py"):
+            return None
+        try:
+            return ast.parse(Path(file).read_text(encoding="utf-8"), filename=file)
+        except SyntaxError as error:
+            raise UnreadableSourceError(module, error) from error
     package = module.rpartition(".")[0]
     if not package and module not in sys.modules:
         raise UnknownTargetError(module, [])

@@ -6,21 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flowexp.config.modules import broken_source, missing_module
+from flowexp.config.option_files import NO_FILES, OptionFiles
 from flowexp.config.problems import Problem, did_you_mean, nearest
 from flowexp.config.signatures import (
+    RESERVED,
     Parameter,
     Signature,
     UnknownTargetError,
+    UnreadableSourceError,
     is_part,
     origin,
     signature_of,
 )
 from flowexp.tree import nodes
 
-__all__ = ["RESERVED", "check_targets", "fits"]
-
-RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
-"""Keys of a node that are Hydra's, not arguments."""
+__all__ = ["check_targets", "fits"]
 
 _SCALARS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -43,10 +44,12 @@ _IN_WORDS = {
 }
 
 
-def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Problem]:
+def check_targets(
+    config: Mapping[str, Any], *, missing: set[str], files: OptionFiles = NO_FILES
+) -> list[Problem]:
     """Problems with targets that do not exist, unknown, missing or ill-typed arguments.
 
-    ``missing`` are keys that have been reported already.
+    ``missing`` are keys that have been reported already, ``files`` where the options are written.
     """
     problems: list[Problem] = []
     for key, node in nodes(config):
@@ -58,25 +61,31 @@ def check_targets(config: Mapping[str, Any], *, missing: set[str]) -> list[Probl
             continue
         try:
             signature = signature_of(target)
+        except UnreadableSourceError as error:
+            problems.append(broken_source(f"{key}._target_", target, error.reason))
+            continue
         except UnknownTargetError as error:
-            problems.append(_unknown(f"{key}._target_", target, error))
+            problems.append(_unknown(f"{key}._target_", target, error, files))
             continue
         if signature is not None:
-            problems += _check_arguments(key, node, signature, missing)
+            problems += _check_arguments(key, node, signature, missing, files)
     return problems
 
 
-def _unknown(key: str, target: str, error: UnknownTargetError) -> Problem:
+def _unknown(key: str, target: str, error: UnknownTargetError, files: OptionFiles) -> Problem:
     where, _, name = error.dotted.rpartition(".")
     if where:
         text = f"{target} does not exist ({where} has no {name})."
         return Problem(key, text, did_you_mean(name, error.siblings))
-    text = f"{target} cannot be imported: there is no module {name}."
-    return Problem(key, text, f"Run the command in the folder that holds {name}, or install it.")
+    return missing_module(key, target, module=name, near=files.folders)
 
 
 def _check_arguments(
-    key: str, node: Mapping[str, Any], signature: Signature, missing: set[str]
+    key: str,
+    node: Mapping[str, Any],
+    signature: Signature,
+    missing: set[str],
+    files: OptionFiles,
 ) -> list[Problem]:
     problems = []
     short = str(node["_target_"]).rpartition(".")[2]
@@ -102,6 +111,9 @@ def _check_arguments(
             if parameter.required and parameter.name not in node:
                 text = f"{short} needs it, and it is not set."
                 remedy = f"Give it with +{key}.{parameter.name}=..."
+                own = files.own(key)
+                if own is not None:
+                    remedy = f"Add {parameter.name} to {own}, or give +{key}.{parameter.name}=..."
                 problems.append(Problem(f"{key}.{parameter.name}", text, remedy))
     return problems
 

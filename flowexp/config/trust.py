@@ -22,26 +22,25 @@ import inspect
 import os
 import re
 import sys
-import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from flowexp.config.libraries import is_library, required
+from flowexp.config.modules import is_there, where_it_is
 from flowexp.config.problems import Problem
 from flowexp.config.renamed import present
 from flowexp.config.signatures import (
+    RESERVED,
     UnknownTargetError,
     classes_in,
     definition_of,
     lineage,
     signature_of,
 )
-from flowexp.config.targets import RESERVED
 from flowexp.errors import UsageError
 from flowexp.tree import nodes
 
@@ -209,32 +208,7 @@ def declared_in(targets: Iterable[str], *, config_dir: Path | str | None = None)
     modules = {target.rpartition(".")[0] for target in own}
     return Declared(
         targets=frozenset({*targets, *own}),
-        modules=frozenset(m for m in modules if m and m.partition(".")[0] not in _required()),
-    )
-
-
-@functools.cache
-def _required() -> frozenset[str]:
-    """The packages of Python, of flowexp and of what it requires."""
-    known = {package.partition(".")[0] for package in _LIBRARIES.values()} | {"flowexp"}
-    known |= {"PIL", "hydra", "joblib", "sklearn", "yaml"}  # distributed under other names
-    with suppress(metadata.PackageNotFoundError):
-        names = (re.match(r"[\w.-]+", text) for text in metadata.requires("flowexp") or ())
-        known |= {name[0].replace("-", "_").lower() for name in names if name}
-    return sys.stdlib_module_names | known
-
-
-def _is_library(package: str) -> bool:
-    """Whether a package is flowexp, or belongs to Python or to what is installed there."""
-    if package == "flowexp" or package in sys.stdlib_module_names:
-        return True
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):
-        return False
-    installed = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
-    return spec is not None and str(spec.origin).startswith(
-        tuple(f"{i}{os.sep}" for i in installed)
+        modules=frozenset(m for m in modules if m and m.partition(".")[0] not in required()),
     )
 
 
@@ -270,15 +244,26 @@ def admitted(node: object, *, key: str, by: Author) -> None:
 def require_kind(part: object, *, group: str, key: str) -> None:
     """Refuse what is not a part of a group, whoever named it; ``key`` is where it stands.
 
+    Of a part whose class has yet to be called, an optimizer, the class counts.
+
     Raises:
         UsageError: It is of another kind.
     """
     kinds = KINDS[group]
-    if not any(_derives(type(part), kind) for kind in kinds):
+    cls = part.func if isinstance(part, functools.partial) else type(part)
+    if not inspect.isclass(cls):
+        return  # a function may return anything
+    if not any(_derives(cls, kind) for kind in kinds):
+        kind = kinds[0].rpartition(".")[2]
         raise UsageError(
-            f"{type(part).__name__} is no {kinds[0].rpartition('.')[2]}.",
+            f"{cls.__name__} is no {kind}.", key=key, remedy=f"Derive it from {kinds[0]}."
+        )
+    lacking = [_methods_lacking(cls, kind) for kind in kinds]
+    if all(lacking):
+        raise UsageError(
+            f"{cls.__name__} has no method {' and no '.join(lacking[0])}.",
             key=key,
-            remedy=f"Derive it from {kinds[0]}.",
+            remedy=f"{kinds[0]} says what it does.",
         )
 
 
@@ -286,6 +271,16 @@ def _derives(cls: type, kind: str) -> bool:
     """Whether a class derives from a kind, which a protocol's need not."""
     wanted, _ = _imported(kind)
     return getattr(wanted, "_is_protocol", False) or wanted in inspect.getmro(cls)
+
+
+def _methods_lacking(cls: type, kind: str) -> list[str]:
+    """The methods of a protocol that a class lacks; none if the kind is no protocol."""
+    wanted, _ = _imported(kind)
+    if not getattr(wanted, "_is_protocol", False):
+        return [] if wanted in inspect.getmro(cls) else [kind]
+    own = [name for name, item in vars(wanted).items() if inspect.isfunction(item)]
+    called = [name for name in own if not name.startswith("_") or name == "__call__"]
+    return [name for name in called if not callable(getattr(cls, name, None))]
 
 
 @dataclass(frozen=True)
@@ -488,7 +483,7 @@ def _to_trust(target: str) -> str:
     Nobody means to trust ``torch.load`` when he trusts a class of torch.
     """
     package = target.partition(".")[0]
-    return target if package != "flowexp" and _is_library(package) else package
+    return target if package != "flowexp" and is_library(package) else package
 
 
 def _is_function(target: str) -> bool:
@@ -508,12 +503,15 @@ def _refused(claim: _Claim, why: str) -> UsageError:
     name = claim.target.rpartition(".")[2]
     remedy = "Nothing of it was run: flowexp does not write such a config."
     is_part = name[:1].isupper() and package not in sys.stdlib_module_names | {"flowexp"}
-    if is_part or not _is_library(package):
+    if is_part or not is_library(package):
         remedy = (
             f"Nothing of it was run. If you trust {named}, set FLOWEXP_TRUST={named}, add it "
             f"to trust: [...] in {settings_file() or 'flowexp/settings.yaml'}, or name a "
             f"--config-dir whose files name it."
         )
+        if not is_there(package):
+            where = where_it_is(package, near=[Path(claim.by.where).parent])
+            remedy += f" There is no module {package} here: {where[0].lower()}{where[1:]}"
     return UsageError(
         f"{claim.by.where} names {claim.target}, {why}.",
         key=f"{claim.key}._target_",

@@ -13,8 +13,7 @@ from flowexp.config import conf_dir
 from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
 from flowexp.config.rules import labels_dropped
-from flowexp.config.signatures import signature_of
-from flowexp.config.targets import RESERVED
+from flowexp.config.signatures import RESERVED, signature_of
 from flowexp.config.trust import (
     KINDS,
     STRANGER,
