@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,18 +17,15 @@ from flowexp.config.instantiate import instantiate
 from flowexp.errors import NotWrittenError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from flowexp.diagnostics import Setting
     from flowexp.evaluation import BestOfSnapshots, ScoreResult
     from flowexp.evaluation.selection import Chosen
-    from flowexp.pipeline import SampleBatch
     from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
-_IMAGES = 100
+_WIDTH = 80
 # What a snapshot's score does not depend on, besides what a job's result does not depend on.
 _NOT_OF_A_SCORE = ("run", "checkpoint", "weights", "repeats", "num_samples", "seeds",
                    "selection", "metric")  # fmt: skip
@@ -42,13 +40,11 @@ def evaluate(job: Job) -> float | None:
     Returns:
         The first metric's value, for optimising sweepers.
     """
-    import torch
-
     from flowexp.data.locations import cache_dir
     from flowexp.diagnostics import Setting
     from flowexp.evaluation import append_results, score, summarize
     from flowexp.metrics.weight_files import no_download
-    from flowexp.pipeline import Processes, save_grid
+    from flowexp.pipeline import GridSamples, Processes
     from flowexp.runs.opening import open_run, written_in
 
     config = job.config
@@ -65,13 +61,7 @@ def evaluate(job: Job) -> float | None:
     if remark is not None:
         notice = "; ".join(filter(None, (reference.notice, remark)))
         reference = replace(reference, notice=notice)
-    images: list[Tensor] = []
-
-    def keep(batch: "SampleBatch") -> None:
-        wanted = _IMAGES - sum(map(len, images))
-        if wanted > 0:
-            images.append(batch.x[:wanted].cpu())
-
+    picture = GridSamples(opened.pipeline)
     results: list[ScoreResult] = []
     unstored: list[str] = []
     chosen, selection = None, opened.selection
@@ -115,7 +105,7 @@ def evaluate(job: Job) -> float | None:
                     "selection": selection,
                 },
                 processes=processes,
-                on_batch=keep,
+                on_batch=picture.add,
             )
             results.append(result)
             if not processes.is_first:
@@ -125,7 +115,7 @@ def evaluate(job: Job) -> float | None:
             rows = result.rows()
             if last:
                 rows = [*_selected(chosen), *_outcome(results, opened, grid)]
-            print("\n" + table(rows), flush=True)
+            print("\n" + table(rows), *map(_paragraph, result.words), sep="\n", flush=True)
             for file in (opened.run.results_file, job.directory / "results.json"):
                 try:
                     append_results(file, result, **circumstances)
@@ -134,7 +124,7 @@ def evaluate(job: Job) -> float | None:
     if not processes.is_first:
         return None
     try:
-        save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
+        picture.save(grid)
     except OSError as error:
         _LOG.warning("no sample grid: %s", error)
     if unstored:
@@ -220,6 +210,11 @@ def _best_snapshot(
         measure=measure,
         processes=setting.processes,
     )
+
+
+def _paragraph(sentence: str) -> str:
+    """A sentence below a table."""
+    return textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _selected(chosen: "Chosen | None") -> list[tuple[str, str]]:

@@ -186,6 +186,7 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
+        words: What numbers mean, compared with their floor, a sentence each.
     """
 
     records: tuple[MetricRecord, ...]
@@ -193,6 +194,7 @@ class ScoreResult:
     nfe: float
     seconds: float
     images_per_second: float
+    words: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
         """Every number under its full protocol name, with its floor and other numbers beside it."""
@@ -293,7 +295,13 @@ def score(
         for name in metrics
         for record in found[name]
     )
-    return ScoreResult(records, count, per_sample, seconds, count / seconds)
+    words = tuple(
+        _in_words(record, zero=metric.zero)
+        for name, metric in samples.metrics.items()
+        for record in found[name][:1]
+        if metric.zero and record.extra.get("floor", 0.0) > 0.0 and math.isfinite(record.value)
+    )
+    return ScoreResult(records, count, per_sample, seconds, count / seconds, words)
 
 
 def require_measurable(
@@ -337,6 +345,17 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
     given = [part.targets for part in parts if part.targets is not None]
     x, nfe = torch.cat([part.x for part in parts]), torch.cat([part.nfe for part in parts])
     return SampleBatch(list(seeds), x, nfe, {}, torch.cat(given) if given else None)
+
+
+def _in_words(record: MetricRecord, *, zero: str) -> str:
+    """What a number means beside its floor."""
+    floor, count = record.extra["floor"], record.extra["floor_count"]
+    times = record.value / floor
+    ratio = f"{times:.0f}" if times >= 10.0 else f"{times:.2g}"
+    return (
+        f"{record.value:.4g} is {ratio} times the floor of {floor:.4g}, which {count} real samples "
+        f"score that were not trained on; 0 would be {zero}."
+    )
 
 
 def _explained(record: MetricRecord) -> MetricRecord:
