@@ -4,6 +4,7 @@ from flowexp.evaluation.score import (
     ScoreResult,
     Summary,
     append_results,
+    in_words,
     require_measurable,
     score,
     seed_ranges,
@@ -12,4 +13,4 @@ from flowexp.evaluation.score import (
 from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
 
 __all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results",
-           "require_measurable", "score", "seed_ranges", "summarize"]  # fmt: skip
+           "in_words", "require_measurable", "score", "seed_ranges", "summarize"]  # fmt: skip

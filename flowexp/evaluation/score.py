@@ -31,6 +31,7 @@ __all__ = [
     "ScoreResult",
     "Summary",
     "append_results",
+    "in_words",
     "require_measurable",
     "score",
     "seed_ranges",
@@ -296,7 +297,7 @@ def score(
         for record in found[name]
     )
     words = tuple(
-        _in_words(record, zero=metric.zero)
+        in_words(record, zero=metric.zero)
         for name, metric in samples.metrics.items()
         for record in found[name][:1]
         if metric.zero and record.extra.get("floor", 0.0) > 0.0 and math.isfinite(record.value)
@@ -347,8 +348,8 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
     return SampleBatch(list(seeds), x, nfe, {}, torch.cat(given) if given else None)
 
 
-def _in_words(record: MetricRecord, *, zero: str) -> str:
-    """What a number means beside its floor."""
+def in_words(record: MetricRecord, *, zero: str) -> str:
+    """What a number means beside its floor; ``zero`` completes "0 would be ..."."""
     floor, count = record.extra["floor"], record.extra["floor_count"]
     times = record.value / floor
     ratio = f"{times:.0f}" if times >= 10.0 else f"{times:.2g}"
