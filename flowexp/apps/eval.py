@@ -115,7 +115,7 @@ def evaluate(job: Job) -> float | None:
             rows = result.rows()
             if last:
                 rows = [*_selected(chosen), *_outcome(results, opened, grid)]
-            print("\n" + table(rows), *map(_paragraph, result.words), sep="\n", flush=True)
+            print("\n" + table(rows), *map(_paragraph, result.words), sep="\n\n", flush=True)
             for file in (opened.run.results_file, job.directory / "results.json"):
                 try:
                     append_results(file, result, **circumstances)

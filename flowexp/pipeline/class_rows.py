@@ -1,6 +1,5 @@
 """Which samples a picture with one row per class shows."""
 
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -36,7 +35,8 @@ class GridSamples:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.class_names = pipeline.class_names
-        self._missing = Counter(dict.fromkeys(classes_shown(pipeline.task), _PER_CLASS))
+        self._missing: dict[int | None, int]
+        self._missing = dict.fromkeys(classes_shown(pipeline.task), _PER_CLASS)
         self._of_any_class = 0 if self._missing else _WITHOUT_CLASSES
         self._x: list[Tensor] = []
         self._labels: list[Tensor] = []

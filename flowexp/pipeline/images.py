@@ -65,7 +65,7 @@ def save_grid(
     """
     if x.ndim == 2:
         image = scatter_image(x)
-    elif labels is None or len(x) < 2 * len(labels.unique()):
+    elif labels is None or len(x) < 2 * len(set(labels.tolist())):
         image = grid_image(x, columns=columns)
     else:
         image = class_grid_image(x, labels, class_names=class_names, columns=columns)
