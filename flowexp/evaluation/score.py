@@ -4,9 +4,11 @@ import datetime
 import json
 import logging
 import math
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     import torchmetrics
 
 _LOG = logging.getLogger(__name__)
+_LINE = 78
 
 
 class SampleMetrics:
@@ -187,7 +190,7 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
-        words: What numbers mean, compared with their floor, a sentence each.
+        remarks: What must be said beside the numbers, each with a word for what it is.
     """
 
     records: tuple[MetricRecord, ...]
@@ -195,7 +198,7 @@ class ScoreResult:
     nfe: float
     seconds: float
     images_per_second: float
-    words: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, str], ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
         """Every number under its full protocol name, with its floor and other numbers beside it."""
@@ -214,6 +217,12 @@ class ScoreResult:
                 rows.append(("  note", record.protocol.notice))
         return rows
 
+    def said(self) -> list[str]:
+        """The remarks in lines that fit a terminal."""
+        texts = (f"{what}: {text}" for what, text in self.remarks)
+        wrap = partial(textwrap.wrap, width=_LINE, break_on_hyphens=False, subsequent_indent="  ")
+        return [line for text in texts for line in wrap(text)]
+
     def __str__(self) -> str:
         sampler = {record.protocol.sampler for record in self.records}
         rows = [
@@ -223,7 +232,7 @@ class ScoreResult:
             ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
         ]
         width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *self.said()])
 
 
 def score(
@@ -297,7 +306,7 @@ def score(
         for record in found[name]
     )
     words = tuple(
-        in_words(record, zero=metric.zero)
+        ("in words", in_words(record, zero=metric.zero))
         for name, metric in samples.metrics.items()
         for record in found[name][:1]
         if metric.zero and record.extra.get("floor", 0.0) > 0.0 and math.isfinite(record.value)
