@@ -1,21 +1,36 @@
 # Every target makes .venv itself when it is missing; PYTHON chooses the interpreter (3.11 or newer).
+# TORCH=cpu takes torch's CPU build, from TORCH_INDEX or, where that is empty, from the index of pip's
+# own settings; it counts when .venv is made, so `make clean` comes before a change.
 PYTHON ?= python3
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 QUICKSTART ?= outputs/quickstart
+
+SIZE := $(if $(TORCH),less than 2 GB on disk (torch for the CPU),2 to 3 minutes and 6.2 GB on disk with the CUDA libraries of Linux; TORCH=cpu needs less than 2 GB)
+define CPU_TORCH
+$(BIN)/python -m pip install --constraint constraints.txt --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+	@$(BIN)/python -c 'import importlib.util, pathlib, runpy, sys; sys.exit(runpy.run_path(str(pathlib.Path(importlib.util.find_spec("torch").origin).with_name("version.py")))["cuda"] is not None)' || { echo "$(VENV) has a torch with CUDA: run make clean, then make TORCH=cpu TORCH_INDEX=URL ... with an index that has the CPU build"; exit 1; }
+endef
 
 .PHONY: install quickstart test test-fast lint type bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flowexp needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH=$(TORCH) is unknown: TORCH=cpu takes torch's CPU build, without it pip chooses"; exit 1;; esac
+	@echo "Installing flowexp, its tools and all they need into $(VENV): $(SIZE)."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(if $(TORCH),$(CPU_TORCH))
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	@touch $@
+	@echo "Installed. To have the command flowexp in this shell: . $(BIN)/activate"
 
 install: $(VENV)/.installed
 
 quickstart: install
+	@echo "Training for about 3 minutes, then scoring for about 1, on two quiet cores; all of it stays in $(QUICKSTART)."
 	$(BIN)/flowexp train experiment=fashion10k/quickstart dirs.run=$(QUICKSTART)
 	$(BIN)/flowexp eval run=$(QUICKSTART) num_samples=2000
 

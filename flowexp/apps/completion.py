@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from flowexp.apps import VERBS
 from flowexp.config.completion_scripts import SCRIPTS
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.loader import RunAwareLoader, search_path
@@ -81,8 +82,6 @@ def candidates(words: Sequence[str], word: str) -> list[str]:
         words: The arguments before it; the first is the verb.
         word: What has been typed of it.
     """
-    from flowexp.cli import VERBS
-
     if not words:
         found: Iterable[str] = (f"{verb} " for verb in VERBS)
     else:

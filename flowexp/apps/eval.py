@@ -19,18 +19,14 @@ from flowexp.errors import NotWrittenError, UsageError
 from flowexp.progress import stage
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from flowexp.diagnostics import Setting
     from flowexp.evaluation import BestOfSnapshots, ScoreResult
     from flowexp.evaluation.selection import Chosen
-    from flowexp.pipeline import SampleBatch
     from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
-_IMAGES = 100
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -53,12 +49,10 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     with stage("loading PyTorch"):
         from flowexp.evaluation import append_results, score, stored_results, summarize, together
 
-    import torch
-
     from flowexp.data.locations import cache_dir
     from flowexp.diagnostics import Setting
     from flowexp.metrics.weight_files import no_download
-    from flowexp.pipeline import Processes, sampling_threads, save_grid
+    from flowexp.pipeline import GridSamples, Processes, sampling_threads
     from flowexp.runs.opening import open_run, written_in
 
     config = job.config
@@ -79,13 +73,7 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     if remark is not None:
         notice = "; ".join(filter(None, (reference.notice, remark)))
         reference = replace(reference, notice=notice)
-    images: list[Tensor] = []
-
-    def keep(batch: "SampleBatch") -> None:
-        wanted = _IMAGES - sum(map(len, images))
-        if wanted > 0:
-            images.append(batch.x[:wanted].cpu())
-
+    picture, drawn = GridSamples(opened.pipeline), False
     results: list[ScoreResult] = []
     unstored: list[str] = []
     chosen, selection = None, opened.selection
@@ -139,8 +127,9 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
                     "selection": selection,
                 },
                 processes=processes,
-                on_batch=keep,
+                on_batch=picture.add,
             )
+            drawn = drawn or bool(new)
             result = together([*known.values(), *([new] if new else [])], order=list(metrics))
             results.append(result)
             if not processes.is_first:
@@ -149,7 +138,7 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
             last = len(results) == len(ranges)
             rows = result.rows()
             if last:
-                rows = [*_selected(chosen), *_outcome(results, opened, grid if images else None)]
+                rows = [*_selected(chosen), *_outcome(results, opened, grid if drawn else None)]
             if known:
                 rows.append(("stored before", ", ".join(known)))
             print("\n" + table(rows), flush=True)
@@ -164,11 +153,11 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
             log_scores(opened, result.records)
     if not processes.is_first:
         return None
-    if not images:  # everything was stored before
+    if not drawn:  # everything was stored before
         remove_unused(job.directory)
     try:
-        if images:
-            save_grid(grid, torch.cat(images).nan_to_num(0.0, posinf=0.0, neginf=0.0))
+        if drawn:
+            picture.save(grid)
     except OSError as error:
         _LOG.warning("no sample grid: %s", error)
     if unstored:

@@ -46,7 +46,8 @@ def sample(job: Job) -> None:
     folder = job.directory
     write_npz(folder / "samples.npz", arrays)
     if config["grid"]:
-        save_grid(folder / "grid.png", x)
+        names = opened.pipeline.class_names
+        save_grid(folder / "grid.png", x, labels=labels, class_names=names)
     if config["png"]:
         save_images(folder, x, seeds)
     rows = [

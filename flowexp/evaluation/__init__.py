@@ -4,6 +4,7 @@ from flowexp.evaluation.results_file import append_results, stored_results, toge
 from flowexp.evaluation.score import (
     ScoreResult,
     Summary,
+    in_words,
     require_measurable,
     score,
     seed_ranges,
@@ -13,5 +14,5 @@ from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
 from flowexp.evaluation.small_sets import sample_count
 
 __all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results",
-           "require_measurable", "sample_count", "score", "seed_ranges", "stored_results",
-           "summarize", "together"]  # fmt: skip
+           "in_words", "require_measurable", "sample_count", "score", "seed_ranges",
+           "stored_results", "summarize", "together"]  # fmt: skip

@@ -30,6 +30,7 @@ __all__ = [
     "SampleMetrics",
     "ScoreResult",
     "Summary",
+    "in_words",
     "require_measurable",
     "score",
     "seed_ranges",
@@ -281,9 +282,8 @@ def score(
         device=pipeline.device,
         batch_size=pipeline.batch_size,
     )
-    said = remarks(
-        samples.metrics.values(), dataset=pipeline.dataset, heldout=heldout, count=len(seeds)
-    )
+    compared = samples.metrics.values()
+    said = list(remarks(compared, dataset=pipeline.dataset, heldout=heldout, count=len(seeds)))
     own, began = [setting.nfe], time.perf_counter()
     size = pipeline.batch_size
     shares = [seeds[i : i + size] for i in range(0, len(seeds), size)]
@@ -309,6 +309,12 @@ def score(
         for name in metrics
         for record in found[name]
     )
+    said += [
+        ("in words", in_words(record, zero=metric.zero))
+        for name, metric in samples.metrics.items()
+        for record in found[name][:1]
+        if metric.zero and record.extra.get("floor", 0.0) > 0.0 and math.isfinite(record.value)
+    ]
     owners = tuple(name for name in metrics for _ in found[name])
     speed = count / seconds
     return ScoreResult(
@@ -357,6 +363,17 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
     given = [part.targets for part in parts if part.targets is not None]
     x, nfe = torch.cat([part.x for part in parts]), torch.cat([part.nfe for part in parts])
     return SampleBatch(list(seeds), x, nfe, {}, torch.cat(given) if given else None)
+
+
+def in_words(record: MetricRecord, *, zero: str) -> str:
+    """What a number means beside its floor; ``zero`` completes "0 would be ..."."""
+    floor, count = record.extra["floor"], record.extra["floor_count"]
+    times = record.value / floor
+    ratio = f"{times:.0f}" if times >= 10.0 else f"{times:.2g}"
+    return (
+        f"{record.value:.4g} is {ratio} times the floor of {floor:.4g}, which {count} real samples "
+        f"score that were not trained on; 0 would be {zero}."
+    )
 
 
 def _explained(record: MetricRecord) -> MetricRecord:

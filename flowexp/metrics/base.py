@@ -120,6 +120,8 @@ class Metric(Part, ABC):
         settings: The numbers inside the metric, for the protocol.
         needs_reference: Whether samples are compared with a reference set.
         higher_is_better: Whether more of its first number is better; None = neither.
+        zero: What 0 means for its first number, to complete "0 would be ..."; None if multiples of
+            the floor mean nothing.
     """
 
     paired: bool = False
@@ -127,6 +129,7 @@ class Metric(Part, ABC):
     settings: str | None = None
     needs_reference: bool = False
     higher_is_better: bool | None = False
+    zero: str | None = None
 
     def __init__(self, *, name: str) -> None:
         self.name = name

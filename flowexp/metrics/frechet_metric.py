@@ -92,6 +92,8 @@ class FrechetDistance(ExtractorMetric):
         reference_resize: Resize that file was made with.
     """
 
+    zero = "features with the mean and covariance of the reference"
+
     def __init__(
         self,
         extractor: Extractor,

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from flowexp.data import quantize
 from flowexp.files import write_atomically
 
-__all__ = ["Images", "grid_image", "save_grid", "save_images", "scatter_image"]
+__all__ = ["Images", "class_grid_image", "grid_image", "save_grid", "save_images", "scatter_image"]
 
 _BACKGROUND = 255
 _SMALL_SIDE = 32
@@ -20,6 +20,10 @@ _PLOT_SIDE = 512
 _PLOT_MARGIN = 0.08
 _POINT_RADIUS = 1.5
 _POINT_COLOUR = (31, 119, 180)
+_TEXT_SIZES = (11, 16)
+_TEXT_MARGIN = 6
+_LONGEST_NAME = 24
+_WIDE_ROW = 10
 
 
 class Images(Tensor):
@@ -46,9 +50,25 @@ def save_images(directory: Path, x: Tensor, seeds: Sequence[int]) -> list[Path]:
     return [_save(directory / f"{seed:06d}.png", _image(image)) for image, seed in named]
 
 
-def save_grid(path: Path, x: Tensor, *, columns: int | None = None) -> Path:
-    """Write images as one PNG by :func:`grid_image`, points by :func:`scatter_image`."""
-    image = scatter_image(x) if x.ndim == 2 else grid_image(x, columns=columns)
+def save_grid(
+    path: Path,
+    x: Tensor,
+    *,
+    columns: int | None = None,
+    labels: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Path:
+    """Write images as one PNG, points by :func:`scatter_image`.
+
+    Images of known classes, ``labels`` (B,), have a row per class, see :func:`class_grid_image`;
+    others, and those of so many classes that they would have a row each, :func:`grid_image`.
+    """
+    if x.ndim == 2:
+        image = scatter_image(x)
+    elif labels is None or len(x) < 2 * len(set(labels.tolist())):
+        image = grid_image(x, columns=columns)
+    else:
+        image = class_grid_image(x, labels, class_names=class_names, columns=columns)
     return _save(path, image)
 
 
@@ -58,8 +78,66 @@ def grid_image(x: Tensor, *, columns: int | None = None) -> Image.Image:
     Tiny ones are enlarged by whole pixels. Without ``columns`` the grid is as square as possible.
     """
     levels = _levels(x)
+    return _side_by_side(levels, min(len(levels), columns or math.ceil(math.sqrt(len(levels)))))
+
+
+def class_grid_image(
+    x: Tensor,
+    labels: Tensor,
+    *,
+    class_names: Sequence[str] | None = None,
+    columns: int | None = None,
+) -> Image.Image:
+    """The grid of :func:`grid_image` with a row, or several, per class and its name to the left.
+
+    Args:
+        x: Images, (B, 1 or 3, H, W) in [-1, 1].
+        labels: Their classes, (B,), integers; -1 = no class.
+        class_names: Names of the classes 0, 1, ...; None = they are numbered.
+        columns: Images per row; None = enough for the largest class, but not more than ten or what
+            makes a square.
+    """
+    levels, classes = _levels(x), labels.tolist()
+    if len(classes) != len(levels):
+        raise ValueError(f"there are {len(classes)} labels for {len(levels)} samples")
+    members = {k: [i for i, own in enumerate(classes) if own == k] for k in sorted(set(classes))}
+    most = max(_WIDE_ROW, math.ceil(math.sqrt(len(levels))))
+    columns = columns or min(most, max(map(len, members.values())))
+    blank = torch.full_like(levels[0], _BACKGROUND)
+    cells: list[Tensor] = []
+    names: list[str] = []
+    for label, own in members.items():
+        rows = math.ceil(len(own) / columns)
+        cells += [levels[i] for i in own] + [blank] * (rows * columns - len(own))
+        names += [_class_name(label, class_names)] + [""] * (rows - 1)
+    return _with_names(_side_by_side(torch.stack(cells), columns), names)
+
+
+def _class_name(label: int, class_names: Sequence[str] | None) -> str:
+    if label < 0:
+        return "no class"
+    name = class_names[label] if class_names and label < len(class_names) else f"class {label}"
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
+
+
+def _with_names(grid: Image.Image, names: Sequence[str]) -> Image.Image:
+    """A grid with a name to the left of each of its rows."""
+    height = grid.height / len(names)
+    least, most = _TEXT_SIZES
+    font = ImageFont.load_default(size=min(most, max(least, height / 2)))
+    margin = math.ceil(max(map(font.getlength, names))) + 2 * _TEXT_MARGIN
+    image = Image.new(grid.mode, (margin + grid.width, grid.height), "white")
+    image.paste(grid, (margin, 0))
+    draw = ImageDraw.Draw(image)
+    for row, name in enumerate(names):
+        middle = (margin - _TEXT_MARGIN, (row + 0.5) * height)
+        draw.text(middle, name, fill="black", font=font, anchor="rm")
+    return image
+
+
+def _side_by_side(levels: Tensor, columns: int) -> Image.Image:
+    """Images, (B, C, H, W) uint8, in rows of ``columns``, one pixel apart, tiny ones enlarged."""
     count, channels, height, width = levels.shape
-    columns = min(count, columns or math.ceil(math.sqrt(count)))
     rows = math.ceil(count / columns)
     size = rows * (height + 1) + 1, columns * (width + 1) + 1
     canvas = torch.full((channels, *size), _BACKGROUND, dtype=torch.uint8)

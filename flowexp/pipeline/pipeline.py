@@ -110,6 +110,11 @@ class Pipeline:
         return changed
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, if the data set knows them."""
+        return None if self.dataset is None else self.dataset.class_names
+
+    @property
     def notice(self) -> str | None:
         """A caveat that belongs beside every number of these samples, or None."""
         asks = self.model.asks_without_label or self.task.asks_without_label

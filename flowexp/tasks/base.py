@@ -29,6 +29,11 @@ class Task(Part, ABC):
     gives_tokens: bool = False
 
     @property
+    def draws_classes(self) -> bool:
+        """Whether the class of a sample is drawn, unless it is given."""
+        return self.num_classes > 0
+
+    @property
     def asks_without_label(self) -> bool:
         """Whether its samples are those of no class or caption, of a network that takes them."""
         return False
@@ -97,6 +102,10 @@ class Generation(Task):
             raise ValueError(f"task.label is {label}; allowed: {allowed}")
         self.num_classes = num_classes
         self.label = label
+
+    @property
+    def draws_classes(self) -> bool:
+        return super().draws_classes and self.label is None
 
     @property
     def asks_without_label(self) -> bool:

@@ -111,6 +111,10 @@ class Captions(Generation):
         self._text = None if text is None else tokenizer([text])
 
     @property
+    def draws_classes(self) -> bool:
+        return super().draws_classes and self._text is None
+
+    @property
     def asks_without_label(self) -> bool:
         return self._text is None and self.label == NO_LABEL
 

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from flowexp.apps import VERBS
 from flowexp.apps.completion import candidates
-from flowexp.cli import VERBS, main
+from flowexp.cli import main
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,8 @@
 import pytest
 
 from flowexp import __version__
-from flowexp.cli import VERBS, main
+from flowexp.apps import VERBS
+from flowexp.cli import main
 
 _SCREEN = 60
 WITH_GROUPS = (

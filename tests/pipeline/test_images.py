@@ -8,7 +8,13 @@ import torch
 from PIL import Image
 
 from flowexp.data import to_unit_range
-from flowexp.pipeline import grid_image, save_grid, save_images, scatter_image
+from flowexp.pipeline import (
+    class_grid_image,
+    grid_image,
+    save_grid,
+    save_images,
+    scatter_image,
+)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -62,3 +68,44 @@ def test_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> Non
 def test_as_many_seeds_as_samples(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 seeds for 2 samples"):
         save_images(tmp_path, torch.zeros(2, 1, 4, 4), [0])
+
+
+def test_classes_have_rows_with_their_names() -> None:
+    """The samples keep their order within a class; what is left of its last row stays white."""
+    shades = torch.tensor([-1.0, 0.0, -0.5, 0.5]).reshape(4, 1, 1, 1)
+    labels = torch.tensor([2, 0, 2, 2])
+    made = class_grid_image(
+        shades.expand(4, 1, 32, 32), labels, class_names=("coat", "bag", "boot"), columns=2
+    )
+    grid = np.asarray(made)
+    rows, width = 3, 2 * 33 + 1
+    assert grid.shape[0] == rows * 33 + 1
+    cells = grid[:, -width:][16::33, 16::33]
+    assert cells.tolist() == [[128, 255], [0, 64], [191, 255]]
+    names = [grid[r * 33 + 1 : (r + 1) * 33, :-width] for r in range(rows)]
+    assert [bool((name < 100).any()) for name in names] == [True, True, False]
+    longer = class_grid_image(
+        shades.expand(4, 1, 32, 32), labels, class_names=("coat", "bag", "ankle boot"), columns=2
+    )
+    assert longer.width > made.width
+
+
+def test_unnamed_classes_are_numbered_and_columns_are_bounded() -> None:
+    grid = class_grid_image(torch.zeros(23, 3, 8, 8), torch.tensor([7] * 22 + [-1]))
+    assert grid.height == (3 + 1) * 9 * 8 + 8
+
+
+def test_a_row_for_every_sample_is_no_grid_of_classes(tmp_path: Path) -> None:
+    x = -torch.ones(9, 1, 8, 8)
+    plain = grid_image(x)
+    for labels in (None, torch.arange(9)):
+        with Image.open(save_grid(tmp_path / "x.png", x, labels=labels)) as image:
+            assert image.size == plain.size
+    with Image.open(save_grid(tmp_path / "x.png", x, labels=torch.arange(9) % 3)) as image:
+        assert image.size > plain.size
+        assert image.height == plain.height
+
+
+def test_as_many_labels_as_samples() -> None:
+    with pytest.raises(ValueError, match="1 labels for 2 samples"):
+        class_grid_image(torch.zeros(2, 1, 8, 8), torch.zeros(1))

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from flowexp.errors import UsageError
-from flowexp.pipeline import save_grid
+from flowexp.pipeline import Pipeline, classes_shown, save_grid
 from flowexp.seeding import derive_seed
 from flowexp.training.loggers import RunLogger
 
@@ -22,12 +22,13 @@ _LOG = logging.getLogger(__name__)
 class SampleGrid(Callback):
     """A grid of samples now and then, always of the same seeds, by the run's sampler and task.
 
-    Written to ``samples/grid-<kimg>.png``; points of the plane become a scatter plot.
+    Written to ``samples/grid-<kimg>.png``. If the task draws classes, the grid has a row for each
+    of them, or for 16 of them; points of the plane become a scatter plot.
 
     Args:
         every_kimg: Thousands of images between grids; None = only at the end.
-        num: Number of samples.
-        columns: Samples per row; None = as square as possible.
+        num: Number of samples; with a row per class, at most as many, for rows of one length.
+        columns: Samples per row; None = as square as possible, or what ``num`` gives each class.
         seed: The first sample's seed; the others follow.
         ema: Which average makes them; None = the raw weights, ``first`` = the first average, or the
             raw weights where there is none.
@@ -91,10 +92,13 @@ class SampleGrid(Callback):
         with module.evaluating(name), torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "grid"))
             pipeline = pipeline.replace(batch_size=self.batch_size, device=module.device)
-            x = pipeline.sample(range(self.seed, self.seed + self.num))
+            labels = self._labels(pipeline)
+            num = self.num if labels is None else len(labels)
+            x = pipeline.sample(range(self.seed, self.seed + num), labels=labels)
         path = module.run.samples / f"grid-{module.kimg:010.3f}.png"
         try:
-            save_grid(path, x, columns=self.columns)
+            names = pipeline.class_names
+            save_grid(path, x, columns=self.columns, labels=labels, class_names=names)
         except (ValueError, OSError) as error:
             # An image must not end a training: the loss says so itself when it has diverged, and
             # the next checkpoint when the disk is full.
@@ -103,6 +107,15 @@ class SampleGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.log_image("samples/grid", path, step=module.step)
+
+    def _labels(self, pipeline: Pipeline) -> torch.Tensor | None:
+        """Equally many of every class shown; None if the task does not draw classes."""
+        columns = self.columns or 1
+        classes = classes_shown(pipeline.task, most=max(1, self.num // columns))
+        if not classes:
+            return None
+        per_class = self.columns or self.num // len(classes)
+        return torch.tensor(classes).repeat_interleave(per_class)
 
     def _plan(self, module: "FlowModule") -> None:
         if self.every_kimg is not None:
