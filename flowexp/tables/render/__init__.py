@@ -6,10 +6,11 @@ knows nothing of results. A new form is one function and one entry of ``FORMS``.
 
 from collections.abc import Mapping, Sequence
 
-from flowexp.tables.render.forms import csv, html, latex, markdown, terminal
+from flowexp.tables.render.forms import csv, html, latex, markdown
 from flowexp.tables.render.over_nfe import table_picture
 from flowexp.tables.render.result_sheets import claims_sheet, table_sheet
 from flowexp.tables.render.sheet import Form, Sheet
+from flowexp.tables.render.terminal import terminal
 from flowexp.tables.results import ClaimResult, TableResult
 
 __all__ = ["FORMS", "Form", "Sheet", "draw", "render", "sheet_of", "table_picture"]
