@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.named_runs import writing_to
-from flowexp.apps.terminal import shown
+from flowexp.apps.terminal import beside, shown
 from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
 from flowexp.config.override_text import override
@@ -84,10 +84,11 @@ def _list() -> None:
     width = max(map(len, [*tables, *claims, ""]))
     print("tables: flowexp table NAME budget=cpu|small|gpu_hour|full")
     for name, table in tables.items():
-        print(f"  {name:<{width}}  {table.title} ({len(table.rows)} rows; {table.metric})")
+        text = f"{table.title} ({len(table.rows)} rows; {table.metric})"
+        print(beside(f"  {name:<{width}}  ", text))
     print("\nclaims: flowexp table claim=NAME, or flowexp table claims for all")
     for name, claim in claims.items():
-        print(f"  {name:<{width}}  {claim.title}")
+        print(beside(f"  {name:<{width}}  ", claim.title))
 
 
 def make(command: Command) -> list[str]:
@@ -242,4 +243,4 @@ def _write(
                 written.append(write_text(file, render(result, form)))
         if picture:
             written.append(write_text(folder / f"{stem}.svg", picture.svg()))
-    print(f"\nwritten: {', '.join(shown(path) for path in written)}")
+    print("\n" + beside("written: ", ", ".join(shown(path) for path in written)))
