@@ -1,7 +1,6 @@
 """``flowexp compare``: runs side by side; numbers share a line only if their protocols match."""
 
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def _compare(config: dict[str, Any]) -> None:
     runs = open_runs(paths)
     sheets = compare(runs)
     if config["out"] is None:
-        print(draw(sheets, form, width=shutil.get_terminal_size().columns), end="")
+        print(draw(sheets, form), end="")
         if not any(run.evaluations for run in runs):
             _name_eval(config["runs"])
         return

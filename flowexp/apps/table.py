@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.dry_run import require_known, show_jobs
 from flowexp.apps.named_runs import writing_to
 from flowexp.apps.table_words import VERBS, as_overrides, chosen_kind, require_matching
-from flowexp.apps.terminal import shown
+from flowexp.apps.terminal import beside, shown
 from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
 from flowexp.config.seed_text import parse_seeds
@@ -62,10 +62,11 @@ def _list() -> None:
     width = max(map(len, [*tables, *claims, ""]))
     print("tables: flowexp table NAME budget=cpu|small|gpu_hour|full")
     for name, table in tables.items():
-        print(f"  {name:<{width}}  {table.title} ({len(table.rows)} rows; {table.metric})")
+        text = f"{table.title} ({len(table.rows)} rows; {table.metric})"
+        print(beside(f"  {name:<{width}}  ", text))
     print("\nclaims: flowexp table claim=NAME, or flowexp table claims for all")
     for name, claim in claims.items():
-        print(f"  {name:<{width}}  {claim.title}")
+        print(beside(f"  {name:<{width}}  ", claim.title))
 
 
 def make(command: Command) -> list[str]:
@@ -196,4 +197,4 @@ def _write(
                 written.append(write_text(file, render(result, form)))
         if picture:
             written.append(write_text(folder / f"{stem}.svg", picture.svg()))
-    print(f"\nwritten: {', '.join(shown(path) for path in written)}")
+    print("\n" + beside("written: ", ", ".join(shown(path) for path in written)))

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from flowexp.processes import is_first_process
-from flowexp.progress.task import Task, duration, telling
+from flowexp.progress.task import Task, telling
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -152,10 +152,10 @@ class Bars(Display):
         )
         for task in self.tasks:
             share = task.share
-            bar = ProgressBar(total=1.0, completed=share or 0.0, width=_BAR_WIDTH)
-            text = task.described(now)
-            since = duration(now - task.started)
-            grid.add_row(Text(since) if share is None else bar, Text(text))
+            bar = ProgressBar(
+                total=1.0, completed=share or 0.0, width=_BAR_WIDTH, pulse=share is None
+            )
+            grid.add_row(bar, Text(task.described(now)))
         return grid
 
     def _opened(self) -> "Live":

@@ -1,9 +1,13 @@
 """What the chosen launcher makes of an engine that fails."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from flowexp.config.application import ChosenLauncher, LauncherError, launch
+from flowexp.config import application
+from flowexp.config.application import ChosenLauncher, Job, LauncherError, launch
 from flowexp.errors import UsageError
 
 
@@ -51,3 +55,23 @@ def test_one_folder_for_all_jobs_of_a_sweep_is_refused(folder, tmp_path, monkeyp
     with pytest.raises(UsageError, match=r"dirs\.run: .* share one folder\. .*dirs\.sweep=.* 0, 1"):
         launch("train", lambda job: None, arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number", "label"),
+    [
+        ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", 3, None),
+        ("hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", 3, "job 3"),
+        ("hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", None, None),
+    ],
+)
+def test_jobs_beside_others_have_lines_with_their_number(
+    launcher, number, label, monkeypatch, tmp_path
+):
+    labels = []
+    running = SimpleNamespace(launcher={"_target_": launcher})
+    monkeypatch.setattr(application.HydraConfig, "get", lambda: running)
+    monkeypatch.setattr(application, "shown", lambda label: nullcontext(labels.append(label)))
+    with application._progress_of(Job(config={}, directory=tmp_path, number=number)):
+        pass
+    assert labels == ([label] if label else [])

@@ -139,7 +139,9 @@ def shared_by_two(*arguments, cwd: Path) -> Outcome:
 
 
 def _environment(cwd: Path, more: dict[str, str] | None = None) -> dict[str, str]:
-    return {**os.environ, "FLOWEXP_CACHE": str(cwd / ".cache"), **(more or {})}
+    # Wide, so that tests find sentences in one line; that 80 columns are enough is tested elsewhere.
+    wide = {"COLUMNS": "240"}
+    return {**os.environ, **wide, "FLOWEXP_CACHE": str(cwd / ".cache"), **(more or {})}
 
 
 def wait_for(condition, *, seconds: float = 120.0) -> None:

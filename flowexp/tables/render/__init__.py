@@ -6,10 +6,11 @@ knows nothing of results. A new form is one function and one entry of ``FORMS``.
 
 from collections.abc import Mapping, Sequence
 
-from flowexp.tables.render.forms import csv, html, latex, markdown, terminal
+from flowexp.tables.render.forms import csv, html, latex, markdown
 from flowexp.tables.render.over_nfe import table_picture
 from flowexp.tables.render.result_sheets import claims_sheet, table_sheet
 from flowexp.tables.render.sheet import Form, Sheet
+from flowexp.tables.render.terminal import terminal
 from flowexp.tables.results import ClaimResult, TableResult
 
 __all__ = ["FORMS", "Form", "Sheet", "draw", "render", "sheet_of", "table_picture"]
@@ -28,16 +29,15 @@ def render(result: TableResult | ClaimResult | Sequence[ClaimResult], form: str)
     return draw([sheet_of(result)], form)
 
 
-def draw(sheets: Sequence[Sheet], form: str, *, width: int | None = None) -> str:
-    """Sheets as text, for the terminal in at most ``width`` columns.
+def draw(sheets: Sequence[Sheet], form: str) -> str:
+    """Sheets as text.
 
     Raises:
         ValueError: There is no such form.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r}; allowed: {', '.join(FORMS)}")
-    drawn = FORMS[form].draw
-    return terminal(sheets, width=width) if drawn is terminal else drawn(sheets)
+    return FORMS[form].draw(sheets)
 
 
 def sheet_of(result: TableResult | ClaimResult | Sequence[ClaimResult]) -> Sheet:

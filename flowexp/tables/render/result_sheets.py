@@ -24,6 +24,7 @@ __all__ = ["claims_sheet", "table_sheet"]
 _RECALLED = "†"
 _NOT_COMPARABLE = "‡"
 _COSTS = ("samples", "NFE", "cost")
+_LONG = ("claim", "source", "published", "metric")
 _TONES: Mapping[str, Tone] = {
     "done": "plain",
     "failed": "bad",
@@ -193,8 +194,11 @@ def _claim_record(claim: ClaimResult, arm: RowResult) -> dict[str, Any]:
 
 
 def _columns(names: Sequence[str], *, words: Sequence[str]) -> tuple[Column, ...]:
-    """Columns of numbers, but for those of ``words``."""
-    return tuple(Column(title=name, numeric=name not in words) for name in names)
+    """Columns of numbers, but for those of ``words``; costs and long texts may leave the table."""
+    prose = {*words} & {*_LONG} | {_COSTS[-1]}
+    return tuple(
+        Column(title=name, numeric=name not in words, prose=name in prose) for name in names
+    )
 
 
 def _cost_cells(row: RowResult) -> tuple[str, str, str]:

@@ -16,10 +16,16 @@ Tone = Literal["plain", "good", "bad", "open"]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of a sheet; cells of a ``numeric`` one are aligned at the right."""
+    """A column of a sheet.
+
+    Attributes:
+        numeric: Whether cells are aligned at the right.
+        prose: Whether cells are texts that a narrow terminal may show below the table.
+    """
 
     title: str
     numeric: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,16 @@ def test_a_table_of_one_kind_has_one_column_and_no_marks():
     assert "†" not in text
 
 
+@pytest.mark.parametrize("result", [ALL, CLAIM, [CLAIM, CLAIM]], ids=["table", "claim", "claims"])
+def test_the_terminal_form_fits_eighty_columns_and_breaks_no_word(result, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = render(result, "terminal")
+    assert all(len(line) <= 80 or " " not in line.strip() for line in text.splitlines())
+    monkeypatch.setenv("COLUMNS", "400")
+    whole = {word for word in render(result, "terminal").split() if "─" not in word}
+    assert whole <= {*text.split(), *re.sub("[:;()]", " ", text).split()}
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_failed_and_missing_rows_are_named_with_their_log(form):
     text = render(ALL, form).replace("\\_", "_")
@@ -202,7 +212,7 @@ def test_claims_show_arms_verdict_and_the_stated_test():
     assert [line.tone for line in sheet.lines] == ["good", "plain", "open", "plain"]
     for form in FORMS:
         text = render([CLAIM, other], form)
-        assert "paired t, one-sided, 5" in text
+        assert "paired t, one-sided, 5" in " ".join(text.split())
         assert "4.85 against 378" in text
 
 
