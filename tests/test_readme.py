@@ -29,7 +29,7 @@ def commands() -> list[str]:
 
 
 # What keeps a command from running for hours: it then shows what it would do.
-DRY = {"table": ("dry=true", "seeds=[0]")} | dict.fromkeys(
+DRY = {"table": ("dry=commands", "seeds=[0]")} | dict.fromkeys(
     ["train", "eval", "sample", "pairs", "calibrate"], ("--cfg=job",)
 )
 

@@ -1,9 +1,10 @@
 """The words of ``flowexp table`` as overrides: which table or claims, which rows."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from flowexp.config.override_text import command, override, typed
+from flowexp.config.override_text import command, override
 from flowexp.config.problems import did_you_mean
 from flowexp.errors import UsageError
 from flowexp.tables.plan import matching
@@ -50,7 +51,7 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
 def _leading_words(given: list[str]) -> list[str]:
     """Take the words off the front that are neither overrides nor options."""
     words: list[str] = []
-    while given and "=" not in given[0] and not given[0].startswith(("-", "~", "+")):
+    while given and "=" not in given[0] and not given[0].startswith(("-", "~")):
         words.append(given.pop(0))
     return words
 
@@ -115,7 +116,7 @@ def require_matching(only: str | None, labels: Sequence[str], *, what: str) -> l
     if found or only is None:
         return found
     guess = did_you_mean(only, labels)
-    example = typed("only", labels[0]) if labels else "only=TEXT"
+    example = shlex.quote(f"only={labels[0] if labels else 'TEXT'}")
     raise UsageError(
         f"no {what} is called {only!r}.",
         key="only",

@@ -82,7 +82,7 @@ def _steps(parts: TrainingParts, batch: DataBatch) -> Callable[[int], None]:
         seed=0,
     )
     pairs, t = draws(batch, 0)
-    return passes(parts.model, parts.objective, pairs, t, seed=0, step=0)
+    return passes(parts.model, parts.objective, pairs, t, seed=0, step=0, optimizer=parts.optimizer)
 
 
 def _bare_steps(built: Built, batch: DataBatch) -> Callable[[int], None]:

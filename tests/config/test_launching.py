@@ -7,7 +7,8 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from flowexp.config import application
-from flowexp.config.application import ChosenLauncher, Job, LauncherError, launch
+from flowexp.config.application import ChosenLauncher, Job, LauncherError, jobs_at_once, launch
+from flowexp.config.check import check
 from flowexp.errors import UsageError
 
 
@@ -25,8 +26,9 @@ class Engine:
         return [JobReturn(status=status, _return_value=value) for status, value in self.answers]
 
 
-def chosen(engine):
+def chosen(engine, *, at_once=0):
     launcher = object.__new__(ChosenLauncher)
+    launcher._at_once = at_once
     launcher._launcher, launcher._overrides, launcher._started = engine, ["own=1"], 0
     return launcher
 
@@ -39,6 +41,18 @@ def test_what_each_job_told_comes_back_in_order():
     assert launcher.launch(jobs) == launcher.launch(jobs) == [True, False, False]
     assert [index for _, index in engine.asked] == [0, 3]
     assert engine.asked[0][0] == [["own=1", *job] for job in jobs]
+
+
+def test_jobs_of_joblib_share_the_cores_and_a_few_share_them_among_themselves():
+    config = check("train", ["launcher=joblib", "launcher.jobs=4", "seed=1,2"], multirun=True)
+    assert jobs_at_once(config.sound()) == 4
+    assert jobs_at_once(check("train", ["launcher=slurm"]).config) is None
+    engine = Engine((JobStatus.COMPLETED, True))
+    launcher = chosen(engine, at_once=4)
+    launcher.launch([["job=a"]])
+    launcher.launch([[f"job={n}"] for n in range(5)])
+    assert engine.asked[0][0] == [["own=1", "launcher.sharing=1", "job=a"]]
+    assert engine.asked[1][0][0] == ["own=1", "job=0"]
 
 
 def test_an_engine_that_fails_is_named_with_its_words():

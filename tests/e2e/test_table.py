@@ -116,7 +116,7 @@ def test_two_tables_at_once_share_their_jobs_and_a_failing_one_is_named(tmp_path
     ]
     write(tmp_path / "mine", "mine/two", table(rows))
     command = ("table", "mine/two", "budget=full", "--config-dir", "mine")
-    dry = flowexp(*command, "dry=true", cwd=tmp_path)
+    dry = flowexp(*command, "dry=commands", cwd=tmp_path)
     assert dry.code == 0, dry.err
     assert "4 jobs, 0 done" in dry.out
     bad = next(line.split()[2] for line in dry.out.splitlines() if "bad: train" in line)
@@ -147,7 +147,10 @@ def test_two_tables_at_once_share_their_jobs_and_a_failing_one_is_named(tmp_path
     ("arguments", "words"),
     [
         (["pfgmpp/cifar1"], ["pfgmpp/cifar10"]),
-        ([], ["no table is named", "flowexp table list"]),
+        (["budget=cpu"], ["no table is named", "flowexp table list"]),
+        (["rfpp"], ["rfpp/table1", "flowexp table claims only=rfpp"]),
+        (["ot_cfm/straightens", "only=no"], ["no arm is called 'no'", "minibatch OT"]),
+        (["claims", "dry=maybe"], ["dry", "dry=commands"]),
         (["claim=pfgmpp/robustnes"], ["pfgmpp/robustness"]),
         (["pfgmpp/cifar10", "budget=tiny"], ["budget", "cpu"]),
         (["pfgmpp/cifar10", "budget.max_king=3"], ["budget.max_kimg"]),
@@ -158,6 +161,7 @@ def test_two_tables_at_once_share_their_jobs_and_a_failing_one_is_named(tmp_path
 def test_wrong_use_is_answered_in_words(arguments, words, tmp_path):
     done = flowexp("table", *arguments, cwd=tmp_path)
     assert done.code == 2, done.err
+    assert "checking" not in done.out or "optimizer" in done.err
     assert all(word in done.err for word in words), done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "outputs").exists()

@@ -43,8 +43,8 @@ def make(folder: Path, *arguments, rows=ROWS):
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        # joblib and Ray choose a number of their own where none is given.
-        patch.delenv("OMP_NUM_THREADS", raising=False)
+        # joblib and Ray choose other numbers where none is given.
+        patch.setenv("OMP_NUM_THREADS", "2")
         return make(tmp_path_factory.mktemp("local"))
 
 
@@ -52,7 +52,7 @@ def local(tmp_path_factory):
 def test_a_table_is_the_same_through_every_launcher(launcher, local, tmp_path, monkeypatch):
     if not installed(launcher):
         pytest.skip(f"the plugin of launcher={launcher} is not installed")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     content, weights, devices = make(tmp_path, f"launcher={launcher}")
     assert devices == local[2]
     assert content == local[0]

@@ -92,13 +92,18 @@ def test_a_failing_job_stops_only_what_needs_it(planned, started):
     assert started == ["a (teacher): train, seed 0", "a (child): train, seed 0", "a: eval, seed 0"]
 
 
-@pytest.mark.parametrize("own", ["3", None])
-def test_a_job_is_told_the_threads_of_the_table_not_of_the_launcher(
-    own, planned, started, monkeypatch
+@pytest.mark.parametrize(
+    ("own", "sharing", "threads", "jobs"),
+    [("3", None, "3", None), (None, None, None, None), ("3", 2, "3", None), (None, 2, "4", "2")],
+)
+def test_a_job_is_told_the_threads_of_the_table_or_its_share_of_the_cores(
+    own, sharing, threads, jobs, planned, started, monkeypatch
 ):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     told = []
+    names = ("OMP_NUM_THREADS", "FLOWEXP_SHARED_BY")
     monkeypatch.setattr(
-        execute, "_command", lambda job, lock: told.append(os.environ.get("OMP_NUM_THREADS")) or 0
+        execute, "_command", lambda job, lock: told.extend(map(os.environ.get, names)) or 0
     )
     training = planned.rows[1].evaluations[0].run
     monkeypatch.setenv("OMP_NUM_THREADS", own or "")
@@ -106,8 +111,9 @@ def test_a_job_is_told_the_threads_of_the_table_not_of_the_launcher(
         monkeypatch.delenv("OMP_NUM_THREADS")
     task = execute.JobTask({training.identity: training}, folder=Path.cwd())
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert task({"job": training.identity})
-    assert told == [own]
+    assert task({"job": training.identity, "launcher": {"sharing": sharing}})
+    assert told == [threads, jobs]
+    assert "FLOWEXP_SHARED_BY" not in os.environ
 
 
 def test_failed_and_missing_rows_are_named(planned, started):

@@ -128,7 +128,7 @@ def test_of_the_claims_only_those_of_a_name_are_planned(tmp_path, capsys, monkey
     arms = [{"label": name, "job": name} for name in jobs]
     for name in ("mine/first", "mine/second"):
         write(tmp_path, name, claim(arms, jobs=jobs, seeds=[0, 1, len(name)]), kind="claim")
-    command = ["table", "claims", "dry=true", "--config-dir", str(tmp_path)]
+    command = ["table", "claims", "dry=commands", "--config-dir", str(tmp_path)]
     assert main([*command, "only=Mine/F"]) == 0
     shown = capsys.readouterr().out
     # two arms, each a training and an evaluation for three seeds; without a terminal, no bar
