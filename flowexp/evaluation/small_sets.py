@@ -8,6 +8,7 @@ from flowexp.metrics.base import Metric
 __all__ = ["remarks", "sample_count"]
 
 _SAMPLES = 5000
+_FEW = 4
 _PER_IMAGE = 10
 """More samples for every training image tell no more: what a score then still varies by is which
 images the training set has."""
@@ -37,6 +38,9 @@ def remarks(
     if heldout is None and compared and dataset is not None:
         text = f"{dataset.name} has no held-out images."
         yield "no floor", " ".join(filter(None, (text, dataset.how_to_hold_out)))
+    if heldout is not None and compared and _FEW * len(heldout) < count:
+        text = f"it is measured on {len(heldout):,} images, and on few even real ones score badly."
+        yield "floor", f"{text} num_samples={len(heldout)} compares as many samples with it."
     for metric in metrics:
         remark = metric.remark(count=count)
         if remark is not None:

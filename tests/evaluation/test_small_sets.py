@@ -38,4 +38,8 @@ def test_without_held_out_images_it_is_said_how_to_get_a_floor():
     assert text.startswith("mine has no held-out images. dataset.test_archive=ZIP")
     assert "heldout=0.1" in text
     assert list(remarks([Compared()], dataset=None, heldout=None, count=100)) == []
+    few = [0] * 24
+    ((word, text),) = remarks([Compared()], dataset=data, heldout=few, count=100)
+    assert (word, "num_samples=24" in text) == ("floor", True)
+    assert list(remarks([Compared()], dataset=data, heldout=[0] * 25, count=100)) == []
     assert list(remarks([], dataset=data, heldout=None, count=100)) == []
