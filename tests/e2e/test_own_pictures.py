@@ -24,9 +24,7 @@ def test_from_a_folder_of_photographs_to_a_score(tmp_path, monkeypatch, capsys):
         folder = tmp_path / "photographs" / ("rose", "tulip", "wild daisy")[number % 3]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{number}.jpg")
-    refused = flowexp(
-        "train", "dataset=image_folder", "dataset.archive=photographs", cwd=tmp_path
-    )
+    refused = flowexp("train", "dataset=image_folder", "dataset.archive=photographs", cwd=tmp_path)
     assert refused.code == 2
     assert "flowexp prepare in=photographs out=photographs-64.zip" in refused.err
     assert main(["prepare", "photographs", "out=p.zip", "resolution=8"]) == 0
