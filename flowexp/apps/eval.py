@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _IMAGES = 100
+_WIDTH = 80
 # What a snapshot's score does not depend on, besides what a job's result does not depend on.
 _NOT_OF_A_SCORE = ("run", "checkpoint", "weights", "repeats", "num_samples", "seeds",
                    "selection", "metric")  # fmt: skip
@@ -126,9 +128,7 @@ def evaluate(job: Job) -> float | None:
             rows = result.rows()
             if last:
                 rows = [*_selected(chosen), *_outcome(results, opened, grid)]
-            print("\n" + table(rows), flush=True)
-            if last and result.said():
-                print("\n" + "\n".join(f"  {line}" for line in result.said()), flush=True)
+            print("\n" + table(rows), *map(_paragraph, result.words), sep="\n\n", flush=True)
             for file in (opened.run.results_file, job.directory / "results.json"):
                 try:
                     append_results(file, result, **circumstances)
@@ -223,6 +223,11 @@ def _best_snapshot(
         measure=measure,
         processes=setting.processes,
     )
+
+
+def _paragraph(sentence: str) -> str:
+    """A sentence below a table."""
+    return textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _selected(chosen: "Chosen | None") -> list[tuple[str, str]]:

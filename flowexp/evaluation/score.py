@@ -4,11 +4,9 @@ import datetime
 import json
 import logging
 import math
-import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     import torchmetrics
 
 _LOG = logging.getLogger(__name__)
-_LINE = 78
 
 
 class SampleMetrics:
@@ -190,7 +187,7 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
-        remarks: What must be said beside the numbers, each with a word for what it is.
+        words: What must be said beside the numbers, a sentence each.
     """
 
     records: tuple[MetricRecord, ...]
@@ -198,7 +195,7 @@ class ScoreResult:
     nfe: float
     seconds: float
     images_per_second: float
-    remarks: tuple[tuple[str, str], ...] = ()
+    words: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
         """Every number under its full protocol name, with its floor and other numbers beside it."""
@@ -217,12 +214,6 @@ class ScoreResult:
                 rows.append(("  note", record.protocol.notice))
         return rows
 
-    def said(self) -> list[str]:
-        """The remarks in lines that fit a terminal."""
-        texts = (f"{what}: {text}" for what, text in self.remarks)
-        wrap = partial(textwrap.wrap, width=_LINE, break_on_hyphens=False, subsequent_indent="  ")
-        return [line for text in texts for line in wrap(text)]
-
     def __str__(self) -> str:
         sampler = {record.protocol.sampler for record in self.records}
         rows = [
@@ -232,7 +223,7 @@ class ScoreResult:
             ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
         ]
         width = max(len(name) for name, _ in rows)
-        return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *self.said()])
+        return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *self.words])
 
 
 def score(
