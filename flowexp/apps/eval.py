@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.run_loggers import log_scores
 from flowexp.apps.score_identity import NOT_OF_A_SCORE, digests_of, sha256_of
 from flowexp.apps.sweeps import after_scoring, for_every_run
-from flowexp.apps.terminal import logging_to, shown, table
+from flowexp.apps.terminal import beside, logging_to, shown, table
 from flowexp.config.application import Job, launch
 from flowexp.config.instantiate import instantiate
 from flowexp.config.sweep import remove_unused
@@ -141,9 +141,12 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
                 rows = [*_selected(chosen), *_outcome(results, opened, grid if drawn else None)]
             if known:
                 rows.append(("stored before", ", ".join(known)))
-            print("\n" + table(rows), flush=True)
-            if last and result.said():
-                print("\n" + "\n".join(f"  {line}" for line in result.said()), flush=True)
+            print(
+                "\n" + table(rows),
+                *(beside("  ", text) for text in result.words),
+                sep="\n\n",
+                flush=True,
+            )
             for file in (opened.run.results_file, job.directory / "results.json"):
                 try:
                     if new:

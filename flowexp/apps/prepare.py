@@ -176,7 +176,9 @@ def _classes(made: "Prepared", files: "ImageFiles") -> list[tuple[str, str]]:
     if values.ndim == 2:
         return [("labels", f"vectors of {values.shape[1]} numbers")]
     count = made.labels.num_classes
-    rows = [("classes", f"{count:,}")]
+    rows = [
+        ("classes", f"{count:,}" + (", held-out pictures counted" if len(made.counts) > 1 else ""))
+    ]
     for k in range(count)[:_MOST_NAMED]:
         name = names[k] if names is not None and k < len(names) else f"class {k}"
         rows.append(("", f"{int((values == k).sum()):>9,}  {k} {name}"))

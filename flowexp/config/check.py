@@ -438,11 +438,13 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
         value: Any = node[name]  # type: ignore[index]  # the name fits the kind of container
     except OmegaConfBaseException as error:
         result.missing.add(key)
+        raw: Any = OmegaConf.to_container(node, resolve=False)
         refused = why_not_derived(error)
         if refused is not None:
-            result.problems += [_refused(refused, key)]
+            # What is wrong with no other key is reported where it stands, not where it is used.
+            if refused.key or "derived:" in str(raw[name]):
+                result.problems.append(_refused(refused, key))
             return None
-        raw: Any = OmegaConf.to_container(node, resolve=False)
         wanted = str(raw[name]).strip("${} ")
         # What must be given is reported where it stands, not again where it is used.
         if "issing" not in type(error).__name__:
@@ -456,4 +458,4 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
 
 
 def _refused(error: UsageError, key: str) -> Problem:
-    return Problem(error.key or key, error.problem, error.remedy or "")
+    return Problem(error.key or key, error.problem, error.remedy or f"Give it with {key}=VALUE.")

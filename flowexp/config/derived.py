@@ -21,7 +21,13 @@ def register_derived() -> None:
 
 def _derived(function: str, *arguments: object) -> object:
     module, _, name = function.rpartition(".")
-    value: object = getattr(importlib.import_module(module), name)(*arguments)
+    try:
+        value: object = getattr(importlib.import_module(module), name)(*arguments)
+    except UsageError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        raise UsageError(f"cannot be derived by {function} ({said}).") from error
     return ListConfig(value) if isinstance(value, list) else value
 
 

@@ -15,7 +15,7 @@ from PIL import __version__ as pillow_version
 from flowexp.data.base import Dataset, ImageArrays
 from flowexp.data.digests import Array, array_digest, combine_digests
 from flowexp.data.image_decoding import VERSION, say_once
-from flowexp.data.image_files import ImageFiles, open_images
+from flowexp.data.image_files import ImageFiles, open_images, prepare_command
 from flowexp.data.locations import decode_once, find_images
 from flowexp.errors import UsageError
 
@@ -142,7 +142,8 @@ class ImageArchive(Dataset):
                         f"{declared} is declared, but {files.location} holds images with "
                         f"{part} {actual} ({files.names[0]}).",
                         key=f"dataset.{part}",
-                        remedy=f"Set dataset.{part}={actual}, or give another archive.",
+                        remedy=f"Set dataset.{part}={actual}, or make another archive: "
+                        f"{prepare_command(files.location, size=self.resolution)}",
                     )
             if files.left_out is not None:
                 say_once(files.left_out)

@@ -81,7 +81,8 @@ def together(results: Sequence[ScoreResult], *, order: Sequence[str]) -> ScoreRe
     pairs = [pair for one in results for pair in zip(one.metrics, one.records, strict=False)]
     pairs.sort(key=lambda pair: order.index(pair[0]))
     records, metrics = tuple(r for _, r in pairs), tuple(name for name, _ in pairs)
-    return replace(results[-1], records=records, metrics=metrics)
+    words = dict.fromkeys(text for one in results for text in one.words)
+    return replace(results[-1], records=records, metrics=metrics, words=tuple(words))
 
 
 def _history(path: Path) -> list[Any]:

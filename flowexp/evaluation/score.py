@@ -2,11 +2,9 @@
 
 import logging
 import math
-import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     import torchmetrics
 
 _LOG = logging.getLogger(__name__)
-_LINE = 78
 
 
 class SampleMetrics:
@@ -187,7 +184,7 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
-        remarks: What must be said beside the numbers, each with a word for what it is.
+        words: What must be said beside the numbers, a sentence each.
         metrics: The name of the metric that each record is of.
     """
 
@@ -196,7 +193,7 @@ class ScoreResult:
     nfe: float
     seconds: float
     images_per_second: float
-    remarks: tuple[tuple[str, str], ...] = ()
+    words: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -216,12 +213,6 @@ class ScoreResult:
                 rows.append(("  note", record.protocol.notice))
         return rows
 
-    def said(self) -> list[str]:
-        """The remarks in lines that fit a terminal."""
-        texts = (f"{what}: {text}" for what, text in self.remarks)
-        wrap = partial(textwrap.wrap, width=_LINE, break_on_hyphens=False, subsequent_indent="  ")
-        return [line for text in texts for line in wrap(text)]
-
     def __str__(self) -> str:
         sampler = {record.protocol.sampler for record in self.records}
         rows = [
@@ -231,7 +222,7 @@ class ScoreResult:
             ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
         ]
         width = max(len(name) for name, _ in rows)
-        return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *self.said()])
+        return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *self.words])
 
 
 def score(
@@ -310,7 +301,7 @@ def score(
         for record in found[name]
     )
     said += [
-        ("in words", in_words(record, zero=metric.zero))
+        in_words(record, zero=metric.zero)
         for name, metric in samples.metrics.items()
         for record in found[name][:1]
         if metric.zero and record.extra.get("floor", 0.0) > 0.0 and math.isfinite(record.value)
@@ -318,7 +309,7 @@ def score(
     owners = tuple(name for name in metrics for _ in found[name])
     speed = count / seconds
     return ScoreResult(
-        records, count, per_sample, seconds, speed, remarks=tuple(said), metrics=owners
+        records, count, per_sample, seconds, speed, words=tuple(said), metrics=owners
     )
 
 

@@ -8,6 +8,7 @@ from flowexp.metrics.base import Metric
 __all__ = ["remarks", "sample_count"]
 
 _SAMPLES = 5000
+_FEW = 4
 _PER_IMAGE = 10
 """More samples for every training image tell no more: what a score then still varies by is which
 images the training set has."""
@@ -24,8 +25,8 @@ def remarks(
     dataset: Dataset | None,
     heldout: ImageArrays | None,
     count: int,
-) -> Iterator[tuple[str, str]]:
-    """What must be said beside the numbers of prepared metrics, each with a word for what it is.
+) -> Iterator[str]:
+    """What must be said beside the numbers of prepared metrics, a sentence each.
 
     Args:
         metrics: Those of samples.
@@ -35,9 +36,13 @@ def remarks(
     """
     compared = [metric for metric in metrics if metric.needs_reference and not metric.paired]
     if heldout is None and compared and dataset is not None:
-        text = f"{dataset.name} has no held-out images."
-        yield "no floor", " ".join(filter(None, (text, dataset.how_to_hold_out)))
+        text = f"There is no floor, since {dataset.name} has no held-out images."
+        yield " ".join(filter(None, (text, dataset.how_to_hold_out)))
+    real = 0 if heldout is None else len(heldout)
+    if any(metric.minimum_samples <= real < count / _FEW for metric in compared):
+        text = f"The floor is measured on {real:,} images; few score badly, even real ones."
+        yield f"{text} num_samples={real} compares as many samples with it."
     for metric in metrics:
         remark = metric.remark(count=count)
         if remark is not None:
-            yield "remark", remark
+            yield remark

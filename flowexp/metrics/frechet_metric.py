@@ -141,10 +141,12 @@ class FrechetDistance(ExtractorMetric):
         ]
         if not few:
             return None
+        size = min(count, images or count)
         return (
             f"{self.name} has {features:,} features, and {' and '.join(few)} do not determine "
             "their covariance: the number compares only with others of the same images and as "
-            "many samples."
+            "many samples. A kernel distance is better: metric=kid_efflite0 "
+            f"metric.kid_efflite0.subset_size={size}"
         )
 
     @property

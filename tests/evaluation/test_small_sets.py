@@ -18,14 +18,14 @@ def test_the_default_number_of_samples(images, count):
 def test_a_score_of_few_samples_says_what_it_is_worth(trained_run):
     pipe = flowexp.load(trained_run)
     few = flowexp.evaluate(pipe, metric="fd_raw", num_samples=40)
-    said = " ".join(" ".join(few.said()).split())
-    assert said.startswith("remark: fd_raw has 64 features, and 40 samples do not determine")
-    assert all(line in str(few).splitlines() for line in few.said())
-    assert flowexp.evaluate(pipe, metric="fd_raw", num_samples=65).said() == []
+    (sentence,) = few.words
+    assert sentence.startswith("fd_raw has 64 features, and 40 samples do not determine")
+    assert sentence in str(few)
+    assert flowexp.evaluate(pipe, metric="fd_raw", num_samples=65).words == ()
 
 
 class Compared:
-    needs_reference, paired = True, False
+    needs_reference, paired, minimum_samples = True, False, 2
 
     def remark(self, *, count):
         return None
@@ -33,9 +33,15 @@ class Compared:
 
 def test_without_held_out_images_it_is_said_how_to_get_a_floor():
     data = ImageArchive(archive="nowhere", resolution=8, name="mine")
-    ((word, text),) = remarks([Compared()], dataset=data, heldout=None, count=100)
-    assert word == "no floor"
-    assert text.startswith("mine has no held-out images. dataset.test_archive=ZIP")
+    (text,) = remarks([Compared()], dataset=data, heldout=None, count=100)
+    assert text.startswith(
+        "There is no floor, since mine has no held-out images. dataset.test_archive=ZIP"
+    )
     assert "heldout=0.1" in text
     assert list(remarks([Compared()], dataset=None, heldout=None, count=100)) == []
+    few = [0] * 24
+    (text,) = remarks([Compared()], dataset=data, heldout=few, count=100)
+    assert "num_samples=24" in text
+    for enough in ([0], [0] * 25):  # one is none for this metric
+        assert list(remarks([Compared()], dataset=data, heldout=enough, count=100)) == []
     assert list(remarks([], dataset=data, heldout=None, count=100)) == []
