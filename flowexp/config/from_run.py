@@ -23,11 +23,12 @@ from flowexp.config.problems import Problem
 from flowexp.config.schema import TRAIN_FROM, TRAIN_RUN
 from flowexp.config.sources import CONFIG, MANIFEST, run_in
 from flowexp.config.stored import read_stored
+from flowexp.config.trust import USER, Author
 from flowexp.errors import UsageError
 from flowexp.tree import leaves, select
 
-__all__ = ["MODEL_GROUPS", "choices_of", "kept_choices", "primary_config", "problems_of_start",
-           "restore_derived", "restore_model"]  # fmt: skip
+__all__ = ["MODEL_GROUPS", "author_of", "choices_of", "kept_choices", "primary_config",
+           "problems_of_start", "restore_derived", "restore_model"]  # fmt: skip
 
 MODEL_GROUPS = ("dataset", "path", "network", "parameterization")
 """Groups without which weights mean nothing, or something else."""
@@ -67,6 +68,12 @@ def problems_of_start(
         text = "a sweep trains several runs, and run= goes on with one."
         remedy = "Go on with each by a command of its own, or sweep over new runs with from=RUN."
         yield Problem("run", text, remedy)
+
+
+def author_of(config: Mapping[str, Any]) -> Author:
+    """Who wrote the config of a training: the user, or whoever stored the run it was taken from."""
+    run = config.get("run") or config.get("parent")
+    return USER if run is None else Author.of(Path(run) / CONFIG)
 
 
 def choices_of(run: Path | str) -> dict[str, str]:
