@@ -80,7 +80,7 @@ def choices_of(run: Path | str) -> dict[str, str]:
     """The options that a run's manifest records, by group; empty where it cannot be read."""
     with suppress(OSError, ValueError, AttributeError, TypeError):
         manifest = json.loads((Path(run) / MANIFEST).read_text(encoding="utf-8"))
-        return {str(group): str(option) for group, option in manifest["choices"].items()}
+        return {str(group): str(option) for group, option in manifest.get("choices", {}).items()}
     return {}
 
 
