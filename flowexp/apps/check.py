@@ -10,8 +10,8 @@ from typing import Any
 
 from flowexp.apps.terminal import table
 from flowexp.config.application import examine
+from flowexp.config.from_run import author_of
 from flowexp.config.problems import refuse_all
-from flowexp.config.trust import USER
 from flowexp.threads import AUTO, CROWDED, crowd, outlook
 
 __all__ = ["main"]
@@ -25,14 +25,22 @@ def main(arguments: Sequence[str]) -> None:
 def _report(config: dict[str, Any]) -> None:
     from flowexp.runs.assemble import build, describe
     from flowexp.runs.pair_stores import open_pairs
+    from flowexp.runs.trained import require_fitting_weights
     from flowexp.training import training_parts
     from flowexp.training.trainer import require_devices
 
-    parts = build(config, device="meta", by=USER)
-    settings = training_parts(config, parts, by=USER).settings
+    by, init, weights = author_of(config), config["init"], config["init_weights"]
+    parts = build(config, device="meta", by=by)
+    settings = training_parts(config, parts, by=by).settings
+
+    def fit() -> None:
+        if init:
+            require_fitting_weights(parts.network, run=init, weights=weights, config=config)
+
     refuse_all(
         parts.dataset.locate,
         lambda: open_pairs(config, parts, check=False),
+        fit,
         lambda: require_devices(settings),
     )
     threads = outlook(config["trainer"].get("threads", AUTO))

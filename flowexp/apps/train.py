@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.sweeps import after_training
 from flowexp.apps.terminal import failures_kept_in, logging_to, shown, table
 from flowexp.config.application import Job, launch
-from flowexp.config.from_run import choices_of
+from flowexp.config.from_run import author_of, choices_of
 from flowexp.config.override_text import command
-from flowexp.config.trust import USER, Author, must_be_declared
+from flowexp.config.trust import must_be_declared
 from flowexp.processes import is_first_process
 from flowexp.progress import stage
 from flowexp.tree import without
@@ -42,7 +42,7 @@ def _train(job: Job) -> float:
     from flowexp.runs.run_directory import RunDirectory
 
     origin = job.config.get("run") or job.config.get("parent")
-    by = USER if origin is None else Author.of(RunDirectory(origin).config_file)
+    by = author_of(job.config)
     config = without(job.config, ("run", "parent"))
     named, old = "run" in job.config, RunDirectory(shown(job.directory))
     overrides, rescheduled, resumed = job.overrides, False, False
@@ -74,7 +74,7 @@ def _train(job: Job) -> float:
     built.dataset.locate()
     if config["init"] and not resumed:
         weights = config["init_weights"]
-        start_from(built.network, run=config["init"], weights=weights, config=config)
+        start_from(built.network, run=config["init"], weights=weights, config=job.config)
     parts = training_parts(config, built, by=by)
     require_devices(parts.settings)
     if first:

@@ -23,10 +23,16 @@ from flowexp.paths import Prediction
 from flowexp.runs.assemble import build_model
 from flowexp.runs.opening import first_average
 from flowexp.runs.run_directory import RunDirectory
-from flowexp.runs.weights import LoadedWeights, load_weights, require_finite, stored_weights
+from flowexp.runs.weights import (
+    LoadedWeights,
+    load_weights,
+    refuse_another_network,
+    require_finite,
+    stored_weights,
+)
 from flowexp.tree import nodes
 
-__all__ = ["TrainedModel", "parents_in", "start_from"]
+__all__ = ["TrainedModel", "parents_in", "require_fitting_weights", "start_from"]
 
 
 class TrainedModel(Model):
@@ -117,7 +123,8 @@ def start_from(
 ) -> LoadedWeights:
     """Give a network the weights of a finished run, from which its training is to start.
 
-    ``config`` is that of the new training, by which a refusal names what differs.
+    ``config`` is that of the new training, perhaps with ``parent``, by which a refusal names what
+    differs.
 
     ``raw`` weights, without averaging, are those from which the authors of rectified flow and
     SlimFlow start.
@@ -126,18 +133,42 @@ def start_from(
         UsageError: There is no such run or average, or its network is another one.
     """
     source = RunDirectory.open(Path(run), key="init")
-    try:
+    with _said_of_start(source, config):
         if not isinstance(network, LowRank):
             return load_weights(source, network, weights=weights)
         state, loaded = stored_weights(source, weights=weights)
         network.load_base(state)
         require_finite(network, what=f"the weights in {loaded.path}")
         return loaded
+
+
+def require_fitting_weights(
+    network: nn.Module, *, run: str, weights: str, config: Mapping[str, Any]
+) -> None:
+    """Refuse what :func:`start_from` would, of a network that may be allocated nowhere.
+
+    A low-rank network is not looked at.
+
+    Raises:
+        UsageError: As in :func:`start_from`.
+    """
+    source = RunDirectory.open(Path(run), key="init")
+    with _said_of_start(source, config):
+        state, loaded = stored_weights(source, weights=weights)
+        if not isinstance(network, LowRank):
+            refuse_another_network(network, state, loaded.path)
+
+
+@contextmanager
+def _said_of_start(source: RunDirectory, config: Mapping[str, Any] | None) -> Iterator[None]:
+    """Refusals of weights as those of a start of training, by the keys that differ."""
+    try:
+        yield
     except UsageError as error:
         if error.key == "network" and config is not None:
             _name_differences(config, source, error)
         raise UsageError(
-            f"the network cannot start from {run}: {error.problem}",
+            f"the network cannot start from {source.path}: {error.problem}",
             key="init",
             remedy="The architectures must agree; leave init out to start from random weights.",
         ) from error
@@ -149,12 +180,16 @@ def _name_differences(config: Mapping[str, Any], source: RunDirectory, error: Us
     if not found:
         return
     key, (_, there) = next(iter(found.items()))
-    whole = f"take the network of that run with {typed('from', source.path)}"
-    exact = f"Set {shlex.quote(override(key, there))}, or {whole}."
+    if config.get("parent"):
+        remedy = "Leave the network out; it is that run's then."
+    else:
+        remedy = f"Take the network of that run with {typed('from', source.path)}."
+        if len(found) == 1 and not key.endswith("_target_"):
+            remedy = f"Set {shlex.quote(override(key, there))}, or t{remedy[1:]}"
     raise UsageError(
         f"its weights do not fit: {in_words(found, run=str(source.path))}.",
-        key="init",
-        remedy=exact if len(found) == 1 and not key.endswith("_target_") else f"T{whole[1:]}.",
+        key="from" if config.get("parent") else "init",
+        remedy=remedy,
     ) from error
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["RAW", "LoadedWeights", "NotFiniteError", "averaged_parameters", "finite_checkpoint",
-           "load_weights", "not_finite", "read_checkpoint", "require_finite", "stored_weights",
-           "write_checkpoint"]  # fmt: skip
+           "load_weights", "not_finite", "read_checkpoint", "refuse_another_network",
+           "require_finite", "stored_weights", "write_checkpoint"]  # fmt: skip
 
 RAW = "raw"
 """Name of the weights without averaging."""
@@ -98,7 +98,7 @@ def load_weights(
         NotFiniteError: They hold nan or infinity.
     """
     state, loaded = stored_weights(run, weights=weights, checkpoint=checkpoint)
-    _refuse_another_network(network, state, loaded.path)
+    refuse_another_network(network, state, loaded.path)
     network.load_state_dict(state)
     require_finite(network, what=f"the {weights} weights in {loaded.path}")
     return loaded
@@ -196,7 +196,12 @@ def averaged_parameters(run: RunDirectory) -> int | None:
     return next((sum(t.numel() for t in state.values()) for state in averages.values()), None)
 
 
-def _refuse_another_network(network: "nn.Module", state: "dict[str, Tensor]", path: Path) -> None:
+def refuse_another_network(network: "nn.Module", state: "dict[str, Tensor]", path: Path) -> None:
+    """Refuse weights that are not those of a network's architecture, which ``path`` holds.
+
+    Raises:
+        UsageError: Names or shapes differ; it names ``network``.
+    """
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = [f"{name} is missing in the file" for name in own.keys() - stored.keys()]

@@ -11,8 +11,14 @@ from flowexp.config.instantiate import instantiate
 from flowexp.config.rules import check_rules
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
-from flowexp.runs import read_checkpoint
-from flowexp.runs.trained import TrainedModel, parents_in, start_from
+from flowexp.runs import RunDirectory, read_checkpoint
+from flowexp.runs.assemble import build_model
+from flowexp.runs.trained import (
+    TrainedModel,
+    parents_in,
+    require_fitting_weights,
+    start_from,
+)
 from tests.e2e.command import TINY, flowexp
 
 
@@ -97,3 +103,21 @@ def test_another_architecture_is_refused(run):
         start_from(torch.nn.Linear(2, 2), run=str(run), weights="raw")
     with pytest.raises(UsageError, match="no average"):
         start_from(TrainedModel(str(run)).network, run=str(run), weights="nope")
+
+
+def test_another_width_is_refused_by_its_key(run):
+    config = RunDirectory(run).config()
+    config["network"] = {**config["network"], "model_channels": 16, "dropout": 0.1}
+    network = build_model(config, device="meta").network
+    for refuse in (start_from, require_fitting_weights):
+        with pytest.raises(UsageError) as caught:
+            refuse(network, run=str(run), weights="raw", config=config)
+        assert caught.value.key == "init"
+        assert "network.model_channels is 16 here and 8 in " in caught.value.problem
+        assert "dropout" not in caught.value.problem
+        assert str(caught.value.remedy).startswith("Set network.model_channels=8, or take the")
+        assert f"from={run}" in str(caught.value.remedy)
+    with pytest.raises(UsageError, match="Leave the network out"):
+        start_from(network, run=str(run), weights="raw", config={**config, "parent": str(run)})
+    same = build_model(RunDirectory(run).config(), device="meta").network
+    require_fitting_weights(same, run=str(run), weights="raw", config=config)
