@@ -43,18 +43,19 @@ def after_scoring(swept: Sweep) -> None:
 
 
 def for_every_run(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments with a folder of runs replaced by a sweep over them, and those runs.
+    """The arguments with folders of runs replaced by a sweep over the runs, and these.
 
-    A sweep over the runs of one folder writes below that folder.
+    The list is empty where a single run is named. A sweep over the runs of one folder writes below
+    that folder.
     """
     args = argument_parser(verb).parse_intermixed_args(list(arguments))
     given = in_full(verb, args.overrides)
     named = runs_in([text for text in given if text.startswith("run=")])
     if not named or only_shows(args) or any(text.startswith("recipe=") for text in given):
-        return list(arguments), named
+        return list(arguments), []
     runs = [str(run) for name in named for run in _runs_of(Path(name))]
     if runs == named and (args.multirun or len(runs) == 1):
-        return list(arguments), named
+        return list(arguments), runs if len(runs) > 1 else []
     rest = list(arguments)
     for text in set(args.overrides) - set(given) | {t for t in given if t.startswith("run=")}:
         if text in rest:

@@ -1,10 +1,11 @@
 """What a user types to look at runs."""
 
-import csv
-import io
 import json
+import re
+import shlex
 import shutil
 
+import pandas
 import pytest
 
 from flowexp.cli import main
@@ -29,19 +30,66 @@ def test_two_runs_side_by_side(runs):
     done = flowexp("compare", "run=a", "run=b", cwd=runs)
     assert done.code == 0, done.err
     assert "The configurations are the same." in done.out
-    assert "not comparable" in done.out
+    assert "Not comparable" in done.out
     assert "n_gen: 40 and 30" in done.out
     assert "parameters" in done.out
 
 
-def test_the_comparison_as_a_file(runs, tmp_path):
+def test_the_comparison_as_a_file(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
     out = tmp_path / "x" / "comparison.csv"
-    done = flowexp("compare", "run=a", "run=b", "format=csv", f"out={out}", cwd=runs)
-    assert done.code == 0, done.err
-    rows = list(csv.DictReader(io.StringIO(out.read_text())))
-    means = [row for row in rows if row["key"].endswith("mean")]
-    assert [bool(row["a"]) for row in means] == [True, False]
-    assert [bool(row["b"]) for row in means] == [False, True]
+    assert main(["compare", "run=a", "run=b", f"out={out}"]) == 0
+    frame = pandas.read_csv(out)
+    assert frame["run"].tolist() == ["a", "b"]
+    assert frame["n_gen"].tolist() == [40, 30]
+    assert frame["value"].notna().all()
+    assert main(["compare", "a", "b", f"out={tmp_path}/comparison.md"]) == 0
+    assert (tmp_path / "comparison.md").read_text().startswith("# Configuration")
+
+
+@pytest.fixture(scope="module")
+def swept(trained_once, tmp_path_factory):
+    """A folder with two seeds of a run, and a third whose training has no checkpoint."""
+    folder = tmp_path_factory.mktemp("swept") / "my sweep"
+    for seed in range(3):
+        shutil.copytree(trained_once, folder / str(seed))
+        config = (folder / str(seed) / "config.yaml").read_text()
+        changed = re.sub(r"^seed: 0$", f"seed: {seed}", config, flags=re.MULTILINE)
+        (folder / str(seed) / "config.yaml").write_text(changed)
+    shutil.rmtree(folder / "2" / "checkpoints")
+    return folder
+
+
+def test_every_run_of_a_sweep_is_scored_once_and_compared(swept, monkeypatch, capsys):
+    monkeypatch.chdir(swept.parent)
+    few = ["metric=fd_raw", "num_samples=30"]
+    assert main(["eval", "run=my sweep/1", *few]) == 0
+    capsys.readouterr()
+    assert main(["eval", "run=my sweep", *few]) == 1
+    said = capsys.readouterr()
+    assert "run 1 of 3: my sweep/0" in said.out
+    assert said.out.count("stored before") == 1
+    assert said.out.rstrip().endswith("compare  flowexp compare 'my sweep'")
+    assert "1 of 3 jobs failed:" in said.err
+    assert "has no checkpoint yet" in said.err.splitlines()[-1]
+    stored = [json.loads((swept / n / "results.json").read_text())["evaluations"] for n in "01"]
+    assert [len(evaluations) for evaluations in stored] == [1, 1]
+    assert main(["compare", "my sweep"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"FD\[raw values\] 30 on digits", shown)
+    assert re.search(r"0, 1, 2 +[\d.]+ ± [\d.]+ +2 ", shown)
+    assert "not scored" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_verb_that_takes_one_run_names_those_of_a_sweep(swept, monkeypatch, capsys):
+    monkeypatch.chdir(swept.parent)
+    assert main(["sample", "my sweep", "seeds=0-3"]) == 2
+    said = capsys.readouterr().err
+    assert "my sweep holds 3 runs (0, 1, 2), and sample takes one" in said
+    given = shlex.split(said.rpartition("Name it: flowexp ")[2])
+    assert main([*given, "grid=false"]) == 0
+    assert main(["sample", str(swept / "1"), "seeds=0-3", "grid=false"]) == 0
 
 
 def test_help_and_config_work_without_a_run(tmp_path):
@@ -76,7 +124,8 @@ def test_a_report_of_runs_and_a_table(runs, tmp_path):
     ("arguments", "says"),
     [
         (["compare", "run=a"], ["nothing to compare", "run=b"]),
-        (["compare"], ["runs", "must be given"]),
+        (["compare"], ["runs", "flowexp compare run=a run=b, or flowexp compare SWEEPDIR"]),
+        (["report"], ["runs", "flowexp report DIR"]),
         (["compare", "run=a", "run=a"], ["named twice"]),
         (["compare", "run=a", "run=nowhere"], ["nowhere is not a run directory"]),
         (["compare", "run=a", "run=b", "format=makdown"], ["Did you mean markdown"]),

@@ -37,7 +37,8 @@ def sweep(folder, launcher):
     where = [f"launcher={launcher}", f"dirs.sweep={launcher}"]
     done = flowexp("train", *SWEEP, *where, cwd=folder, env=ONE_THREAD)
     assert done.code == 1, done.out + done.err
-    assert "NonFiniteLossError" in done.err
+    assert "1 of 2 jobs failed:\n  job 0 (optimizer.lr=1e+30): NonFiniteLossError: " in done.err
+    assert done.out.rstrip().endswith(f"flowexp compare {launcher}")
     failed, trained = (folder / launcher / n / "checkpoints/last.ckpt" for n in "01")
     assert not failed.exists()
     return torch.load(trained, weights_only=True)["network"]
