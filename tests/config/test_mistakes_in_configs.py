@@ -87,6 +87,7 @@ OF_A_RUN = {
     "eval --num_samples=3": {"run": "run=DIR", "--num_samples": "Write num_samples=3."},
     "eval --run=RUN num_samples=0": {"--run": "Write run=", "num_samples": "at least 2"},
     "sample run=nowhere batch_size=0": {"run": "no such folder", "batch_size": "at least 1"},
+    "eval metric=fid seeds=a-b num_samples=true": {"run": "run=DIR", "seeds": "'a-b'"},
     "sample run=UNFINISHED": {"run": "has no checkpoint yet"},
     "sample run=RUN device=mps": {"device": "device=cpu"},
     "eval run=RUN metric=fid sampler.stps=3 num_samples=1.5": {
