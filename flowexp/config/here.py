@@ -32,9 +32,9 @@ _OF_EVALUATION = {"dataset": "locate", "metric": "check"}
 
 def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
     """Problems with what a verb's plain config names and this computer does not have."""
-    if starts_from_run(config_name):
-        yield from _run_at("run", config)
     trains = "trainer" in config and config_name != "import"
+    if starts_from_run(config_name) and not trains:
+        yield from _run_at("run", config)
     if trains:
         yield from _run_at("init", config)
         yield from _pairs(config)

@@ -295,7 +295,8 @@ def out_of_range(config_name: str, config: Mapping[str, Any]) -> Iterator[Proble
     if "threads" in config:
         yield from _threads_of(config["threads"])
     for group in named_entries(config_name):
-        for name, part in (config.get(group) or {}).items():
+        entries = config.get(group)
+        for name, part in entries.items() if isinstance(entries, Mapping) else ():
             if part is not None and not isinstance(part, Mapping):
                 key = f"{group}.{name}"
                 remedy = f"Give {key}._target_=CLASS, or {key}=null to leave it out."

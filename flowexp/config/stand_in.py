@@ -77,6 +77,11 @@ class _Names(dict[str, Any]):
         return value
 
 
+@functools.cache
+def _source(module: str, reads: bool) -> "_Source":
+    return _Source(module, reads)
+
+
 class _Source:
     """The names that a module defines or imports, evaluated when they are needed."""
 
@@ -91,9 +96,9 @@ class _Source:
         self.found: dict[str, Any] = {}
 
     @staticmethod
-    @functools.cache
     def of(module: str, reads: bool = False) -> "_Source":
-        return _Source(module, reads)
+        """The one of a module, by which its classes are one each."""
+        return _source(module, reads)
 
     def value(self, name: str) -> Any:  # noqa: ANN401
         """A class, function or constant.

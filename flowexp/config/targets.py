@@ -31,7 +31,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
 }
 _SEQUENCES = {"list", "tuple", "Sequence", "Iterable", "set", "frozenset"}
-_NO_SCALARS = {"Callable", "Tensor"}
+_NOT_IN_YAML = {"Callable", "Tensor"}
 _INFINITE = (math.inf, -math.inf)
 _MAPPINGS = {"dict", "Mapping", "MutableMapping"}
 _FILES = {"pathlib.Path", "pathlib.PurePath", "os.PathLike"}
@@ -194,8 +194,10 @@ def fits(value: object, annotation: ast.expr | None, *, module: str = "") -> boo
         return False
     if isinstance(value, int | float) and origin(module, name) in _FILES:
         return False
+    if name in _NOT_IN_YAML:
+        return False
     if isinstance(value, str | int | float) and name not in _SCALARS:
-        return name not in _NO_SCALARS and not is_part(module, annotation)
+        return not is_part(module, annotation)
     return _fits_name(value, name)
 
 
@@ -221,8 +223,7 @@ def _fits_generic(value: object, annotation: ast.Subscript, module: str) -> bool
     if name in _MAPPINGS and isinstance(value, dict) and isinstance(annotation.slice, ast.Tuple):
         return all(fits(v, annotation.slice.elts[-1], module=module) for v in value.values())
     if name not in _SEQUENCES or not isinstance(value, list):
-        scalar = isinstance(value, str | int | float)
-        return _fits_name(value, name) and not (scalar and name in _NO_SCALARS)
+        return _fits_name(value, name) and name not in _NOT_IN_YAML
     inner = annotation.slice
     if not isinstance(inner, ast.Tuple):
         return all(fits(v, inner, module=module) for v in value)

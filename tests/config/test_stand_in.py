@@ -144,7 +144,7 @@ def outside(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     caches = (signatures._parse, signatures._spec)
-    for cached in (*caches, stand_in._Source.of):
+    for cached in (*caches, stand_in._source):
         cached.cache_clear()
     yield "outside_stand_ins"
     assert "outside_stand_ins.part" not in sys.modules
