@@ -1,5 +1,6 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,16 +11,19 @@ from flowexp.config.application import Job, launch
 from flowexp.config.override_text import command
 from flowexp.config.trust import USER, must_be_declared
 from flowexp.processes import is_first_process
+from flowexp.tree import plain, without
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
     from flowexp.runs import RunDirectory
     from flowexp.runs.assemble import Built
-    from flowexp.training import FitResult
+    from flowexp.training import FitResult, TrainingParts
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
+_OF_LENGTH = ("dirs", "hydra", "launcher", "trainer")
+"""Keys that a run which goes on may change without another trial."""
 
 
 def train(job: Job) -> float:
@@ -60,6 +64,7 @@ def _train(job: Job) -> float:
     pairs = open_pairs(config, built, check=first)
     arrays = built.dataset.train() if pairs is None else pairs.arrays
     built.pipeline.task.classes_without_images = arrays.classes_without_images
+    _try_out(parts, job, arrays)
     run = RunDirectory.start(
         job.directory,
         config=config,
@@ -84,6 +89,32 @@ def _train(job: Job) -> float:
     if first:
         print("\n" + table(_outcome(result, run, trust=must_be_declared(config))))
     return result.final_loss
+
+
+def _try_out(parts: "TrainingParts", job: Job, arrays: "ImageArrays") -> None:
+    """Try parts that are not flowexp's, or all before a long training, unless it goes on as it was.
+
+    Metrics of the user's own, which an evaluation builds, are built once.
+    """
+    from flowexp.config.instantiate import instantiate
+    from flowexp.runs import RunDirectory
+    from flowexp.runs.outside_parts import changed_since, outside_targets
+    from flowexp.training.trial import LONG_STEPS, try_out
+
+    config, run = job.config, RunDirectory(job.directory)
+    metrics = config.get("metric") or {}
+    instantiate(
+        {n: m for n, m in metrics.items() if m and outside_targets(m)}, key="metric", by=USER
+    )
+    if not outside_targets(config) and parts.settings.total_steps < LONG_STEPS:
+        return
+    if run.config_file.exists() and run.latest_checkpoint() is not None:
+        known = (without(c, _OF_LENGTH) for c in (run.config(), plain(config)))
+        if len({json.dumps(c, sort_keys=True) for c in known}) == 1 and not any(
+            changed_since(run.manifest(), config)
+        ):
+            return
+    try_out(parts, seed=int(config["seed"]), config=dict(config), arrays=arrays)
 
 
 def _of_source(source: object) -> dict[str, Any]:

@@ -79,8 +79,7 @@ class _Task:
             with trusting(own):
                 return self.run(job)
         except Exception as error:
-            if isinstance(error, UsageError):
-                _remove_unused(job.directory)
+            _remove_unused(job.directory)
             if isinstance(error, StoppedError):
                 self.stopped = error
             if not isinstance(error, UsageError | StoppedError | NotWrittenError):
@@ -94,7 +93,7 @@ class _Task:
 
 
 def _remove_unused(directory: Path) -> None:
-    """Remove the directory of a refused job and the dated folders above it, if they are empty."""
+    """Remove the directory of a failed job and the dated folders above it, if they are empty."""
     folder = directory.resolve()
     for _ in range(1 + 3):
         if folder in (Path.cwd(), expanded("~")) or not folder.is_dir() or any(folder.iterdir()):
