@@ -2,10 +2,12 @@
 
 import argparse
 import errno
+import io
 import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from flowexp.config.check import check, own_choices
 from flowexp.config.failures import explain, in_words
 from flowexp.config.hydra_internals import Hydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
+from flowexp.config.origins import annotated, origins_of
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
 from flowexp.config.trust import declared_in, trusting
@@ -210,13 +213,7 @@ def _run_hydra(
         elif args.hydra_help:
             hydra.hydra_help(config_name=config_name, args_parser=parser, args=args)
         elif args.cfg:
-            hydra.show_cfg(
-                config_name=config_name,
-                overrides=args.overrides,
-                cfg_type=args.cfg,
-                package=args.package,
-                resolve=args.resolve,
-            )
+            _show_config(hydra, config_name, args)
         elif args.shell_completion:
             hydra.shell_completion(config_name=config_name, overrides=args.overrides)
         elif args.info is not None:
@@ -233,6 +230,25 @@ def _run_hydra(
                 raise task.failure
     finally:
         GlobalHydra.instance().clear()
+
+
+def _show_config(hydra: Hydra, config_name: str, args: argparse.Namespace) -> None:
+    """Print the config as Hydra does, with a comment behind what another group's option set."""
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        hydra.show_cfg(
+            config_name=config_name,
+            overrides=args.overrides,
+            cfg_type=args.cfg,
+            package=args.package,
+            resolve=args.resolve,
+        )
+    text = shown.getvalue()
+    if args.cfg == "job":
+        origins = origins_of(config_name, args.overrides, config_dir=args.config_dir)
+        package = args.package if args.package != "_global_" else None
+        text = annotated(text, origins, package=package)
+    print(text, end="")
 
 
 def _unwritable(error: OSError) -> Exception:

@@ -24,6 +24,7 @@ from flowexp.config.loader import RunAwareLoader, search_path, with_run
 from flowexp.config.misfits import misfits
 from flowexp.config.named_targets import with_additions
 from flowexp.config.option_files import NO_FILES, OptionFiles
+from flowexp.config.origins import overruled
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import (
     check_key,
@@ -112,6 +113,8 @@ def check(
                 return Checked(_check_names(config_name, parsed, path) or single.problems)
             result.problems += [p for p in single.problems if p not in result.problems]
             result.remarks += [r for r in single.remarks if r not in result.remarks]
+            said = overruled(config_name, job, config_dir=config_dir)
+            result.remarks += [text for text in said if text not in result.remarks]
             result.config = result.config or single.config
             result.choices = result.choices or single.choices
     return result
