@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 
+from flowexp.config import schema
 from flowexp.config.hydra_internals import written_files
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import override
@@ -87,6 +89,8 @@ def _written(
     config_name: str, overrides: Sequence[str], config_dir: str | None
 ) -> dict[str, list[_Value]]:
     """What files set, by dotted keys, in the order in which they are merged."""
+    setup_globals()
+    schema.register(config_name)
     loader = RunAwareLoader(search_path(config_dir)).with_run_of(config_name, overrides)
     found: dict[str, list[_Value]] = {}
     for file, content in written_files(loader, config_name, overrides):
