@@ -112,10 +112,9 @@ def test_a_wrong_result_names_the_part(changes, words):
 
 
 def test_what_parts_raise_is_raised_before_the_training():
-    sampler = Broken(failing(KeyError("nothing")))
     for callbacks in ({"grid": SampleGrid(num=4)}, {}):
         with pytest.raises(KeyError) as caught:
-            tried(sampler=sampler, callbacks=callbacks)
+            tried(sampler=Broken(failing(KeyError("nothing"))), callbacks=callbacks)
         assert caught.value.__notes__ == [
             "Nothing was trained: it failed in a trial step before the training."
         ]
