@@ -1,5 +1,6 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,17 +14,21 @@ from flowexp.config.override_text import command
 from flowexp.config.trust import must_be_declared
 from flowexp.processes import is_first_process
 from flowexp.progress import stage
-from flowexp.tree import without
+from flowexp.tree import plain, without
 
 if TYPE_CHECKING:
+    from flowexp.config.trust import Author
     from flowexp.data import ImageArrays
     from flowexp.runs import RunDirectory
     from flowexp.runs.assemble import Built
     from flowexp.runs.going_on import GoingOn
+    from flowexp.training import TrainingParts
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
+_OF_LENGTH = ("dirs", "hydra", "launcher", "trainer")
+"""Keys that a run which goes on may change without another trial."""
 
 
 def train(job: Job) -> float:
@@ -82,6 +87,7 @@ def _train(job: Job) -> float:
     pairs = open_pairs(config, built, check=first)
     arrays = built.dataset.train() if pairs is None else pairs.arrays
     built.pipeline.task.classes_without_images = arrays.classes_without_images
+    _try_out(parts, config, old, arrays, by=by)
     run = RunDirectory.start(
         job.directory,
         config=config,
@@ -139,6 +145,36 @@ def _choices(job: Job, origin: str | None) -> dict[str, str]:
     known = {} if origin is None else choices_of(origin)
     return {group: known.get(group, option) if option == "run" else option
             for group, option in job.choices.items()}  # fmt: skip
+
+
+def _try_out(
+    parts: "TrainingParts",
+    config: dict[str, Any],
+    run: "RunDirectory",
+    arrays: "ImageArrays",
+    *,
+    by: "Author",
+) -> None:
+    """Try parts that are not flowexp's, or all before a long training, unless it goes on as it was.
+
+    Metrics of the user's own, which an evaluation builds, are built once.
+    """
+    from flowexp.config.instantiate import instantiate
+    from flowexp.runs.outside_parts import changed_since, outside_targets
+    from flowexp.training.trial import LONG_STEPS, try_out
+
+    metrics = config.get("metric") or {}
+    own = {name: metric for name, metric in metrics.items() if metric and outside_targets(metric)}
+    instantiate(own, key="metric", by=by)
+    if not outside_targets(config) and parts.settings.total_steps < LONG_STEPS:
+        return
+    if run.config_file.exists() and run.latest_checkpoint() is not None:
+        known = (without(c, _OF_LENGTH) for c in (run.config(), plain(config)))
+        if len({json.dumps(c, sort_keys=True) for c in known}) == 1 and not any(
+            changed_since(run.manifest(), config)
+        ):
+            return
+    try_out(parts, seed=int(config["seed"]), config=dict(config), arrays=arrays)
 
 
 def _of_source(source: object) -> dict[str, Any]:

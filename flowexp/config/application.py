@@ -2,11 +2,12 @@
 
 import argparse
 import errno
+import io
 import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from flowexp.config.help import verb_help
 from flowexp.config.here import missing_here
 from flowexp.config.hydra_internals import SweepHydra, argument_parser, context
 from flowexp.config.loader import RunAwareLoader, search_path
+from flowexp.config.origins import annotated, origins_of
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
 from flowexp.config.sweep import Sweep, remove_unused
@@ -89,8 +91,7 @@ class _Task:
             with trusting(own), shared_by(sharing), _progress_of(job):
                 return self.run(job)
         except Exception as error:
-            if isinstance(error, UsageError):
-                remove_unused(job.directory)
+            remove_unused(job.directory)
             if isinstance(error, StoppedError):
                 self.stopped = error
             if not isinstance(error, UsageError | StoppedError | NotWrittenError):
@@ -235,13 +236,7 @@ def _run_hydra(
         elif args.hydra_help:
             hydra.hydra_help(config_name=config_name, args_parser=parser, args=args)
         elif args.cfg:
-            hydra.show_cfg(
-                config_name=config_name,
-                overrides=args.overrides,
-                cfg_type=args.cfg,
-                package=args.package,
-                resolve=args.resolve,
-            )
+            _show_config(hydra, config_name, args)
         elif args.shell_completion:
             print(script(args.overrides))
         elif args.info is not None:
@@ -265,6 +260,25 @@ def _run_hydra(
     finally:
         GlobalHydra.instance().clear()
     return None
+
+
+def _show_config(hydra: SweepHydra, config_name: str, args: argparse.Namespace) -> None:
+    """Print the config as Hydra does, with a comment behind what another group's option set."""
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        hydra.show_cfg(
+            config_name=config_name,
+            overrides=args.overrides,
+            cfg_type=args.cfg,
+            package=args.package,
+            resolve=args.resolve,
+        )
+    text = shown.getvalue()
+    if args.cfg == "job":
+        origins = origins_of(config_name, args.overrides, config_dir=args.config_dir)
+        package = args.package if args.package != "_global_" else None
+        text = annotated(text, origins, package=package)
+    print(text, end="")
 
 
 def _unwritable(error: OSError) -> Exception:

@@ -30,6 +30,7 @@ from flowexp.config.misfits import misfits
 from flowexp.config.named_targets import with_additions
 from flowexp.config.names import Names, check_names, without_dashes
 from flowexp.config.option_files import NO_FILES, OptionFiles
+from flowexp.config.origins import overruled
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import parse, selected, targets_in
 from flowexp.config.problems import ConfigError, Problem
@@ -170,18 +171,17 @@ class _Jobs:
         """Check them; what cannot be composed is said, and left out for the rest."""
         if self.added and (names := self._names(parsed)).problems:
             return self._with(names.problems, names.sound)
-        jobs = combinations(parsed)
-        found = []
+        jobs, where = combinations(parsed), self.config_dir
+        found, said = [], []
         for job in jobs:
-            where = self.config_dir
-            found.append(
-                check_job(self.config_name, job.settings, config_dir=where, also=self.also)
-            )
-            if not found[-1].config:
-                return self._without_wrong(parsed, found[-1].problems)
+            single = check_job(self.config_name, job.settings, config_dir=where, also=self.also)
+            if not single.config:
+                return self._without_wrong(parsed, single.problems)
+            found.append(single)
+            said += [*single.remarks, *overruled(self.config_name, job.settings, config_dir=where)]
         result = Checked(config=found[0].config, choices=found[0].choices)
         result.problems = said_once(jobs, [single.problems for single in found])
-        result.remarks = list(dict.fromkeys(r for single in found for r in single.remarks))
+        result.remarks = list(dict.fromkeys(said))
         return result
 
     def _names(self, parsed: list[Override]) -> Names:

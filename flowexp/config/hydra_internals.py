@@ -42,6 +42,7 @@ __all__ = [
     "note_overrides",
     "register_source",
     "set_values",
+    "written_files",
 ]
 
 _interpolation_map = defaults_list._create_interpolation_map
@@ -84,6 +85,30 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = Repository(config_search_path)
+
+
+def written_files(
+    loader: Loader, config_name: str, overrides: Sequence[str]
+) -> list[tuple[str, Any]]:
+    """The files of a composition in the order in which they are merged, each with what it sets.
+
+    A file is named as on a search path, ``experiment/cifar10/edm``; what it sets has keys from the
+    root of the config.
+    """
+    parsed, repository = loader._parse_overrides_and_create_caching_repo(
+        config_name, list(overrides)
+    )
+    defaults = defaults_list.create_defaults_list(
+        repo=repository,
+        config_name=config_name,
+        overrides_list=parsed,
+        prepend_hydra=True,
+        skip_missing=False,
+    ).defaults
+    return [
+        (str(default.config_path), loader._load_single_config(default, repository).config)
+        for default in defaults
+    ]
 
 
 def note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:

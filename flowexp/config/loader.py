@@ -93,13 +93,17 @@ class RunAwareLoader(Loader):
         recipe = RunAwareLoader(self.config_search_path).compose("train", recipes[-1:])
         return restore_model(config, typed, recipe=recipe)
 
+    def with_run_of(self, config_name: str, overrides: Sequence[str]) -> Loader:
+        """Hydra's loader over the same path and the run that the overrides name."""
+        # A verb that starts from a run can show its help before one is named.
+        run = run_in(list(overrides)) or ("" if schema.starts_from_run(config_name) else None)
+        return Loader(with_run(self.config_search_path, run))
+
     def _composed(
         self, config_name: str | None, parsed: Sequence[Override], how: tuple[RunMode, bool, bool]
     ) -> DictConfig:
         overrides = [str(o.input_line) for o in parsed]
-        # A verb that starts from a run can show its help before one is named.
-        run = run_in(overrides) or ("" if schema.starts_from_run(str(config_name)) else None)
-        loader = Loader(with_run(self.config_search_path, run))
+        loader = self.with_run_of(str(config_name), overrides)
         contents = _contents(loader.config_search_path)
         if contents is None or not all(map(_is_plain, parsed)):
             return loader.load_configuration(config_name, overrides, *how)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -151,6 +151,10 @@ class Dataset(Part, ABC):
         self.hflip = hflip
         self.notice = notice
         self._train: ImageArrays | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Data do not change, and may be large."""
+        return self
 
     @property
     def holds_points(self) -> bool:

@@ -11,7 +11,7 @@ from flowexp.config.renamed import present
 from flowexp.files import file_sha256
 from flowexp.tree import nodes
 
-__all__ = ["KEY", "changed_since", "outside_parts"]
+__all__ = ["KEY", "changed_since", "outside_parts", "outside_targets"]
 
 KEY = "outside_parts"
 """Where a run's manifest holds them."""
@@ -48,12 +48,15 @@ def changed_since(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Ite
             )
 
 
+def outside_targets(config: Mapping[str, Any]) -> set[str]:
+    """The classes of a config that neither flowexp nor what it requires has."""
+    named = {present(str(n["_target_"])) for _, n in nodes(dict(config)) if "_target_" in n}
+    return {target for target in named if target.partition(".")[0] not in required()}
+
+
 def _modules(config: Mapping[str, Any]) -> Iterator[str]:
-    targets = {present(str(n["_target_"])) for _, n in nodes(dict(config)) if "_target_" in n}
-    for target in targets:
+    for target in outside_targets(config):
         module, _, name = target.rpartition(".")
-        if module.partition(".")[0] in required():
-            continue
         named = getattr(sys.modules.get(module), name, None)
         for cls in named.__mro__ if isinstance(named, type) else (named,):
             home = getattr(cls, "__module__", module)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,10 @@ class TrainedModel(Model):
         self.flow_model.origin = self.origin
         self.labels_dropped = self.flow_model.labels_dropped
         self._device = torch.device("cpu")
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """A frozen model does not change, and may be large."""
+        return self
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One call of the run's network, on the device of ``x_t``."""

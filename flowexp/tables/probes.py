@@ -25,7 +25,7 @@ from flowexp.runs.assemble import Built, build
 from flowexp.threads import given_threads, measure, restored, usable_cores
 from flowexp.training import TrainingParts, training_parts
 from flowexp.training.inputs import TrainingDraws
-from flowexp.training.trial import fitting, passes, seconds_of
+from flowexp.training.timed_passes import fitting, passes, seconds_of
 
 __all__ = ["STEPS", "Trial", "try_sampling", "try_training"]
 

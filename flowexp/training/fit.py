@@ -11,6 +11,7 @@ from torch import nn
 
 from flowexp.data import ImageArrays
 from flowexp.errors import NotWrittenError, StoppedError
+from flowexp.processes import Place
 from flowexp.runs import RunDirectory
 from flowexp.runs.metrics_file import training_seconds
 from flowexp.threads import restored
@@ -46,6 +47,7 @@ def fit(
     seed: int,
     config: Mapping[str, Any],
     arrays: ImageArrays | None = None,
+    place: Place | None = None,
 ) -> FitResult:
     """Train a model, or continue its training from the run's latest checkpoint.
 
@@ -56,7 +58,8 @@ def fit(
 
     The resolved configuration, in plain builtins, is stored in every checkpoint. ``arrays`` replace
     the dataset's training split, for example by noise-data pairs; the dataset still says what a
-    sample is.
+    sample is. ``place`` is this process's among those that train together; None = what the
+    environment says.
 
     Raises:
         UsageError: Missing data, or a checkpoint that cannot be read.
@@ -75,7 +78,7 @@ def fit(
             restored(),
             _disk_full_explained(module),
         ):
-            RunTrainer(module).fit(module)
+            RunTrainer(module, place=place).fit(module)
     checkpoint = module.run.latest_checkpoint()
     if checkpoint is None:
         raise RuntimeError(f"{run.path} has no checkpoint after training")

@@ -131,9 +131,9 @@ def _hardware(settings: TrainerSettings) -> dict[str, Any]:
 class RunTrainer(Trainer):
     """Trains a module for one epoch, which is the rest of its run."""
 
-    def __init__(self, module: "FlowModule") -> None:
+    def __init__(self, module: "FlowModule", *, place: Place | None = None) -> None:
         settings, callbacks = module.settings, module.ordered_callbacks()
-        place = place_of(settings)
+        place = place_of(settings) if place is None else place
         environment = _Environment(place)
         super().__init__(
             **_hardware(settings),

@@ -1,65 +1,150 @@
-"""Passes through a step of a training that leave no trace, to find out how long they take."""
+"""A trial before a training: one tiny step of everything that will run later.
 
+A sampler or a callback with a mistake would otherwise end a training of hours, at its first grid or
+its last step. The trial trains a copy of all parts for one step of two samples in a temporary
+folder, by the same code, with the callbacks' hooks, the sample grid and the checkpoint.
+"""
+
+import contextlib
 import copy
-import time
-from collections.abc import Callable, Iterable
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.utilities.seed import isolate_rng
 
-from flowexp.couplings import Pairs
-from flowexp.models import FlowModel
-from flowexp.objectives import Objective
-from flowexp.seeding import generator
+from flowexp.config.libraries import required
+from flowexp.data import ImageArrays
+from flowexp.errors import NotWrittenError, StoppedError, UsageError
+from flowexp.processes import Place
+from flowexp.runs import RunDirectory, read_checkpoint
+from flowexp.training.callbacks import SampleGrid
+from flowexp.training.fit import fit
+from flowexp.training.observed import observe
+from flowexp.training.parts import TrainingParts
 
-__all__ = ["fitting", "passes", "seconds_of"]
+__all__ = ["LONG_STEPS", "try_out"]
 
-_FIRST_SAMPLES = 8
+LONG_STEPS = 1000
+"""Steps from which on every training is worth a trial; a shorter one soon meets its end."""
+
+_SAMPLES = 2
+_LARGEST_NETWORK = 300_000_000  # weights; a copy with its optimizer takes five times their memory
 
 
-def passes(
-    model: FlowModel,
-    objective: Objective,
-    pairs: Pairs,
-    t: Tensor,
-    *,
-    seed: int,
-    step: int,
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
-) -> Callable[[int], None]:
-    """Forward and backward passes of the first samples of a batch; their number is the argument.
+def try_out(
+    parts: TrainingParts, *, seed: int, config: Mapping[str, Any], arrays: ImageArrays
+) -> None:
+    """Run one step of copies of all parts; a part that is at fault raises what it would raise.
 
-    Network and objective are copies, so that neither gradients nor counters of theirs change. With
-    an ``optimizer`` the copy is trained.
+    Nothing that the training uses is changed, random states included. Lightning's own callbacks
+    and the loggers, which may write elsewhere, take no part.
+
+    Raises:
+        UsageError: A part returns something of the wrong shape or type.
+        Exception: What a part raises.
     """
-    from flowexp.training.module import micro_batches
+    if sum(p.numel() for p in parts.model.network.parameters()) > _LARGEST_NETWORK:
+        return
+    sizes = dict.fromkeys((min(_SAMPLES, parts.settings.batch_size), parts.settings.batch_size))
+    failure: Exception | None = None
+    for size in sizes:
+        try:
+            with _quiet(), isolate_rng():
+                _one_step(parts, size=size, seed=seed, config=config, arrays=arrays)
+        except StoppedError as stop:
+            raise KeyboardInterrupt from stop
+        except NotWrittenError:
+            return  # the temporary folder is full
+        except Exception as error:
+            # A part may need more samples than two.
+            failure = failure or error
+        else:
+            return
+    if isinstance(failure, UsageError):
+        raise failure
+    if failure is not None:
+        failure.add_note("Nothing was trained: it failed in a trial step before the training.")
+        raise failure
 
-    model, objective = copy.deepcopy((model, objective))
-    stepping = None if optimizer is None else optimizer(model.network.parameters())
 
-    def work(size: int) -> None:
-        part, times = micro_batches(pairs, t, size)[0]
-        rng = generator(seed, "objective", step, 0, 0, device=t.device)
-        torch.autograd.backward(objective.loss(model, part, times, rng=rng).per_sample.sum())
-        if stepping is not None:
-            stepping.step()
-            stepping.zero_grad(set_to_none=True)
+def _one_step(
+    parts: TrainingParts,
+    *,
+    size: int,
+    seed: int,
+    config: Mapping[str, Any],
+    arrays: ImageArrays,
+) -> None:
+    tried = _copied(parts, size=size)
+    if tried is None:
+        return
+    observed = observe(tried)
+    with tempfile.TemporaryDirectory(prefix="flowexp-trial-") as folder:
+        run = RunDirectory(Path(folder))
+        for inner in (run.checkpoints, run.samples):
+            inner.mkdir()
+        alone = Place(started=True)
+        fit(tried, run=run, seed=seed, config=config, arrays=arrays, place=alone)
+        checkpoint = run.latest_checkpoint()
+        if checkpoint is not None:
+            states = read_checkpoint(checkpoint, key="callbacks")["callbacks"]
+            for callback in tried.callbacks.values():
+                if callback.state_key in states:
+                    callback.load_state_dict(states[callback.state_key])
+    if tried.pipeline is not None and not observed.sampled:
+        tried.pipeline.replace(device="cpu").sample(range(1))
 
-    return work
+
+def _copied(parts: TrainingParts, *, size: int) -> TrainingParts | None:
+    """A copy of the parts for one step; None if a part cannot be copied."""
+    settings = replace(
+        parts.settings,
+        max_kimg=size / 1000.0,
+        batch_size=size,
+        micro_batch=None,
+        compile=False,
+        devices=1,
+        num_nodes=1,
+        strategy="auto",
+        log_every=1,
+        checkpoint_kimg=None,
+        snapshot_kimg=None,
+    )
+    chosen = {name: item for name, item in parts.callbacks.items() if _takes_part(item)}
+    try:
+        tried = copy.deepcopy(replace(parts, settings=settings, callbacks=chosen, loggers={}))
+    except Exception:  # what cannot be copied is not at fault for that
+        return None
+    for callback in tried.callbacks.values():
+        if isinstance(callback, SampleGrid):
+            callback.num = 1
+    return replace(tried, loggers={"trial": DummyLogger()})
 
 
-def fitting(work: Callable[[int], None], *, most: int, seconds: float) -> tuple[int, int]:
-    """A few samples, and as many up to ``most`` as are worked on in about ``seconds``."""
-    first = size = min(_FIRST_SAMPLES, most)
-    work(first)
-    while size < most and (spent := seconds_of(work, size)) < seconds / 2:
-        size = min(most, int(size * seconds / spent))
-    return first, size
+def _takes_part(callback: Callback) -> bool:
+    """Whether it is flowexp's or the user's own; a library's may write where it likes."""
+    package = type(callback).__module__.partition(".")[0]
+    return package == "flowexp" or package not in required()
 
 
-def seconds_of(work: Callable[[int], None], size: int) -> float:
-    """Wall time of some work, above zero."""
-    started = time.perf_counter()
-    work(size)
-    return max(time.perf_counter() - started, 1e-6)
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without output, log records and warnings, which the training will give again."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        torch.cuda.empty_cache()  # nothing without CUDA

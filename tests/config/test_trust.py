@@ -280,7 +280,7 @@ def test_a_metric_of_a_library_unpickles_no_file(tmp_path):
 
 
 def test_the_user_may_call_anything(in_folder):
-    made = instantiate({"_target_": "evil.Part", "a": 1}, key="sampler", by=USER)
+    made = instantiate({"_target_": "evil.Part", "a": 1}, key="teacher", by=USER)
     assert made.given == {"a": 1}
     assert (in_folder / "executed").exists()
 
@@ -332,16 +332,18 @@ def test_what_the_user_has_declared_is_built(way, in_folder, monkeypatch):
     node = {"_target_": "evil.Part", "grid": {"_target_": "flowexp.samplers.Natural"}}
     refusal(node, "sampler")
     with trusting(way(in_folder, monkeypatch)):
-        made = instantiate(node, key="sampler")
+        made = instantiate(node, key="teacher")
         assert type(made).__name__ == "Part"
         assert type(made.given["grid"]).__name__ == "Natural"
-        assert instantiate({"_target_": "evil.make"}, key="network").given == {}
+        assert instantiate({"_target_": "evil.make"}, key="teacher").given == {}
         # Neither what it imports from elsewhere, nor what else stands in the config.
         for target in ("evil.system", "evil.os.system", "evil.pathlib.Path", "evilest.Part"):
             with pytest.raises(UsageError, match=target):
                 instantiate({"_target_": target}, key="sampler")
         refusal({**node, "grid": {"_target_": "os.system"}}, "sampler")
         refusal({"_target_": "torch.load"}, "sampler")
+        with pytest.raises(UsageError, match=r"sampler: Part is no Sampler"):
+            instantiate(node, key="sampler")
     if way in (declare_by_folder, declare_by_override):
         refusal(node, "sampler")
 

@@ -266,3 +266,38 @@ def test_an_optimizer_keeps_what_it_shares_with_the_chosen_one(tmp_path):
     assert "optimizer: torch.optim.SGD does not take betas" in outcome.err
     assert "lr: " in outcome.out
     assert "betas" not in outcome.out
+
+
+MINE = """
+from pytorch_lightning import Callback
+from flowexp.samplers import FixedStepSampler
+
+
+class Mine(FixedStepSampler):
+    def step(self, field, z, interval, noise):
+        raise KeyError("nothing")
+
+
+class Late(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 2:
+            raise RuntimeError("at the second step")
+"""
+
+
+def test_an_error_inside_a_part_names_its_line(outside):
+    (outside / "mine.py").write_text(MINE)
+    sampler = ["sampler._target_=mine.Mine", "trainer.max_kimg=0.064"]
+    outcome = flowexp("train", *TINY, *sampler, "dirs.run=run", cwd=outside)
+    assert outcome.code == 1
+    assert "KeyError: 'nothing'. Raised in Mine.step, mine.py, line 8" in outcome.err
+    assert "(sampler._target_=mine.Mine). Nothing was trained" in outcome.err
+    assert not (outside / "run").exists()
+
+    late = ["callbacks.late._target_=mine.Late", "trainer.max_kimg=0.064", "dirs.sweep=sweep"]
+    outcome = flowexp("train", *TINY, *late, "seed=1,2", "-m", cwd=outside)
+    assert outcome.code == 1
+    failed = "failed: RuntimeError: at the second step. Raised in Late.on_train_batch_end, mine.py"
+    assert f"job 0 {failed}, line 14 (callbacks.late._target_=mine.Late)" in outcome.err
+    assert "The full traceback is in sweep/0/log.txt." in outcome.err
+    assert "in on_train_batch_end" in (outside / "sweep" / "0" / "log.txt").read_text()

@@ -1,7 +1,4 @@
-"""Sixty mistakes of a user: each is answered with its key and the right remedy, and leaves nothing.
-
-A run of its own, pairs, a sweep and a folder with a part of the user's own are what they are made on.
-"""
+"""Sixty mistakes of a user: each is answered with its key and the remedy, and leaves nothing."""
 
 import shlex
 import shutil

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, Trainer
 
 from flowexp.runs.manifest import described_devices
 from flowexp.threads import AUTO, SHARED_BY, given_threads, measure, restored, usable_cores
-from flowexp.training.trial import fitting, passes, seconds_of
+from flowexp.training.timed_passes import fitting, passes, seconds_of
 
 if TYPE_CHECKING:
     from flowexp.training.module import FlowModule
