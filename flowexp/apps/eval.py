@@ -56,7 +56,7 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     from flowexp.runs.opening import open_run, written_in
 
     config = job.config
-    if config["run"] in runs:
+    if len(runs) > 1 and config["run"] in runs:
         number = runs.index(config["run"]) + 1
         print(f"run {number} of {len(runs)}: {shown(Path(config['run']))}", flush=True)
     with no_download():

@@ -6,7 +6,7 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,9 +65,12 @@ class Job:
 class _Task:
     """What Hydra calls for each job; picklable, so that launchers can send it elsewhere."""
 
-    def __init__(self, run: Callable[[Job], Any], *, multirun: bool) -> None:
+    def __init__(
+        self, run: Callable[[Job], Any], *, multirun: bool, swept: Collection[str] = ()
+    ) -> None:
         self.run = run
         self.multirun = multirun
+        self.swept = swept
         self.failure: Exception | None = None
         self.stopped: StoppedError | None = None
 
@@ -84,11 +87,12 @@ class _Task:
             number=int(hydra.job.num) if self.multirun else None,
         )
         if self.multirun:
-            print(f"\njob {job.number}: {shlex.join(job.overrides)}", flush=True)
-        own = declared_in(targets_in(job.overrides), config_dir=given_config_dir())
+            own = [o for o in job.overrides if o.partition("=")[0].lstrip("+") in self.swept]
+            print(f"\njob {job.number}: {shlex.join(own or job.overrides)}", flush=True)
+        declared = declared_in(targets_in(job.overrides), config_dir=given_config_dir())
         try:
             sharing = jobs_at_once(job.config) if self.multirun else None
-            with trusting(own), shared_by(sharing), _progress_of(job):
+            with trusting(declared), shared_by(sharing), _progress_of(job):
                 return self.run(job)
         except Exception as error:
             remove_unused(job.directory)
@@ -149,7 +153,8 @@ def launch(
         if args.multirun:
             _refuse_one_folder(args.overrides)
             _refuse_subprocess_strategies(checked)
-    swept = _run_hydra(name, args, parser, _Task(run, multirun=args.multirun))
+    over = {str(o.key_or_group) for o in parse(args.overrides)[0] if o.is_sweep_override()}
+    swept = _run_hydra(name, args, parser, _Task(run, multirun=args.multirun, swept=over))
     if swept is not None:
         swept.conclude(after_sweep)
 

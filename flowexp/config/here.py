@@ -7,19 +7,16 @@ there is some; what cannot be told is left to the verb, which looks again.
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flowexp.config.problems import Problem, refusal
 from flowexp.config.rules import missing_files
+from flowexp.config.run_folders import require_run
 from flowexp.config.schema import starts_from_run
-from flowexp.config.stand_in import class_value, guarded
 from flowexp.config.stored import read_manifest_of_pairs
 from flowexp.errors import UsageError
-from flowexp.requirements import UnknownError
-from flowexp.tree import select
 
 __all__ = ["cuda_devices", "missing_here"]
 
@@ -36,7 +33,8 @@ def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
     if starts_from_run(config_name) and not trains:
         yield from _run_at("run", config)
     if trains:
-        yield from _run_at("init", config)
+        for key in ("init", "teacher"):
+            yield from _run_at(key, config)
         yield from _pairs(config)
     if trains or config_name == "eval":
         found = missing_files(config, _OF_TRAINING if trains else _OF_EVALUATION)
@@ -52,28 +50,19 @@ def _run_at(key: str, config: Config) -> Iterator[Problem]:
     if config.get(key) is None:
         return
     try:
-        with suppress(UnknownError), guarded(key):
-            open_run = class_value("flowexp.runs.run_directory.RunDirectory", "open", reads=True)
-            open_run(str(config[key]), key=key)
+        require_run(Path(str(config[key])), key=key)
     except UsageError as error:
         yield refusal(error, key=key, arguments={})
 
 
 def _pairs(config: Config) -> Iterator[Problem]:
-    """Stores that are missing, or hold samples of another shape than the data set's."""
+    """Stores that are missing."""
     named = config.get("pairs")
-    size, channels = (select(config, f"dataset.{name}") for name in ("resolution", "channels"))
     for folder in named if isinstance(named, list) else [named] * (named is not None):
         try:
-            shape = read_manifest_of_pairs(Path(str(folder))).get("shape")
+            read_manifest_of_pairs(Path(str(folder)))
         except UsageError as error:
             yield refusal(error, key="pairs", arguments={})
-            continue
-        if None not in (size, channels) and shape != [channels, size, size]:
-            own = f"{channels}x{size}x{size}"
-            stored = "x".join(map(str, shape)) if isinstance(shape, list) else shape
-            text = f"{folder} holds samples of shape {stored}, but the data set's are {own}."
-            yield Problem("pairs", text, "Train with the teacher's dataset.")
 
 
 def _devices(config: Config) -> Iterator[Problem]:

@@ -1,5 +1,6 @@
 """Folders of runs: how an argument names one, which runs it holds, which ones may be meant."""
 
+import difflib
 import itertools
 import os
 import re
@@ -7,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowexp.config.problems import nearest
+from flowexp.errors import UsageError
 
 __all__ = ["CONFIG", "MANIFEST", "is_run", "known_runs", "listed", "names_folder", "nearest_run",
-           "newest", "runs_below"]  # fmt: skip
+           "newest", "require_run", "runs_below"]  # fmt: skip
 
 CONFIG, MANIFEST = "config.yaml", "manifest.json"
 """The files of a run directory that options come from."""
@@ -36,6 +38,29 @@ def names_folder(argument: str) -> bool:
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run directory."""
     return (folder / CONFIG).is_file()
+
+
+def require_run(path: Path, *, key: str, checkpoint: bool = True) -> None:
+    """Refuse a path that is no run directory or, by default, has no checkpoint.
+
+    Raises:
+        UsageError: The message names ``key``.
+    """
+    if not is_run(path):
+        names = map(str, known_runs(path))
+        near = difflib.get_close_matches(str(path), names, n=3, cutoff=0.5)
+        raise UsageError(
+            f"{path} is not a run directory (it holds no {CONFIG}).",
+            key=key,
+            remedy=f"Near it: {', '.join(near)}." if near else "Name the folder of a run.",
+        )
+    files = (path / "checkpoints").glob("[!.]*.ckpt")
+    if checkpoint and not any(f.stem == "last" or f.stem.startswith("step-") for f in files):
+        raise UsageError(
+            f"the run {path} has no checkpoint yet.",
+            key=key,
+            remedy="Continue its training, or name another run.",
+        )
 
 
 def runs_below(folder: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """The folder of a run: what is in it, how it is started, continued and read."""
 
-import difflib
 import hashlib
 import json
 import weakref
@@ -11,7 +10,7 @@ from typing import Any, Self
 import yaml
 
 from flowexp.config.differences import differing
-from flowexp.config.run_folders import known_runs
+from flowexp.config.run_folders import require_run
 from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
 from flowexp.files import write_json, write_text
@@ -254,21 +253,7 @@ class RunDirectory:
             UsageError: It is not a run directory, or has no checkpoint; the message names ``key``.
         """
         run = cls(path)
-        if not run.config_file.is_file():
-            near = difflib.get_close_matches(
-                str(run.path), map(str, known_runs(run.path)), n=3, cutoff=0.5
-            )
-            raise UsageError(
-                f"{run.path} is not a run directory (it holds no config.yaml).",
-                key=key,
-                remedy=f"Near it: {', '.join(near)}." if near else "Name the folder of a run.",
-            )
-        if checkpoint and run.latest_checkpoint() is None:
-            raise UsageError(
-                f"the run {run.path} has no checkpoint yet.",
-                key=key,
-                remedy="Continue its training, or name another run.",
-            )
+        require_run(run.path, key=key, checkpoint=checkpoint)
         return run
 
     def config(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ RUN = "outputs/train/day/12-00"
         (("train",), "init=", {f"init={RUN} ", "init=outputs/", "init=weights.pkl ",
                                "init=two words "}),
         (("eval",), f"run={RUN[:-3]}", {f"run={RUN} "}),
-        (("eval",), "num_samples=", {"num_samples=5000 "}),
+        (("eval",), "batch_size=", {"batch_size=256 "}),
         (("sample",), "grid=", {"grid=true ", "grid=false "}),
         (("check",), "path=lin", {"path=linear ", "path=linear_vp "}),
         (("calibrate",), "for=b", {"for=boss "}),

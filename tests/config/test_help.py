@@ -60,9 +60,8 @@ def test_every_choice_of_train_is_described(capsys):
 
 def test_keys_carry_their_comment_and_value(capsys):
     text = " ".join(_shown(capsys, "eval", "--help").split())
-    assert (
-        "num_samples 5000 number of generated images; every figure carries it in its name" in text
-    )
+    assert "batch_size 256 samples per call of the sampler; the numbers do not depend" in text
+    assert "seeds null which seeds: null = 0 .. num_samples-1, else e.g. 50000-54999" in text
     assert "checkpoint last `last`, the number of a step" in text
 
 
