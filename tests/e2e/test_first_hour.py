@@ -40,11 +40,12 @@ def walk(tmp_path_factory):
     """Runs commands in one folder, with a home that is empty."""
     place = tmp_path_factory.mktemp("first_hour")
     (place / "home").mkdir()
+    environment = {"HOME": str(place / "home"), "COLUMNS": "80"}
     pictures(place / "my_pictures")
 
     def run(line, *, code=0):
         verb, *arguments = shlex.split(line)
-        done = flowexp(verb, *arguments, cwd=place, env={"HOME": str(place / "home")})
+        done = flowexp(verb, *arguments, cwd=place, env=environment)
         assert done.code == code, (line, done.out, done.err)
         assert max(map(len, done.out.splitlines()), default=0) <= 80, done.out
         return done
@@ -98,7 +99,7 @@ def test_a_sweep_to_a_data_frame(walk):
     scored = walk(f"eval run={SWEEP} metric=fd_raw num_samples=32")
     assert scored.code == 0
     compared = walk(f"compare {SWEEP}")
-    for text in ("path.D=64", "path.D=inf", "+-"):
+    for text in ("path.D=64", "path.D=inf", "\u00b1", "  2\n"):
         assert text in compared.out
     walk(f"compare {SWEEP} format=csv out=sweep.csv")
     frame = pd.read_csv(walk.place / "sweep.csv")
