@@ -39,6 +39,7 @@ __all__ = [
 
 
 _LOG = logging.getLogger(__name__)
+_PIECE = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # How the C++ writer of torch.save and the Rust writer of safetensors say the same.
 _SAID = re.compile(rf"inline_container|iostream error|os error ({'|'.join(map(str, _NO_ROOM))})\b")
@@ -116,10 +117,16 @@ def write_atomically(
     return path
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file's content."""
+def file_sha256(path: Path, *, on_piece: Callable[[int], object] | None = None) -> str:
+    """sha256 (hex) of a file's content; ``on_piece`` gets the bytes of every piece that is read."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if on_piece is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            on_piece(len(piece))
+        return digest.hexdigest()
 
 
 def packaged(package: str, file: str) -> Path | None:

@@ -21,6 +21,7 @@ from flowexp.data.digests import Array, array_digest, digest_header
 from flowexp.errors import UsageError
 from flowexp.files import (
     expanded,
+    file_sha256,
     warn_without_cache,
     write_atomically,
     write_json,
@@ -176,7 +177,11 @@ def content_digest(files: Sequence[Path]) -> str:
         ThreadPoolExecutor(workers(_THREADS)) as pool,
         counted("read", total=size, unit=f"MB of {_in_words(files)}") as task,
     ):
-        contents = "\n".join(pool.map(lambda file: _sha256(file, task), files))
+
+        def digest_of(file: Path) -> str:
+            return file_sha256(file, on_piece=lambda size: task.advance(size / _MEGABYTE))
+
+        contents = "\n".join(pool.map(digest_of, files))
     digest = hashlib.sha256(contents.encode()).hexdigest()
     if memo is not None:
         try:
@@ -188,16 +193,6 @@ def content_digest(files: Sequence[Path]) -> str:
 
 def _in_words(files: Sequence[Path]) -> str:
     return files[0].name if len(files) == 1 else f"{len(files):,} files in {files[0].parent.name}"
-
-
-def _sha256(file: Path, task: Task) -> str:
-    """sha256 (hex) of a file's content, reported piece by piece."""
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while piece := content.read(_PIECE):
-            digest.update(piece)
-            task.advance(len(piece) / _MEGABYTE)
-    return digest.hexdigest()
 
 
 def decode_once(

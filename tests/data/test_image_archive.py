@@ -477,7 +477,12 @@ def test_digests_of_settled_files_are_remembered_until_they_change(tmp_path, mon
         file.write_bytes(b"first")
     read = []
     monkeypatch.setattr(locations, "_SETTLED_NS", -(10**15))
-    monkeypatch.setattr(locations, "file_sha256", lambda f: read.append(f) or file_sha256(f))
+
+    def digest(file, *, on_piece):
+        read.append(file)
+        return file_sha256(file, on_piece=on_piece)
+
+    monkeypatch.setattr(locations, "file_sha256", digest)
     first, again = locations.content_digest(files), locations.content_digest(files)
     assert first == again
     assert len(read) == 2

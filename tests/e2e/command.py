@@ -139,7 +139,7 @@ def shared_by_two(*arguments, cwd: Path) -> Outcome:
 
 
 def _environment(cwd: Path, more: dict[str, str] | None = None) -> dict[str, str]:
-    # Wide, so that tests find sentences in one line; other tests look at 80 columns.
+    # Wide, so that sentences are in one line; tests/apps holds the verbs to 80 columns.
     wide = {"COLUMNS": "240"}
     return {**os.environ, **wide, "FLOWEXP_CACHE": str(cwd / ".cache"), **(more or {})}
 

@@ -7,6 +7,7 @@ import os
 from unittest.mock import Mock
 
 import pytest
+import yaml
 
 from flowexp.cli import main
 from flowexp.files import warn_without_cache
@@ -49,6 +50,21 @@ def test_without_locks_and_cache_everything_is_done_with_a_warning_each(
     assert err.count("has no locks") == 1
     assert err.count("Set FLOWEXP_CACHE") == 1
     assert stored(trained_run / "results.json", tmp_path / "out" / "results.json") == [1, 1]
+
+
+def test_a_score_is_in_the_tensorboard_of_its_run_at_the_step_of_the_weights(evaluate, trained_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    file = trained_run / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["logger"] = {"tb": {"_target_": "flowexp.training.TensorBoardLogger"}}
+    file.write_text(yaml.safe_dump(config))
+    code, _, err = evaluate()
+    assert code == 0, err
+    (record,) = json.loads((trained_run / "results.json").read_text())["evaluations"][-1]["records"]
+    events = EventAccumulator(str(trained_run / "tensorboard")).Reload()
+    (score,) = events.Scalars(record["key"])
+    assert (score.step, score.value) == (8, pytest.approx(record["value"]))
 
 
 @pytest.mark.parametrize("damaged", [b"half a fi", b"\xff\xfe"])
