@@ -71,18 +71,17 @@ def _in_all(estimates: "Sequence[Estimate]", at_once: int) -> list[str]:
     """The sum, and what it assumes."""
     from flowexp.tables.estimate import duration
     from flowexp.tables.probes import STEPS
-    from flowexp.threads import crowd, usable_cores
+    from flowexp.threads import crowd
 
     known = [one for one in estimates if one.seconds is not None]
-    threads = sorted({one.threads for one in known if one.threads is not None})
+    where = " or ".join(sorted({one.where for one in known}))
     total = sum(one.seconds or 0.0 for one in known) / at_once
     missing = len(estimates) - len(known)
     rest = f", and {missing} jobs that are not estimated" if missing else ""
-    count = "or ".join(f"{n} " for n in threads)
     many = "one job at a time" if at_once == 1 else f"{at_once} jobs at once"
     lines = [
-        f"about {duration(total)} for {len(known)} jobs{rest}: {many}, on the CPU with "
-        f"{count}of {usable_cores()} threads.",
+        f"about {duration(total)} for {len(known)} jobs{rest}: {many}"
+        + (f", on {where}." if where else "."),
         f"From {STEPS} steps of each distinct training and some calls of each network; sample "
         "grids and\nreading data are left out.",
     ]

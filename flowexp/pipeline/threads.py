@@ -30,7 +30,7 @@ def sampling_threads(
     That is a number, ``auto`` for the one with which the network is fastest, or None for that of
     PyTorch. On an accelerator, and where several processes share the work, ``auto`` changes
     nothing. Samples depend on the number by the order of sums only; work that may be continued
-    keeps the number of its beginning in the file ``kept_in``.
+    keeps the number that was found at its beginning in the file ``kept_in``.
     """
     words = None
     with restored():
@@ -41,10 +41,10 @@ def sampling_threads(
                 torch.set_num_threads(int(kept_in.read_text(encoding="utf-8")))
             elif given_threads() is None and usable_cores() > 1 and several_started() is None:
                 words = _set_fastest(pipeline)
-            if kept_in is not None and several_started() is None:
-                write_text(kept_in, f"{torch.get_num_threads()}\n")
         if words is not None:
             _LOG.info("threads: %s", words)
+            if kept_in is not None:
+                write_text(kept_in, f"{torch.get_num_threads()}\n")
         yield words
 
 

@@ -28,7 +28,6 @@ _OF_SAMPLING = (
     "network", "parameterization", "sampler", "guidance", "task", "metric", "dataset.shape",
     "dataset.num_classes", "batch_size",
 )  # fmt: skip
-_ACCELERATED = ("cuda", "gpu")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Estimate:
 
     seconds: float | None
     words: str = ""
-    threads: int | None = None
+    where: str = ""
 
     def __str__(self) -> str:
         if self.seconds is None:
@@ -62,8 +61,6 @@ def work_of(job: TableJob) -> Work:
     config = job.config
     if job.verb == "train":
         trainer = config["trainer"]
-        if trainer["accelerator"] in _ACCELERATED:
-            return Work(None, words=f"it needs trainer.accelerator={trainer['accelerator']}")
         return Work(_key("train", config, _OF_TRAINING), round(1000 * trainer["max_kimg"]))
     if job.verb == "calibrate":
         return Work(None, words="a calibration")
@@ -99,11 +96,22 @@ def estimated(
     return {identity: _estimate(work, trials.get(work.key)) for identity, work in works.items()}
 
 
+def _needs_accelerator(job: TableJob) -> str | None:
+    """The accelerator that a training names, if it is not here."""
+    import torch
+
+    named = select(job.config, "trainer.accelerator")
+    away = named in ("cuda", "gpu") and not torch.cuda.is_available()
+    return f"there is no trainer.accelerator={named} here" if away else None
+
+
 def _tried(job: TableJob) -> "Trial | str":
     """The trial of a job's work, or why there is none."""
     from flowexp.tables.probes import try_sampling, try_training
 
     try:
+        if (missing := _needs_accelerator(job)) is not None:
+            return missing
         if job.verb == "train":
             return try_training(job.config)
         return try_sampling(job.config, metrics=job.verb == "eval")
@@ -119,7 +127,7 @@ def _estimate(work: Work, trial: "Trial | str | None") -> Estimate:
     if isinstance(trial, str):
         return Estimate(None, trial)
     seconds = _START_SECONDS + work.images * trial.seconds
-    return Estimate(seconds, trial.without, trial.threads)
+    return Estimate(seconds, trial.without, trial.where)
 
 
 def duration(seconds: float) -> str:

@@ -21,9 +21,10 @@ from flowexp.errors import UsageError
 from flowexp.evaluation import score
 from flowexp.networks.base import label_dim_of
 from flowexp.pipeline import Pipeline
-from flowexp.runs.assemble import Built, build
+from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.threads import given_threads, measure, restored, usable_cores
 from flowexp.training import TrainingParts, training_parts
+from flowexp.training.fit import prepare_network
 from flowexp.training.inputs import TrainingDraws
 from flowexp.training.timed_passes import fitting, passes, seconds_of
 
@@ -43,10 +44,10 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """Seconds of an image (of a training, or sampled and scored), and what it does not count."""
+    """Seconds of an image (trained on, or sampled and scored), where, and what is not counted."""
 
     seconds: float
-    threads: int
+    where: str
     without: str = ""
 
 
@@ -56,19 +57,22 @@ def try_training(config: Config) -> Trial:
         built = build(config, by=USER)
         settings = config["trainer"]
         size = settings["micro_batch"] or settings["batch_size"]
-        batch = _random_batch(built, size)
+        device = "cpu" if settings["accelerator"] == "cpu" else resolve_device("auto")
+        batch = _random_batch(built, size).to(device)
+        built.network.to(device)
         try:
             parts = training_parts(config, built, by=USER)
+            prepare_network(parts.model.network, parts.settings)
             without, work = "", _steps(parts, batch)
         except (UsageError, ValueError, OSError) as error:  # a teacher, or weights of a loss
             without, work = f"the objective ({_reason(error)})", _bare_steps(built, batch)
         first, piece = fitting(work, most=size, seconds=_PIECE_SECONDS)
-        _choose_threads(partial(work, piece), partial(work, first))
+        where = _where(device, partial(work, piece), partial(work, first))
         count, spent = 0, 0.0
         while count < STEPS and spent < _MOST_SECONDS:
             spent += seconds_of(work, piece)
             count += 1
-        return Trial(spent / count / piece, torch.get_num_threads(), without)
+        return Trial(spent / count / piece, where, without)
 
 
 def _steps(parts: TrainingParts, batch: DataBatch) -> Callable[[int], None]:
@@ -87,10 +91,11 @@ def _steps(parts: TrainingParts, batch: DataBatch) -> Callable[[int], None]:
 
 def _bare_steps(built: Built, batch: DataBatch) -> Callable[[int], None]:
     """Passes through the network alone."""
-    t = _middle(built.pipeline)
+    pipeline = built.pipeline.replace(device=batch.images.device)
+    t = _middle(pipeline)
 
     def work(size: int) -> None:
-        conditions = built.pipeline.start(range(size)).conditions
+        conditions = pipeline.start(range(size)).conditions
         loss = built.model.velocity(batch.images[:size], t, **conditions).square().mean()
         torch.autograd.backward(loss)
 
@@ -105,9 +110,10 @@ def try_sampling(config: Config, *, metrics: bool) -> Trial:
     """
     with restored(), torch.random.fork_rng(devices=[]), torch.inference_mode():
         built, without = _built_to_sample(config)
-        built.network.eval()
+        device = resolve_device(str(config.get("device") or "auto"))
+        built.network.to(device).eval()
         most = min(int(config.get("batch_size") or 64), max(_SIZES))
-        pipeline = built.pipeline.replace(batch_size=most)
+        pipeline = built.pipeline.replace(batch_size=most, device=device)
         t, calls = _middle(pipeline), pipeline.model.evaluations_per_call
 
         def call(size: int) -> None:
@@ -115,7 +121,7 @@ def try_sampling(config: Config, *, metrics: bool) -> Trial:
             pipeline.model.predict(start.e, t, **start.conditions)
 
         first, piece = fitting(call, most=most, seconds=_PIECE_SECONDS)
-        _choose_threads(partial(call, piece), partial(call, first))
+        where = _where(device, partial(call, piece), partial(call, first))
         of_call = min(seconds_of(call, piece) for _ in range(3)) / piece / max(1, calls)
         chosen = None
         if metrics:
@@ -126,7 +132,7 @@ def try_sampling(config: Config, *, metrics: bool) -> Trial:
                 without, chosen = f"the metric ({_reason(error)})", None
         if chosen is None:
             rest, evaluations = _around(pipeline, built.network, None)
-        return Trial(rest + evaluations * of_call, torch.get_num_threads(), without)
+        return Trial(rest + evaluations * of_call, where, without)
 
 
 def _around(
@@ -178,17 +184,22 @@ def _built_to_sample(config: Config) -> tuple[Built, str]:
         return build({**config, "sampler": euler}, by=USER), "the sampler's calibration"
 
 
-def _choose_threads(work: Callable[[], object], first: Callable[[], object]) -> None:
-    """The number that ``auto`` would choose."""
+def _where(device: str, work: Callable[[], object], first: Callable[[], object]) -> str:
+    """The device in words, and on the CPU the number of threads that ``auto`` would choose."""
+    if device != "cpu":
+        return device
     given = given_threads()
-    count = 1 if usable_cores() == 1 else None
     if given is not None:
-        count = given[0]
-    torch.set_num_threads(count or measure(work, first=first).best)
+        torch.set_num_threads(given[0])
+    else:
+        torch.set_num_threads(1 if usable_cores() == 1 else measure(work, first=first).best)
+    count = torch.get_num_threads()
+    return f"{count} CPU thread{'s' if count > 1 else ''}"
 
 
 def _middle(pipeline: Pipeline) -> Tensor:
-    return torch.tensor(sum(pipeline.model.time_range) / 2, dtype=torch.float64)
+    middle = sum(pipeline.model.time_range) / 2
+    return torch.tensor(middle, dtype=torch.float64, device=pipeline.device)
 
 
 def _random_batch(built: Built, size: int) -> DataBatch:

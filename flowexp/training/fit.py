@@ -21,7 +21,7 @@ from flowexp.training.precision import matmul_precision
 from flowexp.training.trainer import RunTrainer, quiet_lightning
 from flowexp.tree import plain
 
-__all__ = ["FitResult", "fit"]
+__all__ = ["FitResult", "fit", "prepare_network"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def fit(
         StoppedError: The disk is full.
     """
     module = FlowModule(parts, run=run, seed=seed, config=plain(config), arrays=arrays)
-    _prepare_network(module.network, parts.settings)
+    prepare_network(module.network, parts.settings)
     if not module.checkpoints.finished(module):
         with (
             quiet_lightning(),
@@ -93,7 +93,7 @@ def fit(
     )
 
 
-def _prepare_network(network: nn.Module, settings: TrainerSettings) -> None:
+def prepare_network(network: nn.Module, settings: TrainerSettings) -> None:
     """Memory layout and compilation, both in place so that parameter names stay."""
     wanted = settings.channels_last
     if wanted is None:

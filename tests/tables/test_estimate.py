@@ -35,11 +35,11 @@ def tried(monkeypatch):
 
     def training(config):
         made.append("train")
-        return Trial(0.5, 1)
+        return Trial(0.5, "1 CPU thread")
 
     def sampling(config, *, metrics):
         made.append(f"sample {config['sampler']['steps']}")
-        return Trial(0.25, 2, without="the metric (no weights)")
+        return Trial(0.25, "2 CPU threads", without="the metric (no weights)")
 
     monkeypatch.setattr(probes, "try_training", training)
     monkeypatch.setattr(probes, "try_sampling", sampling)
@@ -72,7 +72,7 @@ def test_a_dry_run_says_the_sum_and_what_it_assumes(planned, tried, capsys):
     # 2 x (640 + 1280) images trained, 6 x 64 sampled, 10 starts, two at once
     total = (2 * 1920 * 0.5 + 6 * 64 * 0.25 + 10 * 3.0) / 2
     assert f"about {duration(total)} for 10 jobs, and 2 jobs that are not estimated" in said
-    assert "2 jobs at once, on the CPU with 1 or 2 of " in said
+    assert "2 jobs at once, on 1 CPU thread or 2 CPU threads." in said
     tried.clear()
     show_jobs(all_jobs(planned.rows), {**config, "dry": "commands"})
     assert tried == []
