@@ -34,7 +34,7 @@ def remarks(
         heldout: Its held-out images.
         count: The number of samples.
     """
-    compared = [metric for metric in metrics if metric.needs_reference and not metric.paired]
+    compared = [metric for metric in metrics if not metric.paired and metric.needs_reference]
     if heldout is None and compared and dataset is not None:
         text = f"There is no floor, since {dataset.name} has no held-out images."
         yield " ".join(filter(None, (text, dataset.how_to_hold_out)))
@@ -42,7 +42,7 @@ def remarks(
     if any(metric.minimum_samples <= real < count / _FEW for metric in compared):
         text = f"The floor is measured on {real:,} images; few score badly, even real ones."
         yield f"{text} num_samples={real} compares as many samples with it."
-    for metric in metrics:
+    for metric in compared:
         remark = metric.remark(count=count)
         if remark is not None:
             yield remark
