@@ -63,9 +63,9 @@ class _Measured:
 
     def remarks(self) -> Iterator[str]:
         """Runs of the group that the value is not of, and numbers that are not finite."""
-        without = [run.name for run in self.group.runs if run.name not in self.scores]
-        if without:
-            yield f"of {', '.join(without)} there is no such number: the mean is without"
+        for run in self.group.runs:
+            if run.name not in self.scores:
+                yield f"{run.name}: {'no such number' if run.evaluations else NOT_SCORED}"
         for name, one in self.scores.items():
             if not math.isfinite(one.mean):
                 reason = "; ".join(one.reasons) or "not finite"
@@ -121,16 +121,17 @@ def _sheet(
         for row in mine:
             where = [getattr(row.way, key) for key in varying]
             refer = notes.refer([*apart, *row.remarks()])
-            lines.append((group, row.value, row.count, *where, row.nfe, refer))
+            names = ", ".join(row.scores)
+            lines.append((group.name, names, row.value, row.count, *where, row.nfe, refer))
         if not mine:
             text = NOT_SCORED if group.title in unscored else ABSENT
-            lines.append((group, text, "", *("" for _ in varying), "", ""))
+            where = ["" for _ in varying]
+            lines.append((group.name, group.run_names, text, "", *where, "", ""))
     titles = ["where they differ", "runs", "value", "n", *varying, "NFE", "notes"]
-    cells = [[g.name, g.run_names, *rest] for g, *rest in lines]
-    dropped = {i for i in range(len(titles)) if not any(row[i] for row in cells)}
+    dropped = {i for i in range(len(titles)) if not any(row[i] for row in lines)}
     dropped |= set() if several else {3}
     nfe = len(titles) - 2
-    same_nfe = len({row[nfe] for row in cells if row[nfe]}) == 1
+    same_nfe = len({row[nfe] for row in lines if row[nfe]}) == 1
     dropped |= {nfe} if same_nfe else set()
     constant = [_stated(key, ways[key][0]) for key in _WAYS if key not in varying]
     constant += [f"NFE {rows[0].nfe}"] if same_nfe else []
@@ -149,7 +150,7 @@ def _sheet(
         ),
         lines=tuple(
             Line(cells=tuple(cell for i, cell in enumerate(row) if i not in dropped))
-            for row in cells
+            for row in lines
         ),
         notes=notes.texts,
     )

@@ -96,7 +96,7 @@ def test_a_run_whose_files_cannot_be_written_is_evaluated(evaluate, trained_run,
 
 def test_a_full_disk_loses_no_number(evaluate, trained_run, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    module = importlib.import_module("flowexp.evaluation.score")
+    module = importlib.import_module("flowexp.evaluation.results_file")
     monkeypatch.setattr(module, "write_json", Mock(side_effect=full))
     code, _, err = evaluate()
     assert code == 1
