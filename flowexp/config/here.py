@@ -41,7 +41,9 @@ def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
         yield from found
         if trains:  # which measures nothing, but its run is evaluated with them
             metrics = missing_files(config, {"metric": "check"})
-            yield from (replace(p, refuses=False) for p in metrics if p not in found)
+            later = "The training goes on without; flowexp eval needs it."
+            for problem in (p for p in metrics if p not in found):
+                yield replace(problem, text=f"{problem.text} {later}", refuses=False)
     yield from _devices(config)
 
 

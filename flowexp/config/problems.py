@@ -47,7 +47,8 @@ def refusal(error: Exception, *, key: str, arguments: Mapping[str, Any]) -> Prob
         return Problem(str(error.key or key), error.problem, error.remedy or "")
     sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
     sentence = sentence.removeprefix(f"{key}.")
-    named = re.match(r"(\w+)(?: is |=)", sentence)
+    # ``hidden=128, depth=-1`` is about either.
+    named = re.match(r"(\w+)(?: is |=)(?!\S+, \w+=)", sentence)
     about = named[1] if named is not None and named[1] in arguments else _about(sentence, arguments)
     text = f"{sentence.rstrip('.')}."
     # Other libraries' constructors say what is wrong, but not what would be right.

@@ -6,6 +6,7 @@ own constructor as far as that needs no import; then every part says what it nee
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from flowexp.config.stored import read_stored
 from flowexp.config.trust import STRANGER, USER, Author, problems_with
 from flowexp.errors import UsageError
 from flowexp.requirements import Parts, UnknownError, Unmet, all_of
+from flowexp.tree import nodes
 
 __all__ = ["check_rules", "labels_dropped", "missing_files", "stand_ins", "unmet_needs"]
 
@@ -62,8 +64,17 @@ def missing_files(config: Config, checks: Mapping[str, str]) -> list[Problem]:
                 with suppress(UnknownError), guarded(key):
                     getattr(one, method)() if isinstance(one, StandIn) else None
             except ValueError as error:
-                problems.append(refusal(error, key=key, arguments={}))
+                problem = refusal(error, key=key, arguments={})
+                problems.append(replace(problem, key=_in_full(problem.key, group, config)))
     return problems
+
+
+def _in_full(key: str, group: str, config: Config) -> str:
+    """A key as it stands in the config; a part within a part may know its own argument alone."""
+    if key.partition(".")[0] in config:
+        return key
+    owners = (name for name, node in nodes(config[group], group) if key in node)
+    return f"{next(owners, group)}.{key}"
 
 
 def unmet_needs(

@@ -166,7 +166,7 @@ class EntropicOT(PlanCoupling):
     Args:
         reg: Regularization in the cost's unit, > 0.
         iterations: Largest number of Sinkhorn iterations, >= 1.
-        tolerance: Error of the marginal at which they stop.
+        tolerance: Error of the marginal at which they stop, >= 0.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (SB-CFM). The authors' class uses the exact plan by default; this one always uses
@@ -186,6 +186,8 @@ class EntropicOT(PlanCoupling):
             raise ValueError(f"reg is {reg}; expected a positive number")
         if iterations < 1:
             raise ValueError(f"iterations is {iterations}; expected at least 1")
+        if not tolerance >= 0.0:
+            raise ValueError(f"tolerance is {tolerance}; expected a number >= 0")
         self.reg = float(reg)
         self.iterations = iterations
         self.tolerance = float(tolerance)

@@ -208,6 +208,8 @@ class GaussianMMD(FeatureMetric):
         if sigma <= 0:
             raise ValueError(f"sigma must be positive, got {sigma}")
         self.sigma = sigma
+        if not scale > 0.0:
+            raise ValueError(f"scale is {scale}; expected a positive number")
         self.scale = scale
         self.settings = f"Gaussian kernel, sigma {sigma:g}, times {scale:g}"
 

@@ -81,6 +81,7 @@ class DhariwalUNet(LeveledUNet):
             require_at_least(1, head_channels=head_channels)
         if resample_kernel not in (None, 0, 1, 3):
             raise ValueError(f"resample_kernel={resample_kernel}; allowed: null, 0, 1, 3")
+        require_at_least(1, channel_mult_emb=channel_mult_emb)
         emb = model_channels * channel_mult_emb
         init = Init() if ddpm else Init(kaiming_uniform, math.sqrt(1 / 3), math.sqrt(1 / 3))
         style = UNetBlockStyle(

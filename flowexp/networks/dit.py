@@ -54,7 +54,9 @@ class DiT(ImageNetwork):
         mlp_ratio: float = 4.0,
         **image: Unpack[ImageArguments],
     ) -> None:
-        require_at_least(1, patch_size=patch_size)
+        require_at_least(1, patch_size=patch_size, depth=depth, num_heads=num_heads)
+        if not mlp_ratio * hidden_size >= 1.0:
+            raise ValueError(f"mlp_ratio={mlp_ratio}; allowed: a positive number")
         if hidden_size % 4 or hidden_size % num_heads:
             raise ValueError(
                 f"hidden_size={hidden_size}; allowed: multiples of 4 and of num_heads={num_heads}"

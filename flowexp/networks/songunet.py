@@ -236,6 +236,8 @@ class SongUNet(LeveledUNet):
         _require_choice("embedding_type", embedding_type, "positional", "fourier")
         _require_choice("encoder_type", encoder_type, "standard", "skip", "residual")
         _require_choice("decoder_type", decoder_type, "standard", "skip")
+        require_at_least(1, channel_mult_emb=channel_mult_emb)
+        require_at_least(1, channel_mult_noise=channel_mult_noise)
         noise, emb = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         init = Init()
         super().__init__(

@@ -53,6 +53,7 @@ class UNet(ImageNetwork):
     ) -> None:
         if pixel_unshuffle not in (1, 2):
             raise ValueError(f"pixel_unshuffle={pixel_unshuffle}; allowed: 1, 2")
+        require_at_least(1, head_dim=head_dim)
         if not channel_mult:
             raise ValueError("channel_mult=[]; allowed: at least one level")
         for name, value in (("model_channels", model_channels), ("head_channels", head_channels)):

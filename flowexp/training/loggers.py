@@ -153,6 +153,8 @@ class TensorBoardLogger(RunLogger):
     """
 
     def __init__(self, *, flush_seconds: int = 30) -> None:
+        if flush_seconds < 1:
+            raise ValueError(f"flush_seconds is {flush_seconds}; expected at least 1")
         self.flush_seconds = flush_seconds
         self._folder = Path()
         self._writer: SummaryWriter | None = None
