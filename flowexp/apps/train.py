@@ -135,8 +135,8 @@ def _finished(going_on: "GoingOn", *, first: bool) -> float:
         kimg, seconds = going_on.kimg, training_seconds(rows)
         length = f"{kimg:g} of {config['trainer']['max_kimg']:g} kimg"
         trust = must_be_declared(config)
-        rows = _outcome(kimg, seconds, loss, run, trust=trust)
-        print(table([("already finished", length), *rows, ("to go on", going_on.longer)]))
+        outcome = _outcome(kimg, seconds, loss, run, trust=trust)
+        print(table([("already finished", length), *outcome, ("to go on", going_on.longer)]))
     return loss
 
 
