@@ -180,7 +180,7 @@ def test_a_teacher_that_is_gone_is_said_in_the_log(teacher, tmp_path):
         ),
         (
             ["train", *TINY, "coupling=pairs", "pairs=RUN/pairs", "dataset=fashion10k"],
-            ["(1, 8, 8)"],
+            ["1x8x8", "1x28x28"],
         ),
     ],
 )
