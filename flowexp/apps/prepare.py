@@ -1,10 +1,9 @@
 """``flowexp prepare``: a folder or ZIP of pictures of any size becomes a data set."""
 
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import shown, table
 from flowexp.config.application import examine
@@ -13,6 +12,8 @@ from flowexp.config.overrides import in_full
 from flowexp.config.problems import did_you_mean
 from flowexp.errors import IncompleteError, StoppedError, UsageError
 from flowexp.files import expanded
+from flowexp.progress import track
+from flowexp.threads import usable_cores
 
 if TYPE_CHECKING:
     from flowexp.data.image_decoding import Colour
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_Item = TypeVar("_Item")
-_SECONDS = 5.0
 _MOST_NAMED = 20
-_WIDTH = 76
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,8 +42,6 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _prepare(config: dict[str, Any]) -> None:
-    from joblib import cpu_count
-
     from flowexp.data.preparation import prepare
 
     recipe = _recipe(config)
@@ -57,8 +53,8 @@ def _prepare(config: dict[str, Any]) -> None:
             out,
             recipe,
             heldout=float(config["heldout"]),
-            workers=config["workers"] or cpu_count(),
-            track=_shown_progress,
+            workers=config["workers"] or usable_cores(),
+            track=partial(track, before="prepared", unit="pictures"),
         )
     except KeyboardInterrupt as stop:
         raise StoppedError("stopped; the same command goes on with what is done.") from stop
@@ -146,9 +142,9 @@ def _outcome(made: "Prepared", files: "ImageFiles", recipe: "Recipe") -> list[tu
         rows.append(("went on", f"{made.found:,} of them had been made before"))
     rows += [*_enlarged(made, size), *_classes(made, files)]
     if files.left_out is not None:
-        rows += _wrapped("read", files.left_out)
+        rows.append(("read", files.left_out))
     for name, problem in made.broken[:_MOST_NAMED]:
-        rows += _wrapped("broken", f"{name} {problem}")
+        rows.append(("broken", f"{name} {problem}"))
     if (more := len(made.broken) - _MOST_NAMED) > 0:
         rows.append(("broken", f"and {more:,} more"))
     archives = dict(zip(("archive", "test_archive"), made.archives, strict=False))
@@ -162,7 +158,7 @@ def _enlarged(made: "Prepared", size: str) -> list[tuple[str, str]]:
         return []
     name, (width, height) = min(made.enlarged, key=lambda item: min(item[1]))
     text = f"{len(made.enlarged):,} were smaller than {size}, the smallest {width}x{height}: {name}"
-    return _wrapped("enlarged", text)
+    return [("enlarged", text)]
 
 
 def _classes(made: "Prepared", files: "ImageFiles") -> list[tuple[str, str]]:
@@ -171,7 +167,7 @@ def _classes(made: "Prepared", files: "ImageFiles") -> list[tuple[str, str]]:
 
     if made.labels is None:
         text = "no folder for every class (rose/a.jpg, tulip/b.jpg)"
-        return _wrapped("classes", f"none: no {LABEL_FILE} with labels, and {text}")
+        return [("classes", f"none: no {LABEL_FILE} with labels, and {text}")]
     values, names = made.labels.values, made.labels.class_names
     if values.ndim == 2:
         return [("labels", f"vectors of {values.shape[1]} numbers")]
@@ -188,30 +184,5 @@ def _classes(made: "Prepared", files: "ImageFiles") -> list[tuple[str, str]]:
     return rows
 
 
-def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
-    """A row whose text is broken into lines that fit a terminal."""
-    import textwrap
-
-    lines = textwrap.wrap(text, _WIDTH - len("data set") - 4, break_on_hyphens=False)
-    return [(name if i == 0 else "", line) for i, line in enumerate(lines)]
-
-
 def _megabytes(file: Path) -> str:
     return f"{file.stat().st_size / 1e6:.3g} MB"
-
-
-def _shown_progress(items: Iterable[_Item], total: int) -> Iterator[_Item]:
-    """The items, with a line on stderr every few seconds: how many are done, how long it takes."""
-    began = said = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - said >= _SECONDS:
-            said, speed = now, done / (now - began)
-            left = round((total - done) / speed)
-            print(
-                f"prepared {done:,} of {total:,} pictures, {speed:.3g}/s, "
-                f"{left // 60}:{left % 60:02d} left",
-                file=sys.stderr,
-                flush=True,
-            )

@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -32,8 +33,12 @@ __all__ = ["COLOURS", "Prepared", "Recipe", "Track", "prepare"]
 COLOURS = {"rgb": "RGB", "grey": "L", "auto": None}
 """What ``colour=NAME`` makes of every picture: a mode of Pillow, or L if all are grey, else RGB."""
 
-Track = Callable[[Iterable["_Done"], int], Iterable["_Done"]]
-"""Passes finished pictures on, of which there will be so many, and shows how far they are."""
+
+class Track(Protocol):
+    """Passes finished pictures on, of which there will be ``total``, and shows how far they are."""
+
+    def __call__(self, items: Iterable["_Done"], /, *, total: int) -> Iterable["_Done"]: ...
+
 
 _SETTINGS, _JOURNAL = "settings.json", "done.jsonl"
 _CHUNK = 256
@@ -126,7 +131,7 @@ def prepare(
         done = work.journal()
         found = len(done)
         rest = [i for i in range(len(files.names)) if i not in done]
-        for one in track(work.make(rest, workers), len(rest)):
+        for one in track(work.make(rest, workers), total=len(rest)):
             done[one.index] = one
         good = [done[i] for i in sorted(done) if done[i].problem is None]
         broken = [(files.names[i], done[i].problem or "") for i in sorted(done) if done[i].problem]

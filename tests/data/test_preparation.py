@@ -195,7 +195,7 @@ class _KilledError(Exception):
 
 
 def killed_after(count):
-    def track(items, total):
+    def track(items, *, total):
         for done, item in enumerate(items):
             if done == count:
                 raise _KilledError
