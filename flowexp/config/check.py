@@ -42,7 +42,6 @@ from flowexp.config.run_folders import (
     known_runs,
     listed,
     nearest_run,
-    newest,
     runs_below,
 )
 from flowexp.config.schema import named_entries, out_of_range, starts_from_run
@@ -190,7 +189,8 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     """A verb that starts from a run needs a run directory before anything can be composed."""
     runs = runs_in(list(overrides))
     if not runs:
-        latest = "".join(f", such as {typed('run', path)}" for path in newest(1))
+        known = known_runs(Path("outputs"))[-1:]
+        latest = "".join(f", such as {typed('run', path)}" for path in known)
         remedy = f"Give run=DIR, a directory that train wrote{latest}."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
     key = "recipe" if any(o.startswith("recipe=") for o in overrides) else "run"
