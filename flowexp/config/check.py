@@ -42,7 +42,6 @@ from flowexp.config.run_folders import (
     known_runs,
     listed,
     nearest_run,
-    newest,
     runs_below,
 )
 from flowexp.config.schema import TRAIN_FROM, out_of_range, own_keys, starts_from_run, trains
@@ -330,7 +329,8 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     """A verb that starts from a run needs a run directory before anything can be composed."""
     runs = runs_in(list(overrides))
     if not runs:
-        latest = "".join(f", such as {typed('run', path)}" for path in newest(1))
+        known = known_runs(Path("outputs"))[-1:]
+        latest = "".join(f", such as {typed('run', path)}" for path in known)
         remedy = f"Give run=DIR, a directory that train wrote{latest}."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
     given = {o.partition("=")[0] for o in overrides}
