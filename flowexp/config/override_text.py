@@ -53,7 +53,8 @@ def command_on(verb: str, folder: str) -> str:
     """A command line to be pasted into a shell, with a bare path: ``flowexp compare sweep``."""
     before = folder.partition("/")[0]
     unlike_override = "=" not in before and folder[:1] not in ("~", "+", "-")
-    return shlex.join(["flowexp", verb, folder if unlike_override else f"./{folder}"])
+    words = ["flowexp", verb, folder if unlike_override else f"./{folder}"]
+    return ShellCommand(shlex.join(words))
 
 
 def _value(value: object) -> str:
