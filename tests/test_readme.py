@@ -3,10 +3,12 @@
 import re
 import shlex
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from flowexp.apps.list import options
 from flowexp.cli import VERBS
@@ -32,20 +34,38 @@ def commands() -> list[str]:
 DRY = {"table": ("dry=true", "seeds=[0]")} | dict.fromkeys(
     ["train", "eval", "sample", "pairs", "calibrate"], ("--cfg=job",)
 )
+# Of several runs there is no one config to show.
+SHORT = ("metric=fd_raw", "num_samples=4", "sampler.steps=1")
+
+
+def provide(folder: Path, command: str, run: Path) -> None:
+    """What a command of the README starts from: runs, folders of runs, and pictures."""
+    for name in set(re.findall(r"outputs/[\w.]+(?:/\.{3})?", command)):
+        sweep = name.startswith("outputs/sweep")
+        for copy in [f"{name}/0", f"{name}/1"] if sweep else [name]:
+            shutil.copytree(run, folder / copy)
+    picture = folder / "my_pictures" / "rose" / "1.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (70, 66)).save(picture)
+    if "dataset.archive=flowers-64.zip" in command:
+        with zipfile.ZipFile(folder / "flowers-64.zip", "w") as archive:
+            Image.new("RGB", (64, 64)).save(picture)
+            archive.write(picture, "00000/img00000000.png")
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_sound(command, trained_once, tmp_path):
     verb, *arguments = shlex.split(command)[1:]
-    for name in re.findall(r"outputs/[\w.]+", command):
-        shutil.copytree(trained_once, tmp_path / name)
+    provide(tmp_path, command, trained_once)
     if "--config-dir" in arguments:
         groups = tmp_path / "my_conf" / "sampler"
         groups.mkdir(parents=True)
         (groups / "mine.yaml").write_text("_target_: flowexp.samplers.Euler\nsteps: 3\n")
     verb = "check" if "-m" in arguments else verb
-    done = flowexp(verb, *arguments, *DRY.get(verb, ()), cwd=tmp_path)
+    of_several = verb == "eval" and "outputs/sweep" in command
+    dry = SHORT if of_several else DRY.get(verb, ())
+    done = flowexp(verb, *arguments, *dry, cwd=tmp_path)
     # doctor's exit code says whether something is missing on this machine
     assert done.code in ((0, 1) if verb == "doctor" else (0,)), done.err
     assert done.out
