@@ -21,6 +21,7 @@ from flowexp.config.completion_scripts import SCRIPTS
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.overrides import all_groups, in_full, options_of
+from flowexp.config.run_folders import is_run, usual_runs
 from flowexp.errors import UsageError
 from flowexp.tree import select
 
@@ -30,7 +31,6 @@ _CONFIGS = {"check": "train", "table": "table_run"}
 """Verbs whose groups and keys are those of another config than their own."""
 
 _RUN_KEYS = ("run", "runs", "from", "init", "teacher", "recipe")
-_ROOT, _DEPTH = "outputs", 4
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -142,7 +142,7 @@ def _values(
         yield from (f"{before}{comma}{option} " for option in options_of(key, loader.repository))
         return
     if key in _RUN_KEYS and not last:
-        yield from (f"{before}{comma}{run} " for run in _runs())
+        yield from (f"{before}{comma}{run} " for run in usual_runs())
     node = select(config, key)
     if isinstance(node, bool):
         yield from ("true ", "false ")
@@ -158,11 +158,5 @@ def _paths(typed: str) -> Iterator[str]:
     with suppress(OSError):
         for entry in os.scandir(f"{folder}{slash}" or "."):
             if entry.name.startswith(start) and (start or not entry.name.startswith(".")):
-                is_open = entry.is_dir() and not (Path(entry) / "config.yaml").is_file()
+                is_open = entry.is_dir() and not is_run(Path(entry))
                 yield f"{folder}{slash}{entry.name}{'/' if is_open else ' '}"
-
-
-def _runs() -> Iterator[str]:
-    """The runs below the usual folder."""
-    for depth in range(1, _DEPTH + 1):
-        yield from (str(file.parent) for file in Path(_ROOT).glob("*/" * depth + "config.yaml"))

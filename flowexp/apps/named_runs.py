@@ -14,7 +14,7 @@ from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import override
 from flowexp.config.overrides import parse, selected
 from flowexp.config.problems import ConfigError
-from flowexp.config.run_folders import is_run, names_folder, newest, runs_below
+from flowexp.config.run_folders import names_folder, newest, runs_at
 from flowexp.errors import UsageError
 from flowexp.files import write_text
 
@@ -57,9 +57,7 @@ def named_paths(value: Any) -> list[Path]:  # noqa: ANN401 -- what the config ho
     if not given:
         raise UsageError("no run is named.", key="runs", remedy="Name run directories.")
     paths = [Path(str(text)) for text in given]
-    return [
-        run for path in paths for run in ([path] if is_run(path) else runs_below(path) or [path])
-    ]
+    return [run for path in paths for run in runs_at(path)]
 
 
 def open_runs(paths: Sequence[Path]) -> "list[RunRecord]":

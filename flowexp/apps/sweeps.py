@@ -9,7 +9,7 @@ from flowexp.config.application import only_shows
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.override_text import command, command_on, override, sweep
 from flowexp.config.overrides import in_full
-from flowexp.config.run_folders import is_run, runs_below
+from flowexp.config.run_folders import runs_at
 from flowexp.config.sources import runs_in
 from flowexp.config.sweep import Sweep
 from flowexp.config.trust import must_be_declared
@@ -53,7 +53,7 @@ def for_every_run(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[
     named = runs_in([text for text in given if text.startswith("run=")])
     if not named or only_shows(args) or any(text.startswith("recipe=") for text in given):
         return list(arguments), []
-    runs = [str(run) for name in named for run in _runs_of(Path(name))]
+    runs = [str(run) for name in named for run in runs_at(Path(name))]
     if runs == named and (args.multirun or len(runs) == 1):
         return list(arguments), runs if len(runs) > 1 else []
     rest = list(arguments)
@@ -66,7 +66,3 @@ def for_every_run(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[
         rest.append(override("dirs.sweep", str(folder / verb / stamp)))
     several = [] if args.multirun or len(runs) == 1 else ["-m"]
     return [sweep("run", runs), *rest, *several], runs
-
-
-def _runs_of(path: Path) -> list[Path]:
-    return [path] if is_run(path) else runs_below(path) or [path]

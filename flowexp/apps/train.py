@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.sweeps import after_training
 from flowexp.apps.terminal import failures_kept_in, logging_to, shown, table
 from flowexp.config.application import Job, launch
-from flowexp.config.from_run import author_of, choices_of
+from flowexp.config.from_run import author_of
 from flowexp.config.override_text import command
+from flowexp.config.stored import choices_of
 from flowexp.config.trust import must_be_declared
 from flowexp.processes import is_first_process
 from flowexp.progress import stage

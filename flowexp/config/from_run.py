@@ -6,7 +6,6 @@ through primary configs of their own. What ``from=RUN`` starts from is a model, 
 is the run's, over it the experiment's, over both the command line's.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,13 +20,13 @@ from flowexp.config.hydra_internals import ConfigRepository, set_values
 from flowexp.config.override_text import command
 from flowexp.config.problems import Problem
 from flowexp.config.schema import TRAIN_FROM, TRAIN_RUN
-from flowexp.config.sources import CONFIG, MANIFEST, run_in
-from flowexp.config.stored import read_stored
+from flowexp.config.sources import CONFIG, run_in
+from flowexp.config.stored import choices_of, read_stored
 from flowexp.config.trust import USER, Author
 from flowexp.errors import UsageError
 from flowexp.tree import leaves, select
 
-__all__ = ["MODEL_GROUPS", "author_of", "choices_of", "kept_choices", "primary_config",
+__all__ = ["MODEL_GROUPS", "author_of", "kept_choices", "primary_config",
            "problems_of_start", "restore_derived", "restore_model"]  # fmt: skip
 
 MODEL_GROUPS = ("dataset", "path", "network", "parameterization")
@@ -74,14 +73,6 @@ def author_of(config: Mapping[str, Any]) -> Author:
     """Who wrote the config of a training: the user, or whoever stored the run it was taken from."""
     run = config.get("run") or config.get("parent")
     return USER if run is None else Author.of(Path(run) / CONFIG)
-
-
-def choices_of(run: Path | str) -> dict[str, str]:
-    """The options that a run's manifest records, by group; empty where it cannot be read."""
-    with suppress(OSError, ValueError, AttributeError, TypeError):
-        manifest = json.loads((Path(run) / MANIFEST).read_text(encoding="utf-8"))
-        return {str(group): str(option) for group, option in manifest.get("choices", {}).items()}
-    return {}
 
 
 def kept_choices(name: str, overrides: Sequence[Override]) -> list[str]:

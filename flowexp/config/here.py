@@ -54,7 +54,7 @@ def _run_at(key: str, config: Config) -> Iterator[Problem]:
     try:
         require_run(Path(str(config[key])), key=key)
     except UsageError as error:
-        yield refusal(error, key=key, arguments={})
+        yield refusal(error, key=key)
 
 
 def _pairs(config: Config) -> Iterator[Problem]:
@@ -64,7 +64,7 @@ def _pairs(config: Config) -> Iterator[Problem]:
         try:
             read_manifest_of_pairs(Path(str(folder)))
         except UsageError as error:
-            yield refusal(error, key="pairs", arguments={})
+            yield refusal(error, key="pairs")
 
 
 def _devices(config: Config) -> Iterator[Problem]:

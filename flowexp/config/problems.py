@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from flowexp.errors import UsageError
@@ -37,7 +38,9 @@ class ConfigError(UsageError):
         super().__init__("\n".join(str(p) for p in self.problems))
 
 
-def refusal(error: Exception, *, key: str, arguments: Mapping[str, Any]) -> Problem:
+def refusal(
+    error: Exception, *, key: str, arguments: Mapping[str, Any] = MappingProxyType({})
+) -> Problem:
     """What the constructor of a part at ``key``, with the config node ``arguments``, refused.
 
     A message that begins with an argument's name (``steps is 0``, ``steps=0``) is about it, and so
@@ -82,7 +85,7 @@ def refuse_all(*steps: Callable[[], object]) -> None:
         try:
             step()
         except UsageError as error:
-            problems.append(Problem(error.key or "", error.problem, error.remedy or ""))
+            problems.append(refusal(error, key=""))
     if problems:
         raise ConfigError(problems)
 

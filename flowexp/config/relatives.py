@@ -4,18 +4,16 @@ Everything is read from ``config.yaml`` and ``manifest.json``; no weights are op
 there, or cannot be read, is for others to say: here it refuses nothing.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flowexp.config.differences import differing, shown_value
-from flowexp.config.from_run import choices_of
 from flowexp.config.override_text import typed
 from flowexp.config.problems import Problem
-from flowexp.config.sources import CONFIG, MANIFEST
-from flowexp.config.stored import read_stored
+from flowexp.config.sources import CONFIG
+from flowexp.config.stored import choices_of, read_manifest_of_pairs, read_stored
 from flowexp.errors import UsageError
 from flowexp.tree import select
 
@@ -46,9 +44,8 @@ def problems_with_relatives(
             yield from _other_shape(config, _shape_of(stored.get("dataset")), key=name, what=run)
     pairs = config.get("pairs")
     for folder in [pairs] if isinstance(pairs, str) else pairs or []:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
-            shape = tuple(map(int, manifest["shape"]))
+        with suppress(UsageError, ValueError, KeyError, TypeError):
+            shape = tuple(map(int, read_manifest_of_pairs(Path(folder))["shape"]))
             yield from _other_shape(config, shape, key="pairs", what=str(folder))
 
 

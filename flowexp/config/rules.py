@@ -64,7 +64,7 @@ def missing_files(config: Config, checks: Mapping[str, str]) -> list[Problem]:
                 with suppress(UnknownError), guarded(key):
                     getattr(one, method)() if isinstance(one, StandIn) else None
             except ValueError as error:
-                problem = refusal(error, key=key, arguments={})
+                problem = refusal(error, key=key)
                 problems.append(replace(problem, key=_in_full(problem.key, group, config)))
     return problems
 

@@ -11,7 +11,7 @@ from flowexp.config.problems import nearest
 from flowexp.errors import UsageError
 
 __all__ = ["CONFIG", "MANIFEST", "is_run", "known_runs", "listed", "names_folder", "nearest_run",
-           "newest", "require_run", "runs_below"]  # fmt: skip
+           "newest", "require_run", "runs_at", "runs_below", "usual_runs"]  # fmt: skip
 
 CONFIG, MANIFEST = "config.yaml", "manifest.json"
 """The files of a run directory that options come from."""
@@ -63,6 +63,11 @@ def require_run(path: Path, *, key: str, checkpoint: bool = True) -> None:
         )
 
 
+def runs_at(path: Path) -> list[Path]:
+    """The run at a path, or the runs in that folder; the path itself if it is neither."""
+    return [path] if is_run(path) else runs_below(path) or [path]
+
+
 def runs_below(folder: Path) -> list[Path]:
     """The runs in a folder, ``9`` before ``10``: those of the first level that has any."""
     for depth in range(1, _DEPTH + 1):
@@ -81,7 +86,7 @@ def known_runs(path: Path) -> list[Path]:
     for folder, depths in (*((f, (1, 2)) for f in near), (_OUTPUTS, range(1, _DEPTH + 1))):
         found = {file.parent for depth in depths for file in _some(folder, "*/" * depth + CONFIG)}
         if found:
-            return sorted(found, key=lambda run: (run / CONFIG).stat().st_mtime)
+            return sorted(found, key=_written)
     return []
 
 
@@ -94,12 +99,15 @@ def nearest_run(path: Path) -> Path | None:
 
 def newest(most: int = 3) -> list[Path]:
     """The newest runs below ``outputs``, newest first; a sweep stands for the runs in it."""
-    files = [
-        file for depth in range(1, _DEPTH + 1) for file in _some(_OUTPUTS, "*/" * depth + CONFIG)
-    ]
-    runs = [file.parent for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True)]
+    runs = sorted(usual_runs(), key=_written, reverse=True)
     whole = [run.parent if (run.parent / _SWEEP).is_file() else run for run in runs]
     return list(dict.fromkeys(whole))[:most]
+
+
+def usual_runs() -> Iterator[Path]:
+    """The runs below ``outputs``, at most some hundreds."""
+    for depth in range(1, _DEPTH + 1):
+        yield from (file.parent for file in _some(_OUTPUTS, "*/" * depth + CONFIG))
 
 
 def listed(folder: Path, runs: list[Path]) -> str:
@@ -110,6 +118,10 @@ def listed(folder: Path, runs: list[Path]) -> str:
 
 def _some(folder: Path, pattern: str) -> Iterator[Path]:
     return itertools.islice(folder.glob(pattern), _MOST)
+
+
+def _written(run: Path) -> float:
+    return (run / CONFIG).stat().st_mtime
 
 
 def _natural(path: Path) -> list[str | int]:

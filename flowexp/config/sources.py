@@ -10,10 +10,8 @@ sampler, guidance or task.
 
 import copy
 import functools
-import json
 import pickle
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,9 +21,9 @@ from omegaconf import OmegaConf
 
 from flowexp.config.hydra_internals import FileConfigSource, register_source
 from flowexp.config.overrides import parse, texts
-from flowexp.config.run_folders import CONFIG, MANIFEST
+from flowexp.config.run_folders import CONFIG, MANIFEST, is_run
 from flowexp.config.schema import values_of_training
-from flowexp.config.stored import read_stored
+from flowexp.config.stored import choices_of, read_stored
 from flowexp.errors import UsageError
 from flowexp.tree import leaves, select
 
@@ -45,7 +43,7 @@ class RunSource(ConfigSource):
 
     def available(self) -> bool:
         """Whether the directory is a run directory; without a directory, nothing is served."""
-        return not self.path or (Path(self.path) / CONFIG).is_file()
+        return not self.path or is_run(Path(self.path))
 
     def is_group(self, config_path: str) -> bool:
         """Whether the stored config has this group or a group inside it."""
@@ -135,9 +133,7 @@ class RunSource(ConfigSource):
     def _groups(self) -> set[str]:
         found = {key for key, value in self._config.items() if isinstance(value, dict)}
         # Without a manifest that can be read, every group that holds something is there.
-        with suppress(OSError, ValueError, AttributeError, TypeError):
-            manifest = json.loads((Path(self.path) / MANIFEST).read_text(encoding="utf-8"))
-            found |= {g for g in manifest.get("choices", {}) if not g.startswith("hydra")}
+        found |= {g for g in choices_of(self.path) if not g.startswith("hydra")}
         # A name such as "override /hydra/launcher" would be an instruction.
         return {group for group in found if re.fullmatch(r"\w+(/\w+)*", str(group))}
 

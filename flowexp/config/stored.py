@@ -1,15 +1,16 @@
 """Reading what flowexp has stored as YAML, which may have been changed or made by anybody."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from flowexp.config.run_folders import MANIFEST
 from flowexp.errors import UsageError
 
-__all__ = ["PAIRS_FORMAT", "read_manifest_of_pairs", "read_stored"]
-
+__all__ = ["PAIRS_FORMAT", "choices_of", "read_manifest_of_pairs", "read_stored"]
 
 PAIRS_FORMAT = "flowexp-pairs-1"
 """The format of stores of pairs, as their manifests name it."""
@@ -33,6 +34,14 @@ def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # n
     return content
 
 
+def choices_of(run: Path | str) -> dict[str, str]:
+    """The options that a run's manifest records, by group; empty where it cannot be read."""
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        manifest = json.loads((Path(run) / MANIFEST).read_text(encoding="utf-8"))
+        return {str(group): str(option) for group, option in manifest.get("choices", {}).items()}
+    return {}
+
+
 def read_manifest_of_pairs(folder: Path, *, key: str = "pairs") -> dict[str, Any]:
     """The manifest of a store of pairs, as it stands in the file.
 
@@ -40,7 +49,7 @@ def read_manifest_of_pairs(folder: Path, *, key: str = "pairs") -> dict[str, Any
         UsageError: The folder is no store of pairs; the message names ``key``.
     """
     try:
-        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != PAIRS_FORMAT:
             found = content.get("format") if isinstance(content, dict) else None
             raise ValueError(f"its format is {found!r}, not {PAIRS_FORMAT!r}")

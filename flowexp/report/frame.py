@@ -4,6 +4,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowexp.config.run_folders import is_run
 from flowexp.errors import UsageError
 from flowexp.metrics.protocol import Protocol
 from flowexp.report.run_record import RunRecord, StoredEvaluation, read_run
@@ -46,9 +47,7 @@ def results(folder: str | Path) -> "pandas.DataFrame":
         raise UsageError(f"{root} is not a folder.", key="runs", remedy="Name a folder of runs.")
     paths = sorted(file.parent for file in root.rglob("results.json"))
     runs = [
-        read_run(path, name=path.relative_to(root).as_posix())
-        for path in paths
-        if (path / "config.yaml").is_file()
+        read_run(path, name=path.relative_to(root).as_posix()) for path in paths if is_run(path)
     ]
     rows = [row for run in runs for evaluation in run.evaluations for row in _rows(run, evaluation)]
     stated = dict.fromkeys(key for row in rows for key in row if key not in _MEASURED)
