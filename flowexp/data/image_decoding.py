@@ -16,10 +16,11 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 __all__ = ["GREY_MODES", "SUFFIXES", "NotDecodedError", "decode_image", "is_hidden", "is_image",
-           "plain_image", "say_once", "what_is_left_out"]  # fmt: skip
+           "plain_image", "planes", "say_once", "what_is_left_out"]  # fmt: skip
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
@@ -94,6 +95,12 @@ def plain_image(
         NotDecodedError: A pixel has no known colour.
     """
     return _plain(_upright(image), channels, background)
+
+
+def planes(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The pixels of an image in mode L or RGB, (C, H, W)."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def reason(error: Exception) -> str:

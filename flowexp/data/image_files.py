@@ -28,6 +28,7 @@ from flowexp.data.image_decoding import (
     NotDecodedError,
     decode_image,
     is_image,
+    planes,
     reason,
     what_is_left_out,
 )
@@ -136,8 +137,7 @@ class ImageFiles(ABC):
             raise self._damaged(name, error) from error
         if image.width != image.height:
             raise self._refused(name, f"is {image.width}x{image.height}, not square")
-        pixels = np.asarray(image)
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        return planes(image)
 
     def labels(self) -> Array:
         """Labels of ``names``: classes (N,), int64, or vectors (N, L), float32.

@@ -11,8 +11,10 @@ from flowexp.config.problems import did_you_mean
 from flowexp.data.base import Dataset, ImageArrays
 from flowexp.data.cropping import CROPS
 from flowexp.data.digests import Array
-from flowexp.data.image_decoding import NotDecodedError, say_once
+from flowexp.data.image_decoding import NotDecodedError, planes, say_once
 from flowexp.errors import UsageError
+from flowexp.progress import track
+from flowexp.threads import workers
 
 __all__ = ["WHITE", "ResizedImages"]
 
@@ -76,8 +78,9 @@ class ResizedImages(Dataset):
     def _arrays(self, split: str) -> ImageArrays:
         count = self._count(split)
         images = np.empty((count, *self.shape), dtype=np.uint8)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            items = list(pool.map(lambda i: self._put(images[i], split, i), range(count)))
+        with ThreadPoolExecutor(workers(_THREADS)) as pool:
+            made = pool.map(lambda i: self._put(images[i], split, i), range(count))
+            items = list(track(made, "decoded", unit=f"images of {self.name}", total=count))
         if smaller := sum(enlarged for _, enlarged in items):
             size = f"{self.resolution}x{self.resolution}"
             say_once(f"{self.name}: {smaller} of {count} images were smaller than {size}.")
@@ -92,8 +95,7 @@ class ResizedImages(Dataset):
         try:
             found, label = self._item(split, index)
             image = found.convert(_MODES[self.channels])
-            pixels = np.asarray(crop.make(image, self.resolution, WHITE))
+            target[...] = planes(crop.make(image, self.resolution, WHITE))
         except NotDecodedError as error:
             raise UsageError(f"{self.name}: image {index} {error}.", key="dataset") from error
-        target[...] = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         return label, crop.fitted(image.size) < self.resolution
