@@ -1,7 +1,7 @@
 """The number of CPU threads that samples are computed with."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from flowexp.pipeline.pipeline import Pipeline
 from flowexp.processes import several_started
 from flowexp.threads import AUTO, given_threads, measure, restored, usable_cores
 
-__all__ = ["sampling_threads"]
+__all__ = ["sampling_threads", "single_calls"]
 
 _LOG = logging.getLogger(__name__)
 _FIRST_SAMPLES = 4
@@ -48,14 +48,20 @@ def sampling_threads(
         yield words
 
 
-def _set_fastest(pipeline: Pipeline) -> str | None:
-    low, high = pipeline.model.time_range
-    t = torch.tensor((low + high) / 2, dtype=torch.float64)
+def single_calls(pipeline: Pipeline) -> Callable[[int], None]:
+    """Calls of the model for the first samples, at a time in the middle; their number is given."""
+    middle = sum(pipeline.model.time_range) / 2
+    t = torch.tensor(middle, dtype=torch.float64, device=pipeline.device)
 
-    def work(count: int) -> None:
+    def call(count: int) -> None:
         start = pipeline.start(range(count))
         pipeline.model.predict(start.e, t, **start.conditions)
 
+    return call
+
+
+def _set_fastest(pipeline: Pipeline) -> str | None:
+    work = single_calls(pipeline)
     most = min(_MOST_SAMPLES, pipeline.batch_size)
     first = partial(work, min(_FIRST_SAMPLES, most))
     try:

@@ -21,6 +21,7 @@ from flowexp.errors import UsageError
 from flowexp.evaluation import score
 from flowexp.networks.base import label_dim_of
 from flowexp.pipeline import Pipeline
+from flowexp.pipeline.threads import single_calls
 from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.threads import given_threads, measure, restored, usable_cores
 from flowexp.training import TrainingParts, training_parts
@@ -92,7 +93,8 @@ def _steps(parts: TrainingParts, batch: DataBatch) -> Callable[[int], None]:
 def _bare_steps(built: Built, batch: DataBatch) -> Callable[[int], None]:
     """Passes through the network alone."""
     pipeline = built.pipeline.replace(device=batch.images.device)
-    t = _middle(pipeline)
+    middle = sum(pipeline.model.time_range) / 2
+    t = torch.tensor(middle, dtype=torch.float64, device=pipeline.device)
 
     def work(size: int) -> None:
         conditions = pipeline.start(range(size)).conditions
@@ -114,12 +116,7 @@ def try_sampling(config: Config, *, metrics: bool) -> Trial:
         built.network.to(device).eval()
         most = min(int(config.get("batch_size") or 64), max(_SIZES))
         pipeline = built.pipeline.replace(batch_size=most, device=device)
-        t, calls = _middle(pipeline), pipeline.model.evaluations_per_call
-
-        def call(size: int) -> None:
-            start = pipeline.start(range(size))
-            pipeline.model.predict(start.e, t, **start.conditions)
-
+        call, calls = single_calls(pipeline), pipeline.model.evaluations_per_call
         first, piece = fitting(call, most=most, seconds=_PIECE_SECONDS)
         where = _where(device, partial(call, piece), partial(call, first))
         of_call = min(seconds_of(call, piece) for _ in range(3)) / piece / max(1, calls)
@@ -195,11 +192,6 @@ def _where(device: str, work: Callable[[], object], first: Callable[[], object])
         torch.set_num_threads(1 if usable_cores() == 1 else measure(work, first=first).best)
     count = torch.get_num_threads()
     return f"{count} CPU thread{'s' if count > 1 else ''}"
-
-
-def _middle(pipeline: Pipeline) -> Tensor:
-    middle = sum(pipeline.model.time_range) / 2
-    return torch.tensor(middle, dtype=torch.float64, device=pipeline.device)
 
 
 def _random_batch(built: Built, size: int) -> DataBatch:
