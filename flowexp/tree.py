@@ -1,14 +1,22 @@
 """Walking the tree of a plain config: nested mappings, sequences and scalars."""
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["leaves", "mapped", "nodes", "plain", "select", "without"]
+__all__ = ["digest", "leaves", "mapped", "nodes", "plain", "select", "without"]
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 -- any configuration value
     """A configuration value as YAML gives it back: mappings to dicts, sequences to lists."""
     return mapped(value, lambda leaf: leaf)
+
+
+def digest(value: object) -> str:
+    """sha256 (hex) of a tree as JSON with sorted keys; other objects count by their text."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- any config value

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.run_loggers import log_scores
-from flowexp.apps.score_identity import NOT_OF_A_SCORE, digests_of, sha256_of
+from flowexp.apps.score_identity import NOT_OF_A_SCORE, digests_of
 from flowexp.apps.sweeps import after_scoring, for_every_run
 from flowexp.apps.terminal import beside, logging_to, shown, table
 from flowexp.config.application import Job, launch
@@ -17,6 +17,7 @@ from flowexp.config.instantiate import instantiate
 from flowexp.config.sweep import remove_unused
 from flowexp.errors import NotWrittenError, UsageError
 from flowexp.progress import stage
+from flowexp.tree import digest
 
 if TYPE_CHECKING:
     from flowexp.diagnostics import Setting
@@ -241,7 +242,7 @@ def _best_snapshot(
         {file: read_checkpoint(file, mmap=True)["images"] / 1000.0 for file in files},
         metric=name,
         higher_is_better=higher,
-        scores=SnapshotScores(run.snapshots / "scores.json", measured_with=sha256_of(described)),
+        scores=SnapshotScores(run.snapshots / "scores.json", measured_with=digest(described)),
         measure=measure,
         processes=setting.processes,
     )

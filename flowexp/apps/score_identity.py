@@ -1,15 +1,15 @@
 """By what a stored number is found again: the digest of everything that determines it."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from flowexp.tree import digest
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
     from flowexp.runs.opening import OpenedRun
 
-__all__ = ["NOT_OF_A_SCORE", "digests_of", "sha256_of"]
+__all__ = ["NOT_OF_A_SCORE", "digests_of"]
 
 NOT_OF_A_SCORE = ("run", "checkpoint", "weights", "repeats", "num_samples", "seeds",
                   "selection", "metric")  # fmt: skip
@@ -47,11 +47,5 @@ def digests_of(
     # Of metric=auto, which one it is depends on the files that are there.
     own = {name: [config["metric"][name], getattr(m, "name", None)] for name, m in metrics.items()}
     return lambda seeds: {
-        name: sha256_of([*common, metric, seeds_text(seeds)]) for name, metric in own.items()
+        name: digest([*common, metric, seeds_text(seeds)]) for name, metric in own.items()
     }
-
-
-def sha256_of(content: object) -> str:
-    """The sha256 (hex) of a value as JSON."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

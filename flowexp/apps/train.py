@@ -1,6 +1,5 @@
 """``flowexp train``: from a config to a trained model and everything that belongs to the run."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -9,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from flowexp.apps.sweeps import after_training
 from flowexp.apps.terminal import failures_kept_in, logging_to, shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.differences import differing
 from flowexp.config.from_run import author_of
 from flowexp.config.override_text import command
 from flowexp.config.stored import choices_of
 from flowexp.config.trust import must_be_declared
 from flowexp.processes import is_first_process
 from flowexp.progress import stage
-from flowexp.tree import plain, without
+from flowexp.tree import without
 
 if TYPE_CHECKING:
     from flowexp.config.trust import Author
@@ -170,10 +170,8 @@ def _try_out(
     if not outside_targets(config) and parts.settings.total_steps < LONG_STEPS:
         return
     if run.config_file.exists() and run.latest_checkpoint() is not None:
-        known = (without(c, _OF_LENGTH) for c in (run.config(), plain(config)))
-        if len({json.dumps(c, sort_keys=True) for c in known}) == 1 and not any(
-            changed_since(run.manifest(), config)
-        ):
+        before, now = (without(c, _OF_LENGTH) for c in (run.config(), config))
+        if not differing(before, now) and not any(changed_since(run.manifest(), config)):
             return
     try_out(parts, seed=int(config["seed"]), config=dict(config), arrays=arrays)
 

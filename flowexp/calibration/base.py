@@ -4,8 +4,6 @@ They are measured in parts, one file each, which processes share and which survi
 """
 
 import datetime
-import hashlib
-import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +24,7 @@ from flowexp.pipeline import Pipeline, Processes
 from flowexp.progress import counted, track
 from flowexp.samplers import Field, Node, TimeGrid, Variable
 from flowexp.samplers.stored_calibrations import identity_of
+from flowexp.tree import digest
 
 __all__ = [
     "Calibrated",
@@ -179,8 +178,7 @@ def manifest_of(subject: Subject, *, method: str, settings: Mapping[str, Any]) -
 
 def short_digest(manifest: Mapping[str, Any]) -> str:
     """Eight hex digits over what the numbers depend on."""
-    text = json.dumps([manifest["identity"], manifest["settings"]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return digest([manifest["identity"], manifest["settings"]])[:8]
 
 
 def _run_parts(

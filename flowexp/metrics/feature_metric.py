@@ -1,6 +1,5 @@
 """Metrics of the features of samples; those of real sets are cached on disk."""
 
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from flowexp.metrics.base import Extractor, Metric, Records, RowMetric, SampleSe
 from flowexp.metrics.protocol import INCEPTION_NAME, INCEPTION_RESIZE, refuse_borrowed_name
 from flowexp.metrics.weight_files import check_with_key
 from flowexp.requirements import Parts, Unmet, of_images
+from flowexp.tree import digest
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
@@ -94,9 +94,8 @@ class ExtractorMetric(Metric):
             "count": len(samples.images),
             **({} if content is None else {"content": content}),
         }
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", samples.name)
-        file = self.cache_dir / f"{name}-{digest[:16]}.npz"
+        file = self.cache_dir / f"{name}-{digest(described)[:16]}.npz"
         stored = _read(file, described, read)
         if stored is not None:
             return stored

@@ -1,6 +1,5 @@
 """The folder of a run: what is in it, how it is started, continued and read."""
 
-import hashlib
 import json
 import weakref
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from flowexp.errors import UsageError
 from flowexp.files import write_json, write_text
 from flowexp.locks import FileLock
 from flowexp.processes import is_first_process
-from flowexp.tree import plain, without
+from flowexp.tree import digest, plain, without
 
 __all__ = ["FREE_KEYS", "GROWING_KEYS", "changed_keys", "config_digest", "RunDirectory"]
 
@@ -56,8 +55,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
     Output folders are left out: only the first process's counts, and theirs may hold the time.
     """
-    content = without(plain(config), ("dirs", "hydra"))
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return digest(without(plain(config), ("dirs", "hydra")))
 
 
 def _is_free(key: str) -> bool:

@@ -6,7 +6,6 @@ identities of the jobs it starts from. It does not depend on the order of overri
 loggers or devices.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from flowexp.config.override_text import override
 from flowexp.config.renamed import original
 from flowexp.runs.run_directory import FREE_KEYS
 from flowexp.tables.syntax import Arm, Row
-from flowexp.tree import mapped, without
+from flowexp.tree import digest, mapped, without
 
 __all__ = ["PlannedRow", "Scoring", "TableJob", "all_jobs", "directories", "identity_of",
            "rewritten", "significant", "token"]  # fmt: skip
@@ -156,8 +155,7 @@ def identity_of(
         "parents": {k: [job.identity for job in jobs] for k, jobs in (parents or {}).items()},
         "after": sorted(job.identity for job in after),
     }
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest(content)
 
 
 def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
