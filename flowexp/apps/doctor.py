@@ -11,8 +11,9 @@ from pathlib import Path
 from flowexp.apps.list import options
 from flowexp.apps.terminal import beside
 from flowexp.config import conf_dir
-from flowexp.config.check import MUST_BE_GIVEN, check_job
+from flowexp.config.check import check_job
 from flowexp.config.instantiate import instantiate
+from flowexp.config.resolved import MUST_BE_GIVEN
 from flowexp.errors import UsageError
 from flowexp.threads import CROWDED, crowd, outlook, usable_cores
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowexp.config.application import jobs_at_once
+from flowexp.config.launcher import jobs_at_once
 from flowexp.errors import UsageError
 
 if TYPE_CHECKING:

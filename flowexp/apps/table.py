@@ -11,8 +11,9 @@ from flowexp.apps.dry_run import require_known, show_jobs
 from flowexp.apps.named_runs import writing_to
 from flowexp.apps.table_words import VERBS, as_overrides, chosen_kind, require_matching
 from flowexp.apps.terminal import beside, shown
-from flowexp.config.application import ChosenLauncher, LauncherError, given_config_dir, launch
 from flowexp.config.application import Job as Command
+from flowexp.config.application import launch
+from flowexp.config.launcher import ChosenLauncher, LauncherError, given_config_dir
 from flowexp.config.seed_text import parse_seeds
 from flowexp.errors import StoppedError, UsageError
 from flowexp.files import write_json, write_text

@@ -7,7 +7,6 @@ against the constructors' annotations (read from source, not imported), combinat
 
 import logging
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,52 +17,35 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from flowexp.config.combinations import combinations, said_once
-from flowexp.config.derived import why_not_derived
 from flowexp.config.from_run import primary_config, problems_of_start
 from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.loader import RunAwareLoader, search_path, with_run
-from flowexp.config.misfits import misfits
+from flowexp.config.named_run import problems_with_run
 from flowexp.config.named_targets import with_additions
 from flowexp.config.names import Names, check_names, without_dashes
-from flowexp.config.option_files import NO_FILES, OptionFiles
+from flowexp.config.option_files import OptionFiles
 from flowexp.config.origins import overruled
-from flowexp.config.override_text import typed
 from flowexp.config.overrides import parse, selected, targets_in
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.config.relatives import differing_data, problems_with_relatives
+from flowexp.config.resolved import composition_problem, resolve
 from flowexp.config.rules import check_rules
-from flowexp.config.run_folders import (
-    CONFIG,
-    is_run,
-    known_runs,
-    listed,
-    nearest_run,
-    runs_below,
-)
+from flowexp.config.run_folders import CONFIG
 from flowexp.config.schema import TRAIN_FROM, out_of_range, own_keys, starts_from_run, trains
 from flowexp.config.sources import run_in, runs_in
 from flowexp.config.targets import check_targets
 from flowexp.config.trust import Author, declared_in, problems_with, trusting
-from flowexp.errors import UsageError
 
-__all__ = ["MUST_BE_GIVEN", "Checked", "Further", "check", "check_job", "own_choices", "resolve"]
-
-MUST_BE_GIVEN = "must be given."
+__all__ = ["Checked", "Further", "check", "check_job", "own_choices"]
 
 _LOG = logging.getLogger(__name__)
 
 
 Further = Callable[[str, Mapping[str, Any]], Iterable[Problem]]
 """Name of the primary config and plain config of a job -> problems."""
-
-
-def nothing_else(config_name: str, config: Mapping[str, Any]) -> Iterable[Problem]:
-    """No further problems."""
-    return ()
 
 
 @dataclass
@@ -101,7 +83,7 @@ def check(
     *,
     multirun: bool = False,
     config_dir: str | None = None,
-    also: Further = nothing_else,
+    also: Further | None = None,
 ) -> Checked:
     """Check a command line: overrides as typed, for the primary config of a verb.
 
@@ -125,7 +107,7 @@ def check(
     parsed = with_additions(undashed, config_name=config_name)
     if not multirun:
         problems += [_needs_multirun(o) for o in parsed if o.is_sweep_override()]
-    lacking = _check_run(config_name, overrides) if starts_from_run(config_name) else []
+    lacking = problems_with_run(config_name, overrides) if starts_from_run(config_name) else []
     if lacking:
         # Nothing can be composed without the run's own options.
         lacking = [] if unread and not runs_in(list(overrides)) else lacking
@@ -164,7 +146,7 @@ class _Jobs:
     config_name: str
     config_dir: str | None
     added: set[str]
-    also: Further
+    also: Further | None
 
     def check(self, parsed: list[Override]) -> Checked:
         """Check them; what cannot be composed is said, and left out for the rest."""
@@ -222,7 +204,7 @@ def check_job(
     overrides: Sequence[str],
     *,
     config_dir: str | None = None,
-    also: Further = nothing_else,
+    also: Further | None = None,
 ) -> Checked:
     """Check one job, by one composition; :func:`check` also says what a wrong name meant."""
     config_name = primary_config(config_name, overrides)
@@ -230,7 +212,7 @@ def check_job(
     try:
         composed = loader.compose(config_name, overrides)
     except (HydraException, ValueError, TypeError) as error:  # numbers in place of options' names
-        return Checked([_composition_problem(error)])
+        return Checked([composition_problem(error)])
     choices = own_choices(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
@@ -267,7 +249,7 @@ def check_job(
     problems += [p for p in found if p.refuses and p.key not in reported]
     problems = [_at_override(problem, overrides) for problem in problems]
     reported |= {problem.key for problem in problems}
-    further = also(config_name, resolved.values)
+    further = [] if also is None else also(config_name, resolved.values)
     further = [p for p in further if p.key not in reported and not _is_above(p.key, reported)]
     problems += [p for p in further if p.refuses]
     remarks = [*loader.remarks, *(str(p) for p in (*found, *further) if not p.refuses)]
@@ -323,139 +305,3 @@ def _needs_multirun(override: Override) -> Problem:
     if name == "run":
         return Problem(name, text, "Add -m to run one job each, or name one run.")
     return Problem(name, text, f"Add -m to run one job each, or write {name}=[...] for a list.")
-
-
-def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
-    """A verb that starts from a run needs a run directory before anything can be composed."""
-    runs = runs_in(list(overrides))
-    if not runs:
-        known = known_runs(Path("outputs"))[-1:]
-        latest = "".join(f", such as {typed('run', path)}" for path in known)
-        remedy = f"Give run=DIR, a directory that train wrote{latest}."
-        return [Problem("run", f"{config_name} needs a run.", remedy)]
-    given = {o.partition("=")[0] for o in overrides}
-    key = "recipe" if "recipe" in given else "from" if "parent" in given else "run"
-    verb = config_name.partition("_")[0]  # train_run, train_from
-    problems = []
-    for folder in (Path(run) for run in runs if not is_run(Path(run))):
-        inside = runs_below(folder)
-        if inside and key != "recipe":
-            count = f"{len(inside)} run{'s' if len(inside) > 1 else ''}"
-            text = f"{folder} holds {count} ({listed(folder, inside)}), and {verb} takes one."
-            remedy = f"Name it: {_with_run(verb, overrides, inside[0], key)}"
-            problems.append(Problem(key, text, remedy))
-            continue
-        what = "holds no run." if folder.is_dir() else "is not a run directory (no such folder)."
-        what = "is not a run directory (it is a file)." if folder.is_file() else what
-        problems.append(Problem(key, f"{folder} {what}", _runs_nearby(folder, key)))
-    return problems
-
-
-def _with_run(verb: str, overrides: Sequence[str], run: Path, key: str) -> str:
-    """The command line with another run."""
-    rest = [text for text in overrides if not text.startswith(("run=", "parent="))]
-    return " ".join(["flowexp", verb, typed(key, str(run)), *map(shlex.quote, rest)])
-
-
-def _runs_nearby(folder: Path, key: str) -> str:
-    guess, known = nearest_run(folder), known_runs(folder)
-    if guess is not None:
-        return f"Did you mean {typed(key, str(guess))}?"
-    return (
-        f"The latest one is {typed(key, str(known[-1]))}."
-        if known
-        else "Train one first: flowexp train."
-    )
-
-
-def _composition_problem(error: Exception) -> Problem:
-    group = re.match(r"Could not override '([^'@]+)/([^'@/]+)", str(error))
-    if group is not None:
-        parent, part = group.groups()
-        text = f"the chosen {parent} has no {part} to choose."
-        return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
-    twice = re.search(r"Multiple values for ([\w/]+)\.", str(error))
-    if twice is not None:
-        text = "one option is chosen there already, and + would choose a second one."
-        return Problem(twice.group(1), text, f"Write {twice.group(1)}=NAME, without +.")
-    plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
-    if plugin is not None:
-        name = plugin.group(1)
-        extra = {"submitit_local": "slurm", "submitit_slurm": "slurm"}.get(name, name)
-        remedy = f"pip install 'flowexp[{extra}]', or use launcher=local."
-        return Problem("launcher", f"Hydra's launcher {name} is not installed.", remedy)
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
-    detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
-    key = str(key or "command line")
-    typed_wrong = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", detail)
-    if typed_wrong is not None:
-        value, kind = typed_wrong.groups()
-        wanted = {"Integer": "a whole number, such as 100", "Float": "a number"}.get(kind, kind)
-        return Problem(key, f"{value} is out of place.", f"Give {wanted}.")
-    if "is not Optional" in detail:
-        return Problem(key, "null is out of place.", f"Give it with {key}=VALUE, or leave it out.")
-    remedy = "flowexp VERB --cfg job shows what stands there."
-    return Problem(key, f"{detail.rstrip('.')}.", remedy)
-
-
-@dataclass
-class Resolved:
-    """Plain values and what could not be resolved.
-
-    Attributes:
-        values: Nested dicts, lists and scalars; None where something is missing.
-        problems: Missing values and interpolations that lead nowhere.
-        missing: The keys of those.
-        failed: Keys with the interpolation in them that leads nowhere.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-
-def resolve(config: DictConfig, files: OptionFiles = NO_FILES) -> Resolved:
-    """Resolve every interpolation; report all that fail instead of stopping at the first.
-
-    ``files`` are where the options are written.
-    """
-    result = Resolved()
-    result.values = {n: _child(config, n, n, result) for n in map(str, config)}
-    found = misfits(result.failed, config=result.values, files=files)
-    result.problems = list(dict.fromkeys([*result.problems, *found]))
-    return result
-
-
-def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Resolved) -> Any:  # noqa: ANN401
-    interpolated = OmegaConf.is_interpolation(node, name)
-    if OmegaConf.is_missing(node, name) and not interpolated:
-        result.missing.add(key)
-        result.problems.append(Problem(key, MUST_BE_GIVEN, f"Give it with {key}=VALUE."))
-        return None
-    try:
-        value: Any = node[name]  # type: ignore[index]  # the name fits the kind of container
-    except OmegaConfBaseException as error:
-        result.missing.add(key)
-        raw: Any = OmegaConf.to_container(node, resolve=False)
-        refused = why_not_derived(error)
-        if refused is not None:
-            # What is wrong with no other key is reported where it stands, not where it is used.
-            if refused.key or "derived:" in str(raw[name]):
-                result.problems.append(_refused(refused, key))
-            return None
-        wanted = str(raw[name]).strip("${} ")
-        # What must be given is reported where it stands, not again where it is used.
-        if "issing" not in type(error).__name__:
-            result.failed.append((key, wanted))
-        return None
-    if isinstance(value, DictConfig):
-        return {n: _child(value, n, f"{key}.{n}", result) for n in map(str, value)}
-    if isinstance(value, ListConfig):
-        return [_child(value, i, f"{key}[{i}]", result) for i in range(len(value))]
-    return value
-
-
-def _refused(error: UsageError, key: str) -> Problem:
-    return Problem(error.key or key, error.problem, error.remedy or f"Give it with {key}=VALUE.")

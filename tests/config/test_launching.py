@@ -7,8 +7,9 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from flowexp.config import application
-from flowexp.config.application import ChosenLauncher, Job, LauncherError, jobs_at_once, launch
+from flowexp.config.application import Job, launch
 from flowexp.config.check import check
+from flowexp.config.launcher import ChosenLauncher, LauncherError, jobs_at_once
 from flowexp.errors import UsageError
 
 

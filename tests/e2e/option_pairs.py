@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 
 from flowexp.apps.list import options
 from flowexp.config import conf_dir
-from flowexp.config.check import resolve
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.problems import Problem
+from flowexp.config.resolved import resolve
 from flowexp.config.rules import check_rules, stand_ins, unmet_needs
 from flowexp.config.targets import check_targets
 

@@ -30,9 +30,9 @@ import pytest
 import yaml
 
 from flowexp.config import conf_dir
-from flowexp.config.check import resolve
 from flowexp.config.later_options import without_later_options
 from flowexp.config.loader import RunAwareLoader, search_path
+from flowexp.config.resolved import resolve
 from flowexp.tables.table_files import names, read_table
 
 # our own recipes, which no paper states

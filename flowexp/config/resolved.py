@@ -1,0 +1,112 @@
+"""A composed config as plain values: what is missing in it, and what leads nowhere."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from flowexp.config.derived import why_not_derived
+from flowexp.config.misfits import misfits
+from flowexp.config.option_files import NO_FILES, OptionFiles
+from flowexp.config.problems import Problem
+from flowexp.errors import UsageError
+
+__all__ = ["MUST_BE_GIVEN", "Resolved", "composition_problem", "resolve"]
+
+MUST_BE_GIVEN = "must be given."
+
+
+@dataclass
+class Resolved:
+    """Plain values and what could not be resolved.
+
+    Attributes:
+        values: Nested dicts, lists and scalars; None where something is missing.
+        problems: Missing values and interpolations that lead nowhere.
+        missing: The keys of those.
+        failed: Keys with the interpolation in them that leads nowhere.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def resolve(config: DictConfig, files: OptionFiles = NO_FILES) -> Resolved:
+    """Resolve every interpolation; report all that fail instead of stopping at the first.
+
+    ``files`` are where the options are written.
+    """
+    result = Resolved()
+    result.values = {n: _child(config, n, n, result) for n in map(str, config)}
+    found = misfits(result.failed, config=result.values, files=files)
+    result.problems = list(dict.fromkeys([*result.problems, *found]))
+    return result
+
+
+def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Resolved) -> Any:  # noqa: ANN401
+    interpolated = OmegaConf.is_interpolation(node, name)
+    if OmegaConf.is_missing(node, name) and not interpolated:
+        result.missing.add(key)
+        result.problems.append(Problem(key, MUST_BE_GIVEN, f"Give it with {key}=VALUE."))
+        return None
+    try:
+        value: Any = node[name]  # type: ignore[index]  # the name fits the kind of container
+    except OmegaConfBaseException as error:
+        result.missing.add(key)
+        raw: Any = OmegaConf.to_container(node, resolve=False)
+        refused = why_not_derived(error)
+        if refused is not None:
+            # What is wrong with no other key is reported where it stands, not where it is used.
+            if refused.key or "derived:" in str(raw[name]):
+                result.problems.append(_refused(refused, key))
+            return None
+        wanted = str(raw[name]).strip("${} ")
+        # What must be given is reported where it stands, not again where it is used.
+        if "issing" not in type(error).__name__:
+            result.failed.append((key, wanted))
+        return None
+    if isinstance(value, DictConfig):
+        return {n: _child(value, n, f"{key}.{n}", result) for n in map(str, value)}
+    if isinstance(value, ListConfig):
+        return [_child(value, i, f"{key}[{i}]", result) for i in range(len(value))]
+    return value
+
+
+def _refused(error: UsageError, key: str) -> Problem:
+    return Problem(error.key or key, error.problem, error.remedy or f"Give it with {key}=VALUE.")
+
+
+def composition_problem(error: Exception) -> Problem:
+    """What is wrong with overrides that Hydra cannot compose."""
+    group = re.match(r"Could not override '([^'@]+)/([^'@/]+)", str(error))
+    if group is not None:
+        parent, part = group.groups()
+        text = f"the chosen {parent} has no {part} to choose."
+        return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
+    twice = re.search(r"Multiple values for ([\w/]+)\.", str(error))
+    if twice is not None:
+        text = "one option is chosen there already, and + would choose a second one."
+        return Problem(twice.group(1), text, f"Write {twice.group(1)}=NAME, without +.")
+    plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
+    if plugin is not None:
+        name = plugin.group(1)
+        extra = {"submitit_local": "slurm", "submitit_slurm": "slurm"}.get(name, name)
+        remedy = f"pip install 'flowexp[{extra}]', or use launcher=local."
+        return Problem("launcher", f"Hydra's launcher {name} is not installed.", remedy)
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None) or str(error).partition("'")[2].partition("'")[0]
+    detail = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    key = str(key or "command line")
+    typed_wrong = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", detail)
+    if typed_wrong is not None:
+        value, kind = typed_wrong.groups()
+        wanted = {"Integer": "a whole number, such as 100", "Float": "a number"}.get(kind, kind)
+        return Problem(key, f"{value} is out of place.", f"Give {wanted}.")
+    if "is not Optional" in detail:
+        return Problem(key, "null is out of place.", f"Give it with {key}=VALUE, or leave it out.")
+    remedy = "flowexp VERB --cfg job shows what stands there."
+    return Problem(key, f"{detail.rstrip('.')}.", remedy)
