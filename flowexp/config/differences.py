@@ -7,12 +7,20 @@ from flowexp.config.later_options import without_later_options
 from flowexp.config.renamed import present
 from flowexp.tree import leaves, select
 
-__all__ = ["ABSENT", "differing", "in_words", "network_differences", "shown_value"]
+__all__ = [
+    "ABSENT",
+    "changes_in_words",
+    "differing",
+    "in_words",
+    "network_differences",
+    "shown_value",
+]
 
 Config = Mapping[str, Any]
 Values = tuple[Any, Any]
 
 ABSENT = "(absent)"
+_MOST = 3
 _NOT_OF_SHAPE = ("dropout", "label_dropout")
 
 
@@ -49,14 +57,24 @@ def network_differences(own: Config, stored: Config) -> dict[str, Values]:
     }
 
 
-def in_words(differences: Mapping[str, Values], *, run: str, most: int = 3) -> str:
+def in_words(differences: Mapping[str, Values], *, run: str) -> str:
     """``network.dim is 16 here and 32 in RUN``; of many keys, how many more there are."""
     named = []
-    for key, values in list(differences.items())[:most]:
+    for key, values in list(differences.items())[:_MOST]:
         here, there = (shown_value(key, value) for value in values)
         named.append(f"{key.removesuffix('._target_')} is {here} here and {there} in {run}")
     rest = len(differences) - len(named)
     return ", ".join(named) + (f", and {rest} more keys differ" if rest > 0 else "")
+
+
+def changes_in_words(changed: Mapping[str, Values], *, most: int) -> str:
+    """``seed: 0 -> 1; path: VP -> Linear``; of many keys, how many more there are."""
+    named = [
+        f"{key}: {shown_value(key, old)} -> {shown_value(key, new)}"
+        for key, (old, new) in list(changed.items())[:most]
+    ]
+    rest = len(changed) - len(named)
+    return "; ".join(named) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def shown_value(key: str, value: object) -> str:

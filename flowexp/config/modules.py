@@ -26,23 +26,17 @@ def is_there(module: str) -> bool:
         return False
 
 
-def missing_module(
-    key: str, target: str, *, module: str, siblings: Iterable[str] = (), near: Iterable[Path] = ()
-) -> Problem:
+def missing_module(key: str, target: str, *, module: str, near: Iterable[Path] = ()) -> Problem:
     """Why the target at ``key`` cannot be imported if there is no such module.
 
-    ``siblings`` are modules beside one that is missing in a package, ``near`` are the folders that
-    the command names.
+    ``near`` are the folders that the command names.
     """
     if "." not in target:
         text = f"{target} is a name without its module."
         return Problem(key, text, f"Write {key}=FILE.{target} for a class of FILE.py.")
     text = f"{target} cannot be imported: there is no module {module}."
     if "." in module:
-        guess = nearest(module.rpartition(".")[2], siblings)
-        package = module.rpartition(".")[0]
-        where = f"Did you mean {package}.{guess}?" if guess else f"Look into the package {package}."
-        return Problem(key, text, where)
+        return Problem(key, text, f"Look into the package {module.rpartition('.')[0]}.")
     guess = nearest(module, (file.stem for file in Path().glob("*.py")))
     remedy = f"Did you mean {guess}? " if guess else ""
     return Problem(key, text, remedy + where_it_is(module, near=near))

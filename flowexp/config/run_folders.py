@@ -21,6 +21,7 @@ _SWEEP = "multirun.yaml"
 _DEPTH = 4
 _MOST = 200
 _LISTED = 6
+_NEWEST = 3
 
 
 def names_folder(argument: str) -> bool:
@@ -97,11 +98,11 @@ def nearest_run(path: Path) -> Path | None:
     return holder or (None if guess is None else Path(guess))
 
 
-def newest(most: int = 3) -> list[Path]:
-    """The newest runs below ``outputs``, newest first; a sweep stands for the runs in it."""
+def newest() -> list[Path]:
+    """The newest few runs below ``outputs``, newest first; a sweep stands for the runs in it."""
     runs = sorted(usual_runs(), key=_written, reverse=True)
     whole = [run.parent if (run.parent / _SWEEP).is_file() else run for run in runs]
-    return list(dict.fromkeys(whole))[:most]
+    return list(dict.fromkeys(whole))[:_NEWEST]
 
 
 def usual_runs() -> Iterator[Path]:

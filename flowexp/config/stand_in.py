@@ -54,15 +54,15 @@ def evaluated(target: str, arguments: Mapping[str, Any], *, reads: bool = False)
         return _Source.of(module, reads).value(name)(**arguments)
 
 
-def class_value(target: str, name: str, *, reads: bool = False) -> Any:  # noqa: ANN401
-    """The constant, or function, ``name`` of the class ``target`` or of a base; see above.
+def class_value(target: str, name: str) -> Any:  # noqa: ANN401 - any constant
+    """The constant ``name`` of the class ``target`` or of a base.
 
     Raises:
         UnknownError: Source text does not tell.
     """
     module, _, cls = target.rpartition(".")
     with guarded(target):
-        return getattr(_Source.of(module, reads).value(cls), name)
+        return getattr(_Source.of(module).value(cls), name)
 
 
 class _Names(dict[str, Any]):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
-from flowexp.config.differences import shown_value
+from flowexp.config.differences import changes_in_words, shown_value
 from flowexp.config.from_run import MODEL_GROUPS
 from flowexp.config.instantiate import instantiate
 from flowexp.config.override_text import command, override, typed
@@ -147,12 +147,7 @@ class GoingOn:
         )
 
     def _refuse_another_run(self, changed: Mapping[str, Values]) -> NoReturn:
-        shown = [
-            f"{key}: {shown_value(key, old)} -> {shown_value(key, new)}"
-            for key, (old, new) in list(changed.items())[:2]
-        ]
-        rest = len(changed) - len(shown)
-        text = "; ".join(shown) + (f"; and {rest} more" if rest > 0 else "")
+        text = changes_in_words(changed, most=2)
         raise UsageError(
             f"{self.run.path} holds a run of another configuration ({text}).",
             key="dirs.run",

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import yaml
 
-from flowexp.config.differences import differing
+from flowexp.config.differences import changes_in_words, differing
 from flowexp.config.run_folders import require_run
 from flowexp.config.stored import read_stored
 from flowexp.errors import UsageError
@@ -196,9 +196,7 @@ class RunDirectory:
         }
         if not changed:
             return
-        shown = [f"{key}: {old} -> {new}" for key, (old, new) in changed.items()]
-        rest = len(shown) - _SHOWN_CHANGES
-        text = "; ".join(shown[:_SHOWN_CHANGES]) + (f"; and {rest} more" if rest > 0 else "")
+        text = changes_in_words(changed, most=_SHOWN_CHANGES)
         raise UsageError(
             f"{self.path} holds a run of another configuration ({text}).",
             key="dirs.run",
