@@ -158,8 +158,11 @@ class _Jobs:
             single = check_job(self.config_name, job.settings, config_dir=where, also=self.also)
             if not single.config:
                 return self._without_wrong(parsed, single.problems)
+            # What a recipe overrides depends on the options alone.
+            if all(single.choices != other.choices for other in found):
+                said += overruled(self.config_name, job.settings, config_dir=where)
+            said += single.remarks
             found.append(single)
-            said += [*single.remarks, *overruled(self.config_name, job.settings, config_dir=where)]
         result = Checked(config=found[0].config, choices=found[0].choices)
         result.problems = said_once(jobs, [single.problems for single in found])
         result.remarks = list(dict.fromkeys(said))

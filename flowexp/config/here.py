@@ -40,7 +40,7 @@ def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
         found = missing_files(config, _OF_TRAINING if trains else _OF_EVALUATION)
         yield from found
         if trains:  # which measures nothing, but its run is evaluated with them
-            metrics = missing_files(config, {"metric": "check"})
+            metrics = missing_files({"metric": config.get("metric")}, {"metric": "check"})
             later = "The training goes on without; flowexp eval needs it."
             for problem in (p for p in metrics if p not in found):
                 yield replace(problem, text=f"{problem.text} {later}", refuses=False)

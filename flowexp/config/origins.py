@@ -70,7 +70,8 @@ def overruled(
     """A sentence for each value of an option, chosen in the command, that a recipe overrides."""
     parsed, _ = parse(overrides)
     named = {str(o.key_or_group): str(o.value()) for o in parsed if not o.is_sweep_override()}
-    if len(named) < 2 or not {"experiment", "debug", "budget"} & named.keys():
+    options = {key for key in named if "." not in key} - set(schema.values_of_training())
+    if len(options) < 2 or not options & {"experiment", "debug", "budget"}:
         return
     given = set(named)
     for key, values in _written(config_name, overrides, config_dir).items():

@@ -7,6 +7,7 @@ import yaml
 
 from flowexp.config.check import check
 from flowexp.config.differences import in_words, network_differences
+from flowexp.config.stored import PAIRS_FORMAT
 from flowexp.runs import RunDirectory
 from flowexp.tree import leaves, without
 from tests.e2e.command import TINY
@@ -106,7 +107,9 @@ def test_init_warns_where_a_default_means_something_else(flow):
 
 def test_pairs_and_runs_of_another_shape_are_refused_before_data_is_sought(tmp_path):
     (tmp_path / "P").mkdir()
-    (tmp_path / "P" / "manifest.json").write_text(json.dumps({"shape": [1, 28, 28]}))
+    (tmp_path / "P" / "manifest.json").write_text(
+        json.dumps({"format": PAIRS_FORMAT, "shape": [1, 28, 28]})
+    )
     found = problems("experiment=cifar10/rfpp_a", "pairs=P", "init=R")
     assert len(found) == 2
     assert found[0].startswith("init: R was trained on 1x28x28, and the dataset here is 3x32x32.")
