@@ -179,7 +179,7 @@ def _usage() -> str:
         f"\n\n"
         f"exit codes: 0 done; 1 it failed, a number could not be stored, or a signal stopped it\n"
         f"  (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2: a training saves a checkpoint first, and\n"
-        f"  the same command continues it); 2 wrong use, one paragraph, nothing left behind"
+        f"  train run=DIR continues it); 2 wrong use, one paragraph, nothing left behind"
         "\n\nA stored run can name parts of other packages once you trust these: "
         "FLOWEXP_TRUST=my_parts,\ntrust: [my_parts] in ~/.config/flowexp/settings.yaml, or the "
         "--config-dir that names them."

@@ -27,6 +27,7 @@ __all__ = [
     "json_number",
     "packaged",
     "room_for",
+    "shown",
     "warn_without_cache",
     "write_atomically",
     "write_bytes",
@@ -51,6 +52,13 @@ def expanded(path: Path | str) -> Path:
 
 
 @cache
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative where it lies below the working directory."""
+    resolved = path.resolve()
+    here = Path.cwd()
+    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
+
+
 def warn_without_cache(folder: Path | None) -> None:
     """Say, once for a folder, that nothing is cached there, why, and how to change that."""
     error = sys.exception()

@@ -6,23 +6,38 @@ flowexp check experiment=cifar10/edm path.D=128
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from flowexp.apps.terminal import table
 from flowexp.config.application import examine
 from flowexp.config.from_run import author_of
+from flowexp.config.overrides import in_full
 from flowexp.config.problems import refuse_all
+from flowexp.config.schema import own_keys
+from flowexp.errors import UsageError
 from flowexp.threads import AUTO, CROWDED, crowd, outlook
+from flowexp.tree import without
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> None:
     """Check the overrides of a training run and say what they amount to."""
-    examine("check", _report, arguments, config_name="train")
+    verb, *rest = arguments or [""]
+    if verb != "train" and "=" not in verb and own_keys(verb):
+        raise UsageError(
+            f"check {verb}: check is for trainings.",
+            remedy=f"flowexp {verb} checks its own command line before it does anything.",
+        )
+    given = rest if verb == "train" else list(arguments)
+    report = partial(_report, overrides=in_full("check", given))
+    examine("check", report, given, config_name="train")
 
 
-def _report(config: dict[str, Any]) -> None:
+def _report(config: dict[str, Any], *, overrides: Sequence[str]) -> None:
+    if config.get("run"):
+        _judge_going_on(config, overrides)
     from flowexp.runs.assemble import build, describe
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import require_fitting_weights
@@ -48,3 +63,13 @@ def _report(config: dict[str, Any]) -> None:
     rows = [*describe(parts, config), ("threads", threads)]
     print(table([*rows, ("machine", f"busy: {crowded}. {CROWDED}")] if crowded else rows))
     print("sound: every part can be built, and they fit together.")
+
+
+def _judge_going_on(config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse what the run that the config names cannot go on with."""
+    from flowexp.runs.going_on import GoingOn
+    from flowexp.runs.run_directory import RunDirectory
+
+    own = without(config, ("run", "parent"))
+    run = RunDirectory(config["run"])
+    GoingOn(run, own, overrides, by=author_of(config), named=True).judge()

@@ -39,6 +39,7 @@ def _compare(config: dict[str, Any]) -> None:
         )
     paths = named_paths(config["runs"])
     if len(paths) < 2:
+        open_runs(paths)
         raise UsageError(
             f"there is nothing to compare {paths[0]} with.",
             key="runs",

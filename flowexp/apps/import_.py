@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> None:
         launch("import", import_checkpoint, rest)
         return
     if not Path(file).is_file():
-        raise UsageError(f"there is no file {file}.", key="file", remedy="Name a checkpoint.")
+        problem = f"{file} is a folder." if Path(file).is_dir() else f"there is no file {file}."
+        raise UsageError(problem, key="file", remedy="Name a published checkpoint.")
     with stage("loading PyTorch"):
         from flowexp.published import read_published
 

@@ -58,13 +58,11 @@ def _prepare(config: dict[str, Any]) -> None:
         )
     except KeyboardInterrupt as stop:
         raise StoppedError("stopped; the same command goes on with what is done.") from stop
-    print(table(_outcome(made, files, recipe)))
+    print(table(_outcome(made, files, recipe)), flush=True)
     if made.broken:
         count = len(made.broken)
-        which = "1 picture is" if count == 1 else f"{count} pictures are"
-        raise IncompleteError(
-            f"{which} missing in {shown(out)}, because they cannot be read; see above."
-        )
+        which = "1 broken picture is" if count == 1 else f"{count} broken pictures are"
+        raise IncompleteError(f"{which} missing in {shown(out)}; see above.")
 
 
 def _recipe(config: dict[str, Any]) -> "Recipe":

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from flowexp.config.override_text import ShellCommand
 from flowexp.errors import TRACEBACK
+from flowexp.files import shown
 from flowexp.processes import is_first_process
 
 __all__ = ["beside", "failures_kept_in", "keep_streams_open", "logging_to", "shown", "table"]
@@ -64,13 +65,6 @@ def keep_streams_open() -> None:
             line_buffering=stream.line_buffering,
         )
         setattr(sys, name, kept)
-
-
-def shown(path: Path) -> str:
-    """A path as a person would type it: relative where it lies below the working directory."""
-    resolved = path.resolve()
-    here = Path.cwd()
-    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
 
 
 def table(rows: Sequence[tuple[str, str]], *, width: int | None = None) -> str:

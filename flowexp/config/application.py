@@ -100,7 +100,9 @@ class _Task:
             if not isinstance(error, UsageError | StoppedError | NotWrittenError):
                 explain(error, job.config)
             if self.multirun:
-                print(f"job {job.number} failed: {in_words(error)}", file=sys.stderr, flush=True)
+                if self.stopped is None:  # else the command says it when all has ended
+                    said = error if isinstance(error, UsageError) else in_words(error)
+                    print(f"job {job.number} failed: {said}", file=sys.stderr, flush=True)
                 raise
             # Hydra would print the overrides before raising; the caller says what is needed.
             self.failure = error

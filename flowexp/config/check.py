@@ -34,7 +34,14 @@ from flowexp.config.relatives import differing_data, problems_with_relatives
 from flowexp.config.resolved import composition_problem, resolve
 from flowexp.config.rules import check_rules
 from flowexp.config.run_folders import CONFIG
-from flowexp.config.schema import TRAIN_FROM, out_of_range, own_keys, starts_from_run, trains
+from flowexp.config.schema import (
+    TRAIN_FROM,
+    TRAIN_RUN,
+    out_of_range,
+    own_keys,
+    starts_from_run,
+    trains,
+)
 from flowexp.config.sources import run_in, runs_in
 from flowexp.config.targets import check_targets
 from flowexp.config.trust import Author, declared_in, problems_with, trusting
@@ -106,7 +113,7 @@ def check(
     added = {str(o.key_or_group) for o in undashed if o.is_add() or o.is_force_add()}
     parsed = with_additions(undashed, config_name=config_name)
     if not multirun:
-        problems += [_needs_multirun(o) for o in parsed if o.is_sweep_override()]
+        problems += [_needs_multirun(o, config_name) for o in parsed if o.is_sweep_override()]
     lacking = problems_with_run(config_name, overrides) if starts_from_run(config_name) else []
     if lacking:
         # Nothing can be composed without the run's own options.
@@ -114,15 +121,25 @@ def check(
         keys = dict.fromkeys(own_keys(config_name))
         given = {str(o.key_or_group): o.value() for o in parsed if not o.is_sweep_override()}
         found = [*lacking, *problems, *out_of_range(config_name, given)]
-        return Checked(_with_dashed(found, dashed, keys, path))
+        return Checked(_with_dashed(list(map(_as_typed, found)), dashed, keys, path))
     apart += _merged_parts(parsed, with_run(path, run_in(list(overrides))))
     problems += apart
+    if config_name == TRAIN_RUN and any(p.key == "run" for p in apart):
+        return Checked(problems)  # which has nothing to be composed of without it
     jobs = _Jobs(config_name, config_dir, added=added, also=also)
     with trusting(declared_in(targets_in(overrides), config_dir=config_dir)):
         result = jobs.check(_others(parsed, apart))
     problems += [p for p in result.problems if p not in problems]
-    result.problems = _with_dashed(problems, dashed, result.config, path)
+    result.problems = _with_dashed(list(map(_as_typed, problems)), dashed, result.config, path)
     return result
+
+
+def _as_typed(problem: Problem) -> Problem:
+    """``from=RUN`` of a training has the key ``parent``, as ``from`` is a keyword of Python."""
+    if problem.key != "parent":
+        return problem
+    text, remedy = (said.replace("parent=", "from=") for said in (problem.text, problem.remedy))
+    return replace(problem, key="from", text=text, remedy=remedy)
 
 
 def _with_dashed(
@@ -228,14 +245,16 @@ def check_job(
         refused = problems_with(resolved.values, by=Author.of(Path(run) / CONFIG))
         if refused:
             return Checked(refused, resolved.values, choices)
-    if run is not None and not trains(config_name):
+    other = None
+    starts = config_name == TRAIN_FROM and resolved.values.get("init") == run
+    if run is not None and (starts or not trains(config_name)):
         other = differing_data(
             resolved.values,
             run=run,
             chosen=choices.get("dataset"),
             options=partial(_options_of, "dataset", loader.repository),
         )
-        if other is not None:  # that the network does not fit either is the same again
+        if other is not None and not trains(config_name):
             return Checked([other], resolved.values, choices)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing, files=files)
@@ -250,7 +269,10 @@ def check_job(
     # A constructor that refuses a value of a wrong type says so in Python's words.
     found = [p for p in found if p.between_parts or not _is_above(p.key, reported)]
     problems += [p for p in found if p.refuses and p.key not in reported]
+    if other is not None:  # that the network does not fit either is the same again
+        problems = [other, *(p for p in problems if not p.between_parts and p.key != "from")]
     problems = [_at_override(problem, overrides) for problem in problems]
+    reported |= resolved.missing
     reported |= {problem.key for problem in problems}
     further = [] if also is None else also(config_name, resolved.values)
     further = [p for p in further if p.key not in reported and not _is_above(p.key, reported)]
@@ -302,9 +324,11 @@ def own_choices(choices: Mapping[str, Any]) -> dict[str, str]:
     return {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra/")}
 
 
-def _needs_multirun(override: Override) -> Problem:
+def _needs_multirun(override: Override, config_name: str) -> Problem:
     name = override.key_or_group
     text = f"{override.input_line} names several values."
+    if config_name == TRAIN_RUN and name == "run":
+        return Problem(name, text, "Name one run, and go on with each by a command of its own.")
     if name == "run":
         return Problem(name, text, "Add -m to run one job each, or name one run.")
     return Problem(name, text, f"Add -m to run one job each, or write {name}=[...] for a list.")

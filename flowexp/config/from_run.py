@@ -55,7 +55,7 @@ def problems_of_start(
     run = run_in([str(o.input_line) for o in overrides]) or "RUN"
     if "parent" in given:
         text = "a training goes on with run=, or starts anew with from=."
-        yield Problem("from", text, "Leave one of them out.")
+        yield Problem("parent", text, "Leave one of them out.")
     if "dirs.run" in given:
         text = f"{run} goes on where it is."
         yield Problem("dirs.run", text, "Leave it out; from=RUN starts a run in another folder.")

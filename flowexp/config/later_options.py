@@ -9,7 +9,7 @@ from flowexp.config.stand_in import class_value
 from flowexp.requirements import UnknownError
 from flowexp.tree import nodes, plain
 
-__all__ = ["without_later_options"]
+__all__ = ["later_options_of", "without_later_options"]
 
 
 def without_later_options(config: Any, *, user: Any = None) -> Any:  # noqa: ANN401 -- any config
@@ -25,14 +25,15 @@ def without_later_options(config: Any, *, user: Any = None) -> Any:  # noqa: ANN
         target = node.get("_target_")
         if not isinstance(target, str) or not (target in own or target.startswith("flowexp.")):
             continue
-        for name, value in _later_options_of(target).items():
+        for name, value in later_options_of(target).items():
             if name in node and node[name] == value:
                 del cast("dict[str, Any]", node)[name]  # a dict, since plain() made it
     return kept
 
 
 @functools.cache
-def _later_options_of(target: str) -> Mapping[str, object]:
+def later_options_of(target: str) -> Mapping[str, object]:
+    """Such options of a class, with the values that leave it as it was."""
     try:
         found = class_value(present(target), "later_options")
     except UnknownError:

@@ -7,15 +7,22 @@ below it are arguments of the new class, so they need no ``+``.
 
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from flowexp.config.later_options import later_options_of
 from flowexp.config.schema import named_entries
 from flowexp.config.signatures import RESERVED, UnknownTargetError, signature_of
+from flowexp.config.sources import CONFIG, run_in
+from flowexp.config.stored import read_stored
+from flowexp.errors import UsageError
+from flowexp.tree import select
 
 __all__ = ["with_additions", "without_refused_keys"]
 
@@ -25,12 +32,26 @@ _TARGET = "._target_"
 def with_additions(overrides: Sequence[Override], *, config_name: str) -> list[Override]:
     """A command line's overrides; those that may add a key get ``++`` in front."""
     named = set(_named(overrides))
+    run = run_in([str(o.input_line) for o in overrides])
     return [
         replace(o, type=OverrideType.FORCE_ADD, input_line=f"++{o.input_line}")
-        if _may_add(o, named, config_name)
+        if _may_add(o, named, config_name) or (run is not None and _came_later(o, run))
         else o
         for o in overrides
     ]
+
+
+def _came_later(override: Override, run: str) -> bool:
+    """Whether an option is one that its part got after the config of a run had been stored."""
+    above, _, name = str(override.key_or_group).rpartition(".")
+    if override.type != OverrideType.CHANGE or not above:
+        return False
+    with suppress(UsageError):  # a run that cannot be read is reported where it is opened
+        node = select(read_stored(Path(run) / CONFIG), above)
+        target = str(node.get("_target_")) if isinstance(node, Mapping) else ""
+        if target.startswith("flowexp.") and name not in node:
+            return name in later_options_of(target)
+    return False
 
 
 def _named(overrides: Sequence[Override]) -> list[str]:

@@ -79,6 +79,7 @@ class Sweep:
         if self.failed:
             lines = [f"  job {job.number} ({job.name}): {_reason(job)}" for job in self.failed]
             head = f"\nflowexp: {len(self.failed)} of {len(self.jobs)} jobs failed:"
+            sys.stdout.flush()  # in a file of both, the jobs' own output comes first
             print(head, *lines, sep="\n", file=sys.stderr, flush=True)
         if after_sweep is not None and self.done:
             after_sweep(self)

@@ -205,7 +205,9 @@ def what_is_left_out(
         parts.append(f"{rest} of other kinds")
     said = f"{place}: {len(kept)} images are read"
     if parts:
-        said += f", {sum(map(len, kinds.values()))} files are left out: {', '.join(parts)}"
+        count = sum(map(len, kinds.values()))
+        left = "1 file is" if count == 1 else f"{count} files are"
+        said += f", {left} left out: {', '.join(parts)}"
     if several:
         said += f"; of a {' or '.join(several)} file with several frames, the first is read"
     return f"{said}."

@@ -35,6 +35,8 @@ _LEVELS = 1
 _LEVEL = 2.0 / 255.0
 # Devices round differently, and a few pixels at edges are sensitive to that.
 _SHARE = 0.99
+_DIGITS = 12
+"""Of a hash that is shown."""
 
 
 def write_store(
@@ -152,8 +154,8 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         raise UsageError(
             f"{folder} holds pairs of another kind ({'; '.join(differences[:4])}).",
             key="dirs.run",
-            remedy="Choose another folder with dirs.run=...; one store is one teacher, one sampler "
-            "and one guidance.",
+            remedy="Choose another folder with dirs.run=...; one store is one teacher (of one "
+            "checkpoint), one sampler and one guidance.",
         )
     members = before.members()
     if not np.array_equal(manifest.members()[: len(members)], members):
@@ -170,7 +172,9 @@ def _differences(old: Any, new: Any, free: Sequence[str]) -> Iterator[str]:  # n
     before, after = (dict(leaves(without(side, free))) for side in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
-            yield f"{key.partition('.')[2]}: {before.get(key)} -> {after.get(key)}"
+            digits = _DIGITS if key.endswith("sha256") else None
+            then, now = (str(side.get(key))[:digits] for side in (before, after))
+            yield f"{key.partition('.')[2]}: {then} -> {now}"
 
 
 def _digest_if_done(

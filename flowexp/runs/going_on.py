@@ -131,7 +131,7 @@ class GoingOn:
         then, now = (shown_value(key, value) for value in (old, new))
         if key in GROWING_KEYS:
             raise UsageError(
-                f"{path} is trained for {then} kimg, and can go on for longer but not for {now}.",
+                f"{path} was started for {then} kimg, and can go on for longer but not for {now}.",
                 key=key,
                 remedy=f"Leave it out, or give more, e.g. {override(key, 2 * old)}.",
             )

@@ -9,10 +9,12 @@ from typing import Any, Self
 import yaml
 
 from flowexp.config.differences import changes_in_words, differing
+from flowexp.config.override_text import command
 from flowexp.config.run_folders import require_run
 from flowexp.config.stored import read_stored
+from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
-from flowexp.files import write_json, write_text
+from flowexp.files import shown, write_json, write_text
 from flowexp.locks import FileLock
 from flowexp.processes import is_first_process
 from flowexp.tree import digest, plain, without
@@ -268,6 +270,12 @@ class RunDirectory:
     def kept_snapshots(self) -> list[Path]:
         """The snapshots, oldest first."""
         return sorted(self.snapshots.glob("snapshot-*.ckpt"))
+
+    @property
+    def continued_by(self) -> str:
+        """The command that goes on with the training, whatever command started it."""
+        trust = must_be_declared(self.config())
+        return command("train", trust=trust, run=shown(self.path))
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""

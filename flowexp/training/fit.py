@@ -113,7 +113,8 @@ def _disk_full_explained(module: FlowModule) -> Iterator[None]:
     except NotWrittenError as error:
         checkpoint = module.run.latest_checkpoint()
         there = f"{checkpoint} is intact" if checkpoint else "there was no checkpoint before it"
+        then = "it continues" if checkpoint else "it starts anew"
         raise StoppedError(
             f"{error}. The training stopped at step {module.step}; {there}. Free some space; then "
-            f"the same command {'continues from it' if checkpoint else 'starts anew'}."
+            f"{then} with {module.run.continued_by}"
         ) from error

@@ -146,6 +146,26 @@ def test_wrong_starts(overrides, key):
     assert any(problem.startswith(f"{key}: ") for problem in problems(*overrides))
 
 
+def test_an_option_that_came_after_the_run_can_be_given(flow):
+    file = RunDirectory("R").config_file
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    del config["trainer"]["threads"]
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert "threads" not in check("train", ["run=R"]).sound()["trainer"]
+    assert check("train", ["run=R", "trainer.threads=2"]).sound()["trainer"]["threads"] == 2
+    (problem,) = problems("run=R", "trainer.thread=2")
+    assert problem.startswith("trainer.thread: ")
+
+
+def test_two_runs_are_named_in_no_way_twice():
+    (problem,) = problems("run=R,R")
+    assert "Name one run" in problem
+    (problem,) = problems("run=R", "parent=R")
+    assert problem.startswith("from: ")
+    (problem,) = problems("parent=R", "dataset=digits", "network.model_channels=8")
+    assert problem.startswith("dataset: R was trained on fashion10k")
+
+
 def test_a_sweep_goes_on_with_nothing():
     (problem,) = problems("run=R", "trainer.max_kimg=5,7", multirun=True)
     assert problem.startswith("run: ")

@@ -128,15 +128,15 @@ def test_every_signal_that_stops_saves_first(
 @pytest.mark.parametrize(
     ("first", "step", "there"),
     [
-        (signal.SIGINT, 7, r"the same command continues from .*last\.ckpt"),
-        (signal.SIGTERM, 2, "holds no checkpoint yet, so the same command starts anew"),
+        (signal.SIGINT, 7, r"It continues from last\.ckpt with flowexp train run="),
+        (signal.SIGTERM, 2, "holds no checkpoint yet, so it would start anew"),
     ],
 )
 def test_ctrl_c_during_a_stop_stops_at_once(
     first: int, step: int, there: str, uninterrupted: Path, tmp_path: Path, capfd
 ) -> None:
     at = At(step, send(first, signal.SIGINT))
-    with pytest.raises(TrainingInterrupted, match=rf"at once by a further SIGINT; .*{there}"):
+    with pytest.raises(TrainingInterrupted, match=rf"at once by a further SIGINT. .*{there}"):
         train(tmp_path / "run", callbacks={"at": at})
     assert "SIGINT: stopping at once" in capfd.readouterr().err
     train(tmp_path / "run")
@@ -195,7 +195,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_intact(
     assert "MB free" in message
     assert ("MB needed" in message) == (file == "checkpoint")
     assert "last.ckpt is intact" in message
-    assert "the same command continues from it" in message
+    assert f"it continues with flowexp train run={run.path}" in message
     assert read_checkpoint(run.checkpoint())["step"] == 4
     train(tmp_path / "run")
     assert_same_state(uninterrupted, tmp_path / "run")

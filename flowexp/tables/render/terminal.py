@@ -48,7 +48,7 @@ def terminal(sheets: Sequence[Sheet]) -> str:
             for text in _above(sheet, lines, aside):
                 console.print(text)
             console.width = max(width, sum(widths.values()) + _BESIDE * len(widths))
-            console.print(_table(sheet, lines, widths))
+            console.print(_table(sheet, lines, widths) if lines else "")
             console.width = width
         for text in sheet.numbered_notes:
             console.print(text)

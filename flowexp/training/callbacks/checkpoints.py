@@ -92,9 +92,10 @@ class Checkpoints(Checkpoint):
         trainer.strategy.barrier()
         if pl_module.step < pl_module.settings.total_steps:
             _LOG.warning(
-                "a callback stopped the training at step %d of %d; the same command continues it.",
+                "a callback stopped the training at step %d of %d. It continues with %s",
                 pl_module.step,
                 pl_module.settings.total_steps,
+                pl_module.run.continued_by,
             )
 
     def save(self, trainer: Trainer, module: "FlowModule") -> None:

@@ -82,8 +82,8 @@ class StopSignals(Callback):
             return
         name = self.received.name if self.received else "another process"
         raise TrainingInterrupted(
-            f"stopped by {name} at step {pl_module.step} ({pl_module.kimg:g} kimg); the same "
-            f"command continues from {pl_module.run.latest_checkpoint()}."
+            f"stopped by {name} at step {pl_module.step} ({pl_module.kimg:g} kimg). "
+            f"It continues from there with {pl_module.run.continued_by}"
         )
 
     @property
@@ -114,11 +114,11 @@ class StopSignals(Callback):
         checkpoint = self._run.latest_checkpoint()
         _say("SIGINT: stopping at once.")
         raise TrainingInterrupted(
-            "stopped at once by a further SIGINT; "
+            "stopped at once by a further SIGINT. "
             + (
-                f"the same command continues from {checkpoint}."
+                f"It continues from {checkpoint.name} with {self._run.continued_by}"
                 if checkpoint
-                else f"{self._run.path} holds no checkpoint yet, so the same command starts anew."
+                else f"{self._run.path} holds no checkpoint yet, so it would start anew."
             )
         )
 
