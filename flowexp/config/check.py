@@ -170,7 +170,8 @@ class _Jobs:
         if self.added and (names := self._names(parsed)).problems:
             return self._with(names.problems, names.sound)
         jobs, where = combinations(parsed), self.config_dir
-        found, said = [], []
+        found: list[Checked] = []
+        said: list[str] = []
         for job in jobs:
             single = check_job(self.config_name, job.settings, config_dir=where, also=self.also)
             if not single.config:
