@@ -21,6 +21,7 @@ from flowexp.config import conf_dir, schema
 from flowexp.config.derived import register_derived
 from flowexp.config.from_run import kept_choices, restore_derived, restore_model
 from flowexp.config.hydra_internals import (
+    UNCHANGING,
     Loader,
     create_config_search_path,
     note_overrides,
@@ -34,7 +35,6 @@ __all__ = ["RunAwareLoader", "search_path", "with_run"]
 register_derived()
 
 _RUN = f"{RunSource.scheme()}://"
-_UNCHANGING = (f"{ShippedSource.scheme()}://", "pkg://", "structured://")
 _REMEMBERED = 256
 _COMPOSED: dict[Hashable, bytes] = {}
 
@@ -140,7 +140,7 @@ def _contents(path: ConfigSearchPath) -> Hashable | None:
             folder = Path(name.removeprefix(_RUN))
             files = [folder / file for file in (CONFIG, MANIFEST)] if name != _RUN else []
             found.append((name, *(f.read_bytes() if f.is_file() else None for f in files)))
-        elif name.startswith(_UNCHANGING):
+        elif name.partition("://")[0] in UNCHANGING:
             found.append(name)
         else:
             return None

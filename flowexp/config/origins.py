@@ -9,7 +9,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 
 from flowexp.config import schema
-from flowexp.config.hydra_internals import written_files
+from flowexp.config.hydra_internals import Loader, written_files
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.override_text import override
 from flowexp.config.overrides import parse
@@ -41,9 +41,10 @@ def origins_of(
 
     Such as ``experiment=cifar10/edm``, or ``command line``, by dotted keys.
     """
+    loader = _loader(config_name, overrides, config_dir)
     found = {
         key: values[-1].words
-        for key, values in _written(config_name, overrides, config_dir).items()
+        for key, values in _written(loader, config_name, overrides).items()
         if values[-1].group is not None and not _is_own(key, values[-1].group)
     }
     for typed in parse(overrides)[0]:
@@ -74,7 +75,8 @@ def overruled(
     if len(options) < 2 or not options & {"experiment", "debug", "budget"}:
         return
     given = set(named)
-    for key, values in _written(config_name, overrides, config_dir).items():
+    loader = _loader(config_name, overrides, config_dir)
+    for key, values in _written(loader, config_name, overrides).items():
         own = [v for v in values if v.group in named and _is_own(key, v.group)]
         last = values[-1]
         if not own or last.group is None or _is_own(key, last.group) or key in given:
@@ -86,13 +88,15 @@ def overruled(
             )
 
 
-def _written(
-    config_name: str, overrides: Sequence[str], config_dir: str | None
-) -> dict[str, list[_Value]]:
+def _loader(config_name: str, overrides: Sequence[str], config_dir: str | None) -> Loader:
+    """Hydra's loader over the options that these overrides choose from."""
+    return RunAwareLoader(search_path(config_dir)).with_run_of(config_name, overrides)
+
+
+def _written(loader: Loader, config_name: str, overrides: Sequence[str]) -> dict[str, list[_Value]]:
     """What files set, by dotted keys, in the order in which they are merged."""
     setup_globals()
     schema.register(config_name)
-    loader = RunAwareLoader(search_path(config_dir)).with_run_of(config_name, overrides)
     found: dict[str, list[_Value]] = {}
     for file, content in written_files(loader, config_name, overrides):
         group, _, option = file.rpartition("/")

@@ -416,7 +416,7 @@ class _Constructor:
                         exec(_compiled(statement, self.owner.source.module), self.names)
             except UnknownError:
                 self._forget(statement)
-                if any(isinstance(node, ast.Return) for node in ast.walk(statement)):
+                if _may_return(statement):
                     for later in statements[number + 1 :]:
                         self._forget(later)
                     return True
@@ -452,13 +452,12 @@ class _Constructor:
 
     def _forget(self, statement: ast.stmt) -> None:
         """What a statement changes is unknown, if it could not be run."""
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                self.names.pop(node.id, None)
-            elif isinstance(node, ast.Expr):
-                for used in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}:
-                    if isinstance(self.names.get(used), list | dict | set):
-                        del self.names[used]
+        stored, used = _changed_names(statement)
+        for name in stored:
+            self.names.pop(name, None)
+        for name in used:
+            if isinstance(self.names.get(name), list | dict | set):
+                del self.names[name]
         for name in self._attributes(self.owner, self.node, statement, set()):
             vars(self.made).pop(name, None)
             vars(self.made)["__unknown"].add(name)
@@ -469,19 +468,43 @@ class _Constructor:
         """The attributes that a part of a method sets, itself and by calls of other methods."""
         seen.add(within)
         own = method.args.args[0].arg if method.args.args else ""
-        for node in ast.walk(within):
-            if not isinstance(node, ast.Attribute):
-                continue
-            after = owner if ast.unparse(node.value) == "super()" else None
-            if after is None and not (isinstance(node.value, ast.Name) and node.value.id == own):
-                continue
-            if isinstance(node.ctx, ast.Store):
-                yield node.attr
+        for name, of_base, is_set in _mentioned(within, own):
+            if is_set:
+                yield name
                 continue
             with suppress(UnknownError):
-                found, called = _class_of(self.made).lookup(node.attr, after=after)
+                after = owner if of_base else None
+                found, called = _class_of(self.made).lookup(name, after=after)
                 if isinstance(called, ast.FunctionDef) and called not in seen:
                     yield from self._attributes(found, called, called, seen)
+
+
+@functools.cache
+def _may_return(statement: ast.stmt) -> bool:
+    return any(isinstance(node, ast.Return) for node in ast.walk(statement))
+
+
+@functools.cache
+def _changed_names(statement: ast.stmt) -> tuple[frozenset[str], frozenset[str]]:
+    """The names that a statement binds, and those whose values its calls may change."""
+    nodes = list(ast.walk(statement))
+    calls = [node for node in nodes if isinstance(node, ast.Expr)]
+    return (
+        frozenset(n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)),
+        frozenset(n.id for call in calls for n in ast.walk(call) if isinstance(n, ast.Name)),
+    )
+
+
+@functools.cache
+def _mentioned(within: ast.stmt, own: str) -> tuple[tuple[str, bool, bool], ...]:
+    """The attributes of ``own`` and of ``super()``: name, whether of super, whether it is set."""
+    found = []
+    for node in ast.walk(within):
+        if isinstance(node, ast.Attribute):
+            of_base = ast.unparse(node.value) == "super()"
+            if of_base or (isinstance(node.value, ast.Name) and node.value.id == own):
+                found.append((node.attr, of_base, isinstance(node.ctx, ast.Store)))
+    return tuple(found)
 
 
 def _with_typed_imports(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -493,6 +516,7 @@ def _with_typed_imports(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
             yield node
 
 
+@functools.cache
 def _super_call(statement: ast.stmt) -> ast.Call | None:
     """The call, if the statement is ``super().__init__(...)``."""
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Call):

@@ -1,8 +1,9 @@
 """Commands as forks of a process that has imported what they import.
 
 Most of a short job is the import of PyTorch and Lightning (three to four seconds). The server
-imports them once and does nothing else: it has no threads of its own and no accelerator, so a fork
-of it behaves like an interpreter started anew.
+imports them once, checks one command, so that option files and sources have been read, and does
+nothing else: it has no threads of its own and no accelerator, so a fork of it behaves like an
+interpreter started anew.
 """
 
 import importlib
@@ -28,6 +29,7 @@ MODULES = (
     "flowexp.evaluation",
     "flowexp.runs.assemble",
     "flowexp.training",
+    "timm",
 )
 """What trainings and evaluations import."""
 
@@ -130,13 +132,19 @@ class ForkServer:
         self._process.wait()
 
 
+def prepare() -> None:
+    """Import and read what commands would import and read; starts no thread and no accelerator."""
+    for module in MODULES:
+        importlib.import_module(module)
+    importlib.import_module("flowexp.config.check").check("train", [])
+
+
 def serve(descriptor: int) -> None:
     """Start commands until nobody can order any more on the socket ``descriptor``."""
     # A terminal or a scheduler sends them to the whole group; the commands answer, and the server
     # and those who wait for a command stay to report how it ended.
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
-    for module in MODULES:
-        importlib.import_module(module)
+    prepare()
     # Nobody waits for those who wait for a command.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     orders = socket.socket(fileno=descriptor)

@@ -89,7 +89,7 @@ def test_commands_outlive_the_server_which_ends_with_its_owner(tmp_path):
 def test_what_the_server_imports_starts_no_accelerator_and_no_thread():
     """A fork of a process that has asked CUDA for its devices cannot use them."""
     code = """
-        import importlib, threading
+        import threading
         import torch
 
         def forbidden(*_):
@@ -98,9 +98,8 @@ def test_what_the_server_imports_starts_no_accelerator_and_no_thread():
         for name in ("_cuda_getDeviceCount", "_cuda_init"):
             setattr(torch._C, name, forbidden)
         torch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = forbidden
-        from flowexp.tables.fork_server import MODULES
-        for module in MODULES:
-            importlib.import_module(module)
+        from flowexp.tables.fork_server import prepare
+        prepare()
         assert threading.active_count() == 1, threading.enumerate()
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
