@@ -60,15 +60,15 @@ def test_every_choice_of_train_is_described(capsys):
 
 def test_keys_carry_their_comment_and_value(capsys):
     text = " ".join(_shown(capsys, "eval", "--help").split())
-    assert "batch_size 256 samples per call of the sampler; the numbers do not depend" in text
-    assert "seeds null which seeds: null = 0 .. num_samples-1, else e.g. 50000-54999" in text
-    assert "checkpoint last `last`, the number of a step" in text
+    assert "batch_size 256 samples per call of the sampler; scores do not depend" in text
+    assert "seeds null sample seeds: null = 0 .. num_samples-1, or a range such as" in text
+    assert "checkpoint last `last`, a step number" in text
 
 
 def test_help_follows_what_is_chosen(capsys):
     text = " ".join(_shown(capsys, "train", "sampler=dopri5", "seed=7", "--help").split())
     assert "sampler dopri5" in text
-    assert "seed 7 decides" in text
+    assert "seed 7 seed of every random number" in text
 
 
 def test_a_misspelt_choice_beside_help_is_refused(capsys):
