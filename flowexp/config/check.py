@@ -106,7 +106,7 @@ def check(
     """Check a command line: overrides as typed, for the primary config of a verb.
 
     Args:
-        config_name: Of the verb.
+        config_name: The verb's primary config.
         overrides: As typed.
         multirun: Whether ``-m`` was given: combinations are checked, see :func:`combinations`.
         config_dir: A folder with further groups (``--config-dir``).
@@ -146,7 +146,7 @@ def check(
 def _with_dashed(
     problems: list[Problem], dashed: Sequence[str], config: dict[str, Any], path: ConfigSearchPath
 ) -> list[Problem]:
-    """Problems with what to write for options in dashes; none of a key that one was to give."""
+    """The problems, with those of dashed options first and without others about the same keys."""
     given = {text.lstrip("-").partition("=")[0] for text in dashed}
     others = [problem for problem in problems if problem.key not in given]
     return [*(without_dashes(text, config, path) for text in dashed), *others]
@@ -167,7 +167,7 @@ class _Jobs:
     also: Further
 
     def check(self, parsed: list[Override]) -> Checked:
-        """Check them; what cannot be composed is said, and left out for the rest."""
+        """Check them; overrides that cannot be composed are reported and then left out."""
         if self.added and (names := self._names(parsed)).problems:
             return self._with(names.problems, names.sound)
         jobs, where = combinations(parsed), self.config_dir
@@ -188,7 +188,7 @@ class _Jobs:
         return check_names(self.config_name, parsed, path, added=self.added)
 
     def _without_wrong(self, parsed: list[Override], said: list[Problem]) -> Checked:
-        # That it cannot be composed is said by Hydra; what was meant takes a second composition.
+        # Hydra only says that it cannot be composed; finding the names takes another composition.
         names = self._names(parsed)
         problems = names.problems or said
         sound = names.sound if names.problems else _others(parsed, said)
@@ -205,7 +205,7 @@ class _Jobs:
         return result
 
     def _with(self, problems: list[Problem], sound: list[Override]) -> Checked:
-        """These problems, and those of the sound overrides."""
+        """The given problems and those of the sound overrides."""
         rest = replace(self, added=set()).check(sound)
         rest.problems = [*problems, *(p for p in rest.problems if p not in problems)]
         return rest
@@ -250,7 +250,7 @@ def check_job(
             chosen=choices.get("dataset"),
             options=partial(_options_of, "dataset", loader.repository),
         )
-        if other is not None:  # that the network does not fit either is the same again
+        if other is not None:  # other problems, such as the network's shape, follow from it
             return Checked([other], resolved.values, choices)
     problems = list(resolved.problems)
     problems += check_targets(resolved.values, missing=resolved.missing, files=files)
@@ -279,7 +279,7 @@ def _is_above(key: str, keys: Iterable[str]) -> bool:
 
 
 def _at_override(problem: Problem, overrides: Sequence[str]) -> Problem:
-    """A problem of a part at the one argument that the command line changes and it speaks of."""
+    """A part's problem moved to the overridden argument that it mentions, if there is only one."""
     given = [text.lstrip("+").partition("=")[::2] for text in overrides]
     below = [(key, value) for key, value in given if key.startswith(f"{problem.key}.")]
     words = set(re.findall(r"-?[\w.]*\w", problem.text))
@@ -341,12 +341,12 @@ def _check_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         inside = runs_below(folder)
         if inside and key != "recipe":
             count = f"{len(inside)} run{'s' if len(inside) > 1 else ''}"
-            text = f"{folder} holds {count} ({listed(folder, inside)}), and {verb} takes one."
-            remedy = f"Name it: {_with_run(verb, overrides, inside[0], key)}"
+            text = f"{folder} holds {count} ({listed(folder, inside)}), but {verb} takes one run."
+            remedy = f"Name a run: {_with_run(verb, overrides, inside[0], key)}"
             problems.append(Problem(key, text, remedy))
             continue
         what = "holds no run." if folder.is_dir() else "is not a run directory (no such folder)."
-        what = "is not a run directory (it is a file)." if folder.is_file() else what
+        what = "is a file, not a run directory." if folder.is_file() else what
         problems.append(Problem(key, f"{folder} {what}", _runs_nearby(folder, key)))
     return problems
 
@@ -376,7 +376,7 @@ def _composition_problem(error: Exception) -> Problem:
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
     twice = re.search(r"Multiple values for ([\w/]+)\.", str(error))
     if twice is not None:
-        text = "one option is chosen there already, and + would choose a second one."
+        text = "an option of this group is already chosen, and + would add a second one."
         return Problem(twice.group(1), text, f"Write {twice.group(1)}=NAME, without +.")
     plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
     if plugin is not None:
@@ -391,11 +391,11 @@ def _composition_problem(error: Exception) -> Problem:
     typed_wrong = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", detail)
     if typed_wrong is not None:
         value, kind = typed_wrong.groups()
-        wanted = {"Integer": "a whole number, such as 100", "Float": "a number"}.get(kind, kind)
-        return Problem(key, f"{value} is out of place.", f"Give {wanted}.")
+        wanted = {"Integer": "an integer, such as 100", "Float": "a number"}.get(kind, kind)
+        return Problem(key, f"the value {value} has the wrong type.", f"Give {wanted}.")
     if "is not Optional" in detail:
-        return Problem(key, "null is out of place.", f"Give it with {key}=VALUE, or leave it out.")
-    remedy = "flowexp VERB --cfg job shows what stands there."
+        return Problem(key, "null is not allowed.", f"Give {key}=VALUE, or leave it out.")
+    remedy = "flowexp VERB --cfg job shows the config."
     return Problem(key, f"{detail.rstrip('.')}.", remedy)
 
 
@@ -419,7 +419,7 @@ class Resolved:
 def resolve(config: DictConfig, files: OptionFiles = NO_FILES) -> Resolved:
     """Resolve every interpolation; report all that fail instead of stopping at the first.
 
-    ``files`` are where the options are written.
+    ``files`` are the yaml files of the chosen options.
     """
     result = Resolved()
     result.values = {n: _child(config, n, n, result) for n in map(str, config)}
@@ -441,7 +441,7 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
         raw: Any = OmegaConf.to_container(node, resolve=False)
         refused = why_not_derived(error)
         if refused is not None:
-            # What is wrong with no other key is reported where it stands, not where it is used.
+            # Reported at the derived key itself, or at the key that the function blames.
             if refused.key or "derived:" in str(raw[name]):
                 result.problems.append(_refused(refused, key))
             return None

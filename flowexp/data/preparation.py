@@ -1,8 +1,8 @@
-"""A data set in EDM's layout from pictures of any size and kind, made bit by bit.
+"""Makes a data set in EDM's layout from pictures of any size and kind; resumable.
 
-Finished pictures are kept in a folder beside the archive, ``NAME.zip.partial``, with a journal of
-what was done. So a preparation that was stopped goes on where it was, with the same settings only.
-The archive is written at the end, in one piece.
+Finished images are kept with a journal in a folder beside the archive, ``NAME.zip.partial``, from
+which an interrupted preparation continues with the same settings. The archive is written at the
+end, atomically.
 """
 
 import json
@@ -31,11 +31,11 @@ from flowexp.files import room_for, write_atomically, write_json
 __all__ = ["COLOURS", "Prepared", "Recipe", "Track", "prepare"]
 
 COLOURS = {"rgb": "RGB", "grey": "L", "auto": None}
-"""What ``colour=NAME`` makes of every picture: a mode of Pillow, or L if all are grey, else RGB."""
+"""Pillow's mode for ``colour=NAME``; None = L if all pictures are grey, else RGB."""
 
 
 class Track(Protocol):
-    """Passes finished pictures on, of which there will be ``total``, and shows how far they are."""
+    """Passes on ``total`` finished images and shows the progress."""
 
     def __call__(self, items: Iterable["_Done"], /, *, total: int) -> Iterable["_Done"]: ...
 
@@ -49,7 +49,7 @@ class Recipe:
     """How every picture is changed.
 
     Attributes:
-        resolution: Width and height of the results, in pixels.
+        resolution: Width and height of the images, in pixels.
         crop: A name in ``CROPS``.
         colour: A name in ``COLOURS``.
         background: Colour behind transparent pixels and around padded pictures.
@@ -61,10 +61,10 @@ class Recipe:
     background: Colour
 
     def made(self, content: bytes) -> tuple[Image.Image, tuple[int, int]]:
-        """The result for the bytes of a file, and the size that the picture had.
+        """The image made from the bytes of a file, and the original size.
 
         Raises:
-            NotDecodedError: The file gives no picture.
+            NotDecodedError: The file cannot be decoded.
         """
         mode = COLOURS[self.colour]
         channels = 3 if mode == "RGB" else None
@@ -194,7 +194,7 @@ class _Work:
             raise UsageError(
                 f"{self.folder} holds the beginning of another preparation: {shown}.",
                 key="out",
-                remedy=f"Give the same settings to go on with it, name another file with out=..., "
+                remedy=f"Give the same settings to continue it, name another file with out=..., "
                 f"or remove {self.folder}.",
             )
 

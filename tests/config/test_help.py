@@ -40,7 +40,7 @@ def test_help_of_every_verb_fits_a_screen(verb, capsys, monkeypatch):
 @pytest.mark.parametrize("verb", WITH_GROUPS)
 def test_each_group_has_one_line_with_what_it_is(verb, capsys):
     text = _shown(capsys, verb, "--help")
-    groups = text.partition("how many there are:\n")[2].partition("\n\n")[0].splitlines()
+    groups = text.partition("number of options:\n")[2].partition("\n\n")[0].splitlines()
     rows = [line for line in groups if not line.startswith(" " * 10)]
     assert all(len(row.split()) >= 4 for row in rows)
     names = [row.split()[0] for row in rows]

@@ -85,7 +85,7 @@ def test_class_folders_become_an_archive_that_trains(flowers, capsys):
 
     digest = file_sha256(Path("f.zip"))
     assert main(command) == 2
-    assert "out: f.zip exists already." in capsys.readouterr().err
+    assert "out: f.zip already exists." in capsys.readouterr().err
     assert main([*command, "out=g.zip", "workers=1"]) == 0
     assert file_sha256(Path("g.zip")) == digest
     assert sorted(os.listdir()) == ["elsewhere", "f.zip", "flowers", "g.zip"]
@@ -217,7 +217,7 @@ def test_a_stopped_preparation_goes_on_with_the_same_settings_only(flowers, caps
     assert "resolution was 16, not 8" in told
     assert "f.zip.partial" in told
     assert main(["prepare", "in=flowers", "out=f.zip", "resolution=16"]) == 0
-    assert "of them had been made before" in capsys.readouterr().out
+    assert "of them were finished before" in capsys.readouterr().out
     assert main(["prepare", "in=flowers", "out=whole.zip", "resolution=16"]) == 0
     assert file_sha256(Path("f.zip")) == file_sha256(Path("whole.zip"))
     assert not Path("f.zip.partial").exists()
@@ -245,7 +245,7 @@ def test_ctrl_c_says_how_to_go_on(flowers, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["in: prepare needs pictures.", "flowexp prepare in="]),
+        ([], ["in: prepare needs a folder or ZIP of pictures.", "flowexp prepare in="]),
         (["flowers", "out=f.zip"], ["resolution: must be given"]),
         (["flowers", "resolution=8"], ["out: must be given"]),
         (["flowers", "out=f", "resolution=8"], ["out: f does not end in .zip", "out=f.zip"]),
