@@ -24,7 +24,7 @@ _TRAINVAL = _by("split", "trainval", "test")
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """What is known of a data set.
+    """Properties of a data set.
 
     Attributes:
         num_classes: Number of classes.
@@ -72,7 +72,7 @@ def known_set(name: str) -> TorchvisionSet:
     """
     if name not in SETS:
         raise UsageError(
-            f"{name!r} is none of torchvision's image data sets that flowexp reads.",
+            f"unknown data set {name!r}.",
             key="dataset.name",
             remedy=did_you_mean(name, SETS),
         )

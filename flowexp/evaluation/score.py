@@ -357,13 +357,13 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
 
 
 def in_words(record: MetricRecord, *, zero: str) -> str:
-    """What a number means beside its floor; ``zero`` completes "0 would be ..."."""
+    """A score compared with its floor in words; ``zero`` completes "0 would mean ..."."""
     floor, count = record.extra["floor"], record.extra["floor_count"]
     times = record.value / floor
     ratio = f"{times:.0f}" if times >= 10.0 else f"{times:.2g}"
     return (
-        f"{record.value:.4g} is {ratio} times the floor of {floor:.4g}, which {count} real samples "
-        f"score that were not trained on; 0 would be {zero}."
+        f"{record.value:.4g} is {ratio} times the floor of {floor:.4g}, the score of {count} real "
+        f"samples that were held out; 0 would mean {zero}."
     )
 
 

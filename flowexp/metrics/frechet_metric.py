@@ -92,7 +92,7 @@ class FrechetDistance(ExtractorMetric):
         reference_resize: Resize that file was made with.
     """
 
-    zero = "features with the mean and covariance of the reference"
+    zero = "features with the same mean and covariance as the reference"
 
     def __init__(
         self,

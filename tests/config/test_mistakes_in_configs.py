@@ -67,7 +67,7 @@ TRAIN = {
     },
     "path=liner seed=x bogus=1 network.hidden=3 path.D=-1 trainer.log_every=0 --lr=3 path": {
         "path": "Did you mean linear?",
-        "seed": "whole number",
+        "seed": "integer",
         "bogus": "no group or key",
         "network.hidden": "network has no key",
         "trainer.log_every": ">= 1",
@@ -92,7 +92,7 @@ OF_A_RUN = {
     "sample run=RUN device=mps": {"device": "device=cpu"},
     "eval run=RUN metric=fid sampler.stps=3 num_samples=1.5": {
         "sampler.stps": "sampler.steps",
-        "num_samples": "whole number",
+        "num_samples": "integer",
         "metric.fid.extractor.weights": "were not found",
     },
 }
