@@ -2,7 +2,7 @@
 
 It takes the overrides of flowexp train. Exit code 0: no problem; 2: problems.
 
-flowexp check experiment=cifar10/edm path.D=128
+flowexp check experiment=fashion10k/edm path.D=128
 flowexp check from=RUN coupling=pairs pairs=RUN/pairs
 """
 

@@ -52,7 +52,7 @@ def _fits(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _by_value(values: Sequence[str], runs: Sequence[RunRecord]) -> str:
-    """``64: 0, 2; inf: 1, 3``; of many values only some, without the runs."""
+    """``64: 0, 2; inf: 1, 3``; many values are abbreviated, without the runs."""
     names: dict[str, list[str]] = {}
     for value, run in zip(values, runs, strict=True):
         names.setdefault(value, []).append(run.name)
@@ -62,7 +62,7 @@ def _by_value(values: Sequence[str], runs: Sequence[RunRecord]) -> str:
 
 
 def _runs_sheet(groups: Sequence[SeedGroup]) -> Sheet:
-    """A line per run: where it differs, its training, whether it is scored."""
+    """A line per run: its differing values, its training, whether it is scored."""
     pairs = [(group, run) for group in groups for run in group.runs]
     runs = [run for _, run in pairs]
     facts = [_facts(run) for run in runs]
@@ -100,7 +100,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
 
 
 def _split(facts: Sequence[Mapping[str, str]], keys: Sequence[str]) -> tuple[str, list[str]]:
-    """Facts that all runs share in words, and the keys of the others."""
+    """The facts that all runs share, in words, and the keys of the others."""
     shared = [key for key in keys if len({own.get(key) for own in facts}) == 1]
     words = ", ".join(f"{key} {facts[0][key]}" for key in shared if key != _SCORED)
     return words, [key for key in keys if key not in shared]
