@@ -1,4 +1,4 @@
-"""The file ``results.json`` of a run: what evaluations measured, each number with its protocol."""
+"""The file ``results.json`` of a run: the scores of its evaluations with their protocols."""
 
 import datetime
 import json
@@ -25,7 +25,7 @@ def append_results(
     measured_with: Mapping[str, str] | None = None,
     **facts: Any,  # noqa: ANN401
 ) -> Path:
-    """Add an evaluation to ``results.json``; earlier ones and those of other processes stay.
+    """Add an evaluation to ``results.json``; earlier and concurrent evaluations are kept.
 
     Args:
         path: The file.
@@ -51,7 +51,7 @@ def append_results(
 
 
 def stored_results(path: Path, measured_with: Mapping[str, str]) -> dict[str, ScoreResult]:
-    """The latest numbers of each metric in ``results.json``; a metric without any is left out.
+    """The latest scores of each metric in ``results.json``; metrics without scores are left out.
 
     Args:
         path: The file.
@@ -74,7 +74,7 @@ def stored_results(path: Path, measured_with: Mapping[str, str]) -> dict[str, Sc
 
 
 def together(results: Sequence[ScoreResult], *, order: Sequence[str]) -> ScoreResult:
-    """The numbers of several results on the same seeds, in the order of their metrics.
+    """Joins several results on the same seeds, in the order of their metrics.
 
     Count and cost are those of the last one, at least one.
     """

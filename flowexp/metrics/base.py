@@ -209,7 +209,7 @@ class Metric(Part, ABC):
         return found[0].value
 
     def remark(self, *, count: int) -> str | None:
-        """What must be said beside a number of ``count`` samples, once prepared; mostly nothing."""
+        """A remark to show beside a score of ``count`` samples, or None."""
         return None
 
     @property

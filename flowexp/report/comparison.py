@@ -23,8 +23,8 @@ _SCORED = "scored"
 def compare(runs: Sequence[RunRecord]) -> list[Sheet]:
     """Sheets of differing config values, comparable scores, and runs with their costs.
 
-    Runs that differ in their training seed only share a line of the scores. The records, which make
-    the CSV file, are those of :func:`flowexp.report.tidy.tidy_rows`.
+    Runs that differ only in their training seed share a line of scores. The records, which make the
+    CSV file, are those of :func:`flowexp.report.tidy.tidy_rows`.
     """
     groups = seed_groups(runs)
     return [_config_sheet(runs), *score_sheets(groups), _runs_sheet(groups)]

@@ -181,7 +181,7 @@ def _stated(key: str, value: str) -> str:
 
 
 def _not_averaged(rows: Sequence[_Measured]) -> list[str]:
-    """Why a group has several lines, where its runs were not measured in the same way."""
+    """Why a group has several lines: its runs were measured in different ways."""
     if len(rows) < 2 or len(rows[0].group.runs) < 2:
         return []
     for key, words in (("kimg", "at different kimg"), ("seeds", "on different sample seeds")):

@@ -51,9 +51,9 @@ def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[s
 
 
 def seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
-    """The runs in groups that differ in :data:`SEED` only, in the order of their first runs.
+    """The runs in groups that differ only in :data:`SEED`, in the order of their first runs.
 
-    Runs that share configuration and seed are no sample over seeds: each is a group of its own.
+    Runs with the same configuration and seed are not a sample over seeds: each is a group.
     """
     differing = config_differences([run.config for run in runs])
     differing.pop(SEED, None)
