@@ -73,7 +73,7 @@ def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> I
             if said:
                 yield Problem(name, text, "The training starts from them anyway.", refuses=False)
             else:
-                remedy = f"Leave it out, or add {typed('init', run)} to start from them anyway."
+                remedy = f"Leave {group} out, or add {typed('init', run)} to use them anyway."
                 yield Problem(name, text, remedy)
 
 

@@ -76,13 +76,13 @@ def _runs_sheet(groups: Sequence[SeedGroup]) -> Sheet:
         for run, own in zip(runs, facts, strict=True)
     ]
     if any(group.name for group in groups):
-        titles.insert(1, "where it differs")
+        titles.insert(1, "differs in")
         for row, (group, _) in zip(rows, pairs, strict=True):
             row.insert(1, group.name)
     return Sheet(
         name="training",
         title="Runs",
-        intro=(f"The same for all: {shared}.",) if shared else (),
+        intro=(f"The same in all runs: {shared}.",) if shared else (),
         columns=tuple(Column(title=title) for title in titles),
         lines=tuple(
             Line(cells=tuple(row), starts_group=run is group.runs[0] and len(group.runs) > 1)

@@ -127,7 +127,7 @@ def _sheet(
             text = NOT_SCORED if group.title in unscored else ABSENT
             where = ["" for _ in varying]
             lines.append((group.name, group.run_names, text, "", *where, "", ""))
-    titles = ["where they differ", "runs", "value", "n", *varying, "NFE", "notes"]
+    titles = ["differs in", "runs", "value", "n", *varying, "NFE", "notes"]
     dropped = {i for i in range(len(titles)) if not any(row[i] for row in lines)}
     dropped |= set() if several else {3}
     nfe = len(titles) - 2

@@ -113,4 +113,4 @@ def _candidates(
 def _text(value: Any) -> str:  # noqa: ANN401 -- any value of a config
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
-    return "null" if value is None else str(value)
+    return "null" if value in (None, "None") else str(value)  # manifests hold the text None

@@ -90,7 +90,7 @@ def test_an_experiment_decides_all_but_the_model(flow):
 def test_weights_keep_their_meaning_unless_it_is_said(overrides, key):
     (problem, *_) = problems("parent=R", *overrides)
     assert problem.startswith(f"{key}: R was trained with ")
-    assert "add init=R to start from them anyway" in problem
+    assert "add init=R to use them anyway" in problem
     checked = check("train", ["parent=R", *overrides, "init=R"])
     assert [p for p in checked.problems if p.key == key] == []
     assert any(remark.startswith(f"{key}: ") for remark in checked.remarks)

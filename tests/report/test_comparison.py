@@ -11,7 +11,7 @@ from flowexp.report.run_record import read_run
 from flowexp.tables.render import draw
 from tests.report.runs import CONFIG, entry, make_run
 
-FIELDS = ("where they differ", "runs", "value", "n")
+FIELDS = ("differs in", "runs", "value", "n")
 
 
 def config(**changes):
