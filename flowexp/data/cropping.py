@@ -82,4 +82,4 @@ def _resized(image: Image.Image, resolution: int) -> Image.Image:
 
 
 CROPS = {"adm": Crop(adm), "center": Crop(center), "none": Crop(none), "pad": Crop(pad, max)}
-"""By the names that ``flowexp prepare crop=NAME`` takes."""
+"""The crops by their names in ``flowexp prepare crop=NAME``."""

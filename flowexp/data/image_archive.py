@@ -26,8 +26,8 @@ class ImageArchive(Dataset):
     """Images of one size from a ZIP in EDM's layout or from a folder (recursive, links followed).
 
     They are decoded by :func:`~flowexp.data.image_decoding.decode_image` once into the cache, whose
-    key is their content, and then memory-mapped. A damaged image is refused by its name. The format
-    of labels, in ``dataset.json`` or by class folders, stands in :mod:`flowexp.data.image_labels`.
+    key is their content, and then memory-mapped. A damaged image is refused by its name.
+    :mod:`flowexp.data.image_labels` describes labels in ``dataset.json`` and by class folders.
 
     Args:
         archive: ZIP or folder; a relative name is relative to the working directory or, if not

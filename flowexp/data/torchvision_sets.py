@@ -1,4 +1,4 @@
-"""The image data sets of torchvision that flowexp reads, and what is known of them beforehand.
+"""The image data sets of torchvision that flowexp reads, and their properties.
 
 A stored config may name these and no other class; torchvision checks what it unpickles (CIFAR)
 against the publisher's digests.
@@ -61,7 +61,7 @@ SETS = {
     "StanfordCars": TorchvisionSet(196),
     "USPS": TorchvisionSet(10, 16, 1, splits=_TRAIN),
 }
-"""By the names of torchvision's classes."""
+"""The data sets by the names of torchvision's classes."""
 
 
 def known_set(name: str) -> TorchvisionSet:

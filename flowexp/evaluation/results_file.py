@@ -29,8 +29,8 @@ def append_results(
 
     Args:
         path: The file.
-        result: What was measured.
-        measured_with: Of each metric, the digest by which :func:`stored_result` finds its numbers.
+        result: The scores and their costs.
+        measured_with: The digest of each metric, by which :func:`stored_results` finds its scores.
         facts: Plain builtins to put beside it, for example checkpoint, sha256, overrides.
 
     Raises:
@@ -55,7 +55,7 @@ def stored_results(path: Path, measured_with: Mapping[str, str]) -> dict[str, Sc
 
     Args:
         path: The file.
-        measured_with: Of each metric, the digest that :func:`append_results` was given.
+        measured_with: The digest of each metric, as passed to :func:`append_results`.
 
     Raises:
         UsageError: The file is there, but holds something else.

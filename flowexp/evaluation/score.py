@@ -184,7 +184,7 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
-        words: What must be said beside the numbers, a sentence each.
+        words: Remarks to show beside the scores, one sentence each.
         metrics: The name of the metric that each record is of.
     """
 

@@ -30,7 +30,7 @@ class GridSamples:
     """Collects samples for a grid from batches: the first ten per shown class, or the first 100.
 
     Args:
-        pipeline: What makes the samples.
+        pipeline: The pipeline that draws the samples.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:

@@ -117,7 +117,7 @@ def _tried(job: TableJob) -> "Trial | str":
         return try_sampling(job.config, metrics=job.verb == "eval")
     except UsageError as error:
         return error.problem.rstrip(".")
-    except Exception as error:  # an estimate is no reason for a dry run to fail
+    except Exception as error:  # a dry run must not fail because of an estimate
         return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 

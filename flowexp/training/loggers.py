@@ -38,7 +38,7 @@ class RunLogger(Logger):
     Lightning's own loggers work as well, but append what a resumed training repeats.
 
     Attributes:
-        appends: Whether a row that is logged again would stand there twice; then it is left out.
+        appends: Whether a row that is logged again would appear twice; it is then left out.
     """
 
     appends: bool = False
