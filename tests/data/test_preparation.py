@@ -253,7 +253,7 @@ def test_ctrl_c_says_how_to_go_on(flowers, capsys, monkeypatch):
         (["flowers", "out=f.zip", "resolution=0"], ["resolution: 0", "at least 1"]),
         (["flowers", "out=f.zip", "resolution=8", "crop=centre"], ["crop: ", "mean center?"]),
         (["flowers", "out=f.zip", "resolution=8", "colour=gray"], ["colour: ", "mean grey?"]),
-        (["flowers", "out=f.zip", "resolution=8", "background=whit"], ["background: unknown colour"]),
+        (["flowers", "out=f.zip", "resolution=8", "background=whit"], ["background: unknown"]),
         (["flowers", "out=f.zip", "resolution=8", "heldout=0.9"], ["heldout: 0.9", "0 to 0.5"]),
         (["flowers", "out=f.zip", "resolution=8", "heldout=0.01"], ["heldout: ", "too small"]),
         (["nothere", "out=f.zip", "resolution=8"], ["in: nothere was not found"]),
