@@ -1,6 +1,6 @@
 # Every target makes .venv itself when it is missing; PYTHON chooses the interpreter (3.11 or newer).
-# TORCH=cpu takes torch's CPU build, from TORCH_INDEX or, where that is empty, from the index of pip's
-# own settings; it counts when .venv is made, so `make clean` comes before a change.
+# TORCH=cpu installs the CPU build of torch, from TORCH_INDEX or, if that is empty, from pip's configured
+# index. It only matters when .venv is made, so run `make clean` before changing it.
 PYTHON ?= python3
 TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -18,19 +18,19 @@ endef
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flowexp needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
-	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH=$(TORCH) is unknown: TORCH=cpu takes torch's CPU build, without it pip chooses"; exit 1;; esac
-	@echo "Installing flowexp, its tools and all they need into $(VENV): $(SIZE)."
+	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH=$(TORCH) is unknown: TORCH=cpu installs the CPU build of torch; without it pip chooses"; exit 1;; esac
+	@echo "Installing flowexp and its dependencies into $(VENV): $(SIZE)."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(if $(TORCH),$(CPU_TORCH))
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	@touch $@
-	@echo "Installed. To have the command flowexp in this shell: . $(BIN)/activate"
+	@echo "Installed. To use the command flowexp in this shell: . $(BIN)/activate"
 
 install: $(VENV)/.installed
 
 quickstart: install
-	@echo "Training for about 3 minutes, then scoring for about 1, on two quiet cores; all of it stays in $(QUICKSTART)."
+	@echo "Training for about 3 minutes and scoring for about 1 on two idle cores; results are written to $(QUICKSTART)."
 	$(BIN)/flowexp train experiment=fashion10k/quickstart dirs.run=$(QUICKSTART)
 	$(BIN)/flowexp eval run=$(QUICKSTART) num_samples=2000
 

@@ -26,7 +26,7 @@ __all__ = ["VERBS", "main", "program"]
 _MATPLOTLIB = logging.getLogger("matplotlib")
 # A module cannot be called by a keyword of Python.
 _MODULES = {"import": "import_"}
-# Verbs without a config: their module's docstring is their help.
+# Verbs without a config; the docstring of their module is the help text.
 _DOCUMENTED = ("check", "completion", "doctor", "list")
 _HELP = ("--help", "-h")
 
@@ -175,14 +175,15 @@ def _usage() -> str:
         f"  flowexp train experiment=fashion10k/rectified_flow\n"
         f"  flowexp train dataset=digits path=pfgmpp path.D=128 seed=1,2,3 -m\n"
         f"  flowexp eval run=outputs/... sampler=dopri5 num_samples=5000\n\n"
-        f"`flowexp <verb> --help` lists the choices of a verb, `flowexp list GROUP` explains them."
-        f"\n\n"
-        f"exit codes: 0 done; 1 it failed, a number could not be stored, or a signal stopped it\n"
-        f"  (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2: a training saves a checkpoint first, and\n"
-        f"  train run=DIR continues it); 2 wrong use, one paragraph, nothing left behind"
-        "\n\nA stored run can name parts of other packages once you trust these: "
-        "FLOWEXP_TRUST=my_parts,\ntrust: [my_parts] in ~/.config/flowexp/settings.yaml, or the "
-        "--config-dir that names them."
+        f"`flowexp <verb> --help` lists the groups and keys of a verb,\n"
+        f"`flowexp list GROUP` explains the options of a group.\n\n"
+        f"exit codes: 0 done; 1 it failed, a result could not be stored, or a signal\n"
+        f"  stopped it (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2: a training saves a\n"
+        f"  checkpoint first, and train run=DIR continues it); 2 an error in the\n"
+        f"  command, reported before anything is written\n\n"
+        "A stored run can use parts of other packages once you trust them:\n"
+        "FLOWEXP_TRUST=my_parts, trust: [my_parts] in ~/.config/flowexp/settings.yaml, or\n"
+        "the --config-dir that names them."
     )
 
 

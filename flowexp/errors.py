@@ -4,11 +4,11 @@ __all__ = ["TRACEBACK", "IncompleteError", "JobsFailedError", "NotWrittenError",
            "UsageError"]  # fmt: skip
 
 TRACEBACK = "The full traceback is in"
-"""Begins the note of an exception whose traceback has been written to a log."""
+"""First words of the note in an exception whose traceback has been written to a log."""
 
 
 class JobsFailedError(RuntimeError):
-    """Jobs of a sweep failed, and the command has said which and why; the exit code is 1."""
+    """Jobs of a sweep failed; they have been reported, and the exit code is 1."""
 
 
 class StoppedError(RuntimeError):
@@ -19,7 +19,7 @@ class StoppedError(RuntimeError):
 
 
 class IncompleteError(RuntimeError):
-    """A command did its work but for a part that the message names.
+    """A command finished, except for the part that its message names.
 
     The command line prints the message and returns exit code 1.
     """

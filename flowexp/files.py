@@ -126,7 +126,7 @@ def write_atomically(
 
 
 def file_sha256(path: Path, *, on_piece: Callable[[int], object] | None = None) -> str:
-    """sha256 (hex) of a file's content; ``on_piece`` gets the bytes of every piece that is read."""
+    """sha256 (hex) of a file; ``on_piece`` is called with the number of bytes of each piece."""
     with path.open("rb") as file:
         if on_piece is None:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -38,7 +38,7 @@ NEVER_LEARNT = "which the network never learns without dropped labels (network.l
 
 
 Extended: TypeAlias = float
-"""A number that may be infinite: as an annotation, it lets a config give ``inf``."""
+"""Annotation of a number that may be infinite: it allows ``inf`` in a config."""
 
 
 class UnknownError(Exception):

@@ -1,7 +1,7 @@
-"""How many CPU threads a command uses: the cores it may use, what is asked for, a measurement.
+"""The number of CPU threads of a command: usable cores, the user's setting, a measurement.
 
-PyTorch takes a thread per core. On cores that others use as well every operation then waits for the
-thread that was put aside, and two threads can be ten times slower than one. So ``auto`` measures.
+PyTorch takes one thread per core. If other processes use these cores, every operation waits for the
+thread that is not running, and two threads can be ten times slower than one. So ``auto`` measures.
 """
 
 import os
@@ -15,7 +15,7 @@ __all__ = ["AUTO", "CROWDED", "SHARED_BY", "VARIABLES", "Measured", "crowd", "gi
 
 AUTO = "auto"
 SHARED_BY = "FLOWEXP_SHARED_BY"
-"""Environment variable: how many jobs share the cores of this machine; see ``shared_by``."""
+"""Environment variable: the number of jobs that share the cores; see ``shared_by``."""
 
 VARIABLES = (
     "OMP_NUM_THREADS",
@@ -25,35 +25,35 @@ VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-"""Read by the libraries behind PyTorch and NumPy when they are loaded."""
+"""Environment variables that the libraries behind PyTorch and NumPy read when loaded."""
 
 _READ_BY_TORCH = VARIABLES[:2]
-CROWDED = "One thread is often fastest there: leave threads=auto, or set 1."
-"""What to do on a machine that others use as well."""
+CROWDED = "One thread is often fastest then: leave threads=auto, or set 1."
+"""Advice for a machine that other processes use."""
 
-# What more threads must gain to be taken, since they also take the cores from others.
+# Required speedup of more threads, since they take cores from other processes.
 _WORTH = 1.1
-# A count this many times slower than the best in a first try is not timed further.
+# Numbers of threads this many times slower than the best in a first try are not timed further.
 _HOPELESS = 3.0
 _BUSY = 0.5
 
 
 def usable_cores() -> int:
-    """The cores this process may use, at least 1.
+    """The number of cores this process may use, at least 1.
 
-    Affinity and quotas of containers count; ``FLOWEXP_SHARED_BY`` jobs get equal shares.
+    It respects CPU affinity and container quotas; ``FLOWEXP_SHARED_BY`` jobs get equal shares.
     """
     from joblib import cpu_count
 
     cores, jobs = int(cpu_count()), _positive(os.environ.get(SHARED_BY, ""))
-    if jobs is None:  # unset, or -1: a job for each core
+    if jobs is None:  # unset, or -1: one job per core
         jobs = cores if os.environ.get(SHARED_BY) else 1
     return max(1, cores // jobs)
 
 
 @contextmanager
 def shared_by(jobs: int | None) -> Iterator[None]:
-    """Let this process be one of ``jobs`` that share the cores; -1 = one for each core."""
+    """Make this process one of ``jobs`` that share the cores; -1 = one job per core."""
     before = os.environ.get(SHARED_BY)
     if jobs is not None:
         os.environ[SHARED_BY] = str(jobs)
@@ -67,14 +67,14 @@ def shared_by(jobs: int | None) -> Iterator[None]:
 
 
 def workers(most: int) -> int:
-    """Threads that read and decode files: ``most``, but of a job among several its share."""
+    """The number of threads that read and decode files: ``most``, or a job's share of the cores."""
     return min(most, usable_cores()) if SHARED_BY in os.environ else most
 
 
 def given_threads() -> tuple[int, str] | None:
-    """The number of threads that the user's environment asks for, and the variable that does.
+    """The number of threads set by an environment variable, and the name of the variable.
 
-    What joblib sets for its workers is a share of the cores, not a wish.
+    The share of the cores that joblib sets for its workers does not count.
     """
     for name in _READ_BY_TORCH:
         number = _positive(os.environ.get(name, "").partition(",")[0])
@@ -89,7 +89,7 @@ def _positive(text: str) -> int | None:
 
 
 def crowd() -> str | None:
-    """The load of the machine in words, if others leave less than half of its cores; else None."""
+    """The load of the machine in words if it exceeds half of the cores, else None."""
     try:
         load, cores = os.getloadavg()[0], os.cpu_count() or 1
     except (AttributeError, OSError):  # Windows
@@ -100,27 +100,27 @@ def crowd() -> str | None:
 
 
 def outlook(wanted: object = AUTO) -> str:
-    """In words, how many threads a command that starts now will use; ``wanted`` as in configs."""
+    """The number of threads, in words, that a command with ``threads=wanted`` would use."""
     cores, given = usable_cores(), given_threads()
     if isinstance(wanted, int):
         return f"{wanted} of {cores}, as given"
     if given is not None:
         return f"{given[0]} of {cores}, by {given[1]}"
     if wanted == AUTO and cores > 1:
-        return f"1 to {cores}, whichever a measurement at the start finds fastest"
+        return f"1 to {cores}, the fastest in a short test at the start"
     return f"{cores} of {cores}"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Speed by number of threads, that of one thread being 1; ``cores`` could have been used."""
+    """Speed by number of threads relative to one thread, on ``cores`` usable cores."""
 
     speeds: Mapping[int, float]
     cores: int
 
     @property
     def best(self) -> int:
-        """The smallest number of threads that no other beats by a tenth."""
+        """The smallest number of threads that no other number beats by more than 10 %."""
         wanted = max(self.speeds.values()) / _WORTH
         return min(count for count, speed in self.speeds.items() if speed >= wanted)
 
@@ -136,14 +136,14 @@ class Measured:
 def measure(
     work: Callable[[], object], *, first: Callable[[], object], seconds: float = 0.25
 ) -> Measured:
-    """Time a piece of work with 1, 2, 4, ... threads of PyTorch, up to one for each usable core.
+    """Time a function with 1, 2, 4, ... threads of PyTorch, up to one per usable core.
 
-    The counts take turns, so that a disturbance meets all of them.
+    The numbers of threads take turns, so that a disturbance affects all of them.
 
     Args:
-        work: Repeatable, without effect on what follows.
-        first: The same in small, which spares counts that are hopeless the whole piece.
-        seconds: Time for each count.
+        work: The function to time, without side effects.
+        first: A smaller version of it, to drop slow numbers of threads early.
+        seconds: Time for each number of threads.
     """
     cores = usable_cores()
     counts = sorted({*(2**k for k in range(cores.bit_length())), cores})
@@ -172,7 +172,7 @@ def _timed(work: Callable[[], object], count: int) -> float:
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """Give PyTorch its number of threads back when the context ends."""
+    """Restore PyTorch's number of threads when the context ends."""
     import torch
 
     before = torch.get_num_threads()

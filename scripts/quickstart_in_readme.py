@@ -2,9 +2,9 @@
 
     python scripts/quickstart_in_readme.py outputs/quickstart "two CPU cores (AMD EPYC), no GPU"
 
-Taken are the run's last evaluation, its last training record and its last sample grid. The record
-is ``outputs/tables/quickstart.json``; ``quickstart.md`` and the README, between two marks, follow
-from it.
+It takes the last evaluation, training record and sample grid of the run. It writes them
+to ``outputs/tables/quickstart.json``, and from there to ``quickstart.md`` and, between two marks,
+to the README.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _BLOCK = re.compile(f"{FIRST}.*?{LAST}", re.DOTALL)
 
 
 def record_of(run: Path, *, hardware: str) -> dict[str, Any]:
-    """What a quickstart measured, in plain builtins.
+    """The measurements of a quickstart, in plain builtins.
 
     Raises:
         FileNotFoundError: The run has not been trained or evaluated.
@@ -109,7 +109,7 @@ def main() -> None:
     """Rewrite the files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("hardware", help="what it ran on, in words")
+    parser.add_argument("hardware", help="description of the machine")
     given = parser.parse_args()
     found = record_of(given.run, hardware=given.hardware)
     text = in_readme(README.read_text(encoding="utf-8"), found)

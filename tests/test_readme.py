@@ -1,5 +1,6 @@
 """What the README shows works as shown."""
 
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 from flowexp.apps.list import options
 from flowexp.cli import VERBS
 from flowexp.config.check import check
+from flowexp.config.stored import PAIRS_FORMAT
 from flowexp.samplers import Euler
 from tests.e2e.command import flowexp
 from tests.evaluation.tiny import SHAPE, tiny_model
@@ -44,6 +46,10 @@ def provide(folder: Path, command: str, run: Path) -> None:
         sweep = name.startswith("outputs/sweep")
         for copy in [f"{name}/0", f"{name}/1"] if sweep else [name]:
             shutil.copytree(run, folder / copy)
+    for name in re.findall(r"pairs=(\S+)", command):
+        (folder / name).mkdir(parents=True)
+        manifest = {"format": PAIRS_FORMAT, "shape": [1, 8, 8]}
+        (folder / name / "manifest.json").write_text(json.dumps(manifest))
     picture = folder / "my_pictures" / "rose" / "1.png"
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (70, 66)).save(picture)

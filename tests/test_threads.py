@@ -29,7 +29,7 @@ def test_jobs_share_the_cores(cores, jobs, share):
 
 def test_a_given_number_is_kept_and_what_joblib_sets_is_none(cores):
     assert given_threads() is None
-    assert outlook() == "1 to 8, whichever a measurement at the start finds fastest"
+    assert outlook() == "1 to 8, the fastest in a short test at the start"
     cores.setenv(threads.SHARED_BY, "2")
     cores.setenv("OMP_NUM_THREADS", "4")
     assert given_threads() is None

@@ -1,8 +1,9 @@
-"""flowexp check OVERRIDES: is a training sound? All problems, nothing is run.
+"""flowexp check OVERRIDES: report all problems of a training without running it.
 
-Overrides are those of flowexp train. Exit code 0: sound, 2: not.
+It takes the overrides of flowexp train. Exit code 0: no problem; 2: problems.
 
-flowexp check experiment=cifar10/edm path.D=128
+flowexp check experiment=fashion10k/edm path.D=128
+flowexp check from=RUN coupling=pairs pairs=RUN/pairs
 """
 
 from collections.abc import Sequence

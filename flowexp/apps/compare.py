@@ -19,10 +19,10 @@ _EXAMPLE = "flowexp compare run=a run=b, or flowexp compare SWEEPDIR"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what the configs, scores and costs of runs differ in: ``compare a b out=FILE``.
+    """Print differing config values, scores and costs of runs: ``compare a b out=FILE``.
 
-    Runs that differ in their training seed only share a line of the scores. ``out=runs.csv`` writes
-    a row per run and evaluation, which ``pandas.read_csv("runs.csv")`` reads.
+    Runs that differ only in their training seed share a line of scores. ``out=runs.csv`` writes one
+    row per run and evaluation, for ``pandas.read_csv("runs.csv")``.
     """
     given = with_runs(arguments, verb="compare", example=_EXAMPLE)
     examine("compare", _compare, given, config_name="compare")
@@ -61,7 +61,7 @@ def _compare(config: dict[str, Any]) -> None:
 
 
 def _name_eval(given: str | list[str]) -> None:
-    """The command that scores runs: of a folder, or of all that were named."""
+    """Print the command that scores the runs, by their folder or by name."""
     names = [given] if isinstance(given, str) else given
     several = [] if len(names) == 1 else ["-m"]
     words = ["flowexp", "eval", sweep("run", names), *several]
@@ -69,7 +69,7 @@ def _name_eval(given: str | list[str]) -> None:
 
 
 def _form_of(out: str | None) -> str:
-    """The format that the suffix of a file stands for, the terminal's by default."""
+    """The format for the suffix of a file, by default that of the terminal."""
     from flowexp.tables.render import FORMS
 
     suffix = Path(out or "").suffix.lower()

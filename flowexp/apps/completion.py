@@ -1,4 +1,4 @@
-"""flowexp completion SHELL: Tab completes verbs, groups, options, keys and runs.
+"""flowexp completion SHELL: complete verbs, groups, options, keys and runs with Tab.
 
 eval "$(flowexp completion bash)"     in ~/.bashrc
 eval "$(flowexp completion zsh)"      in ~/.zshrc, below compinit
@@ -28,17 +28,17 @@ from flowexp.tree import select
 __all__ = ["candidates", "main"]
 
 _CONFIGS = {"check": "train", "table": "table_run"}
-"""Verbs whose groups and keys are those of another config than their own."""
+"""Verbs whose primary config has another name."""
 
 _RUN_KEYS = ("run", "runs", "from", "init", "teacher", "recipe")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the lines that a shell evaluates, or the candidates for its command line.
+    """Print the script that a shell evaluates, or the candidates for a command line.
 
     Args:
         arguments: ``bash``, ``zsh`` or ``fish``; or ``query LINE WORD``: the command line up to the
-            cursor, and what the shell takes for the word before it.
+            cursor, and the word before the cursor as the shell splits it.
     """
     match list(arguments):
         case [shell] if shell in SCRIPTS:
@@ -47,17 +47,15 @@ def main(arguments: Sequence[str]) -> None:
             _answer(line, word)
         case given:
             raise UsageError(
-                f"there is no completion for {' '.join(given)!r}."
-                if given
-                else "no shell is named.",
+                f"unknown shell {' '.join(given)!r}." if given else "completion needs a shell.",
                 remedy=f"Write flowexp completion {'|'.join(SCRIPTS)}.",
             )
 
 
 def _answer(line: str, shells_word: str) -> None:
-    """Print what completes a line, without what precedes the shell's own word.
+    """Print the candidates for a line, without the part before the shell's own word.
 
-    Bash takes ``=`` and ``:`` for the ends of words.
+    Bash ends words at ``=`` and ``:``.
     """
     words = _words(line)
     word = words.pop() if words and not line.endswith(" ") else ""
@@ -76,11 +74,11 @@ def _words(line: str) -> list[str]:
 
 
 def candidates(words: Sequence[str], word: str) -> list[str]:
-    """What can stand in place of a started word; a complete argument ends in a space.
+    """The completions of a word; a complete argument ends in a space.
 
     Args:
         words: The arguments before it; the first is the verb.
-        word: What has been typed of it.
+        word: The part that has been typed.
     """
     if not words:
         found: Iterable[str] = (f"{verb} " for verb in VERBS)
@@ -112,7 +110,7 @@ def _arguments(verb: str, given: list[str], word: str) -> Iterator[str]:
 
 
 def _composed(loader: RunAwareLoader, name: str, overrides: list[str]) -> Mapping[str, Any]:
-    """The config of what has been typed, or of nothing if that makes none."""
+    """The config with the typed overrides, or without them if they are invalid."""
     for choices in (overrides, []):
         with suppress(HydraException, OmegaConfBaseException, UsageError):
             config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
@@ -136,7 +134,7 @@ def _keys(word: str, config: Mapping[str, Any]) -> Iterator[str]:
 def _values(
     key: str, typed: str, config: Mapping[str, Any], loader: RunAwareLoader
 ) -> Iterator[str]:
-    """Options of a group, runs, truth values, the present value, files."""
+    """Options of a group, runs, true and false, the current value, files."""
     before, comma, last = typed.rpartition(",")
     if loader.repository.group_exists(key):
         yield from (f"{before}{comma}{option} " for option in options_of(key, loader.repository))
@@ -153,7 +151,7 @@ def _values(
 
 
 def _paths(typed: str) -> Iterator[str]:
-    """Files and folders; a run directory is complete."""
+    """Files and folders; a run directory ends the argument."""
     folder, slash, start = typed.rpartition("/")
     with suppress(OSError):
         for entry in os.scandir(f"{folder}{slash}" or "."):

@@ -1,4 +1,4 @@
-"""flowexp doctor: devices, data and weights, and how to add what is missing.
+"""flowexp doctor: check devices, data and weights, and say how to add missing ones.
 
 flowexp doctor
 """

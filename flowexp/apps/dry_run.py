@@ -1,4 +1,4 @@
-"""A dry run of ``flowexp table``: its commands, what is done, and how long the rest will take."""
+"""A dry run of ``flowexp table``: commands, finished jobs, and an estimate for the others."""
 
 import shlex
 import time
@@ -15,23 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "require_known", "show_jobs"]
 
 COMMANDS = "commands"
-"""The dry run that only checks and shows."""
+"""The value of ``dry`` that lists the jobs without an estimate."""
 
 _LINE_SECONDS = 10.0
 
 
 def require_known(dry: object) -> None:
-    """Refuse another value of ``dry``."""
+    """Refuse an unknown value of ``dry``."""
     if dry not in (True, False, COMMANDS):
         raise UsageError(
-            f"{dry!r} is no kind of dry run.",
+            f"unknown value {dry!r}.",
             key="dry",
-            remedy=f"Use dry=true (with an estimate of time), or dry={COMMANDS} (at once).",
+            remedy=f"Use dry=true to list the jobs and estimate their time, or dry={COMMANDS} to "
+            "list them only.",
         )
 
 
 def show_jobs(jobs: "Sequence[TableJob]", config: Mapping[str, Any]) -> None:
-    """Print the jobs, which are done, and unless ``dry=commands`` how long the others take."""
+    """Print the jobs and their states and, unless ``dry=commands``, an estimate of their time."""
     from flowexp.tables.progress import state_of
 
     at_once = jobs_at_once(config) or 1
@@ -61,14 +62,14 @@ def _estimates(jobs: "Sequence[TableJob]", at_once: int) -> "dict[str, Estimate]
         now = time.monotonic()
         if done and now - said >= _LINE_SECONDS:
             said, left = now, duration((now - started) / done * (of - done))
-            print(f"timing short trials: {done} of {of}, about {left} left", flush=True)
+            print(f"short trials: {done} of {of} timed, about {left} left", flush=True)
 
     with shared_by(at_once if at_once > 1 else None):
         return estimated(jobs, on_trials=say)
 
 
 def _in_all(estimates: "Sequence[Estimate]", at_once: int) -> list[str]:
-    """The sum, and what it assumes."""
+    """The total time and its assumptions."""
     from flowexp.tables.estimate import duration
     from flowexp.tables.probes import STEPS
     from flowexp.threads import crowd
@@ -77,13 +78,14 @@ def _in_all(estimates: "Sequence[Estimate]", at_once: int) -> list[str]:
     where = " or ".join(sorted({one.where for one in known}))
     total = sum(one.seconds or 0.0 for one in known) / at_once
     missing = len(estimates) - len(known)
-    rest = f", and {missing} jobs that are not estimated" if missing else ""
+    rest = f", without {missing} jobs that have no estimate" if missing else ""
     many = "one job at a time" if at_once == 1 else f"{at_once} jobs at once"
     lines = [
         f"about {duration(total)} for {len(known)} jobs{rest}: {many}"
         + (f", on {where}." if where else "."),
-        f"From {STEPS} steps of each distinct training and some calls of each network; sample "
-        "grids and\nreading data are left out.",
+        f"Estimated from {STEPS} steps of each distinct training and a few calls of each network,\n"
+        "without sample grids and reading of data.",
     ]
     crowded = crowd()
-    return [*lines, f"The machine is busy ({crowded}); alone it is faster."] if crowded else lines
+    busy = f"The machine is busy ({crowded}); an idle one is faster."
+    return [*lines, busy] if crowded else lines

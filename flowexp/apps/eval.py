@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     """Select the weights, generate, measure, record.
 
-    As one of several ``runs``, it measures what is not stored yet, and shows what is.
+    If the run is one of several ``runs``, stored scores are shown and only missing ones measured.
 
     A number that is not one, such as the score of a diverged model, is a result like any other: it
     is stored and printed with its reason, and the command succeeds.
@@ -141,7 +141,7 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
             if last:
                 rows = [*_selected(chosen), *_outcome(results, opened, grid if drawn else None)]
             if known:
-                rows.append(("stored before", ", ".join(known)))
+                rows.append(("already stored", ", ".join(known)))
             print(
                 "\n" + table(rows),
                 *(beside("  ", text) for text in result.words),
@@ -259,9 +259,9 @@ def _selected(chosen: "Chosen | None") -> list[tuple[str, str]]:
 
 
 def _ranges(config: Mapping[str, Any], *, images: int) -> list[list[int]]:
-    """The seeds of each evaluation: those given, or disjoint ranges from 0 on.
+    """The seeds of each evaluation: the given ones, or disjoint ranges from 0 on.
 
-    ``images`` is the size of the training set, on which the default number depends.
+    ``images`` is the size of the training set, which sets the default number of samples.
     """
     from flowexp.evaluation import sample_count, seed_ranges
     from flowexp.pipeline import parse_seeds
@@ -273,10 +273,10 @@ def _ranges(config: Mapping[str, Any], *, images: int) -> list[list[int]]:
 
 
 def _refuse_repeated(config: Mapping[str, Any]) -> None:
-    """Ranges of seeds are not made of seeds that are given."""
+    """Refuse ``repeats`` beside ``seeds``."""
     if config["seeds"] is not None and config["repeats"] != 1:
         raise UsageError(
-            f"{config['repeats']} disjoint ranges cannot be made of seeds={config['seeds']}.",
+            f"repeats={config['repeats']} cannot be combined with seeds={config['seeds']}.",
             key="repeats",
             remedy="Give num_samples instead of seeds.",
         )

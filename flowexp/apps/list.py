@@ -1,4 +1,4 @@
-"""flowexp list [GROUP ...]: the options of all groups, or what those of some are.
+"""flowexp list [GROUP ...]: list the options of all groups, or explain those of some.
 
 --config-dir DIR adds a folder of your own options.
 

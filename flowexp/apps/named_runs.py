@@ -27,7 +27,7 @@ __all__ = ["named_paths", "open_runs", "with_runs", "write_output", "writing_to"
 def with_runs(arguments: Sequence[str], *, verb: str, example: str) -> list[str]:
     """The arguments with all named runs in one override ``runs=[...]``; no sweep is possible.
 
-    ``example`` is a command line of the verb, for who names no run.
+    ``example`` is a command line of the verb, shown if no run is named.
     """
     args = argument_parser(verb).parse_intermixed_args(list(arguments))
     if args.multirun:
@@ -38,7 +38,7 @@ def with_runs(arguments: Sequence[str], *, verb: str, example: str) -> list[str]
         if not as_list and not only_shows(args):
             there = ", ".join(map(str, newest()))
             remedy = f"Write {example}." + (f" The newest here: {there}." if there else "")
-            raise UsageError(f"{verb} is given no run.", key="runs", remedy=remedy)
+            raise UsageError(f"{verb} needs at least one run.", key="runs", remedy=remedy)
         return list(arguments)
     if as_list:
         raise UsageError(

@@ -135,7 +135,7 @@ def _outcome(
 
     store = PairStore.open(folder, key="dirs.run")
     size = sum(file.stat().st_size for file in folder.glob("shard_*.npz"))
-    # everything of this run: its weights mean something else under the defaults of train
+    # from=RUN keeps the path and parameterization that the weights were trained with
     use = {"from": shown(opened.run.path), "coupling": "pairs", "pairs": shown(folder)}
     return [
         ("pairs", f"{len(store)} at {store.column('nfe').mean():.4g} NFE, {size / 1e6:.1f} MB"),

@@ -1,4 +1,4 @@
-"""``flowexp prepare``: a folder or ZIP of pictures of any size becomes a data set."""
+"""``flowexp prepare``: make a data set from a folder or ZIP of pictures of any size."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -33,10 +33,9 @@ def main(arguments: Sequence[str]) -> None:
     ]
     if not any(text.startswith(("source=", "-")) for text in given):
         raise UsageError(
-            "prepare needs pictures.",
+            "prepare needs a folder or ZIP of pictures.",
             key="in",
-            remedy="Name a folder or a ZIP: flowexp prepare in=my_pictures out=flowers-64.zip "
-            "resolution=64",
+            remedy="Name it: flowexp prepare in=my_pictures out=flowers-64.zip resolution=64",
         )
     examine("prepare", _prepare, given, config_name="prepare")
 
@@ -57,7 +56,7 @@ def _prepare(config: dict[str, Any]) -> None:
             track=partial(track, before="prepared", unit="pictures"),
         )
     except KeyboardInterrupt as stop:
-        raise StoppedError("stopped; the same command goes on with what is done.") from stop
+        raise StoppedError("stopped; the same command continues it.") from stop
     print(table(_outcome(made, files, recipe)), flush=True)
     if made.broken:
         count = len(made.broken)
@@ -72,7 +71,7 @@ def _recipe(config: dict[str, Any]) -> "Recipe":
     for key, known in (("crop", CROPS), ("colour", COLOURS)):
         name = str(config[key]).lower()
         if name not in known:
-            raise UsageError(f"there is no {name!r}.", key=key, remedy=did_you_mean(name, known))
+            raise UsageError(f"unknown value {name!r}.", key=key, remedy=did_you_mean(name, known))
     return Recipe(
         resolution=config["resolution"],
         crop=str(config["crop"]).lower(),
@@ -88,7 +87,7 @@ def _colour(name: str) -> "Colour":
         red, green, blue = ImageColor.getrgb(name)[:3]
     except ValueError as error:
         raise UsageError(
-            f"{name!r} is no colour.",
+            f"unknown colour {name!r}.",
             key="background",
             remedy="Give a name or six digits: background=white, background='#ffffff'.",
         ) from error
@@ -96,7 +95,7 @@ def _colour(name: str) -> "Colour":
 
 
 def _pictures(config: dict[str, Any]) -> "ImageFiles":
-    """The pictures, with labels that are checked before the work begins."""
+    """The pictures, with their labels checked before the work begins."""
     from flowexp.data.image_files import open_images
     from flowexp.data.locations import find_images
 
@@ -104,7 +103,7 @@ def _pictures(config: dict[str, Any]) -> "ImageFiles":
     try:
         _ = files.labelled
     except UsageError as error:
-        remedy = "Fix the file; without it, the folders of the pictures are their classes."
+        remedy = "Fix the file, or remove it to use the subfolders as classes."
         raise UsageError(error.problem, key="in", remedy=remedy) from error
     return files
 
@@ -115,13 +114,13 @@ def _new_file(config: dict[str, Any], files: "ImageFiles") -> Path:
         raise UsageError(f"{out} does not end in .zip.", key="out", remedy=f"Write out={out}.zip.")
     if out.exists():
         raise UsageError(
-            f"{out} exists already.", key="out", remedy="Remove it, or name another file."
+            f"{out} already exists.", key="out", remedy="Remove it, or name another file."
         )
     if files.location.is_dir() and out.resolve().is_relative_to(files.location.resolve()):
         raise UsageError(
-            f"{out} lies in the folder of the pictures, {files.location}.",
+            f"{out} is inside the folder of the pictures, {files.location}.",
             key="out",
-            remedy=f"Write it elsewhere, for example out={out.name}.",
+            remedy=f"Write it elsewhere, e.g. out={out.name}.",
         )
     return out
 
@@ -132,12 +131,12 @@ def _outcome(made: "Prepared", files: "ImageFiles", recipe: "Recipe") -> list[tu
     rows = [
         (
             "data set" if i == 0 else "held out",
-            f"{shown(file)}: {count:,} pictures, {size}, {kind}, {_megabytes(file)}",
+            f"{shown(file)}: {count:,} images, {size}, {kind}, {_megabytes(file)}",
         )
         for i, (file, count) in enumerate(zip(made.archives, made.counts, strict=True))
     ]
     if made.found:
-        rows.append(("went on", f"{made.found:,} of them had been made before"))
+        rows.append(("continued", f"{made.found:,} of them were finished before"))
     rows += [*_enlarged(made, size), *_classes(made, files)]
     if files.left_out is not None:
         rows.append(("read", files.left_out))
@@ -160,18 +159,18 @@ def _enlarged(made: "Prepared", size: str) -> list[tuple[str, str]]:
 
 
 def _classes(made: "Prepared", files: "ImageFiles") -> list[tuple[str, str]]:
-    """How many pictures every class has, or why there are no classes."""
+    """The number of images per class, or the reason why there are no classes."""
     from flowexp.data.image_labels import LABEL_FILE
 
     if made.labels is None:
-        text = "no folder for every class (rose/a.jpg, tulip/b.jpg)"
-        return [("classes", f"none: no {LABEL_FILE} with labels, and {text}")]
+        text = "no class folders (rose/a.jpg, tulip/b.jpg)"
+        return [("classes", f"none: no {LABEL_FILE} with labels and {text}")]
     values, names = made.labels.values, made.labels.class_names
     if values.ndim == 2:
         return [("labels", f"vectors of {values.shape[1]} numbers")]
     count = made.labels.num_classes
     rows = [
-        ("classes", f"{count:,}" + (", held-out pictures counted" if len(made.counts) > 1 else ""))
+        ("classes", f"{count:,}" + (", held-out images included" if len(made.counts) > 1 else ""))
     ]
     for k in range(count)[:_MOST_NAMED]:
         name = names[k] if names is not None and k < len(names) else f"class {k}"

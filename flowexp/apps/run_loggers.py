@@ -1,4 +1,4 @@
-"""The loggers of a stored run, which get what is measured after its training."""
+"""The loggers of a stored run, which receive scores measured after the training."""
 
 import logging
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ __all__ = ["log_scores"]
 
 _LOG = logging.getLogger(__name__)
 _WITHOUT_SCORES = "flowexp.training.CSVLogger"
-"""Has the rows of a training only; to find that out by its class takes the import of Lightning."""
+"""A logger of training metrics only, named here because importing its class imports Lightning."""
 
 
 def log_scores(opened: "OpenedRun", records: "Sequence[MetricRecord]") -> None:
-    """Give the scores of a run's weights to the loggers that its training had.
+    """Log the scores of a run's weights to the loggers of its training.
 
-    A logger that cannot take them, such as one whose server is away, is named in a warning.
+    If a logger fails, for example because its server is unreachable, a warning names it.
     """
     run, weights = opened.run, opened.weights
     stored = run.config().get("logger") or {}
     nodes = {k: v for k, v in stored.items() if v and v.get("_target_") != _WITHOUT_SCORES}
     if not nodes:
         return
-    with stage("giving the scores to the run's loggers"):
+    with stage("logging the scores"):
         try:
             from flowexp.training import RunLogger
 
@@ -38,7 +38,5 @@ def log_scores(opened: "OpenedRun", records: "Sequence[MetricRecord]") -> None:
                 if isinstance(logger, RunLogger):
                     logger.log_scores(run, records, step=weights.step, kimg=weights.kimg)
         except Exception as error:
-            # The scores are stored already, and loggers have errors of their own.
-            _LOG.warning(
-                "the run's loggers (%s) did not get the scores: %s", ", ".join(nodes), error
-            )
+            # The scores are already stored, and a logger can raise anything.
+            _LOG.warning("the scores were not logged to %s: %s", ", ".join(nodes), error)

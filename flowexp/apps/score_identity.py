@@ -1,4 +1,4 @@
-"""By what a stored number is found again: the digest of everything that determines it."""
+"""The identity of a stored score: a digest of everything that determines it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,7 @@ __all__ = ["NOT_OF_A_SCORE", "digests_of"]
 
 NOT_OF_A_SCORE = ("run", "checkpoint", "weights", "repeats", "num_samples", "seeds",
                   "selection", "metric")  # fmt: skip
-"""What a score with known weights, metric and seeds does not depend on, besides what a job's result
-does not depend on."""
+"""Keys that are left out of the digest, besides those that no job's result depends on."""
 
 
 def digests_of(
@@ -25,13 +24,13 @@ def digests_of(
     selection: str,
     arrays: "Sequence[ImageArrays | None]",
 ) -> Callable[[Sequence[int]], dict[str, str]]:
-    """A function of the seeds that gives the digest of each metric's numbers.
+    """A function that maps seeds to the digest of each metric's score.
 
     Args:
-        config: Of the evaluation.
-        opened: The run, with the weights that are scored.
-        metrics: What is measured, by name.
-        selection: Which weights of the training, as the protocol states them.
+        config: Config of the evaluation.
+        opened: The run with the weights to score.
+        metrics: Metrics by name.
+        selection: How the weights were selected, as the protocol states it.
         arrays: Reference and held-out data.
     """
     from flowexp.pipeline import seeds_text
@@ -44,7 +43,7 @@ def digests_of(
         opened.pipeline.sampling,
         [None if one is None else one.fingerprint for one in arrays],
     ]
-    # Of metric=auto, which one it is depends on the files that are there.
+    # Which metric metric=auto chooses depends on the weight files on this computer.
     own = {name: [config["metric"][name], getattr(m, "name", None)] for name, m in metrics.items()}
     return lambda seeds: {
         name: digest([*common, metric, seeds_text(seeds)]) for name, metric in own.items()

@@ -1,4 +1,4 @@
-"""Sweeps over trainings and runs: the commands that follow, and runs that a folder stands for."""
+"""Sweeps over trainings and runs: the commands to run next, and the runs in a sweep directory."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ __all__ = ["after_scoring", "after_training", "for_every_run"]
 
 
 def after_training(swept: Sweep) -> None:
-    """The commands that score and compare the runs of a sweep."""
+    """Print the commands that score and compare the runs of a sweep."""
     folder = shown(swept.directory)
     count = f"{len(swept.done)} of {len(swept.jobs)} runs trained"
     rows = [("sweep", f"{count}, in {folder}")]
@@ -31,7 +31,7 @@ def after_training(swept: Sweep) -> None:
 
 
 def after_scoring(swept: Sweep) -> None:
-    """The command that compares the runs that a sweep has scored."""
+    """Print the command that compares the runs that a sweep has scored."""
     runs = list(dict.fromkeys(str(job.config["run"]) for job in swept.jobs))
     folders = {Path(run).parent for run in runs}
     rows = [("scored", f"{len(swept.done)} of {len(swept.jobs)} evaluations")]
@@ -43,9 +43,9 @@ def after_scoring(swept: Sweep) -> None:
 
 
 def for_every_run(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments with folders of runs replaced by a sweep over the runs, and these.
+    """The arguments with folders of runs replaced by a sweep over their runs, and these runs.
 
-    The list is empty where a single run is named. A sweep over the runs of one folder writes below
+    The runs are empty if a single run is named. A sweep over the runs of one folder writes below
     that folder.
     """
     args = argument_parser(verb).parse_intermixed_args(list(arguments))

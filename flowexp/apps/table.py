@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: ``list``, ``NAME``, ``claims`` or ``claim=NAME``, then overrides and Hydra's
-            options; ``VERB:KEY=VALUE`` is an override of all jobs of that verb. None = ``list``.
+            options; ``VERB:KEY=VALUE`` is an override of all jobs of that verb. Empty = ``list``.
 
     Raises:
         SystemExit: A job failed (code 1); it has been named.

@@ -18,8 +18,9 @@ _QUOTES = "'\""
 def as_overrides(arguments: Sequence[str]) -> list[str]:
     """The arguments of the verb as overrides.
 
-    The first word is a name, or ``claims`` with a text that their names hold; ``VERB:`` collects.
-    The value of ``only`` is text as it stands, with the words that follow it.
+    The first word is a name, or ``claims`` followed by a text that their names contain. ``VERB:``
+    arguments are collected per verb. The value of ``only`` is taken literally, with the words that
+    follow it.
     """
     given = list(arguments)
     words = _leading_words(given)
@@ -49,7 +50,7 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def _leading_words(given: list[str]) -> list[str]:
-    """Take the words off the front that are neither overrides nor options."""
+    """Remove and return the leading words that are neither overrides nor options."""
     words: list[str] = []
     while given and "=" not in given[0] and not given[0].startswith(("-", "~")):
         words.append(given.pop(0))
@@ -57,17 +58,17 @@ def _leading_words(given: list[str]) -> list[str]:
 
 
 def _only(text: str) -> str:
-    """The override that means this text, whether or not it was quoted for Hydra as well."""
+    """The override for this text, whether or not it is also quoted for Hydra."""
     if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
         text = text[1:-1].replace(f"\\{text[0]}", text[0])
     return override("only", None if text in ("", "null") else text)
 
 
 def chosen_kind(config: dict[str, Any], config_dir: str | None) -> str:
-    """``table``, ``claim`` or ``claims``; the name of a claim given as that of a table is a claim.
+    """``table``, ``claim`` or ``claims``; a bare name of a claim is accepted.
 
     Raises:
-        UsageError: Nothing is named, or there is nothing of that name.
+        UsageError: No name is given, or the name is unknown.
     """
     from flowexp.tables.table_files import names
 
@@ -97,7 +98,7 @@ def chosen_kind(config: dict[str, Any], config_dir: str | None) -> str:
 
 
 def _near(name: str, tables: Sequence[str], claims: Sequence[str]) -> str:
-    """What there is of a paper that was named alone, or the nearest name."""
+    """The tables and claims of a paper that was named alone, or the nearest name."""
     own = [table for table in tables if table.startswith(f"{name}/")]
     ours = [claim for claim in claims if claim.startswith(f"{name}/")]
     said = f"Its tables: {', '.join(own)}. " if own else ""
@@ -107,10 +108,10 @@ def _near(name: str, tables: Sequence[str], claims: Sequence[str]) -> str:
 
 
 def require_matching(only: str | None, labels: Sequence[str], *, what: str) -> list[str]:
-    """The labels that ``only`` picks: those that hold its text, or match it where it has a ``*``.
+    """The labels that contain the text ``only`` or, if it has a ``*``, match it.
 
     Raises:
-        UsageError: There is none; ``what`` names what was looked at, such as ``row``.
+        UsageError: No label matches; ``what`` is what they label, such as ``row``.
     """
     found = matching(only, labels)
     if found or only is None:
@@ -118,8 +119,8 @@ def require_matching(only: str | None, labels: Sequence[str], *, what: str) -> l
     guess = did_you_mean(only, labels)
     example = shlex.quote(f"only={labels[0] if labels else 'TEXT'}")
     raise UsageError(
-        f"no {what} is called {only!r}.",
+        f"no {what} matches {only!r}.",
         key="only",
-        remedy=f"It picks every {what} whose name holds the text (* stands for anything), for "
-        f"example {example}. {guess}",
+        remedy=f"It picks every {what} whose name contains the text (* matches anything), e.g. "
+        f"{example}. {guess}",
     )

@@ -24,7 +24,7 @@ _LOG = logging.getLogger("flowexp")
 _GAP = "  "
 _INSIDE = "\0"
 _MOST_NAME = 32
-"""Columns of names beside values that are folded."""
+"""Maximum width of the name column when values are wrapped."""
 _DROPPED = (
     "the output cannot be written any more (its reader has gone, or the disk is full); the command "
     "goes on without it."
@@ -68,14 +68,14 @@ def keep_streams_open() -> None:
 
 
 def table(rows: Sequence[tuple[str, str]], *, width: int | None = None) -> str:
-    """Two aligned columns that fit the terminal, or 80 columns where there is none.
+    """Two aligned columns that fit the terminal, or 80 columns without one.
 
-    What does not fit is folded between words; a word, such as a path, is never broken. A folded
+    Long values are wrapped between words; a word, such as a path, is never broken. A wrapped
     command (see :func:`flowexp.config.override_text.command`) can still be pasted.
 
     Args:
         rows: Names and values, at least one.
-        width: Columns; None = ``$COLUMNS``, those of the terminal, or 80.
+        width: Total width in columns; None = ``$COLUMNS``, the terminal's width, or 80.
     """
     width = width or shutil.get_terminal_size().columns
     names = max(len(name) for name, _ in rows)
@@ -85,9 +85,9 @@ def table(rows: Sequence[tuple[str, str]], *, width: int | None = None) -> str:
 
 
 def beside(start: str, text: str) -> str:
-    """A text that begins after ``start`` and goes on below its own beginning, to the last column.
+    """``start`` and a text, which is wrapped with a hanging indent.
 
-    A word that is too long for that stands on a line of its own.
+    A word that is too long gets a line of its own.
     """
     lines = _wrapped(text, shutil.get_terminal_size().columns - len(start))
     return f"\n{' ' * len(start)}".join([start + lines[0], *lines[1:]])
@@ -102,7 +102,7 @@ def _folded(name: str, value: str, *, names: int, width: int) -> Iterator[str]:
         yield f"{start}{lines[0]}".rstrip()
         yield from (" " * len(start) + line for line in lines[1:])
         return
-    # Below the name there is more room, and a longer word sticks out the least.
+    # On the lines below the name there is more room for long words.
     indent = _GAP * 3
     for line in _wrapped(name, width - len(_GAP)):
         yield f"{_GAP}{line}"
@@ -110,7 +110,7 @@ def _folded(name: str, value: str, *, names: int, width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of whole words; those of a command end in the shell's sign that it goes on."""
+    """Lines of whole words; those of a command end in a backslash, the last one excepted."""
     if len(text) <= width:
         return [text]
     if not isinstance(text, ShellCommand):
@@ -153,7 +153,7 @@ def logging_to(file: Path) -> Iterator[None]:
 
 
 class _TerminalHandler(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at the moment: bars of progress put records above themselves."""
+    """Writes to the current stderr, which progress bars replace to print records above them."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -165,7 +165,7 @@ class _TerminalHandler(logging.StreamHandler[TextIO]):
 
 @contextmanager
 def failures_kept_in(file: Path) -> Iterator[None]:
-    """The traceback of what fails before a log is opened goes to ``file`` if that is there."""
+    """Write the traceback of a failure before the log is opened to ``file``, if it exists."""
     try:
         yield
     except Exception as error:
@@ -196,7 +196,7 @@ class _LogFile(logging.FileHandler):
             super().emit(record)
 
     def keep(self, error: Exception) -> None:
-        """Write the traceback of a failure, of which the terminal shows a paragraph, and say so."""
+        """Write the traceback of a failure, and note its file in the error's message."""
         if any(note.startswith(TRACEBACK) for note in getattr(error, "__notes__", [])):
             return
         about = (type(error), error, error.__traceback__)

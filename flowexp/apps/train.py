@@ -29,7 +29,7 @@ __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _OF_LENGTH = ("dirs", "hydra", "launcher", "trainer")
-"""Keys that a run which goes on may change without another trial."""
+"""Keys that can change when a run is continued without another trial step."""
 
 
 def train(job: Job) -> float:
@@ -103,7 +103,7 @@ def _train(job: Job) -> float:
             "choices": _choices(job, origin),
             "parameters": built.parameters,
             OUTSIDE: outside_parts(config),
-            # what a run once started from may be gone
+            # the run that a resumed one started from may be gone
             "parents": {
                 **parents_in({**config, "init": None} if resumed else config),
                 **(pairs.parents if pairs else {}),
@@ -113,8 +113,8 @@ def _train(job: Job) -> float:
     changed = [f"{text}." for text in changed_since(run.manifest(), config)]
     with logging_to(run.log_file):
         if rescheduled:
-            _LOG.warning("the learning rate follows another schedule from here on; the manifest "
-                         "keeps the former one.")  # fmt: skip
+            _LOG.warning("the learning-rate schedule changes from here on; the manifest records "
+                         "the previous one.")  # fmt: skip
         for remark in (*(pairs.remarks if pairs else ()), *_of_classes(built, arrays), *changed):
             _LOG.warning(remark)
         result = fit(parts, run=run, seed=seed, config=dict(config), arrays=arrays)
@@ -126,7 +126,7 @@ def _train(job: Job) -> float:
 
 
 def _finished(going_on: "GoingOn", *, first: bool) -> float:
-    """Say that nothing is left to train; the loss of the last row."""
+    """Print that the run is finished; returns the last loss."""
     from flowexp.runs.metrics_file import read_rows, training_seconds
 
     run, config = going_on.run, going_on.config
@@ -137,12 +137,12 @@ def _finished(going_on: "GoingOn", *, first: bool) -> float:
         length = f"{kimg:g} of {config['trainer']['max_kimg']:g} kimg"
         trust = must_be_declared(config)
         outcome = _outcome(kimg, seconds, loss, run, trust=trust)
-        print(table([("already finished", length), *outcome, ("to go on", going_on.longer)]))
+        print(table([("already finished", length), *outcome, ("continue", going_on.longer)]))
     return loss
 
 
 def _choices(job: Job, origin: str | None) -> dict[str, str]:
-    """The chosen options; those that are another run's, by the names that it has for them."""
+    """The chosen options; options taken from a run have the names that the run recorded."""
     known = {} if origin is None else choices_of(origin)
     return {group: known.get(group, option) if option == "run" else option
             for group, option in job.choices.items()}  # fmt: skip
@@ -156,9 +156,10 @@ def _try_out(
     *,
     by: "Author",
 ) -> None:
-    """Try parts that are not flowexp's, or all before a long training, unless it goes on as it was.
+    """Run a trial step before trainings that are long or have outside parts.
 
-    Metrics of the user's own, which an evaluation builds, are built once.
+    It is skipped when a run is continued unchanged. Outside metrics, which only an evaluation uses,
+    are built once to find errors.
     """
     from flowexp.config.instantiate import instantiate
     from flowexp.runs.outside_parts import changed_since, outside_targets

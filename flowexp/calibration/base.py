@@ -38,7 +38,7 @@ __all__ = [
 
 
 class RunParts(Protocol):
-    """How the parts of a calibration are measured."""
+    """Measures the parts of a calibration."""
 
     def __call__(
         self,
@@ -52,7 +52,7 @@ class RunParts(Protocol):
     ) -> list[dict[str, Tensor]]:
         """The tensors of parts 0 to count - 1, on every process.
 
-        ``name`` is that of their files. Progress is reported as ``what 3 of 121 unit``.
+        ``name`` is the name of their files. Progress is reported as ``what 3 of 121 unit``.
         """
 
 

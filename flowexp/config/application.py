@@ -110,7 +110,7 @@ class _Task:
 
 
 def _progress_of(job: Job) -> AbstractContextManager[None]:
-    """Shows the progress of a job of a sweep that runs beside others in lines with its number."""
+    """For a job that runs beside others: progress in lines that start with its number."""
     alone = job.number is None or HydraConfig.get().launcher["_target_"].endswith(_ONE_BY_ONE)
     return nullcontext() if alone else shown(label=f"job {job.number}")
 
@@ -126,7 +126,7 @@ def launch(
     """Check the arguments after a verb, then run its job or jobs through Hydra.
 
     The primary config has the verb's own name by default; :func:`in_full` writes out short forms.
-    ``after_sweep`` says what can be done with the jobs of a sweep that succeeded, if any did.
+    ``after_sweep`` is called at the end of a sweep in which at least one job succeeded.
 
     Raises:
         ConfigError: The command line is not sound; nothing was done.
@@ -263,7 +263,7 @@ def _run_hydra(
 
 
 def _show_config(hydra: SweepHydra, config_name: str, args: argparse.Namespace) -> None:
-    """Print the config as Hydra does, with a comment behind what another group's option set."""
+    """Print the config as Hydra does; comments mark values that another group's option set."""
     shown = io.StringIO()
     with redirect_stdout(shown):
         hydra.show_cfg(

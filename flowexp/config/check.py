@@ -95,7 +95,7 @@ def check(
     """Check a command line: overrides as typed, for the primary config of a verb.
 
     Args:
-        config_name: Of the verb.
+        config_name: The verb's primary config.
         overrides: As typed.
         multirun: Whether ``-m`` was given: combinations are checked, see :func:`combinations`.
         config_dir: A folder with further groups (``--config-dir``).
@@ -145,7 +145,7 @@ def _as_typed(problem: Problem) -> Problem:
 def _with_dashed(
     problems: list[Problem], dashed: Sequence[str], config: dict[str, Any], path: ConfigSearchPath
 ) -> list[Problem]:
-    """Problems with what to write for options in dashes; none of a key that one was to give."""
+    """The problems, with those of dashed options first and without others about the same keys."""
     given = {text.lstrip("-").partition("=")[0] for text in dashed}
     others = [problem for problem in problems if problem.key not in given]
     return [*(without_dashes(text, config, path) for text in dashed), *others]
@@ -166,7 +166,7 @@ class _Jobs:
     also: Further | None
 
     def check(self, parsed: list[Override]) -> Checked:
-        """Check them; what cannot be composed is said, and left out for the rest."""
+        """Check them; overrides that cannot be composed are reported and then left out."""
         if self.added and (names := self._names(parsed)).problems:
             return self._with(names.problems, names.sound)
         jobs, where = combinations(parsed), self.config_dir
@@ -191,7 +191,7 @@ class _Jobs:
         return check_names(self.config_name, parsed, path, added=self.added)
 
     def _without_wrong(self, parsed: list[Override], said: list[Problem]) -> Checked:
-        # That it cannot be composed is said by Hydra; what was meant takes a second composition.
+        # Hydra only says that it cannot be composed; finding the names takes another composition.
         names = self._names(parsed)
         problems = names.problems or said
         sound = names.sound if names.problems else _others(parsed, said)
@@ -208,7 +208,7 @@ class _Jobs:
         return result
 
     def _with(self, problems: list[Problem], sound: list[Override]) -> Checked:
-        """These problems, and those of the sound overrides."""
+        """The given problems and those of the sound overrides."""
         rest = replace(self, added=set()).check(sound)
         rest.problems = [*problems, *(p for p in rest.problems if p not in problems)]
         return rest
@@ -270,7 +270,7 @@ def check_job(
     # A constructor that refuses a value of a wrong type says so in Python's words.
     found = [p for p in found if p.between_parts or not _is_above(p.key, reported)]
     problems += [p for p in found if p.refuses and p.key not in reported]
-    if other is not None:  # that the network does not fit either is the same again
+    if other is not None:  # other problems, such as the network's shape, follow from it
         problems = [other, *(p for p in problems if not p.between_parts and p.key != "from")]
     problems = [_at_override(problem, overrides) for problem in problems]
     reported |= resolved.missing
@@ -287,7 +287,7 @@ def _is_above(key: str, keys: Iterable[str]) -> bool:
 
 
 def _at_override(problem: Problem, overrides: Sequence[str]) -> Problem:
-    """A problem of a part at the one argument that the command line changes and it speaks of."""
+    """A part's problem moved to the overridden argument that it mentions, if there is only one."""
     given = [text.lstrip("+").partition("=")[::2] for text in overrides]
     below = [(key, value) for key, value in given if key.startswith(f"{problem.key}.")]
     words = set(re.findall(r"-?[\w.]*\w", problem.text))

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: its combinations of values, and which of them a problem is about."""
+"""The jobs of a sweep: its combinations of values, and the ones that a problem concerns."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ _MOST = 64
 
 @dataclass(frozen=True)
 class Combination:
-    """One job's overrides, each as typed, and by key what of them belongs to the sweep alone."""
+    """One job's overrides, as typed, and the swept ones among them as key and value."""
 
     settings: tuple[str, ...]
     swept: tuple[tuple[str, str], ...]
 
 
 def combinations(parsed: Sequence[Override]) -> list[Combination]:
-    """The combinations of a sweep; of more than 64 some, among which is every value of each key.
+    """The combinations of a sweep; of more than 64, a selection with every value of each key.
 
-    Of a key with more values than that, they are taken at equal distances, with first and last.
+    Of a key with more than 64 values, evenly spaced ones are taken, including the first and last.
     """
     choices = [_some(settings(override)) for override in parsed]
     first = tuple(values[0] for values in choices)
@@ -61,7 +61,7 @@ def _some(values: list[str]) -> list[str]:
 
 
 def said_once(jobs: Sequence[Combination], problems: Sequence[Sequence[Problem]]) -> list[Problem]:
-    """The problems of all jobs, each once, with the values of the sweep at which it occurs."""
+    """The problems of all jobs, each once, with the swept values at which it occurs."""
     places: dict[Problem, list[Combination]] = {}
     for job, own in zip(jobs, problems, strict=True):
         for problem in own:

@@ -1,4 +1,4 @@
-"""What a shell evaluates so that Tab completes ``flowexp``."""
+"""Shell scripts for Tab completion of ``flowexp``."""
 
 from collections.abc import Sequence
 
@@ -27,13 +27,13 @@ def script(overrides: Sequence[str]) -> str:
     """The script that Hydra's ``--shell-completion install=SHELL`` asks for.
 
     Raises:
-        UsageError: Something else is asked for.
+        UsageError: The overrides ask for anything else.
     """
     match [text.partition("=") for text in overrides]:
         case [("install", "=", shell)] if shell in SCRIPTS:
             return SCRIPTS[shell]
     raise UsageError(
-        f"{' '.join(overrides) or 'nothing'!r} cannot be done.",
+        f"cannot do {' '.join(overrides) or 'nothing'!r}.",
         key="--shell-completion",
         remedy=f"Write flowexp completion {'|'.join(SCRIPTS)}.",
     )

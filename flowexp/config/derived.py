@@ -1,8 +1,8 @@
-"""Values that a config leaves to a function: ``${derived:my_package.function,argument,...}``.
+"""Config values computed by a function: ``${derived:my_package.function,argument,...}``.
 
-A yaml of the user's or of flowexp's writes it where a value follows from the data, such as the
-number of classes in a folder. The function is imported when the value is asked for, so a value that
-is given costs nothing. Stored configs hold values; an interpolation in one is refused.
+A yaml uses it for a value that follows from the data, such as the number of classes in a folder.
+The function is imported only if the value is not given. Stored configs hold the computed values;
+this interpolation is refused in them.
 """
 
 import importlib
@@ -15,7 +15,7 @@ __all__ = ["register_derived", "why_not_derived"]
 
 
 def register_derived() -> None:
-    """Let configs of this process derive values."""
+    """Register the resolver ``derived``."""
     OmegaConf.register_new_resolver("derived", _derived, replace=True)
 
 
@@ -32,7 +32,7 @@ def _derived(function: str, *arguments: object) -> object:
 
 
 def why_not_derived(error: BaseException | None) -> UsageError | None:
-    """What a function refused, if that is why a value could not be resolved."""
+    """The error of a deriving function among the causes of an error, if there is one."""
     while error is not None and not isinstance(error, UsageError):
         error = error.__cause__ or error.__context__
     return error

@@ -25,10 +25,10 @@ _NOT_OF_SHAPE = ("dropout", "label_dropout")
 
 
 def differing(old: Config, new: Config) -> dict[str, Values]:
-    """Keys whose values differ, each with its value in either config, or :data:`ABSENT`.
+    """Keys whose values differ, each with its value in both configs, or :data:`ABSENT`.
 
-    Classes that have moved are the same, and options that a part got later and leaves alone count
-    as there.
+    Renamed classes are equal, and options added to a part later count as present with their
+    default.
     """
     own = present(new)
     before, after = (dict(leaves(without_later_options(present(c), user=own))) for c in (old, new))
@@ -38,9 +38,9 @@ def differing(old: Config, new: Config) -> dict[str, Values]:
 
 
 def network_differences(own: Config, stored: Config) -> dict[str, Values]:
-    """The keys by which two configs have other networks: the value here, and the stored one.
+    """Keys in which the networks of two configs differ: the value here, and the stored one.
 
-    A network around another, such as a low-rank change, is held against what it is built around.
+    The inner network of a wrapper, such as a low-rank adapter, is compared.
     """
     here, there = own.get("network"), stored.get("network")
     key, inner = "network", select(here, "network")
@@ -58,7 +58,7 @@ def network_differences(own: Config, stored: Config) -> dict[str, Values]:
 
 
 def in_words(differences: Mapping[str, Values], *, run: str) -> str:
-    """``network.dim is 16 here and 32 in RUN``; of many keys, how many more there are."""
+    """``network.dim is 16 here and 32 in RUN``, for the first few keys."""
     named = []
     for key, values in list(differences.items())[:_MOST]:
         here, there = (shown_value(key, value) for value in values)
@@ -78,6 +78,6 @@ def changes_in_words(changed: Mapping[str, Values], *, most: int) -> str:
 
 
 def shown_value(key: str, value: object) -> str:
-    """A value of a config as text; of a class its name without the module."""
+    """A config value as text; a class by its name without the module."""
     text = "null" if value is None else str(value)
     return text.rpartition(".")[2] if key.endswith("_target_") else text

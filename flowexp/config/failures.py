@@ -1,7 +1,7 @@
 """Which part of a config failed, and at which line of its source.
 
-The frames of a traceback are flowexp's, libraries' and, at the end or in between, those of a part
-that somebody has written. Its author looks for the innermost of the latter.
+The frames of a traceback belong to flowexp, to libraries and to the user's own parts. The innermost
+frame of a user's part is the one to report.
 """
 
 import inspect
@@ -31,7 +31,7 @@ class Place:
         file: Its source file.
         line: The line in it.
         module: Its module, ``my_parts``.
-        key: The config key of the part, ``sampler``; None = no part of the config is concerned.
+        key: The config key of the part, ``sampler``; None = no part of the config.
         target: The ``_target_`` there.
     """
 
@@ -49,9 +49,9 @@ class Place:
 
 
 def explain(error: BaseException, config: Mapping[str, Any] | None = None) -> None:
-    """Note in an exception, before its other notes, where the part at fault raised it.
+    """Add a first note to an exception that says where the part at fault raised it.
 
-    ``config`` is the plain config of the job, which tells what part that is.
+    ``config`` is the plain config of the job, in which the part is looked up.
     """
     place, notes = place_in(error, config or {}), getattr(error, "__notes__", [])
     if place is not None and not any(note.startswith("Raised ") for note in notes):
@@ -59,7 +59,7 @@ def explain(error: BaseException, config: Mapping[str, Any] | None = None) -> No
 
 
 def in_words(error: BaseException) -> str:
-    """An exception and its notes as one paragraph: type, message, place, where the traceback is."""
+    """An exception and its notes as one paragraph: type, message, place, file of the traceback."""
     first = next(iter(str(error).splitlines()), "")
     sentence = f"{type(error).__name__}: {first}" if first else type(error).__name__
     notes = [" ".join(note.split()) for note in getattr(error, "__notes__", [])]
@@ -69,9 +69,9 @@ def in_words(error: BaseException) -> str:
 
 
 def place_in(error: BaseException, config: Mapping[str, Any]) -> Place | None:
-    """Where the part at fault raised: its own innermost line, be it flowexp's or somebody's.
+    """Where the part at fault raised the error: its innermost line.
 
-    None if neither a part of the config nor code of the user's took part.
+    None if neither a part of the config nor the user's code is in the traceback.
     """
     named = _named_in(config)
     packages = {target.partition(".")[0] for target in named.values()}
@@ -92,7 +92,7 @@ def place_in(error: BaseException, config: Mapping[str, Any]) -> Place | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it was raised from."""
+    """An exception and its chain of causes."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
@@ -104,9 +104,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def outside_frame(
     error: BaseException, packages: set[str] | frozenset[str] = frozenset()
 ) -> tuple[FrameType, int] | None:
-    """The innermost frame, with its line, of code that is neither flowexp's nor a library's.
+    """The innermost frame, with its line, of code outside flowexp and libraries.
 
-    Installed ``packages`` count as such code, unless flowexp itself requires them.
+    Installed ``packages`` count as outside code, unless flowexp itself requires them.
     """
     found = None
     for frame, line in traceback.walk_tb(error.__traceback__):
@@ -117,7 +117,7 @@ def outside_frame(
 
 
 def shown_file(file: str) -> str:
-    """A source file as a person would type it: relative, where it lies below this folder."""
+    """The path of a source file, relative if it is below the working directory."""
     path, here = Path(file), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else file
 
@@ -142,9 +142,10 @@ def _named_in(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _key_of(frames: Sequence[FrameType], named: Mapping[str, str]) -> str | None:
-    """The key of the part that the first of some frames, innermost first, works for.
+    """The key of the part that the first of some frames, innermost first, belongs to.
 
-    It is the part whose method the frame runs, else the one that called it, else one of its module.
+    It is the part whose method the frame runs, else the part that called it, else a part of the
+    same module.
     """
     for frame in frames:
         owner = _object_of(frame)
@@ -156,13 +157,13 @@ def _key_of(frames: Sequence[FrameType], named: Mapping[str, str]) -> str | None
 
 
 def _object_of(frame: FrameType) -> object | None:
-    """The object whose method a frame runs, by the method's first argument."""
+    """The object whose method a frame runs, i.e. the method's first argument."""
     arguments = inspect.getargs(frame.f_code).args
     return frame.f_locals.get(arguments[0]) if arguments else None
 
 
 def _class_named(target: str) -> type | None:
-    """A target's class, if its module has been imported."""
+    """The class of a target, if its module has been imported."""
     module, _, name = present(target).rpartition(".")
     found = getattr(sys.modules.get(module), name, None)
     return found if isinstance(found, type) else None

@@ -1,9 +1,9 @@
-"""``train run=DIR`` goes on with a run, ``train from=RUN`` starts a new one from another.
+"""``train run=DIR`` continues a run, ``train from=RUN`` starts a new run from another.
 
-Both take every group from the stored config, as the verbs that sample do (``sampler: run``),
-through primary configs of their own. What ``from=RUN`` starts from is a model, so ``dataset``,
-``path``, ``network`` and ``parameterization`` are that run's under every ``experiment=``; the rest
-is the run's, over it the experiment's, over both the command line's.
+Both take every group from the stored config, as the sampling verbs do (``sampler: run``), through
+primary configs of their own. With ``from=RUN``, ``dataset``, ``path``, ``network`` and
+``parameterization`` stay those of the run even under ``experiment=``. In all other groups the
+experiment overrides the run, and the command line overrides both.
 """
 
 import re
@@ -30,13 +30,13 @@ __all__ = ["MODEL_GROUPS", "author_of", "kept_choices", "primary_config",
            "problems_of_start", "restore_derived", "restore_model"]  # fmt: skip
 
 MODEL_GROUPS = ("dataset", "path", "network", "parameterization")
-"""Groups without which weights mean nothing, or something else."""
+"""Groups that give the weights their meaning."""
 
 _INTERPOLATION = re.compile(r"\$\{(\w+(?:\.\w+)+)\}")
 
 
 def primary_config(name: str, overrides: Sequence[str]) -> str:
-    """The primary config that a command line of ``train`` means; others are as they are named."""
+    """The primary config of a command line; only that of ``train`` depends on the overrides."""
     if name != "train":
         return name
     named = {text.partition("=")[0] for text in overrides}
@@ -48,35 +48,36 @@ def primary_config(name: str, overrides: Sequence[str]) -> str:
 def problems_of_start(
     name: str, overrides: Sequence[Override], *, multirun: bool
 ) -> Iterator[Problem]:
-    """What cannot be said beside ``run=DIR`` of ``train``."""
+    """Overrides that ``train run=DIR`` cannot be combined with."""
     if name != TRAIN_RUN:
         return
     given = {str(o.key_or_group): o for o in overrides}
     run = run_in([str(o.input_line) for o in overrides]) or "RUN"
     if "parent" in given:
-        text = "a training goes on with run=, or starts anew with from=."
+        text = "run= continues a run and from= starts a new one; they exclude each other."
         yield Problem("parent", text, "Leave one of them out.")
     if "dirs.run" in given:
-        text = f"{run} goes on where it is."
-        yield Problem("dirs.run", text, "Leave it out; from=RUN starts a run in another folder.")
+        text = f"{run} is continued in its own folder."
+        remedy = f"Leave it out; from={run} starts a new run in another folder."
+        yield Problem("dirs.run", text, remedy)
     if "experiment" in given:
         start = command("train", experiment=given["experiment"].value())
-        text = f"{run} goes on with its own config."
+        text = f"{run} is continued with its own config."
         yield Problem("experiment", text, f"Leave it out, or start a new run: {start} from={run}")
     if multirun:
-        text = "a sweep trains several runs, and run= goes on with one."
-        remedy = "Go on with each by a command of its own, or sweep over new runs with from=RUN."
+        text = "a sweep trains several runs, but run= continues one."
+        remedy = f"Continue each run with its own command, or sweep over new runs with from={run}."
         yield Problem("run", text, remedy)
 
 
 def author_of(config: Mapping[str, Any]) -> Author:
-    """Who wrote the config of a training: the user, or whoever stored the run it was taken from."""
+    """The author of a training's config: the user, or the author of the run it is taken from."""
     run = config.get("run") or config.get("parent")
     return USER if run is None else Author.of(Path(run) / CONFIG)
 
 
 def kept_choices(name: str, overrides: Sequence[Override]) -> list[str]:
-    """Overrides by which the groups of a model stay those of the run, whatever an experiment is."""
+    """Overrides that keep the model's groups those of the run under any experiment."""
     given = {str(o.key_or_group) for o in overrides}
     if name != TRAIN_FROM or "experiment" not in given:
         return []
@@ -86,10 +87,10 @@ def kept_choices(name: str, overrides: Sequence[Override]) -> list[str]:
 def restore_model(
     config: DictConfig, overrides: Sequence[Override], *, recipe: DictConfig
 ) -> list[str]:
-    """Undo what an experiment has changed in the model of the run.
+    """Undo an experiment's changes to the model of the run.
 
-    ``recipe`` is the experiment's config by itself. Changes ``config`` in place, and returns a
-    sentence about the values that the experiment would have had.
+    ``recipe`` is the config of the experiment alone. Changes ``config`` in place and returns a
+    sentence about the values of the experiment that are left out.
     """
     run = str(run_in([str(o.input_line) for o in overrides]))
     stored, choices = read_stored(Path(run) / CONFIG), config.hydra.runtime.choices
@@ -117,18 +118,18 @@ def restore_model(
         return []
     rest = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     return [
-        f"from={run} keeps that run's model: the experiment's {', '.join(differing[:3])}{rest} "
-        "are left out."
+        f"from={run} keeps the model of that run and leaves out of the experiment "
+        f"{', '.join(differing[:3])}{rest}."
     ]
 
 
 def restore_derived(
     config: DictConfig, overrides: Sequence[Override], *, repo: ConfigRepository
 ) -> None:
-    """Let values that a run's options had derived from others follow those again.
+    """Restore the interpolations of a run's options, such as ``${trainer.max_kimg}``.
 
-    A stored config holds values: ``lr_schedule.end_kimg: 200`` where the option says
-    ``${trainer.max_kimg}``. What was given explicitly stays.
+    A stored config holds their values, ``lr_schedule.end_kimg: 200``, which would not follow an
+    override. Values that were given explicitly stay.
     """
     lines = [str(o.input_line) for o in overrides]
     run = str(run_in(lines))
@@ -157,7 +158,7 @@ def restore_derived(
 
 
 def _overrides_of(run: str) -> list[str]:
-    """What the command line of a run's latest start changed; empty where it cannot be read."""
+    """The overrides of a run's latest start; empty if they cannot be read."""
     with suppress(UsageError):
         return [str(text) for text in read_stored(Path(run) / "overrides.yaml", kind=list)]
     return []

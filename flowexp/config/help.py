@@ -1,4 +1,4 @@
-"""``flowexp VERB --help``: the comments of the verb's yaml, and what is chosen."""
+"""``flowexp VERB --help``: the comments of the verb's yaml, and the chosen options."""
 
 import itertools
 import json
@@ -34,8 +34,8 @@ def verb_help(config_name: str, overrides: Sequence[str], *, loader: RunAwareLoa
 
     Args:
         config_name: The verb's primary config.
-        overrides: What the same command line chooses.
-        loader: Composes the config and knows the options.
+        overrides: Overrides on the same command line.
+        loader: Composes the config and lists the options.
 
     Raises:
         hydra.errors.HydraException: An override does not fit the config.
@@ -49,13 +49,13 @@ def verb_help(config_name: str, overrides: Sequence[str], *, loader: RunAwareLoa
         if name in chosen
     ]
     values = [(name, _value(config, name), text) for name, text in keys.items()]
-    blocks = [head, _section("groups, the chosen option, how many there are", rows)]
-    blocks += [_section("keys", values), _FOOTER if rows else ""]
+    blocks = [head, _section("groups, chosen option, number of options", rows)]
+    blocks += [_section("keys and values", values), _FOOTER if rows else ""]
     return "\n\n".join(filter(None, blocks))
 
 
 def _described(config_name: str) -> tuple[str, dict[str, str], dict[str, str]]:
-    """The head of a verb's yaml; what comments say of its groups and of its keys."""
+    """The head of a verb's yaml, and the comments of its groups and of its keys."""
     files = {name: _lines(name) for name in (*_SHARED, config_name)}
     shared: dict[str, str] = {}
     for lines in files.values():
@@ -74,7 +74,7 @@ def _lines(config_name: str) -> list[str]:
 
 
 def _wrapped(lines: Sequence[str]) -> str:
-    """Text at the width of the screen; indented lines are examples, which stay as they are."""
+    """Text wrapped to the width of the screen; indented lines are examples and stay as they are."""
     paragraphs = itertools.groupby(lines, key=lambda line: line[:1].isspace() or not line)
     return "\n".join(
         line
@@ -112,7 +112,7 @@ def _value(config: DictConfig, name: str) -> str:
 
 
 def _section(title: str, rows: Iterable[tuple[str, str, str]]) -> str:
-    """Names, values and words in three columns; words that are too long go on below."""
+    """Names, values and comments in three columns; long comments are wrapped."""
     margin = 2 + _LEFT + _CHOSEN
     shown = []
     for name, value, text in rows:

@@ -1,7 +1,7 @@
-"""What a config needs of this computer and does not find: runs, stores, data, weights, devices.
+"""Runs, pairs, data, weights and devices that a config needs and this computer lacks.
 
-Looked for without an import of torch, by the parts' own code (``flowexp.config.stand_in``) where
-there is some; what cannot be told is left to the verb, which looks again.
+They are looked for without importing torch, by the parts' own code (``flowexp.config.stand_in``)
+where it exists. Anything that cannot be decided is left to the verb, which checks again.
 """
 
 import os
@@ -28,7 +28,7 @@ _OF_EVALUATION = {"dataset": "locate", "metric": "check"}
 
 
 def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
-    """Problems with what a verb's plain config names and this computer does not have."""
+    """Problems with things that a verb's plain config names and this computer lacks."""
     trains = "trainer" in config and config_name != "import"
     if starts_from_run(config_name) and not trains:
         yield from _run_at("run", config)
@@ -39,16 +39,16 @@ def missing_here(config_name: str, config: Config) -> Iterator[Problem]:
     if trains or config_name == "eval":
         found = missing_files(config, _OF_TRAINING if trains else _OF_EVALUATION)
         yield from found
-        if trains:  # which measures nothing, but its run is evaluated with them
+        if trains:  # a training measures nothing, but its run will be evaluated with the metrics
             metrics = missing_files({"metric": config.get("metric")}, {"metric": "check"})
-            later = "The training goes on without; flowexp eval needs it."
+            later = "The training does not need it, but flowexp eval will."
             for problem in (p for p in metrics if p not in found):
                 yield replace(problem, text=f"{problem.text} {later}", refuses=False)
     yield from _devices(config)
 
 
 def _run_at(key: str, config: Config) -> Iterator[Problem]:
-    """What is wrong with the run that a key names."""
+    """Problems with the run that a key names."""
     if config.get(key) is None:
         return
     try:
@@ -58,7 +58,7 @@ def _run_at(key: str, config: Config) -> Iterator[Problem]:
 
 
 def _pairs(config: Config) -> Iterator[Problem]:
-    """Stores that are missing."""
+    """Problems with the folders of pairs."""
     named = config.get("pairs")
     for folder in named if isinstance(named, list) else [named] * (named is not None):
         try:
@@ -68,7 +68,7 @@ def _pairs(config: Config) -> Iterator[Problem]:
 
 
 def _devices(config: Config) -> Iterator[Problem]:
-    """Accelerators that are not here; jobs with GPUs of their own run elsewhere."""
+    """Missing accelerators; jobs of a launcher with GPUs of its own run elsewhere."""
     if "gpus" in (config.get("launcher") or {}):
         return
     trainer = config.get("trainer")
@@ -76,7 +76,7 @@ def _devices(config: Config) -> Iterator[Problem]:
         kind = "cuda" if trainer.get("accelerator") == "gpu" else str(trainer.get("accelerator"))
         count = trainer.get("devices")
         wanted = count if isinstance(count, int) and count > 1 else 1
-        remedy = "Take trainer.accelerator=cpu, or trainer=default."
+        remedy = "Use trainer.accelerator=cpu or trainer=default."
         yield from _absent(kind, wanted, key="trainer.accelerator", remedy=remedy)
     kind, _, number = str(config.get("device")).partition(":")
     wanted = int(number) + 1 if number.isdecimal() else 1
@@ -88,18 +88,18 @@ def _absent(kind: str, wanted: int, *, key: str, remedy: str) -> Iterator[Proble
     count = cuda_devices() if kind == "cuda" else int(sys.platform == "darwin")
     if name is None or count is None or count >= wanted:
         return
-    text = f"there is no {name} here." if count == 0 else f"there are only {count} {name}s here."
+    text = f"this computer has {f'only {count}' if count else 'no'} {name}{'s' * (count > 1)}."
     yield Problem(key, text, remedy if count == 0 else f"Use at most {count}.")
 
 
 def cuda_devices() -> int | None:
-    """How many CUDA devices this process can use; None where only torch can tell."""
+    """The number of CUDA devices that this process can use; None if only torch can tell."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
         return 0
     if sys.platform == "darwin":
         return 0
-    # ROCm, and Windows with its Linux, have other files.
+    # ROCm and WSL have other device files.
     if sys.platform != "linux" or any(map(os.path.exists, ("/dev/kfd", "/dev/dxg"))):
         return None
     there = len([node for node in Path("/dev").glob("nvidia[0-9]*") if node.name[6:].isdecimal()])

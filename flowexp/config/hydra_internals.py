@@ -139,10 +139,10 @@ class Loader(ConfigLoaderImpl):
 def written_files(
     loader: Loader, config_name: str, overrides: Sequence[str]
 ) -> list[tuple[str, Any]]:
-    """The files of a composition in the order in which they are merged, each with what it sets.
+    """The files of a composition in the order in which they are merged, each with its content.
 
-    A file is named as on a search path, ``experiment/cifar10/edm``; what it sets has keys from the
-    root of the config.
+    A file is named as on a search path, ``experiment/cifar10/edm``; the keys of its content start
+    at the root of the config.
     """
     parsed, repository = loader._parse_overrides_and_create_caching_repo(
         config_name, list(overrides)
@@ -174,9 +174,9 @@ def note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hydra's options; what is none of them becomes an override as typed, ``--lr=0.1``.
+    """Parses Hydra's options and keeps unknown ones, such as ``--lr=0.1``, as overrides.
 
-    :func:`flowexp.config.check.check` says what to write instead.
+    :func:`flowexp.config.check.check` reports these with the override to write instead.
     """
 
     def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
@@ -186,7 +186,7 @@ class _Parser(argparse.ArgumentParser):
         return parsed
 
     def _split(self, arguments: list[str]) -> tuple[list[str], list[str]]:
-        """Hydra's arguments, and options that it does not have with their values."""
+        """Hydra's arguments, and the unknown options with their values."""
         own: list[str] = []
         dashed: list[str] = []
         while arguments:
@@ -201,7 +201,7 @@ class _Parser(argparse.ArgumentParser):
         return own, dashed
 
     def _is_known(self, text: str) -> bool:
-        """Whether it is an option, or the beginning of one, or no option at all."""
+        """Whether it is one of Hydra's options, the beginning of one, or not an option."""
         name = text.partition("=")[0]
         if not re.match(r"--?[A-Za-z]", text):
             return True
@@ -212,14 +212,14 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(
             f"{message}.",
             key=self.prog,
-            remedy=f"Changes are written KEY=VALUE; {self.prog} --help lists the rest.",
+            remedy=f"Write overrides as KEY=VALUE; {self.prog} --help lists the keys.",
         )
 
 
 def argument_parser(verb: str) -> argparse.ArgumentParser:
     """The parser of Hydra's command-line options, for the usage of ``flowexp VERB``.
 
-    What it does not know is a :class:`~flowexp.errors.UsageError`.
+    It raises :class:`~flowexp.errors.UsageError` instead of exiting.
     """
     parser: argparse.ArgumentParser = get_args_parser()
     parser.__class__ = _Parser
@@ -236,10 +236,10 @@ def context(config: Any, loader: Loader) -> HydraContext:  # noqa: ANN401 - of a
 
 
 class SweepHydra(Hydra):
-    """Hydra's entry point, which also keeps what every job of a sweep returned.
+    """Hydra's entry point, which also keeps the results of all jobs of a sweep.
 
     Attributes:
-        returned: One entry per job that was launched, also of those that failed.
+        returned: One entry per launched job, including failed ones.
         sweep_directory: The folder of the sweep; empty before it starts.
     """
 
@@ -255,7 +255,7 @@ class SweepHydra(Hydra):
         overrides: list[str],
         with_log_configuration: bool = True,
     ) -> Any:  # noqa: ANN401 - what the sweeper returns
-        """Run a sweep as Hydra does; of the failures, the sweeper raises only the first."""
+        """Run a sweep as Hydra does; the sweeper raises only the first failure."""
         config = self.compose_config(
             config_name=config_name,
             overrides=overrides,
@@ -270,7 +270,7 @@ class SweepHydra(Hydra):
             hydra_context=HydraContext(config_loader=self.config_loader, callbacks=callbacks),
             task_function=task_function,
         )
-        if hasattr(sweeper, "launcher"):  # Hydra's own; optimising ones use failures themselves
+        if hasattr(sweeper, "launcher"):  # Hydra's own; optimising sweepers handle failures
             sweeper.launcher = _KeepingLauncher(sweeper.launcher, self.returned)
         swept = sweeper.sweep(arguments=OmegaConf.to_container(config.hydra.overrides.task))
         callbacks.on_multirun_end(config=config, config_name=config_name)
@@ -278,9 +278,9 @@ class SweepHydra(Hydra):
 
 
 class _KeepingLauncher:
-    """A launcher that keeps the results of its jobs, and raises the first failure among them.
+    """A launcher that keeps the results of its jobs and raises the first failure among them.
 
-    Hydra's sweeper would raise it as well, after printing all overrides of that job.
+    Hydra's sweeper would also raise it, but print all overrides of that job first.
     """
 
     def __init__(self, launcher: Any, returned: list[JobReturn]) -> None:  # noqa: ANN401

@@ -63,10 +63,10 @@ def _built(node: object, key: str) -> Any:  # noqa: ANN401 - the config decides 
 
 
 def _as_usage_error(error: Exception, key: str, node: object) -> Exception:
-    """What the user is told of a part that could not be built.
+    """The exception for a part that could not be built.
 
-    That is a failed import, or what the constructor refused. Other exceptions that the code of a
-    part raises are mistakes in it, not in its arguments, and are returned as they are.
+    A failed import or a refused argument becomes a :class:`UsageError`. Any other exception is a
+    bug in the part and is returned unchanged.
     """
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, UsageError):
@@ -86,6 +86,6 @@ def _as_usage_error(error: Exception, key: str, node: object) -> Exception:
 
 
 def _targets(node: object, key: str) -> list[tuple[str, str]]:
-    """Where the targets of a node stand, innermost first, as they are built."""
+    """The targets of a node with their keys, innermost first, as they are built."""
     found = [(where, item["_target_"]) for where, item in nodes(node, key) if "_target_" in item]
     return [(where, target) for where, target in found[::-1] if isinstance(target, str)]

@@ -16,7 +16,7 @@ __all__ = ["ChosenLauncher", "LauncherError", "given_config_dir", "jobs_at_once"
 
 
 def jobs_at_once(config: Mapping[str, Any] | DictConfig) -> int | None:
-    """How many jobs the chosen launcher runs at once on this machine; None = that is not known."""
+    """The number of jobs that the launcher runs at once on this machine; None if unknown."""
     jobs: int | None = (config.get("launcher") or {}).get("sharing")
     return jobs
 

@@ -1,4 +1,4 @@
-"""Which packages are flowexp's own requirements, or installed, rather than somebody's own code."""
+"""Which packages are requirements of flowexp or installed libraries, not the user's code."""
 
 import functools
 import os
@@ -14,12 +14,12 @@ __all__ = ["is_library", "required"]
 
 _ALWAYS = {"flowexp", "pytorch_lightning", "torch", "torchmetrics"}
 _OTHERWISE_NAMED = {"PIL", "hydra", "joblib", "sklearn", "yaml"}
-"""Packages that distributions of other names install."""
+"""Packages whose distributions have other names."""
 
 
 @functools.cache
 def required() -> frozenset[str]:
-    """The packages of Python, of flowexp and of what it requires."""
+    """The packages of Python, of flowexp and of its requirements."""
     known = _ALWAYS | _OTHERWISE_NAMED
     with suppress(metadata.PackageNotFoundError):
         names = (re.match(r"[\w.-]+", text) for text in metadata.requires("flowexp") or ())
@@ -28,9 +28,9 @@ def required() -> frozenset[str]:
 
 
 def is_library(package: str, *, unless: Collection[str] = ()) -> bool:
-    """Whether a package is flowexp, or belongs to Python or to what is installed there.
+    """Whether a package is flowexp, part of Python, or installed in its environment.
 
-    An installed one that flowexp does not require is none if it is among ``unless``.
+    An installed package in ``unless`` counts only if flowexp requires it.
     """
     if package in required():
         return True

@@ -83,7 +83,7 @@ class RunAwareLoader(Loader):
         return config
 
     def _restored(self, config: DictConfig, name: str, typed: Sequence[Override]) -> list[str]:
-        """Finish a training's config that was taken from a run; what there is to say of it."""
+        """Finish a training's config that was taken from a run; returns remarks about it."""
         if not (schema.trains(name) and schema.starts_from_run(name)):
             return []
         restore_derived(config, typed, repo=self.repository)

@@ -1,4 +1,4 @@
-"""Options of two groups of which one takes a value from the other, which has no such key."""
+"""Options that take a value from an option of another group that lacks the key."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ __all__ = ["misfits"]
 def misfits(
     failed: Sequence[tuple[str, str]], *, config: Mapping[str, Any], files: OptionFiles
 ) -> list[Problem]:
-    """One problem per pair of groups, with the file in which a key is missing.
+    """One problem per pair of groups, with the yaml file in which the key is missing.
 
     Args:
-        failed: Keys, each with the key that its value is to be taken from.
-        config: What could be resolved.
-        files: Where the options are written.
+        failed: Keys, each with the key that its value should come from.
+        config: The resolved part of the config.
+        files: The yaml files of the chosen options.
     """
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for key, wanted in failed:
@@ -43,7 +43,7 @@ def _misfit(
     taken = ", ".join(dict.fromkeys(key.partition(".")[2] for key, _ in members))
     wanted = list(dict.fromkeys(name for _, name in members))
     text = (
-        f"the chosen {own} takes {taken} from {', '.join(wanted)}, and the chosen {other} has no "
+        f"the chosen {own} takes {taken} from {', '.join(wanted)}, but the chosen {other} has no "
         "such key."
     )
     there = {name for name, _ in leaves(config.get(other), other)}
@@ -52,7 +52,7 @@ def _misfit(
         return Problem(key, text, f"Did you mean ${{{guess}}} in {files.own(key)}?")
     places = [_place(name, config=config, files=files) for name in wanted]
     if None in places:
-        remedy = f"Choose another {own} or another {other}: these two do not fit."
+        remedy = f"Choose another {own} or another {other}; these two do not fit together."
         return Problem(key, text, remedy)
     added: dict[str, list[str]] = defaultdict(list)
     for name, place in zip(wanted, map(str, places), strict=True):
@@ -63,7 +63,7 @@ def _misfit(
 
 
 def _place(wanted: str, *, config: Mapping[str, Any], files: OptionFiles) -> str | None:
-    """Where a key must be added to be there; None if nothing of the user's is concerned."""
+    """Where a missing key must be added; None if only options of flowexp are involved."""
     node_key, _, name = wanted.rpartition(".")
     node = select(config, node_key)
     target = node.get("_target_") if isinstance(node, Mapping) else None
@@ -76,7 +76,7 @@ def _place(wanted: str, *, config: Mapping[str, Any], files: OptionFiles) -> str
 
 
 def _takes(target: str, name: str) -> bool:
-    """Whether a class takes an argument, as far as its source tells."""
+    """Whether a class takes an argument; True if its source does not tell."""
     try:
         signature = signature_of(target)
     except UnknownTargetError:

@@ -1,4 +1,4 @@
-"""Modules that cannot be imported: what is wrong with them, and how their folder is declared."""
+"""Modules that cannot be imported: the reason, and how to make their folder known."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ _LEVELS = 6
 
 
 def is_there(module: str) -> bool:
-    """Whether the first package of a module can be found, without an import."""
+    """Whether the top-level package of a module can be found, without importing it."""
     try:
         package = module.partition(".")[0]
         return package in sys.modules or find_spec(package) is not None
@@ -27,34 +27,34 @@ def is_there(module: str) -> bool:
 
 
 def missing_module(key: str, target: str, *, module: str, near: Iterable[Path] = ()) -> Problem:
-    """Why the target at ``key`` cannot be imported if there is no such module.
+    """The problem of a target at ``key`` whose module does not exist.
 
     ``near`` are the folders that the command names.
     """
     if "." not in target:
-        text = f"{target} is a name without its module."
+        text = f"{target} lacks the name of its module."
         return Problem(key, text, f"Write {key}=FILE.{target} for a class of FILE.py.")
     text = f"{target} cannot be imported: there is no module {module}."
     if "." in module:
-        return Problem(key, text, f"Look into the package {module.rpartition('.')[0]}.")
+        return Problem(key, text, f"Name a module of {module.rpartition('.')[0]}.")
     guess = nearest(module, (file.stem for file in Path().glob("*.py")))
     remedy = f"Did you mean {guess}? " if guess else ""
     return Problem(key, text, remedy + where_it_is(module, near=near))
 
 
 def where_it_is(module: str, *, near: Iterable[Path] = ()) -> str:
-    """How a module outside this folder is declared; its folder is looked for above ``near``."""
+    """How to make a module outside this folder known; its folder is searched above ``near``."""
     name = module.partition(".")[0]
     for folder in _above(near):
         if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file():
             shown = os.path.relpath(folder)
             return (
-                f"It lies in {shown}: run the command there, or put "
+                f"It is in {shown}: run the command there, or put "
                 f"PYTHONPATH={shlex.quote(shown)} before it."
             )
     return (
         f"Run the command in the folder that holds {name}.py, put PYTHONPATH=THAT_FOLDER before "
-        "it, or install it."
+        f"it, or install {name}."
     )
 
 
@@ -65,14 +65,14 @@ def _above(near: Iterable[Path]) -> Iterator[Path]:
 
 
 def broken_source(key: str, target: str, error: SyntaxError) -> Problem:
-    """Why a target cannot be imported if its source does not parse."""
+    """The problem of a target whose source does not parse."""
     where = f"{shown_file(error.filename or '')}, line {error.lineno}"
     text = f"{target} cannot be imported: {type(error).__name__} in {where}: {error.msg}."
-    return Problem(key, text, "Correct it there.")
+    return Problem(key, text, "Fix that line.")
 
 
 def import_failure(error: BaseException, *, key: str, target: str) -> Problem | None:
-    """Why importing a target failed; None if it was not the import that did."""
+    """The problem of a target whose import failed; None if something else failed."""
     key, module = f"{key}._target_", present(target).rpartition(".")[0]
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and f"{module}.".startswith(f"{missing}."):
@@ -92,7 +92,7 @@ def import_failure(error: BaseException, *, key: str, target: str) -> Problem | 
     frame, line = found
     where = f"{shown_file(os.path.abspath(frame.f_code.co_filename))}, line {line}"
     if missing:
-        text = f"{target} cannot be imported: {where}, imports {missing}, which is not here."
-        return Problem(key, text, f"Install {missing.partition('.')[0]}, or correct the line.")
+        text = f"{target} cannot be imported: {where}, imports {missing}, which is not installed."
+        return Problem(key, text, f"Install {missing.partition('.')[0]}, or fix that line.")
     what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(" .:")
-    return Problem(key, f"{target} cannot be imported: {where}: {what}.", "Correct it there.")
+    return Problem(key, f"{target} cannot be imported: {where}: {what}.", "Fix that line.")

@@ -28,12 +28,12 @@ def problems_with_run(config_name: str, overrides: Sequence[str]) -> list[Proble
         inside = runs_below(folder)
         if inside and key != "recipe":
             count = f"{len(inside)} run{'s' if len(inside) > 1 else ''}"
-            text = f"{folder} holds {count} ({listed(folder, inside)}), and {verb} takes one."
-            remedy = f"Name it: {_with_run(verb, overrides, inside[0], key)}"
+            text = f"{folder} holds {count} ({listed(folder, inside)}), but {verb} takes one run."
+            remedy = f"Name a run: {_with_run(verb, overrides, inside[0], key)}"
             problems.append(Problem(key, text, remedy))
             continue
         what = "holds no run." if folder.is_dir() else "is not a run directory (no such folder)."
-        what = "is not a run directory (it is a file)." if folder.is_file() else what
+        what = "is a file, not a run directory." if folder.is_file() else what
         problems.append(Problem(key, f"{folder} {what}", _runs_nearby(folder, key)))
     return problems
 

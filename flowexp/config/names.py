@@ -1,4 +1,4 @@
-"""Groups, options and keys that a command line names, held against those there are."""
+"""Checks the groups, options and keys of a command line against the existing ones."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -27,18 +27,18 @@ from flowexp.config.sources import run_in
 
 __all__ = ["Names", "check_names", "settings", "without_dashes"]
 
-# What stands in them can set any key.
+# Options of these groups can set any key.
 _EVERYWHERE = ("experiment", "debug", "local", "launcher")
 
 
 @dataclass
 class Names:
-    """The outcome of a check of names.
+    """The result of a check of names.
 
     Attributes:
-        problems: The wrong ones.
-        sound: The overrides without a wrong name.
-        lost: Groups of which no option is known, since a wrong one was chosen.
+        problems: One for each wrong name.
+        sound: The overrides whose names are right.
+        lost: Groups whose chosen option does not exist.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -46,14 +46,14 @@ class Names:
     lost: set[str] = field(default_factory=set)
 
     def covers(self, key: str) -> bool:
-        """Whether a key stands in a group that was lost."""
+        """Whether a key belongs to a lost group."""
         return any(f"{key}.".startswith(f"{group.replace('/', '.')}.") for group in self.lost)
 
 
 def check_names(
     config_name: str, parsed: Sequence[Override], path: ConfigSearchPath, *, added: Iterable[str]
 ) -> Names:
-    """Hold all names against the config that the known choices make.
+    """Check all names against the config composed of the valid choices.
 
     ``added`` are keys that the user adds with ``+``.
     """
@@ -97,7 +97,7 @@ def check_names(
 def plain_config(
     config_name: str, overrides: Sequence[str], path: ConfigSearchPath
 ) -> dict[str, Any]:
-    """The config in plain containers, with interpolations as they stand.
+    """The config in plain containers, with unresolved interpolations.
 
     Raises:
         hydra.errors.HydraException: It cannot be composed.
@@ -108,19 +108,19 @@ def plain_config(
 
 
 def settings(override: Override) -> list[str]:
-    """What an override sets, as typed; of a sweep, once for each of its values."""
+    """An override as typed; a sweep as one override per value."""
     if override.is_sweep_override():
         return [f"{override.get_key_element()}={value}" for value in sweep_values(override)]
     return [str(override.input_line)]
 
 
 def without_dashes(text: str, config: dict[str, Any], path: ConfigSearchPath) -> Problem:
-    """What to write instead of an option in the style of other programs: ``--lr=0.1``."""
+    """The problem of an option in the style of other programs, ``--lr=0.1``."""
     option, equals, value = text.partition("=")
     name = option.lstrip("-").replace("-", "_")
     groups = all_groups(Repository(path))
     key = name if name in groups else key_like(name, config)
-    problem = "flowexp's keys have no dashes."
+    problem = "flowexp takes KEY=VALUE instead of dashed options."
     if key is None:
         return Problem(option, problem, did_you_mean(name, groups))
     written = f"{key}={value if equals else 'VALUE'}"

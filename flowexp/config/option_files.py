@@ -1,4 +1,4 @@
-"""Which yaml file the option of a group was read from."""
+"""The yaml files from which the options of groups were read."""
 
 import os
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ class OptionFiles:
 
     Attributes:
         choices: The chosen option of every group.
-        config_dir: The user's own folder of groups, if there is one.
-        run: The run directory whose stored config is the start, if there is one.
+        config_dir: The user's own folder of groups, if given.
+        run: The run directory whose stored config is used, if given.
     """
 
     choices: Mapping[str, str] = field(default_factory=dict)
@@ -24,11 +24,11 @@ class OptionFiles:
 
     @property
     def folders(self) -> list[Path]:
-        """The folders that the command names, near which modules of the user's may lie."""
+        """The folders that the command names; the user's modules may be near them."""
         return [folder for folder in (self.config_dir, self.run) if folder is not None]
 
     def option_at(self, key: str) -> tuple[str, str] | None:
-        """The group and the chosen option that wrote a key, the innermost; None without one."""
+        """The innermost group, with its chosen option, that a key belongs to; None without one."""
         parts = key.split(".")
         for length in range(len(parts), 0, -1):
             group = "/".join(parts[:length])
@@ -37,7 +37,7 @@ class OptionFiles:
         return None
 
     def own(self, key: str) -> str | None:
-        """The user's own yaml that wrote a key, as a path to be typed; None if flowexp's did."""
+        """The relative path of the user's yaml that sets a key; None if flowexp's sets it."""
         chosen = self.option_at(key)
         if chosen is None or self.config_dir is None:
             return None

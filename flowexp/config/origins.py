@@ -1,4 +1,4 @@
-"""Where the values of a composed config come from: which option, which recipe, or the command."""
+"""The origin of every value of a composed config: an option, a recipe or the command line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _COMMAND = "command line"
 
 @dataclass(frozen=True)
 class _Value:
-    """A value that a file sets: the file's ``group`` and ``option``, None for a primary config."""
+    """A value that a file sets, with the file's group (None = a primary config) and option."""
 
     value: Any
     group: str | None
@@ -30,16 +30,16 @@ class _Value:
 
     @property
     def words(self) -> str:
-        """As it is chosen on a command line: ``experiment=cifar10/edm``."""
+        """The override that chooses the file: ``experiment=cifar10/edm``."""
         return f"{self.group}={self.option}"
 
 
 def origins_of(
     config_name: str, overrides: Sequence[str], *, config_dir: str | None = None
 ) -> dict[str, str]:
-    """What set the keys whose values are not those of their own group's option.
+    """The origins of values that are not set by the option of their own group.
 
-    Such as ``experiment=cifar10/edm``, or ``command line``, by dotted keys.
+    By dotted key, such as ``experiment=cifar10/edm`` or ``command line``.
     """
     loader = _loader(config_name, overrides, config_dir)
     found = {
@@ -53,9 +53,9 @@ def origins_of(
 
 
 def annotated(text: str, origins: Mapping[str, str], *, package: str | None = None) -> str:
-    """Yaml text with a comment behind every value that has an origin; the values stay as they are.
+    """Yaml text with a comment after every value that has an origin.
 
-    ``package`` is the dotted key at which the text begins.
+    ``package`` is the dotted key at which the text starts.
     """
     lines = text.splitlines()
     root = yaml.compose(text)
@@ -68,7 +68,7 @@ def annotated(text: str, origins: Mapping[str, str], *, package: str | None = No
 def overruled(
     config_name: str, overrides: Sequence[str], *, config_dir: str | None = None
 ) -> Iterator[str]:
-    """A sentence for each value of an option, chosen in the command, that a recipe overrides."""
+    """A sentence for each value of an explicitly chosen option that a recipe overrides."""
     parsed, _ = parse(overrides)
     named = {str(o.key_or_group): str(o.value()) for o in parsed if not o.is_sweep_override()}
     options = {key for key in named if "." not in key} - set(schema.values_of_training())
@@ -83,8 +83,8 @@ def overruled(
             continue
         if own[-1].option == named[str(own[-1].group)] and own[-1].value != last.value:
             yield (
-                f"{last.words} sets {key}={last.value}, where {own[-1].words} has "
-                f"{own[-1].value}; {override(key, own[-1].value)} keeps that."
+                f"{last.words} sets {key}={last.value} over the {own[-1].value} of "
+                f"{own[-1].words}; add {override(key, own[-1].value)} to keep that."
             )
 
 
@@ -94,7 +94,7 @@ def _loader(config_name: str, overrides: Sequence[str], config_dir: str | None) 
 
 
 def _written(loader: Loader, config_name: str, overrides: Sequence[str]) -> dict[str, list[_Value]]:
-    """What files set, by dotted keys, in the order in which they are merged."""
+    """The values that files set, by dotted key, in the order in which they are merged."""
     setup_globals()
     schema.register(config_name)
     found: dict[str, list[_Value]] = {}

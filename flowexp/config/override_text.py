@@ -34,7 +34,7 @@ def typed(key: str, value: object) -> str:
 
 
 class ShellCommand(str):
-    """A command line as it is typed in a shell."""
+    """A command line to be typed in a shell."""
 
     __slots__ = ()
 

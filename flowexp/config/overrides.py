@@ -37,7 +37,7 @@ _TAKE_RUN = ("train", "check", "eval", "sample", "stream", "pairs", "calibrate",
 def in_full(verb: str, overrides: Iterable[str]) -> list[str]:
     """Overrides of a verb with short forms written out: ``for=boss``, ``from=data``, a bare path.
 
-    A bare path that exists is a run, several are a sweep over runs.
+    A bare path that exists names a run, several paths a sweep over runs.
     """
     short, full = _SHORT.get(verb, ("", ""))
     given = [
@@ -74,20 +74,20 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
 
 
 def _no_override(text: str) -> Problem:
-    """What a word without ``=`` may have been meant to be."""
+    """The problem of a word without ``=``."""
     path = Path(text)
     if path.exists():
         return Problem(text, "the run is named twice.", "Name it once, as a path or with run=PATH.")
     if len(path.parts) < 2:
-        problem = "this is neither key=value nor the folder of a run."
-        return Problem(text, problem, f"Write {text}=VALUE, name a folder, or drop it.")
+        problem = "this is neither key=value nor a run directory."
+        return Problem(text, problem, f"Write {text}=VALUE, name a run directory, or leave it out.")
     guess = nearest_run(path)
-    remedy = "Name the folder of a run." if guess is None else f"Did you mean {guess}?"
+    remedy = "Name a run directory." if guess is None else f"Did you mean {guess}?"
     return Problem(text, "there is no such folder.", remedy)
 
 
 def texts(override: Override) -> list[str]:
-    """The values of an override as plain text, of a sweep all of them; none for null."""
+    """The values of an override, or of a sweep, as plain text without null."""
     swept = override.is_sweep_override()
     values: list[Any] = list(override.sweep_iterator()) if swept else [override.value()]
     plain = [value.text if isinstance(value, QuotedString) else value for value in values]
@@ -146,7 +146,7 @@ def all_groups(repo: ConfigRepository, parent: str = "") -> list[str]:
 
 
 def options_of(group: str, repo: ConfigRepository) -> list[str]:
-    """Every option of a group, ``folder/name`` where it keeps them in folders."""
+    """All options of a group; those in folders as ``folder/name``."""
     found = list(repo.get_group_options(group, ObjectType.CONFIG))
     if group.partition("/")[0] in _NESTED_OPTIONS:
         for inner in repo.get_group_options(group, ObjectType.GROUP):
@@ -194,8 +194,8 @@ def check_added(
 ) -> list[Problem]:
     """Problems with a key that ``+`` or ``++`` adds; ``config`` and ``named`` as above.
 
-    Arguments of classes are held against their signatures, and what the config itself refers to
-    (``${width}``) can be added.
+    Arguments of classes are checked against their signatures elsewhere, and keys that the config
+    refers to (``${width}``) can be added.
     """
     parts = key.split(".")
     above = [".".join(parts[:depth]) for depth in range(1, len(parts))]
@@ -213,7 +213,7 @@ def check_added(
 
 
 def key_like(name: str, config: dict[str, Any]) -> str | None:
-    """The full key whose last part is ``name``, or else most like it."""
+    """The full key whose last part is ``name`` or, failing that, most similar to it."""
     if name in config or "." in name:
         return name
     owners = _owners(config, name)

@@ -16,8 +16,8 @@ __all__ = ["ConfigError", "Problem", "did_you_mean", "nearest", "refusal", "refu
 class Problem:
     """One thing wrong at a config key or group: a sentence with the value, and how to fix it.
 
-    ``refuses`` says whether nothing can be done with it; else it is a warning. ``between_parts``
-    says that it is about two parts, each of which is right for itself.
+    ``refuses`` is False for a warning. ``between_parts`` marks two parts that are each valid but do
+    not fit together.
     """
 
     key: str
@@ -60,7 +60,7 @@ def refusal(
 
 
 def _about(sentence: str, arguments: Mapping[str, Any]) -> str | None:
-    """The one argument that a sentence names, or else the one whose value it names."""
+    """The argument that a sentence names or, failing that, whose value it names."""
     words = set(re.findall(r"-?[\w.]*\w", sentence))
     names = [name for name in arguments if name in words]
     if names:
@@ -75,10 +75,10 @@ def _about(sentence: str, arguments: Mapping[str, Any]) -> str | None:
 
 
 def refuse_all(*steps: Callable[[], object]) -> None:
-    """Take every step, also after one that refused, and refuse all that they did.
+    """Run every step, and report all their errors at the end.
 
     Raises:
-        ConfigError: Steps raised a :class:`~flowexp.errors.UsageError`.
+        ConfigError: At least one step raised a :class:`~flowexp.errors.UsageError`.
     """
     problems = []
     for step in steps:

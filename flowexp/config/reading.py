@@ -1,4 +1,4 @@
-"""What evaluated code may use to look at files: nothing that changes one."""
+"""The read-only file functions that evaluated code may use."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ __all__ = ["READING"]
 
 
 class _ReadOnly(type(Path())):  # type: ignore[misc]  # before Python 3.12, Path itself has no subclasses
-    """A path at which nothing is written."""
+    """A path that cannot be written to."""
 
     def _unknown(self, *_: object, **__: object) -> NoReturn:
         raise UnknownError(str(self))
@@ -41,4 +41,4 @@ READING: dict[str, Any] = {
     "pathlib.PurePath": PurePath,
     "re": re,
 }
-"""Imports, ``module`` or ``module.name``, and what stands for them."""
+"""Imports, ``module`` or ``module.name``, and their replacements."""

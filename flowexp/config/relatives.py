@@ -1,7 +1,7 @@
-"""A config beside those of the runs it refers to: which keys differ, and what does not go together.
+"""Compares a config with those of the runs it refers to, and finds what does not fit.
 
-Everything is read from ``config.yaml`` and ``manifest.json``; no weights are opened. What is not
-there, or cannot be read, is for others to say: here it refuses nothing.
+Everything is read from ``config.yaml`` and ``manifest.json``; no weights are opened. Missing or
+unreadable files are reported elsewhere and ignored here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _RANGE = (".t_min", ".t_max")
 def problems_with_relatives(
     config: Config, overrides: Sequence[str], *, parent: str | None = None
 ) -> Iterator[Problem]:
-    """What keeps a training from its pairs, from its teacher, and from the weights it starts from.
+    """Problems of a training with its pairs, its teacher and its initial weights.
 
     Args:
         config: The plain config of a training.
@@ -50,7 +50,7 @@ def problems_with_relatives(
 
 
 def _stored(run: str) -> dict[str, Any] | None:
-    """The config of a run that can be read."""
+    """The config of a run, if it can be read."""
     with suppress(UsageError):
         found: dict[str, Any] = read_stored(Path(run) / CONFIG)
         return found
@@ -58,7 +58,7 @@ def _stored(run: str) -> dict[str, Any] | None:
 
 
 def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> Iterator[Problem]:
-    """A path or a parameterization under which the weights of a run mean something else."""
+    """Problems with another path or parameterization than the weights were trained with."""
     for group in ("path", "parameterization"):
         found = differing({group: stored.get(group)}, {group: config.get(group)})
         found = {key: values for key, values in found.items() if not key.endswith(_RANGE)}
@@ -66,16 +66,16 @@ def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> I
         for key, (there, here) in list((classes or found).items())[:1]:
             name = key.removesuffix("._target_")
             then, now = (shown_value(key, value) for value in (there, here))
-            text = f"{run} was trained with {then}; its weights mean something else with {now}."
+            text = f"{run} was trained with {then}; with {now} its weights mean something else."
             if said:
-                yield Problem(name, text, "It starts from them all the same.", refuses=False)
+                yield Problem(name, text, "The training starts from them anyway.", refuses=False)
             else:
-                remedy = f"Leave it as it is there, or add {typed('init', run)} if you mean it."
+                remedy = f"Leave {group} out, or add {typed('init', run)} to use them anyway."
                 yield Problem(name, text, remedy)
 
 
 def _shape_of(dataset: object) -> tuple[int, ...] | None:
-    """The shape of a sample, from a data set's config; None where that does not say."""
+    """The shape of a sample, from the config of a data set; None if unknown."""
     dim = select(dataset, "dim")
     if isinstance(dim, int):
         return (dim,)
@@ -94,11 +94,13 @@ def _other_shape(
     if None in (own, shape) or own == shape:
         return
     made = f"the pairs in {what} are" if key == "pairs" else f"{what} was trained on"
+    remedy = "Choose the dataset that "
     yield Problem(
         key,
-        f"{made} {_times(shape or ())}, and the dataset here is {_times(own or ())}.",
-        f"Choose the dataset that {'they were' if key == 'pairs' else 'it was'} made with, or "
-        f"{'other pairs' if key == 'pairs' else 'another run'}.",
+        f"{made} {_times(shape or ())}, but the dataset here is {_times(own or ())}.",
+        remedy + "they were made with, or other pairs."
+        if key == "pairs"
+        else remedy + "it was trained on, or another run.",
     )
 
 
@@ -109,12 +111,12 @@ def differing_data(
     chosen: str | None,
     options: Callable[[], Mapping[str, Config]],
 ) -> Problem | None:
-    """What is wrong with a data set that the network of a run knows nothing of; None if nothing is.
+    """The problem of a data set that does not fit the network of a run; None if it fits.
 
     Args:
         config: The plain config of a verb that starts from a run.
-        run: Where its groups come from.
-        chosen: The name of the data set that was chosen.
+        run: The run directory.
+        chosen: The name of the chosen data set.
         options: Reads the configs of all data sets, by name.
     """
     stored = _stored(run) or {}
@@ -128,9 +130,9 @@ def differing_data(
     names = {name for name, other in options().items() if _fits(other, there, labelled)}
     return Problem(
         "dataset",
-        f"{run} was trained on {own} ({_described(there)}), and {chosen or 'this'} is "
+        f"{run} was trained on {own} ({_described(there)}), but {chosen or 'this'} is "
         f"{_described(here)}.",
-        f"What fits it: {', '.join(typed('dataset', name) for name in sorted(names - {'run'}))}."
+        f"These fit: {', '.join(typed('dataset', name) for name in sorted(names - {'run'}))}."
         if names
         else "Leave it out.",
     )

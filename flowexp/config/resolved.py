@@ -38,7 +38,7 @@ class Resolved:
 def resolve(config: DictConfig, files: OptionFiles = NO_FILES) -> Resolved:
     """Resolve every interpolation; report all that fail instead of stopping at the first.
 
-    ``files`` are where the options are written.
+    ``files`` are the yaml files of the chosen options.
     """
     result = Resolved()
     result.values = {n: _child(config, n, n, result) for n in map(str, config)}
@@ -60,7 +60,7 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
         raw: Any = OmegaConf.to_container(node, resolve=False)
         refused = why_not_derived(error)
         if refused is not None:
-            # What is wrong with no other key is reported where it stands, not where it is used.
+            # Reported at the derived key itself, or at the key that the function blames.
             if refused.key or "derived:" in str(raw[name]):
                 result.problems.append(_refused(refused, key))
             return None
@@ -89,7 +89,7 @@ def composition_problem(error: Exception) -> Problem:
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
     twice = re.search(r"Multiple values for ([\w/]+)\.", str(error))
     if twice is not None:
-        text = "one option is chosen there already, and + would choose a second one."
+        text = "an option of this group is already chosen, and + would add a second one."
         return Problem(twice.group(1), text, f"Write {twice.group(1)}=NAME, without +.")
     plugin = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
     if plugin is not None:
@@ -104,9 +104,9 @@ def composition_problem(error: Exception) -> Problem:
     typed_wrong = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", detail)
     if typed_wrong is not None:
         value, kind = typed_wrong.groups()
-        wanted = {"Integer": "a whole number, such as 100", "Float": "a number"}.get(kind, kind)
-        return Problem(key, f"{value} is out of place.", f"Give {wanted}.")
+        wanted = {"Integer": "an integer, such as 100", "Float": "a number"}.get(kind, kind)
+        return Problem(key, f"the value {value} has the wrong type.", f"Give {wanted}.")
     if "is not Optional" in detail:
-        return Problem(key, "null is out of place.", f"Give it with {key}=VALUE, or leave it out.")
-    remedy = "flowexp VERB --cfg job shows what stands there."
+        return Problem(key, "null is not allowed.", f"Give {key}=VALUE, or leave it out.")
+    remedy = "flowexp VERB --cfg job shows the config."
     return Problem(key, f"{detail.rstrip('.')}.", remedy)

@@ -46,12 +46,12 @@ def stand_ins(config: Config) -> dict[str, Any]:
 
 
 def missing_files(config: Config, checks: Mapping[str, str]) -> list[Problem]:
-    """What constructors, and methods that look for files, find missing on this computer.
+    """Problems that constructors, and methods that look for files, find on this computer.
 
     Args:
         config: Plain and resolved.
-        checks: The method of the part of a group, ``dataset: locate``; of a group of named parts
-            each one's.
+        checks: Group and method to call, ``dataset: locate``; in a group of named parts it is
+            called on each.
     """
     builder = _Builder(frozenset(), reads=True)
     groups = builder.groups(config)
@@ -70,7 +70,7 @@ def missing_files(config: Config, checks: Mapping[str, str]) -> list[Problem]:
 
 
 def _in_full(key: str, group: str, config: Config) -> str:
-    """A key as it stands in the config; a part within a part may know its own argument alone."""
+    """The full key in the config; a nested part may only name its own argument."""
     if key.partition(".")[0] in config:
         return key
     owners = (name for name, node in nodes(config[group], group) if key in node)
@@ -210,7 +210,7 @@ class _Builder:
         if not isinstance(node["_target_"], str):
             raise UnknownError(key)
         try:
-            # Of a partial, what it refuses is found; it is called with more arguments later.
+            # A partial is built only to find what it refuses; it gets more arguments later.
             made = evaluated(present(node["_target_"]), arguments, reads=self.reads)
             if not node.get("_partial_"):
                 return made

@@ -1,4 +1,4 @@
-"""Folders of runs: how an argument names one, which runs it holds, which ones may be meant."""
+"""Run directories: how arguments name them, which runs a folder holds, which one was meant."""
 
 import difflib
 import itertools
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from flowexp.config.override_text import typed
 from flowexp.config.problems import nearest
 from flowexp.errors import UsageError
 
@@ -14,7 +15,7 @@ __all__ = ["CONFIG", "MANIFEST", "is_run", "known_runs", "listed", "names_folder
            "newest", "require_run", "runs_at", "runs_below", "usual_runs"]  # fmt: skip
 
 CONFIG, MANIFEST = "config.yaml", "manifest.json"
-"""The files of a run directory that options come from."""
+"""The files of a run directory from which options are read."""
 
 _OUTPUTS = Path("outputs")
 _SWEEP = "multirun.yaml"
@@ -25,9 +26,9 @@ _NEWEST = 3
 
 
 def names_folder(argument: str) -> bool:
-    """Whether an argument is a bare path, ``outputs/a`` or ``sweep/seed=1``, and no override.
+    """Whether an argument is a bare path, ``outputs/a`` or ``sweep/seed=1``, not an override.
 
-    With ``=`` in it, it must exist and have a folder before that: ``./seed=1``.
+    A path with ``=`` must exist and have a ``/`` before it: ``./seed=1``.
     """
     before, equals, _ = argument.partition("=")
     if not equals:
@@ -42,7 +43,7 @@ def is_run(folder: Path) -> bool:
 
 
 def require_run(path: Path, *, key: str, checkpoint: bool = True) -> None:
-    """Refuse a path that is no run directory or, by default, has no checkpoint.
+    """Refuse a path that is not a run directory or, by default, has no checkpoint.
 
     Raises:
         UsageError: The message names ``key``.
@@ -53,14 +54,15 @@ def require_run(path: Path, *, key: str, checkpoint: bool = True) -> None:
         raise UsageError(
             f"{path} is not a run directory (it holds no {CONFIG}).",
             key=key,
-            remedy=f"Near it: {', '.join(near)}." if near else "Name the folder of a run.",
+            remedy=f"Near it: {', '.join(near)}." if near else "Name a run directory.",
         )
     files = (path / "checkpoints").glob("[!.]*.ckpt")
     if checkpoint and not any(f.stem == "last" or f.stem.startswith("step-") for f in files):
         raise UsageError(
             f"the run {path} has no checkpoint yet.",
             key=key,
-            remedy="Continue its training, or name another run.",
+            remedy=f"Continue its training with flowexp train {typed('run', path)}, or name "
+            "another run.",
         )
 
 
@@ -70,7 +72,7 @@ def runs_at(path: Path) -> list[Path]:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """The runs in a folder, ``9`` before ``10``: those of the first level that has any."""
+    """The runs in a folder, on the first level that has any, sorted with ``9`` before ``10``."""
     for depth in range(1, _DEPTH + 1):
         found = [file.parent for file in folder.glob("*/" * depth + CONFIG)]
         if found:
@@ -79,10 +81,7 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def known_runs(path: Path) -> list[Path]:
-    """Runs near a path that is no run: below it or the folder it is in, else below ``outputs``.
-
-    The newest comes last.
-    """
+    """Runs below a path or below its folder, else below ``outputs``; the newest is last."""
     near = [folder for folder in (path, *path.parents) if folder.is_dir()][:2]
     for folder, depths in (*((f, (1, 2)) for f in near), (_OUTPUTS, range(1, _DEPTH + 1))):
         found = {file.parent for depth in depths for file in _some(folder, "*/" * depth + CONFIG)}
@@ -92,14 +91,14 @@ def known_runs(path: Path) -> list[Path]:
 
 
 def nearest_run(path: Path) -> Path | None:
-    """The run whose name is most like that of a path, the run that holds it, or None."""
+    """The run that contains a path, else the run with the most similar name, or None."""
     holder = next((folder for folder in path.parents if is_run(folder)), None)
     guess = nearest(str(path), map(str, known_runs(path)))
     return holder or (None if guess is None else Path(guess))
 
 
 def newest() -> list[Path]:
-    """The newest few runs below ``outputs``, newest first; a sweep stands for the runs in it."""
+    """The newest few runs below ``outputs``, newest first; the runs of a sweep count as one."""
     runs = sorted(usual_runs(), key=_written, reverse=True)
     whole = [run.parent if (run.parent / _SWEEP).is_file() else run for run in runs]
     return list(dict.fromkeys(whole))[:_NEWEST]

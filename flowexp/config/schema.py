@@ -19,7 +19,7 @@ __all__ = ["TRAIN_FROM", "TRAIN_RUN", "named_entries", "out_of_range", "own_keys
            "starts_from_run", "trains", "values_of_training"]  # fmt: skip
 
 TRAIN_FROM, TRAIN_RUN = "train_from", "train_run"
-"""The primary configs of ``train`` where it starts from a run, or goes on with one."""
+"""The primary configs of ``train from=RUN`` and ``train run=DIR``."""
 
 
 _SEED = 2**63 - 1
@@ -53,10 +53,10 @@ def _seeds_of(verb: type, config: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _threads_of(value: object) -> Iterator[Problem]:
-    """What is wrong with a number of threads."""
+    """Problems with a number of threads."""
     number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if not number and value not in (AUTO, None):
-        yield Problem("threads", f"{value} is out of place.", "Give auto, or a number from 1 on.")
+        yield Problem("threads", f"{value} is out of range.", "Give auto, null or an integer >= 1.")
 
 
 @dataclass
@@ -132,7 +132,7 @@ class _FromRun(_Model):
 
 @dataclass
 class _Sampling(_FromRun):
-    """The keys of every verb whose work is sampling."""
+    """The keys of every verb that draws samples."""
 
     threads: Any = AUTO
 
@@ -268,13 +268,13 @@ def trains(config_name: str) -> bool:
 
 
 def values_of_training() -> list[str]:
-    """The keys of a training's config that are values, not groups: ``seed``, ``init`` ..."""
+    """The top-level keys of a training's config that are not groups: ``seed``, ``init`` ..."""
     groups = (MISSING, dataclasses.MISSING)
     return [entry.name for entry in fields(TrainConfig) if entry.default not in groups]
 
 
 def own_keys(config_name: str) -> set[str]:
-    """The keys and groups at the top of a primary config."""
+    """The top-level keys and groups of a primary config."""
     schema = _SCHEMAS.get(config_name)
     return set() if schema is None else {f.name for f in fields(schema)}
 

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
-"""Keys of a node that are Hydra's, not arguments."""
+"""Keys of a node that belong to Hydra and are not arguments."""
 
 
 class UnknownTargetError(Exception):
@@ -241,7 +241,7 @@ def _find(module: str, name: str, *, depth: int) -> tuple[str, _Definition] | No
     if unread:
         return None
     if not (stars or _is_package(module)):
-        # What a module imports for its own use is not meant.
+        # Names that a module imports for its own use do not count.
         exported = [
             n.name for n in _statements(tree.body) if isinstance(n, _Definition)
         ] or exported

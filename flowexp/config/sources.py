@@ -50,7 +50,7 @@ class RunSource(ConfigSource):
         return any(g == group or g.startswith(group + "/") for g in self._groups)
 
     def is_config(self, config_path: str) -> bool:
-        """Whether this is ``<group>/run`` of a stored group, or what stands beside the groups."""
+        """Whether this is ``<group>/run`` of a stored group, or the values beside the groups."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         if (group, name) == ("", _VALUES):
             return True
@@ -100,7 +100,7 @@ class RunSource(ConfigSource):
         )
 
     def _values(self) -> dict[str, Any]:
-        """The values of a training that stand beside the groups: seed, teacher, pairs ..."""
+        """The values of a training beside the groups: seed, teacher, pairs ..."""
         found = {k: self._config[k] for k in values_of_training() if k in self._config}
         for key, value in found.items():
             self._require_values(value, key)
@@ -138,14 +138,14 @@ class RunSource(ConfigSource):
 
 
 def run_in(overrides: list[str]) -> str | None:
-    """Where the options ``run`` come from; of a sweep, the first folder."""
+    """The run directory that the options ``run`` are read from; the first one of a sweep."""
     return next(iter(runs_in(overrides)), None)
 
 
 def runs_in(overrides: list[str]) -> list[str]:
-    """Where the options ``run`` come from: ``recipe=``, else ``run=`` or ``parent=``.
+    """The run directories that the options ``run`` are read from; several for a sweep.
 
-    All folders of a sweep.
+    They are named by ``recipe=``, else by ``run=`` or ``parent=``.
     """
     recipes = [text for text in overrides if text.startswith("recipe=")]
     typed = recipes or [text for text in overrides if text.startswith(("run=", "parent="))]

@@ -42,8 +42,8 @@ _INERT = frozenset({"ABC", "Enum", "Generic", "Module", "NamedTuple", "Protocol"
 def evaluated(target: str, arguments: Mapping[str, Any], *, reads: bool = False) -> Any:  # noqa: ANN401 - as config says
     """What the class or function at the dotted path ``target`` gives for these arguments.
 
-    Arguments are values and stand-ins of nested parts; one that is absent is unknown. Files are
-    looked at only if it ``reads``.
+    Arguments are values and stand-ins of nested parts; a missing argument is unknown. The code can
+    look at files only if ``reads``.
 
     Raises:
         UnknownError: Source text does not tell.
@@ -97,7 +97,7 @@ class _Source:
 
     @staticmethod
     def of(module: str, reads: bool = False) -> "_Source":
-        """The one of a module, by which its classes are one each."""
+        """The cached instance for a module, so that each class exists once."""
         return _source(module, reads)
 
     def value(self, name: str) -> Any:  # noqa: ANN401
@@ -440,7 +440,7 @@ class _Constructor:
         _construct(self.made, self.owner, *positional, **named)
 
     def _by_name(self, positional: list[ast.expr]) -> dict[str, Any]:
-        """Those of a base's positional arguments that are known, by their names there."""
+        """The known positional arguments of a call to a base class, by their parameter names."""
         base = _class_of(self.made).lookup("__init__", after=self.owner)[1]
         found = {}
         if isinstance(base, ast.FunctionDef):
@@ -508,7 +508,7 @@ def _mentioned(within: ast.stmt, own: str) -> tuple[tuple[str, bool, bool], ...]
 
 
 def _with_typed_imports(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module; what it imports for type checkers, it imports when used."""
+    """The statements of a module, including imports under ``TYPE_CHECKING``."""
     for node in body:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             yield from node.body

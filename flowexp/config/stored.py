@@ -13,7 +13,7 @@ from flowexp.errors import UsageError
 __all__ = ["PAIRS_FORMAT", "choices_of", "read_manifest_of_pairs", "read_stored"]
 
 PAIRS_FORMAT = "flowexp-pairs-1"
-"""The format of stores of pairs, as their manifests name it."""
+"""The format of pair stores, as recorded in their manifests."""
 
 
 def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # noqa: ANN401
@@ -35,7 +35,7 @@ def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # n
 
 
 def choices_of(run: Path | str) -> dict[str, str]:
-    """The options that a run's manifest records, by group; empty where it cannot be read."""
+    """The options that a run's manifest records, by group; empty if it cannot be read."""
     with suppress(OSError, ValueError, AttributeError, TypeError):
         manifest = json.loads((Path(run) / MANIFEST).read_text(encoding="utf-8"))
         return {str(group): str(option) for group, option in manifest.get("choices", {}).items()}
@@ -43,10 +43,10 @@ def choices_of(run: Path | str) -> dict[str, str]:
 
 
 def read_manifest_of_pairs(folder: Path, *, key: str = "pairs") -> dict[str, Any]:
-    """The manifest of a store of pairs, as it stands in the file.
+    """The unchanged manifest of a pair store.
 
     Raises:
-        UsageError: The folder is no store of pairs; the message names ``key``.
+        UsageError: The folder is not a pair store; the message names ``key``.
     """
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -56,9 +56,9 @@ def read_manifest_of_pairs(folder: Path, *, key: str = "pairs") -> dict[str, Any
     except (OSError, ValueError) as error:
         reason = "it has no manifest.json" if isinstance(error, OSError) else error
         raise UsageError(
-            f"{folder} is not a store of pairs ({reason}).",
+            f"{folder} is not a pair store ({reason}).",
             key=key,
-            remedy="Make one with flowexp pairs run=DIR; it is the folder DIR/pairs.",
+            remedy="Make one with flowexp pairs run=DIR, which writes the folder DIR/pairs.",
         ) from error
     return content
 

@@ -1,4 +1,4 @@
-"""What became of a sweep: its jobs, what they differ in, and why some failed."""
+"""The outcome of a sweep: its jobs, their overrides, and the reasons of failures."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ class SweepJob:
 
     Attributes:
         number: As in ``job 2``.
-        name: The overrides in which it differs from others: ``seed=1 path.D=64``.
+        name: The overrides that not all jobs share: ``seed=1 path.D=64``.
         directory: Its output directory.
-        config: Its config, resolved where it can be.
-        failure: Why it failed; None if it did not.
+        config: Its config.
+        failure: The exception if it failed, else None.
     """
 
     number: int
@@ -37,7 +37,7 @@ class SweepJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """The jobs of a sweep that has ended, and their common folder."""
+    """The jobs of a finished sweep and their common folder."""
 
     directory: Path
     jobs: tuple[SweepJob, ...]
@@ -61,12 +61,12 @@ class Sweep:
 
     @property
     def refused(self) -> UsageError | None:
-        """The first job's error if every job found one that the user can fix: nothing was done."""
+        """The first job's error if every job was refused with an error the user can fix."""
         errors = [job.failure for job in self.jobs if isinstance(job.failure, UsageError)]
         return errors[0] if errors and len(errors) == len(self.jobs) else None
 
     def conclude(self, after_sweep: Callable[[Self], None] | None) -> None:
-        """Say which jobs failed and why, then let ``after_sweep`` say what the others are for.
+        """Report failed jobs with their reasons, then call ``after_sweep`` if any job succeeded.
 
         Raises:
             UsageError: Every job was refused.
@@ -100,7 +100,7 @@ def _job(returned: JobReturn, name: str) -> SweepJob:
 
 
 def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
-    """Of each job the overrides that some other job does not have."""
+    """For each job, the overrides that some other job lacks."""
     return [
         " ".join(text for text in own if any(text not in other for other in overrides))
         or "the only one"
@@ -109,7 +109,7 @@ def _names(overrides: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _reason(job: SweepJob) -> str:
-    """The first line of an error, with its class unless it is one that the user can fix."""
+    """The first line of an error, with its class unless the user can fix it."""
     text = next(iter(str(job.failure).splitlines()), "")
     return text if isinstance(job.failure, UsageError) else f"{type(job.failure).__name__}: {text}"
 

@@ -36,7 +36,7 @@ _INFINITE = (math.inf, -math.inf)
 _MAPPINGS = {"dict", "Mapping", "MutableMapping"}
 _FILES = {"pathlib.Path", "pathlib.PurePath", "os.PathLike"}
 _IN_WORDS = {
-    "int": "a whole number",
+    "int": "an integer",
     "float": "a finite number",
     "Extended": "a number",
     "bool": "true or false",
@@ -49,7 +49,7 @@ def check_targets(
 ) -> list[Problem]:
     """Problems with targets that do not exist, unknown, missing or ill-typed arguments.
 
-    ``missing`` are keys that have been reported already, ``files`` where the options are written.
+    ``missing`` are keys that have already been reported, ``files`` the yaml files of the options.
     """
     problems: list[Problem] = []
     for key, node in nodes(config):
@@ -119,7 +119,7 @@ def _check_arguments(
 
 
 def _misfits(key: str, value: object, parameter: Parameter, target: str) -> list[Problem]:
-    """What does not fit: an argument, or of a mapping every entry that does not."""
+    """The problem of an argument, or one for every misfit entry of a mapping."""
     inner = _of_entries(parameter.annotation)
     if not isinstance(value, dict) or "_target_" in value or inner is None:
         return [_misfit(key, value, parameter, target)]
@@ -172,8 +172,8 @@ def fits(value: object, annotation: ast.expr | None, *, module: str = "") -> boo
     Annotations that yaml cannot express (classes, callables, protocols) accept mappings with a
     ``_target_`` and null is only accepted where None is; unknown annotations accept anything. So
     do classes, unless ``module``, where the annotation stands, tells that they are no text or
-    number. nan is no number, and inf is none where flowexp's own classes do not say that they take
-    it (:data:`flowexp.requirements.Extended`).
+    number. nan never fits, and inf fits an argument of flowexp's own classes only if that is
+    annotated :data:`flowexp.requirements.Extended`.
     """
     if annotation is None:
         return True

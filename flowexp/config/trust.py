@@ -244,7 +244,7 @@ def admitted(node: object, *, key: str, by: Author) -> None:
 def require_kind(part: object, *, group: str, key: str) -> None:
     """Refuse what is not a part of a group, whoever named it; ``key`` is where it stands.
 
-    Of a part whose class has yet to be called, an optimizer, the class counts.
+    For a partial, such as an optimizer, its class is checked.
 
     Raises:
         UsageError: It is of another kind.
@@ -256,14 +256,14 @@ def require_kind(part: object, *, group: str, key: str) -> None:
     if not any(_derives(cls, kind) for kind in kinds):
         kind = kinds[0].rpartition(".")[2]
         raise UsageError(
-            f"{cls.__name__} is no {kind}.", key=key, remedy=f"Derive it from {kinds[0]}."
+            f"{cls.__name__} is not of type {kind}.", key=key, remedy=f"Derive it from {kinds[0]}."
         )
     lacking = [_methods_lacking(cls, kind) for kind in kinds]
     if all(lacking):
         raise UsageError(
             f"{cls.__name__} has no method {' and no '.join(lacking[0])}.",
             key=key,
-            remedy=f"{kinds[0]} says what it does.",
+            remedy=f"{kinds[0]} documents its methods.",
         )
 
 
@@ -274,7 +274,7 @@ def _derives(cls: type, kind: str) -> bool:
 
 
 def _methods_lacking(cls: type, kind: str) -> list[str]:
-    """The methods of a protocol that a class lacks; none if the kind is no protocol."""
+    """The methods of a protocol that a class lacks; none if ``kind`` is not a protocol."""
     wanted, _ = _imported(kind)
     if not getattr(wanted, "_is_protocol", False):
         return [] if wanted in inspect.getmro(cls) else [kind]

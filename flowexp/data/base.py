@@ -127,7 +127,7 @@ class Dataset(Part, ABC):
         class_names: Names of the classes, if known.
         notice: Note that accompanies every number measured on this data, or None.
         has_partners: Whether every image comes with its own source draw.
-        how_to_hold_out: What a user does to have held-out images where there are none, or None.
+        how_to_hold_out: How to get held-out images if there are none, as a sentence, or None.
     """
 
     how_to_hold_out: str | None = None

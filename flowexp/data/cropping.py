@@ -1,7 +1,7 @@
-"""Square pictures of one size from pictures of any: what is cut away, and how the rest is resized.
+"""Crops and resizes pictures of any size to square images of one size.
 
-Every function takes a picture in mode L or RGB, the wanted width in pixels and the colour of what
-is empty, and returns a picture of the same mode. One that has the size already is not changed.
+Every function takes a picture in mode L or RGB, the resolution in pixels and a background colour,
+and returns an image of the same mode. A picture that already has the size is unchanged.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Crop:
 
     Attributes:
         make: The function.
-        fitted: ``min`` or ``max``, the side of a picture that gets the resolution.
+        fitted: ``min`` or ``max``, the side of a picture that is resized to the resolution.
     """
 
     make: Callable[[Image.Image, int, Colour], Image.Image]
@@ -28,7 +28,7 @@ class Crop:
 
 
 def center(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
-    """The largest square in the middle, resized by a Lanczos filter.
+    """The largest central square, resized by a Lanczos filter.
 
     Source: ``center-crop`` of Karras et al. 2022 (arXiv 2206.00364), dataset_tool.py.
     """
@@ -39,9 +39,9 @@ def center(image: Image.Image, resolution: int, background: Colour) -> Image.Ima
 
 
 def adm(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
-    """Halved by a box filter while twice the size, resized by a bicubic one, cut to the middle.
+    """ADM's centre crop: box-filtered halving, then bicubic resizing, then a central crop.
 
-    It is the choice of most published numbers on ImageNet.
+    Most published ImageNet results use it.
 
     Source: Dhariwal, Nichol 2021 (arXiv 2105.05233), image_datasets.py, ``center_crop_arr``; EDM
     calls it ``center-crop-dhariwal``.
@@ -56,7 +56,7 @@ def adm(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
 
 
 def pad(image: Image.Image, resolution: int, background: Colour) -> Image.Image:
-    """The whole picture in the middle of a square of the background, by a Lanczos filter."""
+    """The whole picture, resized by a Lanczos filter, centred on a square background."""
     side = max(image.size)
     scale = resolution / side
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -82,4 +82,4 @@ def _resized(image: Image.Image, resolution: int) -> Image.Image:
 
 
 CROPS = {"adm": Crop(adm), "center": Crop(center), "none": Crop(none), "pad": Crop(pad, max)}
-"""By the names that ``flowexp prepare crop=NAME`` takes."""
+"""The crops by their names in ``flowexp prepare crop=NAME``."""

@@ -25,14 +25,14 @@ _UNIX = 3
 
 
 def edm_name(index: int) -> str:
-    """The name of a picture in EDM's layout."""
+    """The name of an image in EDM's layout."""
     number = f"{index:08d}"
     return f"{number[:5]}/img{number}.png"
 
 
 @dataclass(frozen=True)
 class EdmArchive:
-    """An archive that is to be written.
+    """The content of an archive to write.
 
     Attributes:
         pictures: PNG files, in order.
@@ -71,7 +71,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def as_png(image: Image.Image) -> bytes:
-    """The bytes of a PNG, stored, so that they do not depend on a version of zlib."""
+    """The bytes of an uncompressed PNG, which do not depend on the version of zlib."""
     stream = io.BytesIO()
     image.save(stream, format="png", compress_level=0, optimize=False)
     return stream.getvalue()

@@ -16,7 +16,7 @@ __all__ = ["HuggingFaceImages"]
 
 
 class HuggingFaceImages(ResizedImages):
-    """A data set with a column of images, decoded as flowexp's own picture files are.
+    """A data set with a column of images, decoded like flowexp's own image files.
 
     Args:
         path: A folder that ``save_to_disk`` wrote, or one of parquet files or class folders; with
@@ -24,15 +24,15 @@ class HuggingFaceImages(ResizedImages):
         split: The split to train on.
         heldout_split: The split that is held out, or None.
         image_column: The column of images.
-        label_column: The column of classes, or None to leave them out.
-        download: Let the library fetch a data set from the hub.
-        resolution: Width and height, in pixels; images of another size are cut and resized.
+        label_column: The column of classes, or None to ignore them.
+        download: Let the library download a data set from the hub.
+        resolution: Width and height, in pixels; images of another size are cropped and resized.
 
     Raises:
         UsageError: The number of classes contradicts ``label_column``.
     """
 
-    how_to_hold_out = "dataset.heldout_split names the split of them."
+    how_to_hold_out = "Name a split of held-out images with dataset.heldout_split=NAME."
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class HuggingFaceImages(ResizedImages):
             raise UsageError(
                 f"{num_classes} contradicts label_column={label_column}.",
                 key="dataset.num_classes",
-                remedy="Set dataset.label_column=null dataset.num_classes=0 to leave labels out.",
+                remedy="Set dataset.label_column=null dataset.num_classes=0 to ignore the labels.",
             )
         self.path = path
         self.splits = {"train": split, "heldout": heldout_split}

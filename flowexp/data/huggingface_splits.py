@@ -1,7 +1,6 @@
 """Splits of data sets of the Hugging Face library ``datasets``, an optional package.
 
-From version 4 on it reads files and runs no script that comes with a data set; older versions are
-refused.
+Versions before 4 run scripts that come with a data set, and are refused.
 """
 
 import importlib
@@ -32,7 +31,7 @@ def require_datasets() -> Any:  # noqa: ANN401 - an optional, untyped package
     version = str(getattr(found, "__version__", "0"))
     if int(version.partition(".")[0]) < _OLDEST:
         raise UsageError(
-            f"datasets {version} is too old: it would run scripts of data sets.",
+            f"datasets {version} is too old, because it runs scripts that come with data sets.",
             key="dataset",
             remedy=remedy,
         )

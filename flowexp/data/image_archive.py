@@ -26,8 +26,8 @@ class ImageArchive(Dataset):
     """Images of one size from a ZIP in EDM's layout or from a folder (recursive, links followed).
 
     They are decoded by :func:`~flowexp.data.image_decoding.decode_image` once into the cache, whose
-    key is their content, and then memory-mapped. A damaged image is refused by its name. The format
-    of labels, in ``dataset.json`` or by class folders, stands in :mod:`flowexp.data.image_labels`.
+    key is their content, and then memory-mapped. A damaged image is refused by its name.
+    :mod:`flowexp.data.image_labels` describes labels in ``dataset.json`` and by class folders.
 
     Args:
         archive: ZIP or folder; a relative name is relative to the working directory or, if not
@@ -49,8 +49,8 @@ class ImageArchive(Dataset):
     """
 
     how_to_hold_out = (
-        "dataset.test_archive=ZIP names some; flowexp prepare with heldout=0.1 puts a tenth of the "
-        "pictures into a ZIP of their own, before a training."
+        "Name a ZIP of held-out images with dataset.test_archive=ZIP; flowexp prepare with "
+        "heldout=0.1 makes one of a tenth of the pictures."
     )
     later_options: ClassVar[Mapping[str, object]] = {"remap_labels": False, "class_names": None}
 
@@ -97,7 +97,7 @@ class ImageArchive(Dataset):
             raise UsageError(
                 f"{len(class_names)} names for num_classes={num_classes}.",
                 key="dataset.class_names",
-                remedy="Give one for every class, or dataset.class_names=null.",
+                remedy="Give one name per class, or dataset.class_names=null.",
             )
         if max_size is not None and max_size < 1:
             raise UsageError(f"{max_size} is less than 1.", key="dataset.max_size")

@@ -89,7 +89,7 @@ def decode_image(
 def plain_image(
     image: Image.Image, *, channels: int | None = None, background: Colour | None = None
 ) -> Image.Image:
-    """An image that Pillow has opened by the same rule; see :func:`decode_image`.
+    """Decode an image that Pillow has opened, by the rules of :func:`decode_image`.
 
     Raises:
         NotDecodedError: A pixel has no known colour.

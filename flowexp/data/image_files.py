@@ -147,8 +147,7 @@ class ImageFiles(ABC):
         """
         if self.labelled is None:
             raise UsageError(
-                f"{self.location} has no labels (no {LABEL_FILE}, or its labels are null, and no "
-                "folder for every class).",
+                f"{self.location} has no labels: no {LABEL_FILE} with labels and no class folders.",
                 key="dataset.use_labels",
                 remedy=f"Set {_UNLABELLED}.",
             )
@@ -186,12 +185,12 @@ class ImageFiles(ABC):
             f"{self.location}: {name} {what}.",
             key=self.key,
             remedy="All images must be intact, square, of one size and all grey or all colour. "
-            f"To make them so: {prepare_command(self.location, size=size)}",
+            f"To prepare them: {prepare_command(self.location, size=size)}",
         )
 
 
 def prepare_command(location: Path, *, size: int = _SIZE) -> str:
-    """The command that makes a data set of square images of one size from a folder or a ZIP."""
+    """The command that prepares a data set of square images of one size from a folder or a ZIP."""
     stem = location.resolve().name.removesuffix(".zip")
     places = {"in": str(location), "out": f"{stem}-{size}.zip"}
     return command("prepare", trust=(), **places, resolution=size)

@@ -1,19 +1,19 @@
-"""The labels of image files: those of ``dataset.json``, or else the folders that hold the images.
+"""The labels of image files, from ``dataset.json`` or else from the folders that hold the images.
 
-``dataset.json`` lies beside the images' folders, at the top of the ZIP or the folder::
+``dataset.json`` is at the top of the ZIP or the folder::
 
     {"labels": [["00000/img00000000.png", 0], ["00000/img00000001.png", 2], ...],
      "class_names": ["daisy", "rose", "tulip"]}
 
-``labels`` has one pair for every image: its name with ``/`` between folders, and its class, counted
-from 0, or a vector of numbers, of one length for all. It is null for images without labels.
-``class_names`` may be left out; entry k is the name of class k. EDM's own reader ignores it.
+``labels`` has one pair per image: its name with ``/`` between folders, and its class index from 0
+or a vector of numbers, of the same length for all images. It is null for images without labels.
+``class_names`` is optional; entry k is the name of class k. EDM's own reader ignores it.
 
-Without ``dataset.json`` every image must lie in a folder, ``rose/a.jpg``, ``rose/old/b.jpg``,
-``tulip/c.jpg``: the first folders below the one they share, at least two, are the classes, in the
-order of their names. The numbered folders of EDM's layout are no classes.
+Without ``dataset.json`` every image must be in a folder, ``rose/a.jpg``, ``rose/old/b.jpg``,
+``tulip/c.jpg``: the first folders below the common one, at least two, are the classes, in
+alphabetical order. The numbered folders of EDM's layout are not classes.
 
-Source: Karras et al. 2022 (arXiv 2206.00364), dataset_tool.py, for the format but ``class_names``.
+Source: Karras et al. 2022 (arXiv 2206.00364), dataset_tool.py, for all except ``class_names``.
 """
 
 import json
@@ -39,11 +39,11 @@ _SHOWN_LABEL = 60
 
 
 class LabelsError(ValueError):
-    """What is wrong with labels, as the end of a sentence that begins with their place.
+    """Wrong labels.
 
     Args:
-        problem: The end of the sentence.
-        incomplete: Whether labels and images are not the same ones.
+        problem: The end of a sentence that begins with the name of the file.
+        incomplete: Whether images lack labels, or labels lack images.
     """
 
     def __init__(self, problem: str, *, incomplete: bool = False) -> None:
@@ -76,7 +76,7 @@ class LabelsOfImages:
 
 
 def class_folders(names: Sequence[str]) -> LabelsOfImages | None:
-    """Labels by the folders that images lie in; None where these are no classes."""
+    """Labels by the folders that hold the images; None if these are not classes."""
     folders = [posixpath.dirname(looked_up(name)).split("/") for name in names]
     if all(_EDM_NAME.fullmatch(name) for name in names):
         return None
@@ -91,12 +91,12 @@ def class_folders(names: Sequence[str]) -> LabelsOfImages | None:
 
 
 def json_labels(content: bytes, names: Sequence[str]) -> LabelsOfImages | None:
-    """The labels in the bytes of ``dataset.json``, for these images; None if they are null.
+    """The labels of images from the content of ``dataset.json``; None if they are null.
 
     Raises:
-        LabelsError: There is not one label for every image, or they are not all of one kind:
-            integers from 0 or finite vectors; or the names are not those of the classes.
-        ValueError: The bytes are no such file (``KeyError``, ``TypeError`` likewise).
+        LabelsError: Not every image has exactly one label; or labels are not all class indices from
+            0, or all finite vectors; or the number of names is not that of the classes.
+        ValueError: The content is invalid (likewise ``KeyError``, ``TypeError``).
     """
     table = json.loads(content, object_pairs_hook=_once)
     labels = table["labels"]
@@ -116,7 +116,7 @@ def _class_names(given: object) -> tuple[str, ...] | None:
     if given is None:
         return None
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise LabelsError("has class_names that are no list of texts")
+        raise LabelsError("has class_names that are not a list of strings")
     return tuple(given)
 
 
@@ -146,12 +146,12 @@ def _refuse(name: str, label: object) -> NoReturn:
 
 
 def looked_up(name: str) -> str:
-    """A name as it is looked up: without ``./``, with ``/`` between its folders."""
+    """A normalized name: without ``./``, with ``/`` between its folders."""
     return posixpath.normpath(name.replace("\\", "/")).lstrip("/")
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Names and values as a mapping; ``ValueError`` if a name stands there twice."""
+    """Names and values as a mapping; ``ValueError`` if a name occurs twice."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

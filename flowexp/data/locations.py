@@ -112,8 +112,7 @@ def find_images(value: str, *, key: str) -> Path:
     raise UsageError(
         f"{value} was not found: there is no {tried}.",
         key=key,
-        remedy=f"Set {key} to a folder of images or a ZIP of them, or FLOWEXP_DATA to its parent "
-        "folder.",
+        remedy=f"Set {key} to a folder or ZIP of images, or FLOWEXP_DATA to its parent folder.",
     )
 
 

@@ -131,7 +131,7 @@ class PairStore:
             manifest = PairManifest.from_dict(content)
         except ValueError as error:
             raise UsageError(
-                f"{folder} is not a store of pairs ({error}).",
+                f"{folder} is not a pair store ({error}).",
                 key=key,
                 remedy="Make one with flowexp pairs run=DIR; it is the folder DIR/pairs.",
             ) from error

@@ -1,8 +1,8 @@
-"""What a config may leave to the pictures: resolution, channels, labels and names of classes.
+"""Config values that follow from a set of images: resolution, channels, labels and class names.
 
-``conf/dataset/image_folder.yaml`` asks for these with ``${derived:...}``. They are read from the
-list of files, the labels, and the headers of some pictures; no torch is imported. A stored config
-holds the values.
+``conf/dataset/image_folder.yaml`` uses them with ``${derived:...}``. They are read from the list of
+files, the labels, and the headers of some images, without importing torch. A stored config holds
+the values.
 """
 
 import functools
@@ -26,22 +26,23 @@ _REMEMBERED = 8
 
 
 def resolution(archive: str) -> int:
-    """The width of square pictures of one size, in pixels.
+    """The width of square images of one size, in pixels.
 
     Raises:
-        UsageError: There is no such folder or ZIP; or some pictures have other sizes; the remedy is
-            the command that makes them alike.
+        UsageError: There is no such folder or ZIP; or the images have several sizes, and the remedy
+            is the command that prepares them.
     """
     files = _opened(archive)
     sizes = sorted({size for size, _ in _headers(files)})
     if len(sizes) == 1 and sizes[0][0] == sizes[0][1]:
         return sizes[0][0]
     some = ", ".join(f"{width}x{height}" for width, height in sizes[:3])
-    raise _unlike(files, f"{len(sizes)} sizes ({some}{', ...' if len(sizes) > 3 else ''})")
+    many = "one size" if len(sizes) == 1 else f"{len(sizes)} sizes"
+    raise _unlike(files, f"{many} ({some}{', ...' if len(sizes) > 3 else ''})")
 
 
 def channels(archive: str) -> int:
-    """1 if the pictures are grey, 3 if they are in colour.
+    """1 if the images are grey, 3 if they are in colour.
 
     Raises:
         UsageError: As in :func:`resolution`; or some are grey and some in colour.
@@ -50,19 +51,19 @@ def channels(archive: str) -> int:
     kinds = {mode in GREY_MODES for _, mode in _headers(files) if mode != "P"}
     if len(kinds) > 1:
         raise _unlike(files, "grey and coloured ones among them")
-    # A palette may hold nothing but greys.
+    # A palette may be all grey.
     return (1 if kinds.pop() else 3) if kinds else files.shape()[0]
 
 
 def use_labels(archive: str) -> bool:
-    """Whether the pictures have labels: in ``dataset.json``, or by class folders."""
+    """Whether the images have labels, from ``dataset.json`` or class folders."""
     return _labels(archive) is not None
 
 
 def num_classes(archive: str, remap_labels: bool, use_labels: bool) -> int:
     """The number of classes, or the length of label vectors; 0 if labels are not used.
 
-    With ``remap_labels``, only classes that have a picture count.
+    With ``remap_labels``, only classes that have an image count.
     """
     labels = _labels(archive) if use_labels else None
     if labels is None:
@@ -72,7 +73,7 @@ def num_classes(archive: str, remap_labels: bool, use_labels: bool) -> int:
 
 
 def class_names(archive: str, remap_labels: bool, use_labels: bool) -> list[str] | None:
-    """The names of the classes in the order of their numbers; None where they have none."""
+    """The class names in the order of the class indices; None without names."""
     labels = _labels(archive) if use_labels else None
     if labels is None or labels.class_names is None:
         return None
@@ -98,7 +99,7 @@ def _open(location: Path, *state: object) -> ImageFiles:
 
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _headers(files: ImageFiles) -> tuple[tuple[tuple[int, int], str], ...]:
-    """Size and mode of some pictures, evenly spaced; damaged ones are named when data are read."""
+    """Size and mode of evenly spaced images; damaged ones are reported when the data are read."""
     found = []
     step = max(1, len(files.names) // _LOOKED_AT)
     for name in files.names[::step]:
@@ -114,7 +115,8 @@ def _headers(files: ImageFiles) -> tuple[tuple[tuple[int, int], str], ...]:
 
 def _unlike(files: ImageFiles, what: str) -> UsageError:
     return UsageError(
-        f"the pictures in {files.location} have {what}; a data set has square ones of one kind.",
+        f"the pictures in {files.location} have {what}, but a data set needs square images of one "
+        "size, all grey or all colour.",
         key=_KEY,
-        remedy=f"Make one of them: {prepare_command(files.location)}",
+        remedy=f"Make a data set of them: {prepare_command(files.location)}",
     )

@@ -1,8 +1,8 @@
-"""A data set in EDM's layout from pictures of any size and kind, made bit by bit.
+"""Makes a data set in EDM's layout from pictures of any size and kind; resumable.
 
-Finished pictures are kept in a folder beside the archive, ``NAME.zip.partial``, with a journal of
-what was done. So a preparation that was stopped goes on where it was, with the same settings only.
-The archive is written at the end, in one piece.
+Finished images are kept with a journal in a folder beside the archive, ``NAME.zip.partial``, from
+which an interrupted preparation continues with the same settings. The archive is written at the
+end, atomically.
 """
 
 import json
@@ -31,11 +31,11 @@ from flowexp.files import room_for, write_atomically, write_json
 __all__ = ["COLOURS", "Prepared", "Recipe", "Track", "prepare"]
 
 COLOURS = {"rgb": "RGB", "grey": "L", "auto": None}
-"""What ``colour=NAME`` makes of every picture: a mode of Pillow, or L if all are grey, else RGB."""
+"""Pillow's mode for ``colour=NAME``; None = L if all pictures are grey, else RGB."""
 
 
 class Track(Protocol):
-    """Passes finished pictures on, of which there will be ``total``, and shows how far they are."""
+    """Passes on ``total`` finished images and shows the progress."""
 
     def __call__(self, items: Iterable["_Done"], /, *, total: int) -> Iterable["_Done"]: ...
 
@@ -49,7 +49,7 @@ class Recipe:
     """How every picture is changed.
 
     Attributes:
-        resolution: Width and height of the results, in pixels.
+        resolution: Width and height of the images, in pixels.
         crop: A name in ``CROPS``.
         colour: A name in ``COLOURS``.
         background: Colour behind transparent pixels and around padded pictures.
@@ -61,10 +61,10 @@ class Recipe:
     background: Colour
 
     def made(self, content: bytes) -> tuple[Image.Image, tuple[int, int]]:
-        """The result for the bytes of a file, and the size that the picture had.
+        """The image made from the bytes of a file, and the original size.
 
         Raises:
-            NotDecodedError: The file gives no picture.
+            NotDecodedError: The file cannot be decoded.
         """
         mode = COLOURS[self.colour]
         channels = 3 if mode == "RGB" else None
@@ -77,7 +77,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Done:
-    """What became of a picture: its number in the source, and its size and mode, or a problem."""
+    """The result for one picture: its position, and its size and mode, or a problem."""
 
     index: int
     size: tuple[int, int] = (0, 0)
@@ -90,11 +90,11 @@ class Prepared:
     """A finished preparation.
 
     Attributes:
-        archives: The archive, and that of the held-out pictures if there is one.
-        counts: How many pictures they hold.
-        labels: The labels of all these pictures, or None.
+        archives: The archive and, if images are held out, the archive of these.
+        counts: The number of images in each.
+        labels: The labels of all these images, or None.
         channels: 1 for grey, 3 for colour.
-        found: How many of them a former command had made.
+        found: The number of images that an earlier command had finished.
         enlarged: Name and size of the pictures that were smaller than the resolution.
         broken: Name and problem of the pictures that were left out.
     """
@@ -111,19 +111,19 @@ class Prepared:
 def prepare(
     files: ImageFiles, out: Path, recipe: Recipe, *, heldout: float, workers: int, track: Track
 ) -> Prepared:
-    """Write the archive ``out``, and ``NAME-heldout.zip`` if a part is held out.
+    """Write the archive ``out``, and ``NAME-heldout.zip`` if images are held out.
 
     Args:
         files: The pictures.
         out: A path that ends in ``.zip`` and does not exist.
-        recipe: What they become.
-        heldout: The part of every class that is held out, 0 to 0.5, evenly spaced.
+        recipe: How pictures are changed.
+        heldout: The fraction of every class that is held out, 0 to 0.5, evenly spaced.
         workers: Threads that decode and resize.
         track: Shows the progress.
 
     Raises:
         UsageError: A preparation of ``out`` was begun with other settings; or no picture is intact.
-        NotWrittenError: The disk is full; what is done is kept.
+        NotWrittenError: The disk is full; finished images are kept.
     """
     work = _Work(files, out, recipe)
     with room_for(out):
@@ -138,14 +138,14 @@ def prepare(
         if not good:
             shutil.rmtree(work.folder)
             name, problem = broken[0]
-            raise UsageError(f"{files.location}: no picture is intact; {name} {problem}.", key="in")
+            raise UsageError(f"{files.location} has no intact picture; {name} {problem}.", key="in")
         kept = [one.index for one in good]
         labels = None if files.labelled is None else files.labelled.at(kept)
         parts = _split(len(good), labels, heldout)
         archives = [out, out.with_name(f"{out.stem}-heldout.zip")][: len(parts)]
         modes = {one.mode for one in good}
         mode = "RGB" if len(modes) > 1 else modes.pop()
-        # The archive that the command names comes last: once it is there, all is done.
+        # The archive that the command names is written last: once it exists, all is done.
         for archive, part in reversed(list(zip(archives, parts, strict=True))):
             pictures = [work.place(kept[i]) for i in part]
             own = None if labels is None else labels.at(part)
@@ -165,7 +165,7 @@ def prepare(
 
 
 class _Work:
-    """The folder of a preparation that has not ended."""
+    """The folder of an unfinished preparation."""
 
     def __init__(self, files: ImageFiles, out: Path, recipe: Recipe) -> None:
         self.files = files
@@ -174,7 +174,7 @@ class _Work:
         self.folder = out.with_name(f"{out.name}.partial")
 
     def begin(self) -> None:
-        """Make the folder, or hold its settings against these."""
+        """Make the folder, or compare its settings with these."""
         own = {
             **asdict(self.recipe),
             "background": list(self.recipe.background),
@@ -194,12 +194,12 @@ class _Work:
             raise UsageError(
                 f"{self.folder} holds the beginning of another preparation: {shown}.",
                 key="out",
-                remedy=f"Give the same settings to go on with it, name another file with out=..., "
+                remedy=f"Give the same settings to continue it, name another file with out=..., "
                 f"or remove {self.folder}.",
             )
 
     def journal(self) -> dict[int, _Done]:
-        """The pictures that are finished, by number."""
+        """The finished pictures by position."""
         done: dict[int, _Done] = {}
         try:
             lines = (self.folder / _JOURNAL).read_text(encoding="utf-8").splitlines()
@@ -210,17 +210,17 @@ class _Work:
                 index, width, height, mode = json.loads(line)
             except ValueError:  # a kill cut the last line
                 continue
-            # In a power cut, a name may outlive its content.
+            # After a power cut, a file may exist without its content.
             if self.place(index).is_file() and self.place(index).stat().st_size:
                 done[index] = _Done(index, (width, height), mode)
         return done
 
     def place(self, index: int) -> Path:
-        """Where the result of a picture is kept."""
+        """The file of a finished image."""
         return self.folder / edm_name(index)
 
     def make(self, indices: Sequence[int], workers: int) -> Iterator[_Done]:
-        """Make the results of pictures and note those that are finished."""
+        """Make the images and record the finished ones in the journal."""
         with (
             (self.folder / _JOURNAL).open("a", buffering=1, encoding="utf-8") as journal,
             ThreadPoolExecutor(workers) as pool,
@@ -249,7 +249,7 @@ class _Work:
 
 
 def _split(count: int, labels: LabelsOfImages | None, heldout: float) -> list[list[int]]:
-    """Positions for training and, if a part is held out, the others: some of every class."""
+    """Positions of training images and, if there are any, of held-out ones, class by class."""
     if heldout == 0.0:
         return [list(range(count))]
     classes = np.zeros(count, dtype=np.int64)
@@ -261,9 +261,9 @@ def _split(count: int, labels: LabelsOfImages | None, heldout: float) -> list[li
         mask[evenly_among(members, round(heldout * len(members)))] = True
     if not mask.any():
         raise UsageError(
-            f"{heldout:g} of {count} pictures, class by class, are none.",
+            f"{heldout:g} is too small to hold out one of {count} pictures from any class.",
             key="heldout",
-            remedy="Hold out more, or nothing: heldout=0.",
+            remedy="Give more, up to heldout=0.5, or heldout=0.",
         )
     return [np.flatnonzero(~mask).tolist(), np.flatnonzero(mask).tolist()]
 

@@ -24,16 +24,16 @@ _THREADS = 8
 
 
 class ResizedImages(Dataset):
-    """Images that are cut to squares, resized, and kept in memory, where they have another size.
+    """Images that are cropped to squares, resized if needed, and kept in memory.
 
-    They are read at every start; a large data set is better written once by ``flowexp prepare``.
-    Transparent pixels lie on white.
+    They are read at every start; a large data set should be written once with ``flowexp prepare``.
+    Transparent pixels become white.
 
     Args:
         resolution: Width and height, in pixels.
         channels: 1 for grey, 3 for colour; images are converted.
-        num_classes: Number of classes; 0 leaves labels out.
-        crop: What is cut away: ``center``, ``adm``, ``pad`` or ``none``.
+        num_classes: Number of classes; 0 = ignore the labels.
+        crop: ``center``, ``adm``, ``pad`` or ``none``.
         class_names: Names of the classes 0, 1, ..., or None.
     """
 
@@ -57,7 +57,7 @@ class ResizedImages(Dataset):
         self._require("channels", channels, [1, 3])
         if crop not in CROPS:
             raise UsageError(
-                f"there is no {crop!r}.", key="dataset.crop", remedy=did_you_mean(crop, CROPS)
+                f"unknown value {crop!r}.", key="dataset.crop", remedy=did_you_mean(crop, CROPS)
             )
         if class_names is not None:
             self.class_names = tuple(class_names)
@@ -68,7 +68,7 @@ class ResizedImages(Dataset):
         """An image in mode L or RGB, and its class.
 
         Raises:
-            NotDecodedError: The file gives none.
+            NotDecodedError: The file cannot be decoded.
         """
 
     @abstractmethod
@@ -90,7 +90,7 @@ class ResizedImages(Dataset):
         return ImageArrays.of(images, labels, num_classes=self.num_classes, name=name)
 
     def _put(self, target: Array, split: str, index: int) -> tuple[int, bool]:
-        """Write an image into an array (C, H, W); its class and whether it was enlarged."""
+        """Write an image into an array (C, H, W); returns its class and whether it was enlarged."""
         crop = CROPS[self.crop]
         try:
             found, label = self._item(split, index)

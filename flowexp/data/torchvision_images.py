@@ -22,7 +22,7 @@ class TorchvisionImages(ResizedImages):
         name: The class in torchvision, one of :data:`~flowexp.data.torchvision_sets.SETS`.
         root: The folder that torchvision calls ``root``.
         download: Let torchvision fetch missing files into ``root``.
-        resolution: Width and height, in pixels; images of another size are cut and resized.
+        resolution: Width and height, in pixels; images of another size are cropped and resized.
 
     Raises:
         UsageError: There is no such data set.
@@ -75,14 +75,14 @@ class TorchvisionImages(ResizedImages):
             raise UsageError(
                 f"torchvision does not download {self.set_name}.",
                 key="dataset.download",
-                remedy="Fetch it by other means into dataset.root.",
+                remedy="Put its files into dataset.root by other means.",
             ) from error
         except (RuntimeError, OSError, ImportError) as error:
             reason = " ".join(str(error).split()).removesuffix(".")
             raise UsageError(
                 f"torchvision finds no {self.set_name} in {self.root} ({reason}).",
                 key="dataset.root",
-                remedy="Name its folder, or let torchvision fetch it: dataset.download=true.",
+                remedy="Name its folder, or let torchvision download it: dataset.download=true.",
             ) from error
         self._opened[split] = found
         names = getattr(found, "classes", None)

@@ -1,4 +1,4 @@
-"""The image data sets of torchvision that flowexp reads, and what is known of them beforehand.
+"""The image data sets of torchvision that flowexp reads, and their properties.
 
 A stored config may name these and no other class; torchvision checks what it unpickles (CIFAR)
 against the publisher's digests.
@@ -24,7 +24,7 @@ _TRAINVAL = _by("split", "trainval", "test")
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """What is known of a data set.
+    """Properties of a data set.
 
     Attributes:
         num_classes: Number of classes.
@@ -61,7 +61,7 @@ SETS = {
     "StanfordCars": TorchvisionSet(196),
     "USPS": TorchvisionSet(10, 16, 1, splits=_TRAIN),
 }
-"""By the names of torchvision's classes."""
+"""The data sets by the names of torchvision's classes."""
 
 
 def known_set(name: str) -> TorchvisionSet:
@@ -72,7 +72,7 @@ def known_set(name: str) -> TorchvisionSet:
     """
     if name not in SETS:
         raise UsageError(
-            f"{name!r} is none of torchvision's image data sets that flowexp reads.",
+            f"unknown data set {name!r}.",
             key="dataset.name",
             remedy=did_you_mean(name, SETS),
         )

@@ -1,4 +1,4 @@
-"""The file ``results.json`` of a run: what evaluations measured, each number with its protocol."""
+"""The file ``results.json`` of a run: the scores of its evaluations with their protocols."""
 
 import datetime
 import json
@@ -25,12 +25,12 @@ def append_results(
     measured_with: Mapping[str, str] | None = None,
     **facts: Any,  # noqa: ANN401
 ) -> Path:
-    """Add an evaluation to ``results.json``; earlier ones and those of other processes stay.
+    """Add an evaluation to ``results.json``; earlier and concurrent evaluations are kept.
 
     Args:
         path: The file.
-        result: What was measured.
-        measured_with: Of each metric, the digest by which :func:`stored_result` finds its numbers.
+        result: The scores and their costs.
+        measured_with: The digest of each metric, by which :func:`stored_results` finds its scores.
         facts: Plain builtins to put beside it, for example checkpoint, sha256, overrides.
 
     Raises:
@@ -51,11 +51,11 @@ def append_results(
 
 
 def stored_results(path: Path, measured_with: Mapping[str, str]) -> dict[str, ScoreResult]:
-    """The latest numbers of each metric in ``results.json``; a metric without any is left out.
+    """The latest scores of each metric in ``results.json``; metrics without scores are left out.
 
     Args:
         path: The file.
-        measured_with: Of each metric, the digest that :func:`append_results` was given.
+        measured_with: The digest of each metric, as passed to :func:`append_results`.
 
     Raises:
         UsageError: The file is there, but holds something else.
@@ -74,7 +74,7 @@ def stored_results(path: Path, measured_with: Mapping[str, str]) -> dict[str, Sc
 
 
 def together(results: Sequence[ScoreResult], *, order: Sequence[str]) -> ScoreResult:
-    """The numbers of several results on the same seeds, in the order of their metrics.
+    """Joins several results on the same seeds, in the order of their metrics.
 
     Count and cost are those of the last one, at least one.
     """

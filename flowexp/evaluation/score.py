@@ -184,7 +184,7 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
-        words: What must be said beside the numbers, a sentence each.
+        words: Remarks to show beside the scores, one sentence each.
         metrics: The name of the metric that each record is of.
     """
 
@@ -357,13 +357,13 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
 
 
 def in_words(record: MetricRecord, *, zero: str) -> str:
-    """What a number means beside its floor; ``zero`` completes "0 would be ..."."""
+    """A score compared with its floor in words; ``zero`` completes "0 would mean ..."."""
     floor, count = record.extra["floor"], record.extra["floor_count"]
     times = record.value / floor
     ratio = f"{times:.0f}" if times >= 10.0 else f"{times:.2g}"
     return (
-        f"{record.value:.4g} is {ratio} times the floor of {floor:.4g}, which {count} real samples "
-        f"score that were not trained on; 0 would be {zero}."
+        f"{record.value:.4g} is {ratio} times the floor of {floor:.4g}, the score of {count} real "
+        f"samples that were held out; 0 would mean {zero}."
     )
 
 

@@ -120,7 +120,7 @@ class Metric(Part, ABC):
         settings: The numbers inside the metric, for the protocol.
         needs_reference: Whether samples are compared with a reference set.
         higher_is_better: Whether more of its first number is better; None = neither.
-        zero: What 0 means for its first number, to complete "0 would be ..."; None if multiples of
+        zero: Completes "0 would mean ..." about its first number; None if multiples of
             the floor mean nothing.
     """
 
@@ -209,7 +209,7 @@ class Metric(Part, ABC):
         return found[0].value
 
     def remark(self, *, count: int) -> str | None:
-        """What must be said beside a number of ``count`` samples, once prepared; mostly nothing."""
+        """A remark to show beside a score of ``count`` samples, or None."""
         return None
 
     @property

@@ -92,7 +92,7 @@ class FrechetDistance(ExtractorMetric):
         reference_resize: Resize that file was made with.
     """
 
-    zero = "features with the mean and covariance of the reference"
+    zero = "features with the same mean and covariance as the reference"
 
     def __init__(
         self,
@@ -144,8 +144,8 @@ class FrechetDistance(ExtractorMetric):
         size = min(count, images or count)
         return (
             f"{self.name} has {features:,} features, and {' and '.join(few)} do not determine "
-            "their covariance: the number compares only with others of the same images and as "
-            "many samples. A kernel distance is better: metric=kid_efflite0 "
+            "their covariance: the score is only comparable with scores on the same images with "
+            "the same number of samples. A kernel distance is better: metric=kid_efflite0 "
             f"metric.kid_efflite0.subset_size={size}"
         )
 

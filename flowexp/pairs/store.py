@@ -138,7 +138,7 @@ def _refuse_another_kind(folder: Path, manifest: PairManifest, config: dict[str,
         stored = read_stored(folder / "config.yaml")
     except (OSError, ValueError, UsageError) as error:
         raise UsageError(
-            f"{folder} holds a damaged store of pairs ({error}).",
+            f"{folder} holds a damaged pair store ({error}).",
             key="dirs.run",
             remedy="Choose another folder with dirs.run=...",
         ) from error

@@ -1,4 +1,4 @@
-"""Which samples a picture with one row per class shows."""
+"""The samples of a grid with one row per class."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _WITHOUT_CLASSES = 100
 
 
 def classes_shown(task: Task, *, most: int = _MOST_ROWS) -> list[int]:
-    """The classes of a picture's rows: all that samples are drawn of, or evenly spaced ones.
+    """The classes of a grid's rows: all classes of the task, or evenly spaced ones.
 
     There are at most ``most`` and at most 16, and none if the task draws no classes.
     """
@@ -27,10 +27,10 @@ def classes_shown(task: Task, *, most: int = _MOST_ROWS) -> list[int]:
 
 
 class GridSamples:
-    """Samples for a picture, out of batches: the first ten of every class shown, or the first 100.
+    """Collects samples for a grid from batches: the first ten per shown class, or the first 100.
 
     Args:
-        pipeline: What makes the samples.
+        pipeline: The pipeline that draws the samples.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -42,7 +42,7 @@ class GridSamples:
         self._labels: list[Tensor] = []
 
     def add(self, batch: SampleBatch) -> None:
-        """Take what is still missing."""
+        """Take the samples that are still missing."""
         labels = batch.conditions.get("labels")
         of_classes = [None] * len(batch.x) if labels is None else labels.tolist()
         chosen = [i for i, label in enumerate(of_classes) if self._takes(label)]
@@ -58,7 +58,7 @@ class GridSamples:
         return self._of_any_class >= 0
 
     def save(self, path: Path) -> Path:
-        """Write them as one PNG by :func:`save_grid`; what is not finite is grey."""
+        """Write them as one PNG with :func:`save_grid`; values that are not finite become grey."""
         x = torch.cat(self._x).nan_to_num(0.0, posinf=0.0, neginf=0.0)
         labels = torch.cat(self._labels) if self._labels else None
         return save_grid(path, x, labels=labels, class_names=self.class_names)

@@ -58,10 +58,10 @@ def save_grid(
     labels: Tensor | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Path:
-    """Write images as one PNG, points by :func:`scatter_image`.
+    """Write images as one PNG; points are drawn by :func:`scatter_image`.
 
-    Images of known classes, ``labels`` (B,), have a row per class, see :func:`class_grid_image`;
-    others, and those of so many classes that they would have a row each, :func:`grid_image`.
+    With ``labels`` (B,), images get a row per class, see :func:`class_grid_image`. Without them, or
+    if nearly every image has a class of its own, they are drawn by :func:`grid_image`.
     """
     if x.ndim == 2:
         image = scatter_image(x)
@@ -88,14 +88,14 @@ def class_grid_image(
     class_names: Sequence[str] | None = None,
     columns: int | None = None,
 ) -> Image.Image:
-    """The grid of :func:`grid_image` with a row, or several, per class and its name to the left.
+    """The grid of :func:`grid_image` with one or more rows per class and its name on the left.
 
     Args:
         x: Images, (B, 1 or 3, H, W) in [-1, 1].
         labels: Their classes, (B,), integers; -1 = no class.
-        class_names: Names of the classes 0, 1, ...; None = they are numbered.
-        columns: Images per row; None = enough for the largest class, but not more than ten or what
-            makes a square.
+        class_names: Names of the classes 0, 1, ...; None = numbers.
+        columns: Images per row; None = the size of the largest class, limited to ten or to a
+            square grid.
     """
     levels, classes = _levels(x), labels.tolist()
     if len(classes) != len(levels):
@@ -121,7 +121,7 @@ def _class_name(label: int, class_names: Sequence[str] | None) -> str:
 
 
 def _with_names(grid: Image.Image, names: Sequence[str]) -> Image.Image:
-    """A grid with a name to the left of each of its rows."""
+    """A grid with a name on the left of each row."""
     height = grid.height / len(names)
     least, most = _TEXT_SIZES
     font = ImageFont.load_default(size=min(most, max(least, height / 2)))
@@ -136,7 +136,7 @@ def _with_names(grid: Image.Image, names: Sequence[str]) -> Image.Image:
 
 
 def _side_by_side(levels: Tensor, columns: int) -> Image.Image:
-    """Images, (B, C, H, W) uint8, in rows of ``columns``, one pixel apart, tiny ones enlarged."""
+    """Images, (B, C, H, W) uint8, in rows of ``columns``, one pixel apart; small ones enlarged."""
     count, channels, height, width = levels.shape
     rows = math.ceil(count / columns)
     size = rows * (height + 1) + 1, columns * (width + 1) + 1

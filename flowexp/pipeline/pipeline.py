@@ -111,7 +111,7 @@ class Pipeline:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes, if the data set knows them."""
+        """Names of the classes, if the data set has them."""
         return None if self.dataset is None else self.dataset.class_names
 
     @property

@@ -1,4 +1,4 @@
-"""The number of CPU threads that samples are computed with."""
+"""The number of CPU threads for sampling."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -25,12 +25,12 @@ _SECONDS = 0.1
 def sampling_threads(
     pipeline: Pipeline, wanted: int | str | None, *, kept_in: Path | None = None
 ) -> Iterator[str | None]:
-    """Sample on ``wanted`` threads for as long as the context lasts; gives the choice in words.
+    """Sample on ``wanted`` threads while the context lasts; yields the choice in words.
 
-    That is a number, ``auto`` for the one with which the network is fastest, or None for that of
-    PyTorch. On an accelerator, and where several processes share the work, ``auto`` changes
-    nothing. Samples depend on the number by the order of sums only; work that may be continued
-    keeps the number that was found at its beginning in the file ``kept_in``.
+    ``wanted`` is a number, ``auto`` for the number with which the network is fastest, or None for
+    PyTorch's default. On an accelerator, or if several processes share the work, ``auto`` changes
+    nothing. The number affects samples only by the order of sums; work that can be continued keeps
+    the first number in the file ``kept_in``.
     """
     words = None
     with restored():
@@ -67,7 +67,7 @@ def _set_fastest(pipeline: Pipeline) -> str | None:
     try:
         with torch.inference_mode():
             found = measure(partial(work, most), first=first, seconds=_SECONDS)
-    except Exception:  # whatever a part of someone else's says to it; sampling will say more
+    except Exception:  # an outside part can raise anything; sampling will report it
         _LOG.debug("the number of threads was not measured", exc_info=True)
         return None
     torch.set_num_threads(found.best)

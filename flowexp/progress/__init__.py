@@ -1,4 +1,4 @@
-"""How far long computations are: code that takes long reports it, and whoever wants shows it.
+"""Progress of long computations, reported by any code and shown by a display if there is one.
 
     for batch in track(batches, "computed", unit="batches"): ...
     with counted("sampled", total=2000, unit="images") as task:

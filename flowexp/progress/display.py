@@ -1,6 +1,6 @@
-"""What a person sees of running tasks: bars in a terminal, a line now and then elsewhere.
+"""Displays of running tasks: bars in a terminal, an occasional line elsewhere.
 
-Both are drawn by the clock, in a thread of their own, and on stderr: stdout is for results.
+Both are drawn at fixed times, by a separate thread, on stderr; stdout is for results.
 """
 
 import os
@@ -29,10 +29,10 @@ Clock = Callable[[], float]
 
 
 class Display(ABC):
-    """The tasks that run, outermost first, and a thread that draws them.
+    """The running tasks, outermost first, and a thread that draws them.
 
     Args:
-        clock: Seconds since any moment.
+        clock: Time in seconds.
         ticking: Whether a thread calls :meth:`tick`; otherwise the caller does.
     """
 
@@ -45,7 +45,7 @@ class Display(ABC):
         self._thread: threading.Thread | None = None
 
     def begin(self, task: Task) -> None:
-        """Show a task, and start the thread at the first one."""
+        """Show a task; the first one starts the thread."""
         task.started = self.clock()
         with self._lock:
             self.tasks.append(task)
@@ -54,7 +54,7 @@ class Display(ABC):
             self._thread.start()
 
     def end(self, task: Task) -> None:
-        """Show a task no longer."""
+        """Stop showing a task."""
         with self._lock:
             if task in self.tasks:
                 self.tasks.remove(task)
@@ -71,7 +71,7 @@ class Display(ABC):
             self.clear()
 
     def tick(self) -> None:
-        """Draw what is due now."""
+        """Draw if it is time."""
         with self._lock:
             if self.tasks:
                 self.draw()
@@ -82,7 +82,7 @@ class Display(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Nothing runs any more."""
+        """No task is running any more."""
 
     def _tick_on(self) -> None:
         # A closed or full stream must not end the computation.
@@ -92,7 +92,7 @@ class Display(ABC):
 
 
 class Lines(Display):
-    """For pipes, logs and parallel jobs: a line once something takes five seconds, then seldom.
+    """For pipes, logs and parallel jobs: a line after five seconds, then one a minute.
 
     Args:
         label: Before every line, for example the name of a job among others; may be empty.
@@ -123,7 +123,7 @@ class Lines(Display):
 
 
 class Bars(Display):
-    """For a terminal: a bar for each task, which vanishes when nothing runs any more."""
+    """For a terminal: a bar per task; the bars vanish when no task is running."""
 
     _live: "Live | None" = None
 
@@ -174,7 +174,7 @@ class Bars(Display):
 
 @contextmanager
 def shown(*, label: str = "") -> Iterator[None]:
-    """Show on stderr how far the computations in this context are; only in the first process.
+    """Show the progress of the computations in this context on stderr, in the first process only.
 
     Args:
         label: Name of a job that runs beside others: it gets lines, which can be told apart, even

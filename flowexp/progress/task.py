@@ -1,4 +1,4 @@
-"""Reports of a computation's progress, and how they reach a display."""
+"""Progress reports of computations, and their way to a display."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -10,15 +10,15 @@ __all__ = ["Listener", "Task", "advance", "counted", "listening", "stage", "step
 
 _Item = TypeVar("_Item")
 LINE_SECONDS = 60.0
-"""Seconds between two lines about a task where there is no terminal."""
+"""Seconds between two lines about a task without a terminal."""
 
 
 class Task:
-    """A computation and how much of it is done.
+    """A computation and its progress.
 
     Args:
         before: Words before the numbers, for example ``sampled``.
-        total: How much there is to do, in ``unit``; None = unknown.
+        total: Size of the computation, in ``unit``; None = unknown.
         unit: Words after the numbers, for example ``images``.
         text: Gives the whole text instead.
         line_seconds: Seconds between two lines where there is no terminal.
@@ -48,9 +48,9 @@ class Task:
         self._lock = threading.Lock()
 
     def advance(self, count: float = 1.0, *, made: bool = True) -> None:
-        """``count`` more are done; those not ``made`` now were there before. Any thread may call.
+        """Count ``count`` more as done; ``made=False`` = they existed before. Thread-safe.
 
-        The total is never exceeded, since shares of other processes are estimates.
+        The total is never exceeded, because the shares of other processes are estimates.
         """
         with self._lock:
             done = self.done + count
@@ -59,21 +59,21 @@ class Task:
             self._within = 0.0
 
     def reach(self, done: float) -> None:
-        """At least ``done`` are done."""
+        """Count at least ``done`` as done."""
         self.advance(max(0.0, done - self.done))
 
     def within(self, count: float) -> None:
-        """About ``count`` of those that come next are done, until the next ``advance``."""
+        """Count about ``count`` of the next items as done, until the next ``advance``."""
         self._within = count
 
     @property
     def so_far(self) -> float:
-        """How much is done, with the part that has been begun."""
+        """The amount done, including the items in progress."""
         return self.done + self._within
 
     @property
     def share(self) -> float | None:
-        """How much is done, from 0 to 1; None where the total is unknown."""
+        """The fraction done, 0 to 1; None if the total is unknown."""
         return self.so_far / self.total if self.total else None
 
     def described(self, now: float) -> str:
@@ -93,13 +93,13 @@ class Task:
 
 
 class Listener(Protocol):
-    """Whoever is told which computations run."""
+    """Receives the start and the end of tasks."""
 
     def begin(self, task: Task) -> None:
-        """A task begins, within those that have not ended; sets ``task.started``."""
+        """A task begins, inside those that have not ended; sets ``task.started``."""
 
     def end(self, task: Task) -> None:
-        """A task has ended, or has failed."""
+        """A task has ended or failed."""
 
 
 _LISTENER: ContextVar[Listener | None] = ContextVar("flowexp_progress_listener", default=None)
@@ -107,13 +107,13 @@ _TASKS: ContextVar[tuple[Task, ...]] = ContextVar("flowexp_progress_tasks", defa
 
 
 def listening() -> bool:
-    """Whether anybody is told."""
+    """Whether there is a listener."""
     return _LISTENER.get() is not None
 
 
 @contextmanager
 def telling(listener: Listener | None) -> Iterator[None]:
-    """Tell ``listener``, and nobody else, while the context lasts; None = nobody."""
+    """Make ``listener`` the only listener while the context lasts; None = no listener."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -123,7 +123,7 @@ def telling(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def running(task: Task) -> Iterator[Task]:
-    """The task runs while the context lasts."""
+    """Run the task while the context lasts."""
     listener, outer = _LISTENER.get(), _TASKS.get()
     _TASKS.set((*outer, task))
     if listener is not None:
@@ -154,7 +154,7 @@ def stage(what: str) -> Iterator[None]:
 def track(
     items: Iterable[_Item], before: str, *, unit: str, total: float | None = None
 ) -> Iterator[_Item]:
-    """The items, counted as they are passed through; ``total`` where they have no length."""
+    """Pass the items through and count them; give ``total`` if they have no length."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with running(Task(before, total=total, unit=unit)) as task:
@@ -164,7 +164,7 @@ def track(
 
 
 def advance(count: float = 1.0, *, made: bool = True) -> None:
-    """:meth:`Task.advance` of the innermost task that runs, if there is one."""
+    """Call :meth:`Task.advance` of the innermost running task, if there is one."""
     if tasks := _TASKS.get():
         tasks[-1].advance(count, made=made)
 
@@ -172,8 +172,8 @@ def advance(count: float = 1.0, *, made: bool = True) -> None:
 def steps_of(count: float, *, steps: int | None) -> Callable[..., None] | None:
     """An observer of the steps that make the next ``count`` items of the innermost task.
 
-    It is to be called at the start and after each of ``steps`` steps. None if nobody listens, no
-    task runs, or the number of steps is unknown.
+    It must be called at the start and after each of ``steps`` steps. None without a listener or a
+    running task, or if the number of steps is unknown.
     """
     tasks = _TASKS.get()
     if steps is None or not tasks or not listening():

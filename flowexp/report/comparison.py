@@ -23,8 +23,8 @@ _SCORED = "scored"
 def compare(runs: Sequence[RunRecord]) -> list[Sheet]:
     """Sheets of differing config values, comparable scores, and runs with their costs.
 
-    Runs that differ in their training seed only share a line of the scores. The records, which make
-    the CSV file, are those of :func:`flowexp.report.tidy.tidy_rows`.
+    Runs that differ only in their training seed share a line of scores. The records, which make the
+    CSV file, are those of :func:`flowexp.report.tidy.tidy_rows`.
     """
     groups = seed_groups(runs)
     return [_config_sheet(runs), *score_sheets(groups), _runs_sheet(groups)]
@@ -52,7 +52,7 @@ def _fits(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _by_value(values: Sequence[str], runs: Sequence[RunRecord]) -> str:
-    """``64: 0, 2; inf: 1, 3``; of many values only some, without the runs."""
+    """``64: 0, 2; inf: 1, 3``; many values are abbreviated, without the runs."""
     names: dict[str, list[str]] = {}
     for value, run in zip(values, runs, strict=True):
         names.setdefault(value, []).append(run.name)
@@ -62,7 +62,7 @@ def _by_value(values: Sequence[str], runs: Sequence[RunRecord]) -> str:
 
 
 def _runs_sheet(groups: Sequence[SeedGroup]) -> Sheet:
-    """A line per run: where it differs, its training, whether it is scored."""
+    """A line per run: its differing values, its training, whether it is scored."""
     pairs = [(group, run) for group in groups for run in group.runs]
     runs = [run for _, run in pairs]
     facts = [_facts(run) for run in runs]
@@ -76,13 +76,13 @@ def _runs_sheet(groups: Sequence[SeedGroup]) -> Sheet:
         for run, own in zip(runs, facts, strict=True)
     ]
     if any(group.name for group in groups):
-        titles.insert(1, "where it differs")
+        titles.insert(1, "differs in")
         for row, (group, _) in zip(rows, pairs, strict=True):
             row.insert(1, group.name)
     return Sheet(
         name="training",
         title="Runs",
-        intro=(f"The same for all: {shared}.",) if shared else (),
+        intro=(f"The same in all runs: {shared}.",) if shared else (),
         columns=tuple(Column(title=title) for title in titles),
         lines=tuple(
             Line(cells=tuple(row), starts_group=run is group.runs[0] and len(group.runs) > 1)
@@ -100,7 +100,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
 
 
 def _split(facts: Sequence[Mapping[str, str]], keys: Sequence[str]) -> tuple[str, list[str]]:
-    """Facts that all runs share in words, and the keys of the others."""
+    """The facts that all runs share, in words, and the keys of the others."""
     shared = [key for key in keys if len({own.get(key) for own in facts}) == 1]
     words = ", ".join(f"{key} {facts[0][key]}" for key in shared if key != _SCORED)
     return words, [key for key in keys if key not in shared]

@@ -93,12 +93,12 @@ class StoredEvaluation:
 
     @property
     def kimg(self) -> float | None:
-        """Thousands of images that the scored weights had been trained on, if that is known."""
+        """Thousands of images that the scored weights were trained on, if known."""
         return self.checkpoint.get("kimg") or None
 
     @property
     def weights_in_words(self) -> str:
-        """Which weights were scored: ``main at 64 kimg``."""
+        """The scored weights in words: ``main at 64 kimg``."""
         at = "" if self.kimg is None else f" at {self.kimg:g} kimg"
         return (self.protocol.ema or "not stated") + at
 
@@ -194,7 +194,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 def _divergence(
     log: Path, *, wanted: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
 ) -> str | None:
-    """What the log says of a training that diverged before its end."""
+    """The message in the log of a training that diverged before its end."""
     kimg = rows[-1].get("kimg") if rows else None
     length = (wanted or {}).get("max_kimg")
     finished = isinstance(kimg, int | float) and isinstance(length, int | float) and kimg >= length
@@ -246,7 +246,7 @@ def _evaluations(file: Path) -> tuple[StoredEvaluation, ...]:
 
 
 def _continues(found: _Found, entry: Mapping[str, Any], record: MetricRecord) -> bool:
-    """Whether a number is on a further range of seeds, rather than of a later evaluation."""
+    """Whether a score belongs to another range of seeds instead of a later evaluation."""
     before, first = found[0]
     same = before.get("checkpoint") == entry.get("checkpoint")
     fresh = record.protocol.seeds not in [other.protocol.seeds for _, other in found]

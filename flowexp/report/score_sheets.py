@@ -1,7 +1,7 @@
-"""Scores of runs, a sheet for each protocol: numbers in one sheet can be compared.
+"""Scores of runs, one sheet per protocol; the scores in a sheet can be compared.
 
-A line holds numbers of one sampler, on the same seeds of samples and at the same kimg, and averages
-over training seeds only.
+A line holds scores with one sampler, on the same sample seeds and at the same kimg, and averages
+only over training seeds.
 """
 
 import math
@@ -23,7 +23,7 @@ _WAYS = ("sampler", "seeds", "kimg")
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """How numbers of one protocol were measured; those of one way may be averaged."""
+    """How scores of one protocol were measured; those measured in one way can be averaged."""
 
     sampler: str
     seeds: str
@@ -32,7 +32,7 @@ class _Way:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """The scores of a group in one way, by the names of its runs."""
+    """The scores of a group, measured in one way, by the names of its runs."""
 
     group: SeedGroup
     way: _Way
@@ -52,7 +52,7 @@ class _Measured:
 
     @property
     def count(self) -> str:
-        """How many runs the value is of."""
+        """The number of runs that the value averages."""
         return str(sum(math.isfinite(one.mean) for one in self.scores.values()))
 
     @property
@@ -62,7 +62,7 @@ class _Measured:
         return count_text(mean(stated)) if stated else ABSENT
 
     def remarks(self) -> Iterator[str]:
-        """Runs of the group that the value is not of, and numbers that are not finite."""
+        """Remarks on runs of the group without a score, and on scores that are not finite."""
         for run in self.group.runs:
             if run.name not in self.scores:
                 yield f"{run.name}: {'no such number' if run.evaluations else NOT_SCORED}"
@@ -127,7 +127,7 @@ def _sheet(
             text = NOT_SCORED if group.title in unscored else ABSENT
             where = ["" for _ in varying]
             lines.append((group.name, group.run_names, text, "", *where, "", ""))
-    titles = ["where they differ", "runs", "value", "n", *varying, "NFE", "notes"]
+    titles = ["differs in", "runs", "value", "n", *varying, "NFE", "notes"]
     dropped = {i for i in range(len(titles)) if not any(row[i] for row in lines)}
     dropped |= set() if several else {3}
     nfe = len(titles) - 2
@@ -175,16 +175,16 @@ def _seeds(one: StoredEvaluation) -> str:
 
 
 def _stated(key: str, value: str) -> str:
-    """A way in which all numbers of a sheet are measured, in words."""
-    words = {"sampler": value, "seeds": f"seeds of samples {value}", "kimg": f"at {value} kimg"}
+    """The way in which all scores of a sheet were measured, in words."""
+    words = {"sampler": value, "seeds": f"sample seeds {value}", "kimg": f"at {value} kimg"}
     return words[key]
 
 
 def _not_averaged(rows: Sequence[_Measured]) -> list[str]:
-    """Why a group has several lines, where its runs were not measured in the same way."""
+    """Why a group has several lines: its runs were measured in different ways."""
     if len(rows) < 2 or len(rows[0].group.runs) < 2:
         return []
-    for key, words in (("kimg", "at different kimg"), ("seeds", "on different seeds of samples")):
+    for key, words in (("kimg", "at different kimg"), ("seeds", "on different sample seeds")):
         if len({getattr(row.way, key) for row in rows}) > 1:
             return [f"{rows[0].group.title} was measured {words}: not averaged"]
     return []
@@ -193,7 +193,7 @@ def _not_averaged(rows: Sequence[_Measured]) -> list[str]:
 def _unlike_others(
     earlier: Sequence[Sequence[tuple[str, StoredEvaluation]]], one: StoredEvaluation
 ) -> list[str]:
-    """Why a number has another sheet than those of the same metric."""
+    """Why a score is in another sheet than others of the same metric."""
     others = [other for (_, other), *_ in earlier if other.name == one.name]
     return [
         f"Not comparable with {other.title}: " + "; ".join(other.protocol.differences(one.protocol))

@@ -1,4 +1,4 @@
-"""Runs that differ in their training seed only, and what names such a group."""
+"""Groups of runs that differ only in their training seed, and the names of these groups."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _PLACES = ("dirs", "launcher")
 """Groups that do not change what a run computes."""
 _UNNAMED = (*_PLACES, "hydra", "logger", "callbacks", "debug", "local")
 _MOST_LETTERS = 44
-"""Longer names are replaced by those of the run directories."""
+"""Maximum length of a name; longer names are replaced by those of the run directories."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class SeedGroup:
     """Runs of one configuration, with different training seeds if there are several.
 
     Attributes:
-        name: Where it differs from the other groups, ``path.D=64``; empty if nowhere, or if that is
-            too long.
+        name: The values that differ from other groups, ``path.D=64``; empty if there are none, or
+            too many.
         runs: At least one.
     """
 
@@ -51,9 +51,9 @@ def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[s
 
 
 def seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
-    """The runs in groups that differ in :data:`SEED` only, in the order of their first runs.
+    """The runs in groups that differ only in :data:`SEED`, in the order of their first runs.
 
-    Runs that share configuration and seed are no sample over seeds: each is a group of its own.
+    Runs with the same configuration and seed are not a sample over seeds: each is a group.
     """
     differing = config_differences([run.config for run in runs])
     differing.pop(SEED, None)
@@ -75,7 +75,7 @@ def seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
 def _names(
     runs: Sequence[RunRecord], differing: Mapping[str, Sequence[str]], together: list[list[int]]
 ) -> list[str]:
-    """Of each group as few differing keys as tell the groups apart."""
+    """The names of the groups, with as few differing keys as tell them apart."""
     first = [own[0] for own in together]
     chosen: dict[str, Sequence[str]] = {}
     told_apart = 1
@@ -94,7 +94,7 @@ def _names(
 def _candidates(
     runs: Sequence[RunRecord], differing: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Sequence[str]]]:
-    """Options that differ, the experiment first, then keys, those that somebody typed first."""
+    """Differing options, the experiment first, then differing keys, typed ones first."""
     choices = [run.manifest.get("choices") or {} for run in runs]
     groups = dict.fromkeys(group for own in choices for group in own)
     options = {group: [_text(own.get(group)) for own in choices] for group in groups}
@@ -113,4 +113,4 @@ def _candidates(
 def _text(value: Any) -> str:  # noqa: ANN401 -- any value of a config
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
-    return "null" if value is None else str(value)
+    return "null" if value in (None, "None") else str(value)  # manifests hold the text None

@@ -12,20 +12,19 @@ __all__ = ["tidy_rows"]
 
 
 def tidy_rows(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """One row per run and evaluation; a run that is not scored has one without a value.
+    """One row per run and evaluation; an unscored run has one row without a value.
 
     Its columns are
 
     - ``run`` and ``directory``;
-    - ``seed``, and every other key of the configuration in which the runs differ;
+    - ``seed``, and every other config key in which the runs differ;
     - ``status``: ``scored``, ``diverged`` or ``not scored``; ``trained_kimg``;
-    - ``name`` of the metric, ``value``, the ``spread`` (sample standard deviation) over ``ranges``
-      of sample seeds, the ``reason`` why a value is nan, ``floor``, ``kimg`` at which it was
-      measured;
+    - ``name`` of the metric, ``value``, its ``spread`` (sample standard deviation) over ``ranges``
+      of sample seeds, the ``reason`` of a nan, ``floor``, and the ``kimg`` of the scored weights;
     - one per part of the protocol, such as ``extractor``, ``n_gen``, ``seeds`` and ``sampler``;
     - ``created``.
 
-    Of evaluations in the same way, the latest counts.
+    If a run was evaluated several times in the same way, the latest evaluation counts.
     """
     differing = config_differences([run.config for run in runs])
     differing.pop(SEED, None)

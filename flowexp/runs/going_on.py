@@ -1,7 +1,7 @@
-"""Going on with a run: how far it is, and what may be another than at its start.
+"""Continuing a run: its state, and the changes of its config that are allowed.
 
-A training that goes on must be the one that a new run of the changed config would have been so far.
-So a learning-rate schedule may end elsewhere where the rates until now are the same.
+The steps so far must be those that a new run of the changed config would have taken. So a
+learning-rate schedule can end later if the learning rates so far stay the same.
 """
 
 import shlex
@@ -36,7 +36,7 @@ def steps_for(kimg: float, batch_size: int) -> int:
 
 
 def together(before: Sequence[str], now: Sequence[str]) -> list[str]:
-    """The overrides that make a run that was started with some and went on with others."""
+    """The overrides of a run that was started with ``before`` and continued with ``now``."""
     replaced = {text.partition("=")[0] for text in now}
     added = [text for text in now if not text.startswith("run=")]
     return [*(text for text in before if text.partition("=")[0] not in replaced), *added]
@@ -44,13 +44,13 @@ def together(before: Sequence[str], now: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class GoingOn:
-    """A run directory that is there, and the config with which its training is to go on.
+    """An existing run directory, and the config with which its training is to be continued.
 
     Args:
         config: Plain and resolved.
         overrides: As typed.
-        by: Who wrote the config.
-        named: Whether the command names the run with ``run=``, and so starts from its config.
+        by: Author of the config.
+        named: Whether the command names the run with ``run=`` and so takes its config.
     """
 
     run: RunDirectory
@@ -74,12 +74,12 @@ class GoingOn:
 
     @property
     def kimg(self) -> float:
-        """Thousands of images behind the newest checkpoint."""
+        """Thousands of images seen at the newest checkpoint."""
         return self.step * int(self.config["trainer"]["batch_size"]) / 1000.0
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train."""
+        """Whether the newest checkpoint is at ``trainer.max_kimg``."""
         trainer = self.config["trainer"]
         return self.step >= steps_for(float(trainer["max_kimg"]), int(trainer["batch_size"]))
 
@@ -89,14 +89,15 @@ class GoingOn:
         return self._command({_LENGTH: 2 * self.config["trainer"]["max_kimg"]})
 
     def judge(self) -> bool:
-        """Refuse what cannot change; True if the schedule of the rate is another from here on.
+        """Refuse changes that cannot be made; True if the learning-rate schedule changes from here.
 
         Raises:
-            UsageError: Another run is meant, or rates so far would have been others.
+            UsageError: The config is that of another run, or its schedule would have given other
+                learning rates so far.
         """
         if isinstance(self.run.manifest().get("parents"), list):
             raise UsageError(
-                f"{self.run.path} was imported, without the state of an optimizer.",
+                f"{self.run.path} was imported and has no optimizer state to continue with.",
                 key="run" if self.named else "dirs.run",
                 remedy=f"Start a new run from its weights: {command('train')} "
                 f"{typed('from', self.run.path)}",
@@ -113,10 +114,10 @@ class GoingOn:
         self._refuse_schedule(changed)
 
     def _same_rates_so_far(self) -> bool:
-        """Whether both schedules have the same factors at every step that was taken."""
+        """Whether both schedules have the same factors at every step so far."""
         old, new = self._old_factor, _factor(self.config[_SCHEDULE], by=self.by)
         size = int(self.config["trainer"]["batch_size"])
-        # backwards: they part near the end, if they do
+        # backwards, because most schedules differ near the end
         return all(old(n * size) == new(n * size) for n in reversed(range(self.step)))
 
     @property
@@ -131,7 +132,7 @@ class GoingOn:
         then, now = (shown_value(key, value) for value in (old, new))
         if key in GROWING_KEYS:
             raise UsageError(
-                f"{path} was started for {then} kimg, and can go on for longer but not for {now}.",
+                f"{path} is trained for {then} kimg and cannot be shortened to {now}.",
                 key=key,
                 remedy=f"Leave it out, or give more, e.g. {override(key, 2 * old)}.",
             )
@@ -139,7 +140,7 @@ class GoingOn:
         start = " ".join(["flowexp train", typed("from", path), *own])
         of_weights = key.partition(".")[0] in MODEL_GROUPS
         raise UsageError(
-            f"{path} has been trained with {then} and cannot go on with {now}{rest}.",
+            f"{path} has been trained with {then} and cannot continue with {now}{rest}.",
             key=key,
             remedy="Leave it out."
             if of_weights
@@ -151,8 +152,8 @@ class GoingOn:
         raise UsageError(
             f"{self.run.path} holds a run of another configuration ({text}).",
             key="dirs.run",
-            remedy=f"To go on with it: {self._command(self._grown())}. For a new run, choose "
-            "another folder with dirs.run=...",
+            remedy=f"To continue it: {self._command(self._grown())}. For a new run, choose another "
+            "folder with dirs.run=...",
         )
 
     def _refuse_schedule(self, changed: Mapping[str, Values]) -> NoReturn:
@@ -161,21 +162,21 @@ class GoingOn:
         path, grown = self.run.path, self._grown()
         if len(schedule) > 1:
             raise UsageError(
-                f"{path} has been trained by another schedule of the learning rate.",
+                f"{path} has been trained with another learning-rate schedule.",
                 key=key,
-                remedy=f"{self._command(grown)} keeps its own.",
+                remedy=f"To keep that schedule: {self._command(grown)}",
             )
         rate = f"{self._old_factor(1000 * self.kimg):.3g} times optimizer.lr"
         raise UsageError(
-            f"{path} has been trained with {old}; with {new} its {self.kimg:g} kimg so far would "
-            "have had other learning rates.",
+            f"{path} has been trained with {old}, and {new} would have given its {self.kimg:g} "
+            "kimg so far other learning rates.",
             key=key,
-            remedy=f"To follow the new schedule from here: {self._command({**grown, key: new})}. "
-            f"To keep it as it was (from here {rate}): add {override(key, old)}",
+            remedy=f"To use the new schedule from here on: {self._command({**grown, key: new})}. "
+            f"To keep the old one (from here {rate}): add {override(key, old)}",
         )
 
     def _grown(self) -> dict[str, Any]:
-        """The length, if it is larger than the run's own."""
+        """The new ``trainer.max_kimg``, if it is larger than the run's."""
         old, new = (select(config, _LENGTH) for config in (self.run.config(), self.config))
         return {_LENGTH: new} if new > old else {}
 
@@ -186,7 +187,7 @@ class GoingOn:
 
 
 def _factor(node: Mapping[str, Any], *, by: Author) -> Callable[[float], float]:
-    """The factor of a schedule, from its source text if that tells: its import takes seconds."""
+    """The factor of a schedule, from its source text if possible, since imports take seconds."""
     if not problems_with({_SCHEDULE: node}, by=by):
         arguments = {name: value for name, value in node.items() if not name.startswith("_")}
         with suppress(UnknownError):

@@ -32,12 +32,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def training_seconds(rows: Iterable[Mapping[str, Any]]) -> float:
-    """Wall time of the training that rows tell of, over all sessions; 0 if they do not say."""
+    """Wall time of the training in seconds, over all sessions; 0 if the rows have none."""
     return max((float(row.get(SECONDS) or 0.0) for row in _on_one_clock(rows)), default=0.0)
 
 
 def _on_one_clock(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows with their seconds counted on where a session had begun at 0 again."""
+    """The rows with seconds accumulated over sessions that restarted at 0."""
     before = last = 0.0
     for row in rows:
         now = row.get(SECONDS)

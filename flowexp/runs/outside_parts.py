@@ -1,4 +1,4 @@
-"""Parts of a config from outside flowexp: which source file each of them was."""
+"""Outside parts of a config, and the source files that define them."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,16 +14,16 @@ from flowexp.tree import nodes
 __all__ = ["KEY", "changed_since", "outside_parts", "outside_targets"]
 
 KEY = "outside_parts"
-"""Where a run's manifest holds them."""
+"""Their key in a run's manifest."""
 
 _SHOWN = 12
 
 
 def outside_parts(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The modules of a config's classes, and of their bases, that flowexp does not require.
+    """The imported modules of a config's classes and their bases that are outside parts.
 
-    Of those that have been imported, by name: ``file``, without its folder, ``sha256`` of the
-    source, and ``version`` of the distribution where it is installed.
+    By module name: ``file`` without its folder, ``sha256`` of the source, and ``version`` of the
+    distribution if it is installed.
     """
     found = {}
     for module in sorted(set(_modules(config))):
@@ -36,7 +36,7 @@ def outside_parts(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def changed_since(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each outside part whose source is not what a run's manifest says."""
+    """A sentence for each outside part whose source differs from that in a run's manifest."""
     stored = manifest.get(KEY)
     before = stored if isinstance(stored, Mapping) else {}
     for module, now in outside_parts(config).items():
@@ -49,7 +49,7 @@ def changed_since(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Ite
 
 
 def outside_targets(config: Mapping[str, Any]) -> set[str]:
-    """The classes of a config that neither flowexp nor what it requires has."""
+    """The classes of a config that belong neither to flowexp nor to its requirements."""
     named = {present(str(n["_target_"])) for _, n in nodes(dict(config)) if "_target_" in n}
     return {target for target in named if target.partition(".")[0] not in required()}
 

@@ -183,7 +183,7 @@ class RunDirectory:
         return not free
 
     def _note_change(self, group: str) -> None:
-        """Let the manifest tell what a group was until the newest checkpoint."""
+        """Record in the manifest the config of a group up to the newest checkpoint."""
         manifest = self.manifest()
         until = [file.stem for file in self.numbered_checkpoints()[-1:]] or ["last"]
         entry = {"until": until[0], group: self.config().get(group)}
@@ -240,7 +240,7 @@ class RunDirectory:
         return content if isinstance(content, dict) else {}
 
     def record(self, **facts: Any) -> None:  # noqa: ANN401 -- anything JSON can hold
-        """Put into the manifest what was found out after the run had been started."""
+        """Add facts to the manifest after the run has started."""
         write_json(self.manifest_file, {**self.manifest(), **facts})
 
     @classmethod

@@ -149,9 +149,9 @@ def start_from(
 def require_fitting_weights(
     network: nn.Module, *, run: str, weights: str, config: Mapping[str, Any]
 ) -> None:
-    """Refuse what :func:`start_from` would, of a network that may be allocated nowhere.
+    """Raise the errors of :func:`start_from` for a network that may be on the meta device.
 
-    A low-rank network is not looked at.
+    Low-rank networks are not checked.
 
     Raises:
         UsageError: As in :func:`start_from`.
@@ -165,7 +165,7 @@ def require_fitting_weights(
 
 @contextmanager
 def _said_of_start(source: RunDirectory, config: Mapping[str, Any] | None) -> Iterator[None]:
-    """Refusals of weights as those of a start of training, by the keys that differ."""
+    """Turn errors about weights into errors about the keys that differ."""
     try:
         yield
     except UsageError as error:
@@ -179,13 +179,13 @@ def _said_of_start(source: RunDirectory, config: Mapping[str, Any] | None) -> It
 
 
 def _name_differences(config: Mapping[str, Any], source: RunDirectory, error: UsageError) -> None:
-    """Refuse weights of another network by the keys of their configs, if those tell."""
+    """Refuse the weights of another network, naming the keys in which the configs differ."""
     found = network_differences(config, source.config())
     if not found:
         return
     key, (_, there) = next(iter(found.items()))
     if config.get("parent"):
-        remedy = "Leave the network out; it is that run's then."
+        remedy = "Leave the network out to use that of the run."
     else:
         remedy = f"Take the network of that run with {typed('from', source.path)}."
         if len(found) == 1 and not key.endswith("_target_"):

@@ -197,10 +197,10 @@ def averaged_parameters(run: RunDirectory) -> int | None:
 
 
 def refuse_another_network(network: "nn.Module", state: "dict[str, Tensor]", path: Path) -> None:
-    """Refuse weights that are not those of a network's architecture, which ``path`` holds.
+    """Refuse weights in ``path`` that do not fit the architecture of a network.
 
     Raises:
-        UsageError: Names or shapes differ; it names ``network``.
+        UsageError: Names or shapes differ; the key is ``network``.
     """
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""How long the jobs of a table will take here: a trial of each kind, times what there is to do."""
+"""Estimates of the time that the jobs of a table take here, from a short trial of each kind."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Estimate", "Work", "duration", "estimated", "work_of"]
 
 _START_SECONDS = 3.0
-"""What a job takes to start and to write its results."""
+"""Time to start a job and to write its results."""
 
-# What the time of an image depends on; a text names a key, or a part with all its keys.
+# Keys, or groups with all their keys, that the time of an image depends on.
 _OF_TRAINING = (
     "network", "parameterization", "objective", "coupling", "augmentation", "timestep",
     "dataset.shape", "dataset.num_classes", "trainer.batch_size", "trainer.micro_batch",
@@ -32,9 +32,9 @@ _OF_SAMPLING = (
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does: a trial's ``key``, and how many images.
+    """The work of a job: the ``key`` of its trial, and the number of images.
 
-    ``key`` is None where no trial can tell, and ``words`` say why.
+    ``key`` is None if no trial is possible, and ``words`` give the reason.
     """
 
     key: str | None
@@ -44,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a job, or None and the reason in ``words``, which also name what is left out."""
+    """Seconds of a job, or None; ``words`` are the reason, or the costs that are left out."""
 
     seconds: float | None
     words: str = ""
@@ -57,7 +57,7 @@ class Estimate:
 
 
 def work_of(job: TableJob) -> Work:
-    """The work of a job that is not done."""
+    """The work of an unfinished job."""
     config = job.config
     if job.verb == "train":
         trainer = config["trainer"]
@@ -82,9 +82,9 @@ def _key(verb: str, config: Mapping[str, Any], names: Sequence[str]) -> str:
 def estimated(
     jobs: Sequence[TableJob], *, on_trials: Callable[[int, int], object] = lambda done, of: None
 ) -> dict[str, Estimate]:
-    """Estimates of the jobs that are not done, by identity; equal work is tried once.
+    """Estimates of the unfinished jobs, by identity; equal work is timed once.
 
-    ``on_trials`` is called before each trial with how many are done, and how many there are.
+    ``on_trials`` is called before each trial with the number of finished trials and of all trials.
     """
     waiting = [job for job in jobs if not job.is_done()]
     works = {job.identity: work_of(job) for job in waiting}
@@ -97,16 +97,16 @@ def estimated(
 
 
 def _needs_accelerator(job: TableJob) -> str | None:
-    """The accelerator that a training names, if it is not here."""
+    """A sentence if the accelerator that a training names is missing."""
     import torch
 
     named = select(job.config, "trainer.accelerator")
     away = named in ("cuda", "gpu") and not torch.cuda.is_available()
-    return f"there is no trainer.accelerator={named} here" if away else None
+    return f"this computer has no trainer.accelerator={named}" if away else None
 
 
 def _tried(job: TableJob) -> "Trial | str":
-    """The trial of a job's work, or why there is none."""
+    """The trial of a job's work, or the reason why there is none."""
     from flowexp.tables.probes import try_sampling, try_training
 
     try:
@@ -117,7 +117,7 @@ def _tried(job: TableJob) -> "Trial | str":
         return try_sampling(job.config, metrics=job.verb == "eval")
     except UsageError as error:
         return error.problem.rstrip(".")
-    except Exception as error:  # an estimate is no reason for a dry run to fail
+    except Exception as error:  # a dry run must not fail because of an estimate
         return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 

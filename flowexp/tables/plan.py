@@ -92,9 +92,9 @@ class Plan:
 
 
 def matching(only: str | None, names: Sequence[str]) -> list[str]:
-    """The names that hold the text ``only``, or match it where it has a ``*``; None = all.
+    """The names that contain the text ``only`` or, if it has a ``*``, match it; None = all.
 
-    Upper and lower case mean the same, and no other character is special.
+    Case is ignored, and no other character is special.
     """
     if only is None:
         return [*names]

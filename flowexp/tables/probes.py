@@ -1,6 +1,6 @@
-"""How long trainings and samples take on this machine: short trials of what a config builds.
+"""Short trials that time trainings and sampling on this machine.
 
-Data, teachers and trained weights need not be there: trials run on random data and new weights.
+They need no data, teachers or trained weights: they run on random data and new weights.
 """
 
 import time
@@ -32,7 +32,7 @@ from flowexp.training.timed_passes import fitting, passes, seconds_of
 __all__ = ["STEPS", "Trial", "try_sampling", "try_training"]
 
 STEPS = 20
-"""Steps of a trial, where they fit into a few seconds."""
+"""Steps of a trial, if they fit into a few seconds."""
 
 _MOST_SECONDS = 3.0
 _PIECE_SECONDS = 0.3
@@ -45,7 +45,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """Seconds of an image (trained on, or sampled and scored), where, and what is not counted."""
+    """Seconds per image (trained on, or sampled and scored), the device, and costs left out."""
 
     seconds: float
     where: str
@@ -53,7 +53,7 @@ class Trial:
 
 
 def try_training(config: Config) -> Trial:
-    """Time up to 20 steps of a training, or a few seconds of the first if that is long."""
+    """Time up to 20 steps of a training, or a part of the first step if it is long."""
     with restored(), torch.random.fork_rng(devices=[]):
         built = build(config, by=USER)
         settings = config["trainer"]
@@ -91,7 +91,7 @@ def _steps(parts: TrainingParts, batch: DataBatch) -> Callable[[int], None]:
 
 
 def _bare_steps(built: Built, batch: DataBatch) -> Callable[[int], None]:
-    """Passes through the network alone."""
+    """Passes through the network only."""
     pipeline = built.pipeline.replace(device=batch.images.device)
     middle = sum(pipeline.model.time_range) / 2
     t = torch.tensor(middle, dtype=torch.float64, device=pipeline.device)
@@ -105,10 +105,10 @@ def _bare_steps(built: Built, batch: DataBatch) -> Callable[[int], None]:
 
 
 def try_sampling(config: Config, *, metrics: bool) -> Trial:
-    """Time the calls of a network that a sample needs, and with ``metrics`` its scoring.
+    """Time the network evaluations of a sample, and with ``metrics`` its scoring.
 
-    How many calls that are is counted by a sampling with a network that does nothing; of an
-    adaptive sampler it is the number for a straight line.
+    Their number is counted by sampling with a network that returns zeros; for an adaptive sampler
+    it is the number for a straight trajectory.
     """
     with restored(), torch.random.fork_rng(devices=[]), torch.inference_mode():
         built, without = _built_to_sample(config)
@@ -135,10 +135,10 @@ def try_sampling(config: Config, *, metrics: bool) -> Trial:
 def _around(
     pipeline: Pipeline, network: nn.Module, metrics: Mapping[str, Any] | None
 ) -> tuple[float, float]:
-    """Seconds a sample besides the network, and evaluations of it a sample."""
+    """Seconds per sample outside the network, and network evaluations per sample."""
     arrays = _random_arrays(pipeline)
     counted = _Counted(network)
-    network.forward = counted  # the pipeline is not used any more
+    network.forward = counted  # the pipeline is not used again
     found = []
     for size in _SIZES:
         counted.samples, started = 0, time.perf_counter()
@@ -154,7 +154,7 @@ def _around(
 
 
 class _Counted:
-    """A forward that counts samples and gives zeros, after a first call that tells their shape."""
+    """A forward that counts samples and returns zeros, after a first call that sets their shape."""
 
     def __init__(self, network: nn.Module) -> None:
         self.samples = 0
@@ -172,7 +172,7 @@ class _Counted:
 
 
 def _built_to_sample(config: Config) -> tuple[Built, str]:
-    """What samples; where a sampler lacks its calibration, Euler's method in its place."""
+    """The parts for sampling; Euler's method replaces a sampler without its calibration."""
     try:
         return build(config, by=USER), ""
     except UsageError:
@@ -182,7 +182,7 @@ def _built_to_sample(config: Config) -> tuple[Built, str]:
 
 
 def _where(device: str, work: Callable[[], object], first: Callable[[], object]) -> str:
-    """The device in words, and on the CPU the number of threads that ``auto`` would choose."""
+    """The device in words, on the CPU with the number of threads that ``auto`` would choose."""
     if device != "cpu":
         return device
     given = given_threads()

@@ -89,9 +89,9 @@ Show = Callable[[Sequence[JobState]], None]
 
 
 class Pace:
-    """How fast jobs get done, from the states that are seen one after the other.
+    """The pace of the jobs, from successive states.
 
-    A job that runs counts by the share of its training; one that failed counts as done.
+    A running job counts by the fraction of its training, a failed one as done.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -154,7 +154,7 @@ def plain_lines(
 
 @contextmanager
 def _lines(jobs: Sequence[TableJob], pace: Pace) -> Iterator[Show]:
-    """For logs and pipes: a line for each change, and one now and then of all."""
+    """For logs and pipes: a line for each change, and an occasional summary."""
     before = [state_of(job, since=time.time()).status for job in jobs]
     words = ""
 
@@ -172,7 +172,7 @@ def _lines(jobs: Sequence[TableJob], pace: Pace) -> Iterator[Show]:
 
 @contextmanager
 def _live_view(jobs: Sequence[TableJob], name: str, pace: Pace) -> Iterator[Show]:
-    """For a terminal: counts and remaining time, and the jobs that run or have failed."""
+    """For a terminal: counts, remaining time, and the running and failed jobs."""
     from rich.live import Live
     from rich.table import Table
     from rich.text import Text

@@ -59,7 +59,7 @@ class Measurement(_Stored):
         device: Device these seconds were spent on.
         floor: The score of held-out real data; None where it was not measured.
         notice: A caveat, or why a value is not a number; None if there is none.
-        kimg: Thousands of images that the scored weights had been trained on; None if not known.
+        kimg: Thousands of images that the scored weights were trained on; None if unknown.
     """
 
     values: tuple[_Number, ...]
@@ -162,7 +162,7 @@ class ClaimResult(_Stored):
 class _Score(NamedTuple):
     """The result of an evaluation job: its number, its NFE, and the record of a range of seeds.
 
-    That is the first range, or the first without a number. ``kimg`` is of the scored checkpoint.
+    That is the first range, or the first without a number. ``kimg`` is that of the scored weights.
     """
 
     value: float
@@ -344,7 +344,7 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
     elif protocol.get("reference") is not None:
         stated["reference"] = protocol["reference"]
     own = [text.partition("=")[2] for text in row.spec.eval if text.startswith("selection=")]
-    # A row that chooses its weights itself is of a publication that does so.
+    # A row that selects its weights reproduces a publication that does so.
     selected = own[-1] if own else protocol.get("selection")
     if selected == "best_of_snapshots" and not record.protocol.selection.startswith("best of"):
         stated["selection"] = "best of snapshots"

@@ -30,7 +30,7 @@ class Task(Part, ABC):
 
     @property
     def draws_classes(self) -> bool:
-        """Whether the class of a sample is drawn, unless it is given."""
+        """Whether classes of samples are drawn if none are given."""
         return self.num_classes > 0
 
     @property

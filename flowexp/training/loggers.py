@@ -38,7 +38,7 @@ class RunLogger(Logger):
     Lightning's own loggers work as well, but append what a resumed training repeats.
 
     Attributes:
-        appends: Whether a row that is logged again would stand there twice; then it is left out.
+        appends: Whether a row that is logged again would appear twice; it is then left out.
     """
 
     appends: bool = False
@@ -51,17 +51,17 @@ class RunLogger(Logger):
         """
 
     def log_facts(self, facts: Mapping[str, str | int], *, step: int) -> None:
-        """What the training runs on from ``step`` on: names such as ``system/device``."""
+        """Facts about the machine from ``step`` on, such as ``system/device``."""
 
     def log_image(self, name: str, file: Path, *, step: int) -> None:
-        """A picture of the training, such as the sample grid, whose ``file`` is in the run."""
+        """Log an image of the training, such as the sample grid, from a ``file`` of the run."""
 
     def log_scores(
         self, run: RunDirectory, records: Sequence[MetricRecord], *, step: int, kimg: float
     ) -> None:
-        """Scores of the weights after ``step``, or ``kimg`` thousand images, of a run.
+        """Log scores of a run's weights after ``step``, i.e. after ``kimg`` thousand images.
 
-        It is called outside a training, without :meth:`start`, perhaps while the run is trained.
+        It is called outside a training, without :meth:`start`, possibly while the run is trained.
         """
 
     @property
@@ -145,8 +145,8 @@ def _table(rows: Iterable[Mapping[str, Any]], columns: list[str], *, header: boo
 class TensorBoardLogger(RunLogger):
     """Scalars, sample grids, texts and scores in ``tensorboard/`` of the run directory.
 
-    Their step is the optimizer's. Scores that are measured while the training runs go to the folder
-    ``eval`` in it: a viewer stops to follow a file when a newer one appears beside it.
+    The step is that of the optimizer. Scores measured during the training go to the subfolder
+    ``eval``, because TensorBoard stops following a file when a newer one appears beside it.
 
     Args:
         flush_seconds: Seconds between two writes.
@@ -160,7 +160,7 @@ class TensorBoardLogger(RunLogger):
         self._writer: SummaryWriter | None = None
 
     def start(self, run: RunDirectory, *, config: Mapping[str, Any], step: int) -> None:
-        """Open the writer; numbers and images beyond ``step``, from before a kill, are hidden."""
+        """Open the writer, and hide scalars and images beyond ``step`` from before a kill."""
         self._folder = run.path / _TENSORBOARD
         self._writer = self._opened(self._folder, purge_step=step + 1)
         self._add_texts({"config": _as_code(config)}, step=step)
@@ -198,7 +198,7 @@ class TensorBoardLogger(RunLogger):
             self._writer = None
 
     def _add_texts(self, texts: Mapping[str, str], *, step: int) -> None:
-        """Add the texts that are not the last of their name: readers of events hide no texts."""
+        """Add the texts that differ from the last of their name; old texts cannot be hidden."""
         file = self._folder / "texts.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if self._writer is None or texts.items() <= known.items():
@@ -215,7 +215,7 @@ class TensorBoardLogger(RunLogger):
 
 
 def _described(record: MetricRecord, kimg: float) -> dict[str, Any]:
-    """What belongs beside a score: its weights' thousands of images, its protocol and the rest."""
+    """The facts beside a score: kimg of its weights, protocol and others."""
     content = record.to_dict()
     return {"kimg": kimg, **{k: v for k, v in content.items() if k not in ("name", "value")}}
 

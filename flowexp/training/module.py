@@ -135,7 +135,7 @@ class FlowModule(LightningModule):
         return self.optimizer
 
     def ordered_callbacks(self) -> list[Callback]:
-        """Threads, averages, records, the chosen ones, stop; Lightning calls checkpoints last."""
+        """Callbacks in order: threads, averages, records, chosen ones, stop; then checkpoints."""
         chosen = self.parts.callbacks.values()
         before, after = (Threads(), self.averages, self.records), (self.stop_signals,)
         return [*before, *chosen, *after, self.checkpoints]

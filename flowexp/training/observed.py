@@ -1,4 +1,4 @@
-"""What parts return, held against their protocols: for copies that a trial runs, not a training."""
+"""Checks of the values that parts return against their protocols, for the trial step only."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,16 +20,16 @@ _STATES = (torch.float32, torch.float64)
 
 
 class Observed:
-    """What was seen of the parts; ``sampled`` says whether the sampler was called."""
+    """Observations of the parts; ``sampled`` is whether the sampler was called."""
 
     sampled = False
 
 
 def observe(parts: TrainingParts) -> Observed:
-    """Let parts raise a :class:`UsageError` when they return what their protocol does not allow.
+    """Make parts raise a :class:`UsageError` when they return what their protocol does not allow.
 
-    While samples are drawn, the network computes twice and then repeats itself, so that a sampler
-    of many steps takes no longer than its own arithmetic.
+    During sampling the network is evaluated twice and then repeats its output, so that a sampler
+    with many steps stays cheap.
     """
     observed = Observed()
     _replace(parts.objective, "loss", _checked_loss)
@@ -53,7 +53,7 @@ def _wrong(key: str, part: object, what: str, wanted: str) -> UsageError:
     return UsageError(
         f"{type(part).__name__}.{what}; expected {wanted}.",
         key=key,
-        remedy="Nothing was trained: it was found in a trial step.",
+        remedy="Nothing was trained: the trial step before the training found it.",
     )
 
 
@@ -90,8 +90,8 @@ def _checked_loss(inner: Callable[..., Any], objective: object) -> Callable[...,
             what = f"loss returns Loss(per_sample) with {_kind(value)}"
             raise _wrong("objective", objective, what, f"one loss per sample, {_shape(t)}")
         if not value.requires_grad:
-            what = "loss returns a loss without gradient"
-            raise _wrong("objective", objective, what, "one that depends on the network")
+            what = "loss returns a loss without a gradient"
+            raise _wrong("objective", objective, what, "a loss that depends on the network")
         return found
 
     return loss

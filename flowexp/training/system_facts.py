@@ -1,4 +1,4 @@
-"""What a training runs on: constant facts, and the memory it takes."""
+"""Facts about the machine of a training, and its memory use."""
 
 import platform
 import sys
@@ -13,7 +13,7 @@ _GIB = 2.0**30
 
 
 def system_facts(device: torch.device) -> dict[str, str | int]:
-    """Device, versions and threads of this process, under the names that loggers show."""
+    """Device, versions and threads of this process, by the names used in loggers."""
     cuda = device.type == "cuda"
     return {
         "system/device": torch.cuda.get_device_name(device) if cuda else processor(),
@@ -24,7 +24,7 @@ def system_facts(device: torch.device) -> dict[str, str | int]:
 
 
 def memory_used(device: torch.device) -> dict[str, float]:
-    """Most memory used so far in GiB: the accelerator's, or this process's; {} if unknown."""
+    """Peak memory in GiB, of the accelerator or else of this process; {} if unknown."""
     if device.type == "cuda":
         return {"system/memory_gib": torch.cuda.max_memory_allocated(device) / _GIB}
     if sys.platform == "win32":

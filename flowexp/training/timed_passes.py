@@ -1,4 +1,4 @@
-"""Passes through a step of a training that leave no trace, to find out how long they take."""
+"""Side-effect-free passes through a training step, for timing."""
 
 import copy
 import time
@@ -28,10 +28,10 @@ def passes(
     step: int,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
 ) -> Callable[[int], None]:
-    """Forward and backward passes of the first samples of a batch; their number is the argument.
+    """A function that makes a forward and backward pass over the first ``n`` samples of a batch.
 
-    Network and objective are copies, so that neither gradients nor counters of theirs change. With
-    an ``optimizer`` the copy is trained.
+    Network and objective are copied, so that their gradients and counters stay unchanged. With an
+    ``optimizer`` the copy is trained.
     """
     from flowexp.training.module import micro_batches
 
@@ -50,7 +50,7 @@ def passes(
 
 
 def fitting(work: Callable[[int], None], *, most: int, seconds: float) -> tuple[int, int]:
-    """A few samples, and as many up to ``most`` as are worked on in about ``seconds``."""
+    """A small number of samples, and the number, up to ``most``, that takes about ``seconds``."""
     first = size = min(_FIRST_SAMPLES, most)
     work(first)
     while size < most and (spent := seconds_of(work, size)) < seconds / 2:
@@ -59,7 +59,7 @@ def fitting(work: Callable[[int], None], *, most: int, seconds: float) -> tuple[
 
 
 def seconds_of(work: Callable[[int], None], size: int) -> float:
-    """Wall time of some work, above zero; waits for an accelerator."""
+    """Wall time of a call in seconds, above zero; waits for an accelerator."""
     started = time.perf_counter()
     work(size)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""A trial before a training: one tiny step of everything that will run later.
+"""The trial step before a training: one tiny step of everything that will run later.
 
-A sampler or a callback with a mistake would otherwise end a training of hours, at its first grid or
-its last step. The trial trains a copy of all parts for one step of two samples in a temporary
-folder, by the same code, with the callbacks' hooks, the sample grid and the checkpoint.
+Without it, a bug in a sampler or a callback could end a training of hours, at its first grid or its
+last step. The trial step trains a copy of all parts on two samples in a temporary folder, with the
+same code, the callbacks' hooks, the sample grid and the checkpoint.
 """
 
 import contextlib
@@ -34,23 +34,23 @@ from flowexp.training.parts import TrainingParts
 __all__ = ["LONG_STEPS", "try_out"]
 
 LONG_STEPS = 1000
-"""Steps from which on every training is worth a trial; a shorter one soon meets its end."""
+"""Trainings of at least this many steps get a trial step; shorter ones fail soon enough."""
 
 _SAMPLES = 2
-_LARGEST_NETWORK = 300_000_000  # weights; a copy with its optimizer takes five times their memory
+_LARGEST_NETWORK = 300_000_000  # parameters; a copy with its optimizer takes five times the memory
 
 
 def try_out(
     parts: TrainingParts, *, seed: int, config: Mapping[str, Any], arrays: ImageArrays
 ) -> None:
-    """Run one step of copies of all parts; a part that is at fault raises what it would raise.
+    """Run one step of copies of all parts, and raise the error of a faulty part.
 
-    Nothing that the training uses is changed, random states included. Lightning's own callbacks
-    and the loggers, which may write elsewhere, take no part.
+    Nothing that the training uses is changed, including random states. Lightning's own callbacks
+    and the loggers are left out, because they may write elsewhere.
 
     Raises:
         UsageError: A part returns something of the wrong shape or type.
-        Exception: What a part raises.
+        Exception: Any error of a part.
     """
     if sum(p.numel() for p in parts.model.network.parameters()) > _LARGEST_NETWORK:
         return
@@ -72,7 +72,7 @@ def try_out(
     if isinstance(failure, UsageError):
         raise failure
     if failure is not None:
-        failure.add_note("Nothing was trained: it failed in a trial step before the training.")
+        failure.add_note("Nothing was trained: the trial step before the training failed.")
         raise failure
 
 
@@ -105,7 +105,7 @@ def _one_step(
 
 
 def _copied(parts: TrainingParts, *, size: int) -> TrainingParts | None:
-    """A copy of the parts for one step; None if a part cannot be copied."""
+    """Copies of the parts for one step; None if a part cannot be copied."""
     settings = replace(
         parts.settings,
         max_kimg=size / 1000.0,
@@ -122,7 +122,7 @@ def _copied(parts: TrainingParts, *, size: int) -> TrainingParts | None:
     chosen = {name: item for name, item in parts.callbacks.items() if _takes_part(item)}
     try:
         tried = copy.deepcopy(replace(parts, settings=settings, callbacks=chosen, loggers={}))
-    except Exception:  # what cannot be copied is not at fault for that
+    except Exception:  # a part that cannot be copied is not faulty
         return None
     for callback in tried.callbacks.values():
         if isinstance(callback, SampleGrid):
@@ -131,14 +131,14 @@ def _copied(parts: TrainingParts, *, size: int) -> TrainingParts | None:
 
 
 def _takes_part(callback: Callback) -> bool:
-    """Whether it is flowexp's or the user's own; a library's may write where it likes."""
+    """Whether a callback is flowexp's or the user's own; those of libraries may write anywhere."""
     package = type(callback).__module__.partition(".")[0]
     return package == "flowexp" or package not in required()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without output, log records and warnings, which the training will give again."""
+    """Suppress output, log records and warnings, which the training will repeat."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

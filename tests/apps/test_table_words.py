@@ -82,8 +82,8 @@ def test_overrides_of_a_verb_are_collected():
 
 
 def test_what_nothing_is_called_is_answered_with_what_there_is():
-    with pytest.raises(UsageError, match="no row is called 'xyz'") as refused:
+    with pytest.raises(UsageError, match="no row matches 'xyz'") as refused:
         require_matching("xyz", LABELS, what="row")
-    assert "whose name holds the text" in refused.value.remedy
-    assert "example 'only=2-RF, one step'." in refused.value.remedy
+    assert "whose name contains the text" in refused.value.remedy
+    assert "e.g. 'only=2-RF, one step'." in refused.value.remedy
     assert "DDPM++ cont. (deep, VP)" in refused.value.remedy

@@ -91,7 +91,7 @@ def test_an_experiment_decides_all_but_the_model(flow):
 def test_weights_keep_their_meaning_unless_it_is_said(overrides, key):
     (problem, *_) = problems("parent=R", *overrides)
     assert problem.startswith(f"{key}: R was trained with ")
-    assert "add init=R if you mean it" in problem
+    assert "add init=R to use them anyway" in problem
     checked = check("train", ["parent=R", *overrides, "init=R"])
     assert [p for p in checked.problems if p.key == key] == []
     assert any(remark.startswith(f"{key}: ") for remark in checked.remarks)
@@ -112,8 +112,8 @@ def test_pairs_and_runs_of_another_shape_are_refused_before_data_is_sought(tmp_p
     )
     found = problems("experiment=cifar10/rfpp_a", "pairs=P", "init=R")
     assert len(found) == 2
-    assert found[0].startswith("init: R was trained on 1x28x28, and the dataset here is 3x32x32.")
-    assert found[1].startswith("pairs: the pairs in P are 1x28x28, and the dataset here is 3x32x32")
+    assert found[0].startswith("init: R was trained on 1x28x28, but the dataset here is 3x32x32.")
+    assert found[1].startswith("pairs: the pairs in P are 1x28x28, but the dataset here is 3x32x32")
     assert problems("experiment=fashion10k/reflow", "pairs=P") == []
     assert problems("experiment=cifar10/rfpp_a", "pairs=nothere") == []  # said elsewhere
 
@@ -125,7 +125,7 @@ def test_pairs_and_runs_of_another_shape_are_refused_before_data_is_sought(tmp_p
 )  # fmt: skip
 def test_a_network_is_held_against_data_of_its_own_shape(dataset, words):
     (problem,) = problems("run=R", f"dataset={dataset}", verb="eval")
-    assert problem.startswith("dataset: R was trained on fashion10k (1x28x28, 10 classes), and ")
+    assert problem.startswith("dataset: R was trained on fashion10k (1x28x28, 10 classes), but ")
     assert words in problem
     assert "dataset=fashion_mnist" in problem
     assert problems("run=R", "dataset=fashion_mnist", verb="eval") == []

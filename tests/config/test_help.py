@@ -40,7 +40,7 @@ def test_help_of_every_verb_fits_a_screen(verb, capsys, monkeypatch):
 @pytest.mark.parametrize("verb", WITH_GROUPS)
 def test_each_group_has_one_line_with_what_it_is(verb, capsys):
     text = _shown(capsys, verb, "--help")
-    groups = text.partition("how many there are:\n")[2].partition("\n\n")[0].splitlines()
+    groups = text.partition("number of options:\n")[2].partition("\n\n")[0].splitlines()
     rows = [line for line in groups if not line.startswith(" " * 10)]
     assert all(len(row.split()) >= 4 for row in rows)
     names = [row.split()[0] for row in rows]
@@ -60,15 +60,15 @@ def test_every_choice_of_train_is_described(capsys):
 
 def test_keys_carry_their_comment_and_value(capsys):
     text = " ".join(_shown(capsys, "eval", "--help").split())
-    assert "batch_size 256 samples per call of the sampler; the numbers do not depend" in text
-    assert "seeds null which seeds: null = 0 .. num_samples-1, else e.g. 50000-54999" in text
-    assert "checkpoint last `last`, the number of a step" in text
+    assert "batch_size 256 samples per call of the sampler; scores do not depend" in text
+    assert "seeds null sample seeds: null = 0 .. num_samples-1, or a range such as" in text
+    assert "checkpoint last `last`, a step number" in text
 
 
 def test_help_follows_what_is_chosen(capsys):
     text = " ".join(_shown(capsys, "train", "sampler=dopri5", "seed=7", "--help").split())
     assert "sampler dopri5" in text
-    assert "seed 7 decides" in text
+    assert "seed 7 seed of every random number" in text
 
 
 def test_a_misspelt_choice_beside_help_is_refused(capsys):

@@ -44,4 +44,4 @@ def test_a_misspelt_reference_in_the_users_yaml_is_guessed(files):
 
 def test_two_options_of_flowexp_do_not_fit(files):
     (found,) = misfits(FAILED, config=CONFIG, files=files(path="linear", timestep="uniform"))
-    assert "Choose another timestep or another path: these two do not fit." in found.remedy
+    assert "Choose another timestep or another path; these two do not fit together." in found.remedy

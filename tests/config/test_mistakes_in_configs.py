@@ -27,7 +27,7 @@ TRAIN = {
     "optimizer._target_=torch.optim.RMSprop optimizer.alpha=-2": {"optimizer.alpha": "Invalid"},
     "+optimizer.amsgrad=3": {"optimizer.amsgrad": "Give true or false"},
     "callbacks.a._target_=pytorch_lightning.callbacks.EarlyStopping callbacks.a.monitor=l "
-    "callbacks.a.patience=three": {"callbacks.a.patience": "Give a whole number"},
+    "callbacks.a.patience=three": {"callbacks.a.patience": "Give an integer"},
     "metric=fid metric.fid.extractor.weights=3": {"metric.fid.extractor.weights": "name of a file"},
     "sampler=edm_heun sampler.S_noise=inf": {"sampler.S_noise": "Give a finite number"},
     "dataset=toy2d network=mlp dataset.noise=-1": {"dataset.noise": "noise must be finite"},
@@ -47,9 +47,9 @@ TRAIN = {
     "--batch-size=3": {"--batch-size": "Write trainer.batch_size=3."},
     "--network=mlp": {"--network": "Write network=mlp."},
     "--max_kmg=3": {"--max_kmg": "Write trainer.max_kimg=3."},
-    "--nothing=3": {"--nothing": "no dashes"},
+    "--nothing=3": {"--nothing": "instead of dashed options"},
     "coupling=pairs pairs=nothere init=nowhere": {"pairs": "flowexp pairs", "init": "nowhere"},
-    "coupling=pairs pairs=[nothere,GREY]": {"pairs": "nothere is not a store"},
+    "coupling=pairs pairs=[nothere,GREY]": {"pairs": "nothere is not a pair store"},
     "experiment=cifar10/rfpp_a trainer.accelerator=auto init=RUN pairs=GREY": {
         "pairs": "1x28x28, but the data set's are 3x32x32",
         "dataset.root": "dataset.download=true",
@@ -67,7 +67,7 @@ TRAIN = {
     },
     "path=liner seed=x bogus=1 network.hidden=3 path.D=-1 trainer.log_every=0 --lr=3 path": {
         "path": "Did you mean linear?",
-        "seed": "whole number",
+        "seed": "integer",
         "bogus": "no group or key",
         "network.hidden": "network has no key",
         "trainer.log_every": ">= 1",
@@ -92,7 +92,7 @@ OF_A_RUN = {
     "sample run=RUN device=mps": {"device": "device=cpu"},
     "eval run=RUN metric=fid sampler.stps=3 num_samples=1.5": {
         "sampler.stps": "sampler.steps",
-        "num_samples": "whole number",
+        "num_samples": "integer",
         "metric.fid.extractor.weights": "were not found",
     },
 }

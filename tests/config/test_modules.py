@@ -45,7 +45,7 @@ def test_a_module_near_the_folders_of_the_command_is_found(folder):
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "hidden.py").write_text("class Mine: ...")
     run = OptionFiles(run=folder / "elsewhere" / "outputs" / "run")
-    assert "It lies in elsewhere: run the command there, or put PYTHONPATH=elsewhere" in problem(
+    assert "It is in elsewhere: run the command there, or put PYTHONPATH=elsewhere" in problem(
         "hidden.Mine", run
     )
 
@@ -106,10 +106,13 @@ def test_a_mistake_inside_a_constructor_is_no_wrong_argument(folder):
 @pytest.mark.parametrize(
     ("group", "words"),
     [
-        ("sampler", "sampler: Other is no Sampler. Derive it from flowexp.samplers.base.Sampler"),
-        ("lr_schedule", "Other is no LRSchedule"),
-        ("coupling", "Other is no Coupling"),
-        ("network", "Other is no Module"),
+        (
+            "sampler",
+            "sampler: Other is not of type Sampler. Derive it from flowexp.samplers.base.Sampler",
+        ),
+        ("lr_schedule", "Other is not of type LRSchedule"),
+        ("coupling", "Other is not of type Coupling"),
+        ("network", "Other is not of type Module"),
     ],
 )
 def test_a_part_of_another_kind_is_refused(folder, group, words):
@@ -120,8 +123,8 @@ def test_a_part_of_another_kind_is_refused(folder, group, words):
 def test_entries_and_partials_of_another_kind_are_refused(folder):
     with pytest.raises(UsageError, match=r"ema\.slow: Other has no method beta"):
         instantiate({"slow": {"_target_": "sound.Other"}, "off": None}, key="ema", by=USER)
-    with pytest.raises(UsageError, match=r"callbacks\.x: Other is no Callback"):
+    with pytest.raises(UsageError, match=r"callbacks\.x: Other is not of type Callback"):
         instantiate({"x": {"_target_": "sound.Other"}}, key="callbacks", by=USER)
     node = {"_target_": "torch.nn.Linear", "_partial_": True}
-    with pytest.raises(UsageError, match="optimizer: Linear is no Optimizer"):
+    with pytest.raises(UsageError, match="optimizer: Linear is not of type Optimizer"):
         instantiate(node, key="optimizer", by=USER)

@@ -20,8 +20,8 @@ def test_values_of_a_recipe_and_of_the_command_are_known():
 def test_a_recipe_that_overrides_the_chosen_option_is_named_by_a_check():
     (said,) = overruled("train", GIVEN)
     assert said == (
-        "experiment=cifar10/edm_cond_vp sets sampler.steps=18, where sampler=dpmpp_2m has 10; "
-        "sampler.steps=10 keeps that."
+        "experiment=cifar10/edm_cond_vp sets sampler.steps=18 over the 10 of sampler=dpmpp_2m; "
+        "add sampler.steps=10 to keep that."
     )
     assert said in check("train", GIVEN).remarks
     assert list(overruled("train", [*GIVEN, "sampler.steps=10"])) == []

@@ -52,7 +52,7 @@ def test_what_exists_beside_is_no_path(folder):
     ("verb", "overrides", "says"),
     [
         ("eval", ["outputs/on"], "outputs/on: there is no such folder. Did you mean outputs/one?"),
-        ("sample", ["word"], "word: this is neither key=value nor the folder of a run."),
+        ("sample", ["word"], "word: this is neither key=value nor a run directory."),
         ("sample", ["outputs/one", "run=sweep/1"], "outputs/one: the run is named twice."),
         ("export", ["run=outputs/one/config.yaml"], "Did you mean run=outputs/one?"),
         ("pairs", ["run=empty"], "run: empty holds no run. The latest one is run=sweep/5."),
@@ -65,8 +65,8 @@ def test_what_exists_beside_is_no_path(folder):
         (
             "sample",
             ["sweep", "seeds=0-3"],
-            "run: sweep holds 11 runs (0, 1, 2, 3, 4, 5, ...), and sample takes one. "
-            "Name it: flowexp sample run=sweep/0 seeds=0-3",
+            "run: sweep holds 11 runs (0, 1, 2, 3, 4, 5, ...), but sample takes one run. "
+            "Name a run: flowexp sample run=sweep/0 seeds=0-3",
         ),
     ],
 )

@@ -158,7 +158,7 @@ def test_wrong_splits_and_columns_are_named(library, tmp_path, override, key, wo
 def test_without_the_package_or_with_an_old_one(library, tmp_path, monkeypatch, capsys):
     library.__version__ = "2.21.0"
     (problem,) = of_library(f"dataset.path={tmp_path}").problems
-    assert "2.21.0 is too old: it would run scripts" in problem.text
+    assert "2.21.0 is too old, because it runs scripts" in problem.text
     monkeypatch.setitem(sys.modules, "datasets", None)
     command = ["check", "dataset=huggingface", f"dataset.path={tmp_path}", "dataset.resolution=8"]
     assert main(command) == 2

@@ -81,7 +81,11 @@ def test_a_json_file_says_more_than_folders(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "wrong"),
-    [(["w"], "1 class_names for 4 classes"), ("wxyz", "no list of texts"), ([1], "no list of")],
+    [
+        (["w"], "1 class_names for 4 classes"),
+        ("wxyz", "not a list of strings"),
+        ([1], "not a list of"),
+    ],
 )
 def test_class_names_that_do_not_fit(tmp_path, names, wrong):
     root = folder(tmp_path, ["a.png"])

@@ -68,7 +68,7 @@ def test_every_run_of_a_sweep_is_scored_once_and_compared(swept, monkeypatch, ca
     assert main(["eval", "run=my sweep", *few]) == 1
     said = capsys.readouterr()
     assert "run 1 of 3: my sweep/0" in said.out
-    assert said.out.count("stored before") == 1
+    assert said.out.count("already stored") == 1
     assert said.out.rstrip().endswith("compare  flowexp compare 'my sweep'")
     assert "1 of 3 jobs failed:" in said.err
     assert "has no checkpoint yet" in said.err.splitlines()[-1]
@@ -86,8 +86,8 @@ def test_a_verb_that_takes_one_run_names_those_of_a_sweep(swept, monkeypatch, ca
     monkeypatch.chdir(swept.parent)
     assert main(["sample", "my sweep", "seeds=0-3"]) == 2
     said = capsys.readouterr().err
-    assert "my sweep holds 3 runs (0, 1, 2), and sample takes one" in said
-    given = shlex.split(said.rpartition("Name it: flowexp ")[2])
+    assert "my sweep holds 3 runs (0, 1, 2), but sample takes one run" in said
+    given = shlex.split(said.rpartition("Name a run: flowexp ")[2])
     assert main([*given, "grid=false"]) == 0
     assert main(["sample", str(swept / "1"), "seeds=0-3", "grid=false"]) == 0
 

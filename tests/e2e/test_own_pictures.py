@@ -40,7 +40,7 @@ def test_from_a_folder_of_photographs_to_a_score(tmp_path, monkeypatch, capsys):
     assert scored.code == 0, scored.err
     said = " ".join(scored.out.split())
     assert "300 samples in" in said  # ten for every picture
-    assert "There is no floor, since image_folder has no held-out images." in said
+    assert "There is no floor, because image_folder has no held-out images." in said
     assert "30 reference images" in said
     assert json.loads((tmp_path / "run/manifest.json").read_text())["dataset_size"] == 30
 

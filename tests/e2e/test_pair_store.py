@@ -24,7 +24,7 @@ def content(folder):
 
 @pytest.fixture(scope="module")
 def teacher(trained_once, tmp_path_factory):
-    """A run of its own with a small store of pairs; tests must not change it."""
+    """A run of its own with a small pair store; tests must not change it."""
     folder = tmp_path_factory.mktemp("teacher")
     shutil.copytree(trained_once, folder / "run")
     done = flowexp("pairs", f"run={folder}/run", *SMALL, cwd=folder)
@@ -169,7 +169,7 @@ def test_a_teacher_that_is_gone_is_said_in_the_log(teacher, tmp_path):
         (["pairs", "run=RUN", "num=0"], ["num", "at least 1"]),
         (["train", *TINY, "coupling=pairs"], ["flowexp pairs run=DIR"]),
         (["train", *TINY, "pairs=RUN/pairs"], ["Independent", "coupling=pairs"]),
-        (["train", *TINY, "coupling=pairs", "pairs=RUN"], ["not a store of pairs"]),
+        (["train", *TINY, "coupling=pairs", "pairs=RUN"], ["not a pair store"]),
         (
             ["train", *TINY, "coupling=pairs", "pairs=RUN/pairs", "augmentation=edm"],
             ["augmentation", "hflip"],

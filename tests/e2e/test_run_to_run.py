@@ -25,7 +25,9 @@ def test_a_run_goes_on_and_another_starts_from_it(trained_run):
 
     refused = flowexp("train", "run=run", "optimizer.lr=0.1", cwd=cwd)
     assert refused.code == 2
-    assert "optimizer.lr: run has been trained with 0.001 and cannot go on with 0.1" in refused.err
+    assert (
+        "optimizer.lr: run has been trained with 0.001 and cannot continue with 0.1" in refused.err
+    )
     assert refused.out == ""
 
     longer = flowexp("train", "run=run", LONGER, cwd=cwd)

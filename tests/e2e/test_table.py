@@ -149,7 +149,7 @@ def test_two_tables_at_once_share_their_jobs_and_a_failing_one_is_named(tmp_path
         (["pfgmpp/cifar1"], ["pfgmpp/cifar10"]),
         (["budget=cpu"], ["no table is named", "flowexp table list"]),
         (["rfpp"], ["rfpp/table1", "flowexp table claims only=rfpp"]),
-        (["ot_cfm/straightens", "only=no"], ["no arm is called 'no'", "minibatch OT"]),
+        (["ot_cfm/straightens", "only=no"], ["no arm matches 'no'", "minibatch OT"]),
         (["claims", "dry=maybe"], ["dry", "dry=commands"]),
         (["claim=pfgmpp/robustnes"], ["pfgmpp/robustness"]),
         (["pfgmpp/cifar10", "budget=tiny"], ["budget", "cpu"]),

@@ -60,8 +60,8 @@ def test_the_number_is_put_into_words_beside_its_floor() -> None:
     record = result.records[0]
     assert result.words[-1] == (
         f"{record.value:.4g} is {record.value / record.extra['floor']:.2g} times the floor of "
-        f"{record.extra['floor']:.4g}, which 32 real samples score that were not trained on; 0 "
-        "would be features with the mean and covariance of the reference."
+        f"{record.extra['floor']:.4g}, the score of 32 real samples that were held out; 0 "
+        "would mean features with the same mean and covariance as the reference."
     )
     assert str(result).endswith(result.words[-1])
     assert not any("times the floor" in text for text in evaluate().words)

@@ -34,9 +34,7 @@ class Compared:
 def test_without_held_out_images_it_is_said_how_to_get_a_floor():
     data = ImageArchive(archive="nowhere", resolution=8, name="mine")
     (text,) = remarks([Compared()], dataset=data, heldout=None, count=100)
-    assert text.startswith(
-        "There is no floor, since mine has no held-out images. dataset.test_archive=ZIP"
-    )
+    assert text.startswith("There is no floor, because mine has no held-out images. Name a ZIP of")
     assert "heldout=0.1" in text
     assert list(remarks([Compared()], dataset=None, heldout=None, count=100)) == []
     few = [0] * 24

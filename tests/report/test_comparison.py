@@ -11,7 +11,7 @@ from flowexp.report.run_record import read_run
 from flowexp.tables.render import draw
 from tests.report.runs import CONFIG, entry, make_run
 
-FIELDS = ("where they differ", "runs", "value", "n")
+FIELDS = ("differs in", "runs", "value", "n")
 
 
 def config(**changes):
@@ -69,7 +69,7 @@ def test_runs_that_differ_in_the_seed_share_a_line(sweep):
     ]
     assert any("sample standard deviation" in text for text in scores.intro)
     assert scores.title == "FD[EfficientNet-Lite0 b4, 64px] 200 on digits"
-    assert "EDMHeun, 18 steps, seeds of samples 0-199, at 16 kimg" in scores.intro[0]
+    assert "EDMHeun, 18 steps, sample seeds 0-199, at 16 kimg" in scores.intro[0]
     assert scores.notes == ("extra: not scored",)
 
 
@@ -123,7 +123,7 @@ def test_other_protocols_have_a_sheet_of_their_own_that_names_the_difference(tmp
     ("changed", "words"),
     [
         ({"checkpoint": {"kimg": 8.0}}, "at different kimg"),
-        ({"seeds": "200-399"}, "on different seeds of samples"),
+        ({"seeds": "200-399"}, "on different sample seeds"),
     ],
 )
 def test_other_kimg_and_other_seeds_of_samples_are_never_averaged(tmp_path, changed, words):

@@ -220,7 +220,7 @@ def test_open_names_runs_nearby(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"run: .*train-3 is not a run directory") as caught:
         RunDirectory.open(tmp_path / "train-3")
     assert str(tmp_path / "train-1") in str(caught.value.remedy)
-    with pytest.raises(UsageError, match="Name the folder of a run"):
+    with pytest.raises(UsageError, match="Name a run directory"):
         RunDirectory.open(tmp_path / "train-1" / "samples" / "x")
 
 

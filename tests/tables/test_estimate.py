@@ -71,7 +71,7 @@ def test_a_dry_run_says_the_sum_and_what_it_assumes(planned, tried, capsys):
     assert "12 jobs, 0 done. Nothing was run (dry=true)." in said
     # 2 x (640 + 1280) images trained, 6 x 64 sampled, 10 starts, two at once
     total = (2 * 1920 * 0.5 + 6 * 64 * 0.25 + 10 * 3.0) / 2
-    assert f"about {duration(total)} for 10 jobs, and 2 jobs that are not estimated" in said
+    assert f"about {duration(total)} for 10 jobs, without 2 jobs that have no estimate" in said
     assert "2 jobs at once, on 1 CPU thread or 2 CPU threads." in said
     tried.clear()
     show_jobs(all_jobs(planned.rows), {**config, "dry": "commands"})

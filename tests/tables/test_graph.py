@@ -137,7 +137,7 @@ def test_of_the_claims_only_those_of_a_name_are_planned(tmp_path, capsys, monkey
     assert head == "claims_Mine_F: checking every command, budget cpu"
     assert first.startswith("to run")
     assert main([*command, "only=no_such_claim"]) == 2
-    assert "no claim is called 'no_such_claim'" in capsys.readouterr().err
+    assert "no claim matches 'no_such_claim'" in capsys.readouterr().err
 
 
 def test_every_row_is_counted_while_commands_are_checked(tmp_path):

@@ -205,7 +205,7 @@ def test_a_logger_that_takes_no_scores_does_not_stop_the_evaluation(
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     log_scores(opened(tmp_path / "run", target), [record("fd_raw", 12.5)])
-    assert ("(one) did not get the scores: the server is away" in caplog.text) == (
+    assert ("the scores were not logged to one: the server is away" in caplog.text) == (
         target == "WandbLogger"
     )
 

@@ -56,7 +56,7 @@ def test_a_continued_run_keeps_its_number(two_cores, tmp_path: Path, monkeypatch
     assert said(two_cores)[-1] == "threads: 1 of 2, as at the start of this run"
     assert_same_state(tmp_path / "whole", tmp_path / "killed")
     train(tmp_path / "killed", settings=tiny_settings(threads=2, max_kimg=0.336))
-    assert "the run began with 1; sums now differ" in said(two_cores)[-1]
+    assert "the run began with 1; results now differ" in said(two_cores)[-1]
 
 
 def test_a_run_from_before_goes_on_as_it_began(two_cores, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def tried(**changes):
         ),
         (
             {"objective": OwnLoss(lambda found: Loss(found.per_sample.detach()))},
-            "objective: .*without gradient",
+            "objective: .*without a gradient",
         ),
         ({"coupling": OnlyX()}, "coupling: OnlyX.pair returns Pairs with x as"),
     ],
@@ -116,7 +116,7 @@ def test_what_parts_raise_is_raised_before_the_training():
         with pytest.raises(KeyError) as caught:
             tried(sampler=Broken(failing(KeyError("nothing"))), callbacks=callbacks)
         assert caught.value.__notes__ == [
-            "Nothing was trained: it failed in a trial step before the training."
+            "Nothing was trained: the trial step before the training failed."
         ]
     with pytest.raises(RuntimeError, match="at the end"):
         tried(callbacks={"end": AtTheEnd()})

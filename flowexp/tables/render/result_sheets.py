@@ -194,7 +194,7 @@ def _claim_record(claim: ClaimResult, arm: RowResult) -> dict[str, Any]:
 
 
 def _columns(names: Sequence[str], *, words: Sequence[str]) -> tuple[Column, ...]:
-    """Columns of numbers, but for those of ``words``; costs and long texts may leave the table."""
+    """Columns, numeric except those in ``words``; costs and long texts can move above the table."""
     prose = {*words} & {*_LONG} | {_COSTS[-1]}
     return tuple(
         Column(title=name, numeric=name not in words, prose=name in prose) for name in names

@@ -1,4 +1,4 @@
-"""Sheets as text for a terminal, or for the log or mail that takes its place."""
+"""Sheets as text for a terminal or a log."""
 
 import io
 import shutil
@@ -16,13 +16,13 @@ __all__ = ["terminal"]
 
 _STYLES: Mapping[str, str] = {"plain": "", "good": "green", "bad": "red", "open": "yellow"}
 _BESIDE = 2
-"""Columns beside every cell."""
+"""Padding of every cell, in columns."""
 _PROSE = 18
-"""Columns in which a sentence can still be read."""
+"""Minimum width, in columns, of a readable sentence."""
 
 
 def terminal(sheets: Sequence[Sheet]) -> str:
-    """Text with box lines, as wide as the terminal, or 80 columns where there is none.
+    """Text with box lines, as wide as the terminal, or 80 columns without one.
 
     Words are never broken. Where the columns need more, those of texts stand above the lines of a
     group. Colours are used only where a terminal shows them.
@@ -54,7 +54,7 @@ def terminal(sheets: Sequence[Sheet]) -> str:
             console.print(text)
         for text in sheet.remarks:
             console.print(text, style="dim")
-        # The table has a blank line below it already.
+        # The table already ends in a blank line.
         if sheet.notes or sheet.remarks:
             console.print()
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).rstrip() + "\n"
@@ -72,19 +72,19 @@ def _texts(sheet: Sheet, number: int) -> list[str]:
 
 
 def _least(sheet: Sheet, number: int) -> int:
-    """The columns of a terminal that a column needs, so that no word is broken."""
+    """The minimum width of a column that breaks no word."""
     words = chain.from_iterable(text.split() for text in _texts(sheet, number))
     return max(map(len, words), default=0)
 
 
 def _wanted(sheet: Sheet, number: int) -> int:
-    """The columns in which it can be read well."""
+    """The width at which a column can be read well."""
     longest = max(map(len, _texts(sheet, number)))
     return max(_least(sheet, number), min(longest, _PROSE))
 
 
 def _widths(sheet: Sheet, numbers: Sequence[int], width: int) -> dict[int, int]:
-    """The widths of columns: the least, and what is left for those that need the least more."""
+    """The widths of columns: their minimum, and the spare width for those that need least more."""
     found = {number: _least(sheet, number) for number in numbers}
     longest = {number: max(map(len, _texts(sheet, number))) for number in numbers}
     spare = max(0, width - _BESIDE * len(found) - sum(found.values()))
@@ -96,7 +96,7 @@ def _widths(sheet: Sheet, numbers: Sequence[int], width: int) -> dict[int, int]:
 
 
 def _shared_out(sheet: Sheet, width: int) -> tuple[list[int], list[int]]:
-    """The numbers of the columns in the table, and of those above it."""
+    """The positions of the columns in the table, and of those shown above it."""
     shown, aside = list(range(len(sheet.columns))), list[int]()
     while sum(_wanted(sheet, number) + _BESIDE for number in shown) > width:
         prose = [number for number in shown if sheet.columns[number].prose]
@@ -109,7 +109,7 @@ def _shared_out(sheet: Sheet, width: int) -> tuple[list[int], list[int]]:
 
 
 def _above(sheet: Sheet, lines: Sequence[Line], numbers: Sequence[int]) -> Iterator[str]:
-    """The columns that stand above some lines, in sentences: a text, or those of the lines."""
+    """The columns shown above some lines, as text."""
     for number in numbers:
         title = sheet.columns[number].title
         names: dict[str, list[str]] = {}

@@ -23,7 +23,7 @@ class Progress(ClosingCallback):
 
     Args:
         refresh_seconds: Seconds between two updates of the bar in a terminal, >= 0.5.
-        line_seconds: Seconds between two lines where there is no terminal.
+        line_seconds: Seconds between two lines without a terminal.
 
     Raises:
         ValueError: A number is too small.

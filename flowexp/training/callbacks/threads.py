@@ -1,4 +1,4 @@
-"""The number of CPU threads of a training: chosen once, and kept whenever the run is continued."""
+"""The number of CPU threads of a training: chosen once, and kept when the run is continued."""
 
 import logging
 import os
@@ -19,32 +19,31 @@ __all__ = ["Threads"]
 
 _LOG = logging.getLogger(__name__)
 _PIECE_SECONDS = 0.25
-# A training that is over by then on one thread is not worth a measurement.
+# A training that takes less time than this on one thread is not worth a measurement.
 _SHORT_SECONDS = 5.0
 
 
 class Threads(Callback):
     """Sets ``trainer.threads`` before the first step and records the number in the manifest.
 
-    Another number adds in another order, so a run that is continued takes the recorded one: it ends
-    bit for bit as if it had not been stopped. What ``auto`` times is a copy of the network, with
-    the draws of the step that comes next, which are a function of its number: the training does not
-    notice.
+    The number of threads decides the order of sums, so a run that is continued takes the recorded
+    number and ends bit for bit as if it had not been stopped. ``auto`` times a copy of the network
+    with the random numbers of the next step, which leaves the training unchanged.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
-        """Choose, say and record the number; of an accelerator's training and of several none."""
+        """Choose, log and record the number, unless on an accelerator or in several processes."""
         wanted = pl_module.settings.threads
         recorded = pl_module.run.manifest().get("threads")
         if wanted == AUTO:
             here = pl_module.device.type == "cpu" and trainer.world_size == 1
             if not here or (recorded is None and pl_module.step > 0):
-                return  # a run of before there was a choice goes on as it began
+                return  # a run from before this option continues as it began
             count, words = _recorded(recorded) or _chosen(pl_module)
         elif wanted is not None:
             count, words = int(wanted), f"{wanted} of {usable_cores()}"
             if recorded not in (None, wanted):
-                words += f" (the run began with {recorded}; sums now differ in their last bits)"
+                words += f" (the run began with {recorded}; results now differ in the last bits)"
         else:
             return
         torch.set_num_threads(count)
@@ -61,7 +60,7 @@ def _recorded(count: int | None) -> tuple[int, str] | None:
 
 
 def _chosen(module: "FlowModule") -> tuple[int, str]:
-    """The number that ``auto`` means here, and why."""
+    """The number that ``auto`` chooses, and the reason."""
     cores, given = usable_cores(), given_threads()
     if given is not None:
         return given[0], f"{given[0]} of {cores} ({given[1]})"
@@ -71,14 +70,14 @@ def _chosen(module: "FlowModule") -> tuple[int, str]:
     try:
         with restored(), torch.random.fork_rng(devices=[]), torch.enable_grad():
             return _fastest(module)
-    except Exception as error:  # whatever a part of someone else's says to being copied
+    except Exception as error:  # an outside part can raise anything when it is copied
         _LOG.debug("the number of threads was not measured", exc_info=True)
         count = min(cores, torch.get_num_threads())
         return count, f"{count} of {cores}, not measured ({type(error).__name__})"
 
 
 def _fastest(module: "FlowModule") -> tuple[int, str]:
-    """The fastest number for passes through the next step; of a short training one."""
+    """The fastest number for passes through the next step; 1 for a short training."""
     settings, step = module.settings, module.step
     pairs, t = module.draws(next(iter(module.train_dataloader())), step)
     work = passes(module.model, module.parts.objective, pairs, t, seed=module.seed, step=step)
