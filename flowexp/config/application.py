@@ -6,7 +6,7 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.origins import annotated, origins_of
 from flowexp.config.override_text import typed
 from flowexp.config.overrides import in_full, parse, sweep_values, targets_in
+from flowexp.config.problems import Problem
 from flowexp.config.sweep import Sweep, remove_unused
 from flowexp.config.trust import declared_in, trusting
 from flowexp.errors import NotWrittenError, StoppedError, UsageError
@@ -186,11 +187,14 @@ def only_shows(args: argparse.Namespace) -> bool:
 
 
 def _checked(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    where = args.config_dir
-    checked = check(
-        name, args.overrides, multirun=args.multirun, config_dir=where, also=missing_here
-    )
-    return checked.sound()
+    also = _missing_for_all if args.multirun else None if args.cfg else missing_here
+    where, multirun = args.config_dir, args.multirun
+    return check(name, args.overrides, multirun=multirun, config_dir=where, also=also).sound()
+
+
+def _missing_for_all(config_name: str, config: Mapping[str, Any]) -> Iterator[Problem]:
+    """What no job of a sweep can do without; a run that one of them names is that job's own."""
+    return (p for p in missing_here(config_name, config) if p.key != "run")
 
 
 def _refuse_one_folder(overrides: Sequence[str]) -> None:

@@ -22,6 +22,9 @@ __all__ = ["all_groups", "check_added", "check_key", "check_options", "in_full",
            "key_like", "options_of", "parse", "selected", "sweep_values", "targets_in",
            "texts"]  # fmt: skip
 
+_OPEN = ("budget.metric", "budget.when")
+"""Mappings whose keys are names from elsewhere."""
+
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
 _SHORT = {
@@ -201,6 +204,8 @@ def check_added(
     above = [".".join(parts[:depth]) for depth in range(1, len(parts))]
     found = dict(nodes(config))
     if any("_target_" in found.get(name, ()) for name in above) or parts[0] in named:
+        return []
+    if any(name in _OPEN for name in above):
         return []
     if any(f"${{{key}}}" in str(value) for _, value in leaves(config)):
         return []

@@ -176,7 +176,7 @@ def test_a_failing_job_does_not_stop_the_others(tmp_path):
 
 
 def test_check_says_what_it_amounts_to(tmp_path):
-    done = flowexp("check", "experiment=cifar10/pfgmpp", "path.D=128", cwd=tmp_path)
+    done = flowexp("check", "experiment=fashion10k/pfgmpp", "path.D=128", cwd=tmp_path)
     assert done.code == 0, done.err
     assert "D=128" in done.out
     assert "parameters" in done.out

@@ -20,7 +20,11 @@ CONFIG = check("train", TINY).config
     ("verb", "encoding"), [("compare", "ascii"), ("compare", "cp1252"), ("report", "ascii")]
 )
 def test_what_an_encoding_lacks_is_written_plainly(verb, encoding, tmp_path, monkeypatch):
-    ranges = [entry(value, directory="/x", notice="→ “5 µm” ≤ 7…") for value in (1.0, 2.0)]
+    said, seeds = "→ “5 µm” ≤ 7…", ("0-199", "200-399")
+    ranges = [
+        entry(value, directory="/x", notice=said, seeds=of)
+        for value, of in zip((1.0, 2.0), seeds, strict=True)
+    ]
     for name in ("é R→x", "b"):
         make_run(tmp_path / name, entries=ranges, config=CONFIG)
     monkeypatch.chdir(tmp_path)

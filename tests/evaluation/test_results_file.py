@@ -15,7 +15,7 @@ def result(*values, metrics):
         MetricRecord(name=name, value=value, protocol=PROTOCOL)
         for name, value in zip(metrics, values, strict=True)
     ]
-    return ScoreResult(tuple(records), 200, 35.0, 2.0, 100.0, tuple(metrics))
+    return ScoreResult(tuple(records), 200, 35.0, 2.0, 100.0, metrics=tuple(metrics))
 
 
 def test_the_latest_numbers_with_the_digest_are_found(tmp_path):

@@ -17,6 +17,7 @@ class Difference:
     name = "difference"
     minimum_samples = 1
     paired = True
+    zero = "the target"
 
     def check(self):
         return

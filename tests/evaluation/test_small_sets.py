@@ -18,10 +18,11 @@ def test_the_default_number_of_samples(images, count):
 def test_a_score_of_few_samples_says_what_it_is_worth(trained_run):
     pipe = flowexp.load(trained_run)
     few = flowexp.evaluate(pipe, metric="fd_raw", num_samples=40)
-    (sentence,) = few.words
+    sentence, in_words = few.words
     assert sentence.startswith("fd_raw has 64 features, and 40 samples do not determine")
     assert sentence in str(few)
-    assert flowexp.evaluate(pipe, metric="fd_raw", num_samples=65).words == ()
+    assert "times the floor" in in_words
+    assert flowexp.evaluate(pipe, metric="fd_raw", num_samples=65).words[:-1] == ()
 
 
 class Compared:

@@ -74,7 +74,7 @@ def test_runs_that_differ_in_the_seed_share_a_line(sweep):
 
 
 def test_the_terminal_shows_it_in_80_columns(sweep):
-    text = draw(compare(sweep), "terminal", width=80)
+    text = draw(compare(sweep), "terminal")
     assert max(map(len, text.splitlines())) <= 80
     assert "32.0 ± 2.0" in text
     assert "not scored" in text
