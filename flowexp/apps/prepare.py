@@ -60,7 +60,7 @@ def _prepare(config: dict[str, Any]) -> None:
     print(table(_outcome(made, files, recipe)), flush=True)
     if made.broken:
         count = len(made.broken)
-        which = "1 broken picture is" if count == 1 else f"{count} broken pictures are"
+        which = "1 picture is" if count == 1 else f"{count} pictures are"
         raise IncompleteError(f"{which} missing in {shown(out)}; see above.")
 
 

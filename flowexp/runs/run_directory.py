@@ -274,7 +274,8 @@ class RunDirectory:
     @property
     def continued_by(self) -> str:
         """The command that goes on with the training, whatever command started it."""
-        trust = must_be_declared(self.config())
+        # a trial before a training has no config
+        trust = must_be_declared(self.config()) if self.config_file.is_file() else []
         return command("train", trust=trust, run=shown(self.path))
 
     def latest_checkpoint(self) -> Path | None:

@@ -51,8 +51,8 @@ TRAIN = {
     "coupling=pairs pairs=nothere init=nowhere": {"pairs": "flowexp pairs", "init": "nowhere"},
     "coupling=pairs pairs=[nothere,GREY]": {"pairs": "nothere is not a pair store"},
     "experiment=cifar10/rfpp_a trainer.accelerator=auto init=RUN pairs=GREY": {
-        "pairs": "are 1x28x28, and the dataset here is 3x32x32",
-        "init": "was trained on 1x8x8, and the dataset here is 3x32x32",
+        "pairs": "are 1x28x28, but the dataset here is 3x32x32",
+        "init": "was trained on 1x8x8, but the dataset here is 3x32x32",
         "dataset.root": "dataset.download=true",
     },
     "objective=phased teacher=nowhere": {"teacher": "nowhere is not a run directory"},

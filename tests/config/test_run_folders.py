@@ -53,7 +53,6 @@ def test_what_exists_beside_is_no_path(folder):
     [
         ("eval", ["outputs/on"], "outputs/on: there is no such folder. Did you mean outputs/one?"),
         ("sample", ["word"], "word: this is neither key=value nor a run directory."),
-        ("sample", ["outputs/one", "run=sweep/1"], "outputs/one: the run is named twice."),
         ("export", ["run=outputs/one/config.yaml"], "Did you mean run=outputs/one?"),
         ("pairs", ["run=empty"], "run: empty holds no run. The latest one is run=sweep/5."),
         ("stream", ["run=sweep/0,nowhere"], "nowhere is not a run directory (no such folder)"),
@@ -74,6 +73,11 @@ def test_what_is_no_run_is_answered_in_one_sentence_with_the_nearest(folder, ver
     found = check(verb, in_full(verb, overrides), multirun=True).problems
     assert len(found) == 1
     assert says in str(found[0])
+
+
+def test_a_run_that_is_named_twice_is_refused(folder):
+    found = check("sample", in_full("sample", ["outputs/one", "run=sweep/1"])).problems
+    assert str(found[0]).startswith("outputs/one: the run is named twice.")
 
 
 def test_runs_come_in_the_order_of_their_numbers(folder):

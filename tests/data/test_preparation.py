@@ -99,9 +99,10 @@ def test_broken_pictures_are_named_and_left_out(flowers, capsys):
     told = capsys.readouterr()
     assert "rose/0.JPG is damaged" in told.out
     assert "1 .txt (notes.txt)" in " ".join(told.out.split())
-    assert "1 picture is missing in f.zip" in told.err
+    assert "1 broken picture is missing in f.zip" in told.err
     assert "11 were smaller than 32x32, the smallest 17x17: tulip/0.tif" in told.out
-    assert "dataset.test_archive=f-heldout.zip" in told.out
+    typed = " ".join(told.out.replace("\\\n", "").split())  # the command is folded
+    assert "dataset.archive=f.zip dataset.test_archive=f-heldout.zip" in typed
     # a quarter of 5, 2 and 4
     assert [k for _, k in table_of("f-heldout.zip")["labels"]] == [0, 2]
     assert [k for _, k in table_of("f.zip")["labels"]] == [0] * 4 + [1] * 2 + [2] * 3

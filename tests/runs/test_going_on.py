@@ -162,3 +162,9 @@ def test_seconds_count_over_sessions(tmp_path):
     file.close()
     seconds = [json.loads(line)["time/seconds"] for line in path.read_text().splitlines()]
     assert seconds == [2.0, 5.0, 6.0, 11.0]
+
+
+def test_a_run_names_the_command_that_goes_on_with_it(here, tmp_path):
+    assert started(*TINY).continued_by == "flowexp train run=R"
+    (tmp_path / "trial").mkdir()
+    assert RunDirectory(tmp_path / "trial").continued_by == "flowexp train run=trial"
