@@ -51,7 +51,6 @@ def expanded(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))
 
 
-@cache
 def shown(path: Path) -> str:
     """A path as a person would type it: relative where it lies below the working directory."""
     resolved = path.resolve()
@@ -59,6 +58,7 @@ def shown(path: Path) -> str:
     return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
 
 
+@cache
 def warn_without_cache(folder: Path | None) -> None:
     """Say, once for a folder, that nothing is cached there, why, and how to change that."""
     error = sys.exception()

@@ -1,4 +1,4 @@
-"""flowexp completion SHELL: complete verbs, groups, options, keys and runs with Tab.
+"""flowexp completion SHELL: Tab completes verbs, groups, options, keys and runs.
 
 eval "$(flowexp completion bash)"     in ~/.bashrc
 eval "$(flowexp completion zsh)"      in ~/.zshrc, below compinit

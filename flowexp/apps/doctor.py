@@ -1,4 +1,4 @@
-"""flowexp doctor: check devices, data and weights, and say how to add missing ones.
+"""flowexp doctor: check devices, data and weights; say how to add missing ones.
 
 flowexp doctor
 """

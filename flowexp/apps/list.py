@@ -1,4 +1,4 @@
-"""flowexp list [GROUP ...]: list the options of all groups, or explain those of some.
+"""flowexp list [GROUP ...]: list all groups, or explain the options of some.
 
 --config-dir DIR adds a folder of your own options.
 

@@ -342,7 +342,7 @@ def test_what_the_user_has_declared_is_built(way, in_folder, monkeypatch):
                 instantiate({"_target_": target}, key="sampler")
         refusal({**node, "grid": {"_target_": "os.system"}}, "sampler")
         refusal({"_target_": "torch.load"}, "sampler")
-        with pytest.raises(UsageError, match=r"sampler: Part is no Sampler"):
+        with pytest.raises(UsageError, match=r"sampler: Part is not of type Sampler"):
             instantiate(node, key="sampler")
     if way in (declare_by_folder, declare_by_override):
         refusal(node, "sampler")
@@ -499,7 +499,9 @@ def test_nothing_in_the_current_folder_replaces_a_module(way, tmp_path):
 def test_a_part_of_the_users_own_is_of_its_kind_too(group):
     (kind,) = KINDS[group]
     config = {group: {"_target_": "torch.nn.Identity"}}
-    with pytest.raises(UsageError, match=f"Identity is no {kind.rpartition('.')[2]}") as caught:
+    with pytest.raises(
+        UsageError, match=f"Identity is not of type {kind.rpartition('.')[2]}"
+    ) as caught:
         part_of(config, group, by=USER, prefix="teacher: ")
     assert caught.value.key == f"teacher: {group}"
     assert caught.value.remedy == f"Derive it from {kind}."

@@ -73,7 +73,7 @@ REFUSED = {
     # going on
     "train dirs.run=R dataset=digits trainer.max_kimg=7": ["train run=R trainer.max_kimg=7"],
     "train run=R path=vp": ["path", "R has been trained with Linear"],
-    "check run=R trainer.max_kimg=0.001": ["trainer.max_kimg", "not for 0.001"],
+    "check run=R trainer.max_kimg=0.001": ["trainer.max_kimg", "cannot be shortened to 0.001"],
     "train R S/0": ["run", "Name one run"],
     "check eval run=R": ["flowexp eval checks its own"],
     "check from=R dataset=fashion10k": ["dataset", "R was trained on digits"],
