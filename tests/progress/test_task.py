@@ -11,7 +11,7 @@ from flowexp.progress.task import duration, telling
 
 
 class Heard:
-    """Keeps what it is told."""
+    """Records the tasks that begin and end."""
 
     def __init__(self):
         self.begun, self.ended = [], []

@@ -15,7 +15,7 @@ from tests.training.tiny import Tiles as Data
 
 
 class Broken(FixedStepSampler):
-    """Euler's method, whose step does what it is told to."""
+    """Euler's method, with a function that changes the result of every step."""
 
     def __init__(self, change):
         super().__init__(steps=3)
