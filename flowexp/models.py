@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from flowexp.broadcast import factors, scaled
-from flowexp.parameterizations import Parameterization
+from flowexp.broadcast import expand_as, factors, scaled
+from flowexp.parameterizations import Conditions, FlowMap, Parameterization
 from flowexp.paths import Conversion, Path, Prediction
 
 __all__ = ["Evaluation", "FlowModel", "Model", "Origin", "WrappedModel"]
@@ -54,6 +54,8 @@ class Model(ABC):
         labels_dropped: Whether training also showed the network no label; None = that is not known,
             or there are no labels.
         asks_without_label: Whether every prediction needs the one without label too, as guidance.
+        is_flow_map: Whether it has a second time: :meth:`average_velocity`, :meth:`flow_map`.
+        maps_to_data_only: Whether that time can only be r = 0.
     """
 
     path: Path
@@ -62,6 +64,8 @@ class Model(ABC):
     origin: Origin | None = None
     labels_dropped: bool | None = None
     asks_without_label: bool = False
+    is_flow_map: bool = False
+    maps_to_data_only: bool = False
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
@@ -82,6 +86,39 @@ class Model(ABC):
         their own, float64, on the device of the states.
         """
         return [partial(self.predict, t=t) for t in times.unbind()]
+
+    def average_velocity(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> Tensor:
+        """``u = (x_t - X_{t->r}(x_t))/(t - r)``, the velocity at r = t; r <= t, shaped like t.
+
+        Raises:
+            TypeError: The model has one time only.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no second time; a flow map is trained with "
+            f"parameterization=average_velocity"
+        )
+
+    def flow_map(self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None) -> Tensor:
+        """``X_{t->r}(x_t) = x_t - (t - r) u(x_t, t, r)``: the state at r <= t; one evaluation."""
+        velocity = self.average_velocity(x_t, t, r, **conditions)
+        return x_t - expand_as(t - r, x_t) * velocity
+
+    def with_velocity_head(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """u(x_t, t, r) and the velocity v(x_t, t), of a second head if the network has one."""
+        average = self.average_velocity(x_t, t, r, **conditions)
+        return average, self.average_velocity(x_t, t, t, **conditions)
+
+    def average(self, name: str) -> "Model":
+        """This model with an average of its weights, while it is trained.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        raise KeyError(f"{type(self).__name__} has no average {name!r} of its weights")
 
     def nearest_time(self, t: Tensor) -> Tensor:
         """The times nearest to float64 ``t``, of its shape, that the model was trained at.
@@ -125,6 +162,12 @@ class WrappedModel(Model):
         self.origin = model.origin
         self.labels_dropped = model.labels_dropped
         self.asks_without_label = model.asks_without_label
+        maps = type(self).average_velocity is not Model.average_velocity
+        self.is_flow_map = model.is_flow_map and maps
+        self.maps_to_data_only = model.maps_to_data_only
+
+    def average(self, name: str) -> Model:
+        return self.model.average(name)
 
     def alongside(self, other: Model) -> Model:
         return self.model.alongside(other)
@@ -148,6 +191,9 @@ class FlowModel(Model):
                 f"{type(parameterization).__name__} is defined at no time of {path.schedule!r}"
             )
         self.time_range = (low, high)
+        self.is_flow_map = parameterization.is_flow_map
+        self.maps_to_data_only = parameterization.maps_to_data_only
+        self.averages: dict[str, Model] = {}
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
         """One network call, in float32 (or the autocast dtype); the rest in the dtype of x_t."""
@@ -172,6 +218,44 @@ class FlowModel(Model):
         c_in = factors(inputs.c_in, device=times.device)
         rows = zip(c_in, c_noise.unbind(), conversions, strict=True)
         return [partial(self._evaluate, *row) for row in rows]
+
+    def average_velocity(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> Tensor:
+        return self._between(x_t, t, r, conditions)[0]
+
+    def with_velocity_head(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        average, velocity = self._between(x_t, t, r, conditions)
+        if velocity is None:
+            return super().with_velocity_head(x_t, t, r, **conditions)
+        return average, velocity
+
+    def average(self, name: str) -> Model:
+        if name not in self.averages:
+            return super().average(name)
+        return self.averages[name]
+
+    def _between(
+        self, x_t: Tensor, t: Tensor, r: Tensor, conditions: Conditions
+    ) -> tuple[Tensor, Tensor | None]:
+        """One network call told t and r: u, and the velocity head's v or None."""
+        rule, schedule = self.parameterization, self.path.schedule
+        if not isinstance(rule, FlowMap):
+            return super().average_velocity(x_t, t, r, **conditions), None
+        t, r = (time.to(device=x_t.device, dtype=torch.float64) for time in (t, r))
+        c = schedule.coefficients(t)
+        inputs = rule.inputs(schedule, t, c)
+        conversion = rule.conversion(c)
+        told = {**conditions, **rule.second_time(schedule, t, r)}
+        x = scaled(x_t, inputs.c_in).to(torch.float32)
+        c_noise = inputs.c_noise.to(torch.float32).expand(len(x_t))
+        output, head = rule.heads(self.network, x, c_noise, told)
+        average = rule.jump.average_velocity(conversion, schedule, t, r)(x_t, output.to(x_t.dtype))
+        if head is None:
+            return average, None
+        return average, Prediction(self.path, x_t, head.to(x_t.dtype), conversion).velocity
 
     def _evaluate(
         self,

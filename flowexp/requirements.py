@@ -7,7 +7,7 @@ therefore reads only what :class:`Parts` declares, attributes of its own, and na
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol, TypeAlias
 
@@ -130,12 +130,21 @@ class NetworkFacts:
     in_channels: int | None
     out_channels: int | None
     img_resolution: int | None
+    scalars: tuple[str, ...] = ()
 
 
 class Parameterization(Protocol):
     @property
     def corrects_velocity(self) -> bool:
         """Whether the network is given a velocity to correct."""
+
+    @property
+    def is_flow_map(self) -> bool:
+        """Whether the model has a flow map, from one time to another."""
+
+    @property
+    def maps_to_data_only(self) -> bool:
+        """Whether that flow map ends at t = 0 only, as a consistency model's."""
 
 
 class Objective(Protocol):
@@ -152,6 +161,10 @@ class Timestep(Protocol):
     @property
     def drawn_end(self) -> str | None:
         """The argument that holds the largest time, if that time itself is drawn."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The times it draws for a sample, by name: ``t``, ``r`` ..."""
 
 
 class Augmentation(Protocol):
@@ -179,6 +192,7 @@ class Parts:
     timestep: Timestep
     augmentation: Augmentation
     pairs: object
+    ema: Mapping[str, object]
     labels_dropped: bool
 
     def __init__(

@@ -100,7 +100,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "similarity": ("flowexp.streaming.loop.SimilarityFilter",),
     "start": ("flowexp.pairs.makers.PairMaker",),
     "task": ("flowexp.tasks.base.Task",),
-    "timestep": ("flowexp.timesteps.base.TimestepDistribution",),
+    "timestep": ("flowexp.timesteps.base.TimeLaw",),
     "trainer": ("flowexp.training.parts.TrainerSettings",),
     "weight_transform": ("flowexp.networks.quantization.WeightTransform",),
 }

@@ -24,6 +24,9 @@ class Pairs:
         weight: Loss weight of each pair, (B,), or None for 1.
         t: Times of the pairs, (B,), float64, where the coupling sets them; None = the timestep
             distribution draws them.
+        images_seen: Images of the training before this batch, over all devices.
+        uniforms: Numbers in (0, 1) for the objective, (B, k), float64: the same on any number of
+            devices, and in parts of any size; None = it draws its own.
     """
 
     x: Tensor
@@ -31,6 +34,8 @@ class Pairs:
     conditions: Conditions
     weight: Tensor | None = None
     t: Tensor | None = None
+    images_seen: int = 0
+    uniforms: Tensor | None = None
 
 
 class Coupling(Part, ABC):

@@ -88,6 +88,14 @@ class _ClassifierFreeModel(WrappedModel):
         half = both.coefficients.map(lambda c: c.chunk(2)[0])
         return replace(guided, conversion=both.conversion.at(half))
 
+    def average_velocity(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> Tensor:
+        """Average velocities are combined likewise: every jump is affine in F."""
+        times = (time if time.ndim == 0 else torch.cat([time, time]) for time in (t, r))
+        both = self.model.average_velocity(torch.cat([x_t, x_t]), *times, **_doubled(conditions))
+        return self._lerped(both)
+
     def at(self, times: Tensor) -> list[Evaluation]:
         if times.ndim > 1:
             return super().at(times)
@@ -99,12 +107,15 @@ class _ClassifierFreeModel(WrappedModel):
         return self._guided(x_t, evaluate(torch.cat([x_t, x_t]), **_doubled(conditions)))
 
     def _guided(self, x_t: Tensor, both: Prediction) -> Prediction:
-        conditional, unconditional = both.output.chunk(2)
+        return Prediction(self.path, x_t, self._lerped(both.output), both.conversion)
+
+    def _lerped(self, both: Tensor) -> Tensor:
+        conditional, unconditional = both.chunk(2)
         guided = torch.lerp(unconditional, conditional, self.guidance.scale)
         channels = self.guidance.channels
         if channels is not None:
             guided = torch.cat([guided[:, :channels], conditional[:, channels:]], dim=1)
-        return Prediction(self.path, x_t, guided, both.conversion)
+        return guided
 
     def alongside(self, other: Model) -> Model:
         return _ClassifierFreeModel(self.model.alongside(other), self.guidance)

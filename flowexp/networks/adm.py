@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.networks.base import require_at_least
-from flowexp.networks.embedding import PositionalEmbedding
+from flowexp.networks.embedding import PositionalEmbedding, ScalarEmbedding
 from flowexp.networks.songunet import LeveledUNet
 from flowexp.networks.songunet_layers import (
     Conv2d,
@@ -51,6 +51,7 @@ class DhariwalUNet(LeveledUNet):
     """
 
     later_options: ClassVar[Mapping[str, object]] = {
+        **LeveledUNet.later_options,
         "adaptive_scale": True,
         "head_channels": 64,
         "resample_kernel": None,
@@ -65,6 +66,7 @@ class DhariwalUNet(LeveledUNet):
         out_channels: int,
         label_dim: int = 0,
         augment_dim: int = 0,
+        scalars: Sequence[str] = (),
         model_channels: int = 192,
         channel_mult: Sequence[int] = (1, 2, 3, 4),
         channel_mult_emb: int = 4,
@@ -105,6 +107,7 @@ class DhariwalUNet(LeveledUNet):
             label_dim=label_dim,
             label_dropout=label_dropout,
             augment_dim=augment_dim,
+            scalars=scalars,
             model_channels=model_channels,
             channel_mult=channel_mult,
             num_blocks=num_blocks,
@@ -119,12 +122,19 @@ class DhariwalUNet(LeveledUNet):
         self.map_layer1 = Linear(emb, emb, init=style.init)
         label_init = Init(kaiming_normal, math.sqrt(label_dim))
         self.map_label = Linear(label_dim, emb, bias=False, init=label_init) if label_dim else None
+        count = len(self.scalars)
         channels = self.build_decoder(self.build_encoder(self.widths[0]))
+        self.map_scalars = ScalarEmbedding(emb, count=count) if count else None
         self.out_norm = GroupNorm(channels, eps=style.eps)
         self.out_conv = Conv2d(channels, out_channels, kernel=3, init=style.init_zero)
 
     def evaluate(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
     ) -> Tensor:
         emb = self.map_noise(c_noise)
         if self.map_augment is not None and augment is not None:
@@ -132,6 +142,8 @@ class DhariwalUNet(LeveledUNet):
         emb = self.map_layer1(F.silu(self.map_layer0(emb)))
         if self.map_label is not None and label is not None:
             emb = emb + self.map_label(label)
+        if self.map_scalars is not None and scalars is not None:
+            emb = emb + self.map_scalars(scalars)
         emb = F.silu(emb)
         out: Tensor = self.out_conv(F.silu(self.out_norm(self.decode(self.encode(x, emb), emb))))
         return out

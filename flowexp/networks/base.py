@@ -1,4 +1,4 @@
-"""The protocol of networks: a raw function F(x, c_noise, labels, augment_labels).
+"""The protocol of networks: a raw function F(x, c_noise, labels, augment_labels, scalars).
 
 A network is independent of path, kind of prediction and preconditioning. Its inputs are ``x``,
 already scaled by c_in, and one number per sample, ``c_noise``, for the noise level of ``x``; the
@@ -9,7 +9,8 @@ Labels follow one convention in the whole package: int64 class indices of shape 
 """
 
 from abc import ABC, abstractmethod
-from typing import Required, TypedDict, TypeVar, Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Required, TypedDict, TypeVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,7 @@ def facts_of(network: nn.Module) -> NetworkFacts:
         getattr(network, "in_channels", None),
         getattr(network, "out_channels", None),
         getattr(network, "img_resolution", None),
+        tuple(getattr(network, "scalars", ())),
     )
 
 
@@ -144,6 +146,7 @@ class NetworkArguments(TypedDict, total=False):
     label_dim: int
     label_dropout: float
     augment_dim: int
+    scalars: Sequence[str]
 
 
 class ImageArguments(NetworkArguments, total=False):
@@ -153,7 +156,7 @@ class ImageArguments(NetworkArguments, total=False):
 
 
 class Network(nn.Module, ABC):
-    """Raw function F(x, c_noise, labels, augment_labels).
+    """Raw function F(x, c_noise, labels, augment_labels, scalars).
 
     Label dropout (Ho and Salimans 2022, arXiv 2207.12598) is implemented here only, so that every
     network can be trained for classifier-free guidance. It draws from torch's global generator like
@@ -166,6 +169,8 @@ class Network(nn.Module, ABC):
         label_dropout: Probability in [0, 1) with which a label is replaced by "no label" while
             the network is in training mode.
         augment_dim: Length of the augmentation vectors (EDM's non-leaky augmentation); 0 = none.
+        scalars: Names of further numbers per sample that it is conditioned on, such as the second
+            time of a flow map; see :class:`flowexp.networks.embedding.ScalarEmbedding`.
 
     Attributes:
         takes_tokens: Whether it is conditioned on captions, under ``tokens``.
@@ -175,6 +180,7 @@ class Network(nn.Module, ABC):
         ValueError: If an argument is out of range.
     """
 
+    later_options: ClassVar[Mapping[str, object]] = {"scalars": []}
     takes_tokens: bool = False
     img_resolution: int | None = None
 
@@ -186,6 +192,7 @@ class Network(nn.Module, ABC):
         label_dim: int = 0,
         label_dropout: float = 0.0,
         augment_dim: int = 0,
+        scalars: Sequence[str] = (),
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels)
@@ -197,6 +204,9 @@ class Network(nn.Module, ABC):
         self.label_dim = label_dim
         self.label_dropout = label_dropout
         self.augment_dim = augment_dim
+        self.scalars = tuple(scalars)
+        if len(set(self.scalars)) < len(self.scalars):
+            raise ValueError(f"scalars={list(scalars)}; allowed: different names")
 
     def forward(
         self,
@@ -204,6 +214,7 @@ class Network(nn.Module, ABC):
         c_noise: Tensor,
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
+        scalars: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """F, shaped as ``x`` with out_channels channels.
 
@@ -212,6 +223,7 @@ class Network(nn.Module, ABC):
             c_noise: Noise condition, (B,).
             labels: int64 (B,) with -1 for "no label", float (B, label_dim), or None.
             augment_labels: Float (B, augment_dim); zeros and None mean "not augmented".
+            scalars: Numbers (B,) by name, at most those of ``self.scalars``; a missing one is 0.
 
         Raises:
             ValueError: If a shape does not fit or labels are given to an unconditional network.
@@ -228,7 +240,20 @@ class Network(nn.Module, ABC):
                 f"built with augment_dim={self.augment_dim}"
             )
         augment = augment_labels if self.augment_dim else None
-        return self.evaluate(x, c_noise.float(), self._label_condition(labels, x), augment)
+        vectors = self._label_condition(labels, x)
+        noise = c_noise if c_noise.dtype == torch.float64 else c_noise.float()
+        if not self.scalars and not scalars:
+            return self.evaluate(x, noise, vectors, augment)
+        return self.evaluate(x, noise, vectors, augment, self._columns(scalars or {}, noise))
+
+    def _columns(self, scalars: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """The scalars as columns (B, len(self.scalars)) in the order of their names."""
+        unknown = sorted(scalars.keys() - set(self.scalars))
+        if unknown:
+            raise ValueError(f"scalars has {', '.join(unknown)}; allowed: {list(self.scalars)}")
+        zeros = torch.zeros_like(noise)
+        found = [scalars.get(name, zeros).to(noise).expand_as(noise) for name in self.scalars]
+        return torch.stack(found, dim=1)
 
     def _label_condition(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
         """Label vectors after label dropout; None for an unconditional network."""
@@ -245,7 +270,12 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def evaluate(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
     ) -> Tensor:
         """The network itself, (B, out_channels, ...), on checked inputs.
 
@@ -254,6 +284,7 @@ class Network(nn.Module, ABC):
             c_noise: Noise condition, (B,), float32.
             label: Label vectors (B, label_dim), zeros = no label; None if label_dim is 0.
             augment: Augmentation vectors (B, augment_dim), or None.
+            scalars: (B, len(self.scalars)), float32; not passed where there are none.
         """
 
 
@@ -290,10 +321,13 @@ class ImageNetwork(Network):
         c_noise: Tensor,
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
+        scalars: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         if x.ndim != 4:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels}, H, W)"
             )
         padded, border = pad_to_multiple(x, multiple=self.min_multiple)
-        return crop(super().forward(padded, c_noise, labels, augment_labels), border=border)
+        return crop(
+            super().forward(padded, c_noise, labels, augment_labels, scalars), border=border
+        )

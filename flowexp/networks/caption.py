@@ -6,7 +6,7 @@ be the user's own.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -105,6 +105,7 @@ class CaptionedNetwork(Network):
             label_dim=label_dim,
             label_dropout=label_dropout,
             augment_dim=network.augment_dim,
+            scalars=network.scalars,
         )
         if network.label_dim < 1 or network.label_dropout > 0.0:
             raise ValueError(
@@ -129,6 +130,7 @@ class CaptionedNetwork(Network):
         c_noise: Tensor,
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
+        scalars: Mapping[str, Tensor] | None = None,
         *,
         tokens: Tensor | None = None,
     ) -> Tensor:
@@ -138,12 +140,19 @@ class CaptionedNetwork(Network):
         ``labels``, the classes behind the captions, are not used.
         """
         vectors = None if tokens is None else self.caption_vectors(tokens, x)
-        return self.evaluate(x, c_noise, vectors, augment_labels)
+        columns = self._columns(scalars or {}, c_noise.float()) if self.scalars else None
+        return self.evaluate(x, c_noise, vectors, augment_labels, columns)
 
     def evaluate(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
     ) -> Tensor:
-        output: Tensor = self.network(x, c_noise, label, augment)
+        named = None if scalars is None else dict(zip(self.scalars, scalars.unbind(1), strict=True))
+        output: Tensor = self.network(x, c_noise, label, augment, named)
         return output
 
     def caption_vectors(self, tokens: Tensor, x: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConditionEmbedding", "FourierEmbedding", "MultiScaleEmbedding", "PositionalEmbedding"]
+__all__ = ["ConditionEmbedding", "FourierEmbedding", "MultiScaleEmbedding", "PositionalEmbedding",
+           "ScalarEmbedding"]  # fmt: skip
 
 
 def _waves(c_noise: Tensor, freqs: Tensor) -> Tensor:
     """[cos(c f), sin(c f)] for every frequency f in radians per unit of c_noise."""
-    phase = c_noise.float()[:, None] * freqs.to(device=c_noise.device, dtype=torch.float32)
+    c = c_noise if c_noise.dtype == torch.float64 else c_noise.float()
+    phase = c[:, None] * freqs.to(c)
     return torch.cat([phase.cos(), phase.sin()], dim=1)
 
 
@@ -101,17 +103,52 @@ class MultiScaleEmbedding(nn.Module):
         return _waves(c_noise, 2 * math.pi / periods)
 
 
-class ConditionEmbedding(nn.Module):
-    """The conditions of F as one vector: noise level, label and augmentation.
+class ScalarEmbedding(nn.Module):
+    """Further numbers per sample as one vector (B, channels), which is 0 at initialization.
 
-    emb = silu(W1 silu(W0 waves(c_noise) + W_label label sqrt(label_dim) + W_augment augment))
+    ``W1 silu(W0 [waves(s_1), ..., waves(s_k)] + b0)`` with W1 = 0 at first. The vector is added
+    where a network's embedding of c_noise enters, so that a network with scalars is at first the
+    one without, and can start from its weights. The numbers are of order 1, and the waves smooth:
+    flow maps are differentiated in their times, and derivatives of short waves are large.
+
+    Args:
+        channels: Length of the vector.
+        count: How many numbers there are, k.
+        waves: Length of the embedding of each.
+    """
+
+    def __init__(self, channels: int, *, count: int, waves: int = 32) -> None:
+        super().__init__()
+        self.waves = MultiScaleEmbedding(waves)
+        self.enter = nn.Linear(count * waves, channels)
+        self.leave = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.leave.weight)
+
+    def forward(self, scalars: Tensor) -> Tensor:
+        """The vector for ``scalars``, (B, count)."""
+        waves = torch.cat([self.waves(column) for column in scalars.unbind(1)], dim=1)
+        vector: Tensor = self.leave(F.silu(self.enter(waves)))
+        return vector
+
+
+class ConditionEmbedding(nn.Module):
+    """The conditions of F as one vector: noise level, label, augmentation and scalars.
+
+    emb = silu(W1 silu(W0 waves(c_noise) + W_label label sqrt(label_dim) + W_augment augment + s))
 
     The label and augmentation terms have no bias: zeros mean "none", and the factor
-    sqrt(label_dim) gives one-hot vectors unit variance (as in EDM).
+    sqrt(label_dim) gives one-hot vectors unit variance (as in EDM). s is that of
+    :class:`ScalarEmbedding`.
     """
 
     def __init__(
-        self, channels: int, *, noise_channels: int, label_dim: int = 0, augment_dim: int = 0
+        self,
+        channels: int,
+        *,
+        noise_channels: int,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        scalars: int = 0,
     ) -> None:
         super().__init__()
         self.waves = MultiScaleEmbedding(noise_channels)
@@ -119,11 +156,20 @@ class ConditionEmbedding(nn.Module):
         self.label = nn.Linear(label_dim, channels, bias=False) if label_dim else None
         self.augment = nn.Linear(augment_dim, channels, bias=False) if augment_dim else None
         self.out = nn.Linear(channels, channels)
+        self.scalars = ScalarEmbedding(channels, count=scalars) if scalars else None
 
-    def forward(self, c_noise: Tensor, label: Tensor | None, augment: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
+    ) -> Tensor:
         emb: Tensor = self.noise(self.waves(c_noise))
         if self.label is not None and label is not None:
             emb = emb + self.label(label * math.sqrt(label.shape[1]))
         if self.augment is not None and augment is not None:
             emb = emb + self.augment(augment)
+        if self.scalars is not None and scalars is not None:
+            emb = emb + self.scalars(scalars)
         return F.silu(self.out(F.silu(emb)))

@@ -41,6 +41,7 @@ class MLP(Network):
             noise_channels=noise_channels,
             label_dim=self.label_dim,
             augment_dim=self.augment_dim,
+            scalars=len(self.scalars),
         )
         self.enter = nn.Linear(self.in_channels, hidden)
         self.blocks = nn.ModuleList(_Block(hidden) for _ in range(depth))
@@ -48,11 +49,16 @@ class MLP(Network):
         self.leave = zeroed(nn.Linear(hidden, self.out_channels))
 
     def evaluate(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
     ) -> Tensor:
         if x.ndim != 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels})")
-        emb = self.embedding(c_noise, label, augment)
+        emb = self.embedding(c_noise, label, augment, scalars)
         h = self.enter(x)
         for block in self.blocks:
             h = block(h, emb)

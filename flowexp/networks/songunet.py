@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least
-from flowexp.networks.embedding import FourierEmbedding, PositionalEmbedding
+from flowexp.networks.embedding import FourierEmbedding, PositionalEmbedding, ScalarEmbedding
 from flowexp.networks.songunet_layers import (
     Conv2d,
     GroupNorm,
@@ -220,6 +220,7 @@ class SongUNet(LeveledUNet):
         out_channels: int,
         label_dim: int = 0,
         augment_dim: int = 0,
+        scalars: Sequence[str] = (),
         model_channels: int = 128,
         channel_mult: Sequence[int] = (1, 2, 2, 2),
         channel_mult_emb: int = 4,
@@ -247,6 +248,7 @@ class SongUNet(LeveledUNet):
             label_dim=label_dim,
             label_dropout=label_dropout,
             augment_dim=augment_dim,
+            scalars=scalars,
             model_channels=model_channels,
             channel_mult=channel_mult,
             num_blocks=num_blocks,
@@ -277,9 +279,16 @@ class SongUNet(LeveledUNet):
         self.map_layer0 = Linear(noise, emb)
         self.map_layer1 = Linear(emb, emb)
         self.build_decoder(self.build_encoder(model_channels))
+        count = len(self.scalars)
+        self.map_scalars = ScalarEmbedding(noise, count=count) if count else None
 
     def evaluate(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
     ) -> Tensor:
         # Published weights were trained with the halves in the order sine, cosine.
         cosine, sine = self.map_noise(c_noise).chunk(2, dim=1)
@@ -288,5 +297,7 @@ class SongUNet(LeveledUNet):
             emb = emb + self.map_label(label * math.sqrt(self.label_dim))
         if self.map_augment is not None and augment is not None:
             emb = emb + self.map_augment(augment)
+        if self.map_scalars is not None and scalars is not None:
+            emb = emb + self.map_scalars(scalars)
         emb = F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
         return self.decode(self.encode(x, emb), emb)

@@ -78,6 +78,7 @@ class UNet(ImageNetwork):
             noise_channels=2 * model_channels,
             label_dim=self.label_dim,
             augment_dim=self.augment_dim,
+            scalars=len(self.scalars),
         )
         self.enter = nn.Conv2d(self.in_channels * self.fold**2, self.widths[0], 3, padding=1)
         skips = self._build_encoder()
@@ -123,9 +124,14 @@ class UNet(ImageNetwork):
                 channels = self.widths[level - 1]
 
     def evaluate(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
     ) -> Tensor:
-        emb = self.embedding(c_noise, label, augment)
+        emb = self.embedding(c_noise, label, augment, scalars)
         h = self.enter(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
         skips = [h]
         blocks = iter(self.encoder)

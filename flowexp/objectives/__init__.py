@@ -3,6 +3,7 @@
 from flowexp.objectives import premetrics, weightings
 from flowexp.objectives.base import Loss, Objective, WeightedSum
 from flowexp.objectives.flow_guided import FlowGuided
+from flowexp.objectives.flow_map import FlowMapMatching
 from flowexp.objectives.perceptual_regression import PerceptualDistance, PerceptualRegression
 from flowexp.objectives.phased import PhasedRectification, segment_between
 from flowexp.objectives.poisson_field import FieldPoints, PoissonField, field_points
@@ -25,6 +26,7 @@ __all__ = [
     "BridgeMatching",
     "FieldPoints",
     "FlowGuided",
+    "FlowMapMatching",
     "PerceptualDistance",
     "PerceptualRegression",
     "PhasedRectification",

@@ -37,12 +37,18 @@ class Objective(Part, ABC):
         needs_unit_time: Whether the path's time must run from 0 to 1.
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
+        columns: Names of the times of a sample that it needs, at least ``t``.
+        uniforms: How many random numbers in (0, 1) it needs for each sample, ``pairs.uniforms``.
+        averages: Names of the averages of the weights (``ema``) whose predictions it needs.
         weighting: Loss weight as a function of time; 1 unless it is an argument.
     """
 
     needs_signal: bool = False
     needs_unit_time: bool = False
     trains_refiner: bool = False
+    columns: tuple[str, ...] = ("t",)
+    uniforms: int = 0
+    averages: tuple[str, ...] = ()
     weighting: Weighting = Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -52,7 +58,23 @@ class Objective(Part, ABC):
             within_signal(parts, name=name, group="objective") if self.needs_signal else (),
             on_unit_time(parts, name=name) if self.needs_unit_time else (),
             self._weighting(parts),
+            self._times(parts),
+            self._averages(parts),
         )
+
+    def _times(self, parts: Parts) -> Iterator[Unmet]:
+        drawn, wanted = tuple(parts.timestep.columns), tuple(self.columns)
+        if drawn != wanted:
+            name, law = type(self).__name__, type(parts.timestep).__name__
+            problem = f"{law} draws {' and '.join(drawn)}, but {name} needs {' and '.join(wanted)}."
+            known = {1: "lognormal", 2: "sorted"}
+            yield Unmet("timestep", problem, f"Use timestep={known.get(len(wanted), 'sorted')}.")
+
+    def _averages(self, parts: Parts) -> Iterator[Unmet]:
+        for name in self.averages:
+            if name not in parts.ema:
+                problem = f"{type(self).__name__} needs the average {name!r} of the weights."
+                yield Unmet("ema", problem, f"Add it, for example with ema@ema.{name}=constant.")
 
     def _weighting(self, parts: Parts) -> Iterator[Unmet]:
         yield from within("weighting", self.weighting.needs(parts))
@@ -64,7 +86,7 @@ class Objective(Part, ABC):
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """The loss of one batch; with one network call and no random draws unless documented.
 
-        ``t`` are the times of the pairs, (B,), float64.
+        ``t`` are the times of the pairs, (B,), float64, or (B, len(columns)).
         """
 
 

@@ -8,6 +8,7 @@ from flowexp.parameterizations.direct import (
     VelocityIncrement,
     VelocityPrediction,
 )
+from flowexp.parameterizations.flow_map import DDIMJump, EulerJump, FlowMap, Jump
 from flowexp.parameterizations.poisson_field import (
     FieldConversion,
     PoissonFieldPrediction,
@@ -33,6 +34,10 @@ __all__ = [
     "VelocityIncrement",
     "NoisePrediction",
     "DataPrediction",
+    "FlowMap",
+    "Jump",
+    "EulerJump",
+    "DDIMJump",
     "FieldConversion",
     "PoissonFieldPrediction",
     "normalized_field",

@@ -1,7 +1,7 @@
 """The protocol of parameterizations: how the raw network becomes a prediction."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,10 +43,17 @@ class Parameterization(Part, ABC):
         needs_signal: Whether the network cannot be evaluated where alpha is 0, at pure source.
         corrects_velocity: Whether the network is given a velocity beside the state, and so is
             trained only by an objective that provides one.
+        is_flow_map: Whether F also tells the state at a second time; see
+            :class:`flowexp.parameterizations.flow_map.FlowMap`.
+        maps_to_data_only: Whether that second time can only be 0.
+        tells: Names of the numbers that the network is told besides c_noise.
     """
 
     needs_signal: bool = False
     corrects_velocity: bool = False
+    is_flow_map: bool = False
+    maps_to_data_only: bool = False
+    tells: Sequence[str] = ()
 
     def input_channels(self, channels: int) -> int:
         """How many channels the network takes of data with ``channels``."""
@@ -62,6 +69,7 @@ class Parameterization(Part, ABC):
         yield from all_of(
             self._channels(parts, "in"),
             self._channels(parts, "out"),
+            self._scalars(parts),
             within_signal(parts, name=name, group="parameterization") if self.needs_signal else (),
         )
 
@@ -74,6 +82,14 @@ class Parameterization(Part, ABC):
             name, data = type(self).__name__, type(parts.dataset).__name__
             problem = f"{found} does not fit {name} and {data}, which has {channels} channels."
             yield Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
+
+    def _scalars(self, parts: Parts) -> Iterator[Unmet]:
+        found, told = tuple(parts.network.scalars), tuple(self.tells)
+        if set(found) != set(told):
+            name, words = type(self).__name__, ", ".join(told) or "no numbers"
+            problem = f"{list(found)} does not fit {name}, which tells the network {words}."
+            remedy = f"Set network.scalars=[{','.join(told)}], or take a network that can be told."
+            yield Unmet("network.scalars", problem, remedy)
 
     @abstractmethod
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:

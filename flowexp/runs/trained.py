@@ -80,6 +80,8 @@ class TrainedModel(Model):
         self.origin = Origin(self.loaded.sha256, self.loaded.name, self.run.calibrations)
         self.flow_model.origin = self.origin
         self.labels_dropped = self.flow_model.labels_dropped
+        self.is_flow_map = self.flow_model.is_flow_map
+        self.maps_to_data_only = self.flow_model.maps_to_data_only
         self._device = torch.device("cpu")
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -90,6 +92,13 @@ class TrainedModel(Model):
         """One call of the run's network, on the device of ``x_t``."""
         self._move(x_t.device)
         return self.flow_model.predict(x_t, t, **conditions)
+
+    def average_velocity(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> Tensor:
+        """One call of the run's network, on the device of ``x_t``."""
+        self._move(x_t.device)
+        return self.flow_model.average_velocity(x_t, t, r, **conditions)
 
     def at(self, times: Tensor) -> list[Evaluation]:
         """The model at each time, on the device of ``times``."""

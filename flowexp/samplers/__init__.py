@@ -16,6 +16,7 @@ from flowexp.samplers.editing import Edited, Editing
 from flowexp.samplers.edm_heun import DPM2, EDMHeun
 from flowexp.samplers.field import Field, Interval, Node, NoiseToSignal, Time, Variable
 from flowexp.samplers.fixed_step import FixedStepSampler
+from flowexp.samplers.flow_map import FlowMapSampler
 from flowexp.samplers.inversion import Inversion
 from flowexp.samplers.model_statistics import (
     ConstantStatistics,
@@ -78,6 +79,7 @@ __all__ = [
     "FireFlow",
     "EDMHeun",
     "DDIM",
+    "FlowMapSampler",
     "DPM2",
     "AdamsBashforth",
     "Ancestral",

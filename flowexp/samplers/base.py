@@ -52,6 +52,16 @@ class CountedModel(WrappedModel):
         self.calls += 1
         return self.model.predict(x_t, t, **conditions)
 
+    def average_velocity(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> Tensor:
+        self.calls += 1
+        return self.model.average_velocity(x_t, t, r, **conditions)
+
+    def flow_map(self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None) -> Tensor:
+        self.calls += 1
+        return self.model.flow_map(x_t, t, r, **conditions)
+
     def at(self, times: Tensor) -> list[Evaluation]:
         return [partial(self._counted, evaluate) for evaluate in self.model.at(times)]
 

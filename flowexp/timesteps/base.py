@@ -10,11 +10,11 @@ from flowexp.paths import Schedule
 from flowexp.requirements import Part, Parts, Unmet
 from flowexp.seeding import open_uniform
 
-__all__ = ["TimestepDistribution", "Stratified"]
+__all__ = ["IntervalDistribution", "Stratified", "TimeLaw", "TimestepDistribution"]
 
 
-class TimestepDistribution(Part, ABC):
-    """A distribution of training times, given by its quantile function.
+class TimeLaw(Part, ABC):
+    """How the times of training are drawn: one per sample, or several that belong together.
 
     Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 
@@ -22,10 +22,12 @@ class TimestepDistribution(Part, ABC):
         in_nsr: Whether the values are noise levels ``sigma / alpha``, which suits every path,
             instead of times t.
         drawn_end: The argument that holds the upper end of the support, if it is itself drawn.
+        columns: The times of a sample, by name.
     """
 
     in_nsr: bool = False
     drawn_end: str | None = None
+    columns: tuple[str, ...] = ("t",)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A path that has the times of this law; laws of sigma / alpha suit every path."""
@@ -50,6 +52,61 @@ class TimestepDistribution(Part, ABC):
         """The open interval (low, high) of the values; (0, 1) unless overridden."""
         return 0.0, 1.0
 
+    def at(self, images_seen: int) -> "TimeLaw":
+        """The law at this point of the training; the law itself unless it changes."""
+        return self
+
+    @abstractmethod
+    def sample(self, n: int, *, schedule: Schedule, rng: torch.Generator) -> Tensor:
+        """Times on the path, float64, on the generator's device: (n,), or (n, len(columns))."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
+
+
+class IntervalDistribution(TimeLaw):
+    """Joint distribution of the times r <= t of a flow map, given by its quantile function.
+
+    A share of the rows has r = t: the deterministic number ``floor(share n)`` of n, spread evenly
+    over the batch, so that shares of processes and micro-batches hold equally many.
+
+    Args:
+        diagonal: The share of rows with r = t, in [0, 1].
+
+    Attributes:
+        uniforms: How many uniform numbers a sample needs.
+    """
+
+    columns = ("t", "r")
+    uniforms: int = 2
+
+    def __init__(self, *, diagonal: float = 0.0) -> None:
+        if not 0.0 <= diagonal <= 1.0:
+            raise ValueError(f"diagonal is {diagonal}; expected a share in [0, 1]")
+        self.diagonal = float(diagonal)
+
+    @abstractmethod
+    def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        """Times (n, len(columns)), float64, for ``u`` in (0, 1), (n, uniforms)."""
+
+    def on_diagonal(self, n: int) -> Tensor:
+        """Which of n rows have r = t; (n,), bool."""
+        # Rounded, so that a share such as 0.3 of 10 rows is 3 rows.
+        counts = torch.arange(n + 1, dtype=torch.float64).mul(self.diagonal).add(1e-9).floor()
+        return counts.diff() > 0
+
+    def sample(self, n: int, *, schedule: Schedule, rng: torch.Generator) -> Tensor:
+        """``n`` rows of times, (n, len(columns)), float64, on the generator's device."""
+        times = self.quantile(open_uniform((n, self.uniforms), rng=rng), schedule=schedule)
+        if self.diagonal > 0.0:
+            equal = self.on_diagonal(n).to(times.device)
+            times[:, 1] = torch.where(equal, times[:, 0], times[:, 1])
+        return times
+
+
+class TimestepDistribution(TimeLaw):
+    """A distribution of one training time, given by its quantile function."""
+
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
         """The value below which the probability is ``u`` in (0, 1); float64."""
@@ -68,11 +125,12 @@ class TimestepDistribution(Part, ABC):
 
     def sample(self, n: int, *, schedule: Schedule, rng: torch.Generator) -> Tensor:
         """``n`` times on the path, (n,), float64, on the generator's device."""
-        value = self.quantile(self.uniforms(n, rng=rng))
-        return schedule.time_at_nsr(value) if self.in_nsr else value
+        return self.times(self.uniforms(n, rng=rng), schedule=schedule)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
+    def times(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        """The times on the path at probabilities ``u``; those of ``quantile`` unless in_nsr."""
+        value = self.quantile(u)
+        return schedule.time_at_nsr(value) if self.in_nsr else value
 
 
 _LARGEST_UNIFORM = 1.0 - 2.0**-53

@@ -4,6 +4,7 @@ After every step each average moves towards the weights, ``w_ema <- beta w_ema +
 where beta depends on the images seen so far.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -184,6 +185,20 @@ class EMAWeights(Callback):
         """
         for name, tensors in self._averages.items():
             torch._foreach_copy_(tensors, [state[name][key] for key in self._names])
+
+    def network(self, name: str, network: nn.Module) -> nn.Module:
+        """A copy of the network whose parameters are the average ``name``, after every update too.
+
+        It has no gradient; its buffers are copies.
+
+        Raises:
+            KeyError: There is no such average.
+        """
+        average = copy.deepcopy(network)
+        average._compiled_call_impl = None  # it would call the other network
+        for parameter, values in zip(average.parameters(), self._averages[name], strict=True):
+            parameter.data = values
+        return average.requires_grad_(False)
 
     @contextmanager
     def applied(self, name: str) -> Iterator[None]:

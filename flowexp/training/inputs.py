@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import islice
 
 import torch
@@ -14,9 +14,9 @@ from flowexp.couplings import Coupling, Pairs
 from flowexp.data import BatchStream, DataBatch, as_data
 from flowexp.paths import Path
 from flowexp.requirements import Parts, require
-from flowexp.seeding import generator
+from flowexp.seeding import generator, open_uniform
 from flowexp.tasks import Task
-from flowexp.timesteps import TimestepDistribution
+from flowexp.timesteps import TimeLaw
 
 __all__ = ["BatchFeed", "TrainingDraws", "seed_global"]
 
@@ -46,6 +46,7 @@ class TrainingDraws:
         conditional: Whether the network takes labels; otherwise those of the data are dropped.
         augmentation: Change of the images, on which the network is conditioned; None = none.
         task: Turns labels into the conditions of a conditional network; None = the labels.
+        uniforms: How many numbers per sample the objective needs.
         rank: This process, of ``world_size``.
 
     Raises:
@@ -55,11 +56,12 @@ class TrainingDraws:
     path: Path
     _: KW_ONLY
     coupling: Coupling
-    timestep: TimestepDistribution
+    timestep: TimeLaw
     conditional: bool
     seed: int
     augmentation: Augmentation | None = None
     task: Task | None = None
+    uniforms: int = 0
     rank: int = 0
     world_size: int = 1
 
@@ -68,14 +70,15 @@ class TrainingDraws:
         require(self.coupling.needs(parts), group="coupling")
 
     def __call__(self, batch: DataBatch, step: int) -> tuple[Pairs, Tensor]:
-        """Pairs and times, (B,) float64, for this rank's share of the batch of a step."""
+        """Pairs and times, (B,) or (B, k) float64, for this rank's share of the batch of a step."""
         x = as_data(batch.images)
         total = len(x) * self.world_size
         rows = slice(self.rank * len(x), (self.rank + 1) * len(x))
         rng = self._generator("source", step, device=x.device)
         e = self.path.source.sample((total, *x.shape[1:]), rng=rng)
         rng = self._generator("time", step, device=x.device)
-        t = self.timestep.sample(total, schedule=self.path.schedule, rng=rng)
+        law = self.timestep.at(step * total)
+        t = law.sample(total, schedule=self.path.schedule, rng=rng)
         conditions: dict[str, Tensor | None] = {"labels": batch.labels} if self.conditional else {}
         if self.conditional and self.task is not None:
             conditions = self.task.conditions_of(batch.labels)
@@ -93,7 +96,12 @@ class TrainingDraws:
             partner=batch.partner,
             images_seen=step * total,
         )
+        pairs = replace(pairs, images_seen=step * total, uniforms=self._uniforms(total, step)[rows])
         return pairs, t[rows] if pairs.t is None else pairs.t
+
+    def _uniforms(self, total: int, step: int) -> Tensor:
+        rng = self._generator("objective rows", step, device=torch.device("cpu"))
+        return open_uniform((total, self.uniforms), rng=rng)
 
     def _generator(self, stream: str, *index: int, device: torch.device) -> torch.Generator:
         return generator(self.seed, stream, *index, device=device)

@@ -1,8 +1,10 @@
 """The training loop: what happens in one optimizer step."""
 
+import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch.optim import Optimizer
 
 from flowexp.couplings import Pairs
 from flowexp.data import BatchStream, DataBatch, ImageArrays
+from flowexp.models import FlowModel
 from flowexp.networks.base import label_dim_of
 from flowexp.runs import RunDirectory
 from flowexp.seeding import derive_seed, generator
@@ -144,6 +147,7 @@ class FlowModule(LightningModule):
         parts = self.parts
         check_precision(self.settings.precision, self.device)
         self.settings.share(self.trainer.world_size)
+        self.model.averages = {name: self._averaged(name) for name in parts.objective.averages}
         self.draws = TrainingDraws(
             parts.model.path,
             coupling=parts.coupling,
@@ -151,10 +155,17 @@ class FlowModule(LightningModule):
             augmentation=parts.augmentation,
             conditional=label_dim_of(self.network) > 0,
             task=None if parts.pipeline is None else parts.pipeline.task,
+            uniforms=parts.objective.uniforms,
             seed=self.seed,
             rank=self.global_rank,
             world_size=self.trainer.world_size,
         )
+
+    def _averaged(self, name: str) -> FlowModel:
+        """The model with an average's weights, which go on moving."""
+        average = copy.copy(self.parts.model)
+        average.network = self.averages.network(name, self.network)
+        return with_precision(average, self.settings.precision)
 
     def on_train_start(self) -> None:
         self.started = time.perf_counter()
@@ -241,6 +252,14 @@ def micro_batches(pairs: Pairs, t: Tensor, size: int | None) -> list[tuple[Pairs
     parts = []
     for rows in (slice(start, start + size) for start in range(0, len(t), size)):
         conditions = {k: None if v is None else v[rows] for k, v in pairs.conditions.items()}
-        weight = None if pairs.weight is None else pairs.weight[rows]
-        parts.append((Pairs(pairs.x[rows], pairs.e[rows], conditions, weight), t[rows]))
+        weight, uniforms = (None if c is None else c[rows] for c in (pairs.weight, pairs.uniforms))
+        part = replace(
+            pairs,
+            x=pairs.x[rows],
+            e=pairs.e[rows],
+            conditions=conditions,
+            weight=weight,
+            uniforms=uniforms,
+        )
+        parts.append((part, t[rows]))
     return parts

@@ -85,7 +85,7 @@ def _checked_loss(inner: Callable[..., Any], objective: object) -> Callable[...,
         if not isinstance(found, Loss):
             wanted = "a flowexp.objectives.Loss"
             raise _wrong("objective", objective, f"loss returns {_kind(found)}", wanted)
-        value = found.per_sample
+        value, t = found.per_sample, t if t.ndim == 1 else t[:, 0]
         if not _alike(value, t):
             what = f"loss returns Loss(per_sample) with {_kind(value)}"
             raise _wrong("objective", objective, what, f"one loss per sample, {_shape(t)}")

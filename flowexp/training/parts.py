@@ -21,7 +21,7 @@ from flowexp.objectives import Objective
 from flowexp.pipeline import Pipeline
 from flowexp.runs.assemble import Built, known, part_of, require_fit
 from flowexp.runs.going_on import steps_for
-from flowexp.timesteps import TimestepDistribution
+from flowexp.timesteps import TimeLaw
 from flowexp.training.ema import EMA
 from flowexp.training.lr_schedules import LRSchedule
 
@@ -168,7 +168,7 @@ class TrainingParts:
     model: FlowModel
     dataset: Dataset
     coupling: Coupling
-    timestep: TimestepDistribution
+    timestep: TimeLaw
     objective: Objective
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     lr_schedule: LRSchedule

@@ -1,0 +1,179 @@
+"""Legs: how far the first leg of a leap goes, and so what the average velocity should be.
+
+With the first leg of relative length a, from t to ``s = t - a (t - r)`` along a driver d,
+``u_tgt = a d + (1 - a) u(x_s, s, r)``, ``x_s = x_t - (t - s) d``. For a -> 0, ``(u_tgt - u)/a`` tends
+to ``d - u - (t - r) du/dt``, where du/dt is the derivative along (d, 1, 0) in (x, t, r).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.models import Model
+from flowexp.objectives.flow_map.derivatives import JVP, Derivative
+from flowexp.objectives.flow_map.drivers import Driver
+from flowexp.objectives.flow_map.leaps import Leap, Target
+from flowexp.requirements import Part
+
+__all__ = ["Comparison", "FixedShare", "GivenMiddle", "Leg", "Legs", "RandomShare", "Tangent"]
+
+
+@dataclass(frozen=True)
+class Legs:
+    """Who answers what: the driver of the first leg, who goes the second, and what is known at r=t.
+
+    Attributes:
+        driver: Velocity of the first leg.
+        target: Whose prediction is the second leg.
+        diagonal: Velocity that rows with r = t are compared with.
+    """
+
+    driver: Driver
+    target: Target
+    diagonal: Driver
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an objective compares, per row.
+
+    Attributes:
+        prediction: With gradient, (B, ...), an average velocity.
+        target: What it should be, without gradient.
+        share: Relative length a of the first leg, (B,), float64; 1 where r = t, and 1 for
+            derivatives, whose residual is already that of a -> 0.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    share: Tensor
+
+
+class Leg(Part, ABC):
+    """How the target of a leap is made.
+
+    Attributes:
+        columns: The times of a sample that it needs.
+        uniforms: How many random numbers per sample it needs.
+    """
+
+    columns: tuple[str, ...] = ("t", "r")
+    uniforms: int = 0
+
+    def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
+        """Prediction and target of all rows; those with r = t have the diagonal's velocity."""
+        prediction = model.average_velocity(leap.x_t, leap.t, leap.r, **leap.conditions)
+        with torch.no_grad():
+            target, share = self.targets(model, leap, legs, prediction.detach())
+        return Comparison(prediction, target, share)
+
+    def targets(
+        self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Targets and shares of all rows; ``prediction`` is u(x_t, t, r)."""
+        apart = leap.r < leap.t
+        if bool(apart.all()):
+            return self.target(model, leap, legs, prediction)
+        share = torch.ones_like(leap.t)
+        target = torch.empty_like(prediction)
+        equal = ~apart
+        rows = leap.rows(equal)
+        target[equal] = legs.diagonal.velocity(model, rows, rows.t).to(target.dtype)
+        if bool(apart.any()):
+            found, share[apart] = self.target(model, leap.rows(apart), legs, prediction[apart])
+            target[apart] = found.to(target.dtype)
+        return target, share
+
+    @abstractmethod
+    def target(
+        self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Targets (B, ...) and shares (B,) of rows with r < t."""
+
+
+class _FiniteLeg(Leg):
+    """A first leg that ends at a time s."""
+
+    @abstractmethod
+    def end(self, leap: Leap) -> Tensor:
+        """s, (B,), float64, r <= s < t."""
+
+    def target(
+        self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        s = self.end(leap)
+        d = legs.driver.velocity(model, leap, s)
+        x_s = leap.x_t - expand_as(leap.t - s, d) * d
+        rest = legs.target.of(model).average_velocity(x_s, s, leap.r, **leap.conditions)
+        share = (leap.t - s) / (leap.t - leap.r)
+        # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined.
+        mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))
+        return torch.where(expand_as(share, rest) >= 1.0, d, mixed), share
+
+
+class FixedShare(_FiniteLeg):
+    """``a`` is fixed: 1/2 is Shortcut's rule and PSD-M's, 1 trajectory flow matching.
+
+    Args:
+        share: a, in (0, 1].
+    """
+
+    def __init__(self, *, share: float = 0.5) -> None:
+        if not 0.0 < share <= 1.0:
+            raise ValueError(f"share is {share}; expected a number in (0, 1]")
+        self.share = float(share)
+
+    def end(self, leap: Leap) -> Tensor:
+        return leap.t - self.share * (leap.t - leap.r)
+
+
+class RandomShare(_FiniteLeg):
+    """``a ~ U(0, 1)`` for every row: interval splitting.
+
+    Source: Guo et al., SplitMeanFlow, 2025, arXiv 2507.16884; Boffi et al., 2025, arXiv 2505.18825
+    (PSD-U).
+    """
+
+    uniforms = 1
+
+    def end(self, leap: Leap) -> Tensor:
+        return leap.t - leap.uniforms[:, 0] * (leap.t - leap.r)
+
+
+class GivenMiddle(_FiniteLeg):
+    """s is drawn with t and r, as by the laws of consistency models."""
+
+    columns = ("t", "r", "s")
+
+    def end(self, leap: Leap) -> Tensor:
+        assert leap.middle is not None
+        return leap.middle
+
+
+class Tangent(Leg):
+    """``a -> 0``: the target ``d - (t - r) du/dt``, MeanFlow's identity.
+
+    Args:
+        derivative: How du/dt is computed; None = forward mode.
+
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 6 and 11.
+    """
+
+    def __init__(self, *, derivative: Derivative | None = None) -> None:
+        self.derivative = derivative or JVP()
+
+    def target(
+        self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        d = legs.driver.velocity(model, leap, leap.t).to(leap.x_t.dtype)
+        whose = legs.target.of(model)
+
+        def u(x: Tensor, t: Tensor, r: Tensor) -> Tensor:
+            return whose.average_velocity(x, t, r, **leap.conditions)
+
+        one, zero = torch.ones_like(leap.t), torch.zeros_like(leap.r)
+        _, slope = self.derivative.along(u, (leap.x_t, leap.t, leap.r), (d, one, zero))
+        return d - expand_as(leap.t - leap.r, slope) * slope, torch.ones_like(leap.t)

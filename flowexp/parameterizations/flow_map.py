@@ -1,0 +1,189 @@
+"""Networks with a second time: the flow map from t to r, and the average velocity in between."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
+from flowexp.paths import Affine, Coefficients, Conversion, Schedule
+from flowexp.requirements import Part, Parts, Unmet, all_of, within
+
+__all__ = ["DDIMJump", "EulerJump", "FlowMap", "Jump", "mean_slopes"]
+
+_SHORT = 1e-5
+SECOND_TIMES = ("gap", "end")
+GUIDANCE_INPUTS = ("guidance_scale", "guidance_start", "guidance_end")
+"""Conditions of a model, (B,), that a network can be told; see :class:`FlowMap`."""
+
+
+def mean_slopes(schedule: Schedule, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """``(alpha(t) - alpha(r))/(t - r)`` and the same of sigma; derivatives where r = t. Float64.
+
+    Short gaps have the derivative in their middle instead of the quotient, which would cancel:
+    either is right to 1e-10 there.
+    """
+    a, b = schedule.coefficients(t), schedule.coefficients(r)
+    gap = t - r
+    short = gap.abs() < _SHORT
+    middle = schedule.coefficients(torch.where(short, 0.5 * (t + r), t))
+    safe = torch.where(short, 1.0, gap)
+    return (
+        torch.where(short, middle.d_alpha, (a.alpha - b.alpha) / safe),
+        torch.where(short, middle.d_sigma, (a.sigma - b.sigma) / safe),
+    )
+
+
+class Jump(Part, ABC):
+    """How a prediction made at (x_t, t) and told r becomes the average velocity to r."""
+
+    @abstractmethod
+    def average_velocity(
+        self, conversion: Conversion, schedule: Schedule, t: Tensor, r: Tensor
+    ) -> Affine:
+        """u as a combination of x_t and F; ``conversion`` is that at t. Finite at r = t."""
+
+
+class EulerJump(Jump):
+    """``u = v``, so that ``X_{t->r} = x_t - (t - r) v(x_t, t, r)``: F's velocity is the average.
+
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447; Boffi et al., 2025, arXiv 2505.18825.
+    """
+
+    def average_velocity(
+        self, conversion: Conversion, schedule: Schedule, t: Tensor, r: Tensor
+    ) -> Affine:
+        return conversion.velocity
+
+
+class DDIMJump(Jump):
+    """``X_{t->r} = (sigma_r/sigma_t) x_t + (alpha_r - alpha_t sigma_r/sigma_t) D(x_t, t, r)``.
+
+    D is F's data prediction. At r = 0 the jump ends in D itself, as in consistency models. Around a
+    velocity on the trigonometric path it is a rotation (TrigFlow), around EDM's preconditioning
+    IMM's "simple-EDM", around data IMM's "identity"; on linear and VE paths, if F is a velocity, it
+    is :class:`EulerJump`.
+
+    Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12; Zhou et al., IMM, 2025, arXiv
+    2503.07565.
+    """
+
+    def average_velocity(
+        self, conversion: Conversion, schedule: Schedule, t: Tensor, r: Tensor
+    ) -> Affine:
+        alpha, sigma = mean_slopes(schedule, t, r)
+        c, data = conversion.c, conversion.data
+        of_state, of_data = sigma / c.sigma, alpha - c.alpha * sigma / c.sigma
+        return Affine(of_state + of_data * data.state, of_data * data.output)
+
+
+class FlowMap(Parameterization):
+    """A parameterization whose network is also told a second time r <= t.
+
+    F, read by ``of`` at t, is a prediction for the whole way to r: the model gives the average
+    velocity ``u(x_t, t, r) = (x_t - X_{t->r}(x_t))/(t - r)`` and the flow map X. Predictions at one
+    time are those at r = t, ``u(x_t, t, t) = v(x_t, t)``.
+
+    The numbers that the network can be told, each 0 where it means nothing:
+
+    - ``gap``: ``s(t) - s(r)`` with the unit time s of the path;
+    - ``end``: ``s(r)``;
+    - ``guidance_scale``: ``1 - 1/w`` of the scale w, 0 = not guided;
+    - ``guidance_start``, ``guidance_end``: t_min and ``1 - t_max`` of the interval of t in which
+      the target was guided.
+
+    Args:
+        of: How F is read at t, and the input at t.
+        jump: How the prediction becomes a jump to r.
+        tells: Names of the numbers above, which the network's ``scalars`` must have. Without
+            ``gap`` and ``end`` the flow map ends at r = 0 only: a consistency model.
+        velocity_head: Whether F has twice the channels, of which the second half is a prediction of
+            the velocity at t, used in training only.
+
+    Source: Boffi et al., Flow map matching, 2025, arXiv 2505.18825; Geng et al., MeanFlow, 2025,
+    arXiv 2505.13447 (told t and t - r).
+    """
+
+    is_flow_map = True
+
+    def __init__(
+        self,
+        *,
+        of: Parameterization,
+        jump: Jump,
+        tells: Sequence[str] = ("gap",),
+        velocity_head: bool = False,
+    ) -> None:
+        known = (*SECOND_TIMES, *GUIDANCE_INPUTS)
+        unknown = [name for name in tells if name not in known]
+        if unknown:
+            raise ValueError(f"tells has {', '.join(unknown)}; expected some of {', '.join(known)}")
+        self.of = of
+        self.jump = jump
+        self.tells = tuple(tells)
+        self.velocity_head = velocity_head
+        self.needs_signal = of.needs_signal
+        self.maps_to_data_only = not any(name in SECOND_TIMES for name in tells)
+
+    def output_channels(self, channels: int) -> tuple[int, ...]:
+        fitting = self.of.output_channels(channels)
+        return tuple(2 * own for own in fitting) if self.velocity_head else fitting
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What any parameterization needs, and what ``of`` needs."""
+        yield from all_of(super().needs(parts), self._of(parts))
+
+    def _of(self, parts: Parts) -> Iterator[Unmet]:
+        if self.of.corrects_velocity or self.of.is_flow_map:
+            name = type(self.of).__name__
+            problem = f"{name} cannot be read at two times."
+            yield Unmet(".of", problem, "Use parameterization@parameterization.of=velocity.")
+        yield from within("jump", self.jump.needs(parts))
+
+    def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
+        return self.of.inputs(schedule, t, c)
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        return self.of.conversion(c)
+
+    def time_range(self, schedule: Schedule) -> tuple[float, float]:
+        return self.of.time_range(schedule)
+
+    def nearest_time(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return self.of.nearest_time(schedule, t)
+
+    def second_time(self, schedule: Schedule, t: Tensor, r: Tensor) -> dict[str, Tensor]:
+        """The numbers by which the network is told r, (B,) float64."""
+        end = schedule.unit_time(r)
+        values = {"gap": schedule.unit_time(t) - end, "end": end}
+        return {name: values[name] for name in SECOND_TIMES if name in self.tells}
+
+    def evaluate(
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
+    ) -> Tensor:
+        """F of the network, told the numbers among ``conditions``; without the velocity head."""
+        return self.heads(network, x, c_noise, conditions)[0]
+
+    def heads(
+        self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
+    ) -> tuple[Tensor, Tensor | None]:
+        """F, and the output of the velocity head or None."""
+        rest = dict(conditions)
+        given = {name: rest.pop(name, None) for name in (*SECOND_TIMES, *GUIDANCE_INPUTS)}
+        scalars = {name: _told(name, given[name]) for name in self.tells if given[name] is not None}
+        if scalars:
+            rest["scalars"] = scalars  # type: ignore[assignment]  # a condition of many columns
+        output = self.of.evaluate(network, x, c_noise, rest)
+        if not self.velocity_head:
+            return output, None
+        first, second = output.chunk(2, dim=1)
+        return first, second
+
+
+def _told(name: str, value: Tensor | None) -> Tensor:
+    """A condition as the network is told it."""
+    assert value is not None
+    if name == "guidance_scale":
+        return 1.0 - 1.0 / value
+    return 1.0 - value if name == "guidance_end" else value
