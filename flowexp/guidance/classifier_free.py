@@ -92,8 +92,8 @@ class _ClassifierFreeModel(WrappedModel):
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         """Average velocities are combined likewise: every jump is affine in F."""
-        times = (time if time.ndim == 0 else torch.cat([time, time]) for time in (t, r))
-        both = self.model.average_velocity(torch.cat([x_t, x_t]), *times, **_doubled(conditions))
+        t, r = (time if time.ndim == 0 else torch.cat([time, time]) for time in (t, r))
+        both = self.model.average_velocity(torch.cat([x_t, x_t]), t, r, **_doubled(conditions))
         return self._lerped(both)
 
     def at(self, times: Tensor) -> list[Evaluation]:

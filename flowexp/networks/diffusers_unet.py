@@ -75,7 +75,12 @@ class DiffusersUNet(ImageNetwork):
         )
 
     def evaluate(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None, augment: Tensor | None
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None,
+        augment: Tensor | None,
+        scalars: Tensor | None = None,
     ) -> Tensor:
         if self.augment_dim and augment is None:
             augment = x.new_zeros(len(x), self.augment_dim)

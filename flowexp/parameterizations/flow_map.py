@@ -42,7 +42,7 @@ class Jump(Part, ABC):
     def average_velocity(
         self, conversion: Conversion, schedule: Schedule, t: Tensor, r: Tensor
     ) -> Affine:
-        """u as a combination of x_t and F; ``conversion`` is that at t. Finite at r = t."""
+        """The u that x_t and F make; ``conversion`` is that at t. Finite at r = t."""
 
 
 class EulerJump(Jump):

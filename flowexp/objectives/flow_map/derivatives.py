@@ -38,7 +38,7 @@ class JVP(Derivative):
         self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         with _differentiable_attention():
-            value, derivative = torch.func.jvp(function, at, direction)
+            value, derivative, *_ = torch.func.jvp(function, at, direction)
         return value, derivative
 
 

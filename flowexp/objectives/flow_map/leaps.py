@@ -1,7 +1,8 @@
 """What the parts of a flow map's objective share: the rows of a batch, and whose predictions."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -25,7 +26,9 @@ class Leap:
         r: Where it ends, r <= t.
         middle: A time in between, if the law of the times gives one.
         conditions: Conditions of the rows.
-        uniforms: Numbers in (0, 1) of the rows, (B, k), float64.
+        uniforms: Numbers in (0, 1) for each part of the objective, by its argument's name: (B, k),
+            float64, with k as many as the part says it needs.
+        dropped: Rows without their label or caption, (B,) bool; None = none was dropped on purpose.
         images_seen: Images of the training before this batch.
     """
 
@@ -37,16 +40,27 @@ class Leap:
     r: Tensor
     middle: Tensor | None
     conditions: Conditions
-    uniforms: Tensor
+    uniforms: Mapping[str, Tensor]
+    dropped: Tensor | None = None
     images_seen: int = 0
 
     def rows(self, chosen: Tensor) -> "Leap":
         """The chosen rows, (B,) bool."""
         conditions = {k: None if c is None else c[chosen] for k, c in self.conditions.items()}
-        names = ("x", "e", "x_t", "velocity", "t", "r", "uniforms")
-        middle = None if self.middle is None else self.middle[chosen]
-        columns = {name: getattr(self, name)[chosen] for name in names}
-        return replace(self, conditions=conditions, middle=middle, **columns)
+        uniforms = {name: u[chosen] for name, u in self.uniforms.items()}
+        return Leap(
+            x=self.x[chosen],
+            e=self.e[chosen],
+            x_t=self.x_t[chosen],
+            velocity=self.velocity[chosen],
+            t=self.t[chosen],
+            r=self.r[chosen],
+            middle=None if self.middle is None else self.middle[chosen],
+            conditions=conditions,
+            uniforms=uniforms,
+            dropped=None if self.dropped is None else self.dropped[chosen],
+            images_seen=self.images_seen,
+        )
 
 
 class Target(Part, ABC):

@@ -1,8 +1,8 @@
-"""Legs: how far the first leg of a leap goes, and so what the average velocity should be.
+"""Legs: how far the first leg of a leap goes, and so what its average velocity should be.
 
 With the first leg of relative length a, from t to ``s = t - a (t - r)`` along a driver d,
-``u_tgt = a d + (1 - a) u(x_s, s, r)``, ``x_s = x_t - (t - s) d``. For a -> 0, ``(u_tgt - u)/a`` tends
-to ``d - u - (t - r) du/dt``, where du/dt is the derivative along (d, 1, 0) in (x, t, r).
+``u_tgt = a d + (1 - a) u(x_s, s, r)`` with ``x_s = x_t - (t - s) d``. For a -> 0, the residual
+``(u_tgt - u)/a`` tends to ``d - u - (t - r) du/dt``, where du/dt is the derivative along (d, 1, 0) in (x, t, r).
 """
 
 from abc import ABC, abstractmethod
@@ -140,7 +140,7 @@ class RandomShare(_FiniteLeg):
     uniforms = 1
 
     def end(self, leap: Leap) -> Tensor:
-        return leap.t - leap.uniforms[:, 0] * (leap.t - leap.r)
+        return leap.t - leap.uniforms["leg"][:, 0] * (leap.t - leap.r)
 
 
 class GivenMiddle(_FiniteLeg):

@@ -75,7 +75,8 @@ class FlowMapMatching(Objective):
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
         self.columns = leg.columns
-        self.uniforms = leg.uniforms
+        self.drawn = {"leg": leg.uniforms}
+        self.uniforms = sum(self.drawn.values())
         names = (*driver.averages, *self.diagonal.averages, *self.target.averages)
         self.averages = tuple(dict.fromkeys(names))
 
@@ -122,6 +123,14 @@ class FlowMapMatching(Objective):
             r=columns[1],
             middle=columns[2] if len(columns) > 2 else None,
             conditions=pairs.conditions,
-            uniforms=uniforms.to(pairs.x.device),
+            uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
         )
+
+    def _allotted(self, uniforms: Tensor) -> dict[str, Tensor]:
+        """The random numbers of each part, by the name of its argument."""
+        allotted, start = {}, 0
+        for name, count in self.drawn.items():
+            allotted[name] = uniforms[:, start : start + count]
+            start += count
+        return allotted
