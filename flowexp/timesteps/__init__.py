@@ -3,6 +3,7 @@
 from flowexp.timesteps.base import IntervalDistribution, Stratified, TimeLaw, TimestepDistribution
 from flowexp.timesteps.beta import Beta, UShaped
 from flowexp.timesteps.discrete import Fixed, UniformGrid
+from flowexp.timesteps.dyadic import Dyadic
 from flowexp.timesteps.intervals import Sorted
 from flowexp.timesteps.normal import LogitNormal, LogNormal
 from flowexp.timesteps.sd3 import CosMap, Mode
@@ -14,6 +15,7 @@ __all__ = [
     "IntervalDistribution",
     "Beta",
     "CosMap",
+    "Dyadic",
     "Fixed",
     "LogitNormal",
     "LogNormal",

@@ -10,7 +10,7 @@ from flowexp.paths import Schedule
 from flowexp.requirements import Part, Parts, Unmet
 from flowexp.seeding import open_uniform
 
-__all__ = ["IntervalDistribution", "Stratified", "TimeLaw", "TimestepDistribution"]
+__all__ = ["IntervalDistribution", "Stratified", "TimeLaw", "TimestepDistribution", "spread"]
 
 
 class TimeLaw(Part, ABC):
@@ -64,6 +64,13 @@ class TimeLaw(Part, ABC):
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
 
 
+def spread(n: int, share: float) -> Tensor:
+    """``floor(share n)`` of n rows, evenly spread; (n,), bool."""
+    # Rounded, so that a share such as 0.3 of 10 rows is 3 rows.
+    counts = torch.arange(n + 1, dtype=torch.float64).mul(share).add(1e-9).floor()
+    return counts.diff() > 0
+
+
 class IntervalDistribution(TimeLaw):
     """Joint distribution of the times r <= t of a flow map, given by its quantile function.
 
@@ -91,9 +98,7 @@ class IntervalDistribution(TimeLaw):
 
     def on_diagonal(self, n: int) -> Tensor:
         """Which of n rows have r = t; (n,), bool."""
-        # Rounded, so that a share such as 0.3 of 10 rows is 3 rows.
-        counts = torch.arange(n + 1, dtype=torch.float64).mul(self.diagonal).add(1e-9).floor()
-        return counts.diff() > 0
+        return spread(n, self.diagonal)
 
     def sample(self, n: int, *, schedule: Schedule, rng: torch.Generator) -> Tensor:
         """``n`` rows of times, (n, len(columns)), float64, on the generator's device."""

@@ -1,0 +1,71 @@
+"""Shortcut's grid: steps of length 1, 1/2, 1/4 ... between times of the grid of that length."""
+
+import torch
+from torch import Tensor
+
+from flowexp.paths import Schedule
+from flowexp.paths.base import as_float64
+from flowexp.timesteps.base import IntervalDistribution, spread
+
+__all__ = ["Dyadic"]
+
+
+class Dyadic(IntervalDistribution):
+    """Steps ``r = t - 2^-j`` with t on the grid of multiples of ``2^-j``, at most 1.
+
+    A batch of n has ``floor(bootstrap n)`` rows whose step is to be made of two half ones: equally
+    many of each length 1, 1/2, ..., 2/steps, and those left over of length 1. All other rows, those
+    of flow matching, have the shortest step, 1/steps: they are told r = t - 1/steps and not r = t.
+    Both kinds, and all lengths, are spread evenly over the batch. The times of a length are equally
+    probable, from 1 down to ``2^-j``.
+
+    Args:
+        steps: Steps of the finest grid, a power of 2, at least 4.
+        bootstrap: Share of the rows with longer steps, in [0, 1].
+        favour_long: Whether a quarter of those rows each have the lengths 1 and 1/2, and every
+            shorter length a share of ``1/(2 log2(steps))``; those left over again have length 1.
+
+    Source: Frans et al., Shortcut, 2024, arXiv 2410.12557, section 4; the counts are those of the
+    authors' code (``bootstrap_every`` 8; ``bootstrap_dt_bias`` = favour_long).
+    """
+
+    uniforms = 1
+
+    def __init__(
+        self, *, steps: int = 128, bootstrap: float = 0.125, favour_long: bool = False
+    ) -> None:
+        super().__init__()
+        if not (steps >= 4 and steps & (steps - 1) == 0):
+            raise ValueError(f"steps is {steps}; expected a power of 2, at least 4")
+        if not 0.0 <= bootstrap <= 1.0:
+            raise ValueError(f"bootstrap is {bootstrap}; expected a share in [0, 1]")
+        self.steps = int(steps)
+        self.bootstrap = float(bootstrap)
+        self.favour_long = favour_long
+
+    def exponents(self, n: int) -> Tensor:
+        """j of every row of a batch of n, whose step is ``2^-j``; (n,), int64."""
+        longer = spread(n, self.bootstrap)
+        j = torch.full((n,), self.steps.bit_length() - 1)
+        counts = self._counts(int(longer.sum()))
+        # Mixed, so that any part of the batch has about equally many of each length.
+        place = torch.cat([(torch.arange(count) + 0.5) / count for count in counts])
+        each = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        j[longer] = each[place.argsort(stable=True)]
+        return j
+
+    def _counts(self, rows: int) -> list[int]:
+        """How many of ``rows`` have the step ``2^-j``, for j = 0 .. log2(steps) - 1."""
+        lengths = self.steps.bit_length() - 1
+        if self.favour_long:
+            counts = [rows // 4, rows // 4] + [rows // 2 // lengths] * (lengths - 2)
+        else:
+            counts = [rows // lengths] * lengths
+        counts[0] += rows - sum(counts)
+        return counts
+
+    def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        """Times of the rows of a batch of ``len(u)``, in its order."""
+        grid = 2.0 ** self.exponents(len(u)).to(u.device, torch.float64)
+        k = torch.minimum((as_float64(u[:, 0]) * grid).floor(), grid - 1.0)
+        return torch.stack([(grid - k) / grid, (grid - k - 1.0) / grid], dim=1)
