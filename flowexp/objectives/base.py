@@ -26,6 +26,19 @@ class Loss:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
+_LAWS = {
+    ("t",): "lognormal",
+    ("t", "r"): "sorted",
+    ("t", "r", "s"): "shrinking_ratio",
+    ("t", "r", "diagonal"): "tvm",
+}
+"""Options of the config group ``timestep`` that draw times of these names."""
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 class Objective(Part, ABC):
     """A training loss as a function of the model, the coupled pairs and their times.
 
@@ -66,9 +79,8 @@ class Objective(Part, ABC):
         drawn, wanted = tuple(parts.timestep.columns), tuple(self.columns)
         if drawn != wanted:
             name, law = type(self).__name__, type(parts.timestep).__name__
-            problem = f"{law} draws {' and '.join(drawn)}, but {name} needs {' and '.join(wanted)}."
-            known = {1: "lognormal", 2: "sorted"}
-            yield Unmet("timestep", problem, f"Use timestep={known.get(len(wanted), 'sorted')}.")
+            problem = f"{law} draws {_listed(drawn)}, but {name} needs {_listed(wanted)}."
+            yield Unmet("timestep", problem, f"Use timestep={_LAWS.get(wanted, 'another')}.")
 
     def _averages(self, parts: Parts) -> Iterator[Unmet]:
         for name in self.averages:

@@ -44,7 +44,7 @@ class Dyadic(IntervalDistribution):
         self.favour_long = favour_long
 
     def exponents(self, n: int) -> Tensor:
-        """j of every row of a batch of n, whose step is ``2^-j``; (n,), int64."""
+        """Exponent j of every row of a batch of n, whose step is ``2^-j``; (n,), int64."""
         longer = spread(n, self.bootstrap)
         j = torch.full((n,), self.steps.bit_length() - 1)
         counts = self._counts(int(longer.sum()))

@@ -1,12 +1,28 @@
-"""Pairs of times r <= t for flow maps."""
+"""Pairs of times r <= t for flow maps, made of laws of one time."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from flowexp.paths import Schedule
+from flowexp.requirements import Parts, Unmet, all_of, within
 from flowexp.timesteps.base import IntervalDistribution, TimestepDistribution
 
-__all__ = ["Sorted"]
+__all__ = ["Capped", "GapAndEnd", "Sorted", "StartAndBelow", "ToData", "times_below"]
+
+
+def times_below(
+    law: TimestepDistribution, u: Tensor, bound: Tensor, *, schedule: Schedule
+) -> Tensor:
+    """The times at probabilities ``u`` of a law, given that they are below ``bound``."""
+    value = schedule.nsr(bound) if law.in_nsr else bound
+    return torch.minimum(law.times(u * law.cdf(value), schedule=schedule), bound)
+
+
+def drawn_end(name: str, law: TimestepDistribution) -> str | None:
+    """The drawn end of a law that is the argument ``name`` of another."""
+    return None if law.drawn_end is None else f"{name}.{law.drawn_end}"
 
 
 class Sorted(IntervalDistribution):
@@ -25,7 +41,7 @@ class Sorted(IntervalDistribution):
         super().__init__(diagonal=diagonal)
         self.law = law
         self.in_nsr = law.in_nsr
-        self.drawn_end = None if law.drawn_end is None else f"law.{law.drawn_end}"
+        self.drawn_end = drawn_end("law", law)
 
     @property
     def support(self) -> tuple[float, float]:
@@ -34,3 +50,138 @@ class Sorted(IntervalDistribution):
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         times = self.law.times(u, schedule=schedule)
         return torch.stack([times.amax(1), times.amin(1)], dim=1)
+
+
+class _StartAndEnd(IntervalDistribution):
+    """A law of t and one of r, each with its own needs."""
+
+    def __init__(
+        self, *, start: TimestepDistribution, end: TimestepDistribution, diagonal: float = 0.0
+    ) -> None:
+        super().__init__(diagonal=diagonal)
+        self.start = start
+        self.end = end
+        self.drawn_end = drawn_end("start", start)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return self.start.support
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What both laws need."""
+        yield from all_of(
+            within("start", self.start.needs(parts)), within("end", self.end.needs(parts))
+        )
+
+
+class Capped(_StartAndEnd):
+    """t from one law, r from another, and where r is too late ``r = t - min_gap``.
+
+    With ``min_gap = 0`` rows whose r was drawn above t have r = t, besides the share ``diagonal``.
+
+    Args:
+        start: Law of t.
+        end: Law of r before the cap.
+        diagonal: Share of the rows with r = t, in [0, 1].
+        min_gap: Least ``t - r`` in units of t, >= 0; SoFlow's code has 1e-4. r stays >= 0.
+
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, the authors' later code for CIFAR-10
+    ("v1": logit-normal, -0.6 and 1.6 for t, -4 and 1.6 for r, diagonal 0.25); Luo et al., SoFlow,
+    2025, arXiv 2512.15657 (-0.9 and -4, 1.6 for both).
+    """
+
+    def __init__(
+        self,
+        *,
+        start: TimestepDistribution,
+        end: TimestepDistribution,
+        diagonal: float = 0.0,
+        min_gap: float = 0.0,
+    ) -> None:
+        super().__init__(start=start, end=end, diagonal=diagonal)
+        if not min_gap >= 0.0:
+            raise ValueError(f"min_gap is {min_gap}; expected a number >= 0")
+        self.min_gap = float(min_gap)
+
+    def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        t = self.start.times(u[:, 0], schedule=schedule)
+        r = self.end.times(u[:, 1], schedule=schedule)
+        return torch.stack([t, torch.minimum(r, (t - self.min_gap).clamp(min=0.0))], dim=1)
+
+
+class StartAndBelow(_StartAndEnd):
+    """t from one law, r from another given that r < t.
+
+    Args:
+        start: Law of t.
+        end: Law of r, truncated at t.
+        diagonal: Share of the rows with r = t, in [0, 1].
+
+    Source: Zhang et al., alpha-Flow, 2025, arXiv 2510.20771, the authors' code (``truncated``).
+    """
+
+    def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        t = self.start.times(u[:, 0], schedule=schedule)
+        return torch.stack([t, times_below(self.end, u[:, 1], t, schedule=schedule)], dim=1)
+
+
+class GapAndEnd(IntervalDistribution):
+    """The gap ``g = t - r`` from one law, r from another given ``r < 1 - g``, and ``t = r + g``.
+
+    The third time, from the law of r as it is, is that of a row of flow matching which belongs to
+    the sample.
+
+    Args:
+        gap: Law of g, on [0, 1].
+        end: Law of r before it is truncated, and of the third time.
+
+    Source: Zhou et al., TVM, 2025, arXiv 2511.19797, and the authors' code (logit-normal, -0.8 and
+    1 for the gap, -0.4 and 1 for r).
+    """
+
+    columns = ("t", "r", "diagonal")
+    uniforms = 3
+
+    def __init__(self, *, gap: TimestepDistribution, end: TimestepDistribution) -> None:
+        super().__init__()
+        self.gap = gap
+        self.end = end
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Times in [0, 1], and what both laws need."""
+        yield from all_of(
+            super().needs(parts),
+            within("gap", self.gap.needs(parts)),
+            within("end", self.end.needs(parts)),
+        )
+
+    def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        gap = self.gap.times(u[:, 0], schedule=schedule)
+        r = times_below(self.end, u[:, 1], 1.0 - gap, schedule=schedule)
+        return torch.stack([r + gap, r, self.end.times(u[:, 2], schedule=schedule)], dim=1)
+
+
+class ToData(IntervalDistribution):
+    """t from one law, and r = 0: the times of a map to the data, as in continuous-time consistency.
+
+    Args:
+        law: Law of t.
+
+    Source: Lu and Song, sCM, 2024, arXiv 2410.11081 (log-normal noise levels).
+    """
+
+    uniforms = 1
+
+    def __init__(self, law: TimestepDistribution) -> None:
+        super().__init__()
+        self.law = law
+        self.in_nsr = law.in_nsr
+        self.drawn_end = drawn_end("law", law)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return self.law.support
+
+    def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        t = self.law.times(u[:, 0], schedule=schedule)
+        return torch.stack([t, torch.zeros_like(t)], dim=1)

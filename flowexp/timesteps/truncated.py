@@ -1,0 +1,174 @@
+"""Laws cut to an interval, with a share of the draws at one time, and a heavy-tailed one."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowexp.paths import Schedule
+from flowexp.paths.base import as_float64
+from flowexp.requirements import Extended
+from flowexp.timesteps.base import TimestepDistribution, spread
+
+__all__ = ["AtBoundary", "LogStudent", "Truncated"]
+
+
+class LogStudent(TimestepDistribution):
+    """``ln(sigma / alpha) = mean + scale T``, T of Student's t distribution.
+
+    For small df the tails are nearly log-uniform. The distribution function comes from scipy, in
+    float64 on the CPU.
+
+    Args:
+        mean: Of ln(sigma / alpha), its median.
+        scale: > 0.
+        df: Degrees of freedom, > 0; infinite is the log-normal law.
+
+    Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (0, 0.2 and 0.01, from 1
+    to 80).
+    """
+
+    in_nsr = True
+
+    def __init__(self, *, mean: float = 0.0, scale: float = 0.2, df: float = 0.01) -> None:
+        if not scale > 0.0:
+            raise ValueError(f"scale is {scale}; expected a positive number")
+        if not df > 0.0:
+            raise ValueError(f"df is {df}; expected a positive number")
+        self.mean = float(mean)
+        self.scale = float(scale)
+        self.df = float(df)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return 0.0, math.inf
+
+    def quantile(self, u: Tensor) -> Tensor:
+        from scipy.special import stdtrit
+
+        z = torch.as_tensor(stdtrit(self.df, as_float64(u).cpu().numpy())).to(u.device)
+        return torch.exp(self.mean + self.scale * z)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        from scipy.special import stdtr
+
+        z = self._standardized(as_float64(value))
+        return torch.as_tensor(stdtr(self.df, z.cpu().numpy())).to(value.device)
+
+    def pdf(self, value: Tensor) -> Tensor:
+        """Density in the noise level, not in its logarithm."""
+        value = as_float64(value)
+        df, inside = self.df, value > 0.0
+        safe = torch.where(inside, value, 1.0)
+        log_norm = math.lgamma(0.5 * (df + 1.0)) - math.lgamma(0.5 * df)
+        log_norm -= 0.5 * math.log(df * math.pi) + math.log(self.scale)
+        log_density = log_norm - 0.5 * (df + 1.0) * torch.log1p(self._standardized(safe) ** 2 / df)
+        return torch.where(inside, torch.exp(log_density) / safe, 0.0)
+
+    def _standardized(self, value: Tensor) -> Tensor:
+        return (torch.log(value.clamp(min=0.0)) - self.mean) / self.scale
+
+
+class Truncated(TimestepDistribution):
+    """A law given that its values lie in (lower, upper).
+
+    Args:
+        law: The whole law.
+        lower: In the law's own values, times or noise levels.
+        upper: > lower; may be infinite.
+
+    Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (stage 1: log-normal with
+    -1.1 and 2 from 0.002 to 80; stage 2: :class:`LogStudent` from 1 to 80).
+    """
+
+    def __init__(
+        self, law: TimestepDistribution, *, lower: float = 0.002, upper: Extended = 80.0
+    ) -> None:
+        if not 0.0 <= lower < upper:
+            raise ValueError(f"need 0 <= lower < upper, got lower={lower}, upper={upper}")
+        self.law = law
+        self.in_nsr = law.in_nsr
+        self.lower = float(lower)
+        self.upper = float(upper)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        low, high = self.law.support
+        return max(low, self.lower), min(high, self.upper)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        low, high = self._ends(u.device)
+        value = self.law.quantile(torch.lerp(low.expand_as(u), high.expand_as(u), as_float64(u)))
+        return value.clamp(self.lower, self.upper)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        low, high = self._ends(value.device)
+        inside = as_float64(value).clamp(self.lower, self.upper)
+        return ((self.law.cdf(inside) - low) / (high - low)).clamp(0.0, 1.0)
+
+    def pdf(self, value: Tensor) -> Tensor:
+        value = as_float64(value)
+        low, high = self._ends(value.device)
+        inside = (value >= self.lower) & (value <= self.upper)
+        return torch.where(inside, self.law.pdf(value) / (high - low), 0.0)
+
+    def _ends(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The whole law's distribution function at both ends, (2,)."""
+        ends = torch.tensor([self.lower, self.upper], dtype=torch.float64, device=device)
+        low, high = self.law.cdf(ends)
+        return low, high
+
+
+class AtBoundary(TimestepDistribution):
+    """A law of which a share of the draws is replaced by one fixed value.
+
+    Of a batch of n times it is ``floor(share n)``, evenly spread.
+
+    Args:
+        law: The law of the other draws.
+        value: The fixed one, in the law's own values, times or noise levels; >= 0.
+        share: In [0, 1).
+
+    Source: Lee et al., TCM, 2024, arXiv 2410.14895 (rows on the boundary between two stages), and
+    the authors' code (value 1 + 1e-8; share 0.25 in its commands, 0.05 by default).
+    """
+
+    def __init__(
+        self, law: TimestepDistribution, *, value: float = 1.0 + 1e-8, share: float = 0.25
+    ) -> None:
+        if not 0.0 <= value < math.inf:
+            raise ValueError(f"value is {value}; expected a finite number >= 0")
+        if not 0.0 <= share < 1.0:
+            raise ValueError(f"share is {share}; expected a number in [0, 1)")
+        self.law = law
+        self.in_nsr = law.in_nsr
+        self.value = float(value)
+        self.share = float(share)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        low, high = self.law.support
+        return min(low, self.value), max(high, self.value)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        u = as_float64(u)
+        rest = 1.0 - self.share
+        before = rest * self.law.cdf(torch.full_like(u, self.value))
+        after = before + self.share
+        outside = torch.where(u < before, u, u - self.share) / rest
+        value = self.law.quantile(outside.clamp(2.0**-53, 1.0 - 2.0**-53))
+        return torch.where((u >= before) & (u <= after), self.value, value)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        reached = (as_float64(value) >= self.value).to(torch.float64)
+        return (1.0 - self.share) * self.law.cdf(value) + self.share * reached
+
+    def pdf(self, value: Tensor) -> Tensor:
+        """Density of the other draws; the fixed value has the probability ``share`` besides."""
+        return (1.0 - self.share) * self.law.pdf(value)
+
+    def times(self, u: Tensor, *, schedule: Schedule) -> Tensor:
+        """Times of a batch of ``len(u)``, in which the fixed value has its exact share."""
+        value = self.law.quantile(u)
+        value[spread(len(u), self.share).to(u.device)] = self.value
+        return schedule.time_at_nsr(value) if self.in_nsr else value
