@@ -4,7 +4,7 @@ from flowexp.training.callbacks import Progress, SampleGrid
 from flowexp.training.callbacks.divergence import NonFiniteWeightsError
 from flowexp.training.callbacks.records import NonFiniteLossError
 from flowexp.training.callbacks.stop_signals import TrainingInterrupted
-from flowexp.training.ema import EMA, ConstantEMA, EMAWeights, HalfLifeEMA, PowerEMA
+from flowexp.training.ema import EMA, ConstantEMA, CurriculumEMA, EMAWeights, HalfLifeEMA, PowerEMA
 from flowexp.training.fit import FitResult, fit
 from flowexp.training.loggers import CSVLogger, RunLogger, TensorBoardLogger, WandbLogger
 from flowexp.training.lr_schedules import Constant, Cosine, InverseSqrt, LinearDecay, LRSchedule
@@ -23,6 +23,7 @@ __all__ = [
     "HalfLifeEMA",
     "PowerEMA",
     "ConstantEMA",
+    "CurriculumEMA",
     "EMAWeights",
     "LRSchedule",
     "Constant",

@@ -15,6 +15,8 @@ from flowexp.objectives.flow_map import (
     SigmoidShare,
     StepShare,
 )
+from flowexp.paths import Linear
+from flowexp.timesteps import Capped, GapAndEnd, LogitNormal, Sorted, StartAndBelow, Uniform
 from tests.goldens.flow_maps_network import load, tensor
 
 
@@ -84,4 +86,57 @@ def leap_at(t, r, *, images_seen):
     )
 
 
-CHECKS = {"alpha_schedule": check_alpha_schedule, "soflow_middle": check_soflow_middle}
+def quantiles(g, *names):
+    """Uniform numbers (n, k) of the golden's draws: n1 .. are normal numbers."""
+    columns = [tensor(g, name) for name in names]
+    u = [torch.special.ndtr(c) if n[0] == "n" else c for n, c in zip(names, columns, strict=True)]
+    return torch.stack(u, dim=1)
+
+
+def laws_of_times(name, g, options):
+    """The law with the golden's options, and the uniform numbers behind its draws."""
+    if name == "imf":
+        law = LogitNormal(mean=options["P_mean"], std=options["P_std"])
+        return Sorted(law, diagonal=options["data_proportion"]), quantiles(g, "n1", "n2")
+    if name == "selfdistill":
+        law = Uniform(low=options["tmin"], high=options["tmax"])
+        u = quantiles(g, "u1", "u2")  # in data time
+        return Sorted(law, diagonal=options["diag_fraction"]), 1.0 - u
+    if name == "soflow":
+        start = LogitNormal(mean=options["mean_t"], std=options["std_t"])
+        end = LogitNormal(mean=options["mean_r"], std=options["std_r"])
+        return Capped(start=start, end=end, min_gap=1e-4), quantiles(g, "n2", "n1")
+    if name == "tvm":
+        gap = LogitNormal(mean=options["gap_P_mean"], std=options["gap_P_std"])
+        end = LogitNormal(mean=options["s_P_mean"], std=options["s_P_std"])
+        return GapAndEnd(gap=gap, end=end), quantiles(g, "n1", "u1", "n2")
+    assert options["eps"] == 0.0
+    if name == "alphaflow_minmax":
+        law = LogitNormal(mean=options["location"], std=options["scale"])
+        return Sorted(law), quantiles(g, "n1", "n2")
+    assert name == "alphaflow_truncated"
+    start = LogitNormal(mean=options["location_t"], std=options["scale_t"])
+    end = LogitNormal(mean=options["location_r"], std=options["scale_r"])
+    return StartAndBelow(start=start, end=end), quantiles(g, "u1", "u2")
+
+
+def check_times(case):
+    """The references put their rows with r = t first; how many they are is compared as well."""
+    g = load(case)
+    law, u = laws_of_times(str(g["law"]), g, json.loads(str(g["options_json"])))
+    times = law.quantile(u, schedule=Linear())
+    wanted = tensor(g, "r")
+    equal = int(law.on_diagonal(len(u)).sum())
+    assert int((wanted == tensor(g, "t")).sum()) == equal
+    times[:equal, 1] = times[:equal, 0]
+    close(times[:, 0], tensor(g, "t"), rtol=1e-9)
+    close(times[:, 1], wanted, rtol=1e-9)
+    if "r_prime" in g:
+        close(times[:, 2], tensor(g, "r_prime"), rtol=1e-9)
+
+
+CHECKS = {
+    "times": check_times,
+    "alpha_schedule": check_alpha_schedule,
+    "soflow_middle": check_soflow_middle,
+}
