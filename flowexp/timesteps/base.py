@@ -35,7 +35,8 @@ class TimeLaw(Part, ABC):
             return
         (low, high), schedule = self.support, parts.path.schedule
         name, path = type(self).__name__, type(schedule).__name__
-        instead = "Use timestep=lognormal, which suits every path, or"
+        suits_all = "Use timestep=lognormal, which suits every path, or"
+        instead = suits_all if len(self.columns) == 1 else "Use"
         if high <= 1.0 < schedule.t_max:
             problem = (
                 f"{name} draws t in ({low:g}, {high:g}), but on the {path} path time runs from "

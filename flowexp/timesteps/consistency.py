@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flowexp.paths import Schedule
 from flowexp.paths.ve import edm_sigmas
-from flowexp.requirements import Parts, Unmet, all_of, within
+from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.timesteps.base import IntervalDistribution, TimestepDistribution
 from flowexp.timesteps.curricula import Curriculum
-from flowexp.timesteps.intervals import drawn_end
+from flowexp.timesteps.intervals import drawn_end, needs_of
 
 __all__ = ["NoiseGrid", "ShrinkingRatio"]
 
@@ -90,7 +90,7 @@ class ShrinkingRatio(_ToDataThrough):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the law of t needs."""
-        yield from within("law", self.law.needs(parts))
+        yield from needs_of("law", self.law, parts)
 
     def at(self, images_seen: int) -> "ShrinkingRatio":
         """The law in the stage of this point of the training."""

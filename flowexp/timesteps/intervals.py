@@ -6,18 +6,23 @@ import torch
 from torch import Tensor
 
 from flowexp.paths import Schedule
-from flowexp.requirements import Parts, Unmet, all_of, within
+from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.timesteps.base import IntervalDistribution, TimestepDistribution
 
-__all__ = ["Capped", "GapAndEnd", "Sorted", "StartAndBelow", "ToData", "times_below"]
+__all__ = ["Capped", "GapAndEnd", "Sorted", "StartAndBelow", "ToData", "drawn_end", "needs_of"]
 
 
-def times_below(
-    law: TimestepDistribution, u: Tensor, bound: Tensor, *, schedule: Schedule
-) -> Tensor:
+def _below(law: TimestepDistribution, u: Tensor, bound: Tensor, *, schedule: Schedule) -> Tensor:
     """The times at probabilities ``u`` of a law, given that they are below ``bound``."""
     value = schedule.nsr(bound) if law.in_nsr else bound
     return torch.minimum(law.times(u * law.cdf(value), schedule=schedule), bound)
+
+
+def needs_of(argument: str, law: TimestepDistribution, parts: Parts) -> Iterator[Unmet]:
+    """What the law needs that is an ``argument`` of another; remedies change this argument."""
+    for unmet in law.needs(parts):
+        remedy = unmet.remedy.replace("timestep=", f"timestep@timestep.{argument}=")
+        yield Unmet(unmet.key, unmet.problem, remedy, unmet.refuses).seen_from(f".{argument}")
 
 
 def drawn_end(name: str, law: TimestepDistribution) -> str | None:
@@ -40,12 +45,15 @@ class Sorted(IntervalDistribution):
     def __init__(self, law: TimestepDistribution, *, diagonal: float = 0.0) -> None:
         super().__init__(diagonal=diagonal)
         self.law = law
-        self.in_nsr = law.in_nsr
         self.drawn_end = drawn_end("law", law)
 
     @property
     def support(self) -> tuple[float, float]:
         return self.law.support
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the law needs."""
+        yield from needs_of("law", self.law, parts)
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         times = self.law.times(u, schedule=schedule)
@@ -69,9 +77,7 @@ class _StartAndEnd(IntervalDistribution):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What both laws need."""
-        yield from all_of(
-            within("start", self.start.needs(parts)), within("end", self.end.needs(parts))
-        )
+        yield from all_of(needs_of("start", self.start, parts), needs_of("end", self.end, parts))
 
 
 class Capped(_StartAndEnd):
@@ -122,7 +128,7 @@ class StartAndBelow(_StartAndEnd):
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         t = self.start.times(u[:, 0], schedule=schedule)
-        return torch.stack([t, times_below(self.end, u[:, 1], t, schedule=schedule)], dim=1)
+        return torch.stack([t, _below(self.end, u[:, 1], t, schedule=schedule)], dim=1)
 
 
 class GapAndEnd(IntervalDistribution):
@@ -149,15 +155,12 @@ class GapAndEnd(IntervalDistribution):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Times in [0, 1], and what both laws need."""
-        yield from all_of(
-            super().needs(parts),
-            within("gap", self.gap.needs(parts)),
-            within("end", self.end.needs(parts)),
-        )
+        needs = all_of(needs_of("gap", self.gap, parts), needs_of("end", self.end, parts))
+        yield from list(super().needs(parts)) or needs
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         gap = self.gap.times(u[:, 0], schedule=schedule)
-        r = times_below(self.end, u[:, 1], 1.0 - gap, schedule=schedule)
+        r = _below(self.end, u[:, 1], 1.0 - gap, schedule=schedule)
         return torch.stack([r + gap, r, self.end.times(u[:, 2], schedule=schedule)], dim=1)
 
 
@@ -175,12 +178,15 @@ class ToData(IntervalDistribution):
     def __init__(self, law: TimestepDistribution) -> None:
         super().__init__()
         self.law = law
-        self.in_nsr = law.in_nsr
         self.drawn_end = drawn_end("law", law)
 
     @property
     def support(self) -> tuple[float, float]:
         return self.law.support
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the law needs."""
+        yield from needs_of("law", self.law, parts)
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         t = self.law.times(u[:, 0], schedule=schedule)
