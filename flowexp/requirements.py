@@ -160,7 +160,7 @@ class Timestep(Protocol):
 
     @property
     def drawn_end(self) -> str | None:
-        """The argument that holds the largest time, if that time itself is drawn."""
+        """The argument that holds the largest time, if it is drawn itself; empty if none does."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -299,11 +299,9 @@ def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:
     law = parts.timestep
     argument = law.drawn_end
     if argument is not None and law.support[1] >= 1.0 and parts.path.schedule.ends_in_source:
-        yield Unmet(
-            "timestep",
-            f"{type(law).__name__} draws t=1, pure noise, where {name} is not defined.",
-            f"Set timestep.{argument}=0.99999, or take another {group}.",
-        )
+        problem = f"{type(law).__name__} draws t=1, pure noise, where {name} is not defined."
+        change = f"Set timestep.{argument}=0.99999, or take" if argument else "Take"
+        yield Unmet("timestep", problem, f"{change} another {group}.")
 
 
 def of_images(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:

@@ -21,7 +21,8 @@ class TimeLaw(Part, ABC):
     Attributes:
         in_nsr: Whether the values are noise levels ``sigma / alpha``, which suits every path,
             instead of times t.
-        drawn_end: The argument that holds the upper end of the support, if it is itself drawn.
+        drawn_end: The argument that holds the upper end of the support, if it is itself drawn;
+            empty if no argument holds it.
         columns: The times of a sample, by name.
     """
 

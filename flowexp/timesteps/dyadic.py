@@ -29,6 +29,7 @@ class Dyadic(IntervalDistribution):
     authors' code (``bootstrap_every`` 8; ``bootstrap_dt_bias`` = favour_long).
     """
 
+    drawn_end = ""
     uniforms = 1
 
     def __init__(
