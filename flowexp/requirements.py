@@ -131,6 +131,7 @@ class NetworkFacts:
     out_channels: int | None
     img_resolution: int | None
     scalars: tuple[str, ...] = ()
+    takes_scalars: bool = True
 
 
 class Parameterization(Protocol):
@@ -173,6 +174,12 @@ class Augmentation(Protocol):
         """Whether images may come back changed."""
 
 
+class Trainer(Protocol):
+    @property
+    def compile(self) -> bool:
+        """Whether the network is compiled."""
+
+
 class Parts:
     """The parts of one configuration by their groups, and ``others``, such as ``pairs``, by key.
 
@@ -191,6 +198,7 @@ class Parts:
     objective: Objective
     timestep: Timestep
     augmentation: Augmentation
+    trainer: Trainer
     pairs: object
     ema: Mapping[str, object]
     labels_dropped: bool

@@ -43,11 +43,12 @@ def _report(config: dict[str, Any], *, overrides: Sequence[str]) -> None:
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import require_fitting_weights
     from flowexp.training import training_parts
+    from flowexp.training.parts import described
     from flowexp.training.trainer import require_devices
 
     by, init, weights = author_of(config), config["init"], config["init_weights"]
     parts = build(config, device="meta", by=by)
-    settings = training_parts(config, parts, by=by).settings
+    training = training_parts(config, parts, by=by)
 
     def fit() -> None:
         if init:
@@ -57,11 +58,11 @@ def _report(config: dict[str, Any], *, overrides: Sequence[str]) -> None:
         parts.dataset.locate,
         lambda: open_pairs(config, parts, check=False),
         fit,
-        lambda: require_devices(settings),
+        lambda: require_devices(training.settings),
     )
     threads = outlook(config["trainer"].get("threads", AUTO))
     crowded = crowd()
-    rows = [*describe(parts, config), ("threads", threads)]
+    rows = [*describe(parts, config), *described(training), ("threads", threads)]
     print(table([*rows, ("machine", f"busy: {crowded}. {CROWDED}")] if crowded else rows))
     print("sound: every part can be built, and they fit together.")
 

@@ -71,6 +71,7 @@ def _train(job: Job) -> float:
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
+    from flowexp.training.parts import described
     from flowexp.training.trainer import require_devices
 
     seed = int(config["seed"])
@@ -84,7 +85,8 @@ def _train(job: Job) -> float:
     parts = training_parts(config, built, by=by)
     require_devices(parts.settings)
     if first:
-        print(table([*describe(built, config), ("run", shown(job.directory))]), flush=True)
+        rows = [*describe(built, config), *described(parts), ("run", shown(job.directory))]
+        print(table(rows), flush=True)
     pairs = open_pairs(config, built, check=first)
     arrays = built.dataset.train() if pairs is None else pairs.arrays
     built.pipeline.task.classes_without_images = arrays.classes_without_images

@@ -22,6 +22,7 @@ Values = tuple[Any, Any]
 ABSENT = "(absent)"
 _MOST = 3
 _NOT_OF_SHAPE = ("dropout", "label_dropout")
+_NEW_SCALARS: tuple[object, ...] = ([], ABSENT)  # what a network without them stored
 
 
 def differing(old: Config, new: Config) -> dict[str, Values]:
@@ -40,7 +41,8 @@ def differing(old: Config, new: Config) -> dict[str, Values]:
 def network_differences(own: Config, stored: Config) -> dict[str, Values]:
     """Keys in which the networks of two configs differ: the value here, and the stored one.
 
-    The inner network of a wrapper, such as a low-rank adapter, is compared.
+    The inner network of a wrapper, such as a low-rank adapter, is compared. Scalars that the stored
+    network did not have are no difference: its weights fit.
     """
     here, there = own.get("network"), stored.get("network")
     key, inner = "network", select(here, "network")
@@ -54,6 +56,7 @@ def network_differences(own: Config, stored: Config) -> dict[str, Values]:
         name: (now, then)
         for name, (then, now) in found.items()
         if name.rpartition(".")[2] not in _NOT_OF_SHAPE
+        and not (name.endswith(".scalars") and then in _NEW_SCALARS)
     }
 
 

@@ -33,6 +33,7 @@ MODEL_GROUPS = ("dataset", "path", "network", "parameterization")
 """Groups that give the weights their meaning."""
 
 _INTERPOLATION = re.compile(r"\$\{(\w+(?:\.\w+)+)\}")
+_TOLD = re.compile(r"\$\{oc\.select:(parameterization\.\w+),\[\]\}")
 
 
 def primary_config(name: str, overrides: Sequence[str]) -> str:
@@ -108,11 +109,14 @@ def restore_model(
             wanted = OmegaConf.to_container(recipe[group], resolve=True)
         except OmegaConfBaseException:
             continue
+        written = dict(leaves(OmegaConf.to_container(recipe[group], resolve=False), group))
         there = dict(leaves(stored[group], group))
         differing += [
             f"{key}={value} ({there.get(key, 'absent')})"
             for key, value in leaves(wanted, group)
-            if there.get(key, "absent") != value and key not in typed
+            if there.get(key, "absent") != value
+            and key not in typed
+            and not _TOLD.fullmatch(str(written.get(key)))
         ]
     if not differing:
         return []
@@ -129,31 +133,36 @@ def restore_derived(
     """Restore the interpolations of a run's options, such as ``${trainer.max_kimg}``.
 
     A stored config holds their values, ``lr_schedule.end_kimg: 200``, which would not follow an
-    override. Values that were given explicitly stay.
+    override. Values that were given explicitly stay, and those of the model, apart from what its
+    parameterization tells the network: weights without a second time are a start for one with it.
     """
     lines = [str(o.input_line) for o in overrides]
     run = str(run_in(lines))
     stored, chosen = read_stored(Path(run) / CONFIG), config.hydra.runtime.choices
     given = {text.partition("=")[0].lstrip("+~") for text in [*lines, *_overrides_of(run)]}
     for group, option in choices_of(run).items():
-        known = group.partition("/")[0] not in MODEL_GROUPS and chosen.get(group) == "run"
-        if not known or not repo.config_exists(f"{group}/{option}"):
+        name, _, package = group.partition("@")
+        of_model = name.partition("/")[0] in MODEL_GROUPS
+        pattern = _TOLD if of_model else _INTERPOLATION
+        known = chosen.get(name if of_model else group) == "run"
+        if not known or not repo.config_exists(f"{name}/{option}"):
             continue
-        found = repo.load_config(f"{group}/{option}")
+        found = repo.load_config(f"{name}/{option}")
         raw: Any = OmegaConf.to_container(found.config, resolve=False) if found else {}
-        at = group.replace("/", ".")
+        at = package or name.replace("/", ".")
         node = select(stored, at)
         if not isinstance(raw, dict) or not isinstance(node, Mapping):
             continue
         if raw.get("_target_") != node.get("_target_"):
             continue
         for key, text in leaves(raw, at):
-            source = _INTERPOLATION.fullmatch(str(text))
+            source = pattern.fullmatch(str(text))
             if source is None or key in given:
                 continue
-            value = select(stored, key)
-            now = OmegaConf.select(config, key, throw_on_missing=False)
-            if value is not None and value == select(stored, source[1]) and value == now:
+            absent: list[str] | None = [] if of_model else None
+            now = OmegaConf.select(config, key, default=absent, throw_on_missing=False)
+            value, there = (select(stored, name) or absent for name in (key, source[1]))
+            if value is not None and value == there and value == now:
                 OmegaConf.update(config, key, text, force_add=True)
 
 

@@ -86,12 +86,13 @@ class RunAwareLoader(Loader):
         """Finish a training's config that was taken from a run; returns remarks about it."""
         if not (schema.trains(name) and schema.starts_from_run(name)):
             return []
-        restore_derived(config, typed, repo=self.repository)
         recipes = [str(o.input_line) for o in typed if o.key_or_group == "experiment"]
-        if not recipes:
-            return []
-        recipe = RunAwareLoader(self.config_search_path).compose("train", recipes[-1:])
-        return restore_model(config, typed, recipe=recipe)
+        remarks = []
+        if recipes:
+            recipe = RunAwareLoader(self.config_search_path).compose("train", recipes[-1:])
+            remarks = restore_model(config, typed, recipe=recipe)
+        restore_derived(config, typed, repo=self.repository)
+        return remarks
 
     def with_run_of(self, config_name: str, overrides: Sequence[str]) -> Loader:
         """Hydra's loader over the same path and the run that the overrides name."""

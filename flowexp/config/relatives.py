@@ -7,14 +7,17 @@ unreadable files are reported elsewhere and ignored here.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from flowexp.config.differences import differing, shown_value
 from flowexp.config.override_text import typed
 from flowexp.config.problems import Problem
+from flowexp.config.renamed import present
 from flowexp.config.sources import CONFIG
+from flowexp.config.stand_in import class_value
 from flowexp.config.stored import choices_of, read_manifest_of_pairs, read_stored
 from flowexp.errors import UsageError
+from flowexp.requirements import UnknownError
 from flowexp.tree import select
 
 __all__ = ["differing_data", "problems_with_relatives"]
@@ -60,18 +63,29 @@ def _stored(run: str) -> dict[str, Any] | None:
 def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> Iterator[Problem]:
     """Problems with another path or parameterization than the weights were trained with."""
     for group in ("path", "parameterization"):
-        found = differing({group: stored.get(group)}, {group: config.get(group)})
+        key, before, now = group, stored.get(group), config.get(group)
+        if _is_flow_map(now) and not _is_flow_map(before):
+            key, now = f"{group}.of", now.get("of")  # its predictions at one time
+        found = differing({key: before}, {key: now})
         found = {key: values for key, values in found.items() if not key.endswith(_RANGE)}
         classes = {key: values for key, values in found.items() if key.endswith("_target_")}
-        for key, (there, here) in list((classes or found).items())[:1]:
+        for key, values in list((classes or found).items())[:1]:
             name = key.removesuffix("._target_")
-            then, now = (shown_value(key, value) for value in (there, here))
+            then, now = (shown_value(key, value) for value in values)
             text = f"{run} was trained with {then}; with {now} its weights mean something else."
             if said:
                 yield Problem(name, text, "The training starts from them anyway.", refuses=False)
             else:
                 remedy = f"Leave {group} out, or add {typed('init', run)} to use them anyway."
                 yield Problem(name, text, remedy)
+
+
+def _is_flow_map(parameterization: object) -> TypeGuard[Config]:
+    """Whether a parameterization is that of a flow map, around another one."""
+    target = select(parameterization, "_target_")
+    with suppress(UnknownError):
+        return isinstance(target, str) and bool(class_value(present(target), "is_flow_map"))
+    return False
 
 
 def _shape_of(dataset: object) -> tuple[int, ...] | None:

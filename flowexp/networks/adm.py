@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.networks.base import require_at_least
-from flowexp.networks.embedding import PositionalEmbedding, ScalarEmbedding
+from flowexp.networks.embedding import PositionalEmbedding
 from flowexp.networks.songunet import LeveledUNet
 from flowexp.networks.songunet_layers import (
     Conv2d,
@@ -122,11 +122,10 @@ class DhariwalUNet(LeveledUNet):
         self.map_layer1 = Linear(emb, emb, init=style.init)
         label_init = Init(kaiming_normal, math.sqrt(label_dim))
         self.map_label = Linear(label_dim, emb, bias=False, init=label_init) if label_dim else None
-        count = len(self.scalars)
         channels = self.build_decoder(self.build_encoder(self.widths[0]))
-        self.map_scalars = ScalarEmbedding(emb, count=count) if count else None
         self.out_norm = GroupNorm(channels, eps=style.eps)
         self.out_conv = Conv2d(channels, out_channels, kernel=3, init=style.init_zero)
+        self.embed_scalars(emb)
 
     def evaluate(
         self,
@@ -142,8 +141,9 @@ class DhariwalUNet(LeveledUNet):
         emb = self.map_layer1(F.silu(self.map_layer0(emb)))
         if self.map_label is not None and label is not None:
             emb = emb + self.map_label(label)
-        if self.map_scalars is not None and scalars is not None:
-            emb = emb + self.map_scalars(scalars)
+        vector = self.scalar_vector(scalars)
+        if vector is not None:
+            emb = emb + vector
         emb = F.silu(emb)
         out: Tensor = self.out_conv(F.silu(self.out_norm(self.decode(self.encode(x, emb), emb))))
         return out

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.networks.embedding import ScalarEmbedding
 from flowexp.requirements import NetworkFacts
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "label_vectors",
     "pad_to_multiple",
     "require_at_least",
+    "with_new_scalars",
     "without_condition",
     "zeroed",
 ]
@@ -52,7 +54,25 @@ def facts_of(network: nn.Module) -> NetworkFacts:
         getattr(network, "out_channels", None),
         getattr(network, "img_resolution", None),
         tuple(getattr(network, "scalars", ())),
+        bool(getattr(network, "takes_scalars", hasattr(network, "scalars"))),
     )
+
+
+def with_new_scalars(
+    network: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """A stored state dict for a network that may have got ``scalars`` since.
+
+    Every :class:`ScalarEmbedding` of which nothing is stored keeps its weights of ``own``, the
+    network's state dict, with which it changes nothing.
+    """
+    completed = dict(state)
+    for name, module in network.named_modules():
+        inner = f"{name}."
+        new = isinstance(module, ScalarEmbedding) and not any(n.startswith(inner) for n in state)
+        if new:
+            completed |= {n: tensor for n, tensor in own.items() if n.startswith(inner)}
+    return completed
 
 
 def without_condition(value: Tensor) -> Tensor:
@@ -174,6 +194,8 @@ class Network(nn.Module, ABC):
 
     Attributes:
         takes_tokens: Whether it is conditioned on captions, under ``tokens``.
+        takes_scalars: Whether it can have ``scalars``.
+        scalar_embedding: Their embedding; None without scalars, and in wrappers.
         img_resolution: Height and width of the images it was built for; None = any.
 
     Raises:
@@ -182,6 +204,8 @@ class Network(nn.Module, ABC):
 
     later_options: ClassVar[Mapping[str, object]] = {"scalars": []}
     takes_tokens: bool = False
+    takes_scalars: bool = True
+    scalar_embedding: ScalarEmbedding | None
     img_resolution: int | None = None
 
     def __init__(
@@ -207,6 +231,9 @@ class Network(nn.Module, ABC):
         self.scalars = tuple(scalars)
         if len(set(self.scalars)) < len(self.scalars):
             raise ValueError(f"scalars={list(scalars)}; allowed: different names")
+        if self.scalars and not self.takes_scalars:
+            raise ValueError(f"scalars={list(scalars)}; allowed: none")
+        self.scalar_embedding = None
 
     def forward(
         self,
@@ -245,6 +272,22 @@ class Network(nn.Module, ABC):
         if not self.scalars and not scalars:
             return self.evaluate(x, noise, vectors, augment)
         return self.evaluate(x, noise, vectors, augment, self._columns(scalars or {}, noise))
+
+    def embed_scalars(self, channels: int) -> None:
+        """Build the embedding of the scalars as vectors (B, channels), if there are any.
+
+        To be called last in a constructor, so that all other weights are those of the network
+        without scalars.
+        """
+        if self.scalars:
+            self.scalar_embedding = ScalarEmbedding(channels, count=len(self.scalars))
+
+    def scalar_vector(self, scalars: Tensor | None) -> Tensor | None:
+        """What the scalars add to the embedding of c_noise, (B, channels); None without them."""
+        if self.scalar_embedding is None or scalars is None:
+            return None
+        vector: Tensor = self.scalar_embedding(scalars)
+        return vector
 
     def _columns(self, scalars: Mapping[str, Tensor], noise: Tensor) -> Tensor:
         """The scalars as columns (B, len(self.scalars)) in the order of their names."""

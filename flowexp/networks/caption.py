@@ -140,7 +140,8 @@ class CaptionedNetwork(Network):
         ``labels``, the classes behind the captions, are not used.
         """
         vectors = None if tokens is None else self.caption_vectors(tokens, x)
-        columns = self._columns(scalars or {}, c_noise.float()) if self.scalars else None
+        noise = c_noise if c_noise.dtype == torch.float64 else c_noise.float()
+        columns = self._columns(scalars or {}, noise) if self.scalars or scalars else None
         return self.evaluate(x, c_noise, vectors, augment_labels, columns)
 
     def evaluate(

@@ -37,6 +37,8 @@ class DiffusersUNet(ImageNetwork):
         ValueError: An argument is out of range.
     """
 
+    takes_scalars = False
+
     def __init__(
         self,
         *,

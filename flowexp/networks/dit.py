@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from flowexp.networks.attention_features import AttentionValues
 from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least, zeroed
-from flowexp.networks.embedding import PositionalEmbedding, ScalarEmbedding
+from flowexp.networks.embedding import PositionalEmbedding
 
 __all__ = ["DiT"]
 
@@ -78,8 +78,7 @@ class DiT(ImageNetwork):
         )
         self.final_layer = _FinalLayer(hidden_size, patch_size**2 * self.out_channels)
         self._initialise()
-        count = len(self.scalars)
-        self.scalar_embedder = ScalarEmbedding(hidden_size, count=count) if count else None
+        self.embed_scalars(hidden_size)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -117,8 +116,9 @@ class DiT(ImageNetwork):
             condition = condition + self.y_embedder(label)
         if self.augment_embedder is not None and augment is not None:
             condition = condition + self.augment_embedder(augment)
-        if self.scalar_embedder is not None and scalars is not None:
-            condition = condition + self.scalar_embedder(scalars)
+        vector = self.scalar_vector(scalars)
+        if vector is not None:
+            condition = condition + vector
         for block in self.blocks:
             tokens = block(tokens, condition)
         return self._unpatchify(self.final_layer(tokens, condition))

@@ -106,10 +106,10 @@ class MultiScaleEmbedding(nn.Module):
 class ScalarEmbedding(nn.Module):
     """Further numbers per sample as one vector (B, channels), which is 0 at initialization.
 
-    ``W1 silu(W0 [waves(s_1), ..., waves(s_k)] + b0)`` with W1 = 0 at first. The vector is added
-    where a network's embedding of c_noise enters, so that a network with scalars is at first the
-    one without, and can start from its weights. The numbers are of order 1, and the waves smooth:
-    flow maps are differentiated in their times, and derivatives of short waves are large.
+    ``W1 silu(W0 [waves(s_1), ..., waves(s_k)] + b0)`` with W1 = 0 at first. The vector is added to
+    a network's embedding of c_noise, so that a network with scalars is at first the one without,
+    and can start from its weights. The numbers are of order 1. Their shortest period is 0.5: flow
+    maps are differentiated in their times, and derivatives of short waves are large.
 
     Args:
         channels: Length of the vector.
@@ -137,8 +137,8 @@ class ConditionEmbedding(nn.Module):
     emb = silu(W1 silu(W0 waves(c_noise) + W_label label sqrt(label_dim) + W_augment augment + s))
 
     The label and augmentation terms have no bias: zeros mean "none", and the factor
-    sqrt(label_dim) gives one-hot vectors unit variance (as in EDM). s is that of
-    :class:`ScalarEmbedding`.
+    sqrt(label_dim) gives one-hot vectors unit variance (as in EDM). s is the vector of a
+    :class:`ScalarEmbedding`, (B, channels), or None.
     """
 
     def __init__(
@@ -148,7 +148,6 @@ class ConditionEmbedding(nn.Module):
         noise_channels: int,
         label_dim: int = 0,
         augment_dim: int = 0,
-        scalars: int = 0,
     ) -> None:
         super().__init__()
         self.waves = MultiScaleEmbedding(noise_channels)
@@ -156,7 +155,6 @@ class ConditionEmbedding(nn.Module):
         self.label = nn.Linear(label_dim, channels, bias=False) if label_dim else None
         self.augment = nn.Linear(augment_dim, channels, bias=False) if augment_dim else None
         self.out = nn.Linear(channels, channels)
-        self.scalars = ScalarEmbedding(channels, count=scalars) if scalars else None
 
     def forward(
         self,
@@ -170,6 +168,6 @@ class ConditionEmbedding(nn.Module):
             emb = emb + self.label(label * math.sqrt(label.shape[1]))
         if self.augment is not None and augment is not None:
             emb = emb + self.augment(augment)
-        if self.scalars is not None and scalars is not None:
-            emb = emb + self.scalars(scalars)
+        if scalars is not None:
+            emb = emb + scalars
         return F.silu(self.out(F.silu(emb)))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from flowexp.errors import UsageError
-from flowexp.networks.base import label_dim_of
+from flowexp.networks.base import label_dim_of, with_new_scalars
 from flowexp.networks.foreign import WrappedNetwork
 
 __all__ = ["LowRank"]
@@ -66,13 +66,15 @@ class LowRank(WrappedNetwork):
                 parametrize.register_parametrization(layer, "weight", change, unsafe=True)
 
     def load_base(self, state: dict[str, Tensor]) -> None:
-        """Load the state dict of the plain network; the changes are kept.
+        """Load the state dict of the plain network; the changes are kept, and new scalars inert.
 
         Raises:
             UsageError: It belongs to another network.
         """
         own = self.network.state_dict()
         plain = {n: n.replace(_ORIGINAL, "weight") for n in own if not n.endswith(_CHANGES)}
+        here = {name: own[n] for n, name in plain.items()}
+        state = with_new_scalars(self.network, state, here)
         only_one = sorted(set(plain.values()) ^ set(state))
         if only_one:
             raise UsageError(

@@ -41,12 +41,12 @@ class MLP(Network):
             noise_channels=noise_channels,
             label_dim=self.label_dim,
             augment_dim=self.augment_dim,
-            scalars=len(self.scalars),
         )
         self.enter = nn.Linear(self.in_channels, hidden)
         self.blocks = nn.ModuleList(_Block(hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden)
         self.leave = zeroed(nn.Linear(hidden, self.out_channels))
+        self.embed_scalars(hidden)
 
     def evaluate(
         self,
@@ -58,7 +58,7 @@ class MLP(Network):
     ) -> Tensor:
         if x.ndim != 2:
             raise ValueError(f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels})")
-        emb = self.embedding(c_noise, label, augment, scalars)
+        emb = self.embedding(c_noise, label, augment, self.scalar_vector(scalars))
         h = self.enter(x)
         for block in self.blocks:
             h = block(h, emb)

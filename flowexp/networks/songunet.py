@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least
-from flowexp.networks.embedding import FourierEmbedding, PositionalEmbedding, ScalarEmbedding
+from flowexp.networks.embedding import FourierEmbedding, PositionalEmbedding
 from flowexp.networks.songunet_layers import (
     Conv2d,
     GroupNorm,
@@ -279,8 +279,7 @@ class SongUNet(LeveledUNet):
         self.map_layer0 = Linear(noise, emb)
         self.map_layer1 = Linear(emb, emb)
         self.build_decoder(self.build_encoder(model_channels))
-        count = len(self.scalars)
-        self.map_scalars = ScalarEmbedding(noise, count=count) if count else None
+        self.embed_scalars(noise)
 
     def evaluate(
         self,
@@ -297,7 +296,8 @@ class SongUNet(LeveledUNet):
             emb = emb + self.map_label(label * math.sqrt(self.label_dim))
         if self.map_augment is not None and augment is not None:
             emb = emb + self.map_augment(augment)
-        if self.map_scalars is not None and scalars is not None:
-            emb = emb + self.map_scalars(scalars)
+        vector = self.scalar_vector(scalars)
+        if vector is not None:
+            emb = emb + vector
         emb = F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
         return self.decode(self.encode(x, emb), emb)

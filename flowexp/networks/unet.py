@@ -78,7 +78,6 @@ class UNet(ImageNetwork):
             noise_channels=2 * model_channels,
             label_dim=self.label_dim,
             augment_dim=self.augment_dim,
-            scalars=len(self.scalars),
         )
         self.enter = nn.Conv2d(self.in_channels * self.fold**2, self.widths[0], 3, padding=1)
         skips = self._build_encoder()
@@ -91,6 +90,7 @@ class UNet(ImageNetwork):
             self.head: nn.Module = nn.Sequential(layers)
         else:
             self.head = _UnfoldingHead(self, width=head_channels)
+        self.embed_scalars(self.emb_channels)
 
     def _build_encoder(self) -> list[int]:
         """Fill ``encoder`` and ``downs``; the channels of every skip connection."""
@@ -131,7 +131,7 @@ class UNet(ImageNetwork):
         augment: Tensor | None,
         scalars: Tensor | None = None,
     ) -> Tensor:
-        emb = self.embedding(c_noise, label, augment, scalars)
+        emb = self.embedding(c_noise, label, augment, self.scalar_vector(scalars))
         h = self.enter(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
         skips = [h]
         blocks = iter(self.encoder)

@@ -53,6 +53,7 @@ class Objective(Part, ABC):
         columns: Names of the times of a sample that it needs, at least ``t``.
         uniforms: How many random numbers in (0, 1) it needs for each sample, ``pairs.uniforms``.
         averages: Names of the averages of the weights (``ema``) whose predictions it needs.
+        forward_mode: Whether it differentiates the network in forward mode.
         weighting: Loss weight as a function of time; 1 unless it is an argument.
     """
 
@@ -62,6 +63,7 @@ class Objective(Part, ABC):
     columns: tuple[str, ...] = ("t",)
     uniforms: int = 0
     averages: tuple[str, ...] = ()
+    forward_mode: bool = False
     weighting: Weighting = Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:

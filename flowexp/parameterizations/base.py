@@ -85,10 +85,14 @@ class Parameterization(Part, ABC):
 
     def _scalars(self, parts: Parts) -> Iterator[Unmet]:
         found, told = tuple(parts.network.scalars), tuple(self.tells)
-        if set(found) != set(told):
-            name, words = type(self).__name__, ", ".join(told) or "no numbers"
+        name, words = type(self).__name__, ", ".join(told) or "no numbers"
+        if told and not parts.network.takes_scalars:
+            problem = f"it takes no scalars, but {name} tells the network {words}."
+            remedy = "Take one that does, such as network=unet or network=dit."
+            yield Unmet("network", problem, remedy)
+        elif set(found) != set(told):
             problem = f"{list(found)} does not fit {name}, which tells the network {words}."
-            remedy = f"Set network.scalars=[{','.join(told)}], or take a network that can be told."
+            remedy = f"Set network.scalars=[{','.join(told)}]."
             yield Unmet("network.scalars", problem, remedy)
 
     @abstractmethod

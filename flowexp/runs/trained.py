@@ -10,13 +10,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from flowexp.config.differences import in_words, network_differences
+from flowexp.config.differences import ABSENT, in_words, network_differences
 from flowexp.config.override_text import override, typed
 from flowexp.config.renamed import present
 from flowexp.config.trust import Author
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.models import Evaluation, Model, Origin
+from flowexp.networks.base import with_new_scalars
 from flowexp.networks.low_rank import LowRank
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.paths import Prediction
@@ -139,6 +140,9 @@ def start_from(
     ``config`` is that of the new training, perhaps with ``parent``, by which a refusal names what
     differs.
 
+    A network that is told a second time starts from weights of one without: as the same function,
+    since :class:`flowexp.networks.embedding.ScalarEmbedding` adds nothing at first.
+
     ``raw`` weights, without averaging, are those from which the authors of rectified flow and
     SlimFlow start.
 
@@ -147,11 +151,14 @@ def start_from(
     """
     source = RunDirectory.open(Path(run), key="init")
     with _said_of_start(source, config):
-        if not isinstance(network, LowRank):
-            return load_weights(source, network, weights=weights)
         state, loaded = stored_weights(source, weights=weights)
-        network.load_base(state)
-        require_finite(network, what=f"the weights in {loaded.path}")
+        if isinstance(network, LowRank):
+            network.load_base(state)
+        else:
+            state = with_new_scalars(network, state, network.state_dict())
+            refuse_another_network(network, state, loaded.path)
+            network.load_state_dict(state)
+        require_finite(network, what=f"the {weights} weights in {loaded.path}")
         return loaded
 
 
@@ -169,6 +176,7 @@ def require_fitting_weights(
     with _said_of_start(source, config):
         state, loaded = stored_weights(source, weights=weights)
         if not isinstance(network, LowRank):
+            state = with_new_scalars(network, state, network.state_dict())
             refuse_another_network(network, state, loaded.path)
 
 
@@ -197,7 +205,9 @@ def _name_differences(config: Mapping[str, Any], source: RunDirectory, error: Us
         remedy = "Leave the network out to use that of the run."
     else:
         remedy = f"Take the network of that run with {typed('from', source.path)}."
-        if len(found) == 1 and not key.endswith("_target_"):
+        # The network's scalars are not free: the parameterization tells them.
+        settable = there != ABSENT and not key.endswith(("_target_", ".scalars"))
+        if len(found) == 1 and settable:
             remedy = f"Set {shlex.quote(override(key, there))}, or t{remedy[1:]}"
     raise UsageError(
         f"its weights do not fit: {in_words(found, run=str(source.path))}.",

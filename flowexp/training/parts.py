@@ -17,6 +17,7 @@ from flowexp.couplings import Coupling
 from flowexp.data import Dataset
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel
+from flowexp.networks.attention_features import attention_values
 from flowexp.objectives import Objective
 from flowexp.pipeline import Pipeline
 from flowexp.runs.assemble import Built, known, part_of, require_fit
@@ -25,7 +26,7 @@ from flowexp.timesteps import TimeLaw
 from flowexp.training.ema import EMA
 from flowexp.training.lr_schedules import LRSchedule
 
-__all__ = ["PRECISIONS", "TrainerSettings", "TrainingParts", "training_parts"]
+__all__ = ["PRECISIONS", "TrainerSettings", "TrainingParts", "described", "training_parts"]
 
 PRECISIONS = ("32-true", "tf32", "bf16-mixed", "16-mixed")
 
@@ -197,7 +198,9 @@ def training_parts(
     names = ("augmentation", "coupling", "timestep", "objective")
     chosen = {name: part_of(config, name, by=by) for name in names}
     model = built.model
-    facts = known({"dataset": built.dataset, "pairs": config.get("pairs"), **chosen}, model)
+    others = {"dataset": built.dataset, "trainer": settings, "pairs": config.get("pairs")}
+    emas = _entries(config, "ema", by)
+    facts = known({**others, "ema": emas, **chosen}, model)
     require_fit({**chosen, "parameterization": model.parameterization}, facts)
     chosen["objective"].check()
     return TrainingParts(
@@ -208,10 +211,18 @@ def training_parts(
         **chosen,
         optimizer=instantiate(config["optimizer"], key="optimizer", by=by),
         lr_schedule=instantiate(config["lr_schedule"], key="lr_schedule", by=by),
-        emas=_entries(config, "ema", by),
+        emas=emas,
         callbacks=_entries(config, "callbacks", by),
         loggers=_entries(config, "logger", by),
     )
+
+
+def described(parts: TrainingParts) -> list[tuple[str, str]]:
+    """What follows from the parts together, as rows of a table."""
+    attending = attention_values(parts.model.network)
+    if not (parts.objective.forward_mode and attending):
+        return []
+    return [("attention", "math kernel in derivatives, as forward mode needs")]
 
 
 def _entries(config: Mapping[str, Any], group: str, by: Author) -> dict[str, Any]:

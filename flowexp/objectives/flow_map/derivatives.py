@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flowexp.requirements import Part
+from flowexp.requirements import Part, Parts, Unmet
 
 __all__ = ["JVP", "CentralDifference", "Derivative"]
 
@@ -16,7 +16,13 @@ Function = Callable[..., Tensor]
 
 
 class Derivative(Part, ABC):
-    """How a function is differentiated along a direction."""
+    """How a function is differentiated along a direction.
+
+    Attributes:
+        forward_mode: Whether it is forward-mode differentiation, which not every layer allows.
+    """
+
+    forward_mode: bool = False
 
     @abstractmethod
     def along(
@@ -33,6 +39,15 @@ class JVP(Derivative):
 
     Attention runs on torch's "math" kernel meanwhile, the only one with a forward derivative.
     """
+
+    forward_mode = True
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network that is not compiled: torch runs it, and every later call, uncompiled then."""
+        if parts.trainer.compile:
+            problem = "torch cannot differentiate a compiled network in forward mode, as JVP does."
+            remedy = "Set it to false, or objective/leg/derivative=difference."
+            yield Unmet("trainer.compile", problem, remedy)
 
     def along(
         self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]

@@ -2,10 +2,12 @@
 
 With the first leg of relative length a, from t to ``s = t - a (t - r)`` along a driver d,
 ``u_tgt = a d + (1 - a) u(x_s, s, r)`` with ``x_s = x_t - (t - s) d``. For a -> 0, the residual
-``(u_tgt - u)/a`` tends to ``d - u - (t - r) du/dt``, where du/dt is the derivative along (d, 1, 0) in (x, t, r).
+``(u_tgt - u)/a`` tends to ``d - u - (t - r) du/dt``, where du/dt is the derivative along (d, 1, 0)
+in (x, t, r).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +18,7 @@ from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import JVP, Derivative
 from flowexp.objectives.flow_map.drivers import Driver
 from flowexp.objectives.flow_map.leaps import Leap, Target
-from flowexp.requirements import Part
+from flowexp.requirements import Part, Parts, Unmet, within
 
 __all__ = [
     "Comparison",
@@ -67,10 +69,17 @@ class Leg(Part, ABC):
     Attributes:
         columns: The times of a sample that it needs.
         uniforms: How many random numbers per sample it needs.
+        derivative: How it differentiates the model; None = it does not.
     """
 
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
+    derivative: Derivative | None = None
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What its derivative needs."""
+        if self.derivative is not None:
+            yield from within("derivative", self.derivative.needs(parts))
 
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
         """Prediction and target of all rows; those with r = t have the diagonal's velocity."""
@@ -170,6 +179,8 @@ class Tangent(Leg):
 
     Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 6 and 11.
     """
+
+    derivative: Derivative
 
     def __init__(self, *, derivative: Derivative | None = None) -> None:
         self.derivative = derivative or JVP()

@@ -75,6 +75,7 @@ class FlowMapMatching(Objective):
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
         self.columns = leg.columns
+        self.forward_mode = leg.derivative is not None and leg.derivative.forward_mode
         self.drawn = {"leg": leg.uniforms}
         self.uniforms = sum(self.drawn.values())
         names = (*driver.averages, *self.diagonal.averages, *self.target.averages)
