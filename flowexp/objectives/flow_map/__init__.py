@@ -1,6 +1,12 @@
 """Objectives of flow maps: who drives the first leg, how long it is, and what is regressed."""
 
-from flowexp.objectives.flow_map.derivatives import JVP, CentralDifference, Derivative
+from flowexp.objectives.flow_map.derivative_legs import DerivativeLeg, Eulerian, Lagrangian
+from flowexp.objectives.flow_map.derivatives import (
+    JVP,
+    CentralDifference,
+    Derivative,
+    forward_mode,
+)
 from flowexp.objectives.flow_map.drivers import (
     DataVelocity,
     Driver,
@@ -9,7 +15,7 @@ from flowexp.objectives.flow_map.drivers import (
     TeacherVelocity,
 )
 from flowexp.objectives.flow_map.error_weights import Adaptive, ErrorWeight, Unchanged
-from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target
+from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target, gradients
 from flowexp.objectives.flow_map.legs import (
     Comparison,
     FixedShare,
@@ -19,6 +25,7 @@ from flowexp.objectives.flow_map.legs import (
     RandomShare,
     Tangent,
 )
+from flowexp.objectives.flow_map.log_variance import LearnedLogVariance
 from flowexp.objectives.flow_map.matching import FlowMapMatching
 from flowexp.objectives.flow_map.regressions import (
     AverageVelocity,
@@ -35,15 +42,19 @@ __all__ = [
     "Comparison",
     "DataVelocity",
     "Derivative",
+    "DerivativeLeg",
     "Driver",
     "EndPoint",
     "ErrorWeight",
+    "Eulerian",
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
     "Itself",
     "JVP",
+    "Lagrangian",
     "Leap",
+    "LearnedLogVariance",
     "Leg",
     "Legs",
     "OwnStep",
@@ -55,4 +66,6 @@ __all__ = [
     "Target",
     "TeacherVelocity",
     "Unchanged",
+    "forward_mode",
+    "gradients",
 ]
