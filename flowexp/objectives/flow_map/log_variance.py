@@ -12,11 +12,12 @@ __all__ = ["LearnedLogVariance"]
 
 
 class LearnedLogVariance(ErrorWeight, nn.Module):
-    """``e^{-w} D + w`` with a trained ``w(t, r)``, which tends to ``ln E[D | t, r]``.
+    """``e^{-w} D + w`` with a trained ``w(t, r)``, least where w is ``ln E[D | t, r]``.
 
-    ``w = W (waves(t) + waves(r))`` with fixed sinusoids; W is 0 at first, so that training begins
-    with D itself (the authors draw W). It is trained by the network's optimizer and stored in
-    checkpoints, but no part of the network. The loss can become negative: watch ``error``.
+    ``w = W (waves(t) + waves(r))`` with fixed sinusoids: a sum of one function at both times, as in
+    the authors' code. W is 0 at first, so that training begins with D itself (they draw W). It is
+    trained by the network's optimizer and kept in checkpoints, but is no part of the network. The
+    loss can become negative; the logged ``error`` is the mean of D.
 
     Args:
         channels: Number of sinusoids, even.

@@ -8,9 +8,9 @@ from flowexp.paths import Prediction
 
 
 class GaussianFlowMap(Model):
-    """``X_{t->r}(x) = alpha_r mean + (m_r/m_t)(x - alpha_t mean)``, ``m^2 = alpha^2 std^2 + sigma^2``.
+    """``X_{t->r}(x) = alpha_r mean + (m_r/m_t)(x - alpha_t mean)`` for data N(mean, std^2).
 
-    The data are N(mean, std^2) in every dimension.
+    ``m^2 = alpha^2 std^2 + sigma^2``; mean and std are numbers, or one for each dimension.
     """
 
     is_flow_map = True
@@ -18,7 +18,7 @@ class GaussianFlowMap(Model):
     def __init__(self, path, *, mean=0.0, std=0.5):
         self.path = path
         self.time_range = (path.schedule.t_min, path.schedule.t_max)
-        self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
+        self.mean, self.std = (torch.as_tensor(v, dtype=torch.float64) for v in (mean, std))
 
     def _at(self, t, x):
         c = self.path.schedule.coefficients(t)
@@ -35,10 +35,11 @@ class GaussianFlowMap(Model):
         return alpha_r * self.mean + m_r / m * (x_t - alpha * self.mean)
 
     def average_velocity(self, x_t, t, r, **conditions):
-        if bool((t == r).all()):
-            alpha, d_alpha, m, d_m = self._at(t, x_t)
-            return d_alpha * self.mean + d_m / m * (x_t - alpha * self.mean)
-        return (x_t - self.flow_map(x_t, t, r)) / expand_as(t - r, x_t)
+        alpha, d_alpha, m, d_m = self._at(t, x_t)
+        velocity = d_alpha * self.mean + d_m / m * (x_t - alpha * self.mean)
+        equal = expand_as(t - r, x_t) == 0.0
+        gap = torch.where(equal, 1.0, expand_as(t - r, x_t))
+        return torch.where(equal, velocity, (x_t - self.flow_map(x_t, t, r)) / gap)
 
     def predict(self, x_t, t, **conditions):
         t = torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))
