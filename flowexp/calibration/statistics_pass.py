@@ -1,16 +1,15 @@
 """DPM-Solver-v3's statistics at one noise level, by Jacobian-vector products."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flowexp.calibration.base import RunParts
 from flowexp.models import Model
+from flowexp.objectives.flow_map import forward_mode
 from flowexp.samplers import ModelStatistics
 
 __all__ = ["SlopeMoments", "StatisticsDraws", "measure", "statistics_over"]
@@ -28,9 +27,7 @@ def directional_derivative(
     to u (two backward passes). Attention runs in its plain form, the only one that is
     differentiable in both ways. ``point`` and ``direction`` have one tensor for each argument.
     """
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-        # Torch's own forward mode is built with its deprecated script compiler.
-        warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
+    with forward_mode():
         try:
             with torch.no_grad():
                 value, derivative = torch.func.jvp(function, point, direction)[:2]

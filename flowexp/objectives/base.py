@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
@@ -96,6 +96,11 @@ class Objective(Part, ABC):
     def check(self) -> None:
         """Raise ``UsageError`` if a file is missing; most objectives need none."""
 
+    @property
+    def learned(self) -> nn.Module | None:
+        """What is trained with the network and kept in checkpoints; the objective, if a module."""
+        return self if isinstance(self, nn.Module) else None
+
     @abstractmethod
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """The loss of one batch; with one network call and no random draws unless documented.
@@ -132,6 +137,12 @@ class WeightedSum(Objective):
     def check(self) -> None:
         for part in self.parts.values():
             part.check()
+
+    @property
+    def learned(self) -> nn.Module | None:
+        found = {name: part.learned for name, part in self.parts.items()}
+        modules = {name: module for name, module in found.items() if module is not None}
+        return nn.ModuleDict(modules) if modules else None
 
     def loss(self, model: Model, pairs: Pairs, t: torch.Tensor, *, rng: torch.Generator) -> Loss:
         total = torch.zeros(len(t), dtype=torch.float32, device=pairs.x.device)

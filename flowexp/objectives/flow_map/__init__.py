@@ -1,6 +1,12 @@
 """Objectives of flow maps: who drives the first leg, how long it is, and what is regressed."""
 
-from flowexp.objectives.flow_map.derivatives import JVP, CentralDifference, Derivative
+from flowexp.objectives.flow_map.derivative_legs import DerivativeLeg, Eulerian, Lagrangian
+from flowexp.objectives.flow_map.derivatives import (
+    JVP,
+    CentralDifference,
+    Derivative,
+    forward_mode,
+)
 from flowexp.objectives.flow_map.drivers import (
     DataVelocity,
     Driver,
@@ -9,7 +15,7 @@ from flowexp.objectives.flow_map.drivers import (
     TeacherVelocity,
 )
 from flowexp.objectives.flow_map.error_weights import Adaptive, ErrorWeight, Unchanged
-from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target
+from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target, gradients
 from flowexp.objectives.flow_map.legs import (
     Comparison,
     FiniteLeg,
@@ -20,6 +26,7 @@ from flowexp.objectives.flow_map.legs import (
     RandomShare,
     Tangent,
 )
+from flowexp.objectives.flow_map.log_variance import LearnedLogVariance
 from flowexp.objectives.flow_map.matching import FlowMapMatching
 from flowexp.objectives.flow_map.regressions import (
     AverageVelocity,
@@ -49,17 +56,21 @@ __all__ = [
     "CosineShare",
     "DataVelocity",
     "Derivative",
+    "DerivativeLeg",
     "Driver",
     "EndPoint",
     "ErrorWeight",
     "ExponentialShare",
     "FiniteLeg",
+    "Eulerian",
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
     "Itself",
     "JVP",
+    "Lagrangian",
     "Leap",
+    "LearnedLogVariance",
     "Leg",
     "Legs",
     "LinearShare",
@@ -77,4 +88,6 @@ __all__ = [
     "Target",
     "TeacherVelocity",
     "Unchanged",
+    "forward_mode",
+    "gradients",
 ]

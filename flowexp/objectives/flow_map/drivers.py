@@ -19,14 +19,16 @@ class Driver(Part, ABC):
         averages: Names of the averages of the weights that it needs.
         knows_diagonal: Whether at s = t it tells the true velocity, as data and teachers do; the
             model's own predictions do not.
+        gradient: Whether d has a gradient.
     """
 
     averages: tuple[str, ...] = ()
     knows_diagonal: bool = True
+    gradient: bool = False
 
     @abstractmethod
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
-        """d, (B, ...), without gradient (the caller sees to that); ``s`` is (B,), float64."""
+        """d, (B, ...); ``s`` is (B,), float64. Its gradient is stopped by :meth:`Legs.drive`."""
 
 
 class DataVelocity(Driver):
@@ -61,6 +63,7 @@ class _Own(Driver):
     def __init__(self, *, target: Target | None = None) -> None:
         self.target = target or Itself()
         self.averages = self.target.averages
+        self.gradient = self.target.gradient
 
 
 class OwnVelocity(_Own):

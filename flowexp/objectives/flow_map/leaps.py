@@ -2,15 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.parameterizations import Conditions
 from flowexp.requirements import Part
 
-__all__ = ["Average", "Itself", "Leap", "Target"]
+__all__ = ["Average", "Itself", "Leap", "Target", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,15 @@ class Leap:
 
 
 class Target(Part, ABC):
-    """Whose predictions make the target; they have no gradient.
+    """Whose predictions make the target.
 
     Attributes:
         averages: Names of the averages of the weights that it needs.
+        gradient: Whether these predictions have a gradient; almost no method wants that.
     """
 
     averages: tuple[str, ...] = ()
+    gradient: bool = False
 
     @abstractmethod
     def of(self, model: Model) -> Model:
@@ -78,7 +83,14 @@ class Target(Part, ABC):
 
 
 class Itself(Target):
-    """The network in training."""
+    """The network in training.
+
+    Args:
+        gradient: Whether the gradient also flows through the target, without a stop-gradient.
+    """
+
+    def __init__(self, *, gradient: bool = False) -> None:
+        self.gradient = gradient
 
     def of(self, model: Model) -> Model:
         return model
@@ -97,3 +109,14 @@ class Average(Target):
 
     def of(self, model: Model) -> Model:
         return model.average(self.name)
+
+
+class _Asked(Protocol):
+    @property
+    def gradient(self) -> bool:
+        """Whether its predictions have a gradient."""
+
+
+def gradients(asked: _Asked) -> AbstractContextManager[object]:
+    """A context without gradients, unless those of a target, driver or pair of legs are wanted."""
+    return nullcontext() if asked.gradient else torch.no_grad()

@@ -17,7 +17,7 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import JVP, Derivative
 from flowexp.objectives.flow_map.drivers import Driver
-from flowexp.objectives.flow_map.leaps import Leap, Target
+from flowexp.objectives.flow_map.leaps import Leap, Target, gradients
 from flowexp.requirements import Part, Parts, Unmet, within
 
 __all__ = [
@@ -46,6 +46,16 @@ class Legs:
     target: Target
     diagonal: Driver
 
+    @property
+    def gradient(self) -> bool:
+        """Whether any of what makes the target has a gradient."""
+        return self.driver.gradient or self.target.gradient
+
+    def drive(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
+        """The driver's velocity, (B, ...), with a gradient only if it should have one."""
+        with gradients(self.driver):
+            return self.driver.velocity(model, leap, s)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -53,7 +63,7 @@ class Comparison:
 
     Attributes:
         prediction: With gradient, (B, ...), an average velocity.
-        target: What it should be, without gradient.
+        target: What it should be, without gradient unless :class:`Legs` have one.
         share: Relative length a of the first leg, (B,), float64; 1 where r = t, and 1 for
             derivatives, whose residual is already that of a -> 0.
     """
@@ -84,7 +94,7 @@ class Leg(Part, ABC):
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
         """Prediction and target of all rows; those with r = t have the diagonal's velocity."""
         prediction = model.average_velocity(leap.x_t, leap.t, leap.r, **leap.conditions)
-        with torch.no_grad():
+        with gradients(legs):
             target, share = self.targets(model, leap, legs, prediction.detach())
         return Comparison(prediction, target, share)
 
@@ -123,9 +133,10 @@ class FiniteLeg(Leg):
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         s = self.end(leap)
-        d = legs.driver.velocity(model, leap, s)
+        d = legs.drive(model, leap, s)
         x_s = leap.x_t - expand_as(leap.t - s, d) * d
-        rest = legs.target.of(model).average_velocity(x_s, s, leap.r, **leap.conditions)
+        with gradients(legs.target):
+            rest = legs.target.of(model).average_velocity(x_s, s, leap.r, **leap.conditions)
         share = (leap.t - s) / (leap.t - leap.r)
         # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined.
         mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))
@@ -188,12 +199,13 @@ class Tangent(Leg):
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
-        d = legs.driver.velocity(model, leap, leap.t).to(leap.x_t.dtype)
+        d = legs.drive(model, leap, leap.t).to(leap.x_t.dtype)
         whose = legs.target.of(model)
 
         def u(x: Tensor, t: Tensor, r: Tensor) -> Tensor:
             return whose.average_velocity(x, t, r, **leap.conditions)
 
         one, zero = torch.ones_like(leap.t), torch.zeros_like(leap.r)
-        _, slope = self.derivative.along(u, (leap.x_t, leap.t, leap.r), (d, one, zero))
+        with gradients(legs.target):
+            _, slope = self.derivative.along(u, (leap.x_t, leap.t, leap.r), (d, one, zero))
         return d - expand_as(leap.t - leap.r, slope) * slope, torch.ones_like(leap.t)

@@ -7,13 +7,15 @@ flow matching          data velocity           r = t            average velocity
 MeanFlow               data velocity           a -> 0           average velocity, adaptive weight
 SplitMeanFlow, PSD-U   own step                a ~ U(0, 1)      average velocity
 Shortcut, PSD-M        own step                a = 1/2          average velocity
+ESD                    own velocity            Euler            average velocity, log-variance
+LSD                    none                    Lagrange         average velocity, log-variance
 =====================  ======================  ===============  ===================================
 """
 
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
@@ -96,6 +98,11 @@ class FlowMapMatching(Objective):
             name, rule = type(self).__name__, type(parts.parameterization).__name__
             problem = f"{name} trains a flow map, but {rule} has no second time."
             yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
+
+    @property
+    def learned(self) -> nn.Module | None:
+        """The error weight, if it is a module."""
+        return self.error_weight if isinstance(self.error_weight, nn.Module) else None
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""

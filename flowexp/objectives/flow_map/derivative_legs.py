@@ -1,0 +1,128 @@
+"""Legs that compare a derivative of the flow map itself: LSD, ESD and what is built on them.
+
+With ``X_{t->r}(x) = x - (t - r) u(x, t, r)``, exact flow maps satisfy
+
+- Lagrange's equation ``d/dr X = v(X, r)``, where ``d/dr X = u - (t - r) du/dr``;
+- Euler's equation ``-d/dt X = grad X . v(x, t)``, where ``-d/dt X = u + (t - r) du/dt`` and
+  ``grad X . v = v - (t - r) grad u . v``.
+
+All four are velocities, and u(x, t, t) or v at r = t, where rows are those of flow matching.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.models import Model
+from flowexp.objectives.flow_map.derivatives import JVP, Derivative
+from flowexp.objectives.flow_map.leaps import Leap, gradients
+from flowexp.objectives.flow_map.legs import Comparison, Leg, Legs
+
+__all__ = ["DerivativeLeg", "Eulerian", "Lagrangian"]
+
+
+class DerivativeLeg(Leg):
+    """A leg whose prediction, with gradient, is a derivative of the flow map in one of its times.
+
+    Args:
+        derivative: How it is computed; None = forward mode.
+        through_derivative: Whether the gradient flows through ``du/dr`` or ``du/dt`` too, and not
+            only through u.
+    """
+
+    def __init__(
+        self, *, derivative: Derivative | None = None, through_derivative: bool = True
+    ) -> None:
+        self.derivative = derivative or JVP()
+        self.through_derivative = through_derivative
+
+    def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
+        apart = leap.r < leap.t
+        if bool(apart.all()):
+            return self.apart(model, leap, legs)
+        if not bool(apart.any()):
+            return super().compare(model, leap, legs)
+        far = self.apart(model, leap.rows(apart), legs)
+        near = super().compare(model, leap.rows(~apart), legs)
+
+        def merged(of_far: Tensor, of_near: Tensor) -> Tensor:
+            rows = of_far.new_empty((len(apart), *of_far.shape[1:]))
+            rows[apart], rows[~apart] = of_far, of_near.to(rows.dtype)
+            return rows
+
+        return Comparison(
+            prediction=merged(far.prediction, near.prediction),
+            target=merged(far.target, near.target),
+            share=merged(far.share, near.share),
+        )
+
+    def apart(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
+        """Prediction and target of rows with r < t."""
+        u, slope = self.slope(model, leap)
+        if not self.through_derivative:
+            slope = slope.detach()
+        with gradients(legs):
+            target, share = self.target(model, leap, legs, u)
+        return Comparison(u + expand_as(leap.t - leap.r, slope) * slope, target, share)
+
+    @abstractmethod
+    def slope(self, model: Model, leap: Leap) -> tuple[Tensor, Tensor]:
+        """u, and its derivative in the direction that makes ``u + (t - r) du`` the prediction."""
+
+
+class Lagrangian(DerivativeLeg):
+    """``d/dr X_{t->r}(x_t)`` against ``v(X_{t->r}(x_t), r)``: LSD, and the first term of TVM.
+
+    v is the target's velocity u(X, r, r); there is no driver, except for rows with r = t. One
+    derivative in a number and one call of the target, no spatial Jacobian.
+
+    Source: Boffi et al., 2025, arXiv 2505.18825 (LSD); Zhou et al., Terminal velocity matching,
+    2025, arXiv 2511.19797 (u of an average of the weights).
+    """
+
+    def slope(self, model: Model, leap: Leap) -> tuple[Tensor, Tensor]:
+        def u(r: Tensor) -> Tensor:
+            return model.average_velocity(leap.x_t, leap.t, r, **leap.conditions)
+
+        return self.derivative.along(u, (leap.r,), (-torch.ones_like(leap.r),))
+
+    def target(
+        self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        with gradients(legs.target):
+            end = leap.x_t - expand_as(leap.t - leap.r, prediction) * prediction
+            whose = legs.target.of(model)
+            velocity = whose.average_velocity(end, leap.r, leap.r, **leap.conditions)
+        return velocity, torch.ones_like(leap.t)
+
+
+class Eulerian(DerivativeLeg):
+    """``-d/dt X_{t->r}(x_t)`` against ``grad X_{t->r}(x_t) . v(x_t, t)``: ESD.
+
+    v is the driver's. The spatial derivative is the target's, and has no gradient unless the target
+    has: in the words of the authors' code, ``full`` stops all gradients of the target, ``convex``
+    those of the driver, and ``none`` none.
+
+    Source: Boffi et al., 2025, arXiv 2505.18825 (ESD).
+    """
+
+    def slope(self, model: Model, leap: Leap) -> tuple[Tensor, Tensor]:
+        def u(t: Tensor) -> Tensor:
+            return model.average_velocity(leap.x_t, t, leap.r, **leap.conditions)
+
+        return self.derivative.along(u, (leap.t,), (torch.ones_like(leap.t),))
+
+    def target(
+        self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        d = legs.drive(model, leap, leap.t).to(leap.x_t.dtype)
+        whose = legs.target.of(model)
+
+        def u(x: Tensor) -> Tensor:
+            return whose.average_velocity(x, leap.t, leap.r, **leap.conditions)
+
+        with gradients(legs.target):
+            _, slope = self.derivative.along(u, (leap.x_t,), (d,))
+        return d - expand_as(leap.t - leap.r, slope) * slope, torch.ones_like(leap.t)
