@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
@@ -79,6 +79,11 @@ class Objective(Part, ABC):
     def _weighting(self, parts: Parts) -> Iterator[Unmet]:
         yield from within("weighting", self.weighting.needs(parts))
 
+    @property
+    def learned(self) -> tuple[nn.Module, ...]:
+        """Modules of the objective whose parameters are trained with the network; it may be one."""
+        return (self,) if isinstance(self, nn.Module) else ()
+
     def check(self) -> None:
         """Raise ``UsageError`` if a file is missing; most objectives need none."""
 
@@ -114,6 +119,10 @@ class WeightedSum(Objective):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         needs = [within(f"parts.{name}", part.needs(parts)) for name, part in self.parts.items()]
         yield from all_of(*needs)
+
+    @property
+    def learned(self) -> tuple[nn.Module, ...]:
+        return tuple(module for part in self.parts.values() for module in part.learned)
 
     def check(self) -> None:
         for part in self.parts.values():

@@ -71,8 +71,7 @@ class FlowModule(LightningModule):
         self.config = config
         self.arrays = arrays
         self.network: nn.Module = parts.model.network
-        if isinstance(parts.objective, nn.Module):
-            self.objective = parts.objective  # registered, so that its parameters are trained
+        self.learned = nn.ModuleList(parts.objective.learned)  # registered, so that it is trained
         self.model = with_precision(parts.model, parts.settings.precision)
         self.step = self.start_step = 0
         self.seconds_before = 0.0

@@ -19,6 +19,7 @@ from flowexp.objectives.flow_map.legs import (
     RandomShare,
     Tangent,
 )
+from flowexp.objectives.flow_map.log_variance import LearnedLogVariance
 from flowexp.objectives.flow_map.matching import FlowMapMatching
 from flowexp.objectives.flow_map.regressions import (
     AverageVelocity,
@@ -44,6 +45,7 @@ __all__ = [
     "Itself",
     "JVP",
     "Leap",
+    "LearnedLogVariance",
     "Leg",
     "Legs",
     "OwnStep",

@@ -2,7 +2,8 @@
 
 With the first leg of relative length a, from t to ``s = t - a (t - r)`` along a driver d,
 ``u_tgt = a d + (1 - a) u(x_s, s, r)`` with ``x_s = x_t - (t - s) d``. For a -> 0, the residual
-``(u_tgt - u)/a`` tends to ``d - u - (t - r) du/dt``, where du/dt is the derivative along (d, 1, 0) in (x, t, r).
+``(u_tgt - u)/a`` tends to ``d - u - (t - r) du/dt``, where du/dt is the derivative along (d, 1, 0)
+in (x, t, r).
 """
 
 from abc import ABC, abstractmethod

@@ -13,7 +13,7 @@ Shortcut, PSD-M        own step                a = 1/2          average velocity
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
@@ -80,6 +80,10 @@ class FlowMapMatching(Objective):
         names = (*driver.averages, *self.diagonal.averages, *self.target.averages)
         self.averages = tuple(dict.fromkeys(names))
 
+    @property
+    def learned(self) -> tuple[nn.Module, ...]:
+        return (self.error_weight,) if isinstance(self.error_weight, nn.Module) else ()
+
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network with a second time, times r and t, and what the parts need."""
         yield from all_of(
@@ -88,6 +92,7 @@ class FlowMapMatching(Objective):
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
             within("diagonal", self.diagonal.needs(parts)),
+            within("error_weight", self.error_weight.needs(parts)),
         )
 
     def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
@@ -108,8 +113,9 @@ class FlowMapMatching(Objective):
         return Loss(weighted(value, weight=weight, pairs=pairs), metrics)
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
-        """The rows of a batch, whose times are columns (B, 2) or (B, 3)."""
-        columns = times.to(pairs.x.device).unbind(1)
+        """The rows of a batch, whose times are columns (B, 2) or (B, 3), or (B,) with r = 0."""
+        times = times.to(pairs.x.device)
+        columns = times.unbind(1) if times.ndim == 2 else (times, torch.zeros_like(times))
         point = point_of(pairs, model.path, columns[0])
         uniforms = pairs.uniforms
         if uniforms is None:
@@ -121,6 +127,7 @@ class FlowMapMatching(Objective):
             velocity=point.velocity,
             t=columns[0],
             r=columns[1],
+            schedule=model.path.schedule,
             middle=columns[2] if len(columns) > 2 else None,
             conditions=pairs.conditions,
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
