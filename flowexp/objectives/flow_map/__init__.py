@@ -27,12 +27,20 @@ from flowexp.objectives.flow_map.regressions import (
     Regressed,
     Residual,
 )
+from flowexp.objectives.flow_map.trigflow_tangent import (
+    Clipped,
+    Normalized,
+    TangentLimit,
+    TrigFlowOutput,
+    TrigFlowTangent,
+)
 
 __all__ = [
     "Adaptive",
     "Average",
     "AverageVelocity",
     "CentralDifference",
+    "Clipped",
     "Comparison",
     "DataVelocity",
     "Derivative",
@@ -48,13 +56,17 @@ __all__ = [
     "LearnedLogVariance",
     "Leg",
     "Legs",
+    "Normalized",
     "OwnStep",
     "OwnVelocity",
     "RandomShare",
     "Regressed",
     "Residual",
     "Tangent",
+    "TangentLimit",
     "Target",
     "TeacherVelocity",
+    "TrigFlowOutput",
+    "TrigFlowTangent",
     "Unchanged",
 ]

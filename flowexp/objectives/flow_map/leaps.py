@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from flowexp.models import Model
+from flowexp.objectives.flow_map.dropout import DropoutReplay
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Schedule
 from flowexp.requirements import Part
@@ -32,6 +33,7 @@ class Leap:
             float64, with k as many as the part says it needs.
         dropped: Rows without their label or caption, (B,) bool; None = none was dropped on purpose.
         images_seen: Images of the training before this batch.
+        dropout: For calls that are to have the dropout of the first one; None = no network draws.
     """
 
     x: Tensor
@@ -46,6 +48,7 @@ class Leap:
     uniforms: Mapping[str, Tensor]
     dropped: Tensor | None = None
     images_seen: int = 0
+    dropout: DropoutReplay | None = None
 
     def rows(self, chosen: Tensor) -> "Leap":
         """The chosen rows, (B,) bool."""

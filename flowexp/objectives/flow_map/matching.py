@@ -7,6 +7,7 @@ flow matching          data velocity           r = t            average velocity
 MeanFlow               data velocity           a -> 0           average velocity, adaptive weight
 SplitMeanFlow, PSD-U   own step                a ~ U(0, 1)      average velocity
 Shortcut, PSD-M        own step                a = 1/2          average velocity
+sCT, sCD               data, teacher           a -> 0, r = 0    TrigFlow's output, limited tangent
 =====================  ======================  ===============  ===================================
 """
 
@@ -19,6 +20,7 @@ from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.flow_map.drivers import DataVelocity, Driver
+from flowexp.objectives.flow_map.dropout import DropoutReplay
 from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
@@ -132,6 +134,7 @@ class FlowMapMatching(Objective):
             conditions=pairs.conditions,
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
+            dropout=DropoutReplay(pairs.x.device),
         )
 
     def _allotted(self, uniforms: Tensor) -> dict[str, Tensor]:
