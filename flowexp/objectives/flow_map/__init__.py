@@ -27,6 +27,7 @@ from flowexp.objectives.flow_map.regressions import (
     Regressed,
     Residual,
 )
+from flowexp.objectives.flow_map.same_dropout import SameDropout
 from flowexp.objectives.flow_map.trigflow_tangent import (
     Clipped,
     Normalized,
@@ -34,6 +35,7 @@ from flowexp.objectives.flow_map.trigflow_tangent import (
     TrigFlowOutput,
     TrigFlowTangent,
 )
+||||||| parent of ca81e88 (One dropout mask for all passes of a step, as consistency models train)
 
 __all__ = [
     "Adaptive",
@@ -62,6 +64,7 @@ __all__ = [
     "RandomShare",
     "Regressed",
     "Residual",
+    "SameDropout",
     "Tangent",
     "TangentLimit",
     "Target",
