@@ -79,13 +79,13 @@ class Objective(Part, ABC):
     def _weighting(self, parts: Parts) -> Iterator[Unmet]:
         yield from within("weighting", self.weighting.needs(parts))
 
-    @property
-    def learned(self) -> tuple[nn.Module, ...]:
-        """Modules of the objective whose parameters are trained with the network; it may be one."""
-        return (self,) if isinstance(self, nn.Module) else ()
-
     def check(self) -> None:
         """Raise ``UsageError`` if a file is missing; most objectives need none."""
+
+    @property
+    def learned(self) -> nn.Module | None:
+        """What is trained with the network and kept in checkpoints; the objective, if a module."""
+        return self if isinstance(self, nn.Module) else None
 
     @abstractmethod
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
@@ -120,13 +120,15 @@ class WeightedSum(Objective):
         needs = [within(f"parts.{name}", part.needs(parts)) for name, part in self.parts.items()]
         yield from all_of(*needs)
 
-    @property
-    def learned(self) -> tuple[nn.Module, ...]:
-        return tuple(module for part in self.parts.values() for module in part.learned)
-
     def check(self) -> None:
         for part in self.parts.values():
             part.check()
+
+    @property
+    def learned(self) -> nn.Module | None:
+        found = {name: part.learned for name, part in self.parts.items()}
+        modules = {name: module for name, module in found.items() if module is not None}
+        return nn.ModuleDict(modules) if modules else None
 
     def loss(self, model: Model, pairs: Pairs, t: torch.Tensor, *, rng: torch.Generator) -> Loss:
         total = torch.zeros(len(t), dtype=torch.float32, device=pairs.x.device)

@@ -51,6 +51,7 @@ class FlowModule(LightningModule):
     """
 
     automatic_optimization = False
+    objective: nn.Module | None
     optimizer: Optimizer
     draws: TrainingDraws
 
@@ -71,7 +72,7 @@ class FlowModule(LightningModule):
         self.config = config
         self.arrays = arrays
         self.network: nn.Module = parts.model.network
-        self.learned = nn.ModuleList(parts.objective.learned)  # registered, so that it is trained
+        self.objective = parts.objective.learned  # a module of this one, to be trained
         self.model = with_precision(parts.model, parts.settings.precision)
         self.step = self.start_step = 0
         self.seconds_before = 0.0

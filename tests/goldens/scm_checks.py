@@ -72,13 +72,13 @@ class GoldenTrigFlow(Model):
 class GoldenLogVariance(LearnedLogVariance):
     """``a0 + a1 ln(sigma/alpha)/4``."""
 
-    def __init__(self, a, **arguments):
+    def __init__(self, a, schedule, **arguments):
         super().__init__(**arguments)
-        self.a = a
+        self.a, self.schedule = a, schedule
 
-    def log_variance(self, leap):
-        c = leap.schedule.coefficients(leap.t)
-        return self.a[0] + self.a[1] * torch.log(c.sigma / c.alpha) / 4
+    def log_variance(self, t, r):
+        t = t / (1.0 - t) if isinstance(self.schedule, VE) else t
+        return self.a[0] + self.a[1] * torch.log(self.schedule.nsr(t)) / 4
 
 
 def with_sigma_data(g):
@@ -155,7 +155,7 @@ def check_loss(case):
             leg=leg,
             premetric=SquaredL2PerDimension() if per_dimension else SquaredL2(),
             regressed=TrigFlowOutput(sigma_data=s_d),
-            error_weight=GoldenLogVariance(a, prior=prior),
+            error_weight=GoldenLogVariance(a, schedule, prior=prior),
         )
         labels = torch.zeros(len(sigma), dtype=torch.int64)
         pairs = Pairs(
@@ -188,7 +188,8 @@ def check_loss(case):
         difference = objective.regressed.difference(comparison, leap)
         assert_close(difference.detach(), -tensor(g, "g"))
         assert_close(SquaredL2()(difference).detach(), tensor(g, "unweighted_rows"))
-        assert_close(objective.error_weight.log_variance(leap).detach(), tensor(g, "logvar"))
+        w = objective.error_weight.log_variance(schedule.unit_time(t), 0.0 * t)
+        assert_close(w.detach(), tensor(g, "logvar"))
         error = objective.premetric(difference)
         rows = objective.error_weight(error, leap, comparison)
         assert_close(rows.detach(), tensor(g, "row_loss"))

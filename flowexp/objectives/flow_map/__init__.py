@@ -35,7 +35,6 @@ from flowexp.objectives.flow_map.trigflow_tangent import (
     TrigFlowOutput,
     TrigFlowTangent,
 )
-||||||| parent of ca81e88 (One dropout mask for all passes of a step, as consistency models train)
 
 __all__ = [
     "Adaptive",

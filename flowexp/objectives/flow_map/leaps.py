@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from flowexp.models import Model
-from flowexp.objectives.flow_map.dropout import DropoutReplay
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Schedule
 from flowexp.requirements import Part
@@ -33,7 +32,6 @@ class Leap:
             float64, with k as many as the part says it needs.
         dropped: Rows without their label or caption, (B,) bool; None = none was dropped on purpose.
         images_seen: Images of the training before this batch.
-        dropout: For calls that are to have the dropout of the first one; None = no network draws.
     """
 
     x: Tensor
@@ -48,7 +46,6 @@ class Leap:
     uniforms: Mapping[str, Tensor]
     dropped: Tensor | None = None
     images_seen: int = 0
-    dropout: DropoutReplay | None = None
 
     def rows(self, chosen: Tensor) -> "Leap":
         """The chosen rows, (B,) bool."""

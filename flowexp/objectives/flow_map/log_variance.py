@@ -24,8 +24,9 @@ class LearnedLogVariance(ErrorWeight, nn.Module):
     """``prior(t) e^{-w(t, r)} D + w(t, r)`` with a learned w, 0 at first.
 
     For errors D of mean d(t, r) the best w is ``ln(prior d)``, so that every pair of times counts
-    the same, whatever the size of its errors. w is a linear function of smooth waves of both times,
-    trained with the network by the same optimizer.
+    the same, whatever the size of its errors. w is a linear function of waves of both times. It is
+    trained by the network's optimizer and stored in checkpoints, but no part of the network. The
+    loss can become negative: watch ``error``.
 
     Args:
         channels: Waves of each time, even.
@@ -39,20 +40,20 @@ class LearnedLogVariance(ErrorWeight, nn.Module):
         nn.Module.__init__(self)
         self.prior = prior or Uniform()
         self.waves = MultiScaleEmbedding(channels, min_period=_SHORTEST)
-        self.head = zeroed(nn.Linear(2 * channels, 1))
+        self.linear = zeroed(nn.Linear(2 * channels, 1, bias=False))
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the prior needs."""
         yield from within("prior", self.prior.needs(parts))
 
     def __call__(self, error: Tensor, leap: Leap, comparison: Comparison) -> Tensor:
-        w = self.log_variance(leap).to(error.dtype)
+        times = (leap.schedule.unit_time(time) for time in (leap.t, leap.r))
+        w = self.log_variance(*times).to(error.dtype)
         prior = self.prior(leap.schedule.coefficients(leap.t))
         return prior.to(error.dtype) * torch.exp(-w) * error + w
 
-    def log_variance(self, leap: Leap) -> Tensor:
-        """The w of the rows, (B,), float32."""
-        times = (leap.schedule.unit_time(time) for time in (leap.t, leap.r))
-        waves = torch.cat([self.waves(time.float()) for time in times], dim=1)
-        w: Tensor = self.head(waves)[:, 0]
-        return w
+    def log_variance(self, t: Tensor, r: Tensor) -> Tensor:
+        """The w at unit times t and r of the path, (B,)."""
+        waves = torch.cat([self.waves(time.float()) for time in (t, r)], dim=1)
+        w: Tensor = self.linear(waves)
+        return w[:, 0]

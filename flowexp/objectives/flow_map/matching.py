@@ -20,7 +20,6 @@ from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.flow_map.drivers import DataVelocity, Driver
-from flowexp.objectives.flow_map.dropout import DropoutReplay
 from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
@@ -86,10 +85,6 @@ class FlowMapMatching(Objective):
         names = (*driver.averages, *self.diagonal.averages, *self.target.averages)
         self.averages = tuple(dict.fromkeys(names))
 
-    @property
-    def learned(self) -> tuple[nn.Module, ...]:
-        return (self.error_weight,) if isinstance(self.error_weight, nn.Module) else ()
-
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network with a second time, times r and t, and what the parts need."""
         yield from all_of(
@@ -106,6 +101,11 @@ class FlowMapMatching(Objective):
             name, rule = type(self).__name__, type(parts.parameterization).__name__
             problem = f"{name} trains a flow map, but {rule} has no second time."
             yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
+
+    @property
+    def learned(self) -> nn.Module | None:
+        """The error weight, if it is a module."""
+        return self.error_weight if isinstance(self.error_weight, nn.Module) else None
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""
@@ -140,7 +140,6 @@ class FlowMapMatching(Objective):
             conditions=pairs.conditions,
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
-            dropout=DropoutReplay(pairs.x.device),
         )
 
     def _allotted(self, uniforms: Tensor) -> dict[str, Tensor]:

@@ -84,8 +84,8 @@ class TrigFlowTangent(Leg):
     in (x_theta, theta); the factor is in the direction, so that no large number is multiplied by a
     small one. In the path's own variables the direction is ``(alpha sigma / W) (v, 1)``, a unit
     step of ``ln(sigma/alpha)``, with the driver's velocity v: a difference of step h (``derivative
-    = difference``) changes the noise level by the factor ``e^h``. All calls of the network have the
-    same dropout.
+    = difference``) changes the noise level by the factor ``e^h``. The published recipes have
+    one dropout mask for F and DF (``same_dropout``).
 
     Args:
         limit: How large the tangent may be; None = :class:`Normalized`.
@@ -129,8 +129,6 @@ class TrigFlowTangent(Leg):
         whose = legs.target.of(model)
 
         def output(x_t: Tensor, t: Tensor) -> Tensor:
-            if leap.dropout is not None:
-                leap.dropout.restart()
             data = whose.flow_map(x_t, t, torch.zeros_like(t), **leap.conditions)
             return _circle(leap, t, self.sigma_data).output(x_t, data)
 

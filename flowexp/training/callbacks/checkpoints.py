@@ -28,9 +28,9 @@ _LOG = logging.getLogger(__name__)
 class Checkpoints(Checkpoint):
     """Continues from the run's latest checkpoint, and writes one every ``trainer.checkpoint_kimg``.
 
-    A checkpoint holds tensors and plain builtins: counters, config, network, what the objective
-    learns, averages, optimizer, the window of the next row, and the states of callbacks that have
-    one. Random states are not among it, since every draw is a function of seed and step.
+    A checkpoint holds tensors and plain builtins: counters, config, network, averages, what an
+    objective has learned, optimizer, the window of the next row, and the states of callbacks that
+    have one. Random states are not among it, since every draw is a function of seed and step.
 
     A snapshot, one every ``trainer.snapshot_kimg``, holds counters and averages only; it lies in a
     folder of its own, and nothing removes it.
@@ -63,8 +63,8 @@ class Checkpoints(Checkpoint):
             return
         content = read_checkpoint(checkpoint, key="dirs.run")
         pl_module.network.load_state_dict(content["network"])
-        if "learned" in content:
-            pl_module.learned.load_state_dict(content["learned"])
+        if pl_module.objective is not None and "objective" in content:
+            pl_module.objective.load_state_dict(content["objective"])
         pl_module.optimizer.load_state_dict(content["optimizer"])
         pl_module.averages.load(content["ema"])
         pl_module.records.window.load(content["window"], device=pl_module.device)
@@ -162,13 +162,14 @@ def _announce_snapshots(module: "FlowModule") -> None:
 
 def _state(trainer: Trainer, module: "FlowModule") -> dict[str, Any]:
     scaling = trainer.precision_plugin
+    learned = module.objective
     return {
         "step": module.step,
         "images": module.images,
         "seed": module.seed,
         "config": module.config,
         "network": module.network.state_dict(),
-        "learned": module.learned.state_dict(),
+        **({} if learned is None else {"objective": learned.state_dict()}),
         "ema": module.averages.state(),
         "optimizer": module.optimizer.state_dict(),
         "window": module.records.window.state(),
