@@ -59,10 +59,12 @@ class Leg(Part, ABC):
     Attributes:
         columns: The times of a sample that it needs.
         uniforms: How many random numbers per sample it needs.
+        suits: The parameterization that is named to a user who has chosen none with a flow map.
     """
 
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
+    suits: str = "average_velocity"
 
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
         """Prediction and target of all rows; those with r = t have the diagonal's velocity."""

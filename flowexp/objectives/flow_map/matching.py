@@ -100,7 +100,7 @@ class FlowMapMatching(Objective):
         if not parts.parameterization.is_flow_map:
             name, rule = type(self).__name__, type(parts.parameterization).__name__
             problem = f"{name} trains a flow map, but {rule} has no second time."
-            yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
+            yield Unmet("parameterization", problem, f"Use parameterization={self.leg.suits}.")
 
     @property
     def learned(self) -> nn.Module | None:

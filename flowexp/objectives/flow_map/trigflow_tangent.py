@@ -98,6 +98,7 @@ class TrigFlowTangent(Leg):
     """
 
     columns = ("t",)
+    suits = "trigflow_consistency"
 
     def __init__(
         self,
