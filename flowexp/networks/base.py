@@ -32,10 +32,13 @@ __all__ = [
     "require_at_least",
     "with_new_scalars",
     "without_condition",
+    "without_conditions",
     "zeroed",
 ]
 
 NO_LABEL = -1
+DROPPED = ("labels", "tokens")
+"""The conditions that guidance leaves out."""
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -78,6 +81,14 @@ def with_new_scalars(
 def without_condition(value: Tensor) -> Tensor:
     """The value for "no label" or "no caption", shaped like ``value``: -1, or zeros for floats."""
     return torch.full_like(value, 0 if value.is_floating_point() else NO_LABEL)
+
+
+def without_conditions(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The conditions with labels and captions replaced by their values for "none"."""
+    return {
+        name: value if value is None or name not in DROPPED else without_condition(value)
+        for name, value in conditions.items()
+    }
 
 
 def label_vectors(

@@ -13,6 +13,7 @@ from flowexp.objectives.premetrics import (
     Premetric,
     PseudoHuber,
     SquaredL2,
+    SquaredL2PerDimension,
     SumOfSquares,
 )
 from flowexp.objectives.regression import BridgeMatching, PredictionKind, Regression
@@ -42,6 +43,7 @@ __all__ = [
     "Premetric",
     "PseudoHuber",
     "SquaredL2",
+    "SquaredL2PerDimension",
     "SumOfSquares",
     "PredictionKind",
     "Regression",

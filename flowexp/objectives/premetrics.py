@@ -12,6 +12,7 @@ __all__ = [
     "Premetric",
     "PseudoHuber",
     "SquaredL2",
+    "SquaredL2PerDimension",
     "SumOfSquares",
 ]
 
@@ -33,6 +34,19 @@ class SquaredL2(Premetric):
 
     def __call__(self, difference: Tensor) -> Tensor:
         return difference.flatten(1).square().mean(dim=1)
+
+
+class SquaredL2PerDimension(Premetric):
+    """``|d|^2 / N^2``, the mean square divided by N once more.
+
+    With a learned log-variance weight (``error_weight=log_variance``) the factor only moves that.
+
+    Source: NVIDIA's FastGen, ``sCM.py`` (``divide_x_0_spatial_dim``).
+    """
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        d = difference.flatten(1)
+        return d.square().mean(dim=1) / d.shape[1]
 
 
 class SumOfSquares(Premetric):

@@ -18,6 +18,7 @@ from flowexp.requirements import Part, Parts, Unmet, within_signal
 __all__ = [
     "Alpha",
     "EDM",
+    "InverseNoise",
     "SNR",
     "LikelihoodOfNoise",
     "MinSNR",
@@ -89,6 +90,16 @@ class SNR(Weighting):
 
     def __call__(self, c: Coefficients) -> Tensor:
         return _snr(c)
+
+
+class InverseNoise(Weighting):
+    """``alpha / sigma``: sCM's prior weight 1 / sigma, for TrigFlow's output.
+
+    Source: Lu & Song, sCM, 2024, arXiv 2410.11081, section 4.2.
+    """
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        return c.alpha / c.sigma
 
 
 class MinSNR(Weighting):

@@ -20,6 +20,7 @@ from flowexp.parameterizations.preconditioning import (
     VEPreconditioning,
     VPPreconditioning,
 )
+from flowexp.parameterizations.trigflow import QuarterCircle, TrigFlow, time_at_angle
 
 __all__ = [
     "Conditions",
@@ -41,4 +42,7 @@ __all__ = [
     "FieldConversion",
     "PoissonFieldPrediction",
     "normalized_field",
+    "QuarterCircle",
+    "TrigFlow",
+    "time_at_angle",
 ]

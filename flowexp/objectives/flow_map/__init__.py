@@ -34,6 +34,14 @@ from flowexp.objectives.flow_map.regressions import (
     Regressed,
     Residual,
 )
+from flowexp.objectives.flow_map.same_dropout import SameDropout
+from flowexp.objectives.flow_map.trigflow_tangent import (
+    Clipped,
+    Normalized,
+    TangentLimit,
+    TrigFlowOutput,
+    TrigFlowTangent,
+)
 from flowexp.objectives.flow_map.scheduled_leg import ScheduledShare
 from flowexp.objectives.flow_map.schedules import (
     ConstantShare,
@@ -51,6 +59,7 @@ __all__ = [
     "Average",
     "AverageVelocity",
     "CentralDifference",
+    "Clipped",
     "Comparison",
     "ConstantShare",
     "CosineShare",
@@ -75,18 +84,23 @@ __all__ = [
     "Legs",
     "LinearShare",
     "LogarithmicShare",
+    "Normalized",
     "OwnStep",
     "OwnVelocity",
     "RandomShare",
     "Regressed",
     "Residual",
+    "SameDropout",
     "ScheduledShare",
     "ShareSchedule",
     "SigmoidShare",
     "StepShare",
     "Tangent",
+    "TangentLimit",
     "Target",
     "TeacherVelocity",
+    "TrigFlowOutput",
+    "TrigFlowTangent",
     "Unchanged",
     "forward_mode",
     "gradients",

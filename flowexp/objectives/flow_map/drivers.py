@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from flowexp.models import Model
+from flowexp.networks.base import without_conditions
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.requirements import Part, Parts, Unmet
 
@@ -39,10 +41,18 @@ class DataVelocity(Driver):
 
 
 class TeacherVelocity(Driver):
-    """The velocity of a frozen model at (x_t, t)."""
+    """The velocity of a frozen model at (x_t, t), ``v_c + (scale - 1)(v_c - v_u)`` if guided.
 
-    def __init__(self, *, teacher: Model) -> None:
+    Args:
+        teacher: The model.
+        guidance_scale: 1 = not guided, one call; otherwise it is also asked without label, v_u.
+
+    Source: Ho & Salimans, 2022, arXiv 2207.12598.
+    """
+
+    def __init__(self, *, teacher: Model, guidance_scale: float = 1.0) -> None:
         self.teacher = teacher
+        self.guidance_scale = float(guidance_scale)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """The teacher's path."""
@@ -52,7 +62,12 @@ class TeacherVelocity(Driver):
             yield Unmet(".", problem, "Take the teacher's path.")
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
-        return self.teacher.velocity(leap.x_t, leap.t, **leap.conditions)
+        velocity = self.teacher.velocity(leap.x_t, leap.t, **leap.conditions)
+        if self.guidance_scale == 1.0:
+            return velocity
+        dropped = without_conditions(leap.conditions)
+        without = self.teacher.velocity(leap.x_t, leap.t, **dropped)
+        return torch.lerp(without, velocity, self.guidance_scale)
 
 
 class _Own(Driver):

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.parameterizations import Conditions
+from flowexp.paths import Schedule
 from flowexp.requirements import Part
 
 __all__ = ["Average", "Itself", "Leap", "Target", "gradients"]
@@ -26,7 +27,8 @@ class Leap:
         x_t: States at t.
         velocity: Velocity ``alpha' x + sigma' e`` of the pair at t.
         t: Where it starts, (B,), float64.
-        r: Where it ends, r <= t.
+        r: Where it ends, r <= t; 0 where only t is drawn.
+        schedule: That of the path.
         middle: A time in between, if the law of the times gives one.
         conditions: Conditions of the rows.
         uniforms: Numbers in (0, 1) for each part of the objective, by its argument's name: (B, k),
@@ -41,6 +43,7 @@ class Leap:
     velocity: Tensor
     t: Tensor
     r: Tensor
+    schedule: Schedule
     middle: Tensor | None
     conditions: Conditions
     uniforms: Mapping[str, Tensor]
@@ -51,7 +54,8 @@ class Leap:
         """The chosen rows, (B,) bool."""
         conditions = {k: None if c is None else c[chosen] for k, c in self.conditions.items()}
         uniforms = {name: u[chosen] for name, u in self.uniforms.items()}
-        return Leap(
+        return replace(
+            self,
             x=self.x[chosen],
             e=self.e[chosen],
             x_t=self.x_t[chosen],
@@ -62,7 +66,6 @@ class Leap:
             conditions=conditions,
             uniforms=uniforms,
             dropped=None if self.dropped is None else self.dropped[chosen],
-            images_seen=self.images_seen,
         )
 
 

@@ -80,11 +80,13 @@ class Leg(Part, ABC):
         columns: The times of a sample that it needs.
         uniforms: How many random numbers per sample it needs.
         derivative: How it differentiates the model; None = it does not.
+        suits: The parameterization that is named to a user who has chosen none with a flow map.
     """
 
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
     derivative: Derivative | None = None
+    suits: str = "average_velocity"
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What its derivative needs."""

@@ -1,43 +1,59 @@
-"""A loss weight that is learned with the network."""
+"""A learned weight of the errors of a flow map: the logarithm of their variance."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from flowexp.networks.embedding import PositionalEmbedding
+from flowexp.networks.base import zeroed
+from flowexp.networks.embedding import MultiScaleEmbedding
 from flowexp.objectives.flow_map.error_weights import ErrorWeight
 from flowexp.objectives.flow_map.leaps import Leap
 from flowexp.objectives.flow_map.legs import Comparison
+from flowexp.objectives.weightings import Uniform, Weighting
+from flowexp.requirements import Parts, Unmet, within
 
 __all__ = ["LearnedLogVariance"]
 
+_SHORTEST = (
+    0.05  # of unit time; errors change fast near the data, and w is never differentiated in t
+)
+
 
 class LearnedLogVariance(ErrorWeight, nn.Module):
-    """``e^{-w} D + w`` with a trained ``w(t, r)``, least where w is ``ln E[D | t, r]``.
+    """``prior(t) e^{-w(t, r)} D + w(t, r)`` with a learned w, 0 at first.
 
-    ``w = W (waves(t) + waves(r))`` with fixed sinusoids: a sum of one function at both times, as in
-    the authors' code. W is 0 at first, so that training begins with D itself (they draw W). It is
-    trained by the network's optimizer and kept in checkpoints, but is no part of the network. The
-    loss can become negative; the logged ``error`` is the mean of D.
+    For errors D of mean d(t, r) the best w is ``ln(prior d)``, so that every pair of times counts
+    the same, whatever the size of its errors. w is a linear function of waves of both times. It is
+    trained by the network's optimizer and stored in checkpoints, but no part of the network. The
+    loss can become negative: watch ``error``.
 
     Args:
-        channels: Number of sinusoids, even.
+        channels: Waves of each time, even.
+        prior: Weight of the errors alone, on which w does not act; None = 1.
 
-    Source: Karras et al., EDM2, 2023, arXiv 2312.02696 (a function of sigma there); Boffi et al.,
-    2025, arXiv 2505.18825, and their ``edm2_net.py`` (128 channels).
+    Source: Karras et al., EDM2, 2023, arXiv 2312.02696, section 2.2 and eq. 21 (one time); Boffi et
+    al., 2025, arXiv 2505.18825 (two times); Lu & Song, sCM, 2024, arXiv 2410.11081, eq. 8 (prior).
     """
 
-    def __init__(self, *, channels: int = 128) -> None:
-        super().__init__()
-        self.waves = PositionalEmbedding(channels)
-        self.linear = nn.Linear(channels, 1, bias=False)
-        nn.init.zeros_(self.linear.weight)
+    def __init__(self, *, channels: int = 128, prior: Weighting | None = None) -> None:
+        nn.Module.__init__(self)
+        self.prior = prior or Uniform()
+        self.waves = MultiScaleEmbedding(channels, min_period=_SHORTEST)
+        self.linear = zeroed(nn.Linear(2 * channels, 1, bias=False))
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the prior needs."""
+        yield from within("prior", self.prior.needs(parts))
 
     def __call__(self, error: Tensor, leap: Leap, comparison: Comparison) -> Tensor:
-        w = self.log_variance(leap.t, leap.r).to(error.dtype)
-        return error * torch.exp(-w) + w
+        times = (leap.schedule.unit_time(time) for time in (leap.t, leap.r))
+        w = self.log_variance(*times).to(error.dtype)
+        prior = self.prior(leap.schedule.coefficients(leap.t))
+        return prior.to(error.dtype) * torch.exp(-w) * error + w
 
     def log_variance(self, t: Tensor, r: Tensor) -> Tensor:
-        """w, (B,)."""
-        waves = (self.waves(t) + self.waves(r)).to(self.linear.weight.dtype)
+        """The w at unit times t and r of the path, (B,)."""
+        waves = torch.cat([self.waves(time.float()) for time in (t, r)], dim=1)
         w: Tensor = self.linear(waves)
         return w[:, 0]

@@ -9,6 +9,7 @@ SplitMeanFlow, PSD-U   own step                a ~ U(0, 1)      average velocity
 Shortcut, PSD-M        own step                a = 1/2          average velocity
 ESD                    own velocity            Euler            average velocity, log-variance
 LSD                    none                    Lagrange         average velocity, log-variance
+sCT, sCD               data, teacher           a -> 0, r = 0    TrigFlow's output, limited tangent
 =====================  ======================  ===============  ===================================
 """
 
@@ -25,6 +26,7 @@ from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
+from flowexp.objectives.flow_map.same_dropout import SameDropout
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import point_of, weighted
 from flowexp.objectives.weightings import Uniform, Weighting
@@ -51,6 +53,7 @@ class FlowMapMatching(Objective):
         diagonal: The velocity of rows with r = t; None = the driver, or that of the data where the
             driver is the model itself.
         weighting: Loss weight as a function of t; None = 1.
+        same_dropout: Whether all calls of the network on a batch share one dropout mask.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (flow maps); the methods' sources are with the
     parts and in their configs.
@@ -67,6 +70,7 @@ class FlowMapMatching(Objective):
         target: Target | None = None,
         diagonal: Driver | None = None,
         weighting: Weighting | None = None,
+        same_dropout: bool = False,
     ) -> None:
         self.driver = driver
         self.leg = leg
@@ -76,6 +80,7 @@ class FlowMapMatching(Objective):
         self.target = target or Itself()
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
+        self.same_dropout = same_dropout
         self.columns = leg.columns
         self.forward_mode = leg.derivative is not None and leg.derivative.forward_mode
         self.drawn = {"leg": leg.uniforms}
@@ -91,13 +96,14 @@ class FlowMapMatching(Objective):
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
             within("diagonal", self.diagonal.needs(parts)),
+            within("error_weight", self.error_weight.needs(parts)),
         )
 
     def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
         if not parts.parameterization.is_flow_map:
             name, rule = type(self).__name__, type(parts.parameterization).__name__
             problem = f"{name} trains a flow map, but {rule} has no second time."
-            yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
+            yield Unmet("parameterization", problem, f"Use parameterization={self.leg.suits}.")
 
     @property
     def learned(self) -> nn.Module | None:
@@ -106,6 +112,8 @@ class FlowMapMatching(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""
+        if self.same_dropout:
+            model = SameDropout(model)
         leap = self.leap(model, pairs, t, rng=rng)
         legs = Legs(self.driver, self.target, self.diagonal)
         comparison = self.leg.compare(model, leap, legs)
@@ -116,8 +124,9 @@ class FlowMapMatching(Objective):
         return Loss(weighted(value, weight=weight, pairs=pairs), metrics)
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
-        """The rows of a batch, whose times are columns (B, 2) or (B, 3)."""
-        columns = times.to(pairs.x.device).unbind(1)
+        """The rows of a batch, whose times are columns (B, 2) or (B, 3), or (B,) with r = 0."""
+        times = times.to(pairs.x.device)
+        columns = times.unbind(1) if times.ndim == 2 else (times, torch.zeros_like(times))
         point = point_of(pairs, model.path, columns[0])
         uniforms = pairs.uniforms
         if uniforms is None:
@@ -129,6 +138,7 @@ class FlowMapMatching(Objective):
             velocity=point.velocity,
             t=columns[0],
             r=columns[1],
+            schedule=model.path.schedule,
             middle=columns[2] if len(columns) > 2 else None,
             conditions=pairs.conditions,
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
