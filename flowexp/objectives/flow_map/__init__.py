@@ -26,6 +26,7 @@ from flowexp.objectives.flow_map.regressions import (
     Regressed,
     Residual,
 )
+from flowexp.objectives.flow_map.same_dropout import SameDropout
 
 __all__ = [
     "Adaptive",
@@ -51,6 +52,7 @@ __all__ = [
     "RandomShare",
     "Regressed",
     "Residual",
+    "SameDropout",
     "Tangent",
     "Target",
     "TeacherVelocity",

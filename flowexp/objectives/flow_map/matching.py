@@ -23,6 +23,7 @@ from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
+from flowexp.objectives.flow_map.same_dropout import SameDropout
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import point_of, weighted
 from flowexp.objectives.weightings import Uniform, Weighting
@@ -49,6 +50,7 @@ class FlowMapMatching(Objective):
         diagonal: The velocity of rows with r = t; None = the driver, or that of the data where the
             driver is the model itself.
         weighting: Loss weight as a function of t; None = 1.
+        same_dropout: Whether all calls of the network on a batch share one dropout mask.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (flow maps); the methods' sources are with the
     parts and in their configs.
@@ -65,6 +67,7 @@ class FlowMapMatching(Objective):
         target: Target | None = None,
         diagonal: Driver | None = None,
         weighting: Weighting | None = None,
+        same_dropout: bool = False,
     ) -> None:
         self.driver = driver
         self.leg = leg
@@ -74,6 +77,7 @@ class FlowMapMatching(Objective):
         self.target = target or Itself()
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
+        self.same_dropout = same_dropout
         self.columns = leg.columns
         self.drawn = {"leg": leg.uniforms}
         self.uniforms = sum(self.drawn.values())
@@ -98,6 +102,8 @@ class FlowMapMatching(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""
+        if self.same_dropout:
+            model = SameDropout(model)
         leap = self.leap(model, pairs, t, rng=rng)
         legs = Legs(self.driver, self.target, self.diagonal)
         comparison = self.leg.compare(model, leap, legs)
