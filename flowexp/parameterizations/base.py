@@ -99,6 +99,10 @@ class Parameterization(Part, ABC):
     def conversion(self, c: Coefficients) -> Conversion:
         """How F becomes data, noise and velocity."""
 
+    def conversion_in(self, c: Coefficients, *, training: bool) -> Conversion:
+        """The conversion of a network in training or evaluation mode; mostly the same."""
+        return self.conversion(c)
+
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:

@@ -2,13 +2,21 @@
 
 from flowexp.objectives.flow_map.derivatives import JVP, CentralDifference, Derivative
 from flowexp.objectives.flow_map.drivers import (
+    DataChord,
     DataVelocity,
     Driver,
     OwnStep,
     OwnVelocity,
+    TeacherStep,
     TeacherVelocity,
 )
 from flowexp.objectives.flow_map.error_weights import Adaptive, ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.leap_weights import (
+    BoundaryRows,
+    InverseGap,
+    LeapWeight,
+    UniformLeaps,
+)
 from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import (
     Comparison,
@@ -20,6 +28,7 @@ from flowexp.objectives.flow_map.legs import (
     Tangent,
 )
 from flowexp.objectives.flow_map.matching import FlowMapMatching
+from flowexp.objectives.flow_map.perceptual import PerceptualEndPoint
 from flowexp.objectives.flow_map.regressions import (
     AverageVelocity,
     EndPoint,
@@ -27,13 +36,16 @@ from flowexp.objectives.flow_map.regressions import (
     Residual,
 )
 from flowexp.objectives.flow_map.same_dropout import SameDropout
+from flowexp.objectives.flow_map.truncated import Truncated
 
 __all__ = [
     "Adaptive",
     "Average",
     "AverageVelocity",
+    "BoundaryRows",
     "CentralDifference",
     "Comparison",
+    "DataChord",
     "DataVelocity",
     "Derivative",
     "Driver",
@@ -42,19 +54,25 @@ __all__ = [
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
+    "InverseGap",
     "Itself",
     "JVP",
     "Leap",
+    "LeapWeight",
     "Leg",
     "Legs",
     "OwnStep",
     "OwnVelocity",
+    "PerceptualEndPoint",
     "RandomShare",
     "Regressed",
     "Residual",
     "SameDropout",
     "Tangent",
     "Target",
+    "TeacherStep",
     "TeacherVelocity",
+    "Truncated",
     "Unchanged",
+    "UniformLeaps",
 ]
