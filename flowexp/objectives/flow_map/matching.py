@@ -27,6 +27,7 @@ from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
 from flowexp.objectives.flow_map.same_dropout import SameDropout
+from flowexp.objectives.perceptual_regression import check_files
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import point_of, weighted
 from flowexp.objectives.weightings import Uniform, Weighting
@@ -109,7 +110,7 @@ class FlowMapMatching(Objective):
             yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
 
     def check(self) -> None:
-        self.regressed.check()
+        check_files(self.regressed, within="regressed")
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""

@@ -37,7 +37,7 @@ class PerceptualEndPoint(EndPoint):
         yield from compared_images(parts, self.perceptual)
 
     def check(self) -> None:
-        check_files(self.perceptual)
+        check_files(self.perceptual, within="perceptual")
 
     def error(self, comparison: Comparison, leap: Leap, premetric: Premetric | None) -> Tensor:
         gap = expand_as(leap.t - leap.r, leap.x_t)
