@@ -12,9 +12,12 @@ from typing import Any
 from flowexp.config.differences import differing, shown_value
 from flowexp.config.override_text import typed
 from flowexp.config.problems import Problem
+from flowexp.config.renamed import present
 from flowexp.config.sources import CONFIG
+from flowexp.config.stand_in import class_value
 from flowexp.config.stored import choices_of, read_manifest_of_pairs, read_stored
 from flowexp.errors import UsageError
+from flowexp.requirements import UnknownError
 from flowexp.tree import select
 
 __all__ = ["differing_data", "problems_with_relatives"]
@@ -60,6 +63,8 @@ def _stored(run: str) -> dict[str, Any] | None:
 def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> Iterator[Problem]:
     """Problems with another path or parameterization than the weights were trained with."""
     for group in ("path", "parameterization"):
+        if _reads_alike(stored.get(group), config.get(group)):
+            continue
         found = differing({group: stored.get(group)}, {group: config.get(group)})
         found = {key: values for key, values in found.items() if not key.endswith(_RANGE)}
         classes = {key: values for key, values in found.items() if key.endswith("_target_")}
@@ -72,6 +77,17 @@ def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> I
             else:
                 remedy = f"Leave {group} out, or add {typed('init', run)} to use them anyway."
                 yield Problem(name, text, remedy)
+
+
+def _reads_alike(before: object, now: object) -> bool:
+    """Whether a parameterization says that weights trained with another mean the same to it."""
+    inner = select(now, "of") or now
+    target = select(inner, "_target_")
+    with suppress(UnknownError):
+        if isinstance(target, str):
+            same = class_value(present(target), "reads_weights_of")
+            return isinstance(same, tuple) and select(before, "_target_") in same
+    return False
 
 
 def _shape_of(dataset: object) -> tuple[int, ...] | None:

@@ -83,6 +83,8 @@ class ConsistencyPreconditioning(EDMPreconditioning):
     2024, arXiv 2406.14548, as in the authors' networks.py (ECMPrecond).
     """
 
+    reads_weights_of = ("flowexp.parameterizations.EDMPreconditioning",)
+
     def __init__(
         self,
         *,
