@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowexp.broadcast import expand_as, factors, scaled
 from flowexp.parameterizations import Conditions, FlowMap, Parameterization
-from flowexp.paths import Conversion, Path, Prediction
+from flowexp.paths import Coefficients, Conversion, Path, Prediction
 
 __all__ = ["Evaluation", "FlowModel", "Model", "Origin", "WrappedModel"]
 
@@ -201,7 +201,7 @@ class FlowModel(Model):
         c = self.path.schedule.coefficients(t)
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
         c_noise = inputs.c_noise.to(torch.float32)
-        conversion = self.parameterization.conversion(c)
+        conversion = self._conversion(c)
         return self._evaluate(inputs.c_in, c_noise, conversion, x_t, **conditions)
 
     def at(self, times: Tensor) -> list[Evaluation]:
@@ -213,7 +213,7 @@ class FlowModel(Model):
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
         # Predictions need their scalars on the device of the states.
         on_device = c.map(lambda column: column.to(times.device))
-        conversions = self.parameterization.conversion(on_device).rows()
+        conversions = self._conversion(on_device).rows()
         c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
         c_in = factors(inputs.c_in, device=times.device)
         rows = zip(c_in, c_noise.unbind(), conversions, strict=True)
@@ -247,7 +247,7 @@ class FlowModel(Model):
         t, r = (time.to(device=x_t.device, dtype=torch.float64) for time in (t, r))
         c = schedule.coefficients(t)
         inputs = rule.inputs(schedule, t, c)
-        conversion = rule.conversion(c)
+        conversion = self._conversion(c)
         told = {**conditions, **rule.second_time(schedule, t, r)}
         x = scaled(x_t, inputs.c_in).to(torch.float32)
         c_noise = inputs.c_noise.to(torch.float32).expand(len(x_t))
@@ -256,6 +256,9 @@ class FlowModel(Model):
         if head is None:
             return average, None
         return average, Prediction(self.path, x_t, head.to(x_t.dtype), conversion).velocity
+
+    def _conversion(self, c: Coefficients) -> Conversion:
+        return self.parameterization.conversion_in(c, training=self.network.training)
 
     def _evaluate(
         self,

@@ -66,6 +66,8 @@ def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> I
         key, before, now = group, stored.get(group), config.get(group)
         if _is_flow_map(now) and not _is_flow_map(before):
             key, now = f"{group}.of", now.get("of")  # its predictions at one time
+        if _reads_alike(before, now):
+            continue
         found = differing({key: before}, {key: now})
         found = {key: values for key, values in found.items() if not key.endswith(_RANGE)}
         classes = {key: values for key, values in found.items() if key.endswith("_target_")}
@@ -85,6 +87,16 @@ def _is_flow_map(parameterization: object) -> TypeGuard[Config]:
     target = select(parameterization, "_target_")
     with suppress(UnknownError):
         return isinstance(target, str) and bool(class_value(present(target), "is_flow_map"))
+    return False
+
+
+def _reads_alike(before: object, now: object) -> bool:
+    """Whether a parameterization says that weights trained with another mean the same to it."""
+    target = select(now, "_target_")
+    with suppress(UnknownError):
+        if isinstance(target, str):
+            same = class_value(present(target), "reads_weights_of")
+            return isinstance(same, tuple) and select(before, "_target_") in same
     return False
 
 

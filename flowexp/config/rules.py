@@ -71,9 +71,10 @@ def missing_files(config: Config, checks: Mapping[str, str]) -> list[Problem]:
 
 def _in_full(key: str, group: str, config: Config) -> str:
     """The full key in the config; a nested part may only name its own argument."""
-    if key.partition(".")[0] in config:
+    first = key.partition(".")[0]
+    if first in config:
         return key
-    owners = (name for name, node in nodes(config[group], group) if key in node)
+    owners = (name for name, node in nodes(config[group], group) if first in node)
     return f"{next(owners, group)}.{key}"
 
 

@@ -8,6 +8,7 @@ from flowexp.objectives.perceptual_regression import PerceptualDistance, Percept
 from flowexp.objectives.phased import PhasedRectification, segment_between
 from flowexp.objectives.poisson_field import FieldPoints, PoissonField, field_points
 from flowexp.objectives.premetrics import (
+    L1,
     L2,
     ElementwisePseudoHuber,
     Premetric,
@@ -38,6 +39,7 @@ __all__ = [
     "field_points",
     "finite_set_mean",
     "segment_between",
+    "L1",
     "L2",
     "ElementwisePseudoHuber",
     "Premetric",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flowexp.couplings import Pairs
+from flowexp.errors import UsageError
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
@@ -88,6 +89,15 @@ def compared_images(parts: Parts, perceptual: PerceptualDistance) -> Iterator[Un
     yield from of_images(parts, name=type(perceptual).__name__, remedy=remedy)
 
 
-def check_files(perceptual: object) -> None:
-    """Raise ``UsageError`` if a distance reads a file that is missing."""
-    getattr(perceptual, "check", lambda: None)()
+def check_files(part: object, *, within: str | None = None) -> None:
+    """Raise ``UsageError`` if a part reads a file that is missing.
+
+    ``within`` is the argument that holds the part, which the error's key then begins with.
+    """
+    try:
+        getattr(part, "check", lambda: None)()
+    except UsageError as error:
+        if within is None or error.key is None:
+            raise
+        key = f"{within}.{error.key}"
+        raise UsageError(error.problem, key=key, remedy=error.remedy) from None

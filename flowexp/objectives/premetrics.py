@@ -2,11 +2,16 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from flowexp.identity import Stored
+
 __all__ = [
+    "L1",
     "L2",
     "ElementwisePseudoHuber",
     "Premetric",
@@ -17,7 +22,7 @@ __all__ = [
 ]
 
 
-class Premetric(ABC):
+class Premetric(Stored, ABC):
     """A non-negative function of the difference d of two samples, 0 only for d = 0."""
 
     @abstractmethod
@@ -73,13 +78,32 @@ class SumOfSquares(Premetric):
         return self.factor * difference.flatten(1).square().sum(dim=1)
 
 
+class L1(Premetric):
+    """``mean_i |d_i|``, the mean absolute value.
+
+    Source: Song et al., Consistency Models, 2023, arXiv 2303.01469 (loss norm "l1").
+    """
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        return difference.flatten(1).abs().mean(dim=1)
+
+
 class L2(Premetric):
-    """``|d| / sqrt(N)``, the root of the mean square; its slope at d = 0 is taken to be 0."""
+    """``|d| / sqrt(N)``, the root of the mean square; its slope at d = 0 is taken to be 0.
+
+    Args:
+        mean: False = ``|d|``, the root of the sum, as in ECT's and TCM's codes.
+    """
+
+    later_options: ClassVar[Mapping[str, object]] = {"mean": True}
+
+    def __init__(self, *, mean: bool = True) -> None:
+        self.mean = mean
 
     def __call__(self, difference: Tensor) -> Tensor:
         d = difference.flatten(1)
         norm: Tensor = torch.linalg.vector_norm(d, dim=1)
-        return norm / math.sqrt(d.shape[1])
+        return norm / math.sqrt(d.shape[1]) if self.mean else norm
 
 
 class PseudoHuber(Premetric):
@@ -88,27 +112,51 @@ class PseudoHuber(Premetric):
     c -> 0 is ``|d| / N``; c -> inf is ``|d|^2 / (2 c N)``.
 
     Args:
-        c: Transition from the square to the norm, in units of ``|d|``, > 0; null for the rule.
+        c: Transition from the square to the norm, in units of ``|d|``, > 0; null for a rule.
         c_per_dimension: Factor of the rule, > 0.
+        c_per_root: Factor of the rule ``c = c_per_root sqrt(N)``, which then holds instead, > 0;
+            null for the rule above.
+        mean: False = without the division by N, as in consistency models' codes.
 
-    Source: Lee et al., RF++, 2024, arXiv 2405.20320: c = 0.00054 N. The consistency-training papers
-    (Song & Dhariwal, 2023, arXiv 2310.14189) use 0.00054 sqrt(N): pass that number as c.
+    Source: Lee et al., RF++, 2024, arXiv 2405.20320: c = 0.00054 N. Song & Dhariwal, iCT, 2023,
+    arXiv 2310.14189: c = 0.00054 sqrt(N).
     """
 
-    def __init__(self, *, c: float | None = None, c_per_dimension: float = 0.00054) -> None:
-        if c is not None and not c > 0.0:
-            raise ValueError(f"c is {c}; expected a positive number or null")
+    later_options: ClassVar[Mapping[str, object]] = {"c_per_root": None, "mean": True}
+
+    def __init__(
+        self,
+        *,
+        c: float | None = None,
+        c_per_dimension: float = 0.00054,
+        c_per_root: float | None = None,
+        mean: bool = True,
+    ) -> None:
+        for name, value in (("c", c), ("c_per_root", c_per_root)):
+            if value is not None and not value > 0.0:
+                raise ValueError(f"{name} is {value}; expected a positive number or null")
         if not c_per_dimension > 0.0:
             raise ValueError(f"c_per_dimension is {c_per_dimension}; expected a positive number")
         self.c = c
         self.c_per_dimension = float(c_per_dimension)
+        self.c_per_root = c_per_root
+        self.mean = mean
+
+    def transition(self, dimensions: int) -> float:
+        """C for samples of N dimensions."""
+        if self.c is not None:
+            return self.c
+        if self.c_per_root is not None:
+            return self.c_per_root * math.sqrt(dimensions)
+        return self.c_per_dimension * dimensions
 
     def __call__(self, difference: Tensor) -> Tensor:
         """Computed as ``|d|^2 / (sqrt(|d|^2 + c^2) + c)``, which does not cancel."""
         d = difference.flatten(1)
-        c = self.c_per_dimension * d.shape[1] if self.c is None else self.c
+        c = self.transition(d.shape[1])
         square = d.square().sum(dim=1)
-        return square / (torch.sqrt(square + c**2) + c) / d.shape[1]
+        value = square / (torch.sqrt(square + c**2) + c)
+        return value / d.shape[1] if self.mean else value
 
 
 class ElementwisePseudoHuber(Premetric):

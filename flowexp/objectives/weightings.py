@@ -7,7 +7,8 @@ proportional to each other: with ``W = alpha sigma' - alpha' sigma`` and r = sig
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ __all__ = [
     "LikelihoodOfNoise",
     "MinSNR",
     "ShiftedSNR",
+    "TruncatedSNR",
     "Uniform",
     "VelocityOfNoise",
     "Weighting",
@@ -69,17 +71,24 @@ class EDM(Weighting):
 
     Args:
         sigma_data: Standard deviation of the data, > 0; equal to that of the parameterization.
+            With 1 it is "snr+1" of consistency models' code, whose "karras" this is.
+        power: Exponent of the weight; 1/2 = ``1 / c_out``, for premetrics that are no squares.
 
-    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1.
+    Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1; Lee et al., TCM, 2024, arXiv
+    2410.14895, as in the authors' loss.py ("cout_sq" is power = 1, "cout" 1/2).
     """
 
-    def __init__(self, *, sigma_data: float = 0.5) -> None:
+    later_options: ClassVar[Mapping[str, object]] = {"power": 1.0}
+
+    def __init__(self, *, sigma_data: float = 0.5, power: float = 1.0) -> None:
         if not sigma_data > 0.0:
             raise ValueError(f"sigma_data is {sigma_data}; expected a positive number")
         self.sigma_data = float(sigma_data)
+        self.power = float(power)
 
     def __call__(self, c: Coefficients) -> Tensor:
-        return _snr(c) + self.sigma_data**-2
+        weight = _snr(c) + self.sigma_data**-2
+        return weight if self.power == 1.0 else weight**self.power
 
 
 class SNR(Weighting):
@@ -100,6 +109,16 @@ class InverseNoise(Weighting):
 
     def __call__(self, c: Coefficients) -> Tensor:
         return c.alpha / c.sigma
+
+
+class TruncatedSNR(Weighting):
+    """``max((alpha / sigma)^2, 1)``, for the data target.
+
+    Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, section 4.
+    """
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        return _snr(c).clamp(min=1.0)
 
 
 class MinSNR(Weighting):

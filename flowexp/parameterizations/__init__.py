@@ -1,6 +1,7 @@
 """Parameterizations: how the raw network becomes a prediction."""
 
 from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
+from flowexp.parameterizations.consistency import ConsistencyPreconditioning
 from flowexp.parameterizations.direct import (
     DataPrediction,
     NoisePrediction,
@@ -26,6 +27,7 @@ __all__ = [
     "Conditions",
     "Parameterization",
     "NetworkInputs",
+    "ConsistencyPreconditioning",
     "EDMPreconditioning",
     "VPPreconditioning",
     "VEPreconditioning",

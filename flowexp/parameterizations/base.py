@@ -47,6 +47,8 @@ class Parameterization(Part, ABC):
             :class:`flowexp.parameterizations.flow_map.FlowMap`.
         maps_to_data_only: Whether that second time can only be 0.
         tells: Names of the numbers that the network is told besides c_noise.
+        reads_weights_of: Other parameterizations, as ``_target_`` names them, that networks may
+            have been trained with: to this one their output means the same.
     """
 
     needs_signal: bool = False
@@ -54,6 +56,7 @@ class Parameterization(Part, ABC):
     is_flow_map: bool = False
     maps_to_data_only: bool = False
     tells: Sequence[str] = ()
+    reads_weights_of: tuple[str, ...] = ()
 
     def input_channels(self, channels: int) -> int:
         """How many channels the network takes of data with ``channels``."""
@@ -102,6 +105,10 @@ class Parameterization(Part, ABC):
     @abstractmethod
     def conversion(self, c: Coefficients) -> Conversion:
         """How F becomes data, noise and velocity."""
+
+    def conversion_in(self, c: Coefficients, *, training: bool) -> Conversion:
+        """The conversion of a network in training or evaluation mode; mostly the same."""
+        return self.conversion(c)
 
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions

@@ -74,8 +74,16 @@ class DDIMJump(Jump):
     ) -> Affine:
         alpha, sigma = mean_slopes(schedule, t, r)
         c, data = conversion.c, conversion.data
-        of_state, of_data = sigma / c.sigma, alpha - c.alpha * sigma / c.sigma
-        return Affine(of_state + of_data * data.state, of_data * data.output)
+        at_data = c.sigma == 0.0
+        ratio = sigma / torch.where(at_data, 1.0, c.sigma)
+        of_data = alpha - c.alpha * ratio
+        state, output = ratio + of_data * data.state, of_data * data.output
+        # Where sigma is 0, so are t and r, and the jump is the velocity.
+        v = conversion.velocity
+        return Affine(
+            torch.where(at_data, torch.as_tensor(v.state), state),
+            torch.where(at_data, torch.as_tensor(v.output), output),
+        )
 
 
 class FlowMap(Parameterization):
@@ -146,6 +154,9 @@ class FlowMap(Parameterization):
 
     def conversion(self, c: Coefficients) -> Conversion:
         return self.of.conversion(c)
+
+    def conversion_in(self, c: Coefficients, *, training: bool) -> Conversion:
+        return self.of.conversion_in(c, training=training)
 
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         return self.of.time_range(schedule)

@@ -115,6 +115,26 @@ COMPANIONS |= {
     for name in GUIDED
 }
 COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
+# consistency models: three times of a sample, and a map to the data
+TO_DATA = ["timestep=ect", "parameterization=consistency"]
+ON_A_GRID = ["timestep=noise_grid", "parameterization=consistency", "ema=consistency"]
+COMPANIONS |= {
+    "objective/ect": TO_DATA,
+    "objective/ict": TO_DATA,
+    "objective/tcm": TO_DATA,
+    "objective/tcm_stage2": [*TO_DATA, "teacher=somewhere"],
+    "objective/consistency_training": ON_A_GRID,
+    "objective/consistency_distillation": [*ON_A_GRID, "teacher=somewhere"],
+    "objective/driver/data_chord": ["objective=ect", *TO_DATA],
+    "objective/driver/teacher_step": ["objective=ect", *TO_DATA, "teacher=somewhere"],
+    "objective/leap_weight": ["objective=ect", *TO_DATA],
+    "objective/regressed/perceptual_end_point": ["objective=ect", *TO_DATA],
+    "objective/target/truncated": ["objective=ect", *TO_DATA, "teacher=somewhere"],
+    "objective/target/average_target": ["objective=ect", *ON_A_GRID],
+    "sampler/consistency": ["path=edm", "objective=ect", *TO_DATA],
+    "experiment/cifar10/tcm_stage2": ["teacher=somewhere"],
+    "experiment/cifar10/cd": ["teacher=somewhere"],
+}
 
 
 def option(file: Path) -> str:

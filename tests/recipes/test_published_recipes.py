@@ -59,6 +59,7 @@ NOT_HYPERPARAMETERS = {
     "coupling.pairs": "the user's store, ${pairs}",
     "objective.teacher.run": "the user's run, ${teacher}",
     "objective.driver.teacher.run": "the user's run, ${teacher}",
+    "objective.target.teacher.run": "the user's run, ${teacher}",
     "objective.parts.two_step.teacher.run": "the user's run, ${teacher}",
     "sampler.time_grid.run": "the user's run, ${init}",
     "dataset.name": "how reports call it",

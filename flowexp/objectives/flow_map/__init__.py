@@ -8,13 +8,21 @@ from flowexp.objectives.flow_map.derivatives import (
     forward_mode,
 )
 from flowexp.objectives.flow_map.drivers import (
+    DataChord,
     DataVelocity,
     Driver,
     OwnStep,
     OwnVelocity,
+    TeacherStep,
     TeacherVelocity,
 )
 from flowexp.objectives.flow_map.error_weights import Adaptive, ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.leap_weights import (
+    BoundaryRows,
+    InverseGap,
+    LeapWeight,
+    UniformLeaps,
+)
 from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target, gradients
 from flowexp.objectives.flow_map.legs import (
     Comparison,
@@ -28,6 +36,7 @@ from flowexp.objectives.flow_map.legs import (
 )
 from flowexp.objectives.flow_map.log_variance import LearnedLogVariance
 from flowexp.objectives.flow_map.matching import FlowMapMatching
+from flowexp.objectives.flow_map.perceptual import PerceptualEndPoint
 from flowexp.objectives.flow_map.regressions import (
     AverageVelocity,
     EndPoint,
@@ -35,13 +44,6 @@ from flowexp.objectives.flow_map.regressions import (
     Residual,
 )
 from flowexp.objectives.flow_map.same_dropout import SameDropout
-from flowexp.objectives.flow_map.trigflow_tangent import (
-    Clipped,
-    Normalized,
-    TangentLimit,
-    TrigFlowOutput,
-    TrigFlowTangent,
-)
 from flowexp.objectives.flow_map.scheduled_leg import ScheduledShare
 from flowexp.objectives.flow_map.schedules import (
     ConstantShare,
@@ -53,16 +55,26 @@ from flowexp.objectives.flow_map.schedules import (
     SigmoidShare,
     StepShare,
 )
+from flowexp.objectives.flow_map.trigflow_tangent import (
+    Clipped,
+    Normalized,
+    TangentLimit,
+    TrigFlowOutput,
+    TrigFlowTangent,
+)
+from flowexp.objectives.flow_map.truncated import Truncated
 
 __all__ = [
     "Adaptive",
     "Average",
     "AverageVelocity",
+    "BoundaryRows",
     "CentralDifference",
     "Clipped",
     "Comparison",
     "ConstantShare",
     "CosineShare",
+    "DataChord",
     "DataVelocity",
     "Derivative",
     "DerivativeLeg",
@@ -75,11 +87,13 @@ __all__ = [
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
+    "InverseGap",
     "Itself",
     "JVP",
     "Lagrangian",
     "Leap",
     "LearnedLogVariance",
+    "LeapWeight",
     "Leg",
     "Legs",
     "LinearShare",
@@ -87,6 +101,7 @@ __all__ = [
     "Normalized",
     "OwnStep",
     "OwnVelocity",
+    "PerceptualEndPoint",
     "RandomShare",
     "Regressed",
     "Residual",
@@ -98,10 +113,13 @@ __all__ = [
     "Tangent",
     "TangentLimit",
     "Target",
+    "TeacherStep",
     "TeacherVelocity",
     "TrigFlowOutput",
     "TrigFlowTangent",
+    "Truncated",
     "Unchanged",
     "forward_mode",
     "gradients",
+    "UniformLeaps",
 ]

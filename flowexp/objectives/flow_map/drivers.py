@@ -6,12 +6,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.networks.base import without_conditions
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
+from flowexp.parameterizations.flow_map import mean_slopes
 from flowexp.requirements import Part, Parts, Unmet
 
-__all__ = ["DataVelocity", "Driver", "OwnStep", "OwnVelocity", "TeacherVelocity"]
+__all__ = ["DataChord", "DataVelocity", "Driver", "OwnStep", "OwnVelocity", "TeacherStep",
+           "TeacherVelocity"]  # fmt: skip
 
 
 class Driver(Part, ABC):
@@ -38,6 +41,20 @@ class DataVelocity(Driver):
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
         return leap.velocity
+
+
+class DataChord(Driver):
+    """``(x_t - x_s)/(t - s)`` of the pair: the first leg ends on the pair's own path at s.
+
+    Consistency training compares two states of one pair. On the linear and VE paths, which are
+    straight, this is :class:`DataVelocity`.
+
+    Source: Song et al., Consistency Models, 2023, arXiv 2303.01469, theorem 2.
+    """
+
+    def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
+        alpha, sigma = mean_slopes(model.path.schedule, leap.t, s)
+        return expand_as(alpha, leap.x) * leap.x + expand_as(sigma, leap.e) * leap.e
 
 
 class TeacherVelocity(Driver):
@@ -68,6 +85,23 @@ class TeacherVelocity(Driver):
         dropped = without_conditions(leap.conditions)
         without = self.teacher.velocity(leap.x_t, leap.t, **dropped)
         return torch.lerp(without, velocity, self.guidance_scale)
+
+
+class TeacherStep(TeacherVelocity):
+    """One step of Heun's method from t to s along the velocity of a frozen model; two calls of it.
+
+    Where s is below the times at which the teacher is defined, the step is Euler's.
+
+    Source: Song et al., Consistency Models, 2023, arXiv 2303.01469, algorithm 2, as in the authors'
+    code (heun_solver).
+    """
+
+    def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
+        first = super().velocity(model, leap, s)
+        low = self.teacher.time_range[0]
+        x_s = leap.x_t - expand_as(leap.t - s, first) * first
+        second = self.teacher.velocity(x_s, s.clamp(min=low), **leap.conditions)
+        return torch.where(expand_as(s, first) < low, first, 0.5 * (first + second))
 
 
 class _Own(Driver):

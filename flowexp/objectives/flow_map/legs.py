@@ -136,11 +136,13 @@ class FiniteLeg(Leg):
     ) -> tuple[Tensor, Tensor]:
         s = self.end(leap)
         d = legs.drive(model, leap, s)
-        x_s = leap.x_t - expand_as(leap.t - s, d) * d
-        with gradients(legs.target):
-            rest = legs.target.of(model).average_velocity(x_s, s, leap.r, **leap.conditions)
         share = (leap.t - s) / (leap.t - leap.r)
-        # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined.
+        # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined. These
+        # rows are asked at t, to no purpose but that batches have equal shapes.
+        asked = torch.where(share < 1.0, s, leap.t)
+        x_s = leap.x_t - expand_as(leap.t - asked, d) * d
+        with gradients(legs.target):
+            rest = legs.target.of(model).average_velocity(x_s, asked, leap.r, **leap.conditions)
         mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))
         return torch.where(expand_as(share, rest) >= 1.0, d, mixed), share
 

@@ -10,6 +10,8 @@ Shortcut, PSD-M        own step                a = 1/2          average velocity
 ESD                    own velocity            Euler            average velocity, log-variance
 LSD                    none                    Lagrange         average velocity, log-variance
 sCT, sCD               data, teacher           a -> 0, r = 0    TrigFlow's output, limited tangent
+CT, iCT, ECT, TCM      chord of the pair       ends at given s  end point, r = 0
+CD                     step of a teacher       ends at given s  end point, r = 0
 =====================  ======================  ===============  ===================================
 """
 
@@ -23,10 +25,12 @@ from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.flow_map.drivers import DataVelocity, Driver
 from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.leap_weights import LeapWeight, UniformLeaps
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
 from flowexp.objectives.flow_map.same_dropout import SameDropout
+from flowexp.objectives.perceptual_regression import check_files
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import point_of, weighted
 from flowexp.objectives.weightings import Uniform, Weighting
@@ -47,12 +51,13 @@ class FlowMapMatching(Objective):
         driver: Velocity of the first leg.
         leg: How long it is.
         regressed: What of the flow map is compared.
-        premetric: Measure of the difference.
+        premetric: Measure of the difference; None only for a regressed quantity with its own.
         error_weight: How the measured error of a row becomes its loss.
         target: Whose prediction is the second leg; None = the network itself.
         diagonal: The velocity of rows with r = t; None = the driver, or that of the data where the
             driver is the model itself.
         weighting: Loss weight as a function of t; None = 1.
+        leap_weight: Further loss weight, as a function of all times of a row; None = 1.
         same_dropout: Whether all calls of the network on a batch share one dropout mask.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (flow maps); the methods' sources are with the
@@ -64,12 +69,13 @@ class FlowMapMatching(Objective):
         *,
         driver: Driver,
         leg: Leg,
-        premetric: Premetric,
+        premetric: Premetric | None,
         regressed: Regressed | None = None,
         error_weight: ErrorWeight | None = None,
         target: Target | None = None,
         diagonal: Driver | None = None,
         weighting: Weighting | None = None,
+        leap_weight: LeapWeight | None = None,
         same_dropout: bool = False,
     ) -> None:
         self.driver = driver
@@ -80,6 +86,7 @@ class FlowMapMatching(Objective):
         self.target = target or Itself()
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
+        self.leap_weight = leap_weight or UniformLeaps()
         self.same_dropout = same_dropout
         self.columns = leg.columns
         self.forward_mode = leg.derivative is not None and leg.derivative.forward_mode
@@ -97,6 +104,8 @@ class FlowMapMatching(Objective):
             within("leg", self.leg.needs(parts)),
             within("diagonal", self.diagonal.needs(parts)),
             within("error_weight", self.error_weight.needs(parts)),
+            within("target", self.target.needs(parts)),
+            within("regressed", self.regressed.needs(parts)),
         )
 
     def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
@@ -110,18 +119,25 @@ class FlowMapMatching(Objective):
         """The error weight, if it is a module."""
         return self.error_weight if isinstance(self.error_weight, nn.Module) else None
 
+    def check(self) -> None:
+        check_files(self.regressed, within="regressed")
+
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""
         if self.same_dropout:
             model = SameDropout(model)
         leap = self.leap(model, pairs, t, rng=rng)
-        legs = Legs(self.driver, self.target, self.diagonal)
-        comparison = self.leg.compare(model, leap, legs)
-        error = self.premetric(self.regressed.difference(comparison, leap))
-        value = self.error_weight(error, leap, comparison)
-        weight = self.weighting(model.path.schedule.coefficients(leap.t))
+        error, value = self.errors(model, leap)
         metrics = {"error": error.detach().mean().float()}
-        return Loss(weighted(value, weight=weight, pairs=pairs), metrics)
+        return Loss(weighted(value, pairs=pairs), metrics)
+
+    def errors(self, model: Model, leap: Leap) -> tuple[Tensor, Tensor]:
+        """The measured errors of the rows and their weighted losses, (B,), float64."""
+        comparison = self.leg.compare(model, leap, Legs(self.driver, self.target, self.diagonal))
+        error = self.regressed.error(comparison, leap, self.premetric)
+        schedule = model.path.schedule
+        weight = self.weighting(schedule.coefficients(leap.t)) * self.leap_weight(leap, schedule)
+        return error, self.error_weight(error, leap, comparison) * weight
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
         """The rows of a batch, whose times are columns (B, 2) or (B, 3), or (B,) with r = 0."""

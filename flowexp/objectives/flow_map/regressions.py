@@ -7,6 +7,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.objectives.flow_map.leaps import Leap
 from flowexp.objectives.flow_map.legs import Comparison
+from flowexp.objectives.premetrics import Premetric
 from flowexp.requirements import Part
 
 __all__ = ["AverageVelocity", "EndPoint", "Regressed", "Residual"]
@@ -18,6 +19,14 @@ class Regressed(Part, ABC):
     @abstractmethod
     def difference(self, comparison: Comparison, leap: Leap) -> Tensor:
         """(B, ...), with gradient."""
+
+    def error(self, comparison: Comparison, leap: Leap, premetric: Premetric | None) -> Tensor:
+        """The measured difference, (B,), with gradient."""
+        assert premetric is not None
+        return premetric(self.difference(comparison, leap))
+
+    def check(self) -> None:
+        """Raise ``UsageError`` if a file is missing; most need none."""
 
 
 class AverageVelocity(Regressed):
