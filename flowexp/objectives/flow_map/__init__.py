@@ -12,6 +12,7 @@ from flowexp.objectives.flow_map.error_weights import Adaptive, ErrorWeight, Unc
 from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import (
     Comparison,
+    FiniteLeg,
     FixedShare,
     GivenMiddle,
     Leg,
@@ -26,6 +27,17 @@ from flowexp.objectives.flow_map.regressions import (
     Regressed,
     Residual,
 )
+from flowexp.objectives.flow_map.scheduled_leg import ScheduledShare
+from flowexp.objectives.flow_map.schedules import (
+    ConstantShare,
+    CosineShare,
+    ExponentialShare,
+    LinearShare,
+    LogarithmicShare,
+    ShareSchedule,
+    SigmoidShare,
+    StepShare,
+)
 
 __all__ = [
     "Adaptive",
@@ -33,11 +45,15 @@ __all__ = [
     "AverageVelocity",
     "CentralDifference",
     "Comparison",
+    "ConstantShare",
+    "CosineShare",
     "DataVelocity",
     "Derivative",
     "Driver",
     "EndPoint",
     "ErrorWeight",
+    "ExponentialShare",
+    "FiniteLeg",
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
@@ -46,11 +62,17 @@ __all__ = [
     "Leap",
     "Leg",
     "Legs",
+    "LinearShare",
+    "LogarithmicShare",
     "OwnStep",
     "OwnVelocity",
     "RandomShare",
     "Regressed",
     "Residual",
+    "ScheduledShare",
+    "ShareSchedule",
+    "SigmoidShare",
+    "StepShare",
     "Tangent",
     "Target",
     "TeacherVelocity",

@@ -18,7 +18,16 @@ from flowexp.objectives.flow_map.drivers import Driver
 from flowexp.objectives.flow_map.leaps import Leap, Target
 from flowexp.requirements import Part
 
-__all__ = ["Comparison", "FixedShare", "GivenMiddle", "Leg", "Legs", "RandomShare", "Tangent"]
+__all__ = [
+    "Comparison",
+    "FiniteLeg",
+    "FixedShare",
+    "GivenMiddle",
+    "Leg",
+    "Legs",
+    "RandomShare",
+    "Tangent",
+]
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class Leg(Part, ABC):
         """Targets (B, ...) and shares (B,) of rows with r < t."""
 
 
-class _FiniteLeg(Leg):
+class FiniteLeg(Leg):
     """A first leg that ends at a time s."""
 
     @abstractmethod
@@ -114,7 +123,7 @@ class _FiniteLeg(Leg):
         return torch.where(expand_as(share, rest) >= 1.0, d, mixed), share
 
 
-class FixedShare(_FiniteLeg):
+class FixedShare(FiniteLeg):
     """``a`` is fixed: 1/2 is Shortcut's rule and PSD-M's, 1 trajectory flow matching.
 
     Args:
@@ -130,7 +139,7 @@ class FixedShare(_FiniteLeg):
         return leap.t - self.share * (leap.t - leap.r)
 
 
-class RandomShare(_FiniteLeg):
+class RandomShare(FiniteLeg):
     """``a ~ U(0, 1)`` for every row: interval splitting.
 
     Source: Guo et al., SplitMeanFlow, 2025, arXiv 2507.16884; Boffi et al., 2025, arXiv 2505.18825
@@ -143,7 +152,7 @@ class RandomShare(_FiniteLeg):
         return leap.t - leap.uniforms["leg"][:, 0] * (leap.t - leap.r)
 
 
-class GivenMiddle(_FiniteLeg):
+class GivenMiddle(FiniteLeg):
     """s is drawn with t and r, as by the laws of consistency models."""
 
     columns = ("t", "r", "s")
