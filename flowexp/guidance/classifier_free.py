@@ -10,14 +10,12 @@ from torch import Tensor
 
 from flowexp.guidance.base import Guidance
 from flowexp.models import Evaluation, Model, WrappedModel
-from flowexp.networks.base import without_condition
+from flowexp.networks.base import LABELLING, without_labels
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet, all_of, on_dropped_labels
 
 __all__ = ["ClassifierFree"]
-
-_DROPPED = ("labels", "tokens")
 
 
 class ClassifierFree(Guidance):
@@ -123,13 +121,14 @@ class _ClassifierFreeModel(WrappedModel):
 
 def _doubled(conditions: Conditions) -> dict[str, Tensor | None]:
     """Every condition twice, the second time without labels and captions, which must be given."""
-    if all(conditions.get(name) is None for name in _DROPPED):
+    if all(conditions.get(name) is None for name in LABELLING):
         raise ValueError(
             "classifier-free guidance needs labels or tokens, but the model is called "
             "without them; use guidance=none for an unconditional model"
         )
+    second = without_labels(conditions)
     doubled: dict[str, Tensor | None] = {}
     for name, c in conditions.items():
-        second = without_condition(c) if c is not None and name in _DROPPED else c
-        doubled[name] = None if c is None or second is None else torch.cat([c, second])
+        other = second[name]
+        doubled[name] = None if c is None or other is None else torch.cat([c, other])
     return doubled

@@ -47,6 +47,8 @@ class Parameterization(Part, ABC):
             :class:`flowexp.parameterizations.flow_map.FlowMap`.
         maps_to_data_only: Whether that second time can only be 0.
         tells: Names of the numbers that the network is told besides c_noise.
+        velocity_head: Whether half of the network's output is a second prediction of the velocity,
+            for training only.
     """
 
     needs_signal: bool = False
@@ -54,6 +56,7 @@ class Parameterization(Part, ABC):
     is_flow_map: bool = False
     maps_to_data_only: bool = False
     tells: Sequence[str] = ()
+    velocity_head: bool = False
 
     def input_channels(self, channels: int) -> int:
         """How many channels the network takes of data with ``channels``."""

@@ -4,11 +4,30 @@ from flowexp.objectives.flow_map.derivatives import JVP, CentralDifference, Deri
 from flowexp.objectives.flow_map.drivers import (
     DataVelocity,
     Driver,
+    HeadVelocity,
     OwnStep,
     OwnVelocity,
     TeacherVelocity,
 )
-from flowexp.objectives.flow_map.error_weights import Adaptive, ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.error_weights import (
+    Adaptive,
+    AdaptiveByShare,
+    ErrorWeight,
+    Unchanged,
+)
+from flowexp.objectives.flow_map.guidance_inputs import (
+    DrawnGuidance,
+    GuidanceInputs,
+    NoGuidanceInputs,
+)
+from flowexp.objectives.flow_map.guided import (
+    ConstantMix,
+    DecayingMix,
+    Guided,
+    MixAsTold,
+    VelocityMix,
+)
+from flowexp.objectives.flow_map.labels import DropEach, DropFirst, KeepLabels, LabelDrop
 from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import (
     Comparison,
@@ -41,15 +60,21 @@ from flowexp.objectives.flow_map.schedules import (
 
 __all__ = [
     "Adaptive",
+    "AdaptiveByShare",
     "Average",
     "AverageVelocity",
     "CentralDifference",
     "Comparison",
+    "ConstantMix",
     "ConstantShare",
     "CosineShare",
     "DataVelocity",
+    "DecayingMix",
     "Derivative",
+    "DrawnGuidance",
     "Driver",
+    "DropEach",
+    "DropFirst",
     "EndPoint",
     "ErrorWeight",
     "ExponentialShare",
@@ -57,13 +82,20 @@ __all__ = [
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
+    "GuidanceInputs",
+    "Guided",
+    "HeadVelocity",
     "Itself",
     "JVP",
+    "KeepLabels",
+    "LabelDrop",
     "Leap",
     "Leg",
     "Legs",
     "LinearShare",
     "LogarithmicShare",
+    "MixAsTold",
+    "NoGuidanceInputs",
     "OwnStep",
     "OwnVelocity",
     "RandomShare",
@@ -77,4 +109,5 @@ __all__ = [
     "Target",
     "TeacherVelocity",
     "Unchanged",
+    "VelocityMix",
 ]

@@ -9,7 +9,14 @@ from flowexp.models import Model
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.requirements import Part, Parts, Unmet
 
-__all__ = ["DataVelocity", "Driver", "OwnStep", "OwnVelocity", "TeacherVelocity"]
+__all__ = [
+    "DataVelocity",
+    "Driver",
+    "HeadVelocity",
+    "OwnStep",
+    "OwnVelocity",
+    "TeacherVelocity",
+]
 
 
 class Driver(Part, ABC):
@@ -19,10 +26,12 @@ class Driver(Part, ABC):
         averages: Names of the averages of the weights that it needs.
         knows_diagonal: Whether at s = t it tells the true velocity, as data and teachers do; the
             model's own predictions do not.
+        guides: Whether it compares predictions with and without label.
     """
 
     averages: tuple[str, ...] = ()
     knows_diagonal: bool = True
+    guides: bool = False
 
     @abstractmethod
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
@@ -67,8 +76,28 @@ class OwnVelocity(_Own):
     """``u(x_t, t, t)`` of the model itself."""
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
+        own, now = self.target.of(model), leap.instant()
+        return own.average_velocity(now.x_t, now.t, now.r, **now.conditions)
+
+
+class HeadVelocity(_Own):
+    """``v(x_t, t)`` of the model's velocity head, or ``u(x_t, t, t)`` if it has none.
+
+    Args:
+        target: Whose prediction; None = the network in training.
+        labelled: Whether rows whose label is dropped have it here, as in the authors' code.
+
+    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: the direction of the derivative.
+    """
+
+    def __init__(self, *, target: Target | None = None, labelled: bool = True) -> None:
+        super().__init__(target=target)
+        self.labelled = labelled
+
+    def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
         own = self.target.of(model)
-        return own.average_velocity(leap.x_t, leap.t, leap.t, **leap.conditions)
+        now = (leap.labelled() if self.labelled else leap).instant()
+        return own.with_velocity_head(now.x_t, now.t, now.r, **now.conditions)[1]
 
 
 class OwnStep(_Own):

@@ -5,21 +5,28 @@ method                 driver d                leg              regressed
 =====================  ======================  ===============  ===================================
 flow matching          data velocity           r = t            average velocity
 MeanFlow               data velocity           a -> 0           average velocity, adaptive weight
+improved MeanFlow      guided, own direction   a -> 0           average velocity + head, adaptive
+alpha-Flow             data velocity, guided   a: 1 -> 0        average velocity, a/(D + c)
+SoFlow                 data velocity, guided   a: 1 -> small    residual, a/(D + c)^p
 SplitMeanFlow, PSD-U   own step                a ~ U(0, 1)      average velocity
 Shortcut, PSD-M        own step                a = 1/2          average velocity
 =====================  ======================  ===============  ===================================
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
+from flowexp.networks.base import without_labels
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.flow_map.drivers import DataVelocity, Driver
 from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.guidance_inputs import GuidanceInputs, NoGuidanceInputs
+from flowexp.objectives.flow_map.labels import KeepLabels, LabelDrop
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
@@ -49,6 +56,10 @@ class FlowMapMatching(Objective):
         diagonal: The velocity of rows with r = t; None = the driver, or that of the data where the
             driver is the model itself.
         weighting: Loss weight as a function of t; None = 1.
+        labels: Which rows lose their label; None = none here, and the network may drop some.
+        guidance_inputs: What of guidance the network is told; None = nothing.
+        head_weight: Weight of the same loss of the velocity head against the driver's velocity; 0 =
+            the network has no such head.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (flow maps); the methods' sources are with the
     parts and in their configs.
@@ -65,7 +76,17 @@ class FlowMapMatching(Objective):
         target: Target | None = None,
         diagonal: Driver | None = None,
         weighting: Weighting | None = None,
+        labels: LabelDrop | None = None,
+        guidance_inputs: GuidanceInputs | None = None,
+        head_weight: float = 0.0,
     ) -> None:
+        if not head_weight >= 0.0:
+            raise ValueError(f"head_weight is {head_weight}; expected a number >= 0")
+        if head_weight > 0.0 and (diagonal is not None or not driver.knows_diagonal):
+            raise ValueError(
+                f"head_weight is {head_weight}, for which the driver must know the velocity at t, "
+                f"as the data's or a teacher's, and diagonal be null"
+            )
         self.driver = driver
         self.leg = leg
         self.premetric = premetric
@@ -74,10 +95,18 @@ class FlowMapMatching(Objective):
         self.target = target or Itself()
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
+        self.labels = labels or KeepLabels()
+        self.label_dropout = self.labels.label_dropout
+        self.guidance_inputs = guidance_inputs or NoGuidanceInputs()
+        self.head_weight = float(head_weight)
         self.columns = leg.columns
-        self.drawn = {"leg": leg.uniforms}
+        self.drawn = {
+            "leg": leg.uniforms,
+            "labels": self.labels.uniforms,
+            "guidance_inputs": self.guidance_inputs.uniforms,
+        }
         self.uniforms = sum(self.drawn.values())
-        names = (*driver.averages, *self.diagonal.averages, *self.target.averages)
+        names = (*driver.averages, *self.diagonal.averages, *self.target.averages, *leg.averages)
         self.averages = tuple(dict.fromkeys(names))
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -87,8 +116,27 @@ class FlowMapMatching(Objective):
             self._flow_map(parts),
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
-            within("diagonal", self.diagonal.needs(parts)),
+            () if self.diagonal is self.driver else within("diagonal", self.diagonal.needs(parts)),
+            within("labels", self.labels.needs(parts)),
+            self.guidance_inputs.needs(parts),
+            self._labels_to_compare(parts),
+            self._head(parts),
         )
+
+    def _labels_to_compare(self, parts: Parts) -> Iterator[Unmet]:
+        if (self.driver.guides or self.diagonal.guides) and self.label_dropout == 0.0:
+            name = type(self.driver).__name__
+            problem = f"{name} uses the prediction without label, which the network never learns."
+            yield Unmet(".labels", problem, "Set objective/labels=drop.", False)
+
+    def _head(self, parts: Parts) -> Iterator[Unmet]:
+        if parts.parameterization.velocity_head != (self.head_weight > 0.0):
+            has = "has a" if parts.parameterization.velocity_head else "has no"
+            problem = f"{self.head_weight:g} does not fit the network, which {has} velocity head."
+            remedy = "Set both objective.head_weight=1 and parameterization.velocity_head=true."
+            if self.head_weight == 0.0:
+                remedy = "Set parameterization.velocity_head=false, or objective.head_weight=1."
+            yield Unmet(".head_weight", problem, remedy)
 
     def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
         if not parts.parameterization.is_flow_map:
@@ -99,13 +147,31 @@ class FlowMapMatching(Objective):
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""
         leap = self.leap(model, pairs, t, rng=rng)
+        value, metrics = self.losses(model, leap)
+        weight = self.weighting(model.path.schedule.coefficients(leap.t))
+        return Loss(weighted(value, weight=weight, pairs=pairs), metrics)
+
+    def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses of the rows before any weight of time or pair, (B,), float64; and metrics."""
         legs = Legs(self.driver, self.target, self.diagonal)
+        if self.head_weight > 0.0:
+            leap, legs = self._with_known_velocity(model, leap)
         comparison = self.leg.compare(model, leap, legs)
         error = self.premetric(self.regressed.difference(comparison, leap))
         value = self.error_weight(error, leap, comparison)
-        weight = self.weighting(model.path.schedule.coefficients(leap.t))
         metrics = {"error": error.detach().mean().float()}
-        return Loss(weighted(value, weight=weight, pairs=pairs), metrics)
+        if comparison.head is not None:
+            beside = self.premetric(comparison.head - leap.velocity)
+            value = value + self.head_weight * self.error_weight(beside, leap, comparison)
+            metrics["head_error"] = beside.detach().mean().float()
+        return value, metrics
+
+    def _with_known_velocity(self, model: Model, leap: Leap) -> tuple[Leap, Legs]:
+        """The driver's velocity as that of the rows: both heads are compared with it."""
+        with torch.no_grad():
+            velocity = self.driver.velocity(model, leap, leap.t)
+        known = DataVelocity()
+        return replace(leap, velocity=velocity), Legs(known, self.target, known, head=True)
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
         """The rows of a batch, whose times are columns (B, 2) or (B, 3)."""
@@ -114,7 +180,7 @@ class FlowMapMatching(Objective):
         uniforms = pairs.uniforms
         if uniforms is None:
             uniforms = open_uniform((len(times), self.uniforms), rng=rng)
-        return Leap(
+        leap = Leap(
             x=point.x,
             e=point.e,
             x_t=point.x_t,
@@ -125,7 +191,25 @@ class FlowMapMatching(Objective):
             conditions=pairs.conditions,
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
+            output_scale=model.output_scale(columns[0], columns[1]),
         )
+        return self._without_some_labels(self._told(leap))
+
+    def _told(self, leap: Leap) -> Leap:
+        """The rows with what the network is told of guidance."""
+        told = self.guidance_inputs.conditions(leap)
+        return replace(leap, conditions={**leap.conditions, **told}) if told else leap
+
+    def _without_some_labels(self, leap: Leap) -> Leap:
+        if self.label_dropout == 0.0:
+            return leap
+        dropped = self.labels.dropped(leap, self.leg.may_drop_label(leap))
+        bare = without_labels(leap.conditions)
+        conditions = {
+            name: value if value is bare[name] else _chosen(dropped, bare[name], value)
+            for name, value in leap.conditions.items()
+        }
+        return replace(leap, conditions=conditions, given=leap.conditions, dropped=dropped)
 
     def _allotted(self, uniforms: Tensor) -> dict[str, Tensor]:
         """The random numbers of each part, by the name of its argument."""
@@ -134,3 +218,10 @@ class FlowMapMatching(Objective):
             allotted[name] = uniforms[:, start : start + count]
             start += count
         return allotted
+
+
+def _chosen(rows: Tensor, this: Tensor | None, other: Tensor | None) -> Tensor:
+    """``this`` in the rows, (B,) bool, and ``other`` elsewhere."""
+    assert this is not None
+    assert other is not None
+    return torch.where(rows.reshape(-1, *[1] * (this.ndim - 1)), this, other)
