@@ -129,7 +129,8 @@ class MixAsTold(VelocityMix):
         """A network that is told the scale."""
         if "guidance_scale" not in parts.parameterization.tells:
             problem = "MixAsTold guides by the scale that the network is told, and it is told none."
-            yield Unmet("parameterization.tells", problem, "Set objective/guidance_inputs=drawn.")
+            remedy = "Use parameterization=average_velocity_guided objective/guidance_inputs=drawn."
+            yield Unmet("parameterization.tells", problem, remedy)
 
     def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
         scale = leap.instant().conditions["guidance_scale"]
@@ -171,10 +172,9 @@ class Guided(Driver):
         self.averages = (*of.averages, *self.predicted.averages)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that knows labels and drops none itself, and what its parts need."""
+        """A network that knows labels, and what its parts need."""
         yield from all_of(
             self._labels(parts),
-            self._kept(parts),
             within("of", self.of.needs(parts)),
             within("mix", self.mix.needs(parts)),
             within("predicted", self.predicted.needs(parts)),
@@ -185,13 +185,6 @@ class Guided(Driver):
             problem = "Guided compares with and without label, but the network knows no labels."
             remedy = "Use objective/driver=data, or a class-conditional network."
             yield Unmet(".", problem, remedy)
-
-    def _kept(self, parts: Parts) -> Iterator[Unmet]:
-        if parts.network.label_dropout > 0.0:
-            found = parts.network.label_dropout
-            problem = f"{found:g} drops labels unknown to Guided, which would guide such rows."
-            remedy = "Set network.label_dropout=0 and objective/labels=drop."
-            yield Unmet("network.label_dropout", problem, remedy)
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
         """One call for rows with omega + kappa != 1, and one for those with kappa != 0."""

@@ -1,13 +1,12 @@
 """Label dropout of flow maps: which rows are trained without label, for guidance and in targets."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from flowexp.objectives.flow_map.leaps import Leap
-from flowexp.requirements import Part, Parts, Unmet
+from flowexp.requirements import Part
 
 __all__ = ["DropEach", "DropFirst", "KeepLabels", "LabelDrop"]
 
@@ -26,13 +25,6 @@ class LabelDrop(Part, ABC):
     @abstractmethod
     def dropped(self, leap: Leap, allowed: Tensor) -> Tensor:
         """The rows without label, (B,) bool, among the ``allowed`` ones."""
-
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that drops none itself, since the target would not know of it."""
-        if self.label_dropout > 0.0 and parts.network.label_dropout > 0.0:
-            name, found = type(self).__name__, parts.network.label_dropout
-            problem = f"{found:g} drops labels once more, unknown to {name} and to the target."
-            yield Unmet("network.label_dropout", problem, "Set network.label_dropout=0.")
 
 
 class KeepLabels(LabelDrop):

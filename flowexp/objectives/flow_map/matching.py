@@ -117,14 +117,19 @@ class FlowMapMatching(Objective):
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
             () if self.diagonal is self.driver else within("diagonal", self.diagonal.needs(parts)),
-            within("labels", self.labels.needs(parts)),
             self.guidance_inputs.needs(parts),
-            self._labels_to_compare(parts),
+            self._dropping(parts),
             self._head(parts),
         )
 
-    def _labels_to_compare(self, parts: Parts) -> Iterator[Unmet]:
-        if (self.driver.guides or self.diagonal.guides) and self.label_dropout == 0.0:
+    def _dropping(self, parts: Parts) -> Iterator[Unmet]:
+        guided = self.driver.guides or self.diagonal.guides
+        found, dropped = parts.network.label_dropout, self.label_dropout
+        if found > 0.0 and (guided or dropped > 0.0):
+            problem = f"{found:g} drops labels of which the objective's targets must know."
+            remedy = "Set network.label_dropout=0 and objective/labels=drop."
+            yield Unmet("network.label_dropout", problem, remedy)
+        elif guided and dropped == 0.0:
             name = type(self.driver).__name__
             problem = f"{name} uses the prediction without label, which the network never learns."
             yield Unmet(".labels", problem, "Set objective/labels=drop.", False)
