@@ -7,7 +7,7 @@ therefore reads only what :class:`Parts` declares, attributes of its own, and na
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol, TypeAlias
 
@@ -132,6 +132,7 @@ class NetworkFacts:
     img_resolution: int | None
     scalars: tuple[str, ...] = ()
     takes_scalars: bool = True
+    label_dropout: float = 0.0
 
 
 class Parameterization(Protocol):
@@ -146,6 +147,14 @@ class Parameterization(Protocol):
     @property
     def maps_to_data_only(self) -> bool:
         """Whether that flow map ends at t = 0 only, as a consistency model's."""
+
+    @property
+    def tells(self) -> Sequence[str]:
+        """Names of the numbers that the network is told besides the time."""
+
+    @property
+    def velocity_head(self) -> bool:
+        """Whether half of the network's output is a second prediction of the velocity."""
 
 
 class Objective(Protocol):

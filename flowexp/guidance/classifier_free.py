@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowexp.guidance.base import Guidance
 from flowexp.models import Evaluation, Model, WrappedModel
-from flowexp.networks.base import DROPPED, without_conditions
+from flowexp.networks.base import LABELLING, without_labels
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet, all_of, on_dropped_labels
@@ -121,13 +121,14 @@ class _ClassifierFreeModel(WrappedModel):
 
 def _doubled(conditions: Conditions) -> dict[str, Tensor | None]:
     """Every condition twice, the second time without labels and captions, which must be given."""
-    if all(conditions.get(name) is None for name in DROPPED):
+    if all(conditions.get(name) is None for name in LABELLING):
         raise ValueError(
             "classifier-free guidance needs labels or tokens, but the model is called "
             "without them; use guidance=none for an unconditional model"
         )
+    second = without_labels(conditions)
     doubled: dict[str, Tensor | None] = {}
-    for name, second in without_conditions(conditions).items():
-        c = conditions[name]
-        doubled[name] = None if c is None or second is None else torch.cat([c, second])
+    for name, c in conditions.items():
+        other = second[name]
+        doubled[name] = None if c is None or other is None else torch.cat([c, other])
     return doubled

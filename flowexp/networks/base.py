@@ -32,13 +32,13 @@ __all__ = [
     "require_at_least",
     "with_new_scalars",
     "without_condition",
-    "without_conditions",
+    "without_labels",
     "zeroed",
 ]
 
 NO_LABEL = -1
-DROPPED = ("labels", "tokens")
-"""The conditions that guidance leaves out."""
+LABELLING = ("labels", "tokens")
+"""The conditions that label dropout and guidance leave out."""
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -58,6 +58,7 @@ def facts_of(network: nn.Module) -> NetworkFacts:
         getattr(network, "img_resolution", None),
         tuple(getattr(network, "scalars", ())),
         bool(getattr(network, "takes_scalars", hasattr(network, "scalars"))),
+        float(getattr(network, "label_dropout", 0.0)),
     )
 
 
@@ -83,10 +84,10 @@ def without_condition(value: Tensor) -> Tensor:
     return torch.full_like(value, 0 if value.is_floating_point() else NO_LABEL)
 
 
-def without_conditions(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The conditions with labels and captions replaced by their values for "none"."""
+def without_labels(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The conditions, with "no label" and "no caption" in the place of labels and captions."""
     return {
-        name: value if value is None or name not in DROPPED else without_condition(value)
+        name: without_condition(value) if value is not None and name in LABELLING else value
         for name, value in conditions.items()
     }
 

@@ -49,6 +49,8 @@ class Parameterization(Part, ABC):
         tells: Names of the numbers that the network is told besides c_noise.
         reads_weights_of: Other parameterizations, as ``_target_`` names them, that networks may
             have been trained with: to this one their output means the same.
+        velocity_head: Whether half of the network's output is a second prediction of the velocity,
+            for training only.
     """
 
     needs_signal: bool = False
@@ -57,6 +59,7 @@ class Parameterization(Part, ABC):
     maps_to_data_only: bool = False
     tells: Sequence[str] = ()
     reads_weights_of: tuple[str, ...] = ()
+    velocity_head: bool = False
 
     def input_channels(self, channels: int) -> int:
         """How many channels the network takes of data with ``channels``."""

@@ -135,6 +135,49 @@ COMPANIONS |= {
     "experiment/cifar10/tcm_stage2": ["teacher=somewhere"],
     "experiment/cifar10/cd": ["teacher=somewhere"],
 }
+FLOW_MAP = ["parameterization=average_velocity", "timestep=sorted"]
+TOLD = ["parameterization=average_velocity_guided", "timestep=sorted", "network.out_channels=2"]
+TOLD_IN_TRAINING = [
+    "objective/guidance_inputs=drawn",
+    "parameterization.tells=[gap,guidance_scale,guidance_start,guidance_end]",
+]
+COMPANIONS |= {
+    f"objective/{name}": FLOW_MAP
+    for name in (
+        "meanflow",
+        "split_mean_flow",
+        "meanflow_guided",
+        "alpha_flow",
+        "alpha_flow_guided",
+        "soflow",
+        "soflow_guided",
+    )
+}
+COMPANIONS |= {
+    "objective/improved_meanflow": TOLD,
+    "parameterization/average_velocity_guided": ["objective=improved_meanflow", *TOLD[1:]],
+    "guidance/embedded": ["objective=improved_meanflow", *TOLD],
+    "objective/driver": ["objective=split_mean_flow", *FLOW_MAP],
+    "objective/driver/teacher": ["teacher=somewhere"],
+    "objective/driver/mix": ["objective/driver=guided"],
+    "objective/driver/mix/as_told": TOLD_IN_TRAINING,
+    "objective/guidance_inputs/drawn": TOLD_IN_TRAINING[1:],
+    "objective/leg/schedule": ["objective/leg=scheduled"],
+    **{
+        f"objective/{part}": ["objective=meanflow", *FLOW_MAP]
+        for part in (
+            "leg",
+            "regressed",
+            "target",
+            "labels",
+            "guidance_inputs",
+        )
+    },
+    "objective/error_weight": ["objective=split_mean_flow", *FLOW_MAP],
+    "parameterization/average_velocity": ["objective=meanflow", "timestep=sorted"],
+    "timestep/sorted": ["objective=meanflow", "parameterization=average_velocity"],
+    "sampler/flow_map": ["objective=meanflow", *FLOW_MAP],
+}
 
 
 def option(file: Path) -> str:

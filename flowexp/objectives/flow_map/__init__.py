@@ -1,6 +1,10 @@
 """Objectives of flow maps: who drives the first leg, how long it is, and what is regressed."""
 
-from flowexp.objectives.flow_map.derivative_legs import DerivativeLeg, Eulerian, Lagrangian
+from flowexp.objectives.flow_map.derivative_legs import (
+    DerivativeLeg,
+    Eulerian,
+    Lagrangian,
+)
 from flowexp.objectives.flow_map.derivatives import (
     JVP,
     CentralDifference,
@@ -11,19 +15,49 @@ from flowexp.objectives.flow_map.drivers import (
     DataChord,
     DataVelocity,
     Driver,
+    HeadVelocity,
     OwnStep,
     OwnVelocity,
     TeacherStep,
     TeacherVelocity,
 )
-from flowexp.objectives.flow_map.error_weights import Adaptive, ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.error_weights import (
+    Adaptive,
+    AdaptiveByShare,
+    ErrorWeight,
+    Unchanged,
+)
+from flowexp.objectives.flow_map.guidance_inputs import (
+    DrawnGuidance,
+    GuidanceInputs,
+    NoGuidanceInputs,
+)
+from flowexp.objectives.flow_map.guided import (
+    ConstantMix,
+    DecayingMix,
+    Guided,
+    MixAsTold,
+    VelocityMix,
+)
+from flowexp.objectives.flow_map.labels import (
+    DropEach,
+    DropFirst,
+    KeepLabels,
+    LabelDrop,
+)
 from flowexp.objectives.flow_map.leap_weights import (
     BoundaryRows,
     InverseGap,
     LeapWeight,
     UniformLeaps,
 )
-from flowexp.objectives.flow_map.leaps import Average, Itself, Leap, Target, gradients
+from flowexp.objectives.flow_map.leaps import (
+    Average,
+    Itself,
+    Leap,
+    Target,
+    gradients,
+)
 from flowexp.objectives.flow_map.legs import (
     Comparison,
     FiniteLeg,
@@ -34,17 +68,27 @@ from flowexp.objectives.flow_map.legs import (
     RandomShare,
     Tangent,
 )
-from flowexp.objectives.flow_map.log_variance import LearnedLogVariance
-from flowexp.objectives.flow_map.matching import FlowMapMatching
-from flowexp.objectives.flow_map.perceptual import PerceptualEndPoint
+from flowexp.objectives.flow_map.log_variance import (
+    LearnedLogVariance,
+)
+from flowexp.objectives.flow_map.matching import (
+    FlowMapMatching,
+)
+from flowexp.objectives.flow_map.perceptual import (
+    PerceptualEndPoint,
+)
 from flowexp.objectives.flow_map.regressions import (
     AverageVelocity,
     EndPoint,
     Regressed,
     Residual,
 )
-from flowexp.objectives.flow_map.same_dropout import SameDropout
-from flowexp.objectives.flow_map.scheduled_leg import ScheduledShare
+from flowexp.objectives.flow_map.same_dropout import (
+    SameDropout,
+)
+from flowexp.objectives.flow_map.scheduled_leg import (
+    ScheduledShare,
+)
 from flowexp.objectives.flow_map.schedules import (
     ConstantShare,
     CosineShare,
@@ -62,42 +106,57 @@ from flowexp.objectives.flow_map.trigflow_tangent import (
     TrigFlowOutput,
     TrigFlowTangent,
 )
-from flowexp.objectives.flow_map.truncated import Truncated
+from flowexp.objectives.flow_map.truncated import (
+    Truncated,
+)
 
 __all__ = [
     "Adaptive",
+    "AdaptiveByShare",
     "Average",
     "AverageVelocity",
     "BoundaryRows",
     "CentralDifference",
     "Clipped",
     "Comparison",
+    "ConstantMix",
     "ConstantShare",
     "CosineShare",
     "DataChord",
     "DataVelocity",
+    "DecayingMix",
     "Derivative",
     "DerivativeLeg",
+    "DrawnGuidance",
     "Driver",
+    "DropEach",
+    "DropFirst",
     "EndPoint",
     "ErrorWeight",
+    "Eulerian",
     "ExponentialShare",
     "FiniteLeg",
-    "Eulerian",
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
+    "GuidanceInputs",
+    "Guided",
+    "HeadVelocity",
     "InverseGap",
     "Itself",
     "JVP",
+    "KeepLabels",
+    "LabelDrop",
     "Lagrangian",
     "Leap",
-    "LearnedLogVariance",
     "LeapWeight",
+    "LearnedLogVariance",
     "Leg",
     "Legs",
     "LinearShare",
     "LogarithmicShare",
+    "MixAsTold",
+    "NoGuidanceInputs",
     "Normalized",
     "OwnStep",
     "OwnVelocity",
@@ -119,7 +178,8 @@ __all__ = [
     "TrigFlowTangent",
     "Truncated",
     "Unchanged",
+    "UniformLeaps",
+    "VelocityMix",
     "forward_mode",
     "gradients",
-    "UniformLeaps",
 ]

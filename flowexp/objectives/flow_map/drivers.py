@@ -8,13 +8,13 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
-from flowexp.networks.base import without_conditions
+from flowexp.networks.base import without_labels
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.parameterizations.flow_map import mean_slopes
 from flowexp.requirements import Part, Parts, Unmet
 
-__all__ = ["DataChord", "DataVelocity", "Driver", "OwnStep", "OwnVelocity", "TeacherStep",
-           "TeacherVelocity"]  # fmt: skip
+__all__ = ["DataChord", "DataVelocity", "Driver", "HeadVelocity", "OwnStep", "OwnVelocity",
+           "TeacherStep", "TeacherVelocity"]  # fmt: skip
 
 
 class Driver(Part, ABC):
@@ -25,11 +25,13 @@ class Driver(Part, ABC):
         knows_diagonal: Whether at s = t it tells the true velocity, as data and teachers do; the
             model's own predictions do not.
         gradient: Whether d has a gradient.
+        guides: Whether it compares predictions with and without label.
     """
 
     averages: tuple[str, ...] = ()
     knows_diagonal: bool = True
     gradient: bool = False
+    guides: bool = False
 
     @abstractmethod
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ class TeacherVelocity(Driver):
         velocity = self.teacher.velocity(leap.x_t, leap.t, **leap.conditions)
         if self.guidance_scale == 1.0:
             return velocity
-        dropped = without_conditions(leap.conditions)
+        dropped = without_labels(leap.conditions)
         without = self.teacher.velocity(leap.x_t, leap.t, **dropped)
         return torch.lerp(without, velocity, self.guidance_scale)
 
@@ -119,8 +121,28 @@ class OwnVelocity(_Own):
     """``u(x_t, t, t)`` of the model itself."""
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
+        own, now = self.target.of(model), leap.instant()
+        return own.average_velocity(now.x_t, now.t, now.r, **now.conditions)
+
+
+class HeadVelocity(_Own):
+    """``v(x_t, t)`` of the model's velocity head, or ``u(x_t, t, t)`` if it has none.
+
+    Args:
+        target: Whose prediction; None = the network in training.
+        labelled: Whether rows whose label is dropped have it here, as in the authors' code.
+
+    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: the direction of the derivative.
+    """
+
+    def __init__(self, *, target: Target | None = None, labelled: bool = True) -> None:
+        super().__init__(target=target)
+        self.labelled = labelled
+
+    def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
         own = self.target.of(model)
-        return own.average_velocity(leap.x_t, leap.t, leap.t, **leap.conditions)
+        now = (leap.labelled() if self.labelled else leap).instant()
+        return own.with_velocity_head(now.x_t, now.t, now.r, **now.conditions)[1]
 
 
 class OwnStep(_Own):

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowexp.models import Model
+from flowexp.networks.base import without_labels
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Schedule
 from flowexp.requirements import Part
@@ -34,7 +35,9 @@ class Leap:
         uniforms: Numbers in (0, 1) for each part of the objective, by its argument's name: (B, k),
             float64, with k as many as the part says it needs.
         dropped: Rows without their label or caption, (B,) bool; None = none was dropped on purpose.
+        given: Conditions of the rows before labels were dropped; empty = as ``conditions``.
         images_seen: Images of the training before this batch.
+        output_scale: :meth:`flowexp.models.Model.output_scale` of the way, (B,); None = 1.
     """
 
     x: Tensor
@@ -49,10 +52,43 @@ class Leap:
     uniforms: Mapping[str, Tensor]
     dropped: Tensor | None = None
     images_seen: int = 0
+    given: Conditions = field(default_factory=dict)
+    output_scale: Tensor | None = None
+
+    def with_conditions(self, conditions: Conditions) -> "Leap":
+        """The same rows with other conditions."""
+        return replace(self, conditions=conditions, given={})
+
+    def labelled(self) -> "Leap":
+        """The same rows with all the labels that there are."""
+        return self.with_conditions(self.given or self.conditions)
+
+    def unlabelled(self) -> "Leap":
+        """The same rows without labels, and so without guidance."""
+        conditions = without_labels(self.conditions)
+        scale = conditions.get("guidance_scale")
+        if scale is not None:
+            conditions["guidance_scale"] = torch.ones_like(scale)
+        return self.with_conditions(conditions)
+
+    def instant(self) -> "Leap":
+        """The same rows as ones with r = t: guided by the scale of t, whatever the interval."""
+        conditions = dict(self.conditions)
+        scale, start = conditions.get("guidance_scale"), conditions.get("guidance_start")
+        end = conditions.get("guidance_end")
+        if scale is not None and start is not None and end is not None:
+            inside = (self.t >= start) & (self.t <= end)
+            conditions["guidance_scale"] = torch.where(inside, scale, 1.0)
+            conditions["guidance_start"] = torch.zeros_like(start)
+            conditions["guidance_end"] = torch.ones_like(end)
+        return replace(self, r=self.t, conditions=conditions)
 
     def rows(self, chosen: Tensor) -> "Leap":
         """The chosen rows, (B,) bool."""
-        conditions = {k: None if c is None else c[chosen] for k, c in self.conditions.items()}
+        conditions, given = (
+            {k: None if c is None else c[chosen] for k, c in source.items()}
+            for source in (self.conditions, self.given)
+        )
         uniforms = {name: u[chosen] for name, u in self.uniforms.items()}
         return replace(
             self,
@@ -66,6 +102,8 @@ class Leap:
             conditions=conditions,
             uniforms=uniforms,
             dropped=None if self.dropped is None else self.dropped[chosen],
+            given=given,
+            output_scale=None if self.output_scale is None else self.output_scale[chosen],
         )
 
 

@@ -40,11 +40,13 @@ class Legs:
         driver: Velocity of the first leg.
         target: Whose prediction is the second leg.
         diagonal: Velocity that rows with r = t are compared with.
+        head: Whether the velocity head's prediction is compared too.
     """
 
     driver: Driver
     target: Target
     diagonal: Driver
+    head: bool = False
 
     @property
     def gradient(self) -> bool:
@@ -66,11 +68,13 @@ class Comparison:
         target: What it should be, without gradient unless :class:`Legs` have one.
         share: Relative length a of the first leg, (B,), float64; 1 where r = t, and 1 for
             derivatives, whose residual is already that of a -> 0.
+        head: The velocity head's prediction, with gradient, if it is asked for.
     """
 
     prediction: Tensor
     target: Tensor
     share: Tensor
+    head: Tensor | None = None
 
 
 class Leg(Part, ABC):
@@ -79,12 +83,14 @@ class Leg(Part, ABC):
     Attributes:
         columns: The times of a sample that it needs.
         uniforms: How many random numbers per sample it needs.
+        averages: Names of the averages of the weights that it needs.
         derivative: How it differentiates the model; None = it does not.
         suits: The parameterization that is named to a user who has chosen none with a flow map.
     """
 
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
+    averages: tuple[str, ...] = ()
     derivative: Derivative | None = None
     suits: str = "average_velocity"
 
@@ -93,12 +99,20 @@ class Leg(Part, ABC):
         if self.derivative is not None:
             yield from within("derivative", self.derivative.needs(parts))
 
+    def may_drop_label(self, leap: Leap) -> Tensor:
+        """Rows that may lose their label, (B,) bool: all, unless overridden."""
+        return torch.ones_like(leap.t, dtype=torch.bool)
+
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
         """Prediction and target of all rows; those with r = t have the diagonal's velocity."""
-        prediction = model.average_velocity(leap.x_t, leap.t, leap.r, **leap.conditions)
+        head = None
+        if legs.head:
+            prediction, head = model.with_velocity_head(leap.x_t, leap.t, leap.r, **leap.conditions)
+        else:
+            prediction = model.average_velocity(leap.x_t, leap.t, leap.r, **leap.conditions)
         with gradients(legs):
             target, share = self.targets(model, leap, legs, prediction.detach())
-        return Comparison(prediction, target, share)
+        return Comparison(prediction, target, share, head)
 
     def targets(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
@@ -125,7 +139,13 @@ class Leg(Part, ABC):
 
 
 class FiniteLeg(Leg):
-    """A first leg that ends at a time s."""
+    """A first leg that ends at a time s.
+
+    Attributes:
+        clamp: Targets are kept within +- this; None = they are free.
+    """
+
+    clamp: float | None = None
 
     @abstractmethod
     def end(self, leap: Leap) -> Tensor:
@@ -144,7 +164,8 @@ class FiniteLeg(Leg):
         with gradients(legs.target):
             rest = legs.target.of(model).average_velocity(x_s, asked, leap.r, **leap.conditions)
         mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))
-        return torch.where(expand_as(share, rest) >= 1.0, d, mixed), share
+        target = torch.where(expand_as(share, rest) >= 1.0, d, mixed)
+        return target if self.clamp is None else target.clamp(-self.clamp, self.clamp), share
 
 
 class FixedShare(FiniteLeg):
@@ -191,19 +212,36 @@ class Tangent(Leg):
 
     Args:
         derivative: How du/dt is computed; None = forward mode.
+        direction: The velocity along which it is taken, with the time; None = the driver's, d.
+            With the driver's the target depends on the pair beyond x_t; improved MeanFlow takes the
+            prediction of its velocity head.
 
-    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 6 and 11.
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 6 and 11; improved MeanFlow, 2025,
+    arXiv 2512.02012 (direction), whose loss ``|u + (t - r) sg[du/dt] - d|^2`` is this one.
     """
 
     derivative: Derivative
 
-    def __init__(self, *, derivative: Derivative | None = None) -> None:
+    def __init__(
+        self, *, derivative: Derivative | None = None, direction: Driver | None = None
+    ) -> None:
         self.derivative = derivative or JVP()
+        self.direction = direction
+        self.averages = () if direction is None else direction.averages
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What derivative and direction need."""
+        yield from super().needs(parts)
+        if self.direction is not None:
+            yield from within("direction", self.direction.needs(parts))
 
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         d = legs.drive(model, leap, leap.t).to(leap.x_t.dtype)
+        along = d
+        if self.direction is not None:
+            along = self.direction.velocity(model, leap, leap.t).to(leap.x_t.dtype)
         whose = legs.target.of(model)
 
         def u(x: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -211,5 +249,5 @@ class Tangent(Leg):
 
         one, zero = torch.ones_like(leap.t), torch.zeros_like(leap.r)
         with gradients(legs.target):
-            _, slope = self.derivative.along(u, (leap.x_t, leap.t, leap.r), (d, one, zero))
+            _, slope = self.derivative.along(u, (leap.x_t, leap.t, leap.r), (along, one, zero))
         return d - expand_as(leap.t - leap.r, slope) * slope, torch.ones_like(leap.t)

@@ -5,6 +5,9 @@ method                 driver d                leg              regressed
 =====================  ======================  ===============  ===================================
 flow matching          data velocity           r = t            average velocity
 MeanFlow               data velocity           a -> 0           average velocity, adaptive weight
+improved MeanFlow      guided, own direction   a -> 0           average velocity + head, adaptive
+alpha-Flow             data velocity, guided   a: 1 -> 0        average velocity, a/(D + c)
+SoFlow                 data velocity, guided   a: 1 -> small    residual, a/(D + c)^p
 SplitMeanFlow, PSD-U   own step                a ~ U(0, 1)      average velocity
 Shortcut, PSD-M        own step                a = 1/2          average velocity
 ESD                    own velocity            Euler            average velocity, log-variance
@@ -16,15 +19,19 @@ CD                     step of a teacher       ends at given s  end point, r = 0
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.couplings import Pairs
 from flowexp.models import Model
+from flowexp.networks.base import without_labels
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.flow_map.drivers import DataVelocity, Driver
 from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.guidance_inputs import GuidanceInputs, NoGuidanceInputs
+from flowexp.objectives.flow_map.labels import KeepLabels, LabelDrop
 from flowexp.objectives.flow_map.leap_weights import LeapWeight, UniformLeaps
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
@@ -51,7 +58,7 @@ class FlowMapMatching(Objective):
         driver: Velocity of the first leg.
         leg: How long it is.
         regressed: What of the flow map is compared.
-        premetric: Measure of the difference; None only for a regressed quantity with its own.
+        premetric: Measure of the difference.
         error_weight: How the measured error of a row becomes its loss.
         target: Whose prediction is the second leg; None = the network itself.
         diagonal: The velocity of rows with r = t; None = the driver, or that of the data where the
@@ -59,6 +66,10 @@ class FlowMapMatching(Objective):
         weighting: Loss weight as a function of t; None = 1.
         leap_weight: Further loss weight, as a function of all times of a row; None = 1.
         same_dropout: Whether all calls of the network on a batch share one dropout mask.
+        labels: Which rows lose their label; None = none here, and the network may drop some.
+        guidance_inputs: What of guidance the network is told; None = nothing.
+        head_weight: Weight of the same loss of the velocity head against the driver's velocity; 0 =
+            the network has no such head.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (flow maps); the methods' sources are with the
     parts and in their configs.
@@ -77,7 +88,17 @@ class FlowMapMatching(Objective):
         weighting: Weighting | None = None,
         leap_weight: LeapWeight | None = None,
         same_dropout: bool = False,
+        labels: LabelDrop | None = None,
+        guidance_inputs: GuidanceInputs | None = None,
+        head_weight: float = 0.0,
     ) -> None:
+        if not head_weight >= 0.0:
+            raise ValueError(f"head_weight is {head_weight}; expected a number >= 0")
+        if head_weight > 0.0 and (diagonal is not None or not driver.knows_diagonal):
+            raise ValueError(
+                f"head_weight is {head_weight}, for which the driver must know the velocity at t, "
+                f"as the data's or a teacher's, and diagonal be null"
+            )
         self.driver = driver
         self.leg = leg
         self.premetric = premetric
@@ -88,11 +109,19 @@ class FlowMapMatching(Objective):
         self.weighting = weighting or Uniform()
         self.leap_weight = leap_weight or UniformLeaps()
         self.same_dropout = same_dropout
+        self.labels = labels or KeepLabels()
+        self.label_dropout = self.labels.label_dropout
+        self.guidance_inputs = guidance_inputs or NoGuidanceInputs()
+        self.head_weight = float(head_weight)
         self.columns = leg.columns
         self.forward_mode = leg.derivative is not None and leg.derivative.forward_mode
-        self.drawn = {"leg": leg.uniforms}
+        self.drawn = {
+            "leg": leg.uniforms,
+            "labels": self.labels.uniforms,
+            "guidance_inputs": self.guidance_inputs.uniforms,
+        }
         self.uniforms = sum(self.drawn.values())
-        names = (*driver.averages, *self.diagonal.averages, *self.target.averages)
+        names = (*driver.averages, *self.diagonal.averages, *self.target.averages, *leg.averages)
         self.averages = tuple(dict.fromkeys(names))
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -102,11 +131,35 @@ class FlowMapMatching(Objective):
             self._flow_map(parts),
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
-            within("diagonal", self.diagonal.needs(parts)),
+            () if self.diagonal is self.driver else within("diagonal", self.diagonal.needs(parts)),
             within("error_weight", self.error_weight.needs(parts)),
             within("target", self.target.needs(parts)),
             within("regressed", self.regressed.needs(parts)),
+            self.guidance_inputs.needs(parts),
+            self._dropping(parts),
+            self._head(parts),
         )
+
+    def _dropping(self, parts: Parts) -> Iterator[Unmet]:
+        guided = self.driver.guides or self.diagonal.guides
+        found, dropped = parts.network.label_dropout, self.label_dropout
+        if found > 0.0 and (guided or dropped > 0.0):
+            problem = f"{found:g} drops labels of which the objective's targets must know."
+            remedy = "Set network.label_dropout=0 and objective/labels=drop."
+            yield Unmet("network.label_dropout", problem, remedy)
+        elif guided and dropped == 0.0:
+            name = type(self.driver).__name__
+            problem = f"{name} uses the prediction without label, which the network never learns."
+            yield Unmet(".labels", problem, "Set objective/labels=drop.", False)
+
+    def _head(self, parts: Parts) -> Iterator[Unmet]:
+        if parts.parameterization.velocity_head != (self.head_weight > 0.0):
+            has = "has a" if parts.parameterization.velocity_head else "has no"
+            problem = f"{self.head_weight:g} does not fit the network, which {has} velocity head."
+            remedy = "Set both objective.head_weight=1 and parameterization.velocity_head=true."
+            if self.head_weight == 0.0:
+                remedy = "Set parameterization.velocity_head=false, or objective.head_weight=1."
+            yield Unmet(".head_weight", problem, remedy)
 
     def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
         if not parts.parameterization.is_flow_map:
@@ -126,18 +179,35 @@ class FlowMapMatching(Objective):
         """One call of the network with gradient, and the calls that the parts document."""
         if self.same_dropout:
             model = SameDropout(model)
-        leap = self.leap(model, pairs, t, rng=rng)
-        error, value = self.errors(model, leap)
-        metrics = {"error": error.detach().mean().float()}
+        value, metrics = self.losses(model, self.leap(model, pairs, t, rng=rng))
         return Loss(weighted(value, pairs=pairs), metrics)
 
-    def errors(self, model: Model, leap: Leap) -> tuple[Tensor, Tensor]:
-        """The measured errors of the rows and their weighted losses, (B,), float64."""
-        comparison = self.leg.compare(model, leap, Legs(self.driver, self.target, self.diagonal))
+    def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted losses of the rows, (B,), float64, before any weight of pairs; and metrics.
+
+        ``error`` is the measured error without weights.
+        """
+        legs = Legs(self.driver, self.target, self.diagonal)
+        if self.head_weight > 0.0:
+            leap, legs = self._with_known_velocity(model, leap)
+        comparison = self.leg.compare(model, leap, legs)
         error = self.regressed.error(comparison, leap, self.premetric)
-        schedule = model.path.schedule
-        weight = self.weighting(schedule.coefficients(leap.t)) * self.leap_weight(leap, schedule)
-        return error, self.error_weight(error, leap, comparison) * weight
+        value = self.error_weight(error, leap, comparison)
+        metrics = {"error": error.detach().mean().float()}
+        if comparison.head is not None:
+            assert self.premetric is not None
+            beside = self.premetric(comparison.head - leap.velocity)
+            value = value + self.head_weight * self.error_weight(beside, leap, comparison)
+            metrics["head_error"] = beside.detach().mean().float()
+        weight = self.weighting(leap.schedule.coefficients(leap.t))
+        return value * weight * self.leap_weight(leap, leap.schedule), metrics
+
+    def _with_known_velocity(self, model: Model, leap: Leap) -> tuple[Leap, Legs]:
+        """The driver's velocity as that of the rows: both heads are compared with it."""
+        with torch.no_grad():
+            velocity = self.driver.velocity(model, leap, leap.t)
+        known = DataVelocity()
+        return replace(leap, velocity=velocity), Legs(known, self.target, known, head=True)
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
         """The rows of a batch, whose times are columns (B, 2) or (B, 3), or (B,) with r = 0."""
@@ -147,7 +217,7 @@ class FlowMapMatching(Objective):
         uniforms = pairs.uniforms
         if uniforms is None:
             uniforms = open_uniform((len(times), self.uniforms), rng=rng)
-        return Leap(
+        leap = Leap(
             x=point.x,
             e=point.e,
             x_t=point.x_t,
@@ -159,7 +229,25 @@ class FlowMapMatching(Objective):
             conditions=pairs.conditions,
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
+            output_scale=model.output_scale(columns[0], columns[1]),
         )
+        return self._without_some_labels(self._told(leap))
+
+    def _told(self, leap: Leap) -> Leap:
+        """The rows with what the network is told of guidance."""
+        told = self.guidance_inputs.conditions(leap)
+        return replace(leap, conditions={**leap.conditions, **told}) if told else leap
+
+    def _without_some_labels(self, leap: Leap) -> Leap:
+        if self.label_dropout == 0.0:
+            return leap
+        dropped = self.labels.dropped(leap, self.leg.may_drop_label(leap))
+        bare = without_labels(leap.conditions)
+        conditions = {
+            name: value if value is bare[name] else _chosen(dropped, bare[name], value)
+            for name, value in leap.conditions.items()
+        }
+        return replace(leap, conditions=conditions, given=leap.conditions, dropped=dropped)
 
     def _allotted(self, uniforms: Tensor) -> dict[str, Tensor]:
         """The random numbers of each part, by the name of its argument."""
@@ -168,3 +256,10 @@ class FlowMapMatching(Objective):
             allotted[name] = uniforms[:, start : start + count]
             start += count
         return allotted
+
+
+def _chosen(rows: Tensor, this: Tensor | None, other: Tensor | None) -> Tensor:
+    """``this`` in the rows, (B,) bool, and ``other`` elsewhere."""
+    assert this is not None
+    assert other is not None
+    return torch.where(rows.reshape(-1, *[1] * (this.ndim - 1)), this, other)

@@ -27,6 +27,8 @@ class ScheduledShare(FiniteLeg):
         whole_above: Shares above it are taken as 1 as well, in (0, 1].
         discrete: Whether shares below ``snap`` are taken as ``snap`` instead of 0, so that no
             derivative is ever taken.
+        clamp: Targets of a > 0 are kept within +- this, > 0; None = they are free. alpha-Flow's
+            code has 4, for latents.
 
     Source: Zhang et al., alpha-Flow, 2025, arXiv 2510.20771; Luo et al., SoFlow, 2025, arXiv
     2512.15657; both with the authors' code.
@@ -41,6 +43,7 @@ class ScheduledShare(FiniteLeg):
         snap: float = 0.0,
         whole_above: float = 1.0,
         discrete: bool = False,
+        clamp: float | None = None,
     ) -> None:
         if not min_gap >= 0.0:
             raise ValueError(f"min_gap is {min_gap}; expected a number >= 0")
@@ -50,10 +53,14 @@ class ScheduledShare(FiniteLeg):
             raise ValueError(f"whole_above is {whole_above}; expected a number in (0, 1]")
         self.schedule = schedule
         self.tangent = Tangent(derivative=derivative)
+        self.derivative = self.tangent.derivative
         self.min_gap = float(min_gap)
         self.snap = float(snap)
         self.whole_above = float(whole_above)
         self.discrete = discrete
+        if clamp is not None and not clamp > 0.0:
+            raise ValueError(f"clamp is {clamp}; expected a positive number or null")
+        self.clamp = None if clamp is None else float(clamp)
 
     def share(self, images_seen: int) -> float:
         """a, in [0, 1], for a batch after ``images_seen`` images."""

@@ -1,0 +1,94 @@
+"""Guidance as an input of the network: which scale and interval a row of a batch is trained for."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from flowexp.objectives.flow_map.leaps import Leap
+from flowexp.parameterizations.flow_map import GUIDANCE_INPUTS
+from flowexp.requirements import Part, Parts, Unmet
+
+__all__ = ["DrawnGuidance", "GuidanceInputs", "NoGuidanceInputs"]
+
+
+class GuidanceInputs(Part, ABC):
+    """What of guidance the network is told in training.
+
+    Attributes:
+        names: Names of the conditions.
+        uniforms: How many random numbers per row it needs.
+    """
+
+    names: tuple[str, ...] = ()
+    uniforms: int = 0
+
+    @abstractmethod
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        """The conditions by name, (B,) float64."""
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A parameterization that tells the network these numbers and no others of guidance."""
+        tells = list(parts.parameterization.tells)
+        told = [name for name in tells if name in GUIDANCE_INPUTS]
+        if set(told) != set(self.names):
+            others = [name for name in tells if name not in GUIDANCE_INPUTS]
+            name, wanted = type(self).__name__, ",".join([*others, *self.names])
+            problem = (
+                f"[{', '.join(tells)}] does not fit {name}, which draws "
+                f"{', '.join(self.names) or 'nothing'} in training."
+            )
+            yield Unmet(
+                "parameterization.tells", problem, f"Set parameterization.tells=[{wanted}]."
+            )
+
+
+class NoGuidanceInputs(GuidanceInputs):
+    """The network is told nothing of guidance."""
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        return {}
+
+
+class DrawnGuidance(GuidanceInputs):
+    """A scale w with density ``~ w^-beta`` on [1, largest], and an interval of t, for every row.
+
+    The interval is [U(0, 1/2), U(1/2, 1)]; rows with r = t have [0, 1].
+
+    Args:
+        largest: Largest scale, > 1; s_max + 1 of the paper.
+        beta: Exponent: 1 = log-uniform; larger values favour small scales.
+        interval: Whether an interval is drawn; else the network is told the scale only.
+
+    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: ``sample_cfg_scale`` and
+    ``sample_cfg_interval`` of the authors' code.
+    """
+
+    def __init__(self, *, largest: float = 8.0, beta: float = 1.0, interval: bool = True) -> None:
+        if not 1.0 < largest < math.inf:
+            raise ValueError(f"largest is {largest}; expected a finite number above 1")
+        if not math.isfinite(beta):
+            raise ValueError(f"beta is {beta}; expected a finite number")
+        self.largest = float(largest)
+        self.beta = float(beta)
+        self.interval = interval
+        self.names = GUIDANCE_INPUTS if interval else GUIDANCE_INPUTS[:1]
+        self.uniforms = 3 if interval else 1
+
+    def scale(self, u: Tensor) -> Tensor:
+        """The scale below which the probability is ``u``, float64."""
+        width, power = math.log(self.largest), 1.0 - self.beta
+        if power == 0.0:
+            return torch.exp(u * width)
+        return torch.exp(torch.log1p(u * math.expm1(power * width)) / power)
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        u = leap.uniforms["guidance_inputs"]
+        found = {"guidance_scale": self.scale(u[:, 0])}
+        if self.interval:
+            apart = leap.r < leap.t
+            found["guidance_start"] = torch.where(apart, 0.5 * u[:, 1], 0.0)
+            found["guidance_end"] = torch.where(apart, 0.5 + 0.5 * u[:, 2], 1.0)
+        return found

@@ -1,0 +1,209 @@
+"""Guidance inside the target: a driver that is mixed with the model's own velocities."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.models import Model
+from flowexp.objectives.flow_map.drivers import Driver, OwnVelocity
+from flowexp.objectives.flow_map.leaps import Leap
+from flowexp.requirements import Part, Parts, Unmet, all_of, within
+
+__all__ = ["ConstantMix", "DecayingMix", "Guided", "MixAsTold", "VelocityMix"]
+
+
+_ROUNDING = 1e-12
+
+
+class VelocityMix(Part, ABC):
+    """How much of which velocity a guided one is: omega and kappa of every row."""
+
+    @abstractmethod
+    def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
+        """Omega and kappa, (B,) float64; 1 and 0 where there is no guidance."""
+
+
+class ConstantMix(VelocityMix):
+    """The same omega and kappa for all t in a window.
+
+    Args:
+        omega: Weight of the driver.
+        kappa: Weight of the model's prediction with label; the scale is ``omega/(1 - kappa)``.
+        start: Least t of the window.
+        end: Largest t of it, > start.
+        closed: Whether its ends belong to it: yes for MeanFlow, no for alpha-Flow.
+
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 19-21 and appendix (kappa);
+    Zhang et al., alpha-Flow, 2025, arXiv 2510.20771, the authors' code.
+    """
+
+    def __init__(
+        self,
+        *,
+        omega: float = 1.0,
+        kappa: float = 0.5,
+        start: float = 0.0,
+        end: float = 1.0,
+        closed: bool = True,
+    ) -> None:
+        if not kappa < 1.0:
+            raise ValueError(f"kappa is {kappa}; expected a number below 1")
+        if not start < end:
+            raise ValueError(f"start is {start}; expected a number below end={end}")
+        self.omega = float(omega)
+        self.kappa = float(kappa)
+        self.start = float(start)
+        self.end = float(end)
+        self.closed = closed
+
+    def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
+        t = leap.t
+        inside = (t > self.start) & (t < self.end)
+        if self.closed:
+            inside = inside | (t == self.start) | (t == self.end)
+        omega = torch.ones_like(t).masked_fill(inside, self.omega)
+        return omega, torch.zeros_like(t).masked_fill(inside, self.kappa)
+
+
+class DecayingMix(VelocityMix):
+    """``m [d + g(t) (scale - 1)(d - v_u)] + (1 - m) v_c``, where g falls from 1 to 0 at high t.
+
+    ``g = 1 - exp(-k y/(1 - y))`` with ``y = (1 - t)/(1 - decay_time)``, and 1 below decay_time.
+
+    Args:
+        scale: 1 = not guided.
+        mix: m, in [0, 1]: the share of the guided driver; the rest is the model's prediction.
+        decay_time: Where the decay starts, > 0; from 1 on there is none.
+        rate: k, > 0.
+
+    Source: Luo et al., SoFlow, 2025, arXiv 2512.15657: ``get_cfg_decay_scale`` and
+    ``get_consistency_loss`` of the authors' code, which mixes nothing at scale 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: float = 2.5,
+        mix: float = 0.25,
+        decay_time: float = 0.75,
+        rate: float = 0.025,
+    ) -> None:
+        if not scale >= 1.0:
+            raise ValueError(f"scale is {scale}; expected a number >= 1")
+        if not 0.0 <= mix <= 1.0:
+            raise ValueError(f"mix is {mix}; expected a number in [0, 1]")
+        if not (decay_time > 0.0 and rate > 0.0):
+            raise ValueError(
+                f"need decay_time > 0 and rate > 0, got decay_time={decay_time}, rate={rate}"
+            )
+        self.scale = float(scale)
+        self.mix = float(mix)
+        self.decay_time = float(decay_time)
+        self.rate = float(rate)
+
+    def decay(self, t: Tensor) -> Tensor:
+        """g(t), in [0, 1]."""
+        if self.decay_time >= 1.0:
+            return torch.ones_like(t)
+        y = ((1.0 - t) / (1.0 - self.decay_time)).clamp(min=0.0, max=1.0 - 1e-6)
+        return torch.where(t > self.decay_time, -torch.expm1(-self.rate * y / (1.0 - y)), 1.0)
+
+    def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
+        if self.scale == 1.0:
+            return torch.ones_like(leap.t), torch.zeros_like(leap.t)
+        omega = self.mix * (1.0 + self.decay(leap.t) * (self.scale - 1.0))
+        return omega, torch.full_like(leap.t, 1.0 - self.mix)
+
+
+class MixAsTold(VelocityMix):
+    """``d + (1 - 1/w)(v_c - v_u)`` with the scale w that the network is told for the row and t.
+
+    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: ``guidance_fn`` of the authors'
+    code.
+    """
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network that is told the scale."""
+        if "guidance_scale" not in parts.parameterization.tells:
+            problem = "MixAsTold guides by the scale that the network is told, and it is told none."
+            remedy = "Use parameterization=average_velocity_guided objective/guidance_inputs=drawn."
+            yield Unmet("parameterization.tells", problem, remedy)
+
+    def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
+        scale = leap.instant().conditions["guidance_scale"]
+        assert scale is not None
+        return torch.ones_like(scale), 1.0 - 1.0 / scale
+
+
+class Guided(Driver):
+    """``omega d + kappa v_c + (1 - omega - kappa) v_u``: a driver d guided by the model itself.
+
+    v_c and v_u are the model's velocities at (x_t, t) with and without label. Rows whose label is
+    dropped have d itself. The trained model is guided in one evaluation and without further
+    guidance.
+
+    Args:
+        of: The driver d.
+        mix: Omega and kappa.
+        predicted: Which prediction of the velocity; None = ``u(x_t, t, t)``.
+        guides_dropped: Whether rows whose label is dropped are guided too, with ``v_c = v_u``,
+            as in alpha-Flow's code.
+
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, section 4.2; see the mixes.
+    """
+
+    def __init__(
+        self,
+        *,
+        of: Driver,
+        mix: VelocityMix,
+        predicted: Driver | None = None,
+        guides_dropped: bool = False,
+    ) -> None:
+        self.of = of
+        self.mix = mix
+        self.predicted = predicted or OwnVelocity()
+        self.guides_dropped = guides_dropped
+        self.knows_diagonal = of.knows_diagonal
+        self.guides = True
+        self.averages = (*of.averages, *self.predicted.averages)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network that knows labels, and what its parts need."""
+        yield from all_of(
+            self._labels(parts),
+            within("of", self.of.needs(parts)),
+            within("mix", self.mix.needs(parts)),
+            within("predicted", self.predicted.needs(parts)),
+        )
+
+    def _labels(self, parts: Parts) -> Iterator[Unmet]:
+        if parts.network.label_dim == 0 and not parts.network.takes_tokens:
+            problem = "Guided compares with and without label, but the network knows no labels."
+            remedy = "Use objective/driver=data, or a class-conditional network."
+            yield Unmet(".", problem, remedy)
+
+    def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
+        """One call for rows with omega + kappa != 1, and one for those with kappa != 0."""
+        d = self.of.velocity(model, leap, s)
+        omega, kappa = self.mix.weights(leap)
+        if leap.dropped is not None and not self.guides_dropped:
+            omega = torch.where(leap.dropped, 1.0, omega)
+            kappa = torch.where(leap.dropped, 0.0, kappa)
+        rest = 1.0 - omega - kappa
+        guided = expand_as(omega, d) * d
+        guided = guided + self._part(model, leap, kappa)
+        return guided + self._part(model, leap.unlabelled(), rest)
+
+    def _part(self, model: Model, leap: Leap, weight: Tensor) -> Tensor:
+        """The predicted velocity times its weight, asked only where that is not 0."""
+        part = torch.zeros_like(leap.x_t)
+        rows = weight.abs() > _ROUNDING
+        if bool(rows.any()):
+            asked = leap if bool(rows.all()) else leap.rows(rows)
+            velocity = self.predicted.velocity(model, asked, asked.t).to(part.dtype)
+            part[rows] = expand_as(weight[rows], velocity) * velocity
+        return part
