@@ -26,6 +26,7 @@ from flowexp.objectives.flow_map.regressions import (
     Regressed,
     Residual,
 )
+from flowexp.objectives.flow_map.shortcut import Doubling, GuidedShortest
 
 __all__ = [
     "Adaptive",
@@ -35,12 +36,14 @@ __all__ = [
     "Comparison",
     "DataVelocity",
     "Derivative",
+    "Doubling",
     "Driver",
     "EndPoint",
     "ErrorWeight",
     "FixedShare",
     "FlowMapMatching",
     "GivenMiddle",
+    "GuidedShortest",
     "Itself",
     "JVP",
     "Leap",

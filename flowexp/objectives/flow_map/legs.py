@@ -63,8 +63,16 @@ class Leg(Part, ABC):
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
 
+    def on_diagonal(self, leap: Leap) -> Tensor:
+        """Rows whose target is the diagonal's velocity, (B,) bool: those with r = t."""
+        return leap.r >= leap.t
+
+    def may_drop_label(self, leap: Leap) -> Tensor:
+        """Rows that the objective's label dropout may meet, (B,) bool; all unless overridden."""
+        return torch.ones_like(leap.t, dtype=torch.bool)
+
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
-        """Prediction and target of all rows; those with r = t have the diagonal's velocity."""
+        """Prediction and target of all rows; some have the diagonal's velocity."""
         prediction = model.average_velocity(leap.x_t, leap.t, leap.r, **leap.conditions)
         with torch.no_grad():
             target, share = self.targets(model, leap, legs, prediction.detach())
@@ -74,12 +82,12 @@ class Leg(Part, ABC):
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Targets and shares of all rows; ``prediction`` is u(x_t, t, r)."""
-        apart = leap.r < leap.t
+        equal = self.on_diagonal(leap)
+        apart = ~equal
         if bool(apart.all()):
             return self.target(model, leap, legs, prediction)
         share = torch.ones_like(leap.t)
         target = torch.empty_like(prediction)
-        equal = ~apart
         rows = leap.rows(equal)
         target[equal] = legs.diagonal.velocity(model, rows, rows.t).to(target.dtype)
         if bool(apart.any()):
@@ -91,7 +99,7 @@ class Leg(Part, ABC):
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Targets (B, ...) and shares (B,) of rows with r < t."""
+        """Targets (B, ...) and shares (B,) of the rows that are not on the diagonal."""
 
 
 class _FiniteLeg(Leg):
@@ -101,12 +109,16 @@ class _FiniteLeg(Leg):
     def end(self, leap: Leap) -> Tensor:
         """s, (B,), float64, r <= s < t."""
 
+    def bounded(self, value: Tensor) -> Tensor:
+        """The state x_s as the second leg starts from it; unchanged unless overridden."""
+        return value
+
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         s = self.end(leap)
         d = legs.driver.velocity(model, leap, s)
-        x_s = leap.x_t - expand_as(leap.t - s, d) * d
+        x_s = self.bounded(leap.x_t - expand_as(leap.t - s, d) * d)
         rest = legs.target.of(model).average_velocity(x_s, s, leap.r, **leap.conditions)
         share = (leap.t - s) / (leap.t - leap.r)
         # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined.
