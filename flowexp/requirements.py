@@ -25,6 +25,7 @@ __all__ = [
     "all_of",
     "of_images",
     "on_dropped_labels",
+    "on_flow_map",
     "on_gaussian_noise",
     "on_unit_time",
     "require",
@@ -153,6 +154,11 @@ class Objective(Protocol):
         """Whether it gives the network a velocity to correct."""
 
 
+class Trainer(Protocol):
+    batch_size: int
+    micro_batch: int | None
+
+
 class Timestep(Protocol):
     @property
     def support(self) -> tuple[float, float]:
@@ -191,6 +197,7 @@ class Parts:
     objective: Objective
     timestep: Timestep
     augmentation: Augmentation
+    trainer: Trainer
     pairs: object
     ema: Mapping[str, object]
     labels_dropped: bool
@@ -289,6 +296,14 @@ def on_unit_time(parts: Parts, *, name: str) -> Iterator[Unmet]:
             f"{schedule.t_min:g} to {schedule.t_max:g}."
         )
         yield Unmet(".", problem, "Use another objective, or a path with time in [0, 1].")
+
+
+def on_flow_map(parts: Parts, *, name: str) -> Iterator[Unmet]:
+    """The model must have a second time."""
+    if not parts.parameterization.is_flow_map:
+        rule = type(parts.parameterization).__name__
+        problem = f"{name} trains a flow map, but {rule} has no second time."
+        yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:

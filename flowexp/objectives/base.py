@@ -40,6 +40,8 @@ class Objective(Part, ABC):
         columns: Names of the times of a sample that it needs, at least ``t``.
         uniforms: How many random numbers in (0, 1) it needs for each sample, ``pairs.uniforms``.
         averages: Names of the averages of the weights (``ema``) whose predictions it needs.
+        group: How many consecutive rows of a batch it compares with each other. Batches and their
+            parts hold whole groups.
         weighting: Loss weight as a function of time; 1 unless it is an argument.
     """
 
@@ -49,6 +51,7 @@ class Objective(Part, ABC):
     columns: tuple[str, ...] = ("t",)
     uniforms: int = 0
     averages: tuple[str, ...] = ()
+    group: int = 1
     weighting: Weighting = Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -60,6 +63,7 @@ class Objective(Part, ABC):
             self._weighting(parts),
             self._times(parts),
             self._averages(parts),
+            self._groups(parts),
         )
 
     def _times(self, parts: Parts) -> Iterator[Unmet]:
@@ -75,6 +79,16 @@ class Objective(Part, ABC):
             if name not in parts.ema:
                 problem = f"{type(self).__name__} needs the average {name!r} of the weights."
                 yield Unmet("ema", problem, f"Add it, for example with ema@ema.{name}=constant.")
+
+    def _groups(self, parts: Parts) -> Iterator[Unmet]:
+        settings, whole = parts.trainer, f"holds no whole groups of {self.group}"
+        for key, size in (
+            ("batch_size", settings.batch_size),
+            ("micro_batch", settings.micro_batch),
+        ):
+            if size is not None and size % self.group:
+                problem = f"{size} {whole}, which {type(self).__name__} compares."
+                yield Unmet(f"trainer.{key}", problem, f"Choose a multiple of {self.group}.")
 
     def _weighting(self, parts: Parts) -> Iterator[Unmet]:
         yield from within("weighting", self.weighting.needs(parts))

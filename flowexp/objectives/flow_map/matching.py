@@ -27,7 +27,7 @@ from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import point_of, weighted
 from flowexp.objectives.weightings import Uniform, Weighting
-from flowexp.requirements import Parts, Unmet, all_of, within
+from flowexp.requirements import Parts, Unmet, all_of, on_flow_map, within
 from flowexp.seeding import open_uniform
 
 __all__ = ["FlowMapMatching"]
@@ -91,17 +91,11 @@ class FlowMapMatching(Objective):
         """A network with a second time, times r and t, and what the parts need."""
         yield from all_of(
             super().needs(parts),
-            self._flow_map(parts),
+            on_flow_map(parts, name=type(self).__name__),
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
             within("diagonal", self.diagonal.needs(parts)),
         )
-
-    def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
-        if not parts.parameterization.is_flow_map:
-            name, rule = type(self).__name__, type(parts.parameterization).__name__
-            problem = f"{name} trains a flow map, but {rule} has no second time."
-            yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""

@@ -10,6 +10,7 @@ from flowexp.paths import Prediction
 
 __all__ = ["Doubling", "GuidedShortest"]
 
+
 def _shortest(t: Tensor, r: Tensor, steps: int) -> Tensor:
     """Where t - r is at most one step of ``1/steps``, (B,) bool, whatever the rounding."""
     return t - r < 1.5 / steps
@@ -101,7 +102,9 @@ class _GuidedShortest(WrappedModel):
         if self.target.scale == 1.0 or not bool(rows.any()):
             return velocity
         given = {k: None if c is None else c[rows] for k, c in conditions.items()}
-        unlabelled = self.model.average_velocity(x_t[rows], t[rows], r[rows], **without_labels(given))
+        unlabelled = self.model.average_velocity(
+            x_t[rows], t[rows], r[rows], **without_labels(given)
+        )
         guided = velocity.clone()
         guided[rows] = torch.lerp(unlabelled, velocity[rows], self.target.scale)
         return guided
