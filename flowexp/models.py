@@ -105,12 +105,9 @@ class Model(ABC):
         velocity = self.average_velocity(x_t, t, r, **conditions)
         return x_t - expand_as(t - r, x_t) * velocity
 
-    def jump_scale(self, t: Tensor, r: Tensor) -> Tensor:
-        """How far a unit of the network's output moves the end of a jump, > 0 for r < t; like t.
-
-        It is t - r unless the model tells otherwise, as if the output were the average velocity.
-        """
-        return t - r
+    def output_scale(self, t: Tensor, r: Tensor) -> Tensor:
+        """``|du/dF|``, (B,): by how much u moves with the network's output F; 1 by default."""
+        return torch.ones_like(t)
 
     def with_velocity_head(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
@@ -231,15 +228,6 @@ class FlowModel(Model):
     ) -> Tensor:
         return self._between(x_t, t, r, conditions)[0]
 
-    def jump_scale(self, t: Tensor, r: Tensor) -> Tensor:
-        """``|dX/dN|`` of ``X = x_t - (t - r)(a x_t + b k N)``: (t - r) k |b|; k = output_scale."""
-        rule, schedule = self.parameterization, self.path.schedule
-        if not isinstance(rule, FlowMap):
-            return super().jump_scale(t, r)
-        conversion = rule.conversion(schedule.coefficients(t))
-        output = rule.jump.average_velocity(conversion, schedule, t, r).output
-        return (t - r) * rule.output_scale * torch.as_tensor(output).abs()
-
     def with_velocity_head(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -247,6 +235,14 @@ class FlowModel(Model):
         if velocity is None:
             return super().with_velocity_head(x_t, t, r, **conditions)
         return average, velocity
+
+    def output_scale(self, t: Tensor, r: Tensor) -> Tensor:
+        rule, schedule = self.parameterization, self.path.schedule
+        if not isinstance(rule, FlowMap):
+            return super().output_scale(t, r)
+        conversion = rule.conversion(schedule.coefficients(t))
+        scale = rule.jump.average_velocity(conversion, schedule, t, r).output
+        return torch.as_tensor(scale, dtype=t.dtype, device=t.device).abs().expand_as(t)
 
     def average(self, name: str) -> Model:
         if name not in self.averages:

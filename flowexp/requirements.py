@@ -132,6 +132,7 @@ class NetworkFacts:
     out_channels: int | None
     img_resolution: int | None
     scalars: tuple[str, ...] = ()
+    label_dropout: float = 0.0
 
 
 class Parameterization(Protocol):

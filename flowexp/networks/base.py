@@ -30,10 +30,13 @@ __all__ = [
     "pad_to_multiple",
     "require_at_least",
     "without_condition",
+    "without_labels",
     "zeroed",
 ]
 
 NO_LABEL = -1
+LABELLING = ("labels", "tokens")
+"""The conditions that label dropout and guidance leave out."""
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -52,12 +55,21 @@ def facts_of(network: nn.Module) -> NetworkFacts:
         getattr(network, "out_channels", None),
         getattr(network, "img_resolution", None),
         tuple(getattr(network, "scalars", ())),
+        float(getattr(network, "label_dropout", 0.0)),
     )
 
 
 def without_condition(value: Tensor) -> Tensor:
     """The value for "no label" or "no caption", shaped like ``value``: -1, or zeros for floats."""
     return torch.full_like(value, 0 if value.is_floating_point() else NO_LABEL)
+
+
+def without_labels(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The conditions, with "no label" and "no caption" in the place of labels and captions."""
+    return {
+        name: without_condition(value) if value is not None and name in LABELLING else value
+        for name, value in conditions.items()
+    }
 
 
 def label_vectors(

@@ -110,7 +110,7 @@ class MomentMatching(Objective):
         with torch.no_grad():
             target = model.flow_map(near.x_t, s, r, **pairs.conditions)
         a, b = (x.reshape(len(t) // m, m, -1) for x in (found, target))
-        scale = model.jump_scale(t[::m], r[::m])
+        scale = ((t - r) * model.output_scale(t, r))[::m]
         discrepancy = mean_discrepancy(self.kernel, a, b, scale, unbiased=self.unbiased)
         weight = self.weighting(model.path.schedule.coefficients(t))
         value = discrepancy.repeat_interleave(m)

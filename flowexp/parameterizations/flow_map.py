@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from flowexp.broadcast import expand_as
 from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
 from flowexp.paths import Affine, Coefficients, Conversion, Schedule
 from flowexp.requirements import Part, Parts, Unmet, all_of, within
@@ -101,10 +100,6 @@ class FlowMap(Parameterization):
             ``gap`` and ``end`` the flow map ends at r = 0 only: a consistency model.
         velocity_head: Whether F has twice the channels, of which the second half is a prediction of
             the velocity at t, used in training only.
-        output_scale: F is the network's output times this, > 0: Euler-FM of IMM has the standard
-            deviation of the data.
-        scaled_by_guidance: Whether F is the output times the condition ``guidance_scale`` w too, as
-            in terminal velocity matching; rows without it have w = 1.
 
     Source: Boffi et al., Flow map matching, 2025, arXiv 2505.18825; Geng et al., MeanFlow, 2025,
     arXiv 2505.13447 (told t and t - r).
@@ -119,11 +114,7 @@ class FlowMap(Parameterization):
         jump: Jump,
         tells: Sequence[str] = ("gap",),
         velocity_head: bool = False,
-        output_scale: float = 1.0,
-        scaled_by_guidance: bool = False,
     ) -> None:
-        if not output_scale > 0.0:
-            raise ValueError(f"output_scale is {output_scale}; expected a positive number")
         known = (*SECOND_TIMES, *GUIDANCE_INPUTS)
         unknown = [name for name in tells if name not in known]
         if unknown:
@@ -132,8 +123,6 @@ class FlowMap(Parameterization):
         self.jump = jump
         self.tells = tuple(tells)
         self.velocity_head = velocity_head
-        self.output_scale = float(output_scale)
-        self.scaled_by_guidance = scaled_by_guidance
         self.needs_signal = of.needs_signal
         self.maps_to_data_only = not any(name in SECOND_TIMES for name in tells)
 
@@ -185,10 +174,7 @@ class FlowMap(Parameterization):
         scalars = {name: _told(name, given[name]) for name in self.tells if given[name] is not None}
         if scalars:
             rest["scalars"] = scalars  # type: ignore[assignment]  # a condition of many columns
-        output = self.of.evaluate(network, x, c_noise, rest) * self.output_scale
-        scale = conditions.get("guidance_scale")
-        if self.scaled_by_guidance and scale is not None:
-            output = expand_as(scale, output) * output
+        output = self.of.evaluate(network, x, c_noise, rest)
         if not self.velocity_head:
             return output, None
         first, second = output.chunk(2, dim=1)

@@ -9,6 +9,7 @@ from flowexp.objectives import SquaredL2
 from flowexp.objectives.flow_map import (
     Average,
     Doubling,
+    DropEach,
     FlowMapMatching,
     GuidedShortest,
     Itself,
@@ -19,7 +20,7 @@ from flowexp.paths import Linear, Path
 from tests.goldens.flow_maps_network import GoldenFlowMap, load, tensor
 
 LEFT_AT_DATA = 1e-5
-CLIP = 4.0
+CLAMP = 4.0
 
 
 def assert_equal(found, expected):
@@ -54,10 +55,10 @@ def objective_of(options):
         target = GuidedShortest(of=target, scale=options["cfg_scale"], steps=steps)
     return FlowMapMatching(
         driver=OwnStep(target=target),
-        leg=Doubling(steps=steps, clip=CLIP),
+        leg=Doubling(steps=steps, clamp=CLAMP),
         premetric=SquaredL2(),
         target=target,
-        label_dropout=max(options["class_dropout_prob"], 1e-9),
+        labels=DropEach(label_dropout=max(options["class_dropout_prob"], 1e-9)),
     )
 
 

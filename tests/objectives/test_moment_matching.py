@@ -114,7 +114,8 @@ def test_simple_edm_has_its_published_scalings(trigonometric):
     torch.testing.assert_close(1.0 - (t - r) * u.state, c_skip, atol=1e-12, rtol=0)
     torch.testing.assert_close(-(t - r) * u.output, -c_out, atol=1e-12, rtol=0)
     model = model_of(schedule, EDMPreconditioning(sigma_data=SD), DDIMJump())
-    torch.testing.assert_close(model.jump_scale(t, r), -c_out, atol=1e-12, rtol=0)
+    reach = (t - r) * model.output_scale(t, r)
+    torch.testing.assert_close(reach, -c_out, atol=1e-12, rtol=0)
     inputs = EDMPreconditioning(sigma_data=SD, time_scale=1000.0).inputs(
         schedule, t, schedule.coefficients(t)
     )
@@ -130,16 +131,12 @@ def test_identity_and_euler_forms():
     told = {"end": torch.zeros(1)}
     expected = identity.network(x_t.float(), t.float(), scalars=told).double()
     torch.testing.assert_close(data, expected)
-    ratio = 0.3 / 0.8
-    torch.testing.assert_close(
-        identity.jump_scale(t, r), torch.tensor([0.7 - 0.2 * ratio]).double()
-    )
-    rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=["end"], output_scale=SD)
-    euler = FlowModel(Path(schedule), network=Told(features=3), parameterization=rule)
-    torch.testing.assert_close(euler.jump_scale(t, r), SD * (t - r))
+    reach = (t - r) * identity.output_scale(t, r)
+    torch.testing.assert_close(reach, torch.tensor([0.7 - 0.2 * 0.3 / 0.8]).double())
+    euler = model_of(schedule, VelocityPrediction(), EulerJump())
+    torch.testing.assert_close((t - r) * euler.output_scale(t, r), t - r)
     output = euler.network(x_t.float(), t.float(), scalars={"end": r.float()}).double()
-    end = x_t - (t - r)[:, None] * SD * output
-    torch.testing.assert_close(euler.flow_map(x_t, t, r), end)
+    torch.testing.assert_close(euler.flow_map(x_t, t, r), x_t - (t - r)[:, None] * output)
 
 
 def test_the_kernel_is_one_at_no_distance_and_falls_with_the_mean_distance():

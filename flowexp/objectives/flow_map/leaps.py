@@ -4,18 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from flowexp.broadcast import expand_as
 from flowexp.models import Model
-from flowexp.networks.base import without_condition
 from flowexp.parameterizations import Conditions
 from flowexp.requirements import Part
 
-__all__ = ["Average", "Itself", "Leap", "Target", "without_labels"]
-
-_LABELS = ("labels", "tokens")
+__all__ = ["Average", "Itself", "Leap", "Target"]
 
 
 @dataclass(frozen=True)
@@ -102,15 +97,3 @@ class Average(Target):
 
     def of(self, model: Model) -> Model:
         return model.average(self.name)
-
-
-def without_labels(conditions: Conditions, rows: Tensor | None = None) -> dict[str, Tensor | None]:
-    """The conditions without labels and captions, in the rows, (B,) bool, or in all."""
-    found = dict(conditions)
-    for name in _LABELS:
-        given = found.get(name)
-        if given is not None:
-            nothing = without_condition(given)
-            chosen = True if rows is None else expand_as(rows, given).bool()
-            found[name] = torch.where(torch.as_tensor(chosen, device=given.device), nothing, given)
-    return found

@@ -109,9 +109,9 @@ class _FiniteLeg(Leg):
     def end(self, leap: Leap) -> Tensor:
         """s, (B,), float64, r <= s < t."""
 
-    def bounded(self, value: Tensor) -> Tensor:
-        """The state x_s as the second leg starts from it; unchanged unless overridden."""
-        return value
+    def bounded(self, x_s: Tensor) -> Tensor:
+        """The state from which the second leg starts; unchanged unless overridden."""
+        return x_s
 
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor

@@ -11,7 +11,6 @@ Shortcut, PSD-M        own step                a = 1/2          average velocity
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.flow_map.drivers import DataVelocity, Driver
 from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
-from flowexp.objectives.flow_map.leaps import Itself, Leap, Target, without_labels
+from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
 from flowexp.objectives.premetrics import Premetric
@@ -50,8 +49,6 @@ class FlowMapMatching(Objective):
         diagonal: The velocity of rows with r = t; None = the driver, or that of the data where the
             driver is the model itself.
         weighting: Loss weight as a function of t; None = 1.
-        label_dropout: Probability with which a row loses its label or caption, in [0, 1), in its
-            target too; the network's own label dropout should then be 0.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (flow maps); the methods' sources are with the
     parts and in their configs.
@@ -68,10 +65,7 @@ class FlowMapMatching(Objective):
         target: Target | None = None,
         diagonal: Driver | None = None,
         weighting: Weighting | None = None,
-        label_dropout: float = 0.0,
     ) -> None:
-        if not 0.0 <= label_dropout < 1.0:
-            raise ValueError(f"label_dropout is {label_dropout}; expected a number in [0, 1)")
         self.driver = driver
         self.leg = leg
         self.premetric = premetric
@@ -81,8 +75,7 @@ class FlowMapMatching(Objective):
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
         self.columns = leg.columns
-        self.label_dropout = float(label_dropout)
-        self.drawn = {"leg": leg.uniforms, "label_dropout": 1 if label_dropout > 0.0 else 0}
+        self.drawn = {"leg": leg.uniforms}
         self.uniforms = sum(self.drawn.values())
         names = (*driver.averages, *self.diagonal.averages, *self.target.averages)
         self.averages = tuple(dict.fromkeys(names))
@@ -91,11 +84,14 @@ class FlowMapMatching(Objective):
         """A network with a second time, times r and t, and what the parts need."""
         yield from all_of(
             super().needs(parts),
-            on_flow_map(parts, name=type(self).__name__),
+            self._flow_map(parts),
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
             within("diagonal", self.diagonal.needs(parts)),
         )
+
+    def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
+        yield from on_flow_map(parts, name=type(self).__name__)
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One call of the network with gradient, and the calls that the parts document."""
@@ -115,7 +111,7 @@ class FlowMapMatching(Objective):
         uniforms = pairs.uniforms
         if uniforms is None:
             uniforms = open_uniform((len(times), self.uniforms), rng=rng)
-        leap = Leap(
+        return Leap(
             x=point.x,
             e=point.e,
             x_t=point.x_t,
@@ -127,13 +123,6 @@ class FlowMapMatching(Objective):
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
         )
-        return self._with_labels_dropped(leap) if self.label_dropout > 0.0 else leap
-
-    def _with_labels_dropped(self, leap: Leap) -> Leap:
-        drawn = leap.uniforms["label_dropout"][:, 0] < self.label_dropout
-        dropped = drawn & self.leg.may_drop_label(leap)
-        conditions = without_labels(leap.conditions, dropped)
-        return replace(leap, conditions=conditions, dropped=dropped)
 
     def _allotted(self, uniforms: Tensor) -> dict[str, Tensor]:
         """The random numbers of each part, by the name of its argument."""

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from flowexp.models import Model, WrappedModel
-from flowexp.objectives.flow_map.leaps import Itself, Leap, Target, without_labels
-from flowexp.objectives.flow_map.legs import FixedShare, Legs
+from flowexp.networks.base import without_labels
+from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
+from flowexp.objectives.flow_map.legs import FixedShare
 from flowexp.paths import Prediction
 
 __all__ = ["Doubling", "GuidedShortest"]
@@ -25,21 +26,21 @@ class Doubling(FixedShare):
 
     Args:
         steps: T, >= 2: that of the law of times.
-        clip: The state after the first half and the target are kept within +-clip, > 0, which suits
-            latents; None = they are free.
+        clamp: The state after the first half and the target are kept within +- this, > 0, which
+            suits latents; None = they are free.
 
     Source: Frans et al., One Step Diffusion via Shortcut Models, 2024, arXiv 2410.12557, eq. 5, and
-    the authors' code (clip 4).
+    the authors' code (clamp 4).
     """
 
-    def __init__(self, *, steps: int = 128, clip: float | None = None) -> None:
+    def __init__(self, *, steps: int = 128, clamp: float | None = None) -> None:
         super().__init__(share=0.5)
         if steps < 2:
             raise ValueError(f"steps is {steps}; expected an integer >= 2")
-        if clip is not None and not clip > 0.0:
-            raise ValueError(f"clip is {clip}; expected a positive number or null")
+        if clamp is not None and not clamp > 0.0:
+            raise ValueError(f"clamp is {clamp}; expected a positive number or null")
         self.steps = int(steps)
-        self.clip = None if clip is None else float(clip)
+        self.clamp = None if clamp is None else float(clamp)
 
     def on_diagonal(self, leap: Leap) -> Tensor:
         """Rows of the shortest step."""
@@ -48,14 +49,8 @@ class Doubling(FixedShare):
     def may_drop_label(self, leap: Leap) -> Tensor:
         return self.on_diagonal(leap)
 
-    def bounded(self, value: Tensor) -> Tensor:
-        return value if self.clip is None else value.clamp(-self.clip, self.clip)
-
-    def target(
-        self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        target, share = super().target(model, leap, legs, prediction)
-        return self.bounded(target), share
+    def bounded(self, x_s: Tensor) -> Tensor:
+        return x_s if self.clamp is None else x_s.clamp(-self.clamp, self.clamp)
 
 
 class GuidedShortest(Target):
