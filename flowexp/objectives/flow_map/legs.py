@@ -63,16 +63,8 @@ class Leg(Part, ABC):
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
 
-    def on_diagonal(self, leap: Leap) -> Tensor:
-        """Rows whose target is the diagonal's velocity, (B,) bool: those with r = t."""
-        return leap.r >= leap.t
-
-    def may_drop_label(self, leap: Leap) -> Tensor:
-        """Rows that the objective's label dropout may meet, (B,) bool; all unless overridden."""
-        return torch.ones_like(leap.t, dtype=torch.bool)
-
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
-        """Prediction and target of all rows; some have the diagonal's velocity."""
+        """Prediction and target of all rows; those with r = t have the diagonal's velocity."""
         prediction = model.average_velocity(leap.x_t, leap.t, leap.r, **leap.conditions)
         with torch.no_grad():
             target, share = self.targets(model, leap, legs, prediction.detach())
@@ -94,6 +86,10 @@ class Leg(Part, ABC):
             found, share[apart] = self.target(model, leap.rows(apart), legs, prediction[apart])
             target[apart] = found.to(target.dtype)
         return target, share
+
+    def on_diagonal(self, leap: Leap) -> Tensor:
+        """Rows whose target is the diagonal's velocity, (B,) bool: those with r = t."""
+        return leap.r >= leap.t
 
     @abstractmethod
     def target(
