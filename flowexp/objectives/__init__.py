@@ -3,7 +3,7 @@
 from flowexp.objectives import premetrics, weightings
 from flowexp.objectives.base import Loss, Objective, WeightedSum
 from flowexp.objectives.flow_guided import FlowGuided
-from flowexp.objectives.flow_map import FlowMapMatching
+from flowexp.objectives.flow_map import FlowMapMatching, TerminalVelocityMatching
 from flowexp.objectives.moment_matching import LaplaceKernel, MomentMatching
 from flowexp.objectives.perceptual_regression import PerceptualDistance, PerceptualRegression
 from flowexp.objectives.phased import PhasedRectification, segment_between
@@ -35,6 +35,7 @@ __all__ = [
     "PhasedRectification",
     "PoissonField",
     "StableTarget",
+    "TerminalVelocityMatching",
     "VelocityRefinement",
     "WeightedSum",
     "field_points",

@@ -27,6 +27,12 @@ from flowexp.objectives.flow_map.regressions import (
     Residual,
 )
 from flowexp.objectives.flow_map.shortcut import Doubling, GuidedShortest
+from flowexp.objectives.flow_map.terminal_velocity import (
+    ConstantScale,
+    InverseScale,
+    TerminalVelocityMatching,
+    UniformScale,
+)
 
 __all__ = [
     "Adaptive",
@@ -34,6 +40,7 @@ __all__ = [
     "AverageVelocity",
     "CentralDifference",
     "Comparison",
+    "ConstantScale",
     "DataVelocity",
     "Derivative",
     "Doubling",
@@ -44,6 +51,7 @@ __all__ = [
     "FlowMapMatching",
     "GivenMiddle",
     "GuidedShortest",
+    "InverseScale",
     "Itself",
     "JVP",
     "Leap",
@@ -57,5 +65,7 @@ __all__ = [
     "Tangent",
     "Target",
     "TeacherVelocity",
+    "TerminalVelocityMatching",
     "Unchanged",
+    "UniformScale",
 ]
