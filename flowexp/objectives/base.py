@@ -78,7 +78,8 @@ class Objective(Part, ABC):
         for name in self.averages:
             if name not in parts.ema:
                 problem = f"{type(self).__name__} needs the average {name!r} of the weights."
-                yield Unmet("ema", problem, f"Add it, for example with ema@ema.{name}=constant.")
+                entry = f"'+ema.{name}={{_target_: flowexp.training.ConstantEMA, decay: 0.99}}'"
+                yield Unmet("ema", problem, f"Add it, for example with {entry}.")
 
     def _groups(self, parts: Parts) -> Iterator[Unmet]:
         settings, whole = parts.trainer, f"holds no whole groups of {self.group}"
