@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
-from flowexp.models import FlowModel, Model
+from flowexp.models import FlowModel
 from flowexp.objectives import LaplaceKernel, MomentMatching
 from flowexp.objectives.moment_matching import mean_discrepancy
 from flowexp.objectives.weightings import SigmoidOfSNR
@@ -20,6 +19,7 @@ from flowexp.parameterizations import (
     VelocityPrediction,
 )
 from flowexp.paths import Linear, Path, ScaledNoise, Trigonometric
+from tests.objectives.flow_map.gaussian import GaussianFlowMap
 from tests.objectives.models import TinyNetwork
 from tests.refusals import refusal_of
 
@@ -54,25 +54,15 @@ def model_of(schedule, of, jump, features=3):
     return FlowModel(Path(schedule), network=network, parameterization=rule)
 
 
-class GaussianMap(Model):
-    """The exact flow map of N(0, SD^2) data on the linear path: ``x m(r)/m(t)``."""
-
-    is_flow_map = True
-    time_range = (0.0, 1.0)
+class GaussianMap(GaussianFlowMap):
+    """The exact flow map of N(0, SD^2) data on the linear path, times a number that is trained."""
 
     def __init__(self):
-        self.path = Path(Linear())
+        super().__init__(Path(Linear()), std=SD)
         self.gain = torch.ones((), dtype=torch.float64, requires_grad=True)
 
-    def deviation(self, t):
-        return torch.sqrt(((1.0 - t) * SD) ** 2 + t**2)
-
-    def average_velocity(self, x_t, t, r, **conditions):
-        end = expand_as(self.gain * self.deviation(r) / self.deviation(t), x_t) * x_t
-        return (x_t - end) / expand_as(t - r, x_t)
-
-    def predict(self, x_t, t, **conditions):
-        raise NotImplementedError
+    def flow_map(self, x_t, t, r, **conditions):
+        return self.gain * super().flow_map(x_t, t, r)
 
 
 def interpolated(schedule, x_t, x, s, t):
