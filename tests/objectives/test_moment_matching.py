@@ -44,7 +44,7 @@ class Told(TinyNetwork):
     scalars = ("end",)
 
     def forward(self, x, c_noise, scalars=None, **conditions):
-        flat = torch.cat([x.flatten(1), c_noise[:, None] + scalars["end"][:, None].to(x)], dim=1)
+        flat = torch.cat([x.flatten(1), c_noise[:, None] + scalars["end"].to(x).expand(len(x))[:, None]], dim=1)
         return (torch.tanh(flat @ self.first) @ self.second).reshape(x.shape)
 
 
@@ -127,6 +127,18 @@ def test_identity_and_euler_forms():
     torch.testing.assert_close((t - r) * euler.output_scale(t, r), t - r)
     output = euler.network(x_t.float(), t.float(), scalars={"end": r.float()}).double()
     torch.testing.assert_close(euler.flow_map(x_t, t, r), x_t - (t - r)[:, None] * output)
+
+
+def test_a_prediction_at_one_time_is_that_of_no_way():
+    """A network that is told r is told r = t, not 0, as every sampler of the velocity needs."""
+    model, x_t = model_of(Linear(), VelocityPrediction(), EulerJump()), torch.ones(2, 3).double()
+    times = torch.tensor([0.8, 0.3], dtype=torch.float64)
+    together = [evaluate(x_t).velocity for evaluate in model.at(times)]
+    for t, prepared in zip(times, together, strict=True):
+        expected = model.average_velocity(x_t, t.expand(2), t.expand(2))
+        torch.testing.assert_close(model.velocity(x_t, t), expected)
+        torch.testing.assert_close(prepared, expected)
+        assert not expected.allclose(model.average_velocity(x_t, t.expand(2), t.new_zeros(2)))
 
 
 def test_the_kernel_is_one_at_no_distance_and_falls_with_the_mean_distance():

@@ -73,7 +73,8 @@ class Told(nn.Module):
     scalars = ("gap", "guidance_scale")
 
     def forward(self, x, c_noise, scalars=None):
-        return x + scalars["gap"][:, None].to(x) + scalars["guidance_scale"][:, None].to(x)
+        gap, scale = (scalars[name].to(x).expand(len(x)) for name in self.scalars)
+        return x + (gap + scale)[:, None]
 
 
 def test_the_scale_multiplies_the_output_on_request():
