@@ -206,7 +206,8 @@ class FlowModel(Model):
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
         c_noise = inputs.c_noise.to(torch.float32)
         conversion = self._conversion(c)
-        return self._evaluate(inputs.c_in, c_noise, conversion, x_t, **conditions)
+        told = {**conditions, **self._told(t)}
+        return self._evaluate(inputs.c_in, c_noise, conversion, x_t, **told)
 
     def at(self, times: Tensor) -> list[Evaluation]:
         """The model at each time; what depends on time only is computed here, for all times."""
@@ -221,7 +222,13 @@ class FlowModel(Model):
         c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
         c_in = factors(inputs.c_in, device=times.device)
         rows = zip(c_in, c_noise.unbind(), conversions, strict=True)
-        return [partial(self._evaluate, *row) for row in rows]
+        told = [self._told(time) for time in times.unbind()]
+        return [partial(self._evaluate, *row, **now) for row, now in zip(rows, told, strict=True)]
+
+    def _told(self, t: Tensor) -> dict[str, Tensor]:
+        """What a network with a second time is told of it at one time: that it is the same."""
+        rule = self.parameterization
+        return rule.second_time(self.path.schedule, t, t) if isinstance(rule, FlowMap) else {}
 
     def average_velocity(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None

@@ -25,6 +25,7 @@ __all__ = [
     "all_of",
     "of_images",
     "on_dropped_labels",
+    "on_flow_map",
     "on_gaussian_noise",
     "on_unit_time",
     "require",
@@ -161,6 +162,11 @@ class Objective(Protocol):
     @property
     def trains_refiner(self) -> bool:
         """Whether it gives the network a velocity to correct."""
+
+
+class Trainer(Protocol):
+    batch_size: int
+    micro_batch: int | None
 
 
 class Timestep(Protocol):
@@ -306,6 +312,14 @@ def on_unit_time(parts: Parts, *, name: str) -> Iterator[Unmet]:
             f"{schedule.t_min:g} to {schedule.t_max:g}."
         )
         yield Unmet(".", problem, "Use another objective, or a path with time in [0, 1].")
+
+
+def on_flow_map(parts: Parts, *, name: str, use: str = "average_velocity") -> Iterator[Unmet]:
+    """The model must have a second time; ``use`` is a parameterization that has one."""
+    if not parts.parameterization.is_flow_map:
+        rule = type(parts.parameterization).__name__
+        problem = f"{name} trains a flow map, but {rule} has no second time."
+        yield Unmet("parameterization", problem, f"Use parameterization={use}.")
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:

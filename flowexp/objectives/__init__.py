@@ -3,7 +3,8 @@
 from flowexp.objectives import premetrics, weightings
 from flowexp.objectives.base import Loss, Objective, WeightedSum
 from flowexp.objectives.flow_guided import FlowGuided
-from flowexp.objectives.flow_map import FlowMapMatching
+from flowexp.objectives.flow_map import FlowMapMatching, TerminalVelocityMatching
+from flowexp.objectives.moment_matching import LaplaceKernel, MomentMatching
 from flowexp.objectives.perceptual_regression import PerceptualDistance, PerceptualRegression
 from flowexp.objectives.phased import PhasedRectification, segment_between
 from flowexp.objectives.poisson_field import FieldPoints, PoissonField, field_points
@@ -29,11 +30,14 @@ __all__ = [
     "FieldPoints",
     "FlowGuided",
     "FlowMapMatching",
+    "LaplaceKernel",
+    "MomentMatching",
     "PerceptualDistance",
     "PerceptualRegression",
     "PhasedRectification",
     "PoissonField",
     "StableTarget",
+    "TerminalVelocityMatching",
     "VelocityRefinement",
     "WeightedSum",
     "field_points",

@@ -54,6 +54,8 @@ class Objective(Part, ABC):
         uniforms: How many random numbers in (0, 1) it needs for each sample, ``pairs.uniforms``.
         averages: Names of the averages of the weights (``ema``) whose predictions it needs.
         forward_mode: Whether it differentiates the network in forward mode.
+        group: How many consecutive rows of a batch it compares with each other. Batches and their
+            parts hold whole groups.
         weighting: Loss weight as a function of time; 1 unless it is an argument.
     """
 
@@ -64,6 +66,7 @@ class Objective(Part, ABC):
     uniforms: int = 0
     averages: tuple[str, ...] = ()
     forward_mode: bool = False
+    group: int = 1
     weighting: Weighting = Uniform()
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
@@ -75,6 +78,7 @@ class Objective(Part, ABC):
             self._weighting(parts),
             self._times(parts),
             self._averages(parts),
+            self._groups(parts),
         )
 
     def _times(self, parts: Parts) -> Iterator[Unmet]:
@@ -88,7 +92,18 @@ class Objective(Part, ABC):
         for name in self.averages:
             if name not in parts.ema:
                 problem = f"{type(self).__name__} needs the average {name!r} of the weights."
-                yield Unmet("ema", problem, f"Add it, for example with ema@ema.{name}=constant.")
+                entry = f"'+ema.{name}={{_target_: flowexp.training.ConstantEMA, decay: 0.99}}'"
+                yield Unmet("ema", problem, f"Add it, for example with {entry}.")
+
+    def _groups(self, parts: Parts) -> Iterator[Unmet]:
+        settings, whole = parts.trainer, f"holds no whole groups of {self.group}"
+        for key, size in (
+            ("batch_size", settings.batch_size),
+            ("micro_batch", settings.micro_batch),
+        ):
+            if size is not None and size % self.group:
+                problem = f"{size} {whole}, which {type(self).__name__} compares."
+                yield Unmet(f"trainer.{key}", problem, f"Choose a multiple of {self.group}.")
 
     def _weighting(self, parts: Parts) -> Iterator[Unmet]:
         yield from within("weighting", self.weighting.needs(parts))

@@ -6,6 +6,7 @@ proportional to each other: with ``W = alpha sigma' - alpha' sigma`` and r = sig
 ``w r^2`` on the noise loss and ``w (sigma / W)^2`` on the velocity loss, for squared premetrics.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -21,6 +22,7 @@ __all__ = [
     "EDM",
     "InverseNoise",
     "SNR",
+    "SigmoidOfSNR",
     "LikelihoodOfNoise",
     "MinSNR",
     "ShiftedSNR",
@@ -138,6 +140,35 @@ class MinSNR(Weighting):
 
     def __call__(self, c: Coefficients) -> Tensor:
         return _snr(c).clamp(max=self.gamma)
+
+
+class SigmoidOfSNR(Weighting):
+    """``1/2 sigmoid(b - lambda) (-dlambda/dt) alpha^a / (alpha^2 + sigma^2)``, for IMM.
+
+    ``lambda = 2 ln(alpha/sigma)``, so that ``-dlambda/dt = 2 W/(alpha sigma)``. It is finite at
+    sigma = 0, and at alpha = 0 for a >= 1. sigma is that of the path over ``noise``.
+
+    Args:
+        a: Exponent of alpha: 1 or 2 as published.
+        b: Shift of the sigmoid.
+        noise: Factor of sigma on the path, > 0, see :class:`flowexp.paths.ScaledNoise`.
+
+    Source: Zhou et al., Inductive Moment Matching, 2025, arXiv 2503.07565, eq. 13 (b = 4, a = 1 or
+    2); the ELBO of Kingma & Gao, 2023, arXiv 2303.00848, with its sigmoid weight.
+    """
+
+    def __init__(self, *, a: float = 1.0, b: float = 4.0, noise: float = 1.0) -> None:
+        if not noise > 0.0:
+            raise ValueError(f"noise is {noise}; expected a positive number")
+        self.a = float(a)
+        self.b = float(b)
+        self.noise = float(noise)
+
+    def __call__(self, c: Coefficients) -> Tensor:
+        alpha, sigma, w = c.alpha, c.sigma / self.noise, c.wronskian / self.noise
+        # sigmoid(b - lambda) = sigma^2 / (sigma^2 + exp(-b) alpha^2)
+        shifted = sigma**2 + math.exp(-self.b) * alpha**2
+        return sigma * w * alpha ** (self.a - 1.0) / (shifted * (alpha**2 + sigma**2))
 
 
 class ShiftedSNR(Weighting):

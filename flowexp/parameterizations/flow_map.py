@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from flowexp.broadcast import expand_as
 from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
 from flowexp.paths import Affine, Coefficients, Conversion, Schedule
 from flowexp.requirements import Part, Parts, Unmet, all_of, within
@@ -108,6 +109,8 @@ class FlowMap(Parameterization):
             ``gap`` and ``end`` the flow map ends at r = 0 only: a consistency model.
         velocity_head: Whether F has twice the channels, of which the second half is a prediction of
             the velocity at t, used in training only.
+        scaled_by_guidance: Whether F is the network's output times the condition ``guidance_scale``
+            w, 1 if it is not given, as in terminal velocity matching.
 
     Source: Boffi et al., Flow map matching, 2025, arXiv 2505.18825; Geng et al., MeanFlow, 2025,
     arXiv 2505.13447 (told t and t - r).
@@ -122,6 +125,7 @@ class FlowMap(Parameterization):
         jump: Jump,
         tells: Sequence[str] = ("gap",),
         velocity_head: bool = False,
+        scaled_by_guidance: bool = False,
     ) -> None:
         known = (*SECOND_TIMES, *GUIDANCE_INPUTS)
         unknown = [name for name in tells if name not in known]
@@ -131,6 +135,7 @@ class FlowMap(Parameterization):
         self.jump = jump
         self.tells = tuple(tells)
         self.velocity_head = velocity_head
+        self.scaled_by_guidance = scaled_by_guidance
         self.needs_signal = of.needs_signal
         self.maps_to_data_only = not any(name in SECOND_TIMES for name in tells)
 
@@ -186,6 +191,9 @@ class FlowMap(Parameterization):
         if scalars:
             rest["scalars"] = scalars  # type: ignore[assignment]  # a condition of many columns
         output = self.of.evaluate(network, x, c_noise, rest)
+        scale = conditions.get("guidance_scale")
+        if self.scaled_by_guidance and scale is not None:
+            output = expand_as(scale, output) * output
         if not self.velocity_head:
             return output, None
         first, second = output.chunk(2, dim=1)

@@ -1,6 +1,8 @@
 """EDM's table 1 on any path: its own preconditioning, and those of VP, VE and iDDPM."""
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,22 +33,35 @@ class EDMPreconditioning(BetweenLevels):
         sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
         sigma_max: Largest one; sampling starts there on paths that end in pure noise, where
             ``ln(sigma/alpha)`` is infinite. Training is not restricted to this range.
+        time_scale: The network is told ``time_scale`` times the unit time instead of c_noise above,
+            > 0; None = c_noise.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column "Ours".
     """
 
     needs_signal = True
+    later_options: ClassVar[Mapping[str, object]] = {"time_scale": None}
 
     def __init__(
-        self, *, sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0
+        self,
+        *,
+        sigma_data: float = 0.5,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        time_scale: float | None = None,
     ) -> None:
         if not sigma_data > 0.0:
             raise ValueError(f"sigma_data is {sigma_data}; expected a positive number")
+        if time_scale is not None and not time_scale > 0.0:
+            raise ValueError(f"time_scale is {time_scale}; expected a positive number or null")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
         self.sigma_data = float(sigma_data)
+        self.time_scale = None if time_scale is None else float(time_scale)
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         c_in = torch.rsqrt((c.alpha * self.sigma_data) ** 2 + c.sigma**2)
+        if self.time_scale is not None:
+            return NetworkInputs(c_in, self.time_scale * schedule.unit_time(t))
         return NetworkInputs(c_in, 0.25 * (torch.log(c.sigma) - torch.log(c.alpha)))
 
     def conversion(self, c: Coefficients) -> Conversion:

@@ -5,6 +5,7 @@ from flowexp.paths.bridge import BridgeNoise, BrownianNoise, ConstantNoise, brid
 from flowexp.paths.conversions import Affine, Conversion, Prediction
 from flowexp.paths.interpolants import Cosine, Linear, Polynomial, Trigonometric
 from flowexp.paths.path import Path, PathPoint
+from flowexp.paths.scaled import ScaledNoise
 from flowexp.paths.sources import (
     ClippedStudentT,
     Gaussian,
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "Linear",
     "Polynomial",
+    "ScaledNoise",
     "VE",
     "VP",
     "LinearVP",

@@ -146,7 +146,7 @@ class FlowModule(LightningModule):
     def on_fit_start(self) -> None:
         parts = self.parts
         check_precision(self.settings.precision, self.device)
-        self.settings.share(self.trainer.world_size)
+        self.settings.share(self.trainer.world_size, group=parts.objective.group)
         self.model.averages = {name: self._averaged(name) for name in parts.objective.averages}
         self.draws = TrainingDraws(
             parts.model.path,

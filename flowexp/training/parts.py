@@ -135,17 +135,19 @@ class TrainerSettings:
             return 0
         return int(step * self.batch_size // round(self.snapshot_kimg * 1000.0, 6))
 
-    def share(self, world_size: int) -> int:
-        """Images per step and process.
+    def share(self, world_size: int, *, group: int = 1) -> int:
+        """Images per step and process, in groups of ``group``.
 
         Raises:
-            UsageError: The batch cannot be shared equally.
+            UsageError: The batch cannot be shared equally, or not without dividing a group.
         """
-        if self.batch_size % world_size:
+        if self.batch_size % (world_size * group):
+            whole = "" if group == 1 else f" in groups of {group}"
             raise UsageError(
-                f"{self.batch_size} images cannot be shared equally by {world_size} processes.",
+                f"{self.batch_size} images cannot be shared equally by {world_size} processes"
+                f"{whole}.",
                 key="trainer.batch_size",
-                remedy=f"Choose a multiple of {world_size}.",
+                remedy=f"Choose a multiple of {world_size * group}.",
             )
         return self.batch_size // world_size
 

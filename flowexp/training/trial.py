@@ -54,7 +54,8 @@ def try_out(
     """
     if sum(p.numel() for p in parts.model.network.parameters()) > _LARGEST_NETWORK:
         return
-    sizes = dict.fromkeys((min(_SAMPLES, parts.settings.batch_size), parts.settings.batch_size))
+    few = max(_SAMPLES, parts.objective.group)
+    sizes = dict.fromkeys((min(few, parts.settings.batch_size), parts.settings.batch_size))
     failure: Exception | None = None
     for size in sizes:
         try:

@@ -99,6 +99,16 @@ from flowexp.objectives.flow_map.schedules import (
     SigmoidShare,
     StepShare,
 )
+from flowexp.objectives.flow_map.shortcut import (
+    Doubling,
+    GuidedShortest,
+)
+from flowexp.objectives.flow_map.terminal_velocity import (
+    ConstantScale,
+    InverseScale,
+    TerminalVelocityMatching,
+    UniformScale,
+)
 from flowexp.objectives.flow_map.trigflow_tangent import (
     Clipped,
     Normalized,
@@ -120,6 +130,7 @@ __all__ = [
     "Clipped",
     "Comparison",
     "ConstantMix",
+    "ConstantScale",
     "ConstantShare",
     "CosineShare",
     "DataChord",
@@ -127,6 +138,7 @@ __all__ = [
     "DecayingMix",
     "Derivative",
     "DerivativeLeg",
+    "Doubling",
     "DrawnGuidance",
     "Driver",
     "DropEach",
@@ -141,8 +153,10 @@ __all__ = [
     "GivenMiddle",
     "GuidanceInputs",
     "Guided",
+    "GuidedShortest",
     "HeadVelocity",
     "InverseGap",
+    "InverseScale",
     "Itself",
     "JVP",
     "KeepLabels",
@@ -174,11 +188,13 @@ __all__ = [
     "Target",
     "TeacherStep",
     "TeacherVelocity",
+    "TerminalVelocityMatching",
     "TrigFlowOutput",
     "TrigFlowTangent",
     "Truncated",
     "Unchanged",
     "UniformLeaps",
+    "UniformScale",
     "VelocityMix",
     "forward_mode",
     "gradients",

@@ -32,6 +32,8 @@ class DerivativeLeg(Leg):
             only through u.
     """
 
+    derivative: Derivative
+
     def __init__(
         self, *, derivative: Derivative | None = None, through_derivative: bool = True
     ) -> None:

@@ -118,12 +118,12 @@ class Leg(Part, ABC):
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Targets and shares of all rows; ``prediction`` is u(x_t, t, r)."""
-        apart = leap.r < leap.t
+        equal = self.on_diagonal(leap)
+        apart = ~equal
         if bool(apart.all()):
             return self.target(model, leap, legs, prediction)
         share = torch.ones_like(leap.t)
         target = torch.empty_like(prediction)
-        equal = ~apart
         rows = leap.rows(equal)
         target[equal] = legs.diagonal.velocity(model, rows, rows.t).to(target.dtype)
         if bool(apart.any()):
@@ -131,11 +131,15 @@ class Leg(Part, ABC):
             target[apart] = found.to(target.dtype)
         return target, share
 
+    def on_diagonal(self, leap: Leap) -> Tensor:
+        """Rows whose target is the diagonal's velocity, (B,) bool: those with r = t."""
+        return leap.r >= leap.t
+
     @abstractmethod
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Targets (B, ...) and shares (B,) of rows with r < t."""
+        """Targets (B, ...) and shares (B,) of the rows that are not on the diagonal."""
 
 
 class FiniteLeg(Leg):
@@ -151,6 +155,10 @@ class FiniteLeg(Leg):
     def end(self, leap: Leap) -> Tensor:
         """s, (B,), float64, r <= s < t."""
 
+    def bounded(self, x_s: Tensor) -> Tensor:
+        """The state from which the second leg starts; unchanged unless overridden."""
+        return x_s
+
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -160,7 +168,7 @@ class FiniteLeg(Leg):
         # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined. These
         # rows are asked at t, to no purpose but that batches have equal shapes.
         asked = torch.where(share < 1.0, s, leap.t)
-        x_s = leap.x_t - expand_as(leap.t - asked, d) * d
+        x_s = self.bounded(leap.x_t - expand_as(leap.t - asked, d) * d)
         with gradients(legs.target):
             rest = legs.target.of(model).average_velocity(x_s, asked, leap.r, **leap.conditions)
         mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))

@@ -41,7 +41,7 @@ from flowexp.objectives.perceptual_regression import check_files
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import point_of, weighted
 from flowexp.objectives.weightings import Uniform, Weighting
-from flowexp.requirements import Parts, Unmet, all_of, within
+from flowexp.requirements import Parts, Unmet, all_of, on_flow_map, within
 from flowexp.seeding import open_uniform
 
 __all__ = ["FlowMapMatching"]
@@ -162,10 +162,7 @@ class FlowMapMatching(Objective):
             yield Unmet(".head_weight", problem, remedy)
 
     def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
-        if not parts.parameterization.is_flow_map:
-            name, rule = type(self).__name__, type(parts.parameterization).__name__
-            problem = f"{name} trains a flow map, but {rule} has no second time."
-            yield Unmet("parameterization", problem, f"Use parameterization={self.leg.suits}.")
+        yield from on_flow_map(parts, name=type(self).__name__, use=self.leg.suits)
 
     @property
     def learned(self) -> nn.Module | None:

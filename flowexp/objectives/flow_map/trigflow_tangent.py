@@ -97,6 +97,7 @@ class TrigFlowTangent(Leg):
     ``sCM.py``.
     """
 
+    derivative: Derivative
     columns = ("t",)
     suits = "trigflow_consistency"
 

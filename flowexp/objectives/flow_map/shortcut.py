@@ -1,0 +1,105 @@
+"""Shortcut models: every step is two of half its length, and the shortest follows the data."""
+
+import torch
+from torch import Tensor
+
+from flowexp.models import Model, WrappedModel
+from flowexp.networks.base import without_labels
+from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
+from flowexp.objectives.flow_map.legs import FixedShare
+from flowexp.paths import Prediction
+
+__all__ = ["Doubling", "GuidedShortest"]
+
+
+def _shortest(t: Tensor, r: Tensor, steps: int) -> Tensor:
+    """Where t - r is at most one step of ``1/steps``, (B,) bool, whatever the rounding."""
+    return t - r < 1.5 / steps
+
+
+class Doubling(FixedShare):
+    """``u(t, r)`` of a step is the mean of two steps of half its length; the shortest has velocity.
+
+    Steps have the lengths 1, 1/2, ..., 1/steps. Rows of the length ``1/steps``, which the network
+    is told as such and not as r = t, are compared with the diagonal's velocity; only they may lose
+    their labels.
+
+    Args:
+        steps: T, >= 2: that of the law of times.
+        clamp: The state after the first half and the target are kept within +- this, > 0, which
+            suits latents; None = they are free.
+
+    Source: Frans et al., One Step Diffusion via Shortcut Models, 2024, arXiv 2410.12557, eq. 5, and
+    the authors' code (clamp 4).
+    """
+
+    def __init__(self, *, steps: int = 128, clamp: float | None = None) -> None:
+        super().__init__(share=0.5)
+        if steps < 2:
+            raise ValueError(f"steps is {steps}; expected an integer >= 2")
+        if clamp is not None and not clamp > 0.0:
+            raise ValueError(f"clamp is {clamp}; expected a positive number or null")
+        self.steps = int(steps)
+        self.clamp = None if clamp is None else float(clamp)
+
+    def on_diagonal(self, leap: Leap) -> Tensor:
+        """Rows of the shortest step."""
+        return _shortest(leap.t, leap.r, self.steps)
+
+    def may_drop_label(self, leap: Leap) -> Tensor:
+        return self.on_diagonal(leap)
+
+    def bounded(self, x_s: Tensor) -> Tensor:
+        return x_s if self.clamp is None else x_s.clamp(-self.clamp, self.clamp)
+
+
+class GuidedShortest(Target):
+    """``u_0 + scale (u_c - u_0)``, without and with label, for the shortest steps only.
+
+    So guidance enters the target of steps of twice that length, and from them all longer ones.
+
+    Args:
+        of: Whose predictions; None = the network's own.
+        scale: 1 = not guided.
+        steps: The shortest step is ``1/steps``.
+
+    Source: Frans et al., 2024, arXiv 2410.12557, section 4, and the authors' code (1.5 on
+    ImageNet).
+    """
+
+    def __init__(self, *, of: Target | None = None, scale: float = 1.5, steps: int = 128) -> None:
+        if steps < 2:
+            raise ValueError(f"steps is {steps}; expected an integer >= 2")
+        self.whose = of or Itself()
+        self.scale = float(scale)
+        self.steps = int(steps)
+        self.averages = self.whose.averages
+
+    def of(self, model: Model) -> Model:
+        return _GuidedShortest(self.whose.of(model), self)
+
+
+class _GuidedShortest(WrappedModel):
+    """The model of :class:`GuidedShortest`."""
+
+    def __init__(self, model: Model, target: GuidedShortest) -> None:
+        super().__init__(model)
+        self.target = target
+
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        return self.model.predict(x_t, t, **conditions)
+
+    def average_velocity(
+        self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
+    ) -> Tensor:
+        velocity = self.model.average_velocity(x_t, t, r, **conditions)
+        rows = _shortest(t, r, self.target.steps)
+        if self.target.scale == 1.0 or not bool(rows.any()):
+            return velocity
+        given = {k: None if c is None else c[rows] for k, c in conditions.items()}
+        unlabelled = self.model.average_velocity(
+            x_t[rows], t[rows], r[rows], **without_labels(given)
+        )
+        guided = velocity.clone()
+        guided[rows] = torch.lerp(unlabelled, velocity[rows], self.target.scale)
+        return guided

@@ -1,0 +1,159 @@
+"""Terminal velocity matching: the derivative of a jump in its end, and the velocity beside it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from flowexp.broadcast import expand_as
+from flowexp.couplings import Pairs
+from flowexp.models import Model
+from flowexp.objectives.flow_map.drivers import DataVelocity
+from flowexp.objectives.flow_map.guidance_inputs import GuidanceInputs
+from flowexp.objectives.flow_map.labels import LabelDrop
+from flowexp.objectives.flow_map.leaps import Leap, Target
+from flowexp.objectives.flow_map.legs import Leg, Legs
+from flowexp.objectives.flow_map.matching import FlowMapMatching
+from flowexp.objectives.premetrics import Premetric
+from flowexp.objectives.weightings import Weighting
+
+__all__ = ["ConstantScale", "InverseScale", "TerminalVelocityMatching", "UniformScale"]
+
+
+class ConstantScale(GuidanceInputs):
+    """The same guidance scale w for all rows.
+
+    Args:
+        scale: w, > 0; 1 = not guided.
+    """
+
+    names = ("guidance_scale",)
+
+    def __init__(self, *, scale: float = 1.0) -> None:
+        if not scale > 0.0:
+            raise ValueError(f"scale is {scale}; expected a positive number")
+        self.scale = float(scale)
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        return {"guidance_scale": torch.full_like(leap.t, self.scale)}
+
+
+class UniformScale(GuidanceInputs):
+    """A guidance scale uniform on [smallest, largest] for every row; 0 < smallest <= largest."""
+
+    names = ("guidance_scale",)
+    uniforms = 1
+
+    def __init__(self, *, smallest: float = 1.0, largest: float = 4.0) -> None:
+        if not 0.0 < smallest <= largest:
+            raise ValueError(f"need 0 < smallest <= largest, got {smallest} and {largest}")
+        self.smallest = float(smallest)
+        self.largest = float(largest)
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        u = leap.uniforms["guidance_inputs"][:, 0]
+        return {"guidance_scale": self.smallest + u * (self.largest - self.smallest)}
+
+
+class InverseScale(GuidanceInputs):
+    """``1/w`` uniform on (0, 1) for every row: the default of the authors' code of TVM."""
+
+    names = ("guidance_scale",)
+    uniforms = 1
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        return {"guidance_scale": 1.0 / leap.uniforms["guidance_inputs"][:, 0]}
+
+
+class TerminalVelocityMatching(FlowMapMatching):
+    """``d((dX/dr - sg u(X, r, r))/w) + d((u(x_q, q, q) - v_w)/w)``, d the premetric.
+
+    ``X = X_{t->r}(x_t)``; its derivative in r is the :class:`Lagrangian` leg's, with gradient, and
+    the velocity at its end the target's. Rows with r = t have the second term only. That is flow
+    matching of the same pair at a time q of its own, against the guided velocity
+    ``v_w = w v + (1 - w) u_0(x_q, q, q)``, where v is that of the data and u_0 the target's without
+    label. w is the scale that the network is told, 1 without one, and 1 in rows that lose their
+    label.
+
+    Args:
+        leg: The derivative in r.
+        premetric: Measure of both differences.
+        target: Whose predictions are u in the first term and u_0; None = the network itself.
+        weighting: Loss weight as a function of t; None = 1.
+        labels: Which rows lose their label; None = none here.
+        guidance_inputs: The law of w; None = the network is told none.
+
+    Source: Zhou et al., Terminal Velocity Matching, 2025, arXiv 2511.19797, and lumalabs/tvm, where
+    the target is an average with factor 0.99 and w scales the network's output too
+    (``parameterization.scaled_by_guidance``).
+    """
+
+    def __init__(
+        self,
+        *,
+        leg: Leg,
+        premetric: Premetric,
+        target: Target | None = None,
+        weighting: Weighting | None = None,
+        labels: LabelDrop | None = None,
+        guidance_inputs: GuidanceInputs | None = None,
+    ) -> None:
+        super().__init__(
+            driver=DataVelocity(),
+            leg=leg,
+            premetric=premetric,
+            target=target,
+            weighting=weighting,
+            labels=labels,
+            guidance_inputs=guidance_inputs,
+        )
+        self.columns = ("t", "r", "diagonal")
+
+    def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
+        leap = super().leap(model, pairs, times, rng=rng)
+        scale = leap.conditions.get("guidance_scale")
+        if scale is None or leap.dropped is None:
+            return leap
+        told = {"guidance_scale": torch.where(leap.dropped, 1.0, scale)}
+        return replace(leap, conditions={**leap.conditions, **told})
+
+    def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of both terms, (B,), float64; and the mean of each."""
+        terms = self.terms(model, leap)
+        means = {name: value.detach().mean().float() for name, value in terms.items()}
+        return torch.stack(list(terms.values())).sum(0), means
+
+    def terms(self, model: Model, leap: Leap) -> Mapping[str, Tensor]:
+        """The two terms, (B,): ``terminal`` and ``diagonal``."""
+        scale = leap.conditions.get("guidance_scale")
+        w = torch.ones_like(leap.t) if scale is None else scale
+        compared = self.leg.compare(model, leap, Legs(self.driver, self.target, self.diagonal))
+        now = self.beside(model, leap)
+        velocity = model.average_velocity(now.x_t, now.t, now.r, **now.conditions)
+        ends, beside = (
+            self.premetric(difference / expand_as(w, difference))
+            for difference in (
+                compared.prediction - compared.target,
+                velocity - self.guided(model, now, w),
+            )
+        )
+        return {"terminal": torch.where(leap.r < leap.t, ends, 0.0), "diagonal": beside}
+
+    def beside(self, model: Model, leap: Leap) -> Leap:
+        """The rows of flow matching: the same pairs at their own times."""
+        assert leap.middle is not None
+        point = model.path.point(leap.x, leap.e, leap.middle)
+        return replace(
+            leap, x_t=point.x_t, velocity=point.velocity, t=leap.middle, r=leap.middle, middle=None
+        )
+
+    def guided(self, model: Model, now: Leap, w: Tensor) -> Tensor:
+        """``w v + (1 - w) u_0``, without gradient; one call if any w is not 1."""
+        if bool((w == 1.0).all()):
+            return now.velocity
+        bare = now.unlabelled()
+        with torch.no_grad():
+            whose = self.target.of(model)
+            free = whose.average_velocity(bare.x_t, bare.t, bare.r, **bare.conditions)
+        return torch.lerp(free, now.velocity, expand_as(w, free))
