@@ -27,6 +27,7 @@ __all__ = [
     "on_dropped_labels",
     "on_gaussian_noise",
     "on_unit_time",
+    "on_velocity",
     "require",
     "source_of",
     "within",
@@ -133,11 +134,7 @@ class NetworkFacts:
     scalars: tuple[str, ...] = ()
 
 
-class Parameterization(Protocol):
-    @property
-    def corrects_velocity(self) -> bool:
-        """Whether the network is given a velocity to correct."""
-
+class SecondTime(Protocol):
     @property
     def is_flow_map(self) -> bool:
         """Whether the model has a flow map, from one time to another."""
@@ -145,6 +142,18 @@ class Parameterization(Protocol):
     @property
     def maps_to_data_only(self) -> bool:
         """Whether that flow map ends at t = 0 only, as a consistency model's."""
+
+
+class Parameterization(SecondTime, Protocol):
+    @property
+    def corrects_velocity(self) -> bool:
+        """Whether the network is given a velocity to correct."""
+
+
+class Sampler(Protocol):
+    @property
+    def jumps(self) -> bool:
+        """Whether it asks for the flow map, not for predictions at one time."""
 
 
 class Objective(Protocol):
@@ -189,6 +198,7 @@ class Parts:
     network: NetworkFacts
     parameterization: Parameterization
     objective: Objective
+    sampler: Sampler
     timestep: Timestep
     augmentation: Augmentation
     pairs: object
@@ -289,6 +299,13 @@ def on_unit_time(parts: Parts, *, name: str) -> Iterator[Unmet]:
             f"{schedule.t_min:g} to {schedule.t_max:g}."
         )
         yield Unmet(".", problem, "Use another objective, or a path with time in [0, 1].")
+
+
+def on_velocity(model: SecondTime, *, name: str, remedy: str, key: str = ".") -> Iterator[Unmet]:
+    """The model must have a velocity, which ``name`` follows."""
+    if model.maps_to_data_only:
+        problem = f"{name} follows the velocity of a model, but a consistency model has none."
+        yield Unmet(key, problem, remedy)
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:

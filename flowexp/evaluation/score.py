@@ -213,12 +213,17 @@ class ScoreResult:
                 rows.append(("  note", record.protocol.notice))
         return rows
 
+    @property
+    def nfe_in_words(self) -> str:
+        """``18 network evaluations a sample``."""
+        return f"{self.nfe:.4g} network evaluation{'s' if self.nfe != 1.0 else ''} a sample"
+
     def __str__(self) -> str:
         sampler = {record.protocol.sampler for record in self.records}
         rows = [
             *self.rows(),
             ("sampler", "; ".join(sorted(s for s in sampler if s))),
-            ("NFE", f"{self.nfe:.4g} network evaluations a sample"),
+            ("NFE", self.nfe_in_words),
             ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
         ]
         width = max(len(name) for name, _ in rows)
