@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization

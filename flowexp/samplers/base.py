@@ -111,10 +111,11 @@ class Sampler(Part, ABC):
         return self.needs_gaussian
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A Gaussian source, if ``needs_gaussian``, and what :meth:`fits` needs."""
-        yield from all_of(self._gaussian(parts), self._fitting(parts))
+        """What :meth:`noise_needs` and :meth:`fits` say."""
+        yield from all_of(self.noise_needs(parts), self._fitting(parts))
 
-    def _gaussian(self, parts: Parts) -> Iterator[Unmet]:
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What its noise needs: a Gaussian source, if ``needs_gaussian``."""
         if self.needs_gaussian:
             what = f"{type(self).__name__} assumes"
             yield from on_gaussian_noise(parts, what=what, remedy="Take a deterministic sampler")

@@ -22,6 +22,9 @@ class FlowMapSampler(FixedStepSampler):
     last are followed by fresh noise e', ``alpha(t') x_0 + sigma(t') e'``: the multistep sampling of
     consistency models.
 
+    The way back is not defined: a flow map is trained for r <= t only. Inversion follows the
+    velocity u(x, t, t) with an ODE sampler.
+
     Args:
         noise: ``restart``, or None for jumps without noise.
 
@@ -43,7 +46,7 @@ class FlowMapSampler(FixedStepSampler):
         self.noise = noise
         self.needs_gaussian = noise is not None and self.steps > 1
 
-    def _gaussian(self, parts: Parts) -> Iterator[Unmet]:
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
         if self.needs_gaussian:
             remedy = "Set sampler.noise=null"
             yield from on_gaussian_noise(parts, what="restarts add", remedy=remedy, key=".noise")
@@ -62,16 +65,15 @@ class FlowMapSampler(FixedStepSampler):
         """The states after the jumps; with restarts, after the noise."""
         for interval in intervals:
             if self.noise is None:
-                yield (z := self._jump(field, z, interval.start.t, interval.end.t))
+                z = self._jump(field, z, interval.start.t, interval.end.t)
             else:
-                yield (z := self._restart(field, z, interval, noise))
+                z = self._restart(field, z, interval, noise)
+            yield z
 
     def _jump(self, field: Field, z: Tensor, t: Tensor, r: Tensor) -> Tensor:
         return field.model.flow_map(z, t, r, **field.conditions)
 
-    def _restart(
-        self, field: Field, z: Tensor, interval: Interval, noise: Noise | None
-    ) -> Tensor:
+    def _restart(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
         """The data, with fresh noise unless the interval is the last."""
         end = interval.end.t
         data = self._jump(field, z, interval.start.t, torch.zeros_like(end))

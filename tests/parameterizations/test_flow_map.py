@@ -1,4 +1,4 @@
-"""The flow map of a network with a second time: where its jumps go, and what the network is told."""
+"""Networks with a second time: where their jumps go, and what they are told."""
 
 import math
 
@@ -160,7 +160,8 @@ def test_the_network_is_told_gap_and_end_in_unit_time():
 
 def test_a_consistency_model_is_told_no_second_time():
     model = model_of(VE(), of=EDMPreconditioning(), jump=DDIMJump(), tells=[])
-    assert model.is_flow_map and model.maps_to_data_only
+    assert model.is_flow_map
+    assert model.maps_to_data_only
     t = torch.tensor(3.0, dtype=F64)
     ends = model.flow_map(states(), t, t * 0.0)
     assert "scalars" not in model.network.calls[0][2]

@@ -108,7 +108,7 @@ class MixtureMap(ExactMap):
 
 
 class Perturbed(WrappedModel):
-    """``u + sum_j theta_j phi_j``, smooth in (x, t, r), whose average "exact" is the model itself."""
+    """``u + sum_j theta_j phi_j(x, t, r)``; its average "exact" is the model itself."""
 
     COUNT = 6
 
