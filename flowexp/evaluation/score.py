@@ -20,7 +20,7 @@ from flowexp.metrics.protocol import MetricRecord, least, mean, spread_of
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Pipeline, Processes, SampleBatch, in_turn, seeds_text
 from flowexp.progress import counted, stage
-from flowexp.requirements import Part, Parts, require
+from flowexp.requirements import Part, Parts, on_velocity, require
 from flowexp.samplers.adaptive import IntegrationError
 from flowexp.tasks import Task
 
@@ -337,6 +337,9 @@ def require_measurable(
         if isinstance(metric, Part):
             require(metric.needs(known), group=f"metric.{name}")
         if isinstance(metric, ModelMetric):
+            if metric.follows_velocity:
+                needed = on_velocity(pipeline.model, name=metric.name, remedy="Leave it out.")
+                require(needed, group=f"metric.{name}")
             metric.check()
             metric.check_setting(pipeline.model, setting=setting)
     samples = SampleMetrics(metrics, setting.processes)
