@@ -28,6 +28,7 @@ __all__ = [
     "on_flow_map",
     "on_gaussian_noise",
     "on_unit_time",
+    "on_velocity",
     "require",
     "source_of",
     "within",
@@ -136,11 +137,7 @@ class NetworkFacts:
     label_dropout: float = 0.0
 
 
-class Parameterization(Protocol):
-    @property
-    def corrects_velocity(self) -> bool:
-        """Whether the network is given a velocity to correct."""
-
+class SecondTime(Protocol):
     @property
     def is_flow_map(self) -> bool:
         """Whether the model has a flow map, from one time to another."""
@@ -158,6 +155,18 @@ class Parameterization(Protocol):
         """Whether half of the network's output is a second prediction of the velocity."""
 
 
+class Parameterization(SecondTime, Protocol):
+    @property
+    def corrects_velocity(self) -> bool:
+        """Whether the network is given a velocity to correct."""
+
+
+class Sampler(Protocol):
+    @property
+    def jumps(self) -> bool:
+        """Whether it asks for the flow map, not for predictions at one time."""
+
+
 class Objective(Protocol):
     @property
     def trains_refiner(self) -> bool:
@@ -167,6 +176,7 @@ class Objective(Protocol):
 class Trainer(Protocol):
     batch_size: int
     micro_batch: int | None
+    compile: bool
 
 
 class Timestep(Protocol):
@@ -189,12 +199,6 @@ class Augmentation(Protocol):
         """Whether images may come back changed."""
 
 
-class Trainer(Protocol):
-    @property
-    def compile(self) -> bool:
-        """Whether the network is compiled."""
-
-
 class Parts:
     """The parts of one configuration by their groups, and ``others``, such as ``pairs``, by key.
 
@@ -211,6 +215,7 @@ class Parts:
     network: NetworkFacts
     parameterization: Parameterization
     objective: Objective
+    sampler: Sampler
     timestep: Timestep
     augmentation: Augmentation
     trainer: Trainer
@@ -320,6 +325,13 @@ def on_flow_map(parts: Parts, *, name: str, use: str = "average_velocity") -> It
         rule = type(parts.parameterization).__name__
         problem = f"{name} trains a flow map, but {rule} has no second time."
         yield Unmet("parameterization", problem, f"Use parameterization={use}.")
+
+
+def on_velocity(model: SecondTime, *, name: str, remedy: str, key: str = ".") -> Iterator[Unmet]:
+    """The model must have a velocity, which ``name`` follows."""
+    if model.maps_to_data_only:
+        problem = f"{name} follows the velocity of a model, but a consistency model has none."
+        yield Unmet(key, problem, remedy)
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:

@@ -9,6 +9,7 @@ from flowexp.config.override_text import ShellCommand, command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
 from flowexp.progress import stage
+from flowexp.requirements import on_velocity, require
 
 __all__ = ["main"]
 
@@ -27,6 +28,8 @@ def calibrate(job: Job) -> None:
     config = job.config
     calibration = part_of(config, "calibration", by=written_in(config))
     opened = open_run(config)
+    name, other = type(calibration).__name__, "Sample it by sampler=flow_map, which needs none."
+    require(on_velocity(opened.built.model, name=name, remedy=other), group="calibration")
     opened.built.dataset.locate()
     threads = sampling_threads(opened.pipeline, config["threads"])
     with logging_to(opened.run.log_file), Processes.start() as processes, threads:

@@ -299,7 +299,7 @@ def _outcome(
     return [
         *rows,
         ("weights", opened.weights_in_words),
-        ("NFE", f"{results[0].nfe:.4g} network evaluations a sample"),
+        ("NFE", results[0].nfe_in_words),
         ("generated and scored", f"{count} samples in {speed}"),
         ("run directory", shown(opened.run.path)),
         *([("sample grid", shown(grid))] if grid else []),

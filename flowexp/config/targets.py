@@ -145,7 +145,8 @@ def _misfit(key: str, value: object, parameter: Parameter, target: str) -> Probl
     wanted = ast.unparse(annotation) if annotation is not None else "Any"
     text = f"{value!r} is not what {target} takes here ({wanted})."
     if annotation is not None and "Literal" in _names(annotation):
-        choices = [str(n.value) for n in ast.walk(annotation) if isinstance(n, ast.Constant)]
+        values = [n.value for n in ast.walk(annotation) if isinstance(n, ast.Constant)]
+        choices = [str(v) for v in values if v is not None] + ["null"] * (None in values)
         text = f"{value!r} is not what {target} takes here."
         return Problem(key, text, f"Choose one of {', '.join(choices)}.")
     if isinstance(value, str | int | float) and not _SCALARS.keys() & _names(annotation):

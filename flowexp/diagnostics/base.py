@@ -98,11 +98,13 @@ class ModelMetric(Part, ABC):
     """A metric of the model itself, under the guidance and conditions of an evaluation.
 
     Its name is the stem of its key, for example ``straightness``. Less of it is better, unless
-    ``higher_is_better`` says otherwise.
+    ``higher_is_better`` says otherwise. ``follows_velocity`` says whether it needs the model's
+    velocity, which consistency models have not.
     """
 
     name: str
     higher_is_better: bool | None = False
+    follows_velocity: bool = True
 
     def check(self) -> None:
         """Raise ``UsageError`` when something needed is missing on this computer."""
@@ -179,6 +181,7 @@ class NetworkEvaluations(ModelMetric):
     """
 
     name = "nfe"
+    follows_velocity = False
 
     def measure(self, model: Model, *, setting: Setting) -> tuple[MetricRecord, ...]:
         if not len(setting.nfe):  # only the first process knows all counts

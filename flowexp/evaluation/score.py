@@ -20,7 +20,7 @@ from flowexp.metrics.protocol import MetricRecord, least, mean, spread_of
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Pipeline, Processes, SampleBatch, in_turn, seeds_text
 from flowexp.progress import counted, stage
-from flowexp.requirements import Part, Parts, require
+from flowexp.requirements import Part, Parts, on_velocity, require
 from flowexp.samplers.adaptive import IntegrationError
 from flowexp.tasks import Task
 
@@ -213,12 +213,17 @@ class ScoreResult:
                 rows.append(("  note", record.protocol.notice))
         return rows
 
+    @property
+    def nfe_in_words(self) -> str:
+        """``18 network evaluations a sample``."""
+        return f"{self.nfe:.4g} network evaluation{'s' if self.nfe != 1.0 else ''} a sample"
+
     def __str__(self) -> str:
         sampler = {record.protocol.sampler for record in self.records}
         rows = [
             *self.rows(),
             ("sampler", "; ".join(sorted(s for s in sampler if s))),
-            ("NFE", f"{self.nfe:.4g} network evaluations a sample"),
+            ("NFE", self.nfe_in_words),
             ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
         ]
         width = max(len(name) for name, _ in rows)
@@ -332,6 +337,9 @@ def require_measurable(
         if isinstance(metric, Part):
             require(metric.needs(known), group=f"metric.{name}")
         if isinstance(metric, ModelMetric):
+            if metric.follows_velocity:
+                needed = on_velocity(pipeline.model, name=metric.name, remedy="Leave it out.")
+                require(needed, group=f"metric.{name}")
             metric.check()
             metric.check_setting(pipeline.model, setting=setting)
     samples = SampleMetrics(metrics, setting.processes)

@@ -10,7 +10,7 @@ from flowexp.broadcast import expand_as
 from flowexp.guidance.base import Guidance, NoGuidance
 from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.paths import Prediction
-from flowexp.requirements import Parts, Unmet, within
+from flowexp.requirements import Parts, Unmet, all_of, within
 
 __all__ = ["DynamicThresholding"]
 
@@ -39,8 +39,14 @@ class DynamicThresholding(Guidance):
         self.guidance = NoGuidance() if guidance is None else guidance
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What the inner guidance needs."""
-        yield from within("guidance", self.guidance.needs(parts))
+        """What the inner guidance needs, and a sampler that asks for predictions at one time."""
+        yield from all_of(self._predictions(parts), within("guidance", self.guidance.needs(parts)))
+
+    def _predictions(self, parts: Parts) -> Iterator[Unmet]:
+        if parts.sampler.jumps:
+            own, other = type(self).__name__, type(parts.sampler).__name__
+            problem = f"{own} clips the data predicted at one time, but {other} jumps between two."
+            yield Unmet(".", problem, "Use an ODE sampler such as sampler=heun, or guidance=none.")
 
     def wrap(self, model: Model) -> Model:
         return _ThresholdedModel(self.guidance.wrap(model), self.quantile)

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from flowexp.broadcast import expand_as
@@ -11,29 +10,11 @@ from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameteri
 from flowexp.paths import Affine, Coefficients, Conversion, Schedule
 from flowexp.requirements import Part, Parts, Unmet, all_of, within
 
-__all__ = ["DDIMJump", "EulerJump", "FlowMap", "Jump", "mean_slopes"]
+__all__ = ["DDIMJump", "EulerJump", "FlowMap", "Jump"]
 
-_SHORT = 1e-5
 SECOND_TIMES = ("gap", "end")
 GUIDANCE_INPUTS = ("guidance_scale", "guidance_start", "guidance_end")
 """Conditions of a model, (B,), that a network can be told; see :class:`FlowMap`."""
-
-
-def mean_slopes(schedule: Schedule, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """``(alpha(t) - alpha(r))/(t - r)`` and the same of sigma; derivatives where r = t. Float64.
-
-    Short gaps have the derivative in their middle instead of the quotient, which would cancel:
-    either is right to 1e-10 there.
-    """
-    a, b = schedule.coefficients(t), schedule.coefficients(r)
-    gap = t - r
-    short = gap.abs() < _SHORT
-    middle = schedule.coefficients(torch.where(short, 0.5 * (t + r), t))
-    safe = torch.where(short, 1.0, gap)
-    return (
-        torch.where(short, middle.d_alpha, (a.alpha - b.alpha) / safe),
-        torch.where(short, middle.d_sigma, (a.sigma - b.sigma) / safe),
-    )
 
 
 class Jump(Part, ABC):
@@ -59,12 +40,13 @@ class EulerJump(Jump):
 
 
 class DDIMJump(Jump):
-    """``X_{t->r} = (sigma_r/sigma_t) x_t + (alpha_r - alpha_t sigma_r/sigma_t) D(x_t, t, r)``.
+    """``X_{t->r} = alpha_r D + sigma_r E`` with the data D and the noise E that F predicts.
 
-    D is F's data prediction. At r = 0 the jump ends in D itself, as in consistency models. Around a
-    velocity on the trigonometric path it is a rotation (TrigFlow), around EDM's preconditioning
-    IMM's "simple-EDM", around data IMM's "identity"; on linear and VE paths, if F is a velocity, it
-    is :class:`EulerJump`.
+    This is ``(sigma_r/sigma_t) x_t + (alpha_r - alpha_t sigma_r/sigma_t) D``; the average velocity
+    is ``D (alpha_t - alpha_r)/(t - r) + E (sigma_t - sigma_r)/(t - r)``. At r = 0 the jump ends in
+    D itself, as in consistency models. Around a velocity on the trigonometric path it is a rotation
+    (TrigFlow), around EDM's preconditioning IMM's "simple-EDM", around data IMM's "identity"; on
+    linear and VE paths, if F is a velocity, it is :class:`EulerJump`.
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12; Zhou et al., IMM, 2025, arXiv
     2503.07565.
@@ -73,18 +55,8 @@ class DDIMJump(Jump):
     def average_velocity(
         self, conversion: Conversion, schedule: Schedule, t: Tensor, r: Tensor
     ) -> Affine:
-        alpha, sigma = mean_slopes(schedule, t, r)
-        c, data = conversion.c, conversion.data
-        at_data = c.sigma == 0.0
-        ratio = sigma / torch.where(at_data, 1.0, c.sigma)
-        of_data = alpha - c.alpha * ratio
-        state, output = ratio + of_data * data.state, of_data * data.output
-        # Where sigma is 0, so are t and r, and the jump is the velocity.
-        v = conversion.velocity
-        return Affine(
-            torch.where(at_data, torch.as_tensor(v.state), state),
-            torch.where(at_data, torch.as_tensor(v.output), output),
-        )
+        alpha, sigma = schedule.mean_slopes(t, r)
+        return conversion.data.combined(conversion.noise, alpha, sigma)
 
 
 class FlowMap(Parameterization):

@@ -21,6 +21,10 @@ from flowexp.identity import Identified
 
 __all__ = ["Coefficients", "Schedule", "Source", "as_float64"]
 
+# Gauss's rule with three nodes on [0, 1].
+_NODES, _WEIGHTS = (0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 4 / 9, 5 / 18)
+_SHORT_GAP, _SHORT_SHARE = 1e-5, 0.01
+
 
 @dataclass(frozen=True)
 class Coefficients:
@@ -84,6 +88,41 @@ class Schedule(Identified, ABC):
     @abstractmethod
     def time_at_nsr(self, nsr: Tensor) -> Tensor:
         """The time with ``sigma(t) / alpha(t) = nsr``; ``nsr`` in [0, inf], any shape, float64."""
+
+    def mean_slopes(self, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """``(alpha(t) - alpha(r))/(t - r)`` and the same of sigma, r <= t; alpha', sigma' at r = t.
+
+        Where the difference would cancel, at gaps up to 1e-5, it is the mean of the derivative by
+        Gauss's rule; for sigma, whose derivative may be infinite at t = 0, only at gaps up to
+        t/100, above which it does not cancel. Right to 1e-10, unless the derivative jumps within
+        such a gap, as between the levels of a table.
+        """
+        a, b, gap = self.coefficients(t), self._at_end(r), t - r
+        nodes, weights = (
+            t.new_tensor(row).reshape(-1, *([1] * t.ndim)) for row in (_NODES, _WEIGHTS)
+        )
+        d = self.coefficients(t - gap * nodes)
+        short = gap <= _SHORT_GAP
+        shorter = short & (gap <= _SHORT_SHARE * t)
+        safe = torch.where(gap > 0.0, gap, 1.0)
+        return (
+            torch.where(short, (weights * d.d_alpha).sum(0), (a.alpha - b.alpha) / safe),
+            torch.where(shorter, (weights * d.d_sigma).sum(0), (a.sigma - b.sigma) / safe),
+        )
+
+    def _at_end(self, r: Tensor) -> Coefficients:
+        """The coefficients at r, where the data end, if t_min lies above it, is a constant.
+
+        sigma' may be infinite there, which automatic differentiation turns into NaN even if r is
+        not what it differentiates by.
+        """
+        if not self.needs_positive_t_min:
+            return self.coefficients(r)
+        data = r <= 0.0
+        ends = self.coefficients(torch.zeros_like(r))
+        inside = self.coefficients(torch.where(data, 1.0, r))
+        columns = zip(vars(ends).values(), vars(inside).values(), strict=True)
+        return Coefficients(*(torch.where(data, end, own) for end, own in columns))
 
     def nsr(self, t: Tensor) -> Tensor:
         """Noise level ``sigma / alpha`` at ``t``; infinite where alpha is 0."""

@@ -52,7 +52,7 @@ class Affine:
         state, factor = torch.as_tensor(self.state), torch.as_tensor(self.output)
         return torch.addcmul(expand_as(state, x_t) * x_t, expand_as(factor, x_t), output)
 
-    def combined(self, other: "Affine", own: float, others: float) -> "Affine":
+    def combined(self, other: "Affine", own: Tensor | float, others: Tensor | float) -> "Affine":
         """``own self + others other``, in one pass over the state."""
         return Affine(
             own * self.state + others * other.state, own * self.output + others * other.output

@@ -11,7 +11,16 @@ from torch import Tensor
 from flowexp.identity import Identified
 from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.paths import Prediction
-from flowexp.requirements import Part, Parts, Unmet, on_gaussian_noise, require
+from flowexp.requirements import (
+    Part,
+    Parts,
+    SecondTime,
+    Unmet,
+    all_of,
+    on_gaussian_noise,
+    on_velocity,
+    require,
+)
 from flowexp.seeding import Noise
 
 __all__ = ["CountedModel", "Sampler", "Samples", "StepObserver", "TimeGrid"]
@@ -88,11 +97,13 @@ class Sampler(Part, ABC):
     """A numerical method that carries source draws to samples.
 
     ``needs_gaussian`` says whether it adds noise that is right for a Gaussian source only,
-    ``shares_steps`` whether a sample depends on the others of its batch.
+    ``shares_steps`` whether a sample depends on the others of its batch, ``jumps`` whether it asks
+    for the model's flow map, not for predictions at one time.
     """
 
     needs_gaussian: bool = False
     shares_steps: bool = False
+    jumps: bool = False
 
     @property
     def adds_noise(self) -> bool:
@@ -100,10 +111,22 @@ class Sampler(Part, ABC):
         return self.needs_gaussian
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A Gaussian source, if ``needs_gaussian``."""
+        """What :meth:`noise_needs` and :meth:`fits` say."""
+        yield from all_of(self.noise_needs(parts), self._fitting(parts))
+
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What its noise needs: a Gaussian source, if ``needs_gaussian``."""
         if self.needs_gaussian:
             what = f"{type(self).__name__} assumes"
             yield from on_gaussian_noise(parts, what=what, remedy="Take a deterministic sampler")
+
+    def _fitting(self, parts: Parts) -> Iterator[Unmet]:
+        yield from self.fits(parts.parameterization)
+
+    def fits(self, model: SecondTime) -> Iterator[Unmet]:
+        """What the sampler needs of the model's second time: by default a velocity."""
+        remedy = "Use sampler=flow_map sampler.noise=restart."
+        yield from on_velocity(model, name=type(self).__name__, remedy=remedy)
 
     @abstractmethod
     def sample(
@@ -128,9 +151,11 @@ class Sampler(Part, ABC):
     def check(self, model: Model) -> None:
         """Refuse a model that this sampler does not fit, before anything is computed.
 
-        A UsageError if its noise is wrong for the path's source, a ValueError if its times are.
+        A UsageError if its noise is wrong for the path's source or the model has not what
+        :meth:`fits` needs, a ValueError if its times are wrong.
         """
         require(self.needs(Parts(path=model.path)), group="sampler")
+        require(self.fits(model), group="sampler")
 
     def describe(self) -> str:
         """The method in words, as protocols state it: ``Heun, 18 steps``."""

@@ -35,7 +35,7 @@ class DDIM(FixedStepSampler):
         self.eta = float(eta)
         self.needs_gaussian = self.eta > 0.0
 
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
         """A Gaussian source for fresh noise."""
         if self.eta > 0.0:
             what, off = f"DDIM with eta={self.eta:g} adds", "Set sampler.eta=0"

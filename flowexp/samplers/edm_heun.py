@@ -57,7 +57,7 @@ class EDMHeun(Heun):
             analytic_first_step=analytic_first_step,
         )
 
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
         """What churn needs, whose arguments are the sampler's own here."""
         if self.perturbation is not None:
             yield from self.perturbation.needs(parts)

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Literal, Unpack
 
+import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.requirements import Parts, Unmet, all_of
-from flowexp.samplers.field import Field, Intervals, States
+from flowexp.requirements import Parts, SecondTime, Unmet, on_gaussian_noise
+from flowexp.samplers.field import Field, Interval, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
 from flowexp.seeding import Noise
 
@@ -17,9 +18,12 @@ __all__ = ["FlowMapSampler"]
 class FlowMapSampler(FixedStepSampler):
     """``x <- X_{t -> t'}(x)`` between the times of the grid, one evaluation each.
 
-    With ``noise="restart"`` every jump goes to the data, ``x_0 = X_{t -> 0}(x)``, and what is
-    carried on is ``alpha(t') x_0 + sigma(t') e'`` with fresh noise e': the multistep sampling of
+    With ``noise="restart"`` every jump goes to the data, ``x_0 = X_{t -> 0}(x)``, and all but the
+    last are followed by fresh noise e', ``alpha(t') x_0 + sigma(t') e'``: the multistep sampling of
     consistency models.
+
+    The way back is not defined: a flow map is trained for r <= t only. Inversion follows the
+    velocity u(x, t, t) with an ODE sampler.
 
     Args:
         noise: ``restart``, or None for jumps without noise.
@@ -28,6 +32,7 @@ class FlowMapSampler(FixedStepSampler):
     2303.01469, algorithm 1 (restart).
     """
 
+    jumps = True
     invertible = False
 
     def __init__(
@@ -36,39 +41,49 @@ class FlowMapSampler(FixedStepSampler):
         super().__init__(**stepping)
         if noise not in ("restart", None):
             raise ValueError(f"noise is {noise!r}; expected restart or null")
+        if self.analytic_first_step:
+            raise ValueError("analytic_first_step is true, but no formula is known for a jump")
         self.noise = noise
         self.needs_gaussian = noise is not None and self.steps > 1
 
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
+        if self.needs_gaussian:
+            remedy = "Set sampler.noise=null"
+            yield from on_gaussian_noise(parts, what="restarts add", remedy=remedy, key=".noise")
+
+    def fits(self, model: SecondTime) -> Iterator[Unmet]:
         """A flow map, and one that ends at other times than 0 for jumps without noise."""
-        yield from all_of(super().needs(parts), self._flow_map(parts), self._ends(parts))
-
-    def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
-        if not parts.parameterization.is_flow_map:
-            name, rule = type(self).__name__, type(parts.parameterization).__name__
-            problem = f"{name} jumps with a flow map, but {rule} has no second time."
+        own = type(self).__name__
+        if not model.is_flow_map:
+            problem = f"{own} jumps with a flow map, but {type(model).__name__} has no second time."
             yield Unmet(".", problem, "Use an ODE sampler such as sampler=heun.")
-
-    def _ends(self, parts: Parts) -> Iterator[Unmet]:
-        if parts.parameterization.maps_to_data_only and self.noise is None and self.steps > 1:
-            problem = "the flow map of this model ends at the data only, where a jump cannot go on."
+        elif model.maps_to_data_only and self.noise is None and self.steps > 1:
+            problem = f"{own} jumps on from time to time, but a consistency model ends at the data."
             yield Unmet(".noise", problem, "Set sampler.noise=restart, or sampler.steps=1.")
 
     def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         """The states after the jumps; with restarts, after the noise."""
-        model, path = field.model, field.model.path
         for interval in intervals:
-            t, end = interval.start.t, interval.end.t
             if self.noise is None:
-                z = model.flow_map(z, t, end, **field.conditions)
+                z = self._jump(field, z, interval.start.t, interval.end.t)
             else:
-                z = model.flow_map(z, t, end * 0.0, **field.conditions)
-                if not interval.reaches_data:
-                    assert noise is not None
-                    c = path.schedule.coefficients(end)
-                    fresh = noise(interval.index, z)
-                    z = expand_as(c.alpha, z) * z + expand_as(c.sigma, z) * fresh
+                z = self._restart(field, z, interval, noise)
             yield z
 
+    def _jump(self, field: Field, z: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        return field.model.flow_map(z, t, r, **field.conditions)
+
+    def _restart(self, field: Field, z: Tensor, interval: Interval, noise: Noise | None) -> Tensor:
+        """The data, with fresh noise unless the interval is the last."""
+        end = interval.end.t
+        data = self._jump(field, z, interval.start.t, torch.zeros_like(end))
+        if interval.index == interval.count - 1:
+            return data
+        assert noise is not None
+        c = field.schedule.coefficients(end)
+        return expand_as(c.alpha, z) * data + expand_as(c.sigma, z) * noise(interval.index, z)
+
     def describe(self) -> str:
-        return super().describe() + (", restarts" if self.noise else "")
+        usual = self.time_grid.identity() == self.default_grid().identity()
+        grid = "" if usual else f", {self.time_grid.identity()}"
+        return f"{super().describe()}{grid}{', restarts' if self.noise else ''}"

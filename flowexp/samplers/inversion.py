@@ -26,6 +26,9 @@ class Inversion:
     t_0 at which the sampler starts. The source draw is then ``e = x_{t_0} / sigma(t_0)``, so that
     sampling from e leads back to x up to the errors of both walks.
 
+    A flow map is inverted by its velocity u(x, t, t), with an ODE sampler; its jumps are trained
+    towards the data only.
+
     Args:
         sampler: A deterministic and invertible sampler: its rule, its time grid, its variable.
         start_time: t_s >= 0, where the inversion starts; None = the smallest time of the model (0
@@ -176,6 +179,11 @@ def _require_invertible(sampler: object) -> None:
         raise ValueError(
             f"sampler is {type(sampler).__name__}, which cannot be walked the other way; use one "
             f"of fixed steps, or dopri5"
+        )
+    if sampler.jumps:
+        raise ValueError(
+            f"sampler is {type(sampler).__name__}, but a flow map jumps towards the data only; "
+            f"invert its velocity with an ODE sampler such as sampler=heun"
         )
     if sampler.adds_noise:
         raise ValueError(

@@ -113,7 +113,7 @@ class RungeKutta(FixedStepSampler):
         self.perturbation = perturbation
         self.needs_gaussian = perturbation is not None and perturbation.needs_gaussian
 
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the perturbation needs."""
         if self.perturbation is not None:
             yield from within("perturbation", self.perturbation.needs(parts))

@@ -12,6 +12,7 @@ from flowexp.errors import UsageError
 from flowexp.evaluation import ScoreResult, append_results, score
 from flowexp.guidance import ClassifierFree
 from flowexp.metrics import MetricRecord
+from flowexp.samplers import FlowMapSampler
 from tests.evaluation.tiny import evaluate_together, metric, pipeline, reference, tiny_model
 from tests.two_processes import in_two_processes
 
@@ -109,6 +110,18 @@ def test_what_a_metric_of_the_model_refuses_is_found_before_sampling() -> None:
 
     with pytest.raises(UsageError, match="no held-out split"):
         evaluate(metrics={"bits": BitsPerDim()}, on_batch=forbidden)
+
+
+def test_what_needs_a_velocity_is_not_measured_of_a_consistency_model() -> None:
+    model = tiny_model()
+    model.is_flow_map = model.maps_to_data_only = True
+    consistency = pipeline(model=model, sampler=FlowMapSampler(steps=1))
+    words = "straightness follows the velocity of a model, but a consistency model has none"
+    with pytest.raises(UsageError, match=words) as refused:
+        evaluate(metrics={"straightness": Straightness()}, pipeline=consistency)
+    assert refused.value.key == "metric.straightness"
+    with pytest.raises(TypeError):  # sampling is reached: this network has no second time in truth
+        evaluate(metrics={"nfe": NetworkEvaluations()}, pipeline=consistency)
 
 
 @pytest.mark.slow

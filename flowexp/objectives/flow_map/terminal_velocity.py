@@ -129,10 +129,11 @@ class TerminalVelocityMatching(FlowMapMatching):
         scale = leap.conditions.get("guidance_scale")
         w = torch.ones_like(leap.t) if scale is None else scale
         compared = self.leg.compare(model, leap, Legs(self.driver, self.target, self.diagonal))
-        now = self.beside(model, leap)
+        now, measure = self.beside(model, leap), self.premetric
+        assert measure is not None
         velocity = model.average_velocity(now.x_t, now.t, now.r, **now.conditions)
         ends, beside = (
-            self.premetric(difference / expand_as(w, difference))
+            measure(difference / expand_as(w, difference))
             for difference in (
                 compared.prediction - compared.target,
                 velocity - self.guided(model, now, w),
