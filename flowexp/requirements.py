@@ -146,6 +146,8 @@ class SecondTime(Protocol):
     def maps_to_data_only(self) -> bool:
         """Whether that flow map ends at t = 0 only, as a consistency model's."""
 
+
+class Parameterization(SecondTime, Protocol):
     @property
     def tells(self) -> Sequence[str]:
         """Names of the numbers that the network is told besides the time."""
@@ -154,8 +156,6 @@ class SecondTime(Protocol):
     def velocity_head(self) -> bool:
         """Whether half of the network's output is a second prediction of the velocity."""
 
-
-class Parameterization(SecondTime, Protocol):
     @property
     def corrects_velocity(self) -> bool:
         """Whether the network is given a velocity to correct."""

@@ -10,7 +10,6 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.networks.base import without_labels
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
-from flowexp.parameterizations.flow_map import mean_slopes
 from flowexp.requirements import Part, Parts, Unmet
 
 __all__ = ["DataChord", "DataVelocity", "Driver", "HeadVelocity", "OwnStep", "OwnVelocity",
@@ -55,7 +54,7 @@ class DataChord(Driver):
     """
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
-        alpha, sigma = mean_slopes(model.path.schedule, leap.t, s)
+        alpha, sigma = model.path.schedule.mean_slopes(leap.t, s)
         return expand_as(alpha, leap.x) * leap.x + expand_as(sigma, leap.e) * leap.e
 
 
