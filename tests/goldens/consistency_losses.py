@@ -158,7 +158,7 @@ def check_ect_loss(case):
     leap = rows(g, objective, model)
     for found, key in zip(ends(objective, model, leap), ("D_t", "D_r"), strict=True):
         same(found, g, key)
-    _, loss = objective.errors(model, leap)
+    loss, _ = objective.losses(model, leap)
     same(loss, g, "row_loss")
     same(loss.mean(), g, "loss")
     for key, gradient in model.gradients(loss.mean()).items():
@@ -248,7 +248,8 @@ def check_tcm_loss(case):
     plain = matching(leap_weight=leap_weight, **parts)
     leap = rows(g, plain, model)
     distance = torch.linalg.vector_norm(torch.sub(*ends(plain, model, leap)), dim=1)
-    error, loss = plain.errors(model, leap)
+    loss, errors = plain.losses(model, leap)
+    error = errors["error"]
     here = t == boundary + 1e-8 if count else torch.zeros_like(t, dtype=torch.bool)
     same(error[~here], g, "loss_unweighted", rtol=1e-8)
     same(loss[~here], g, "row_loss", rtol=1e-8)
@@ -257,7 +258,7 @@ def check_tcm_loss(case):
     same(loss[here] if count else torch.zeros_like(loss), g, "loss_boundary", rtol=1e-8)
     if int(g["stage2"]):
         weight = BoundaryRows(of=leap_weight, at=boundary, weight=float(g["w_boundary"]))
-        _, loss = matching(leap_weight=weight, **parts).errors(model, leap)
+        loss, _ = matching(leap_weight=weight, **parts).losses(model, leap)
     same(loss.mean(), g, "loss", rtol=1e-8)
     for key, gradient in model.gradients(loss.mean()).items():
         same(gradient, g, key, rtol=1e-8)
@@ -299,7 +300,7 @@ def check_cm_loss(case):
     leap = rows(g, objective, model)
     gap = (leap.t - leap.middle)[:, None]
     same(leap.x_t - gap * driver.velocity(model, leap, leap.middle), g, "x_r")
-    _, loss = objective.errors(model, leap)
+    loss, _ = objective.losses(model, leap)
     same(loss, g, "row_loss")
     same(loss.mean(), g, "loss")
     for key, gradient in model.gradients(loss.mean()).items():
@@ -335,7 +336,7 @@ def check_ict(case):
     times = {"t": g["sigmas"][index + 1], "r": g["sigmas"][index]}
     leap = rows(g | times, objective, model)
     same(objective.leap_weight(leap, model.path.schedule), g, "weight", rtol=1e-10)
-    _, loss = objective.errors(model, leap)
+    loss, _ = objective.losses(model, leap)
     same(loss, g, "row_loss")
     same(loss.mean(), g, "loss")
     for key, gradient in model.gradients(loss.mean()).items():
@@ -387,7 +388,7 @@ def check_gauss(case):
     objective = matching(driver=Along(), premetric=SquaredL2())
     leap = rows({"x": x_t[later].numpy() * 0, "e": (x_t[later] / t[later, None]).numpy(),
                  "t": t[later].numpy(), "r": t[earlier].numpy()}, objective, model)  # fmt: skip
-    assert float(objective.errors(model, leap)[0].max()) < 1e-20
+    assert float(objective.losses(model, leap)[1]["error"].max()) < 1e-20
 
 
 CHECKS = {

@@ -176,28 +176,26 @@ class FlowMapMatching(Objective):
         """One call of the network with gradient, and the calls that the parts document."""
         if self.same_dropout:
             model = SameDropout(model)
-        value, metrics = self.losses(model, self.leap(model, pairs, t, rng=rng))
+        value, errors = self.losses(model, self.leap(model, pairs, t, rng=rng))
+        metrics = {name: error.detach().mean().float() for name, error in errors.items()}
         return Loss(weighted(value, pairs=pairs), metrics)
 
     def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted losses of the rows, (B,), float64, before any weight of pairs; and metrics.
-
-        ``error`` is the measured error without weights.
-        """
+        """The losses of the rows, (B,), float64, and their measured errors without any weight."""
         legs = Legs(self.driver, self.target, self.diagonal)
         if self.head_weight > 0.0:
             leap, legs = self._with_known_velocity(model, leap)
         comparison = self.leg.compare(model, leap, legs)
         error = self.regressed.error(comparison, leap, self.premetric)
         value = self.error_weight(error, leap, comparison)
-        metrics = {"error": error.detach().mean().float()}
+        errors = {"error": error}
         if comparison.head is not None:
             assert self.premetric is not None
             beside = self.premetric(comparison.head - leap.velocity)
             value = value + self.head_weight * self.error_weight(beside, leap, comparison)
-            metrics["head_error"] = beside.detach().mean().float()
+            errors["head_error"] = beside
         weight = self.weighting(leap.schedule.coefficients(leap.t))
-        return value * weight * self.leap_weight(leap, leap.schedule), metrics
+        return value * weight * self.leap_weight(leap, leap.schedule), errors
 
     def _with_known_velocity(self, model: Model, leap: Leap) -> tuple[Leap, Legs]:
         """The driver's velocity as that of the rows: both heads are compared with it."""

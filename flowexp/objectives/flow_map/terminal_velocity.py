@@ -119,10 +119,9 @@ class TerminalVelocityMatching(FlowMapMatching):
         return replace(leap, conditions={**leap.conditions, **told})
 
     def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of both terms, (B,), float64; and the mean of each."""
+        """The sum of both terms, (B,), float64, and each of them."""
         terms = self.terms(model, leap)
-        means = {name: value.detach().mean().float() for name, value in terms.items()}
-        return torch.stack(list(terms.values())).sum(0), means
+        return torch.stack(list(terms.values())).sum(0), dict(terms)
 
     def terms(self, model: Model, leap: Leap) -> Mapping[str, Tensor]:
         """The two terms, (B,): ``terminal`` and ``diagonal``."""
