@@ -178,6 +178,20 @@ COMPANIONS |= {
     "timestep/sorted": ["objective=meanflow", "parameterization=average_velocity"],
     "sampler/flow_map": ["objective=meanflow", *FLOW_MAP],
 }
+TWO_TIMES = ["parameterization=average_velocity", "timestep=sorted"]
+FLOW_MAPS = ("meanflow", "split_mean_flow", "lsd", "esd", "psd_m", "psd_u",
+             "trajectory_flow_matching")  # fmt: skip
+LEGS = ("half", "random", "whole", "tangent", "lagrangian", "eulerian", "derivative")
+COMPANIONS |= {f"objective/{name}": TWO_TIMES for name in FLOW_MAPS}
+COMPANIONS |= {
+    f"objective/{part}": ["objective=meanflow", *TWO_TIMES]
+    for part in ("regressed", "error_weight", "target", *(f"leg/{name}" for name in LEGS))
+}
+COMPANIONS |= {
+    "objective/split_mean_flow_teacher": ["teacher=somewhere", *TWO_TIMES],
+    "objective/driver": ["objective=split_mean_flow", *TWO_TIMES],
+    "objective/driver/teacher": ["teacher=somewhere"],
+}
 
 
 def option(file: Path) -> str:

@@ -41,7 +41,11 @@ STANDS_FOR = {
     "sampler/rk45": "dopri5",
     "sampler/predictor_corrector": "ancestral",
     # l2 times a constant, with which one step of SGD leaves the range of sensible weights
+    "objective/premetric/sum": "l2",
     "objective/premetric/sum_of_squares": "l2",
+    "objective/psd_m": "split_mean_flow",
+    "objective/psd_u": "split_mean_flow",
+    "objective/trajectory_flow_matching": "split_mean_flow",
 }
 # What asks a finished run (a teacher, stored pairs, a calibration) has tests of its own.
 NEEDS_A_RUN = {
@@ -53,6 +57,7 @@ NEEDS_A_RUN = {
     "objective/phased",
     "objective/slimflow",
     "objective/slimflow_lpips",
+    "objective/split_mean_flow_teacher",
     "objective/velocity_refinement",
     "parameterization/velocity_increment",
     "sampler/boss",
@@ -174,7 +179,7 @@ def stated(group: str, name: str) -> tuple[dict[str, dict], dict]:
         if isinstance(entry, dict):
             ((key, option),) = entry.items()
             where, _, package = key.partition("@")
-            inner = where.removeprefix("/") if package else f"{group}/{key}"
+            inner = where[1:] if where.startswith("/") else f"{group}/{where}"
             chosen[package or key] = option and node_of((inner, option))
         elif entry != "_self_":
             theirs, inherited = stated(group, entry)

@@ -79,6 +79,7 @@ def leap_at(t, r, *, images_seen):
         velocity=state,
         t=t,
         r=r,
+        schedule=Linear(),
         middle=None,
         conditions={},
         uniforms={},

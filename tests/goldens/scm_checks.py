@@ -256,6 +256,7 @@ def check_sampler(case):
         grid = torch.cat([grid, torch.zeros(1, dtype=torch.float64)])
     for schedule in SCHEDULES:
         model = GoldenTrigFlow(g, schedule)
+        model.maps_to_data_only = consistency  # for DDIM its output is a velocity
         times = time_at_angle(schedule, grid, sigma_data=s_d)
         stepping = {"steps": len(grid) - 1, "time_grid": Given(values=times.tolist())}
         sampler = FlowMapSampler(noise="restart", **stepping) if consistency else DDIM(**stepping)

@@ -16,20 +16,20 @@ from flowexp.objectives import Objective, PseudoHuber, Regression
 from flowexp.objectives.weightings import MinSNR
 from flowexp.parameterizations import Parameterization
 from flowexp.paths import Path, StudentT
-from flowexp.timesteps import LogitNormal, Stratified, TimestepDistribution
+from flowexp.timesteps import LogitNormal, Stratified, TimeLaw
 from tests.refusals import refusal_of
 
 CONF = File(__file__).parents[2] / "conf"
 KINDS = {
     "path": Path,
     "parameterization": Parameterization,
-    "timestep": TimestepDistribution,
+    "timestep": TimeLaw,
     "coupling": Coupling,
     "objective": Objective,
 }
 # What asks a finished run has tests of its own.
 NEEDS_A_RUN = {"chords", "flow_guided", "flow_guided_paper", "phased", "slimflow", "slimflow_lpips",
-               "velocity_refinement"}  # fmt: skip
+               "split_mean_flow_teacher", "velocity_refinement"}  # fmt: skip
 FILES = [
     (group, f.stem)
     for group in KINDS

@@ -81,7 +81,7 @@ def test_rows_to_0_are_compared_with_the_data_themselves():
     objective = matching(premetric=L2(mean=False), leap_weight=InverseGap())
     model = GaussianMap(VE())
     leap = leap_of(objective, model, T, torch.zeros_like(T))
-    _, loss = objective.errors(model, leap)
+    loss, _ = objective.losses(model, leap)
     end = model.flow_map(leap.x_t, T, torch.zeros_like(T))
     torch.testing.assert_close(loss, (end - leap.x).norm(dim=1) / T)
 
@@ -94,7 +94,7 @@ def test_distillation_of_the_exact_velocity_is_exact_to_the_order_of_the_solver(
     t = torch.full((64,), 1.0, dtype=F64)
     for step in (0.1, 0.05, 0.025):
         leap = leap_of(objective, model, t, t - step)
-        errors.append(float(objective.errors(model, leap)[0].detach().mean()))
+        errors.append(float(objective.losses(model, leap)[1]["error"].detach().mean()))
     assert 7.0 < errors[0] / errors[1] < 9.0
     assert 7.5 < errors[1] / errors[2] < 8.5
 
@@ -105,7 +105,7 @@ def mean_gradient(power, *, batches=20, rows=2000, gap=1e-3):
     t, found = torch.ones(rows, dtype=F64), []
     for seed in range(batches):
         leap = leap_of(objective, model, t, t - gap, seed=seed)
-        loss = objective.errors(model, leap)[1].mean()
+        loss = objective.losses(model, leap)[0].mean()
         found.append(torch.autograd.grad(loss, model.power)[0] / gap)
     gradients = torch.stack(found)
     return float(gradients.mean()), float(gradients.std()) / batches**0.5
@@ -150,7 +150,8 @@ def test_boundary_rows_have_a_mean_of_their_own():
     objective = matching(leap_weight=weight)
     model = GaussianMap(VE())
     leap = leap_of(objective, model, t, 0.9 * t)
-    error, loss = objective.errors(model, leap)
+    loss, rows = objective.losses(model, leap)
+    error = rows["error"]
     expected = error[[0, 2]].mean() + 0.1 * error[[1, 3]].mean()
     torch.testing.assert_close(loss.mean(), expected)
     inner = leap.rows(t > 1.5)
@@ -185,7 +186,7 @@ def test_a_perceptual_distance_sees_both_ends_and_may_stand_alone():
     )
     model = GaussianMap(VE())
     leap = leap_of(alone, model, T, S)
-    error, _ = alone.errors(model, leap)
+    error = alone.losses(model, leap)[1]["error"]
     ends = model.flow_map(leap.x_t, T, torch.zeros_like(T))
     torch.testing.assert_close(seen[0][0], ends.float())
     assert seen[0][0].dtype == torch.float32
@@ -193,8 +194,8 @@ def test_a_perceptual_distance_sees_both_ends_and_may_stand_alone():
     both = FlowMapMatching(
         driver=DataChord(), leg=GivenMiddle(), regressed=regressed, premetric=SquaredL2()
     )
-    square = matching().errors(model, leap)[0]
-    torch.testing.assert_close(both.errors(model, leap)[0], error + square)
+    square = matching().losses(model, leap)[1]["error"]
+    torch.testing.assert_close(both.losses(model, leap)[1]["error"], error + square)
 
 
 def test_the_scales_of_consistency_models_premetrics():

@@ -70,7 +70,8 @@ class Flat(MLP):
         return super().forward(x.flatten(1), *others, **named).reshape(x.shape)
 
 
-def trained(folder, *, max_kimg):
+def trained(folder, *, max_kimg, **settings):
+    """The checkpoint of a small LSD training, which continues what is in the folder."""
     torch.manual_seed(0)
     network = Flat(in_channels=16, out_channels=16, hidden=8, depth=1, scalars=["gap"])
     rule = FlowMap(of=VelocityPrediction(), jump=EulerJump())
@@ -78,7 +79,7 @@ def trained(folder, *, max_kimg):
     result = train(
         folder,
         model=model,
-        settings=tiny_settings(max_kimg=max_kimg),
+        settings=tiny_settings(max_kimg=max_kimg, **settings),
         objective=lsd(),
         timestep=Sorted(Uniform(), diagonal=0.75),
     )
