@@ -16,14 +16,14 @@ from flowexp.objectives import Objective, PseudoHuber, Regression
 from flowexp.objectives.weightings import MinSNR
 from flowexp.parameterizations import Parameterization
 from flowexp.paths import Path, StudentT
-from flowexp.timesteps import LogitNormal, Stratified, TimestepDistribution
+from flowexp.timesteps import LogitNormal, Stratified, TimeLaw
 from tests.refusals import refusal_of
 
 CONF = File(__file__).parents[2] / "conf"
 KINDS = {
     "path": Path,
     "parameterization": Parameterization,
-    "timestep": TimestepDistribution,
+    "timestep": TimeLaw,
     "coupling": Coupling,
     "objective": Objective,
 }
@@ -47,8 +47,8 @@ def build(group, option, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(f"{group}/{option}", overrides=list(overrides))
         if group == "timestep":
-            path = compose("path/linear").path
-            config = OmegaConf.merge({"path": path}, config)
+            others = {"path": compose("path/linear").path, "trainer": {"max_kimg": 100}}
+            config = OmegaConf.merge(others, config)
     return instantiate(config[group])
 
 
