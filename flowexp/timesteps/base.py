@@ -86,7 +86,7 @@ class IntervalDistribution(TimeLaw):
         uniforms: How many uniform numbers a sample needs.
     """
 
-    columns = ("t", "r")
+    columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 2
 
     def __init__(self, *, diagonal: float = 0.0) -> None:

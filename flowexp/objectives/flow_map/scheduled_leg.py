@@ -1,7 +1,5 @@
 """A first leg whose relative length changes over the training."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -10,7 +8,6 @@ from flowexp.objectives.flow_map.derivatives import Derivative
 from flowexp.objectives.flow_map.leaps import Leap
 from flowexp.objectives.flow_map.legs import FiniteLeg, Legs, Tangent
 from flowexp.objectives.flow_map.schedules import ShareSchedule
-from flowexp.requirements import Parts, Unmet, all_of, within
 
 __all__ = ["ScheduledShare"]
 
@@ -57,10 +54,6 @@ class ScheduledShare(FiniteLeg):
         self.snap = float(snap)
         self.whole_above = float(whole_above)
         self.discrete = discrete
-
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What the derivative and the schedule need."""
-        yield from all_of(self.tangent.needs(parts), within("schedule", self.schedule.needs(parts)))
 
     def share(self, images_seen: int) -> float:
         """a, in [0, 1], for a batch after ``images_seen`` images."""
