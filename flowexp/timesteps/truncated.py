@@ -13,62 +13,6 @@ from flowexp.timesteps.base import TimestepDistribution, spread
 __all__ = ["AtBoundary", "LogStudent", "Truncated"]
 
 
-class LogStudent(TimestepDistribution):
-    """``ln(sigma / alpha) = mean + scale T``, T of Student's t distribution.
-
-    For small df the tails are nearly log-uniform. The distribution function comes from scipy, in
-    float64 on the CPU.
-
-    Args:
-        mean: Of ln(sigma / alpha), its median.
-        scale: > 0.
-        df: Degrees of freedom, > 0; infinite is the log-normal law.
-
-    Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (0, 0.2 and 0.01, from 1
-    to 80).
-    """
-
-    in_nsr = True
-
-    def __init__(self, *, mean: float = 0.0, scale: float = 0.2, df: float = 0.01) -> None:
-        if not scale > 0.0:
-            raise ValueError(f"scale is {scale}; expected a positive number")
-        if not df > 0.0:
-            raise ValueError(f"df is {df}; expected a positive number")
-        self.mean = float(mean)
-        self.scale = float(scale)
-        self.df = float(df)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return 0.0, math.inf
-
-    def quantile(self, u: Tensor) -> Tensor:
-        from scipy.special import stdtrit
-
-        z = torch.as_tensor(stdtrit(self.df, as_float64(u).cpu().numpy())).to(u.device)
-        return torch.exp(self.mean + self.scale * z)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        from scipy.special import stdtr
-
-        z = self._standardized(as_float64(value))
-        return torch.as_tensor(stdtr(self.df, z.cpu().numpy())).to(value.device)
-
-    def pdf(self, value: Tensor) -> Tensor:
-        """Density in the noise level, not in its logarithm."""
-        value = as_float64(value)
-        df, inside = self.df, value > 0.0
-        safe = torch.where(inside, value, 1.0)
-        log_norm = math.lgamma(0.5 * (df + 1.0)) - math.lgamma(0.5 * df)
-        log_norm -= 0.5 * math.log(df * math.pi) + math.log(self.scale)
-        log_density = log_norm - 0.5 * (df + 1.0) * torch.log1p(self._standardized(safe) ** 2 / df)
-        return torch.where(inside, torch.exp(log_density) / safe, 0.0)
-
-    def _standardized(self, value: Tensor) -> Tensor:
-        return (torch.log(value.clamp(min=0.0)) - self.mean) / self.scale
-
-
 class Truncated(TimestepDistribution):
     """A law given that its values lie in (lower, upper).
 
@@ -77,8 +21,8 @@ class Truncated(TimestepDistribution):
         lower: In the law's own values, times or noise levels.
         upper: > lower; may be infinite.
 
-    Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (stage 1: log-normal with
-    -1.1 and 2 from 0.002 to 80; stage 2: :class:`LogStudent` from 1 to 80).
+    Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (first stage:
+    log-normal with -1.1 and 2 from 0.002 to 80).
     """
 
     def __init__(
@@ -117,6 +61,78 @@ class Truncated(TimestepDistribution):
         ends = torch.tensor([self.lower, self.upper], dtype=torch.float64, device=device)
         low, high = self.law.cdf(ends)
         return low, high
+
+
+class _WholeLogStudent(TimestepDistribution):
+    """``ln(sigma / alpha) = mean + scale T`` without ends: its draws may be infinite."""
+
+    in_nsr = True
+
+    def __init__(self, *, mean: float, scale: float, df: float) -> None:
+        if not scale > 0.0:
+            raise ValueError(f"scale is {scale}; expected a positive number")
+        if not df > 0.0:
+            raise ValueError(f"df is {df}; expected a positive number")
+        self.mean = float(mean)
+        self.scale = float(scale)
+        self.df = float(df)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return 0.0, math.inf
+
+    def quantile(self, u: Tensor) -> Tensor:
+        from scipy.special import stdtrit
+
+        z = torch.as_tensor(stdtrit(self.df, as_float64(u).cpu().numpy())).to(u.device)
+        return torch.exp(self.mean + self.scale * z)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        from scipy.special import stdtr
+
+        z = self._standardized(as_float64(value))
+        return torch.as_tensor(stdtr(self.df, z.cpu().numpy())).to(value.device)
+
+    def pdf(self, value: Tensor) -> Tensor:
+        """Density in the noise level, not in its logarithm."""
+        value = as_float64(value)
+        df, inside = self.df, value > 0.0
+        safe = torch.where(inside, value, 1.0)
+        log_norm = math.lgamma(0.5 * (df + 1.0)) - math.lgamma(0.5 * df)
+        log_norm -= 0.5 * math.log(df * math.pi) + math.log(self.scale)
+        log_density = log_norm - 0.5 * (df + 1.0) * torch.log1p(self._standardized(safe) ** 2 / df)
+        return torch.where(inside, torch.exp(log_density) / safe, 0.0)
+
+    def _standardized(self, value: Tensor) -> Tensor:
+        return (torch.log(value.clamp(min=0.0)) - self.mean) / self.scale
+
+
+class LogStudent(Truncated):
+    """``ln(sigma / alpha) = mean + scale T``, T of Student's t, where it lies in (lower, upper).
+
+    For small df the tails are nearly log-uniform. The distribution function comes from scipy, in
+    float64 on the CPU.
+
+    Args:
+        mean: The median of ln(sigma / alpha) without the ends.
+        scale: > 0.
+        df: Degrees of freedom, > 0.
+        lower: The lowest noise level, >= 0.
+        upper: The highest, > lower.
+
+    Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (second stage).
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: float = 0.0,
+        scale: float = 0.2,
+        df: float = 0.01,
+        lower: float = 1.0,
+        upper: float = 80.0,
+    ) -> None:
+        super().__init__(_WholeLogStudent(mean=mean, scale=scale, df=df), lower=lower, upper=upper)
 
 
 class AtBoundary(TimestepDistribution):

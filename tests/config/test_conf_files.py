@@ -114,6 +114,33 @@ COMPANIONS |= {
     f"experiment/{name}": ["pairs=somewhere", "init=somewhere", "teacher=somewhere"]
     for name in GUIDED
 }
+FLOW_MAP = ["objective=meanflow", "parameterization=average_velocity"]
+TO_DATA = [*FLOW_MAP, "objective/leg=given"]
+COMPANIONS |= {
+    f"timestep/{name}": FLOW_MAP
+    for name in (
+        "sorted",
+        "capped",
+        "meanflow_v1",
+        "soflow",
+        "start_and_below",
+        "dyadic",
+        "to_data",
+    )
+}
+COMPANIONS |= {
+    f"timestep/{name}": TO_DATA
+    for name in ("shrinking_ratio", "ect", "tcm", "tcm_stage2", "noise_grid", "ict", "imm")
+}
+COMPANIONS |= {
+    "timestep/tvm": [
+        "objective=tvm",
+        "parameterization=average_velocity",
+        "+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.99}",
+    ],
+    "timestep/curriculum": [*TO_DATA, "timestep=noise_grid"],
+    "ema/consistency": [*TO_DATA, "timestep=noise_grid"],
+}
 COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
 # consistency models: three times of a sample, and a map to the data
 TO_DATA = ["timestep=ect", "parameterization=consistency"]

@@ -37,11 +37,11 @@ def check_ect_map(case):
 def check_tcm_times(case):
     g = load(case)
     mean, scale = float(g["mu"]), float(g["sigma"])
+    ends = {"lower": float(g["lower"]), "upper": float(g["upper"])}
     if str(g["law"]) == "normal":
-        whole = LogNormal(P_mean=mean, P_std=scale)
+        law = Truncated(LogNormal(P_mean=mean, P_std=scale), **ends)
     else:
-        whole = LogStudent(mean=mean, scale=scale, df=float(g["df"]))
-    law = Truncated(whole, lower=float(g["lower"]), upper=float(g["upper"]))
+        law = LogStudent(mean=mean, scale=scale, df=float(g["df"]), **ends)
     close(law.times(tensor(g, "u"), schedule=VE()), g["t"], rtol=1e-7)
     close(law.cdf(tensor(g, "t")), g["u"], rtol=1e-7)
 

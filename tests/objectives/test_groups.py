@@ -47,8 +47,8 @@ def build(group, option, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(f"{group}/{option}", overrides=list(overrides))
         if group == "timestep":
-            path = compose("path/linear").path
-            config = OmegaConf.merge({"path": path}, config)
+            others = {"path": compose("path/linear").path, "trainer": {"max_kimg": 100}}
+            config = OmegaConf.merge(others, config)
     return instantiate(config[group])
 
 

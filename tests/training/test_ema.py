@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from flowexp.training import ConstantEMA, EMAWeights, HalfLifeEMA, PowerEMA
+from flowexp.timesteps import FixedPoints, SquareRootGrowth
+from flowexp.training import ConstantEMA, CurriculumEMA, EMAWeights, HalfLifeEMA, PowerEMA
 from flowexp.training.ema import EMA, gamma_of_std
 
 
@@ -60,6 +61,17 @@ def test_constant_and_its_warmup() -> None:
     assert law.beta(64 * 10**6, 64) == 0.999
 
 
+def test_the_average_slows_down_as_the_grid_grows() -> None:
+    """Between grids of N and N' levels, ``ln beta`` is proportional to ``1/(N - 1)``."""
+    curriculum = SquareRootGrowth(total_kimg=100.0)
+    ema = CurriculumEMA(curriculum=curriculum, start=0.9)
+    betas = [ema.beta(n, 100) for n in range(0, 100_001, 10_000)]
+    assert betas == sorted(betas)
+    assert betas[-1] == pytest.approx(0.9 ** (2 / 150))
+    fixed = CurriculumEMA(curriculum=FixedPoints(points=18), start=0.9)
+    assert fixed.beta(0, 100) == fixed.beta(10**6, 100) == pytest.approx(0.9 ** (18 / 17))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -69,6 +81,7 @@ def test_constant_and_its_warmup() -> None:
         (lambda: PowerEMA(gamma=1.0, std=0.1), "give one of gamma and std"),
         (lambda: PowerEMA(gamma=-2.0), "gamma is -2.0"),
         (lambda: PowerEMA(std=0.5), "std is 0.5"),
+        (lambda: CurriculumEMA(curriculum=FixedPoints(), start=1.0), "start"),
         (lambda: ConstantEMA(decay=1.0), "decay is 1.0"),
     ],
 )

@@ -86,7 +86,8 @@ class _Ramp(ShareSchedule):
 
     def between(self, progress: float) -> float:
         """A at ``progress`` in [0, 1]."""
-        return self.initial + (self.final - self.initial) * self.covered(progress)
+        covered = self.covered(progress)
+        return (1.0 - covered) * self.initial + covered * self.final
 
     def covered(self, progress: float) -> float:
         """How much of the way from ``initial`` to ``final`` is covered."""
