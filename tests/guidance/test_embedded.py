@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from flowexp.guidance import Embedded
+from flowexp.models import FlowModel
+from flowexp.parameterizations import EulerJump, FlowMap, VelocityPrediction
+from flowexp.paths import Linear, Path
+from flowexp.requirements import Parts
+from flowexp.samplers import FlowMapSampler
+from flowexp.samplers.base import CountedModel
+
+TELLS = ("gap", "guidance_scale", "guidance_start", "guidance_end")
+
+
+class Told(nn.Module):
+    """Keeps what it is told; both halves of its output are known."""
+
+    scalars = TELLS
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+        self.head = 7.0
+
+    def forward(self, x, c_noise, labels=None, augment_labels=None, scalars=None):
+        self.told.append(dict(scalars))
+        weights = sum(i * value for i, value in enumerate(scalars.values(), 1))
+        return torch.cat([x * weights[:, None], torch.full_like(x, self.head)], dim=1)
+
+
+def model_told(tells=TELLS):
+    rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells, velocity_head=True)
+    return FlowModel(Path(Linear()), network=Told(), parameterization=rule)
+
+
+X = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+
+
+def said(model):
+    return {name: value.tolist() for name, value in model.network.told[-1].items()}
+
+
+def at(*times):
+    return torch.tensor(times, dtype=torch.float64)
+
+
+def test_jumps_are_told_scale_and_interval():
+    model = model_told()
+    Embedded(scale=4.0, interval=(0.25, 0.75)).wrap(model).average_velocity(X, at(1, 0.5), at(0, 0))
+    assert said(model) == {
+        "gap": [1.0, 0.5],
+        "guidance_scale": [0.75, 0.75],
+        "guidance_start": [0.25, 0.25],
+        "guidance_end": [0.25, 0.25],
+    }
+
+
+def test_velocities_at_one_time_are_those_of_training():
+    model = model_told()
+    guided = Embedded(scale=4.0, interval=(0.25, 0.75)).wrap(model)
+    t = at(0.9, 0.5)
+    velocity = guided.predict(X, t).velocity
+    expected = {
+        "guidance_scale": [0.0, 0.75],
+        "guidance_start": [0.0, 0.0],
+        "guidance_end": [0.0, 0.0],
+    }
+    assert said(model) == expected
+    guided.average_velocity(X, t, t)
+    assert said(model) == {"gap": [0.0, 0.0], **expected}
+    later = guided.at(at(0.9, 0.5))[1](X).velocity
+    assert later[1].equal(velocity[1])
+    assert guided.alongside(model) is not model
+
+
+def test_a_jump_is_one_evaluation_and_never_sees_the_head():
+    model = model_told()
+    counted = CountedModel(Embedded(scale=2.0).wrap(model))
+    assert counted.evaluations_per_call == 1
+    states = [FlowMapSampler(steps=2).sample(counted, X).x]
+    assert counted.calls == 2
+    model.network.head = -100.0
+    states += [FlowMapSampler(steps=2).sample(counted, X).x]
+    assert states[0].equal(states[1])
+
+
+def test_scale_one_is_the_model_itself():
+    model = model_told()
+    one = Embedded(scale=1.0).wrap(model)
+    assert one.velocity(X, at(0.3, 0.6)).equal(model.velocity(X, at(0.3, 0.6), **zeros()))
+
+
+def zeros():
+    return {"guidance_scale": torch.ones(2), "guidance_end": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("tells", "interval", "key"),
+    [
+        (TELLS, (0.2, 0.8), None),
+        (("gap",), (0.0, 1.0), "."),
+        (("gap", "guidance_scale"), (0.0, 1.0), None),
+        (("gap", "guidance_scale"), (0.2, 1.0), ".interval"),
+    ],
+)
+def test_a_model_that_was_not_told_is_refused(tells, interval, key):
+    rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells)
+    unmet = list(Embedded(scale=2.0, interval=interval).needs(Parts(parameterization=rule)))
+    assert [found.key for found in unmet] == ([] if key is None else [key])
+
+
+@pytest.mark.parametrize("scale", [0.5, math.inf, math.nan])
+def test_bad_scales(scale):
+    with pytest.raises(ValueError, match=f"scale is {scale}"):
+        Embedded(scale=scale)
+
+
+@pytest.mark.parametrize("interval", [(0.5,), (0.5, 0.5), (-0.1, 1.0), (0.0, 1.1)])
+def test_bad_intervals(interval):
+    with pytest.raises(ValueError, match="interval is"):
+        Embedded(scale=2.0, interval=interval)
