@@ -28,8 +28,9 @@ KINDS = {
     "objective": Objective,
 }
 # What asks a finished run has tests of its own.
-NEEDS_A_RUN = {"chords", "flow_guided", "flow_guided_paper", "phased", "slimflow", "slimflow_lpips",
-               "split_mean_flow_teacher", "velocity_refinement"}  # fmt: skip
+NEEDS_A_RUN = {"chords", "consistency_distillation", "flow_guided", "flow_guided_paper", "phased",
+               "scd", "slimflow", "slimflow_lpips", "split_mean_flow_teacher", "tcm_stage2",
+               "velocity_refinement"}  # fmt: skip
 FILES = [
     (group, f.stem)
     for group in KINDS
