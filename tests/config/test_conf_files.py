@@ -115,6 +115,16 @@ COMPANIONS |= {
     for name in GUIDED
 }
 COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
+TRIGFLOW = ["parameterization=trigflow_consistency", "path=edm"]
+COMPANIONS |= {
+    "objective/sct": TRIGFLOW,
+    "objective/scd": ["teacher=somewhere", *TRIGFLOW],
+    "objective/leg/trigflow_tangent": ["objective=sct", *TRIGFLOW],
+    "objective/leg/limit": ["objective=sct", *TRIGFLOW],
+    "objective/regressed/trigflow_output": ["objective=sct", *TRIGFLOW],
+    "objective/error_weight/log_variance": ["objective=sct", *TRIGFLOW],
+    "experiment/cifar10/scd": ["teacher=somewhere"],
+}
 
 
 def option(file: Path) -> str:

@@ -28,8 +28,8 @@ KINDS = {
     "objective": Objective,
 }
 # What asks a finished run has tests of its own.
-NEEDS_A_RUN = {"chords", "flow_guided", "flow_guided_paper", "phased", "slimflow", "slimflow_lpips",
-               "velocity_refinement"}  # fmt: skip
+NEEDS_A_RUN = {"chords", "flow_guided", "flow_guided_paper", "phased", "scd", "slimflow",
+               "slimflow_lpips", "velocity_refinement"}  # fmt: skip
 FILES = [
     (group, f.stem)
     for group in KINDS

@@ -201,6 +201,16 @@ def test_a_teacher_is_guided_by_the_difference_to_no_label():
         torch.testing.assert_close(velocity[:, 0], expected.double())
 
 
+def test_guidance_warns_of_a_teacher_that_never_saw_no_label():
+    teacher = Labelled(Path(Linear()))
+    for dropped, scale, warned in ((False, 2.0, 1), (False, 1.0, 0), (True, 2.0, 0)):
+        teacher.labels_dropped = dropped
+        driver = TeacherVelocity(teacher=teacher, guidance_scale=scale)
+        unmet = list(driver.needs(Parts(path=teacher.path)))
+        assert len(unmet) == warned
+        assert not any(u.refuses for u in unmet)
+
+
 def test_the_log_variance_learns_the_size_of_the_errors():
     torch.manual_seed(0)
     weight = LearnedLogVariance(channels=16, prior=InverseNoise())
