@@ -20,9 +20,6 @@ from flowexp.requirements import Extended
 
 __all__ = ["QuarterCircle", "TrigFlow", "time_at_angle"]
 
-_LAST_ANGLE = math.pi / 2.0 - 1e-4
-"""Where log tan(theta) is cut off; FastGen's number."""
-
 
 @dataclass(frozen=True)
 class QuarterCircle:
@@ -90,19 +87,16 @@ class TrigFlow(BetweenLevels):
     In a :class:`FlowMap` with the DDIM jump the data prediction is a consistency function, with
     ``f(x, 0) = x`` by construction, and jumps are rotations.
 
-    EDM's preconditioned networks are TrigFlow's up to a sign, ``F = -F_edm``, and what they are
-    told, ``ln(sigma/alpha)/4``.
+    :class:`EDMPreconditioning` differs in the sign, ``F = -F_edm``, and in what the network is
+    told, ``ln(sigma/alpha)/4``: with EDM's weights use that in its place, the rest is the same.
 
     Args:
         sigma_data: sd, the standard deviation of the data (0.5 for images in [-1, 1]), > 0.
         sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
         sigma_max: Largest one; sampling starts there, or at the end of the path. EDM's 80 is theta
             = 1.5645; inf is the end of every path.
-        from_edm: Whether the network is, or starts from, one that was trained with EDM's
-            preconditioning.
 
-    Source: Lu & Song, sCM, 2024, arXiv 2410.11081, section 3; for networks of EDM NVIDIA's FastGen,
-    ``TrigFlowPrecond``.
+    Source: Lu & Song, sCM, 2024, arXiv 2410.11081, section 3.
     """
 
     def __init__(
@@ -111,21 +105,15 @@ class TrigFlow(BetweenLevels):
         sigma_data: float = 0.5,
         sigma_min: float = 0.002,
         sigma_max: Extended = 80.0,
-        from_edm: bool = False,
     ) -> None:
         if not sigma_data > 0.0:
             raise ValueError(f"sigma_data is {sigma_data}; expected a positive number")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
         self.sigma_data = float(sigma_data)
-        self.from_edm = from_edm
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         circle = QuarterCircle(c, self.sigma_data)
-        theta = circle.angle
-        if self.from_edm:
-            log_tan = torch.log(torch.tan(theta.clamp(max=_LAST_ANGLE)))
-            return NetworkInputs(1.0 / circle.q, 0.25 * (log_tan + math.log(self.sigma_data)))
-        return NetworkInputs(1.0 / circle.q, theta)
+        return NetworkInputs(1.0 / circle.q, circle.angle)
 
     def conversion(self, c: Coefficients) -> Conversion:
         # EDM's formulas, with F = -F_edm; see evaluate.
@@ -134,6 +122,5 @@ class TrigFlow(BetweenLevels):
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
-        """``-F``, EDM's output."""
-        output = super().evaluate(network, x, c_noise, conditions)
-        return output if self.from_edm else -output
+        """``-F``, what an EDM network would give."""
+        return -super().evaluate(network, x, c_noise, conditions)

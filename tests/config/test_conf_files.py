@@ -219,6 +219,16 @@ COMPANIONS |= {
     "objective/driver": ["objective=split_mean_flow", *TWO_TIMES],
     "objective/driver/teacher": ["teacher=somewhere"],
 }
+TRIGFLOW = ["parameterization=trigflow_consistency", "path=edm"]
+COMPANIONS |= {
+    "objective/sct": TRIGFLOW,
+    "objective/scd": ["teacher=somewhere", *TRIGFLOW],
+    "objective/leg/trigflow_tangent": ["objective=sct", *TRIGFLOW],
+    "objective/leg/limit": ["objective=sct", *TRIGFLOW],
+    "objective/regressed/trigflow_output": ["objective=sct", *TRIGFLOW],
+    "objective/error_weight/log_variance": ["objective=sct", *TRIGFLOW],
+    "experiment/cifar10/scd": ["teacher=somewhere"],
+}
 
 
 def option(file: Path) -> str:

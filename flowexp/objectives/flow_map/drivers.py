@@ -10,7 +10,7 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.networks.base import without_labels
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
-from flowexp.requirements import Part, Parts, Unmet
+from flowexp.requirements import NEVER_LEARNT, Part, Parts, Unmet, all_of
 
 __all__ = ["DataChord", "DataVelocity", "Driver", "HeadVelocity", "OwnStep", "OwnVelocity",
            "TeacherStep", "TeacherVelocity"]  # fmt: skip
@@ -73,11 +73,22 @@ class TeacherVelocity(Driver):
         self.guidance_scale = float(guidance_scale)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """The teacher's path."""
+        """The teacher's path, and a teacher that knows what guidance asks."""
+        yield from all_of(self._path(parts), self._guidance())
+
+    def _path(self, parts: Parts) -> Iterator[Unmet]:
         own, path = self.teacher.path.identity(), parts.path.identity()
         if own != path:
             problem = f"the teacher's path is {own}, but the path is {path}."
             yield Unmet(".", problem, "Take the teacher's path.")
+
+    def _guidance(self) -> Iterator[Unmet]:
+        if self.guidance_scale != 1.0 and self.teacher.labels_dropped is False:
+            problem = f"guidance asks the teacher without label, {NEVER_LEARNT}."
+            remedy = (
+                "Set guidance_scale=1, or take a teacher trained with network.label_dropout=0.1."
+            )
+            yield Unmet(".guidance_scale", problem, remedy, False)
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
         velocity = self.teacher.velocity(leap.x_t, leap.t, **leap.conditions)

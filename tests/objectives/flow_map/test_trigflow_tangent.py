@@ -23,7 +23,7 @@ from flowexp.objectives.flow_map import (
 )
 from flowexp.objectives.weightings import InverseNoise
 from flowexp.parameterizations import DDIMJump, EDMPreconditioning, FlowMap, QuarterCircle, TrigFlow
-from flowexp.paths import VE, Linear, Path, Prediction, Trigonometric
+from flowexp.paths import VE, VP, Linear, Path, Prediction, Trigonometric
 from flowexp.requirements import Parts
 
 F64 = torch.float64
@@ -144,13 +144,30 @@ def test_limits_of_the_tangent():
     assert torch.equal(clipped[small], g[small])
 
 
-@pytest.mark.parametrize("rule", [TrigFlow(), EDMPreconditioning()], ids=lambda r: type(r).__name__)
-def test_difference_and_forward_mode_agree_on_a_network(rule):
+def network():
     torch.manual_seed(0)
     net = UNet(in_channels=1, out_channels=1, img_resolution=8, model_channels=4).eval()
     nn.init.normal_(net.head.conv1.weight, std=0.3)
+    return net
+
+
+def test_the_tangent_of_a_network_is_the_same_on_every_path():
+    found = []
+    for schedule in (VE(), VP(), Linear(), Trigonometric()):
+        rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), tells=[])
+        model = FlowModel(Path(schedule), network=network(), parameterization=rule)
+        with torch.no_grad():
+            found.append(
+                tangent_of(objective(TrigFlowTangent()), model, *batch(schedule, shape=(1, 8, 8)))
+            )
+    for _, g in found[1:]:
+        torch.testing.assert_close(g, found[0][1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [TrigFlow(), EDMPreconditioning()], ids=lambda r: type(r).__name__)
+def test_difference_and_forward_mode_agree_on_a_network(rule):
     rule = FlowMap(of=rule, jump=DDIMJump(), tells=[])
-    model = FlowModel(Path(VE()), network=net, parameterization=rule)
+    model = FlowModel(Path(VE()), network=network(), parameterization=rule)
     pairs, t = batch(VE(), shape=(1, 8, 8))
     with torch.no_grad():
         exact, difference = (
@@ -199,6 +216,16 @@ def test_a_teacher_is_guided_by_the_difference_to_no_label():
         leap = matching.leap(GaussianConsistency(Linear()), pairs, t, rng=torch.Generator())
         velocity = driver.velocity(Labelled(path), leap, t)
         torch.testing.assert_close(velocity[:, 0], expected.double())
+
+
+def test_guidance_warns_of_a_teacher_that_never_saw_no_label():
+    teacher = Labelled(Path(Linear()))
+    for dropped, scale, warned in ((False, 2.0, 1), (False, 1.0, 0), (True, 2.0, 0)):
+        teacher.labels_dropped = dropped
+        driver = TeacherVelocity(teacher=teacher, guidance_scale=scale)
+        unmet = list(driver.needs(Parts(path=teacher.path)))
+        assert len(unmet) == warned
+        assert not any(u.refuses for u in unmet)
 
 
 def test_the_log_variance_learns_the_size_of_the_errors():
