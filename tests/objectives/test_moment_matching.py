@@ -44,7 +44,9 @@ class Told(TinyNetwork):
     scalars = ("end",)
 
     def forward(self, x, c_noise, scalars=None, **conditions):
-        flat = torch.cat([x.flatten(1), c_noise[:, None] + scalars["end"].to(x).expand(len(x))[:, None]], dim=1)
+        flat = torch.cat(
+            [x.flatten(1), c_noise[:, None] + scalars["end"].to(x).expand(len(x))[:, None]], dim=1
+        )
         return (torch.tanh(flat @ self.first) @ self.second).reshape(x.shape)
 
 
