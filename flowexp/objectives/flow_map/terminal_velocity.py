@@ -108,6 +108,7 @@ class TerminalVelocityMatching(FlowMapMatching):
             labels=labels,
             guidance_inputs=guidance_inputs,
         )
+        self.measure = premetric
         self.columns = ("t", "r", "diagonal")
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
@@ -119,10 +120,11 @@ class TerminalVelocityMatching(FlowMapMatching):
         return replace(leap, conditions={**leap.conditions, **told})
 
     def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of both terms, (B,), float64; and the mean of each."""
+        """The weighted sum of both terms, (B,), float64; and the mean of each."""
         terms = self.terms(model, leap)
         means = {name: value.detach().mean().float() for name, value in terms.items()}
-        return torch.stack(list(terms.values())).sum(0), means
+        weight = self.weighting(model.path.schedule.coefficients(leap.t))
+        return weight * torch.stack(list(terms.values())).sum(0), means
 
     def terms(self, model: Model, leap: Leap) -> Mapping[str, Tensor]:
         """The two terms, (B,): ``terminal`` and ``diagonal``."""
@@ -132,7 +134,7 @@ class TerminalVelocityMatching(FlowMapMatching):
         now = self.beside(model, leap)
         velocity = model.average_velocity(now.x_t, now.t, now.r, **now.conditions)
         ends, beside = (
-            self.premetric(difference / expand_as(w, difference))
+            self.measure(difference / expand_as(w, difference))
             for difference in (
                 compared.prediction - compared.target,
                 velocity - self.guided(model, now, w),
