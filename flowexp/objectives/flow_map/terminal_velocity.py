@@ -108,7 +108,6 @@ class TerminalVelocityMatching(FlowMapMatching):
             labels=labels,
             guidance_inputs=guidance_inputs,
         )
-        self.measure = premetric
         self.columns = ("t", "r", "diagonal")
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
@@ -134,7 +133,7 @@ class TerminalVelocityMatching(FlowMapMatching):
         now = self.beside(model, leap)
         velocity = model.average_velocity(now.x_t, now.t, now.r, **now.conditions)
         ends, beside = (
-            self.measure(difference / expand_as(w, difference))
+            self.premetric(difference / expand_as(w, difference))
             for difference in (
                 compared.prediction - compared.target,
                 velocity - self.guided(model, now, w),
