@@ -81,6 +81,21 @@ COMPANIONS = {
     "timestep/uniform_grid": ["parameterization=velocity"],
     "sampler/time_grid/given": ["sampler.time_grid.values=[1.0,0.5,0.0]", "sampler.steps=2"],
 }
+# flow maps with times of their own
+AVERAGE = "+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.99}"
+SCALE = "parameterization.tells=[gap,guidance_scale]"
+COMPANIONS |= {
+    "objective/shortcut": ["timestep=dyadic", "parameterization=average_velocity"],
+    "objective/tvm": ["timestep=tvm", "parameterization=average_velocity", AVERAGE],
+    "objective/imm": ["timestep=imm", "parameterization=simple_edm"],
+    "timestep/dyadic": ["objective=shortcut", "parameterization=average_velocity"],
+    "timestep/tvm": ["objective=tvm", "parameterization=average_velocity", AVERAGE],
+    "timestep/imm": ["objective=imm", "parameterization=simple_edm"],
+    "parameterization/simple_edm": ["timestep=imm", "objective=imm"],
+    "objective/guidance_inputs/constant": [SCALE],
+    "objective/guidance_inputs/inverse": [SCALE],
+    "objective/guidance_inputs/uniform": [SCALE],
+}
 # trained on stored pairs, which only the user can name
 REFLOWS = [
     *(f"cifar10/rfpp_{letter}" for letter in "abcdefg"),

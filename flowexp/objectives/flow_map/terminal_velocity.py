@@ -119,9 +119,10 @@ class TerminalVelocityMatching(FlowMapMatching):
         return replace(leap, conditions={**leap.conditions, **told})
 
     def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of both terms, (B,), float64, and each of them."""
+        """The weighted sum of both terms, (B,), float64, and each of them."""
         terms = self.terms(model, leap)
-        return torch.stack(list(terms.values())).sum(0), dict(terms)
+        weight = self.weighting(leap.schedule.coefficients(leap.t))
+        return weight * torch.stack(list(terms.values())).sum(0), dict(terms)
 
     def terms(self, model: Model, leap: Leap) -> Mapping[str, Tensor]:
         """The two terms, (B,): ``terminal`` and ``diagonal``."""
