@@ -1,16 +1,19 @@
 """Directional derivatives of a model: forward mode, or a central difference."""
 
+import functools
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flowexp.requirements import Part, Parts, Unmet
 
-__all__ = ["JVP", "CentralDifference", "Derivative"]
+__all__ = ["JVP", "CentralDifference", "Derivative", "forward_mode"]
 
 Function = Callable[..., Tensor]
 
@@ -52,7 +55,7 @@ class JVP(Derivative):
     def along(
         self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
-        with _differentiable_attention():
+        with forward_mode():
             value, derivative, *_ = torch.func.jvp(function, at, direction)
         return value, derivative
 
@@ -84,6 +87,17 @@ class CentralDifference(Derivative):
 
 
 @contextmanager
-def _differentiable_attention() -> Iterator[None]:
+def forward_mode() -> Iterator[None]:
+    """Where ``torch.func.jvp`` works: attention in the one form that has a forward derivative."""
+    _load_rules()
     with sdpa_kernel(SDPBackend.MATH):
         yield
+
+
+@functools.cache
+def _load_rules() -> None:
+    """Let torch load its rules of forward mode, of whose own deprecated compiler it would warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
+        with forward_ad.dual_level():
+            forward_ad.make_dual(torch.zeros(()), torch.zeros(()))  # type: ignore[no-untyped-call]
