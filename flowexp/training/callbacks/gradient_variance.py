@@ -29,11 +29,17 @@ class GradientVariance(Callback):
     - ``gradient/relative_variance``: V over it, if it is positive;
     - ``time/gradient_seconds``: median wall time of one gradient, forward and backward.
 
-    All are those of batches of ``trainer.batch_size``: V is inversely proportional to it. To
-    compare two objectives, measure both on the same weights, for example with ``from=RUN`` and
-    ``optimizer.lr=0``; ``relative_variance`` times ``gradient_seconds`` is then proportional to the
-    time in which either averages its noise away. The first process measures, on its share of the
-    batch. The training is not changed.
+    All are those of batches of ``trainer.batch_size``, to which V is inversely proportional. The
+    first process measures, on its share of the batch. The training is not changed.
+
+    Objectives are compared on the same weights and images, as before the first step of trainings
+    from one run::
+
+        flowexp train from=RUN objective=meanflow callbacks=gradient_variance
+        flowexp train from=RUN objective=split_mean_flow callbacks=gradient_variance
+
+    The time in which one averages its noise away is proportional to ``relative_variance`` times
+    ``gradient_seconds``.
 
     Args:
         every_kimg: Thousands of images between measurements; the first is before the first step.
