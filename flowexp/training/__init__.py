@@ -1,6 +1,6 @@
 """Training: from typed parts to checkpoints, exactly resumable."""
 
-from flowexp.training.callbacks import Progress, SampleGrid
+from flowexp.training.callbacks import GradientVariance, Progress, SampleGrid
 from flowexp.training.callbacks.divergence import NonFiniteWeightsError
 from flowexp.training.callbacks.records import NonFiniteLossError
 from flowexp.training.callbacks.stop_signals import TrainingInterrupted
@@ -32,6 +32,7 @@ __all__ = [
     "InverseSqrt",
     "Progress",
     "SampleGrid",
+    "GradientVariance",
     "RunLogger",
     "CSVLogger",
     "TensorBoardLogger",

@@ -119,6 +119,25 @@ class FlowModule(LightningModule):
         self.step += 1
         return means
 
+    def gradient(self, batch: DataBatch, *, seed: int) -> list[Tensor]:
+        """The gradient that a step has with the draws of another seed, by parameter of the network.
+
+        It is that of this process's share of the batch; ``grad`` of the parameters is not touched,
+        but the global generators are seeded.
+        """
+        step, rank = self.step, self.global_rank
+        seed_global(derive_seed(seed, "dropout", step, rank), self.device)
+        pairs, t = replace(self.draws, seed=seed)(batch, step)
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        total = [torch.zeros_like(p) for p in parameters]
+        shares = micro_batches(pairs, t, self.settings.micro_batch)
+        for number, (part, times) in enumerate(shares):
+            rng = generator(seed, "objective", step, rank, number, device=t.device)
+            loss = self.parts.objective.loss(self.model, part, times, rng=rng).per_sample.sum()
+            found = torch.autograd.grad(loss / len(t), parameters, allow_unused=True)
+            total = [a if g is None else a + g for a, g in zip(total, found, strict=True)]
+        return total
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Replace gradients that are not finite, and clip, where the settings say so."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -30,10 +30,11 @@ class WindowState(TypedDict):
 
     count: int
     sums: dict[str, Tensor]
+    noted: dict[str, float]
 
 
 class LogWindow:
-    """Means of named scalars over the steps since the window was emptied.
+    """Means of named scalars over the steps since the window was emptied, and numbers noted once.
 
     Reading a scalar makes the host wait for the device, so scalars are summed where they are, in
     float64, and read once per row. The window is part of a checkpoint: a resumed run logs the same.
@@ -42,6 +43,7 @@ class LogWindow:
     def __init__(self) -> None:
         self.count = 0
         self._sums: dict[str, Tensor] = {}
+        self.noted: dict[str, float] = {}
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Add the detached scalars of one step; every step must bring the same names."""
@@ -70,15 +72,17 @@ class LogWindow:
         """Start a new window."""
         self.count = 0
         self._sums = {}
+        self.noted = {}
 
     def state(self) -> WindowState:
         """The window in plain containers."""
-        return {"count": self.count, "sums": dict(self._sums)}
+        return {"count": self.count, "sums": dict(self._sums), "noted": dict(self.noted)}
 
     def load(self, state: WindowState, *, device: torch.device) -> None:
         """Replace the window by a stored one."""
         self.count = state["count"]
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.noted = dict(state.get("noted", {}))  # not in older checkpoints
 
 
 class Records(ClosingCallback):
@@ -121,6 +125,10 @@ class Records(ClosingCallback):
             self._write(trainer, pl_module)
             self.window.empty()
 
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Add numbers that are measured now and then to the next row; the last ones count."""
+        self.window.noted |= metrics
+
     def on_train_end(self, trainer: Trainer, pl_module: "FlowModule") -> None:
         """Write the rest as a partial row.
 
@@ -161,7 +169,7 @@ class Records(ClosingCallback):
         metrics["time/seconds"] = round(module.seconds, 6)
         images = steps * module.settings.batch_size
         metrics["time/images_per_second"] = images / max(seconds, 1e-9)
-        metrics |= memory_used(module.device)
+        metrics |= memory_used(module.device) | self.window.noted
         self.row = {"step": module.step, **metrics} | ({"partial": True} if partial else {})
         self._logged = (now, module.step)
         # The property returns Lightning's own dictionary.
