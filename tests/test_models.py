@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from flowexp.guidance import ClassifierFree
-from flowexp.models import FlowModel
+from flowexp.models import FlowModel, WrappedModel
 from flowexp.parameterizations import (
     DataPrediction,
     EDMPreconditioning,
+    EulerJump,
+    FlowMap,
     IDDPMPreconditioning,
     NoisePrediction,
     PoissonFieldPrediction,
@@ -207,3 +209,54 @@ def test_at_carries_gradients():
     prepared = torch.autograd.grad(model.at(t)[0](x).data.sum(), x)[0]
     single = torch.autograd.grad(model.predict(x, t[0]).data.sum(), x)[0]
     torch.testing.assert_close(prepared, single)
+
+
+def two_times(**options):
+    rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), **options)
+    return FlowModel(Path(Linear()), network=Wave(), parameterization=rule)
+
+
+class Plain(WrappedModel):
+    """A wrapper that knows predictions at one time only."""
+
+    def predict(self, x_t, t, **conditions):
+        return self.model.predict(x_t, t, **conditions)
+
+
+def test_a_model_of_two_times_predicts_at_one_what_the_same_weights_do():
+    """``predict`` is u(x, t, t), bit for bit, in single calls and prepared ones."""
+    t = torch.tensor([0.3, 0.9, 0.5, 1.0], dtype=torch.float64)
+    one = FlowModel(Path(Linear()), network=Wave(), parameterization=VelocityPrediction())
+    model = two_times(tells=[])
+    expected = one.velocity(state(), t)
+    assert torch.equal(model.velocity(state(), t), expected)
+    assert torch.equal(model.average_velocity(state(), t, t), expected)
+    assert torch.equal(model.at(t[:1])[0](state()).velocity, one.at(t[:1])[0](state()).velocity)
+
+
+def test_counting_sees_jumps():
+    t, r = torch.tensor(0.9), torch.tensor(0.2)
+    model = two_times(tells=[])
+    counted = CountedModel(model)
+    jumped, average = counted.flow_map(state(), t, r), counted.average_velocity(state(), t, r)
+    assert torch.equal(jumped, model.flow_map(state(), t, r))
+    torch.testing.assert_close(jumped, state() - 0.7 * average, rtol=1e-6, atol=1e-6)
+    assert counted.evaluations == 2
+    guided = CountedModel(ClassifierFree(scale=2.0).wrap(model))
+    guided.flow_map(state(), t, r, labels=torch.arange(4))
+    assert guided.evaluations == 2
+
+
+def test_wrappers_have_two_times_if_they_and_their_model_do():
+    one = FlowModel(Path(Linear()), network=Wave(), parameterization=VelocityPrediction())
+    two = two_times()
+    assert [CountedModel(model).is_flow_map for model in (one, two, Plain(two))] == [
+        False,
+        True,
+        False,
+    ]
+    assert ClassifierFree(scale=2.0).wrap(two).is_flow_map
+    assert CountedModel(two_times(tells=[])).maps_to_data_only
+    for model in (one, Plain(two)):
+        with pytest.raises(TypeError, match=f"{type(model).__name__} has no second time"):
+            model.flow_map(state(), torch.tensor(0.5), torch.tensor(0.0))
