@@ -24,6 +24,7 @@ __all__ = [
     "Unmet",
     "all_of",
     "of_images",
+    "on_any_end",
     "on_dropped_labels",
     "on_gaussian_noise",
     "on_unit_time",
@@ -289,6 +290,13 @@ def on_unit_time(parts: Parts, *, name: str) -> Iterator[Unmet]:
             f"{schedule.t_min:g} to {schedule.t_max:g}."
         )
         yield Unmet(".", problem, "Use another objective, or a path with time in [0, 1].")
+
+
+def on_any_end(parts: Parts, *, name: str) -> Iterator[Unmet]:
+    """The flow map must end at any r, not at the data only."""
+    if parts.parameterization.maps_to_data_only:
+        problem = f"{name} asks where the flow map is at r > 0, but a consistency model ends at 0."
+        yield Unmet(".", problem, "Use parameterization=average_velocity.")
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
-from flowexp.requirements import Part, Parts, Unmet
+from flowexp.requirements import Part, Parts, Unmet, on_any_end
 
 __all__ = ["DataVelocity", "Driver", "OwnStep", "OwnVelocity", "TeacherVelocity"]
 
@@ -64,6 +64,10 @@ class _Own(Driver):
         self.target = target or Itself()
         self.averages = self.target.averages
         self.gradient = self.target.gradient
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A flow map to all times."""
+        yield from on_any_end(parts, name=type(self).__name__)
 
 
 class OwnVelocity(_Own):
