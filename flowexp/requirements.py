@@ -24,6 +24,7 @@ __all__ = [
     "Unmet",
     "all_of",
     "of_images",
+    "on_any_end",
     "on_dropped_labels",
     "on_flow_map",
     "on_gaussian_noise",
@@ -332,6 +333,13 @@ def on_velocity(model: SecondTime, *, name: str, remedy: str, key: str = ".") ->
     if model.maps_to_data_only:
         problem = f"{name} follows the velocity of a model, but a consistency model has none."
         yield Unmet(key, problem, remedy)
+
+
+def on_any_end(parts: Parts, *, name: str) -> Iterator[Unmet]:
+    """The flow map must end at any r, not at the data only."""
+    if parts.parameterization.maps_to_data_only:
+        problem = f"{name} asks where the flow map is at r > 0, but a consistency model ends at 0."
+        yield Unmet(".", problem, "Use parameterization=average_velocity.")
 
 
 def within_signal(parts: Parts, *, name: str, group: str) -> Iterator[Unmet]:

@@ -10,6 +10,7 @@ All four are velocities, and u(x, t, t) or v at r = t, where rows are those of f
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import JVP, Derivative
 from flowexp.objectives.flow_map.leaps import Leap, gradients
 from flowexp.objectives.flow_map.legs import Comparison, Leg, Legs
+from flowexp.requirements import Parts, Unmet, on_any_end
 
 __all__ = ["DerivativeLeg", "Eulerian", "Lagrangian"]
 
@@ -83,6 +85,10 @@ class Lagrangian(DerivativeLeg):
     Source: Boffi et al., 2025, arXiv 2505.18825 (LSD); Zhou et al., Terminal velocity matching,
     2025, arXiv 2511.19797 (u of an average of the weights).
     """
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A flow map to all times."""
+        yield from on_any_end(parts, name=type(self).__name__)
 
     def slope(self, model: Model, leap: Leap) -> tuple[Tensor, Tensor]:
         def u(r: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -63,6 +63,9 @@ class JVP(Derivative):
 class CentralDifference(Derivative):
     """``(f(a + h d) - f(a - h d)) / 2h``: two further calls, on any attention kernel.
 
+    All three calls draw the same numbers from torch's global generators: with another dropout mask
+    each, the difference would be noise over h.
+
     Args:
         step: h, > 0, in units of the direction. The error is of order ``h^2`` plus that of the
             network's float32 rounding over h.
@@ -79,11 +82,19 @@ class CentralDifference(Derivative):
         self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         h = self.step
-        after, before = (
-            function(*(a + sign * h * d for a, d in zip(at, direction, strict=True)))
-            for sign in (1.0, -1.0)
-        )
-        return function(*at), (after - before) / (2.0 * h)
+        around = []
+        for sign in (1.0, -1.0):
+            with _put_back(at[0].device):
+                moved = (a + sign * h * d for a, d in zip(at, direction, strict=True))
+                around.append(function(*moved))
+        return function(*at), (around[0] - around[1]) / (2.0 * h)
+
+
+def _put_back(device: torch.device) -> AbstractContextManager[None]:
+    """A context after which torch's global generators stand where they stood."""
+    if device.type == "cpu":
+        return torch.random.fork_rng([])
+    return torch.random.fork_rng([device], device_type=device.type)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.networks.base import without_labels
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
-from flowexp.requirements import NEVER_LEARNT, Part, Parts, Unmet, all_of
+from flowexp.requirements import NEVER_LEARNT, Part, Parts, Unmet, all_of, on_any_end
 
 __all__ = ["DataChord", "DataVelocity", "Driver", "HeadVelocity", "OwnStep", "OwnVelocity",
            "TeacherStep", "TeacherVelocity"]  # fmt: skip
@@ -125,6 +125,10 @@ class _Own(Driver):
         self.target = target or Itself()
         self.averages = self.target.averages
         self.gradient = self.target.gradient
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A flow map to all times."""
+        yield from on_any_end(parts, name=type(self).__name__)
 
 
 class OwnVelocity(_Own):

@@ -20,7 +20,9 @@ from flowexp.objectives.flow_map import (
     Tangent,
     Unchanged,
 )
+from flowexp.parameterizations import EulerJump, FlowMap, VelocityPrediction
 from flowexp.paths import Linear, Path
+from flowexp.requirements import Parts
 from tests.objectives.flow_map.gaussian import GaussianFlowMap
 from tests.objectives.flow_map.rows import batch, compared
 from tests.objectives.test_groups import build
@@ -90,3 +92,15 @@ def test_a_row_differs_from_the_exact_map_by_its_noise_only(preset):
     model = GaussianFlowMap(Path(Linear()), mean=0.2, std=0.6)
     difference = compared(preset[1], model, *batch(diagonal=3))[2]
     assert torch.all(difference[:3].abs().amax(dim=1) > 0.05)
+
+
+@pytest.mark.parametrize("name", ["lsd", "esd", "psd_m", "psd_u", "split_mean_flow", "meanflow"])
+def test_self_distillation_asks_for_a_flow_map_to_all_times(name):
+    """A consistency model, whose network is told no second time, is refused by all but MeanFlow."""
+    objective = build("objective", name)
+    told, untold = (
+        FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells) for tells in (["gap"], [])
+    )
+    assert list(objective.needs(Parts(parameterization=told))) == []
+    found = [unmet.key for unmet in objective.needs(Parts(parameterization=untold))]
+    assert found == {"lsd": [".leg"], "meanflow": []}.get(name, [".driver"])
