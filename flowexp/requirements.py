@@ -193,6 +193,10 @@ class Timestep(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The times it draws for a sample, by name: ``t``, ``r`` ..."""
 
+    @property
+    def anchored(self) -> float:
+        """The share of the rows whose average velocity the data tell, as where r = t."""
+
 
 class Augmentation(Protocol):
     @property

@@ -10,7 +10,14 @@ from flowexp.paths import Schedule
 from flowexp.requirements import Part, Parts, Unmet
 from flowexp.seeding import open_uniform
 
-__all__ = ["IntervalDistribution", "Stratified", "TimeLaw", "TimestepDistribution", "spread"]
+__all__ = [
+    "IntervalDistribution",
+    "Stratified",
+    "TimeLaw",
+    "TimestepDistribution",
+    "needs_of",
+    "spread",
+]
 
 
 class TimeLaw(Part, ABC):
@@ -24,11 +31,14 @@ class TimeLaw(Part, ABC):
         drawn_end: The argument that holds the upper end of the support, if it is itself drawn;
             empty if no argument holds it.
         columns: The times of a sample, by name.
+        anchored: The share of the rows whose average velocity is a velocity that the data tell:
+            those with r = t.
     """
 
     in_nsr: bool = False
     drawn_end: str | None = None
     columns: tuple[str, ...] = ("t",)
+    anchored: float = 0.0
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A path that has the times of this law; laws of sigma / alpha suit every path."""
@@ -66,6 +76,17 @@ class TimeLaw(Part, ABC):
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
 
 
+def needs_of(argument: str, law: TimeLaw, parts: Parts) -> Iterator[Unmet]:
+    """What a law of one time needs that is an ``argument`` of another law; remedies name it."""
+    if len(law.columns) > 1:
+        problem = f"{type(law).__name__} draws several times, but this is to be a law of one."
+        yield Unmet(f".{argument}", problem, f"Use timestep@timestep.{argument}=lognormal.")
+        return
+    for unmet in law.needs(parts):
+        remedy = unmet.remedy.replace("timestep=", f"timestep@timestep.{argument}=")
+        yield Unmet(unmet.key, unmet.problem, remedy, unmet.refuses).seen_from(f".{argument}")
+
+
 def spread(n: int, share: float) -> Tensor:
     """``floor(share n)`` of n rows, evenly spread; (n,), bool."""
     # Rounded, so that a share such as 0.3 of 10 rows is 3 rows.
@@ -92,7 +113,7 @@ class IntervalDistribution(TimeLaw):
     def __init__(self, *, diagonal: float = 0.0) -> None:
         if not 0.0 <= diagonal <= 1.0:
             raise ValueError(f"diagonal is {diagonal}; expected a share in [0, 1]")
-        self.diagonal = float(diagonal)
+        self.diagonal = self.anchored = float(diagonal)
 
     @abstractmethod
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
@@ -161,6 +182,10 @@ class Stratified(TimestepDistribution):
     @property
     def support(self) -> tuple[float, float]:
         return self.law.support
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the law needs."""
+        yield from needs_of("law", self.law, parts)
 
     def quantile(self, u: Tensor) -> Tensor:
         return self.law.quantile(u)

@@ -11,9 +11,9 @@ from torch import Tensor
 from flowexp.paths import Schedule
 from flowexp.paths.ve import edm_sigmas
 from flowexp.requirements import Parts, Unmet, all_of
-from flowexp.timesteps.base import IntervalDistribution, TimestepDistribution
+from flowexp.timesteps.base import IntervalDistribution, TimestepDistribution, needs_of
 from flowexp.timesteps.curricula import Curriculum
-from flowexp.timesteps.intervals import drawn_end, needs_of
+from flowexp.timesteps.intervals import drawn_end
 
 __all__ = ["NoiseGrid", "ShrinkingRatio"]
 

@@ -42,6 +42,7 @@ class Dyadic(IntervalDistribution):
             raise ValueError(f"bootstrap is {bootstrap}; expected a share in [0, 1]")
         self.steps = int(steps)
         self.bootstrap = float(bootstrap)
+        self.anchored = 1.0 - self.bootstrap
         self.favour_long = favour_long
 
     def exponents(self, n: int) -> Tensor:

@@ -7,22 +7,15 @@ from torch import Tensor
 
 from flowexp.paths import Schedule
 from flowexp.requirements import Parts, Unmet, all_of
-from flowexp.timesteps.base import IntervalDistribution, TimestepDistribution
+from flowexp.timesteps.base import IntervalDistribution, TimestepDistribution, needs_of
 
-__all__ = ["Capped", "GapAndEnd", "Sorted", "StartAndBelow", "ToData", "drawn_end", "needs_of"]
+__all__ = ["Capped", "GapAndEnd", "Sorted", "StartAndBelow", "ToData", "drawn_end"]
 
 
 def _below(law: TimestepDistribution, u: Tensor, bound: Tensor, *, schedule: Schedule) -> Tensor:
     """The times at probabilities ``u`` of a law, given that they are below ``bound``."""
     value = schedule.nsr(bound) if law.in_nsr else bound
     return torch.minimum(law.times(u * law.cdf(value), schedule=schedule), bound)
-
-
-def needs_of(argument: str, law: TimestepDistribution, parts: Parts) -> Iterator[Unmet]:
-    """What the law needs that is an ``argument`` of another; remedies change this argument."""
-    for unmet in law.needs(parts):
-        remedy = unmet.remedy.replace("timestep=", f"timestep@timestep.{argument}=")
-        yield Unmet(unmet.key, unmet.problem, remedy, unmet.refuses).seen_from(f".{argument}")
 
 
 def drawn_end(name: str, law: TimestepDistribution) -> str | None:
@@ -150,6 +143,7 @@ class GapAndEnd(IntervalDistribution):
 
     def __init__(self, *, gap: TimestepDistribution, end: TimestepDistribution) -> None:
         super().__init__()
+        self.anchored = 1.0
         self.gap = gap
         self.end = end
 

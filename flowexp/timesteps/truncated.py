@@ -1,14 +1,15 @@
 """Laws cut to an interval, with a share of the draws at one time, and a heavy-tailed one."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from flowexp.paths import Schedule
 from flowexp.paths.base import as_float64
-from flowexp.requirements import Extended
-from flowexp.timesteps.base import TimestepDistribution, spread
+from flowexp.requirements import Extended, Parts, Unmet
+from flowexp.timesteps.base import TimestepDistribution, needs_of, spread
 
 __all__ = ["AtBoundary", "LogStudent", "Truncated"]
 
@@ -39,6 +40,10 @@ class Truncated(TimestepDistribution):
     def support(self) -> tuple[float, float]:
         low, high = self.law.support
         return max(low, self.lower), min(high, self.upper)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the law needs."""
+        yield from needs_of("law", self.law, parts)
 
     def quantile(self, u: Tensor) -> Tensor:
         low, high = self._ends(u.device)
@@ -165,6 +170,10 @@ class AtBoundary(TimestepDistribution):
     def support(self) -> tuple[float, float]:
         low, high = self.law.support
         return min(low, self.value), max(high, self.value)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """What the law needs."""
+        yield from needs_of("law", self.law, parts)
 
     def quantile(self, u: Tensor) -> Tensor:
         u = as_float64(u)

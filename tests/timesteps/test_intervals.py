@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
+from flowexp.objectives.flow_map import OwnStep
 from flowexp.paths import VE, Linear, Path, Trigonometric
 from flowexp.seeding import generator
 from flowexp.timesteps import (
@@ -25,6 +26,7 @@ from flowexp.timesteps import (
     ShrinkingRatio,
     Sorted,
     StartAndBelow,
+    Stratified,
     ToData,
     Uniform,
 )
@@ -170,6 +172,28 @@ def test_the_remedy_changes_the_inner_law(law):
     refusal = refusal_of(law, path=Path(VE()))
     assert refusal.startswith(".law: Mode draws t in (0, 1)")
     assert "Use timestep@timestep.law=lognormal" in refusal
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        Stratified(LAWS["sorted"]),
+        ToData(LAWS["dyadic"]),
+        ShrinkingRatio(LAWS["sorted"], stage_kimg=1.0),
+    ],
+)
+def test_an_inner_law_is_one_of_one_time(law):
+    refusal = refusal_of(law, path=Path(Linear()))
+    assert refusal.startswith(".law: ")
+    assert "draws several times" in refusal
+
+
+@pytest.mark.parametrize("name", ["sorted_levels", "sorted", "dyadic"])
+def test_a_driver_of_its_own_needs_rows_that_the_data_tell(name):
+    refusal = refusal_of(OwnStep(), timestep=LAWS[name])
+    assert (refusal is None) == (name != "sorted_levels")
+    if refusal is not None:
+        assert "Set timestep.diagonal=0.5" in refusal
 
 
 def test_laws_without_an_inner_one_ask_for_another_path():

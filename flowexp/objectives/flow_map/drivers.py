@@ -130,6 +130,14 @@ class _Own(Driver):
         """A flow map to all times."""
         yield from on_any_end(parts, name=type(self).__name__)
 
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Rows with r = t, without which any velocity constant in time would fit; a warning."""
+        if parts.timestep.anchored == 0.0:
+            name, law = type(self).__name__, type(parts.timestep).__name__
+            problem = f"{name} is the model's own, and {law} draws no r = t to tie it to the data."
+            remedy = "Set timestep.diagonal=0.5, or use timestep=sorted."
+            yield Unmet("timestep", problem, remedy, False)
+
 
 class OwnVelocity(_Own):
     """``u(x_t, t, t)`` of the model itself."""
