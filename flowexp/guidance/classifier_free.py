@@ -52,6 +52,7 @@ class ClassifierFree(Guidance):
             yield from all_of(
                 self._knows_labels(parts),
                 on_dropped_labels(parts, name=name, key=".", remedy=off),
+                self._guided_once(parts),
             )
 
     def _knows_labels(self, parts: Parts) -> Iterator[Unmet]:
@@ -59,6 +60,12 @@ class ClassifierFree(Guidance):
             name = type(self).__name__
             problem = f"{name} compares with and without label, but the network knows no labels."
             yield Unmet(".", problem, "Use guidance=none, or a class-conditional network.")
+
+    def _guided_once(self, parts: Parts) -> Iterator[Unmet]:
+        if "guidance_scale" in parts.parameterization.tells:
+            problem = f"{type(self).__name__} guides a model that was trained to be told the scale."
+            remedy = f"Use guidance=embedded guidance.scale={self.scale:g}, at half the cost."
+            yield Unmet(".", problem, remedy, False)
 
     def wrap(self, model: Model) -> Model:
         """The guided model; the model itself for scale = 1."""
