@@ -166,6 +166,10 @@ class Timestep(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The times it draws for a sample, by name: ``t``, ``r`` ..."""
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether the time r that it draws may be above 0."""
+
 
 class Augmentation(Protocol):
     @property

@@ -23,11 +23,14 @@ class TimeLaw(Part, ABC):
             instead of times t.
         drawn_end: The argument that holds the upper end of the support, if it is itself drawn.
         columns: The times of a sample, by name.
+        ends_early: Whether a time r that it draws may be above 0, where only flow maps end that are
+            told r.
     """
 
     in_nsr: bool = False
     drawn_end: str | None = None
     columns: tuple[str, ...] = ("t",)
+    ends_early: bool = False
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A path that has the times of this law; laws of sigma / alpha suit every path."""

@@ -96,6 +96,7 @@ class FlowMapMatching(Objective):
         yield from all_of(
             super().needs(parts),
             self._flow_map(parts),
+            self._end(parts),
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
             within("diagonal", self.diagonal.needs(parts)),
@@ -108,6 +109,12 @@ class FlowMapMatching(Objective):
             name, rule = type(self).__name__, type(parts.parameterization).__name__
             problem = f"{name} trains a flow map, but {rule} has no second time."
             yield Unmet("parameterization", problem, "Use parameterization=average_velocity.")
+
+    def _end(self, parts: Parts) -> Iterator[Unmet]:
+        if parts.parameterization.maps_to_data_only and parts.timestep.ends_early:
+            law = type(parts.timestep).__name__
+            problem = f"{law} draws r > 0, but the flow map of this model ends at the data only."
+            yield Unmet("timestep", problem, "Use parameterization=average_velocity.")
 
     def check(self) -> None:
         check_files(self.regressed, within="regressed")
