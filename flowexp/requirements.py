@@ -197,6 +197,10 @@ class Timestep(Protocol):
     def anchored(self) -> float:
         """The share of the rows whose average velocity the data tell, as where r = t."""
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether the time r that it draws may be above 0."""
+
 
 class Augmentation(Protocol):
     @property

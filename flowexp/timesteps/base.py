@@ -33,12 +33,15 @@ class TimeLaw(Part, ABC):
         columns: The times of a sample, by name.
         anchored: The share of the rows whose average velocity is a velocity that the data tell:
             those with r = t.
+        ends_early: Whether a time r that it draws may be above 0, where only flow maps end that are
+            told r.
     """
 
     in_nsr: bool = False
     drawn_end: str | None = None
     columns: tuple[str, ...] = ("t",)
     anchored: float = 0.0
+    ends_early: bool = False
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A path that has the times of this law; laws of sigma / alpha suit every path."""

@@ -35,6 +35,8 @@ class Sorted(IntervalDistribution):
     2505.18825 (uniform).
     """
 
+    ends_early = True
+
     def __init__(self, law: TimestepDistribution, *, diagonal: float = 0.0) -> None:
         super().__init__(diagonal=diagonal)
         self.law = law

@@ -129,6 +129,7 @@ class FlowMapMatching(Objective):
         yield from all_of(
             super().needs(parts),
             self._flow_map(parts),
+            self._end(parts),
             within("driver", self.driver.needs(parts)),
             within("leg", self.leg.needs(parts)),
             () if self.diagonal is self.driver else within("diagonal", self.diagonal.needs(parts)),
@@ -168,6 +169,12 @@ class FlowMapMatching(Objective):
     def learned(self) -> nn.Module | None:
         """The error weight, if it is a module."""
         return self.error_weight if isinstance(self.error_weight, nn.Module) else None
+
+    def _end(self, parts: Parts) -> Iterator[Unmet]:
+        if parts.parameterization.maps_to_data_only and parts.timestep.ends_early:
+            law = type(parts.timestep).__name__
+            problem = f"{law} draws r > 0, but the flow map of this model ends at the data only."
+            yield Unmet("timestep", problem, "Use parameterization=average_velocity.")
 
     def check(self) -> None:
         check_files(self.regressed, within="regressed")

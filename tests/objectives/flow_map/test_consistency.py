@@ -14,11 +14,15 @@ from flowexp.objectives.flow_map import (
     GivenMiddle,
     InverseGap,
     PerceptualEndPoint,
+    RandomShare,
     TeacherStep,
     Truncated,
     UniformLeaps,
 )
+from flowexp.parameterizations import DDIMJump, EDMPreconditioning, FlowMap
 from flowexp.paths import VE, VP, Linear, Path, Prediction
+from flowexp.timesteps import LogNormal, Sorted
+from tests.refusals import refusal_of
 
 F64 = torch.float64
 
@@ -209,3 +213,29 @@ def test_the_scales_of_consistency_models_premetrics():
     tiny, large = (PseudoHuber(c=c, mean=False) for c in (1e-8, 1e5))
     torch.testing.assert_close(tiny(d), norm)
     torch.testing.assert_close(large(d), norm**2 / 2e5)
+
+
+def test_a_map_to_the_data_refuses_times_that_end_before_it():
+    objective = FlowMapMatching(driver=DataVelocity(), leg=RandomShare(), premetric=SquaredL2())
+    rule = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), tells=[])
+    parts = {"timestep": Sorted(LogNormal()), "ema": {}}
+    assert refusal_of(objective, parameterization=rule, **parts) == (
+        "timestep: Sorted draws r > 0, but the flow map of this model ends at the data only. "
+        "Use parameterization=average_velocity."
+    )
+    told = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), tells=["gap"])
+    assert refusal_of(objective, parameterization=told, **parts) is None
+
+
+def test_a_first_stage_must_be_a_flow_map_on_the_same_path():
+    class Plain(GaussianMap):
+        is_flow_map = False
+
+    model, plain = GaussianMap(VE()), Plain(VE())
+    assert refusal_of(Truncated(teacher=model), path=model.path) is None
+    assert refusal_of(Truncated(teacher=plain), path=model.path) == (
+        ".teacher: the teacher is no flow map, but the first stage of one is needed. "
+        "Name a run of a consistency model: teacher=DIR."
+    )
+    found = refusal_of(Truncated(teacher=model), path=Path(Linear()))
+    assert found.startswith(".: the teacher's path is ")
