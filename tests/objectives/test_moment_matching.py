@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from flowexp.couplings import Pairs
+from flowexp.errors import UsageError
 from flowexp.models import FlowModel
 from flowexp.objectives import LaplaceKernel, MomentMatching
 from flowexp.objectives.moment_matching import mean_discrepancy
@@ -19,6 +20,9 @@ from flowexp.parameterizations import (
     VelocityPrediction,
 )
 from flowexp.paths import Linear, Path, ScaledNoise, Trigonometric
+from flowexp.timesteps import Sorted, Uniform
+from flowexp.training import TrainerSettings
+from flowexp.training.module import micro_batches
 from tests.objectives.flow_map.gaussian import GaussianFlowMap
 from tests.objectives.models import TinyNetwork
 from tests.refusals import refusal_of
@@ -263,9 +267,33 @@ def test_batches_hold_whole_groups(settings, key):
     assert refusal_of(MomentMatching(particles=4), trainer=Settings(64, 8)) is None
 
 
+def test_parts_of_whole_groups_have_the_loss_of_the_batch():
+    model, pairs, times = GaussianMap(), drawn(16), times_of(16)
+    objective = MomentMatching(particles=4)
+    whole = objective.loss(model, pairs, times, rng=None).per_sample
+    parts = [
+        objective.loss(model, part, t, rng=None).per_sample
+        for part, t in micro_batches(pairs, times, 8)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_processes_hold_whole_groups():
+    settings = TrainerSettings(max_kimg=1, batch_size=24)
+    assert settings.share(3, group=4) == 8
+    with pytest.raises(UsageError, match="by 4 processes in groups of 4") as refused:
+        settings.share(4, group=4)
+    assert refused.value.remedy == "Choose a multiple of 16."
+
+
 def test_a_model_of_one_time_is_refused():
     refusal = refusal_of(MomentMatching(), parameterization=DataPrediction())
-    assert refusal is not None
+    assert refusal.startswith("parameterization: MomentMatching trains a flow map")
+
+
+def test_the_remedy_for_times_of_another_kind_is_its_own_law():
+    refusal = refusal_of(MomentMatching(), timestep=Sorted(Uniform()))
+    assert refusal.endswith("Use timestep=imm.")
 
 
 @pytest.mark.parametrize("wrong", [{"particles": 0}, {"particles": 1, "unbiased": True}])
