@@ -186,5 +186,7 @@ class Tangent(Leg):
             return whose.average_velocity(x, t, r, **leap.conditions)
 
         one, zero = torch.ones_like(leap.t), torch.zeros_like(leap.r)
-        _, slope = self.derivative.along(u, (leap.x_t, leap.t, leap.r), (d, one, zero))
+        low, high = whose.time_range
+        room = (leap.t - low).clamp(min=0.0), (high - leap.t).clamp(min=0.0)
+        slope = self.derivative.slope(u, (leap.x_t, leap.t, leap.r), (d, one, zero), room=room)
         return d - expand_as(leap.t - leap.r, slope) * slope, torch.ones_like(leap.t)
