@@ -179,6 +179,10 @@ class Trainer(Protocol):
     def compile(self) -> bool:
         """Whether the network is compiled."""
 
+    @property
+    def precision(self) -> str:
+        """Numerics of the network: ``32-true``, ``bf16-mixed`` ..."""
+
 
 class Parts:
     """The parts of one configuration by their groups, and ``others``, such as ``pairs``, by key.

@@ -226,13 +226,17 @@ def test_a_flow_map_gives_the_same_meaning_to_weights_of_what_it_is_around():
     assert problem.key == "parameterization.of"
 
 
-def test_forward_mode_and_a_compiled_network_exclude_each_other():
+def test_derivatives_refuse_networks_that_they_cannot_differentiate():
     start = ["experiment=fashion10k/meanflow", "trainer.compile=true"]
     (problem,) = check("train", start).problems
     assert problem.key == "trainer.compile"
     assert "objective/leg/derivative=difference" in problem.remedy
     assert check("train", [*start, "objective/leg/derivative=difference"]).problems == []
     assert check("train", [*start, "objective=split_mean_flow"]).problems == []
+    lower = ["experiment=fashion10k/meanflow", "trainer.precision=bf16-mixed"]
+    assert check("train", lower).problems == []
+    (problem,) = check("train", [*lower, "objective/leg/derivative=difference"]).problems
+    assert problem.key == "trainer.precision"
 
 
 @pytest.mark.parametrize("network", ["diffusers_unet", "lora"])

@@ -94,6 +94,14 @@ class CentralDifference(Derivative):
             raise ValueError(f"step is {step}; expected a positive number")
         self.step = float(step)
 
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Full precision: the rounding of lower ones, over h, is larger than the derivative."""
+        precision = parts.trainer.precision
+        if precision != "32-true":
+            problem = f"CentralDifference divides rounding errors of {precision} by {self.step:g}."
+            remedy = "Set trainer.precision=32-true, or objective/leg/derivative=jvp."
+            yield Unmet("trainer.precision", problem, remedy)
+
     def along(
         self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
