@@ -178,6 +178,7 @@ class Trainer(Protocol):
     batch_size: int
     micro_batch: int | None
     compile: bool
+    precision: str
 
 
 class Timestep(Protocol):

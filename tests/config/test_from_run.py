@@ -198,3 +198,49 @@ def test_networks_differ_by_keys(flow):
 def test_tiny_digits_go_on_too():
     stored(TINY, at="T")
     assert check("train", ["run=T", "trainer.max_kimg=1"]).problems == []
+
+
+FLOW_MAP = ["parent=R", "parameterization=average_velocity", "timestep=sorted", "sampler=flow_map"]
+
+
+@pytest.mark.parametrize("start", [["objective=meanflow"], ["experiment=fashion10k/meanflow"]])
+def test_the_network_of_a_run_is_told_a_second_time(start):
+    """The network stays that of the run; what it is told is the parameterization's."""
+    checked = check("train", [*FLOW_MAP, *start])
+    assert [str(problem) for problem in checked.problems] == []
+    config = checked.sound()
+    assert config["network"]["scalars"] == config["parameterization"]["tells"] == ["gap"]
+    assert config["network"]["model_channels"] == 16
+    assert "scalars" not in " ".join(checked.remarks)
+    given = check("train", [*FLOW_MAP, *start, "network.scalars=[end]"]).problems
+    assert [problem.key for problem in given] == ["network.scalars"]
+
+
+def test_a_flow_map_gives_the_same_meaning_to_weights_of_what_it_is_around():
+    start = ["experiment=fashion10k/meanflow", "init=R", "network.model_channels=16"]
+    assert check("train", start).remarks == []
+    other = "parameterization@parameterization.of=edm"
+    (remark,) = check("train", [*start, other]).remarks
+    assert remark.startswith("parameterization.of: R was trained with VelocityPrediction; with EDM")
+    (problem,) = check("train", [*FLOW_MAP, "objective=meanflow", other]).problems
+    assert problem.key == "parameterization.of"
+
+
+def test_derivatives_refuse_networks_that_they_cannot_differentiate():
+    start = ["experiment=fashion10k/meanflow", "trainer.compile=true"]
+    (problem,) = check("train", start).problems
+    assert problem.key == "trainer.compile"
+    assert "objective/leg/derivative=difference" in problem.remedy
+    assert check("train", [*start, "objective/leg/derivative=difference"]).problems == []
+    assert check("train", [*start, "objective=split_mean_flow"]).problems == []
+    lower = ["experiment=fashion10k/meanflow", "trainer.precision=bf16-mixed"]
+    assert check("train", lower).problems == []
+    (problem,) = check("train", [*lower, "objective/leg/derivative=difference"]).problems
+    assert problem.key == "trainer.precision"
+
+
+@pytest.mark.parametrize("network", ["diffusers_unet", "lora"])
+def test_a_network_without_scalars_is_no_flow_map(network):
+    found = check("train", ["experiment=fashion10k/meanflow", f"network={network}"]).problems
+    expected = ["it takes no scalars, but FlowMap tells the network gap."]
+    assert [problem.text for problem in found] == ([] if network == "lora" else expected)

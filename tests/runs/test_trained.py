@@ -11,6 +11,7 @@ from flowexp.config.instantiate import instantiate
 from flowexp.config.rules import check_rules
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
+from flowexp.networks.base import with_new_scalars
 from flowexp.runs import RunDirectory, read_checkpoint
 from flowexp.runs.assemble import build_model
 from flowexp.runs.trained import (
@@ -121,3 +122,58 @@ def test_another_width_is_refused_by_its_key(run):
         start_from(network, run=str(run), weights="raw", config={**config, "parent": str(run)})
     same = build_model(RunDirectory(run).config(), device="meta").network
     require_fitting_weights(same, run=str(run), weights="raw", config=config)
+
+
+def with_second_time(config, *, rank=None):
+    """The config of a flow map around the model of a run."""
+    rule = {"_target_": "flowexp.parameterizations.EulerJump"}
+    flow_map = {
+        "_target_": "flowexp.parameterizations.FlowMap",
+        "of": config["parameterization"],
+        "jump": rule,
+        "tells": ["gap"],
+    }
+    network = {**config["network"], "scalars": ["gap"]}
+    if rank is not None:
+        label_dim = network["label_dim"]
+        lora = {"_target_": "flowexp.networks.low_rank.LowRank", "label_dim": label_dim}
+        network = {**lora, "network": network, "rank": rank}
+    return {**config, "parameterization": flow_map, "network": network}
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_flow_map_starts_as_the_velocity_of_weights_without_a_second_time(run, rank):
+    """``u(x_t, t, r) = v(x_t, t)`` bit for bit, whatever r."""
+    config = with_second_time(RunDirectory(run).config(), rank=rank)
+    require_fitting_weights(
+        build_model(config, device="meta").network, run=str(run), weights="raw", config=config
+    )
+    model = build_model(config)
+    start_from(model.network, run=str(run), weights="raw", config=config)
+    model.network.eval()
+    old = TrainedModel(str(run), weights="raw")
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 1, 8, 8, generator=rng, dtype=torch.float64)
+    t = torch.tensor([0.9, 0.5, 0.3, 0.7], dtype=torch.float64)
+    labels = torch.tensor([0, 1, -1, 2])
+    with torch.no_grad():
+        expected = old.velocity(x, t, labels=labels)
+        for r in (t, 0.5 * t, torch.zeros_like(t)):
+            assert torch.equal(model.average_velocity(x, t, r, labels=labels), expected)
+        assert torch.equal(model.velocity(x, t, labels=labels), expected)
+
+
+def test_only_the_second_time_may_be_new(run):
+    """A width that differs, and an embedding of which a part is stored, are refused as ever."""
+    config = with_second_time(RunDirectory(run).config())
+    wider = {**config, "network": {**config["network"], "model_channels": 16}}
+    with pytest.raises(UsageError, match="model_channels is 16 here and 8 in") as caught:
+        start_from(build_model(wider).network, run=str(run), weights="raw", config=wider)
+    assert "scalars" not in caught.value.problem
+    network = build_model(config).network
+    own = network.state_dict()
+    new = [name for name in own if name.startswith("scalar_embedding.")]
+    stored_part = {name: own[name] for name in own if name != new[0]}
+    assert with_new_scalars(network, stored_part, own).keys() == stored_part.keys()
+    without_any = {name: own[name] for name in own if name not in new}
+    assert with_new_scalars(network, without_any, own).keys() == own.keys()

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import Callback
 from torch import Tensor
 
-from flowexp.couplings import Pairs
+from flowexp.couplings import Independent, Pairs
 from flowexp.models import FlowModel, Model
 from flowexp.networks import DiT
 from flowexp.objectives import FlowMapMatching, Loss, Objective
@@ -30,9 +30,9 @@ from flowexp.paths import Linear
 from flowexp.paths import Path as FlowPath
 from flowexp.seeding import derive_seed
 from flowexp.timesteps import Sorted, Uniform
-from flowexp.training import ConstantEMA, FitResult
+from flowexp.training import Constant, ConstantEMA, FitResult, TrainingParts
 from tests.networks.tiny import perturb
-from tests.training.tiny import tiny_settings, train
+from tests.training.tiny import Tiles, tiny_settings, train
 
 EMAS = {"main": ConstantEMA(decay=0.9), "target": ConstantEMA(decay=0.5)}
 
@@ -88,13 +88,28 @@ def train_flow_map(
     folder: Path, *, callbacks: Mapping[str, Callback] | None = None, **settings: Any
 ) -> FitResult:
     """The tiny training with a flow map; a quarter of the rows has r = t."""
-    parts: Mapping[str, Any] = {
+    chosen = {**flow_map_choices(), "callbacks": callbacks or {}}
+    return train(folder, settings=tiny_settings(**{"max_kimg": 0.08} | settings), **chosen)
+
+
+def flow_map_parts() -> TrainingParts:
+    """The same as parts."""
+    return TrainingParts(
+        dataset=Tiles(),
+        settings=tiny_settings(),
+        coupling=Independent(),
+        lr_schedule=Constant(),
+        **flow_map_choices(),
+    )
+
+
+def flow_map_choices() -> dict[str, Any]:
+    """What the training has of its own."""
+    return {
         "model": two_time_model(),
         "objective": Together(),
-        "callbacks": callbacks or {},
         "timestep": Sorted(Uniform(), diagonal=0.25),
         "emas": EMAS,
         # Adam would blow up the rounding of gradients that are 0, such as those of key biases.
         "optimizer": partial(torch.optim.SGD, lr=0.02, momentum=0.5),
     }
-    return train(folder, settings=tiny_settings(**{"max_kimg": 0.08} | settings), **parts)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from flowexp.broadcast import expand_as
 from flowexp.requirements import Part, Parts, Unmet
 
 __all__ = ["JVP", "CentralDifference", "Derivative", "forward_mode"]
@@ -35,6 +36,21 @@ class Derivative(Part, ABC):
 
         ``at`` and ``direction`` are tensors of equal shapes, one per argument of the function.
         """
+
+    def slope(
+        self,
+        function: Function,
+        at: tuple[Tensor, ...],
+        direction: tuple[Tensor, ...],
+        *,
+        room: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """The derivative alone, which may be cheaper.
+
+        ``room`` is how far the function is defined backwards and forwards, in units of the
+        direction, (B,), float64; None = anywhere.
+        """
+        return self.along(function, at, direction)[1]
 
 
 class JVP(Derivative):
@@ -61,14 +77,17 @@ class JVP(Derivative):
 
 
 class CentralDifference(Derivative):
-    """``(f(a + h d) - f(a - h d)) / 2h``: two further calls, on any attention kernel.
+    """``(f(a + h d) - f(a - h d)) / 2h``: two calls, on any attention kernel.
+
+    Steps end where the function does, so that rows near the ends of time have a one-sided
+    difference.
 
     All three calls draw the same numbers from torch's global generators: with another dropout mask
     each, the difference would be noise over h.
 
     Args:
-        step: h, > 0, in units of the direction. The error is of order ``h^2`` plus that of the
-            network's float32 rounding over h.
+        step: h, > 0, in units of the direction. The error is of order ``h^2`` (``h`` near the ends)
+            plus that of the network's float32 rounding over h.
 
     Source: NVIDIA, FastGen (``use_jvp_finite_diff``).
     """
@@ -78,16 +97,38 @@ class CentralDifference(Derivative):
             raise ValueError(f"step is {step}; expected a positive number")
         self.step = float(step)
 
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Full precision: the rounding of lower ones, over h, is larger than the derivative."""
+        precision = parts.trainer.precision
+        if precision != "32-true":
+            problem = f"CentralDifference divides rounding errors of {precision} by {self.step:g}."
+            remedy = "Set trainer.precision=32-true, or objective/leg/derivative=jvp."
+            yield Unmet("trainer.precision", problem, remedy)
+
     def along(
         self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
-        h = self.step
+        return function(*at), self.slope(function, at, direction)
+
+    def slope(
+        self,
+        function: Function,
+        at: tuple[Tensor, ...],
+        direction: tuple[Tensor, ...],
+        *,
+        room: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        if room is None:
+            back = ahead = torch.full((len(at[0]),), self.step, dtype=torch.float64)
+        else:
+            back, ahead = (one_way.clamp(max=self.step) for one_way in room)
         around = []
-        for sign in (1.0, -1.0):
+        for h in (-back, ahead):
             with _put_back(at[0].device):
-                moved = (a + sign * h * d for a, d in zip(at, direction, strict=True))
+                moved = (a + expand_as(h.to(a), a) * d for a, d in zip(at, direction, strict=True))
                 around.append(function(*moved))
-        return function(*at), (around[0] - around[1]) / (2.0 * h)
+        before, after = around
+        return (after - before) / expand_as((back + ahead).to(after), after)
 
 
 def _put_back(device: torch.device) -> AbstractContextManager[None]:

@@ -127,11 +127,11 @@ class _Own(Driver):
         self.gradient = self.target.gradient
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A flow map to all times."""
-        yield from on_any_end(parts, name=type(self).__name__)
+        """A flow map to all times, and rows with r = t."""
+        yield from all_of(on_any_end(parts, name=type(self).__name__), self._anchored(parts))
 
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Rows with r = t, without which any velocity constant in time would fit; a warning."""
+    def _anchored(self, parts: Parts) -> Iterator[Unmet]:
+        """Without rows with r = t any velocity constant in time would fit; a warning."""
         if parts.timestep.anchored == 0.0:
             name, law = type(self).__name__, type(parts.timestep).__name__
             problem = f"{name} is the model's own, and {law} draws no r = t to tie it to the data."

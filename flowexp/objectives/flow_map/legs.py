@@ -256,6 +256,9 @@ class Tangent(Leg):
             return whose.average_velocity(x, t, r, **leap.conditions)
 
         one, zero = torch.ones_like(leap.t), torch.zeros_like(leap.r)
+        low, high = whose.time_range
+        room = (leap.t - low).clamp(min=0.0), (high - leap.t).clamp(min=0.0)
+        at, direction = (leap.x_t, leap.t, leap.r), (along, one, zero)
         with gradients(legs.target):
-            _, slope = self.derivative.along(u, (leap.x_t, leap.t, leap.r), (along, one, zero))
+            slope = self.derivative.slope(u, at, direction, room=room)
         return d - expand_as(leap.t - leap.r, slope) * slope, torch.ones_like(leap.t)
