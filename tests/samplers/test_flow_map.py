@@ -12,6 +12,7 @@ from flowexp.parameterizations import VelocityPrediction as Velocity
 from flowexp.paths import VE, Linear, Path, Trigonometric
 from flowexp.pipeline import Pipeline
 from flowexp.samplers import (
+    DDIM,
     DormandPrince,
     Editing,
     FlowMapSampler,
@@ -141,10 +142,15 @@ def test_the_last_restart_adds_no_noise():
     assert not torch.allclose(ends[1], data)
 
 
-def test_ode_samplers_run_on_the_velocity_of_the_same_weights():
+@pytest.mark.parametrize(
+    "sampler", [Heun(steps=4), DDIM(steps=3, eta=1.0), DormandPrince()], ids=lambda s: s.describe()
+)
+def test_other_samplers_run_on_the_velocity_of_the_same_weights(sampler):
     """``predict`` is u(x, t, t), at which the network is told the gap 0."""
-    sampler = Heun(steps=4)
-    one, two = (sampler.sample(model, draws()) for model in (one_time(), two_times()))
+    one, two = (
+        sampler.sample(model, draws(), noise=SampleNoise(range(5)))
+        for model in (one_time(), two_times())
+    )
     assert torch.equal(one.x, two.x)
     assert torch.equal(one.nfe, two.nfe)
 

@@ -89,12 +89,12 @@ class MixtureMap(ExactMap):
         """x with ``P(side X_r <= side x) = wanted``: bisection, then Newton."""
         reach = 12.0 * (1.0 + float(self.m.abs().max())) * max(1.0, float(r.max()))
         low, high = torch.full_like(wanted, -reach), torch.full_like(wanted, reach)
-        for _ in range(40):
+        for _ in range(24):
             middle = 0.5 * (low + high)
             right = (self.tail(middle, r, side)[0] < wanted) == (side > 0.0)
             low, high = torch.where(right, middle, low), torch.where(right, high, middle)
         x = 0.5 * (low + high)
-        for _ in range(2):
+        for _ in range(4):
             below, slope = self.tail(x, r, side)
             x = x - (below - wanted) / slope
         return x
