@@ -81,21 +81,6 @@ COMPANIONS = {
     "timestep/uniform_grid": ["parameterization=velocity"],
     "sampler/time_grid/given": ["sampler.time_grid.values=[1.0,0.5,0.0]", "sampler.steps=2"],
 }
-# flow maps with times of their own
-AVERAGE = "+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.99}"
-SCALE = "parameterization.tells=[gap,guidance_scale]"
-COMPANIONS |= {
-    "objective/shortcut": ["timestep=dyadic", "parameterization=average_velocity"],
-    "objective/tvm": ["timestep=tvm", "parameterization=average_velocity", AVERAGE],
-    "objective/imm": ["timestep=imm", "parameterization=simple_edm"],
-    "timestep/dyadic": ["objective=shortcut", "parameterization=average_velocity"],
-    "timestep/tvm": ["objective=tvm", "parameterization=average_velocity", AVERAGE],
-    "timestep/imm": ["objective=imm", "parameterization=simple_edm"],
-    "parameterization/simple_edm": ["timestep=imm", "objective=imm"],
-    "objective/guidance_inputs/constant": [SCALE],
-    "objective/guidance_inputs/inverse": [SCALE],
-    "objective/guidance_inputs/uniform": [SCALE],
-}
 # trained on stored pairs, which only the user can name
 REFLOWS = [
     *(f"cifar10/rfpp_{letter}" for letter in "abcdefg"),
@@ -129,121 +114,93 @@ COMPANIONS |= {
     f"experiment/{name}": ["pairs=somewhere", "init=somewhere", "teacher=somewhere"]
     for name in GUIDED
 }
-FLOW_MAP = ["objective=meanflow", "parameterization=average_velocity"]
-TO_DATA = [*FLOW_MAP, "objective/leg=given"]
-COMPANIONS |= {
-    f"timestep/{name}": FLOW_MAP
-    for name in (
-        "sorted",
-        "capped",
-        "meanflow_v1",
-        "soflow",
-        "start_and_below",
-        "dyadic",
-        "to_data",
-    )
-}
-COMPANIONS |= {
-    f"timestep/{name}": TO_DATA
-    for name in ("shrinking_ratio", "ect", "tcm", "tcm_stage2", "noise_grid", "ict", "imm")
-}
-COMPANIONS |= {
-    "timestep/tvm": [
-        "objective=tvm",
-        "parameterization=average_velocity",
-        "+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.99}",
-    ],
-    "timestep/curriculum": [*TO_DATA, "timestep=noise_grid"],
-    "ema/consistency": [*TO_DATA, "timestep=noise_grid"],
-}
 COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
-# consistency models: three times of a sample, and a map to the data
-TO_DATA = ["timestep=ect", "parameterization=consistency"]
-ON_A_GRID = ["timestep=noise_grid", "parameterization=consistency", "ema=consistency"]
-COMPANIONS |= {
-    "objective/ect": TO_DATA,
-    "objective/ict": TO_DATA,
-    "objective/tcm": TO_DATA,
-    "objective/tcm_stage2": [*TO_DATA, "teacher=somewhere"],
-    "objective/consistency_training": ON_A_GRID,
-    "objective/consistency_distillation": [*ON_A_GRID, "teacher=somewhere"],
-    "objective/driver/data_chord": ["objective=ect", *TO_DATA],
-    "objective/driver/teacher_step": ["objective=ect", *TO_DATA, "teacher=somewhere"],
-    "objective/leap_weight": ["objective=ect", *TO_DATA],
-    "objective/regressed/perceptual_end_point": ["objective=ect", *TO_DATA],
-    "objective/target/truncated": ["objective=ect", *TO_DATA, "teacher=somewhere"],
-    "objective/target/average_target": ["objective=ect", *ON_A_GRID],
-    "sampler/consistency": ["path=edm", "objective=ect", *TO_DATA],
-    "experiment/cifar10/tcm_stage2": ["teacher=somewhere"],
-    "experiment/cifar10/cd": ["teacher=somewhere"],
-}
-FLOW_MAP = ["parameterization=average_velocity", "timestep=sorted"]
-TOLD = ["parameterization=average_velocity_guided", "timestep=sorted", "network.out_channels=2"]
-TOLD_IN_TRAINING = [
-    "objective/guidance_inputs=drawn",
-    "parameterization.tells=[gap,guidance_scale,guidance_start,guidance_end]",
-]
-COMPANIONS |= {
-    f"objective/{name}": FLOW_MAP
-    for name in (
-        "meanflow",
-        "split_mean_flow",
-        "meanflow_guided",
-        "alpha_flow",
-        "alpha_flow_guided",
-        "soflow",
-        "soflow_guided",
-    )
-}
-COMPANIONS |= {
-    "objective/improved_meanflow": TOLD,
-    "parameterization/average_velocity_guided": ["objective=improved_meanflow", *TOLD[1:]],
-    "guidance/embedded": ["objective=improved_meanflow", *TOLD],
-    "objective/driver": ["objective=split_mean_flow", *FLOW_MAP],
-    "objective/driver/teacher": ["teacher=somewhere"],
-    "objective/driver/mix": ["objective/driver=guided"],
-    "objective/driver/mix/as_told": TOLD_IN_TRAINING,
-    "objective/guidance_inputs/drawn": TOLD_IN_TRAINING[1:],
-    "objective/leg/schedule": ["objective/leg=scheduled"],
-    **{
-        f"objective/{part}": ["objective=meanflow", *FLOW_MAP]
-        for part in (
-            "leg",
-            "regressed",
-            "target",
-            "labels",
-            "guidance_inputs",
-        )
-    },
-    "objective/error_weight": ["objective=split_mean_flow", *FLOW_MAP],
-    "parameterization/average_velocity": ["objective=meanflow", "timestep=sorted"],
-    "timestep/sorted": ["objective=meanflow", "parameterization=average_velocity"],
-    "sampler/flow_map": ["objective=meanflow", *FLOW_MAP],
-}
+# flow maps: what has several times of a sample, and a network that is told them
 TWO_TIMES = ["parameterization=average_velocity", "timestep=sorted"]
-FLOW_MAPS = ("meanflow", "split_mean_flow", "lsd", "esd", "psd_m", "psd_u",
-             "trajectory_flow_matching")  # fmt: skip
-LEGS = ("half", "random", "whole", "tangent", "lagrangian", "eulerian", "derivative")
-COMPANIONS |= {f"objective/{name}": TWO_TIMES for name in FLOW_MAPS}
-COMPANIONS |= {
-    f"objective/{part}": ["objective=meanflow", *TWO_TIMES]
-    for part in ("regressed", "error_weight", "target", *(f"leg/{name}" for name in LEGS))
-}
-COMPANIONS |= {
-    "objective/split_mean_flow_teacher": ["teacher=somewhere", *TWO_TIMES],
-    "objective/driver": ["objective=split_mean_flow", *TWO_TIMES],
-    "objective/driver/teacher": ["teacher=somewhere"],
-}
+SPLIT = ["objective=split_mean_flow", *TWO_TIMES]
+TOLD = ["parameterization=average_velocity_guided", "timestep=sorted", "network.out_channels=2"]
+ALL_TOLD = "parameterization.tells=[gap,guidance_scale,guidance_start,guidance_end]"
+SCALE_TOLD = "parameterization.tells=[gap,guidance_scale]"
+DYADIC = ["parameterization=average_velocity", "timestep=dyadic"]
+TERMINAL = ["parameterization=average_velocity", "timestep=tvm",
+            "+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.99}"]  # fmt: skip
+MOMENTS = ["parameterization=simple_edm", "timestep=imm"]
+TO_DATA = ["parameterization=consistency", "timestep=ect"]
+ON_A_GRID = ["parameterization=consistency", "timestep=noise_grid", "ema=consistency"]
 TRIGFLOW = ["parameterization=trigflow_consistency", "path=edm"]
+TEACHER = ["teacher=somewhere"]
+
+
+def _without(overrides, group):
+    return [o for o in overrides if not o.startswith(f"{group}=")]
+
+
+OBJECTIVES = {
+    **dict.fromkeys(
+        ("flow_map", "meanflow", "meanflow_guided", "split_mean_flow", "alpha_flow",
+         "alpha_flow_guided", "soflow", "soflow_guided", "lsd", "esd", "psd_m", "psd_u"),
+        TWO_TIMES,
+    ),
+    "split_mean_flow_teacher": [*TEACHER, *TWO_TIMES],
+    "improved_meanflow": TOLD,
+    "shortcut": DYADIC,
+    "tvm": TERMINAL,
+    "imm": MOMENTS,
+    **dict.fromkeys(("ect", "ict", "tcm"), TO_DATA),
+    "tcm_stage2": [*TEACHER, *TO_DATA],
+    "consistency_training": ON_A_GRID,
+    "consistency_distillation": [*TEACHER, *ON_A_GRID],
+    "sct": TRIGFLOW,
+    "scd": [*TEACHER, *TRIGFLOW],
+}  # fmt: skip
+PARTS_OF = {
+    **dict.fromkeys(("driver", "leg", "regressed", "target", "error_weight", "labels",
+                     "guidance_inputs", "leap_weight"), SPLIT),
+    "driver/teacher": TEACHER,
+    "driver/teacher_step": TEACHER,
+    "driver/mix": ["objective/driver=guided"],
+    "driver/mix/as_told": ["objective/guidance_inputs=drawn", ALL_TOLD],
+    "guidance_inputs/drawn": [ALL_TOLD],
+    **dict.fromkeys(("guidance_inputs/constant", "guidance_inputs/inverse",
+                     "guidance_inputs/uniform"), [SCALE_TOLD]),
+    "leg/schedule": ["objective/leg=scheduled"],
+    "target/truncated": TEACHER,
+}  # fmt: skip
+COMPANIONS |= {f"objective/{name}": found for name, found in OBJECTIVES.items()}
+COMPANIONS |= {f"objective/{name}": found for name, found in PARTS_OF.items()}
 COMPANIONS |= {
-    "objective/sct": TRIGFLOW,
-    "objective/scd": ["teacher=somewhere", *TRIGFLOW],
-    "objective/leg/trigflow_tangent": ["objective=sct", *TRIGFLOW],
-    "objective/leg/limit": ["objective=sct", *TRIGFLOW],
-    "objective/regressed/trigflow_output": ["objective=sct", *TRIGFLOW],
-    "objective/error_weight/log_variance": ["objective=sct", *TRIGFLOW],
-    "experiment/cifar10/scd": ["teacher=somewhere"],
+    f"timestep/{law}": [f"objective={name}", *_without(OBJECTIVES[name], "timestep")]
+    for name, laws in {
+        "meanflow": ("sorted", "capped", "meanflow_v1", "soflow", "start_and_below", "to_data"),
+        "shortcut": ("dyadic",),
+        "tvm": ("tvm",),
+        "imm": ("imm",),
+        "ect": ("shrinking_ratio", "ect", "tcm", "tcm_stage2", "noise_grid", "ict"),
+    }.items()
+    for law in laws
 }
+COMPANIONS |= {
+    f"parameterization/{rule}": [
+        f"objective={name}",
+        *_without(OBJECTIVES[name], "parameterization"),
+    ]
+    for name, rule in {
+        "meanflow": "average_velocity",
+        "improved_meanflow": "average_velocity_guided",
+        "imm": "simple_edm",
+        "ect": "consistency",
+        "sct": "trigflow_consistency",
+    }.items()
+}
+COMPANIONS |= {
+    "timestep/curriculum": ["objective=ect", "parameterization=consistency", "timestep=noise_grid"],
+    "ema/consistency": ["objective=ect", "parameterization=consistency", "timestep=noise_grid"],
+    "sampler/flow_map": ["objective=meanflow", *TWO_TIMES],
+    "sampler/consistency": ["path=edm", "objective=ect", *TO_DATA],
+    "guidance/embedded": ["objective=improved_meanflow", *TOLD],
+    **dict.fromkeys(("experiment/cifar10/tcm_stage2", "experiment/cifar10/cd",
+                     "experiment/cifar10/scd"), TEACHER),
+}  # fmt: skip
 
 
 def option(file: Path) -> str:

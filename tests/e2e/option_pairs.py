@@ -45,7 +45,7 @@ STANDS_FOR = {
     "objective/premetric/sum_of_squares": "l2",
     "objective/psd_m": "split_mean_flow",
     "objective/psd_u": "split_mean_flow",
-    "objective/trajectory_flow_matching": "split_mean_flow",
+    "objective/flow_map": "split_mean_flow",
 }
 # What asks a finished run (a teacher, stored pairs, a calibration) has tests of its own.
 NEEDS_A_RUN = {

@@ -47,9 +47,8 @@ NESTED = [
 def build(group, option, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(f"{group}/{option}", overrides=list(overrides))
-        if group == "timestep":
-            others = {"path": compose("path/linear").path, "trainer": {"max_kimg": 100}}
-            config = OmegaConf.merge(others, config)
+        others = {"path": compose("path/linear").path, "trainer": {"max_kimg": 100}}
+        config = OmegaConf.merge({k: v for k, v in others.items() if k != group}, config)
     return instantiate(config[group])
 
 

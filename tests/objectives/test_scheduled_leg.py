@@ -19,6 +19,7 @@ from flowexp.objectives.flow_map import (
     StepShare,
     Tangent,
 )
+from flowexp.paths import Linear
 from tests.goldens.flow_maps_network import GoldenFlowMap
 
 F64 = torch.float64
@@ -44,6 +45,7 @@ def leap(*, images_seen=0, t=0.9, r=0.2):
         velocity=e - x,
         t=t,
         r=torch.full_like(t, r),
+        schedule=Linear(),
         middle=None,
         conditions={},
         uniforms={},

@@ -85,13 +85,11 @@ def test_networks_of_edm_are_networks_of_trigflow():
         sampler.sample(FlowModel(path, network=own, parameterization=rule), e).x
         for own, rule in (
             (net, EDMPreconditioning()),
-            (net, FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), tells=[])),
             (Negative(net), TrigFlow()),
         )
     ]
-    torch.testing.assert_close(samples[1], samples[0], rtol=0, atol=1e-6)
     # Told theta in float32, the network knows sigma = 80 to 2e-5 of it.
-    torch.testing.assert_close(samples[2], samples[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(samples[1], samples[0], rtol=0, atol=1e-4)
 
 
 def test_predictions_are_finite_at_pure_noise():

@@ -30,7 +30,7 @@ from tests.objectives.test_groups import build
 PRESETS = {
     "meanflow": (DataVelocity, Tangent, Adaptive, SumOfSquares),
     "split_mean_flow": (OwnStep, RandomShare, Unchanged, SquaredL2),
-    "trajectory_flow_matching": (DataVelocity, FixedShare, Unchanged, SquaredL2),
+    "flow_map": (DataVelocity, FixedShare, Unchanged, SquaredL2),
     "lsd": (DataVelocity, Lagrangian, LearnedLogVariance, SumOfSquares),
     "esd": (OwnVelocity, Eulerian, LearnedLogVariance, SumOfSquares),
     "psd_m": (OwnStep, FixedShare, LearnedLogVariance, SumOfSquares),
@@ -53,7 +53,7 @@ def test_parts_are_those_of_the_paper(preset):
     assert not objective.target.gradient
     assert not objective.driver.gradient
     if isinstance(objective.leg, FixedShare):
-        assert objective.leg.share == {"psd_m": 0.5, "trajectory_flow_matching": 1.0}[name]
+        assert objective.leg.share == {"psd_m": 0.5, "flow_map": 1.0}[name]
     if isinstance(objective.premetric, SumOfSquares):
         assert objective.premetric.factor == 1.0
     if isinstance(objective.error_weight, Adaptive):
@@ -83,7 +83,7 @@ def test_no_gradient_pulls_the_exact_map_away(preset):
         for both in (pairs, mirrored(model, pairs, times))
     )
     assert means[:3].abs().max() < 1e-9
-    biased = name == "trajectory_flow_matching"
+    biased = name == "flow_map"
     assert (means[3:].abs().max() < 1e-9) != biased
 
 
