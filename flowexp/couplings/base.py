@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,12 @@ class Pairs:
     t: Tensor | None = None
     images_seen: int = 0
     uniforms: Tensor | None = None
+
+    def with_uniforms(self, start: int, count: int) -> "Pairs":
+        """The same pairs with ``count`` columns of ``uniforms`` from ``start`` on, if there are any."""
+        if self.uniforms is None:
+            return self
+        return replace(self, uniforms=self.uniforms[:, start : start + count])
 
 
 class Coupling(Part, ABC):

@@ -144,6 +144,10 @@ class WeightedSum(Objective):
             raise ValueError(f"weights has {sorted(weights)}; expected {sorted(parts)}")
         self.parts = dict(parts)
         self.weights = {name: 1.0 if weights is None else float(weights[name]) for name in parts}
+        averages = [name for part in self.parts.values() for name in part.averages]
+        self.averages = tuple(dict.fromkeys(averages))
+        self.forward_mode = any(part.forward_mode for part in self.parts.values())
+        self.uniforms = sum(part.uniforms for part in self.parts.values())
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         needs = [within(f"parts.{name}", part.needs(parts)) for name, part in self.parts.items()]
@@ -162,8 +166,10 @@ class WeightedSum(Objective):
     def loss(self, model: Model, pairs: Pairs, t: torch.Tensor, *, rng: torch.Generator) -> Loss:
         total = torch.zeros(len(t), dtype=torch.float32, device=pairs.x.device)
         metrics: dict[str, torch.Tensor] = {}
+        start = 0
         for name, part in self.parts.items():
-            found = part.loss(model, pairs, t, rng=rng)
+            own, start = pairs.with_uniforms(start, part.uniforms), start + part.uniforms
+            found = part.loss(model, own, t, rng=rng)
             total = total + self.weights[name] * found.per_sample
             metrics[name] = found.per_sample.detach().mean()
             metrics |= {f"{name}_{key}": value for key, value in found.metrics.items()}

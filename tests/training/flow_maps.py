@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback
-from torch import Tensor
 
-from flowexp.couplings import Independent, Pairs
-from flowexp.models import FlowModel, Model
+from flowexp.couplings import Independent
+from flowexp.models import FlowModel
 from flowexp.networks import DiT
-from flowexp.objectives import FlowMapMatching, Loss, Objective
+from flowexp.objectives import FlowMapMatching, Objective, WeightedSum
 from flowexp.objectives.flow_map import (
     JVP,
     Adaptive,
@@ -58,20 +57,15 @@ def against_average() -> Objective:
     )
 
 
-class Together(Objective):
+def together() -> Objective:
     """The sum of MeanFlow, by both derivatives, SplitMeanFlow and one against an average."""
-
-    columns = ("t", "r")
-    averages = ("target",)
-
-    def __init__(self) -> None:
-        kinds = (meanflow(), meanflow(CentralDifference()), split_mean_flow(), against_average())
-        self.parts = kinds
-        self.uniforms = max(part.uniforms for part in kinds)
-
-    def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        found = [part.loss(model, pairs, t, rng=rng).per_sample for part in self.parts]
-        return Loss(torch.stack(found).sum(0))
+    parts = {
+        "meanflow": meanflow(),
+        "difference": meanflow(CentralDifference()),
+        "split_mean_flow": split_mean_flow(),
+        "average": against_average(),
+    }
+    return WeightedSum(parts=parts)
 
 
 def two_time_model(seed: int = 0, **network: Any) -> FlowModel:
@@ -107,7 +101,7 @@ def flow_map_choices() -> dict[str, Any]:
     """What the training has of its own."""
     return {
         "model": two_time_model(),
-        "objective": Together(),
+        "objective": together(),
         "timestep": Sorted(Uniform(), diagonal=0.25),
         "emas": EMAS,
         # Adam would blow up the rounding of gradients that are 0, such as those of key biases.
