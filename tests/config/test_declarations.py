@@ -125,7 +125,7 @@ def test_needs_read_only_what_protocols_declare(method):
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("parts."):
             declared = requirements.Parts
             for name in ast.unparse(node).split("(")[0].split(".")[1:]:
-                names = annotated(declared) | set(vars(declared))
+                names = annotated(declared) | set(dir(declared))
                 assert name in names, f"{ast.unparse(node)}: {declared.__name__} has no {name}"
                 declared = FACTS.get(type_name(declared, name), object)
                 if declared is object:
@@ -134,8 +134,9 @@ def test_needs_read_only_what_protocols_declare(method):
 
 def type_name(declared: type, name: str) -> str:
     found = inspect.get_annotations(declared).get(name)
-    if found is None and isinstance(vars(declared)[name], property):
-        found = vars(declared)[name].fget.__annotations__["return"]
+    fact = getattr(declared, name, None)
+    if found is None and isinstance(fact, property):
+        found = fact.fget.__annotations__["return"]
     return getattr(found, "__name__", "")
 
 
