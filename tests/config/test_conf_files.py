@@ -125,9 +125,10 @@ DYADIC = ["parameterization=average_velocity", "timestep=dyadic"]
 TERMINAL = ["parameterization=average_velocity", "timestep=tvm",
             "+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.99}"]  # fmt: skip
 MOMENTS = ["parameterization=simple_edm", "timestep=imm"]
-TO_DATA = ["parameterization=consistency", "timestep=ect"]
-ON_A_GRID = ["parameterization=consistency", "timestep=noise_grid", "ema=consistency"]
-TRIGFLOW = ["parameterization=trigflow_consistency", "path=edm"]
+TO_DATA = ["parameterization=consistency", "timestep=ect", "sampler=flow_map"]
+ON_A_GRID = ["parameterization=consistency", "timestep=noise_grid", "ema=consistency",
+             "sampler=flow_map"]  # fmt: skip
+TRIGFLOW = ["parameterization=trigflow_consistency", "path=edm", "sampler=flow_map"]
 TEACHER = ["teacher=somewhere"]
 
 
@@ -153,19 +154,36 @@ OBJECTIVES = {
     "sct": TRIGFLOW,
     "scd": [*TEACHER, *TRIGFLOW],
 }  # fmt: skip
+ECT, SCT = ["objective=ect", *TO_DATA], ["objective=sct", *TRIGFLOW]
+LEGS = ("half", "random", "whole", "tangent", "lagrangian", "eulerian", "doubling", "scheduled")
 PARTS_OF = {
-    **dict.fromkeys(("driver", "leg", "regressed", "target", "error_weight", "labels",
-                     "guidance_inputs", "leap_weight"), SPLIT),
-    "driver/teacher": TEACHER,
-    "driver/teacher_step": TEACHER,
-    "driver/mix": ["objective/driver=guided"],
+    **{part: SPLIT for part in ("driver/data", "driver/guided", "driver/head", "driver/mix")},
+    **{part: SPLIT for part in ("driver/own_step", "driver/own_velocity", "driver/target")},
+    **{part: SPLIT for part in ("error_weight", "labels", "guidance_inputs", "leap_weight")},
+    **{part: SPLIT for part in ("regressed/average_velocity", "regressed/residual")},
+    **{part: SPLIT for part in ("target/itself", "target/average", "target/guided_shortest")},
+    **{f"leg/{leg}": SPLIT for leg in LEGS},
+    "driver/teacher": [*TEACHER, *SPLIT],
+    "driver/teacher_step": [*TEACHER, *ECT],
+    "driver/data_chord": ECT,
+    "driver/mix": [*SPLIT, "objective/driver=guided"],
     "driver/mix/as_told": ["objective/guidance_inputs=drawn", ALL_TOLD],
     "guidance_inputs/drawn": [ALL_TOLD],
-    **dict.fromkeys(("guidance_inputs/constant", "guidance_inputs/inverse",
-                     "guidance_inputs/uniform"), [SCALE_TOLD]),
-    "leg/schedule": ["objective/leg=scheduled"],
-    "target/truncated": TEACHER,
-}  # fmt: skip
+    "guidance_inputs/constant": [SCALE_TOLD],
+    "guidance_inputs/inverse": [SCALE_TOLD],
+    "guidance_inputs/uniform": [SCALE_TOLD],
+    "leg/given": ECT,
+    "leg/derivative": [*SPLIT, "objective/leg=tangent"],
+    "leg/direction": [*SPLIT, "objective/leg=tangent"],
+    "leg/limit": SCT,
+    "leg/schedule": [*SPLIT, "objective/leg=scheduled"],
+    "leg/trigflow_tangent": SCT,
+    "regressed/end_point": ECT,
+    "regressed/perceptual_end_point": ECT,
+    "regressed/trigflow_output": SCT,
+    "target/average_target": ["objective=ect", *ON_A_GRID],
+    "target/truncated": [*TEACHER, *ECT],
+}
 COMPANIONS |= {f"objective/{name}": found for name, found in OBJECTIVES.items()}
 COMPANIONS |= {f"objective/{name}": found for name, found in PARTS_OF.items()}
 COMPANIONS |= {
@@ -193,10 +211,10 @@ COMPANIONS |= {
     }.items()
 }
 COMPANIONS |= {
-    "timestep/curriculum": ["objective=ect", "parameterization=consistency", "timestep=noise_grid"],
-    "ema/consistency": ["objective=ect", "parameterization=consistency", "timestep=noise_grid"],
+    "timestep/curriculum": ["objective=ect", *_without(ON_A_GRID, "ema")],
+    "ema/consistency": ["objective=ect", *_without(ON_A_GRID, "ema")],
     "sampler/flow_map": ["objective=meanflow", *TWO_TIMES],
-    "sampler/consistency": ["path=edm", "objective=ect", *TO_DATA],
+    "sampler/consistency": ["path=edm", "objective=ect", *_without(TO_DATA, "sampler")],
     "guidance/embedded": ["objective=improved_meanflow", *TOLD],
     **dict.fromkeys(("experiment/cifar10/tcm_stage2", "experiment/cifar10/cd",
                      "experiment/cifar10/scd"), TEACHER),
