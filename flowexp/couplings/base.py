@@ -38,7 +38,7 @@ class Pairs:
     uniforms: Tensor | None = None
 
     def with_uniforms(self, start: int, count: int) -> "Pairs":
-        """The same pairs with ``count`` of their ``uniforms`` from column ``start`` on, if any."""
+        """The same pairs with ``count`` columns of ``uniforms`` from ``start`` on."""
         if self.uniforms is None:
             return self
         return replace(self, uniforms=self.uniforms[:, start : start + count])
