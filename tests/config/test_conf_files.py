@@ -45,6 +45,7 @@ COMPANIONS = {
         "dataset.class_names=null",
     ],
     "network/mlp": ["dataset=toy2d", "metric=fd_raw"],
+    "sampler/flow_map": ["parameterization=average_velocity"],
     "coupling/pairs": ["pairs=somewhere"],
     "coupling/annealed_pairs": ["pairs=somewhere"],
     "coupling/chords": ["init=somewhere"],
