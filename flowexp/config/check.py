@@ -198,7 +198,7 @@ class _Jobs:
         if len(sound) == len(parsed):
             return Checked(problems)
         result = self._with(problems, sound)
-        if names.lost:
+        if names.lost or any(problem.key == "experiment" for problem in problems):
             # Options that were not found may be what others need.
             result.problems = [
                 p

@@ -138,11 +138,11 @@ class Loader(ConfigLoaderImpl):
 
 def written_files(
     loader: Loader, config_name: str, overrides: Sequence[str]
-) -> list[tuple[str, Any]]:
-    """The files of a composition in the order in which they are merged, each with its content.
+) -> list[tuple[str, str, Any]]:
+    """The files of a composition in the order in which they are merged: name, package, content.
 
     A file is named as on a search path, ``experiment/cifar10/edm``; the keys of its content start
-    at the root of the config.
+    at the root of the config, and its package is the key that it fills, empty for the root.
     """
     parsed, repository = loader._parse_overrides_and_create_caching_repo(
         config_name, list(overrides)
@@ -155,7 +155,11 @@ def written_files(
         skip_missing=False,
     ).defaults
     return [
-        (str(default.config_path), loader._load_single_config(default, repository).config)
+        (
+            str(default.config_path),
+            str(default.package or ""),
+            loader._load_single_config(default, repository).config,
+        )
         for default in defaults
     ]
 

@@ -8,6 +8,7 @@ import copy
 import os
 import pickle
 from collections.abc import Hashable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -15,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from flowexp.config import conf_dir, schema
 from flowexp.config.derived import register_derived
@@ -26,9 +27,11 @@ from flowexp.config.hydra_internals import (
     create_config_search_path,
     note_overrides,
     set_values,
+    written_files,
 )
 from flowexp.config.named_targets import with_additions, without_refused_keys
 from flowexp.config.sources import CONFIG, MANIFEST, RunSource, ShippedSource, run_in
+from flowexp.tree import leaves
 
 __all__ = ["RunAwareLoader", "search_path", "with_run"]
 
@@ -79,8 +82,25 @@ class RunAwareLoader(Loader):
         )
         if parsed != typed:
             note_overrides(config, [o for o in typed if not o.is_hydra_override()])
-        self.remarks = [*self._restored(config, name, typed), *without_refused_keys(config, typed)]
+        self.remarks = [
+            *self._restored(config, name, typed),
+            *without_refused_keys(
+                config, typed, elsewhere=partial(self._set_elsewhere, name, parsed)
+            ),
+        ]
         return config
+
+    def _set_elsewhere(self, config_name: str, parsed: Sequence[Override], part: str) -> set[str]:
+        """The keys below a part that recipes and options of outer groups set."""
+        overrides = [str(o.input_line) for o in parsed]
+        files = written_files(self.with_run_of(config_name, overrides), config_name, overrides)
+        return {
+            key
+            for _, package, content in files
+            if not f"{package}.".startswith(f"{part}.")
+            for key, _ in leaves(OmegaConf.to_container(content, resolve=False))
+            if key.startswith(f"{part}.")
+        }
 
     def _restored(self, config: DictConfig, name: str, typed: Sequence[Override]) -> list[str]:
         """Finish a training's config that was taken from a run; returns remarks about it."""

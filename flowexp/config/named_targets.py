@@ -7,7 +7,7 @@ below it are arguments of the new class, so they need no ``+``.
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -73,35 +73,88 @@ def _may_add(override: Override, named: set[str], config_name: str) -> bool:
     return new_entry or not named.isdisjoint(above - {".".join(parts[:-1])})
 
 
-def without_refused_keys(config: DictConfig, overrides: Sequence[Override]) -> list[str]:
-    """Remove what the chosen option sets for its own class and a class given instead does not name.
+def without_refused_keys(
+    config: DictConfig,
+    overrides: Sequence[Override],
+    *,
+    elsewhere: Callable[[str], Collection[str]],
+) -> list[str]:
+    """Remove values that were meant for another class than the one that the command line chooses.
 
-    What the command line itself gives is kept, so that a wrong key is reported. The composed config
-    is changed in place; returns a sentence for each node that lost keys.
+    These are values of the chosen option whose class is replaced by ``KEY._target_=CLASS``, and
+    values that a recipe, or the option of an outer group, sets for a part of which the command line
+    chooses another option. What the command line itself gives is kept, so that a wrong key is
+    reported. The composed config is changed in place; returns a sentence for each node that lost
+    keys.
+
+    Args:
+        config: The composed config.
+        overrides: Those of the command line.
+        elsewhere: Finds the keys of a part that other files than its own option set; called only
+            if a value is refused.
     """
-    given = [str(o.key_or_group).replace("/", ".") + "." for o in overrides]
+    given = [str(o.key_or_group).replace("/", ".") for o in overrides]
     remarks = []
     for key in _named(overrides):
         node: Any = OmegaConf.select(config, key)
-        target = node.get("_target_") if isinstance(node, DictConfig) else None
-        accepted = _parameters(target) if isinstance(target, str) else None
-        if accepted is None:
-            continue
-        dropped = [
-            str(name)
-            for name in node
-            if name not in RESERVED | accepted
-            and not any(text.startswith(f"{key}.{name}.") for text in given)
-        ]
-        with open_dict(node):
-            for name in dropped:
-                del node[name]
+        dropped = _drop(node, [n for n in _refused(node) if not _above(f"{key}.{n}", given)])
         if dropped:
             remarks.append(
-                f"{key}: {target} does not take {', '.join(dropped)}; the chosen option's values "
-                f"of these are left out."
+                f"{key}: {node._target_} does not take {', '.join(dropped)}; the chosen option's "
+                f"values of these are left out."
             )
+    for key in _chosen(overrides):
+        for name, node in _parts(OmegaConf.select(config, key), key):
+            refused = [n for n in _refused(node) if not _above(f"{name}.{n}", given)]
+            meant = elsewhere(key) if refused else ()
+            dropped = _drop(node, [n for n in refused if _above(f"{name}.{n}", meant)])
+            if dropped:
+                own = str(node._target_).rpartition(".")[2]
+                remarks.append(
+                    f"{name}: {own} does not take {', '.join(dropped)}, which the recipe or "
+                    f"another option sets; left out."
+                )
     return remarks
+
+
+def _chosen(overrides: Sequence[Override]) -> list[str]:
+    """The config keys of the groups of which the command line chooses an option."""
+    chosen = [o for o in overrides if o.type == OverrideType.CHANGE]
+    # A dotted key without a package is a value.
+    named = [o.package or o.key_or_group for o in chosen if o.package or "." not in o.key_or_group]
+    return [str(name).replace("/", ".") for name in named]
+
+
+def _parts(node: object, key: str) -> Iterator[tuple[str, DictConfig]]:
+    """The parts in a node of the config, each with its key."""
+    if not isinstance(node, DictConfig):
+        return
+    yield key, node
+    for name in [str(name) for name in node if not OmegaConf.is_interpolation(node, str(name))]:
+        if not OmegaConf.is_missing(node, name):
+            yield from _parts(node[name], f"{key}.{name}")
+
+
+def _refused(node: object) -> list[str]:
+    """The keys of a node that its class does not take."""
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    accepted = _parameters(target) if isinstance(target, str) else None
+    if accepted is None or not isinstance(node, DictConfig):
+        return []
+    return [str(name) for name in node if name not in RESERVED | accepted]
+
+
+def _above(key: str, keys: Collection[str]) -> bool:
+    """Whether one of the keys is this one or below it."""
+    return any(f"{other}.".startswith(f"{key}.") for other in keys)
+
+
+def _drop(node: object, names: list[str]) -> list[str]:
+    if isinstance(node, DictConfig):
+        with open_dict(node):
+            for name in names:
+                del node[name]
+    return names
 
 
 def _parameters(target: str) -> set[str] | None:

@@ -98,7 +98,7 @@ def _written(loader: Loader, config_name: str, overrides: Sequence[str]) -> dict
     setup_globals()
     schema.register(config_name)
     found: dict[str, list[_Value]] = {}
-    for file, content in written_files(loader, config_name, overrides):
+    for file, _, content in written_files(loader, config_name, overrides):
         group, _, option = file.rpartition("/")
         if file.startswith("experiment/"):
             group, option = "experiment", file.removeprefix("experiment/")

@@ -87,6 +87,11 @@ def composition_problem(error: Exception) -> Problem:
         parent, part = group.groups()
         text = f"the chosen {parent} has no {part} to choose."
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
+    recipe = re.match(r"In 'experiment/([^']+)': Could not override '([^'@/]+)([^']*)", str(error))
+    if recipe is not None:
+        name, parent, rest = recipe.groups()
+        text = f"{name} chooses {parent}{rest}, for which the chosen {parent} has no place."
+        return Problem("experiment", text, f"Keep its {parent}, or take another experiment.")
     twice = re.search(r"Multiple values for ([\w/]+)\.", str(error))
     if twice is not None:
         text = "an option of this group is already chosen, and + would add a second one."

@@ -39,6 +39,7 @@ TRAIN = {
     "++new.key=3": {"new.key": "Did you mean network?"},
     "+dirs.foo=3": {"dirs.foo": "Did you mean dirs.root?"},
     "+sampler.foo=1": {"sampler.foo": "Heun takes no such value"},
+    "experiment=fashion10k/sct objective=meanflow": {"experiment": "take another experiment"},
     "+trainer=gpu": {"trainer": "trainer=NAME, without +"},
     "~optimizer": {"optimizer": "must be given"},
     "~trainer.max_kimg": {"trainer.max_kimg": "TrainerSettings needs it"},

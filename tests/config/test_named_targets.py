@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger
 
 from flowexp.config.check import check
 from flowexp.config.instantiate import instantiate
+from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.named_targets import with_additions
 from flowexp.config.overrides import parse
 
@@ -104,3 +106,41 @@ def test_a_partial_stays_one():
     optimizer = factory([torch.nn.Parameter(torch.zeros(1))])
     assert type(optimizer) is torch.optim.SGD
     assert optimizer.defaults["momentum"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remark"),
+    [
+        (
+            ["experiment=fashion10k/meanflow", "timestep=uniform"],
+            "timestep: Uniform does not take diagonal, law",
+        ),
+        (
+            ["experiment=fashion10k/rectified_flow", "timestep=uniform"],
+            "timestep: Uniform does not take mean, std",
+        ),
+        (
+            ["timestep=meanflow", "timestep@timestep.law=lognormal"],
+            "timestep.law: LogNormal does not take mean, std",
+        ),
+        (
+            ["objective=alpha_flow", "objective/error_weight=unchanged"],
+            "objective.error_weight: Unchanged does not take p, c",
+        ),
+    ],
+)
+def test_values_meant_for_another_option_are_left_out(overrides, remark):
+    """A recipe, or the option of an outer group, sets them for the part that it chooses."""
+    loader = RunAwareLoader(search_path())
+    config = loader.compose("train", overrides)
+    assert any(text.startswith(remark) for text in loader.remarks), loader.remarks
+    key, _, names = remark.partition(": ")
+    node = OmegaConf.select(config, key)
+    assert not set(names.partition(" take ")[2].split(", ")) & set(node)
+
+
+def test_a_wrong_key_of_the_command_line_is_kept_beside_a_recipe():
+    problems = check(
+        "train", ["experiment=fashion10k/rectified_flow", "timestep=uniform", "+timestep.mean=1"]
+    ).problems
+    assert [p.key for p in problems] == ["timestep.mean"]

@@ -157,7 +157,8 @@ class FlowMapMatching(Objective):
         if parts.parameterization.velocity_head != (self.head_weight > 0.0):
             has = "has a" if parts.parameterization.velocity_head else "has no"
             problem = f"{self.head_weight:g} does not fit the network, which {has} velocity head."
-            remedy = "Set both objective.head_weight=1 and parameterization.velocity_head=true."
+            outputs = 2 * parts.dataset.channels
+            remedy = f"Use parameterization=average_velocity_guided network.out_channels={outputs}."
             if self.head_weight == 0.0:
                 remedy = "Set parameterization.velocity_head=false, or objective.head_weight=1."
             yield Unmet(".head_weight", problem, remedy)
