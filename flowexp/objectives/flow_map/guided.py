@@ -9,7 +9,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.objectives.flow_map.drivers import Driver, OwnVelocity
-from flowexp.objectives.flow_map.leaps import Leap
+from flowexp.objectives.flow_map.leaps import Leap, partition
 from flowexp.requirements import Part, Parts, Unmet, all_of, within
 
 __all__ = ["ConstantMix", "DecayingMix", "Guided", "MixAsTold", "VelocityMix"]
@@ -201,9 +201,9 @@ class Guided(Driver):
     def _part(self, model: Model, leap: Leap, weight: Tensor) -> Tensor:
         """The predicted velocity times its weight, asked only where that is not 0."""
         part = torch.zeros_like(leap.x_t)
-        rows = weight.abs() > _ROUNDING
-        if bool(rows.any()):
-            asked = leap if bool(rows.all()) else leap.rows(rows)
+        rows, others = partition(weight.abs() > _ROUNDING)
+        if len(rows) > 0:
+            asked = leap.rows(rows) if len(others) > 0 else leap
             velocity = self.predicted.velocity(model, asked, asked.t).to(part.dtype)
             part[rows] = expand_as(weight[rows], velocity) * velocity
         return part

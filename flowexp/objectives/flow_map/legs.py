@@ -17,7 +17,7 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import JVP, Derivative
 from flowexp.objectives.flow_map.drivers import Driver
-from flowexp.objectives.flow_map.leaps import Leap, Target, gradients
+from flowexp.objectives.flow_map.leaps import Leap, Target, gradients, partition
 from flowexp.requirements import Part, Parts, Unmet, within
 
 __all__ = [
@@ -85,14 +85,18 @@ class Leg(Part, ABC):
         uniforms: How many random numbers per sample it needs.
         averages: Names of the averages of the weights that it needs.
         derivative: How it differentiates the model; None = it does not.
+        compares_head: Whether it compares the prediction of a velocity head, if there is one.
         suits: The parameterization that is named to a user who has chosen none with a flow map.
+        law: The law of times that is named to a user who has chosen one with other columns.
     """
 
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
     averages: tuple[str, ...] = ()
     derivative: Derivative | None = None
+    compares_head: bool = True
     suits: str = "average_velocity"
+    law: str = "sorted"
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What its derivative needs."""
@@ -118,15 +122,14 @@ class Leg(Part, ABC):
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Targets and shares of all rows; ``prediction`` is u(x_t, t, r)."""
-        equal = self.on_diagonal(leap)
-        apart = ~equal
-        if bool(apart.all()):
+        equal, apart = partition(self.on_diagonal(leap))
+        if len(equal) == 0:
             return self.target(model, leap, legs, prediction)
         share = torch.ones_like(leap.t)
         target = torch.empty_like(prediction)
         rows = leap.rows(equal)
         target[equal] = legs.diagonal.velocity(model, rows, rows.t).to(target.dtype)
-        if bool(apart.any()):
+        if len(apart) > 0:
             found, share[apart] = self.target(model, leap.rows(apart), legs, prediction[apart])
             target[apart] = found.to(target.dtype)
         return target, share
@@ -209,6 +212,7 @@ class GivenMiddle(FiniteLeg):
     """s is drawn with t and r, as by the laws of consistency models."""
 
     columns = ("t", "r", "s")
+    law = "shrinking_ratio"
 
     def end(self, leap: Leap) -> Tensor:
         assert leap.middle is not None

@@ -109,6 +109,7 @@ class TerminalVelocityMatching(FlowMapMatching):
             guidance_inputs=guidance_inputs,
         )
         self.columns = ("t", "r", "diagonal")
+        self.law = "tvm"
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
         leap = super().leap(model, pairs, times, rng=rng)

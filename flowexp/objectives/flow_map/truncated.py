@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from flowexp.models import Model, WrappedModel
-from flowexp.objectives.flow_map.leaps import Target
+from flowexp.objectives.flow_map.leaps import Target, partition
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet, all_of
 
@@ -31,10 +31,10 @@ class TruncatedModel(WrappedModel):
     def average_velocity(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        lower = (t < self.boundary).expand(len(x_t))
+        lower, _ = partition((t < self.boundary).expand(len(x_t)))
         above = t.clamp(min=self.boundary)
         velocity = self.model.average_velocity(x_t, above, r, **conditions)
-        if not bool(lower.any()):
+        if len(lower) == 0:
             return velocity
         t, r = t.expand(len(x_t)), r.expand(len(x_t))
         chosen = {name: None if c is None else c[lower] for name, c in conditions.items()}
