@@ -158,6 +158,10 @@ class FiniteLeg(Leg):
     def end(self, leap: Leap) -> Tensor:
         """s, (B,), float64, r <= s < t."""
 
+    def is_whole(self, leap: Leap) -> bool:
+        """Whether s = r in all rows, so that nothing is asked of the second leg."""
+        return False
+
     def bounded(self, x_s: Tensor) -> Tensor:
         """The state from which the second leg starts; unchanged unless overridden."""
         return x_s
@@ -167,6 +171,8 @@ class FiniteLeg(Leg):
     ) -> tuple[Tensor, Tensor]:
         s = self.end(leap)
         d = legs.drive(model, leap, s)
+        if self.is_whole(leap):
+            return self.clamped(d), torch.ones_like(leap.t)
         share = (leap.t - s) / (leap.t - leap.r)
         # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined. These
         # rows are asked at t, to no purpose but that batches have equal shapes.
@@ -176,7 +182,11 @@ class FiniteLeg(Leg):
             rest = legs.target.of(model).average_velocity(x_s, asked, leap.r, **leap.conditions)
         mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))
         target = torch.where(expand_as(share, rest) >= 1.0, d, mixed)
-        return target if self.clamp is None else target.clamp(-self.clamp, self.clamp), share
+        return self.clamped(target), share
+
+    def clamped(self, target: Tensor) -> Tensor:
+        """The target within the bounds, if there are any."""
+        return target if self.clamp is None else target.clamp(-self.clamp, self.clamp)
 
 
 class FixedShare(FiniteLeg):
@@ -190,6 +200,9 @@ class FixedShare(FiniteLeg):
         if not 0.0 < share <= 1.0:
             raise ValueError(f"share is {share}; expected a number in (0, 1]")
         self.share = float(share)
+
+    def is_whole(self, leap: Leap) -> bool:
+        return self.share == 1.0
 
     def end(self, leap: Leap) -> Tensor:
         return leap.t - self.share * (leap.t - leap.r)

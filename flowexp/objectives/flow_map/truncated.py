@@ -7,7 +7,7 @@ from torch import Tensor
 from flowexp.models import Model, WrappedModel
 from flowexp.objectives.flow_map.leaps import Target, partition
 from flowexp.paths import Prediction
-from flowexp.requirements import Parts, Unmet, all_of
+from flowexp.requirements import Parts, Unmet, all_of, on_path_of
 
 __all__ = ["Truncated", "TruncatedModel"]
 
@@ -60,13 +60,7 @@ class Truncated(Target):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A teacher that is a flow map, on the same path."""
-        yield from all_of(self._path(parts), self._flow_map())
-
-    def _path(self, parts: Parts) -> Iterator[Unmet]:
-        own, path = self.teacher.path.identity(), parts.path.identity()
-        if own != path:
-            problem = f"the teacher's path is {own}, but the path is {path}."
-            yield Unmet(".", problem, "Take the teacher's path.")
+        yield from all_of(on_path_of(self.teacher, parts), self._flow_map())
 
     def _flow_map(self) -> Iterator[Unmet]:
         if not self.teacher.is_flow_map:
