@@ -23,9 +23,11 @@ from flowexp.objectives.flow_map import (
 from flowexp.parameterizations import EulerJump, FlowMap, VelocityPrediction
 from flowexp.paths import Linear, Path
 from flowexp.requirements import Parts
+from flowexp.timesteps import LogNormal
 from tests.objectives.flow_map.gaussian import GaussianFlowMap
 from tests.objectives.flow_map.rows import batch, compared
 from tests.objectives.test_groups import build
+from tests.refusals import refusal_of
 
 PRESETS = {
     "meanflow": (DataVelocity, Tangent, Adaptive, SumOfSquares),
@@ -92,6 +94,24 @@ def test_a_row_differs_from_the_exact_map_by_its_noise_only(preset):
     model = GaussianFlowMap(Path(Linear()), mean=0.2, std=0.6)
     difference = compared(preset[1], model, *batch(diagonal=3))[2]
     assert torch.all(difference[:3].abs().amax(dim=1) > 0.05)
+
+
+LAWS = {
+    "meanflow": "sorted",
+    "shortcut": "dyadic",
+    "ect": "shrinking_ratio",
+    "tvm": "tvm",
+    "imm": "imm",
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_law_of_other_times_is_answered_by_one_that_fits(name):
+    objective = build("objective", name)
+    found = refusal_of(objective, timestep=LogNormal())
+    assert found is not None
+    assert found.endswith(f"Use timestep={LAWS[name]}.")
+    assert refusal_of(objective, timestep=build("timestep", LAWS[name])) is None
 
 
 @pytest.mark.parametrize("name", ["lsd", "esd", "psd_m", "psd_u", "split_mean_flow", "meanflow"])
