@@ -18,7 +18,7 @@ from flowexp.objectives.flow_map import (
 )
 from flowexp.paths import Linear, Path, Trigonometric
 from tests.goldens.flow_maps_network import GoldenFlowMap
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import analytic, batch, compared, gradient, objective
 
 OFF, ON = Itself(), Itself(gradient=True)
@@ -36,7 +36,7 @@ OFF, ON = Itself(), Itself(gradient=True)
     ],
 )
 def test_the_exact_flow_map_has_no_loss(schedule, driver, leg):
-    model = GaussianFlowMap(Path(schedule), mean=[0.3, -0.2, 0.0], std=0.6)
+    model = GaussianMap(Path(schedule), mean=[0.3, -0.2, 0.0], std=0.6)
     matching = objective(driver(), leg, diagonal=TeacherVelocity(teacher=model))
     pairs, times = batch(diagonal=3)
     _, comparison, difference = compared(matching, model, pairs, times)
