@@ -247,7 +247,7 @@ class FlowModel(Model):
         rule, schedule = self.parameterization, self.path.schedule
         if not isinstance(rule, FlowMap):
             return super().output_scale(t, r)
-        conversion = rule.conversion(schedule.coefficients(t))
+        conversion = self._conversion(schedule.coefficients(t))
         scale = rule.jump.average_velocity(conversion, schedule, t, r).output
         return torch.as_tensor(scale, dtype=t.dtype, device=t.device).abs().expand_as(t)
 

@@ -28,6 +28,8 @@ __all__ = [
     "on_dropped_labels",
     "on_flow_map",
     "on_gaussian_noise",
+    "on_labels",
+    "on_path_of",
     "on_unit_time",
     "on_velocity",
     "require",
@@ -369,6 +371,27 @@ def of_images(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
     if parts.dataset.holds_points:
         problem = f"{name} looks at images, but {type(parts.dataset).__name__} holds points."
         yield Unmet(".", problem, remedy)
+
+
+class OnPath(Protocol):
+    @property
+    def path(self) -> Path:
+        """The path that a model is defined on."""
+
+
+def on_path_of(teacher: OnPath, parts: Parts) -> Iterator[Unmet]:
+    """The path must be that of a teacher."""
+    own, path = teacher.path.identity(), parts.path.identity()
+    if own != path:
+        problem = f"the teacher's path is {own}, but the path is {path}."
+        yield Unmet(".", problem, "Take the teacher's path.")
+
+
+def on_labels(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
+    """The network must know labels or captions, since ``name`` calls it with and without."""
+    if parts.network.label_dim == 0 and not parts.network.takes_tokens:
+        problem = f"{name} compares with and without label, but the network knows no labels."
+        yield Unmet(".", problem, f"Use {remedy}, or a class-conditional network.")
 
 
 def on_dropped_labels(parts: Parts, *, name: str, key: str, remedy: str) -> Iterator[Unmet]:

@@ -13,7 +13,7 @@ from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.networks.base import LABELLING, without_labels
 from flowexp.parameterizations import Conditions
 from flowexp.paths import Prediction
-from flowexp.requirements import Parts, Unmet, all_of, on_dropped_labels
+from flowexp.requirements import Parts, Unmet, all_of, on_dropped_labels, on_labels
 
 __all__ = ["ClassifierFree"]
 
@@ -50,16 +50,10 @@ class ClassifierFree(Guidance):
         if self.scale != 1.0:
             name, off = type(self).__name__, "use guidance=none"
             yield from all_of(
-                self._knows_labels(parts),
+                on_labels(parts, name=name, remedy="guidance=none"),
                 on_dropped_labels(parts, name=name, key=".", remedy=off),
                 self._guided_once(parts),
             )
-
-    def _knows_labels(self, parts: Parts) -> Iterator[Unmet]:
-        if parts.network.label_dim == 0 and not parts.network.takes_tokens:
-            name = type(self).__name__
-            problem = f"{name} compares with and without label, but the network knows no labels."
-            yield Unmet(".", problem, "Use guidance=none, or a class-conditional network.")
 
     def _guided_once(self, parts: Parts) -> Iterator[Unmet]:
         if "guidance_scale" in parts.parameterization.tells:

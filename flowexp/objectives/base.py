@@ -1,5 +1,6 @@
 """The protocol of objectives: what is regressed, and how deviations are measured."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,15 +27,6 @@ class Loss:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-_LAWS = {
-    ("t",): "lognormal",
-    ("t", "r"): "sorted",
-    ("t", "r", "s"): "shrinking_ratio",
-    ("t", "r", "diagonal"): "tvm",
-}
-"""Options of the config group ``timestep`` that draw times of these names."""
-
-
 def _listed(names: tuple[str, ...]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
@@ -51,6 +43,7 @@ class Objective(Part, ABC):
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
         columns: Names of the times of a sample that it needs, at least ``t``.
+        law: The option of ``timestep`` that is named to a user whose law draws other times.
         uniforms: How many random numbers in (0, 1) it needs for each sample, ``pairs.uniforms``.
         averages: Names of the averages of the weights (``ema``) whose predictions it needs.
         forward_mode: Whether it differentiates the network in forward mode.
@@ -63,6 +56,7 @@ class Objective(Part, ABC):
     needs_unit_time: bool = False
     trains_refiner: bool = False
     columns: tuple[str, ...] = ("t",)
+    law: str = "lognormal"
     uniforms: int = 0
     averages: tuple[str, ...] = ()
     forward_mode: bool = False
@@ -86,7 +80,7 @@ class Objective(Part, ABC):
         if drawn != wanted:
             name, law = type(self).__name__, type(parts.timestep).__name__
             problem = f"{law} draws {_listed(drawn)}, but {name} needs {_listed(wanted)}."
-            yield Unmet("timestep", problem, f"Use timestep={_LAWS.get(wanted, 'another')}.")
+            yield Unmet("timestep", problem, f"Use timestep={self.law}.")
 
     def _averages(self, parts: Parts) -> Iterator[Unmet]:
         for name in self.averages:
@@ -142,7 +136,13 @@ class WeightedSum(Objective):
             raise ValueError("parts is empty; expected at least one objective")
         if weights is not None and set(weights) != set(parts):
             raise ValueError(f"weights has {sorted(weights)}; expected {sorted(parts)}")
+        columns = {name: part.columns for name, part in parts.items()}
+        if len(set(columns.values())) > 1:
+            times = "; ".join(f"{name}: {_listed(own)}" for name, own in columns.items())
+            raise ValueError(f"parts need different times, but share one law of them: {times}")
         self.parts = dict(parts)
+        self.columns = next(iter(columns.values()))
+        self.group = math.lcm(*(part.group for part in parts.values()))
         self.weights = {name: 1.0 if weights is None else float(weights[name]) for name in parts}
         averages = [name for part in self.parts.values() for name in part.averages]
         self.averages = tuple(dict.fromkeys(averages))

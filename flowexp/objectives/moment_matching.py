@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -78,6 +77,7 @@ class MomentMatching(Objective):
     """
 
     columns = ("t", "r", "s")
+    law = "imm"
 
     def __init__(
         self,
@@ -98,10 +98,6 @@ class MomentMatching(Objective):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A flow map that ends at other times than 0, and times t, r and s."""
         yield from all_of(super().needs(parts), on_flow_map(parts, name=type(self).__name__))
-
-    def _times(self, parts: Parts) -> Iterator[Unmet]:
-        for unmet in super()._times(parts):
-            yield replace(unmet, remedy="Use timestep=imm.")
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """Two calls of the network, one with gradient; every member has the loss of its group.

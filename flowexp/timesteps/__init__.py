@@ -3,7 +3,13 @@
 from flowexp.timesteps.base import IntervalDistribution, Stratified, TimeLaw, TimestepDistribution
 from flowexp.timesteps.beta import Beta, UShaped
 from flowexp.timesteps.consistency import NoiseGrid, ShrinkingRatio
-from flowexp.timesteps.curricula import Curriculum, Doubling, FixedPoints, SquareRootGrowth
+from flowexp.timesteps.curricula import (
+    Curriculum,
+    Doubling,
+    FixedPoints,
+    Halving,
+    SquareRootGrowth,
+)
 from flowexp.timesteps.discrete import Fixed, UniformGrid
 from flowexp.timesteps.dyadic import Dyadic
 from flowexp.timesteps.intervals import Capped, GapAndEnd, Sorted, StartAndBelow, ToData
@@ -27,6 +33,7 @@ __all__ = [
     "Fixed",
     "FixedPoints",
     "GapAndEnd",
+    "Halving",
     "LogitNormal",
     "LogNormal",
     "LogStudent",

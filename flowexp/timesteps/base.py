@@ -111,6 +111,7 @@ class IntervalDistribution(TimeLaw):
     """
 
     columns: tuple[str, ...] = ("t", "r")
+    ends_early = True
     uniforms: int = 2
 
     def __init__(self, *, diagonal: float = 0.0) -> None:

@@ -22,6 +22,7 @@ class _ToDataThrough(IntervalDistribution):
     """t, r = 0, and a time s < t in between."""
 
     columns = ("t", "r", "s")
+    ends_early = False
     uniforms = 1
 
     @abstractmethod

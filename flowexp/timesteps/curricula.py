@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 from flowexp.requirements import Part
 
-__all__ = ["Curriculum", "Doubling", "FixedPoints", "SquareRootGrowth"]
+__all__ = ["Curriculum", "Doubling", "FixedPoints", "Halving", "SquareRootGrowth"]
 
 
 class Curriculum(Part, ABC):
@@ -41,6 +41,35 @@ class FixedPoints(Curriculum):
 
     def points(self, images_seen: int) -> int:
         return self.start
+
+
+class Halving(Curriculum):
+    """N - 1 steps, half as many in each stage, as in progressive distillation.
+
+    The stage of 2 steps is twice as long, and the last one, of 1 step, does not end.
+
+    Args:
+        start: Steps of the first stage, at least 2.
+        stage_kimg: Length of a stage, > 0.
+
+    Source: Salimans & Ho, Progressive Distillation, 2022, arXiv 2202.00512, as in the code of
+    consistency models (``scale_mode`` progdist).
+    """
+
+    def __init__(self, *, stage_kimg: float, start: int = 64) -> None:
+        if start < 2:
+            raise ValueError(f"start is {start}; expected at least 2")
+        if not 0.0 < stage_kimg < math.inf:
+            raise ValueError(f"stage_kimg is {stage_kimg}; expected a positive number")
+        self.start = int(start)
+        self.stage_images = 1000.0 * stage_kimg
+
+    def points(self, images_seen: int) -> int:
+        stage = images_seen / self.stage_images
+        whole = self.start >> min(math.floor(stage), self.start.bit_length())
+        if whole > 2:
+            return whole + 1
+        return 3 if stage - (math.log2(self.start) - 1.0) < 2.0 else 2
 
 
 class _Growing(Curriculum):

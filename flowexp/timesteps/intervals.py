@@ -35,8 +35,6 @@ class Sorted(IntervalDistribution):
     2505.18825 (uniform).
     """
 
-    ends_early = True
-
     def __init__(self, law: TimestepDistribution, *, diagonal: float = 0.0) -> None:
         super().__init__(diagonal=diagonal)
         self.law = law
@@ -169,6 +167,7 @@ class ToData(IntervalDistribution):
     Source: Lu and Song, sCM, 2024, arXiv 2410.11081 (log-normal noise levels).
     """
 
+    ends_early = False
     uniforms = 1
 
     def __init__(self, law: TimestepDistribution) -> None:

@@ -7,6 +7,7 @@ import torch
 from flowexp.paths import VE
 from flowexp.timesteps import (
     FixedPoints,
+    Halving,
     LogNormal,
     LogStudent,
     NoiseGrid,
@@ -46,11 +47,23 @@ def check_tcm_times(case):
     close(law.cdf(tensor(g, "t")), g["u"], rtol=1e-7)
 
 
+def check_halving(g, options):
+    """The reference counts steps here, not levels; its target is the teacher, and never moves."""
+    stage = options["distill_steps_per_iter"] / 1000.0
+    curriculum = Halving(start=options["start_scales"], stage_kimg=stage)
+    for step, steps, rate in zip(g["steps"], g["scales"], g["ema"], strict=True):
+        assert curriculum.points(int(step)) - 1 == steps
+        assert rate == 1.0
+
+
 def check_cm_schedule(case):
     """A step of the golden is one image here."""
     g = load(case)
     options = json.loads(str(g["options_json"]))
     start, rate = options["start_scales"], options["start_ema"]
+    if options["scale_mode"] == "progdist":
+        check_halving(g, options)
+        return
     if options["scale_mode"] == "fixed":
         curriculum = FixedPoints(points=start)
     else:

@@ -22,7 +22,7 @@ from flowexp.objectives.flow_map import (
 from flowexp.paths import Path
 from flowexp.seeding import generator
 from tests.goldens.flow_maps_network import PATHS, GoldenFlowMap, load, tensor
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 
 STOPPED = {"full": (False, False), "convex": (False, True), "none": (True, True)}
 """Whether driver and target have a gradient in ESD; in PSD and LSD ``convex`` stops both."""
@@ -150,7 +150,7 @@ def check_gauss_map(case):
     """The closed-form map, its three equations, and the derivatives of our legs on it."""
     g = load(case)
     path = Path(PATHS[str(g["path"])]())
-    model = GaussianFlowMap(path, mean=tensor(g, "data_mean"), std=tensor(g, "data_std"))
+    model = GaussianMap(path, mean=tensor(g, "data_mean"), std=tensor(g, "data_std"))
     z, t, s, r = (tensor(g, name) for name in ("z", "t", "s", "r"))
     X_r = model.flow_map(z, t, r)
     close(X_r, tensor(g, "X_r"), rtol=1e-10)

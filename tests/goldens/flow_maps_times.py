@@ -1,12 +1,14 @@
 """Goldens of flow maps: laws of their times, and schedules of the first leg."""
 
 import json
+from dataclasses import replace
 
 import torch
 
 from flowexp.objectives.flow_map import (
     ConstantShare,
     CosineShare,
+    DrawnGuidance,
     ExponentialShare,
     Leap,
     LinearShare,
@@ -59,7 +61,7 @@ def check_soflow_middle(case):
     initial, final = float(g["init_ratio"]), float(g["end_ratio"])
     method, end = str(g["method"]), float(g["total_steps"])
     if method == "Const":
-        schedule = ConstantShare(value=initial)
+        schedule = ConstantShare(value=final)
     else:
         kinds = {"Linear": LinearShare, "Cosine": CosineShare, "Exponent": ExponentialShare}
         schedule = kinds[method](initial=initial, final=final, end_kimg=end)
@@ -94,6 +96,17 @@ def quantiles(g, *names):
     return torch.stack(u, dim=1)
 
 
+class Shrunk(LogitNormal):
+    """Logit-normal times, of which the authors of alpha-Flow take ``1 - eps`` times each."""
+
+    def __init__(self, *, mean, std, eps):
+        super().__init__(mean=mean, std=std)
+        self.eps = eps
+
+    def quantile(self, u):
+        return (1.0 - self.eps) * super().quantile(u)
+
+
 def laws_of_times(name, g, options):
     """The law with the golden's options, and the uniform numbers behind its draws."""
     if name == "imf":
@@ -111,12 +124,11 @@ def laws_of_times(name, g, options):
         gap = LogitNormal(mean=options["gap_P_mean"], std=options["gap_P_std"])
         end = LogitNormal(mean=options["s_P_mean"], std=options["s_P_std"])
         return GapAndEnd(gap=gap, end=end), quantiles(g, "n1", "u1", "n2")
-    assert options["eps"] == 0.0
     if name == "alphaflow_minmax":
-        law = LogitNormal(mean=options["location"], std=options["scale"])
+        law = Shrunk(mean=options["location"], std=options["scale"], eps=options["eps"])
         return Sorted(law), quantiles(g, "n1", "n2")
     assert name == "alphaflow_truncated"
-    start = LogitNormal(mean=options["location_t"], std=options["scale_t"])
+    start = Shrunk(mean=options["location_t"], std=options["scale_t"], eps=options["eps"])
     end = LogitNormal(mean=options["location_r"], std=options["scale_r"])
     return StartAndBelow(start=start, end=end), quantiles(g, "u1", "u2")
 
@@ -134,6 +146,13 @@ def check_times(case):
     close(times[:, 1], wanted, rtol=1e-9)
     if "r_prime" in g:
         close(times[:, 2], tensor(g, "r_prime"), rtol=1e-9)
+    if "omega" in g:
+        beta = json.loads(str(g["options_json"]))["cfg_beta"]
+        uniforms = {"guidance_inputs": quantiles(g, "u1", "u2", "u3")}
+        leap = replace(leap_at(times[:, 0], times[:, 1], images_seen=0), uniforms=uniforms)
+        told = DrawnGuidance(beta=beta).conditions(leap)
+        for found, name in (("scale", "omega"), ("start", "t_min"), ("end", "t_max")):
+            close(told[f"guidance_{found}"], tensor(g, name), rtol=1e-9)
 
 
 CHECKS = {

@@ -17,7 +17,7 @@ from flowexp.paths import Linear, Path, Prediction
 from tests.goldens.flow_maps_network import GoldenFlowMap, load, tensor
 from tests.goldens.flow_maps_selfdistill import close as _close
 from tests.goldens.flow_maps_selfdistill import leap_of, rows_of
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 
 
 def close(found, expected):
@@ -135,7 +135,7 @@ def check_splitmeanflow_target(case):
 def check_gaussian_exact_average_velocity(case):
     """The exact u, MeanFlow's identity and SplitMeanFlow's, and no loss with the exact velocity."""
     g = load(case)
-    model = GaussianFlowMap(Path(Linear()), mean=tensor(g, "data_mean"), std=tensor(g, "data_std"))
+    model = GaussianMap(Path(Linear()), mean=tensor(g, "data_mean"), std=tensor(g, "data_std"))
     z_t, r, s, t = (tensor(g, name) for name in ("z_t", "r", "s", "t"))
     z_s = model.flow_map(z_t, t, s)
     close(z_s, tensor(g, "z_s"))

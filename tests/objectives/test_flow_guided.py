@@ -7,6 +7,7 @@ from flowexp.couplings import Pairs
 from flowexp.models import FlowModel, Model
 from flowexp.objectives import (
     FlowGuided,
+    MomentMatching,
     Regression,
     SquaredL2,
     WeightedSum,
@@ -147,6 +148,13 @@ def test_the_sum_is_the_sum_and_names_its_parts():
     torch.testing.assert_close(plain, each["distill"] + each["two_step"])
 
 
+def test_a_sum_needs_the_times_and_groups_of_its_parts():
+    parts = {"a": MomentMatching(particles=4), "b": MomentMatching(particles=6)}
+    together = WeightedSum(parts=parts)
+    assert together.group == 12
+    assert together.columns == ("t", "r", "s")
+
+
 @pytest.mark.parametrize(
     ("build", "named"),
     [
@@ -157,6 +165,15 @@ def test_the_sum_is_the_sum_and_names_its_parts():
             "start_time is 0.5",
         ),
         (lambda: WeightedSum(parts={}), "parts is empty"),
+        (
+            lambda: WeightedSum(
+                parts={
+                    "a": MomentMatching(),
+                    "b": FlowGuided(teacher=mixture(), premetric=SquaredL2()),
+                }
+            ),
+            "parts need different times, but share one law of them: a: t, r and s; b: t",
+        ),
         (
             lambda: WeightedSum(
                 parts={"a": FlowGuided(teacher=mixture(), premetric=SquaredL2())}, weights={"b": 1}

@@ -23,7 +23,7 @@ from flowexp.paths import Linear, Path, ScaledNoise, Trigonometric
 from flowexp.timesteps import Sorted, Uniform
 from flowexp.training import TrainerSettings
 from flowexp.training.module import micro_batches
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap as ExactGaussian
 from tests.objectives.models import TinyNetwork
 from tests.refusals import refusal_of
 
@@ -60,7 +60,7 @@ def model_of(schedule, of, jump, features=3):
     return FlowModel(Path(schedule), network=network, parameterization=rule)
 
 
-class GaussianMap(GaussianFlowMap):
+class GaussianMap(ExactGaussian):
     """The exact flow map of N(0, SD^2) data on the linear path, times a number that is trained."""
 
     def __init__(self):

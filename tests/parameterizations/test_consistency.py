@@ -71,6 +71,21 @@ def test_training_and_sampling_have_their_own_scalings():
     torch.testing.assert_close(prepared.data, ect.denoise(x, level[:1]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_output_s_scale_is_that_of_the_predictions(training):
+    """``|du/dF|``: the average velocity moves so far with the network's output."""
+    asked, x = (
+        model(VE(), shift_in_sampling=False, shift_in_training=True, sigma_min=0.05),
+        states(3),
+    )
+    asked.network.train(training)
+    t, zero = torch.tensor([0.1, 0.7, 12.0], dtype=F64), torch.zeros(3, dtype=F64)
+    before, moved = asked.average_velocity(x, t, zero), asked.network.forward
+    asked.network.forward = lambda *inputs, **named: moved(*inputs, **named) + 1.0
+    change = (asked.average_velocity(x, t, zero) - before).abs().mean(1)
+    torch.testing.assert_close(change, asked.output_scale(t, zero), rtol=1e-5, atol=0.0)
+
+
 def test_predictions_of_the_shifted_scalings_agree_with_each_other():
     for schedule in PATHS:
         asked, x = model(schedule, shift_in_training=True), states(3)

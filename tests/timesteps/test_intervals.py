@@ -68,6 +68,7 @@ def test_times_are_ordered_and_on_the_path(name):
     assert times.shape == (1000, len(LAWS[name].columns))
     assert ((times >= 0.0) & (times <= 1.0)).all()
     assert (columns["r"] <= columns["t"]).all()
+    assert LAWS[name].ends_early == bool((columns["r"] > 0.0).any())
     if "s" in columns:
         assert (columns["r"] <= columns["s"]).all()
         assert (columns["s"] < columns["t"]).all()

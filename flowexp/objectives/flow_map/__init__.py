@@ -28,9 +28,12 @@ from flowexp.objectives.flow_map.error_weights import (
     Unchanged,
 )
 from flowexp.objectives.flow_map.guidance_inputs import (
+    ConstantScale,
     DrawnGuidance,
     GuidanceInputs,
+    InverseScale,
     NoGuidanceInputs,
+    UniformScale,
 )
 from flowexp.objectives.flow_map.guided import (
     ConstantMix,
@@ -104,10 +107,7 @@ from flowexp.objectives.flow_map.shortcut import (
     GuidedShortest,
 )
 from flowexp.objectives.flow_map.terminal_velocity import (
-    ConstantScale,
-    InverseScale,
     TerminalVelocityMatching,
-    UniformScale,
 )
 from flowexp.objectives.flow_map.trigflow_tangent import (
     Clipped,

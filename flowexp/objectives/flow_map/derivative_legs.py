@@ -18,7 +18,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import JVP, Derivative
-from flowexp.objectives.flow_map.leaps import Leap, gradients
+from flowexp.objectives.flow_map.leaps import Leap, gradients, partition
 from flowexp.objectives.flow_map.legs import Comparison, Leg, Legs
 from flowexp.requirements import Parts, Unmet, on_any_end
 
@@ -35,6 +35,7 @@ class DerivativeLeg(Leg):
     """
 
     derivative: Derivative
+    compares_head = False
 
     def __init__(
         self, *, derivative: Derivative | None = None, through_derivative: bool = True
@@ -43,17 +44,17 @@ class DerivativeLeg(Leg):
         self.through_derivative = through_derivative
 
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
-        apart = leap.r < leap.t
-        if bool(apart.all()):
+        apart, equal = partition(leap.r < leap.t)
+        if len(equal) == 0:
             return self.apart(model, leap, legs)
-        if not bool(apart.any()):
+        if len(apart) == 0:
             return super().compare(model, leap, legs)
         far = self.apart(model, leap.rows(apart), legs)
-        near = super().compare(model, leap.rows(~apart), legs)
+        near = super().compare(model, leap.rows(equal), legs)
 
         def merged(of_far: Tensor, of_near: Tensor) -> Tensor:
-            rows = of_far.new_empty((len(apart), *of_far.shape[1:]))
-            rows[apart], rows[~apart] = of_far, of_near.to(rows.dtype)
+            rows = of_far.new_empty((len(leap.t), *of_far.shape[1:]))
+            rows[apart], rows[equal] = of_far, of_near.to(rows.dtype)
             return rows
 
         return Comparison(
@@ -94,7 +95,8 @@ class Lagrangian(DerivativeLeg):
         def u(r: Tensor) -> Tensor:
             return model.average_velocity(leap.x_t, leap.t, r, **leap.conditions)
 
-        return self.derivative.along(u, (leap.r,), (-torch.ones_like(leap.r),))
+        room = leap.t - leap.r, leap.r
+        return self.derivative.along(u, (leap.r,), (-torch.ones_like(leap.r),), room=room)
 
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
@@ -120,7 +122,8 @@ class Eulerian(DerivativeLeg):
         def u(t: Tensor) -> Tensor:
             return model.average_velocity(leap.x_t, t, leap.r, **leap.conditions)
 
-        return self.derivative.along(u, (leap.t,), (torch.ones_like(leap.t),))
+        room = leap.t - leap.r, (model.time_range[1] - leap.t).clamp(min=0.0)
+        return self.derivative.along(u, (leap.t,), (torch.ones_like(leap.t),), room=room)
 
     def target(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
@@ -132,5 +135,5 @@ class Eulerian(DerivativeLeg):
             return whose.average_velocity(x, leap.t, leap.r, **leap.conditions)
 
         with gradients(legs.target):
-            _, slope = self.derivative.along(u, (leap.x_t,), (d,))
+            slope = self.derivative.slope(u, (leap.x_t,), (d,))
         return d - expand_as(leap.t - leap.r, slope) * slope, torch.ones_like(leap.t)

@@ -30,11 +30,18 @@ class Derivative(Part, ABC):
 
     @abstractmethod
     def along(
-        self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+        self,
+        function: Function,
+        at: tuple[Tensor, ...],
+        direction: tuple[Tensor, ...],
+        *,
+        room: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``f(a)`` and ``d/dh f(a + h d)`` at h = 0; both have a gradient if gradients are on.
 
         ``at`` and ``direction`` are tensors of equal shapes, one per argument of the function.
+        ``room`` is how far the function is defined backwards and forwards, in units of the
+        direction, (B,), float64; None = anywhere.
         """
 
     def slope(
@@ -45,12 +52,8 @@ class Derivative(Part, ABC):
         *,
         room: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The derivative alone, which may be cheaper.
-
-        ``room`` is how far the function is defined backwards and forwards, in units of the
-        direction, (B,), float64; None = anywhere.
-        """
-        return self.along(function, at, direction)[1]
+        """The derivative alone, which may be cheaper."""
+        return self.along(function, at, direction, room=room)[1]
 
 
 class JVP(Derivative):
@@ -69,7 +72,12 @@ class JVP(Derivative):
             yield Unmet("trainer.compile", problem, remedy)
 
     def along(
-        self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+        self,
+        function: Function,
+        at: tuple[Tensor, ...],
+        direction: tuple[Tensor, ...],
+        *,
+        room: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         with forward_mode():
             value, derivative, *_ = torch.func.jvp(function, at, direction)
@@ -80,10 +88,8 @@ class CentralDifference(Derivative):
     """``(f(a + h d) - f(a - h d)) / 2h``: two calls, on any attention kernel.
 
     Steps end where the function does, so that rows near the ends of time have a one-sided
-    difference.
-
-    All three calls draw the same numbers from torch's global generators: with another dropout mask
-    each, the difference would be noise over h.
+    difference. All calls, that of the value included, draw the same numbers from torch's
+    global generators: with another dropout mask each, the difference would be noise over h.
 
     Args:
         step: h, > 0, in units of the direction. The error is of order ``h^2`` (``h`` near the ends)
@@ -106,9 +112,15 @@ class CentralDifference(Derivative):
             yield Unmet("trainer.precision", problem, remedy)
 
     def along(
-        self, function: Function, at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+        self,
+        function: Function,
+        at: tuple[Tensor, ...],
+        direction: tuple[Tensor, ...],
+        *,
+        room: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        return function(*at), self.slope(function, at, direction)
+        slope = self.slope(function, at, direction, room=room)  # leaves the generators as they are
+        return function(*at), slope
 
     def slope(
         self,
@@ -119,7 +131,7 @@ class CentralDifference(Derivative):
         room: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         if room is None:
-            back = ahead = torch.full((len(at[0]),), self.step, dtype=torch.float64)
+            back = ahead = at[0].new_full((len(at[0]),), self.step, dtype=torch.float64)
         else:
             back, ahead = (one_way.clamp(max=self.step) for one_way in room)
         around = []

@@ -10,7 +10,8 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.networks.base import without_labels
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
-from flowexp.requirements import NEVER_LEARNT, Part, Parts, Unmet, all_of, on_any_end
+from flowexp.parameterizations import Conditions
+from flowexp.requirements import NEVER_LEARNT, Part, Parts, Unmet, all_of, on_any_end, on_path_of
 
 __all__ = ["DataChord", "DataVelocity", "Driver", "HeadVelocity", "OwnStep", "OwnVelocity",
            "TeacherStep", "TeacherVelocity"]  # fmt: skip
@@ -74,13 +75,7 @@ class TeacherVelocity(Driver):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """The teacher's path, and a teacher that knows what guidance asks."""
-        yield from all_of(self._path(parts), self._guidance())
-
-    def _path(self, parts: Parts) -> Iterator[Unmet]:
-        own, path = self.teacher.path.identity(), parts.path.identity()
-        if own != path:
-            problem = f"the teacher's path is {own}, but the path is {path}."
-            yield Unmet(".", problem, "Take the teacher's path.")
+        yield from all_of(on_path_of(self.teacher, parts), self._guidance())
 
     def _guidance(self) -> Iterator[Unmet]:
         if self.guidance_scale != 1.0 and self.teacher.labels_dropped is False:
@@ -91,16 +86,19 @@ class TeacherVelocity(Driver):
             yield Unmet(".guidance_scale", problem, remedy, False)
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
-        velocity = self.teacher.velocity(leap.x_t, leap.t, **leap.conditions)
+        return self.guided(leap.x_t, leap.t, leap.conditions)
+
+    def guided(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """The teacher's guided velocity at any state and time."""
+        velocity = self.teacher.velocity(x_t, t, **conditions)
         if self.guidance_scale == 1.0:
             return velocity
-        dropped = without_labels(leap.conditions)
-        without = self.teacher.velocity(leap.x_t, leap.t, **dropped)
+        without = self.teacher.velocity(x_t, t, **without_labels(conditions))
         return torch.lerp(without, velocity, self.guidance_scale)
 
 
 class TeacherStep(TeacherVelocity):
-    """One step of Heun's method from t to s along the velocity of a frozen model; two calls of it.
+    """One step of Heun's method from t to s along a teacher's velocity: that at both ends of it.
 
     Where s is below the times at which the teacher is defined, the step is Euler's.
 
@@ -112,7 +110,7 @@ class TeacherStep(TeacherVelocity):
         first = super().velocity(model, leap, s)
         low = self.teacher.time_range[0]
         x_s = leap.x_t - expand_as(leap.t - s, first) * first
-        second = self.teacher.velocity(x_s, s.clamp(min=low), **leap.conditions)
+        second = self.guided(x_s, s.clamp(min=low), leap.conditions)
         return torch.where(expand_as(s, first) < low, first, 0.5 * (first + second))
 
 

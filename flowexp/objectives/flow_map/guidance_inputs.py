@@ -11,7 +11,14 @@ from flowexp.objectives.flow_map.leaps import Leap
 from flowexp.parameterizations.flow_map import GUIDANCE_INPUTS
 from flowexp.requirements import Part, Parts, Unmet
 
-__all__ = ["DrawnGuidance", "GuidanceInputs", "NoGuidanceInputs"]
+__all__ = [
+    "ConstantScale",
+    "DrawnGuidance",
+    "GuidanceInputs",
+    "InverseScale",
+    "NoGuidanceInputs",
+    "UniformScale",
+]
 
 
 class GuidanceInputs(Part, ABC):
@@ -92,3 +99,48 @@ class DrawnGuidance(GuidanceInputs):
             found["guidance_start"] = torch.where(apart, 0.5 * u[:, 1], 0.0)
             found["guidance_end"] = torch.where(apart, 0.5 + 0.5 * u[:, 2], 1.0)
         return found
+
+
+class ConstantScale(GuidanceInputs):
+    """The same guidance scale w for all rows.
+
+    Args:
+        scale: w, > 0; 1 = not guided.
+    """
+
+    names = ("guidance_scale",)
+
+    def __init__(self, *, scale: float = 1.0) -> None:
+        if not scale > 0.0:
+            raise ValueError(f"scale is {scale}; expected a positive number")
+        self.scale = float(scale)
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        return {"guidance_scale": torch.full_like(leap.t, self.scale)}
+
+
+class UniformScale(GuidanceInputs):
+    """A guidance scale uniform on [smallest, largest] for every row; 0 < smallest <= largest."""
+
+    names = ("guidance_scale",)
+    uniforms = 1
+
+    def __init__(self, *, smallest: float = 1.0, largest: float = 4.0) -> None:
+        if not 0.0 < smallest <= largest:
+            raise ValueError(f"need 0 < smallest <= largest, got {smallest} and {largest}")
+        self.smallest = float(smallest)
+        self.largest = float(largest)
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        u = leap.uniforms["guidance_inputs"][:, 0]
+        return {"guidance_scale": self.smallest + u * (self.largest - self.smallest)}
+
+
+class InverseScale(GuidanceInputs):
+    """``1/w`` uniform on (0, 1) for every row: the default of the authors' code of TVM."""
+
+    names = ("guidance_scale",)
+    uniforms = 1
+
+    def conditions(self, leap: Leap) -> dict[str, Tensor]:
+        return {"guidance_scale": 1.0 / leap.uniforms["guidance_inputs"][:, 0]}

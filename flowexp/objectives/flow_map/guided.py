@@ -9,8 +9,8 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.objectives.flow_map.drivers import Driver, OwnVelocity
-from flowexp.objectives.flow_map.leaps import Leap
-from flowexp.requirements import Part, Parts, Unmet, all_of, within
+from flowexp.objectives.flow_map.leaps import Leap, partition
+from flowexp.requirements import Part, Parts, Unmet, all_of, on_labels, within
 
 __all__ = ["ConstantMix", "DecayingMix", "Guided", "MixAsTold", "VelocityMix"]
 
@@ -174,17 +174,11 @@ class Guided(Driver):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network that knows labels, and what its parts need."""
         yield from all_of(
-            self._labels(parts),
+            on_labels(parts, name=type(self).__name__, remedy="objective/driver=data"),
             within("of", self.of.needs(parts)),
             within("mix", self.mix.needs(parts)),
             within("predicted", self.predicted.needs(parts)),
         )
-
-    def _labels(self, parts: Parts) -> Iterator[Unmet]:
-        if parts.network.label_dim == 0 and not parts.network.takes_tokens:
-            problem = "Guided compares with and without label, but the network knows no labels."
-            remedy = "Use objective/driver=data, or a class-conditional network."
-            yield Unmet(".", problem, remedy)
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
         """One call for rows with omega + kappa != 1, and one for those with kappa != 0."""
@@ -201,9 +195,9 @@ class Guided(Driver):
     def _part(self, model: Model, leap: Leap, weight: Tensor) -> Tensor:
         """The predicted velocity times its weight, asked only where that is not 0."""
         part = torch.zeros_like(leap.x_t)
-        rows = weight.abs() > _ROUNDING
-        if bool(rows.any()):
-            asked = leap if bool(rows.all()) else leap.rows(rows)
+        rows, others = partition(weight.abs() > _ROUNDING)
+        if len(rows) > 0:
+            asked = leap.rows(rows) if len(others) > 0 else leap
             velocity = self.predicted.velocity(model, asked, asked.t).to(part.dtype)
             part[rows] = expand_as(weight[rows], velocity) * velocity
         return part

@@ -15,7 +15,7 @@ from flowexp.parameterizations import Conditions
 from flowexp.paths import Schedule
 from flowexp.requirements import Part
 
-__all__ = ["Average", "Itself", "Leap", "Target", "gradients"]
+__all__ = ["Average", "Itself", "Leap", "Target", "gradients", "partition"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Leap:
         return replace(self, r=self.t, conditions=conditions)
 
     def rows(self, chosen: Tensor) -> "Leap":
-        """The chosen rows, (B,) bool."""
+        """The rows of these indices."""
         conditions, given = (
             {k: None if c is None else c[chosen] for k, c in source.items()}
             for source in (self.conditions, self.given)
@@ -105,6 +105,16 @@ class Leap:
             given=given,
             output_scale=None if self.output_scale is None else self.output_scale[chosen],
         )
+
+
+def partition(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices of the chosen rows, (B,) bool, and of the others, both in their order.
+
+    It waits for the device once, where indexing by booleans waits for every tensor.
+    """
+    order = torch.argsort(chosen.to(torch.uint8), stable=True)
+    others = len(chosen) - int(chosen.sum())
+    return order[others:], order[:others]
 
 
 class Target(Part, ABC):

@@ -17,7 +17,7 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import JVP, Derivative
 from flowexp.objectives.flow_map.drivers import Driver
-from flowexp.objectives.flow_map.leaps import Leap, Target, gradients
+from flowexp.objectives.flow_map.leaps import Leap, Target, gradients, partition
 from flowexp.requirements import Part, Parts, Unmet, within
 
 __all__ = [
@@ -85,14 +85,18 @@ class Leg(Part, ABC):
         uniforms: How many random numbers per sample it needs.
         averages: Names of the averages of the weights that it needs.
         derivative: How it differentiates the model; None = it does not.
+        compares_head: Whether it compares the prediction of a velocity head, if there is one.
         suits: The parameterization that is named to a user who has chosen none with a flow map.
+        law: The law of times that is named to a user who has chosen one with other columns.
     """
 
     columns: tuple[str, ...] = ("t", "r")
     uniforms: int = 0
     averages: tuple[str, ...] = ()
     derivative: Derivative | None = None
+    compares_head: bool = True
     suits: str = "average_velocity"
+    law: str = "sorted"
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What its derivative needs."""
@@ -118,15 +122,14 @@ class Leg(Part, ABC):
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Targets and shares of all rows; ``prediction`` is u(x_t, t, r)."""
-        equal = self.on_diagonal(leap)
-        apart = ~equal
-        if bool(apart.all()):
+        equal, apart = partition(self.on_diagonal(leap))
+        if len(equal) == 0:
             return self.target(model, leap, legs, prediction)
         share = torch.ones_like(leap.t)
         target = torch.empty_like(prediction)
         rows = leap.rows(equal)
         target[equal] = legs.diagonal.velocity(model, rows, rows.t).to(target.dtype)
-        if bool(apart.any()):
+        if len(apart) > 0:
             found, share[apart] = self.target(model, leap.rows(apart), legs, prediction[apart])
             target[apart] = found.to(target.dtype)
         return target, share
@@ -155,6 +158,10 @@ class FiniteLeg(Leg):
     def end(self, leap: Leap) -> Tensor:
         """s, (B,), float64, r <= s < t."""
 
+    def is_whole(self, leap: Leap) -> bool:
+        """Whether s = r in all rows, so that nothing is asked of the second leg."""
+        return False
+
     def bounded(self, x_s: Tensor) -> Tensor:
         """The state from which the second leg starts; unchanged unless overridden."""
         return x_s
@@ -164,6 +171,8 @@ class FiniteLeg(Leg):
     ) -> tuple[Tensor, Tensor]:
         s = self.end(leap)
         d = legs.drive(model, leap, s)
+        if self.is_whole(leap):
+            return self.clamped(d), torch.ones_like(leap.t)
         share = (leap.t - s) / (leap.t - leap.r)
         # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined. These
         # rows are asked at t, to no purpose but that batches have equal shapes.
@@ -173,7 +182,11 @@ class FiniteLeg(Leg):
             rest = legs.target.of(model).average_velocity(x_s, asked, leap.r, **leap.conditions)
         mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))
         target = torch.where(expand_as(share, rest) >= 1.0, d, mixed)
-        return target if self.clamp is None else target.clamp(-self.clamp, self.clamp), share
+        return self.clamped(target), share
+
+    def clamped(self, target: Tensor) -> Tensor:
+        """The target within the bounds, if there are any."""
+        return target if self.clamp is None else target.clamp(-self.clamp, self.clamp)
 
 
 class FixedShare(FiniteLeg):
@@ -187,6 +200,9 @@ class FixedShare(FiniteLeg):
         if not 0.0 < share <= 1.0:
             raise ValueError(f"share is {share}; expected a number in (0, 1]")
         self.share = float(share)
+
+    def is_whole(self, leap: Leap) -> bool:
+        return self.share == 1.0
 
     def end(self, leap: Leap) -> Tensor:
         return leap.t - self.share * (leap.t - leap.r)
@@ -209,6 +225,7 @@ class GivenMiddle(FiniteLeg):
     """s is drawn with t and r, as by the laws of consistency models."""
 
     columns = ("t", "r", "s")
+    law = "shrinking_ratio"
 
     def end(self, leap: Leap) -> Tensor:
         assert leap.middle is not None

@@ -99,6 +99,11 @@ class FlowMapMatching(Objective):
                 f"head_weight is {head_weight}, for which the driver must know the velocity at t, "
                 f"as the data's or a teacher's, and diagonal be null"
             )
+        if head_weight > 0.0 and not leg.compares_head:
+            raise ValueError(
+                f"head_weight is {head_weight}; expected 0 with {type(leg).__name__}, which "
+                f"compares no velocity head"
+            )
         self.driver = driver
         self.leg = leg
         self.premetric = premetric
@@ -114,6 +119,7 @@ class FlowMapMatching(Objective):
         self.guidance_inputs = guidance_inputs or NoGuidanceInputs()
         self.head_weight = float(head_weight)
         self.columns = leg.columns
+        self.law = leg.law
         self.forward_mode = leg.derivative is not None and leg.derivative.forward_mode
         self.drawn = {
             "leg": leg.uniforms,

@@ -69,6 +69,9 @@ class ScheduledShare(FiniteLeg):
             return self.snap if self.discrete else 0.0
         return 1.0 if share > min(1.0 - self.snap, self.whole_above) else share
 
+    def is_whole(self, leap: Leap) -> bool:
+        return self.share(leap.images_seen) == 1.0
+
     def end(self, leap: Leap) -> Tensor:
         s = torch.lerp(leap.t, leap.r, self.share(leap.images_seen))
         return torch.minimum(s, torch.maximum(leap.r, leap.t - self.min_gap))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from flowexp.models import Model, WrappedModel
 from flowexp.networks.base import without_labels
-from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
+from flowexp.objectives.flow_map.leaps import Itself, Leap, Target, partition
 from flowexp.objectives.flow_map.legs import FixedShare
 from flowexp.paths import Prediction
 
@@ -32,6 +32,8 @@ class Doubling(FixedShare):
     Source: Frans et al., One Step Diffusion via Shortcut Models, 2024, arXiv 2410.12557, eq. 5, and
     the authors' code (clamp 4).
     """
+
+    law = "dyadic"
 
     def __init__(self, *, steps: int = 128, clamp: float | None = None) -> None:
         super().__init__(share=0.5)
@@ -93,8 +95,10 @@ class _GuidedShortest(WrappedModel):
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> Tensor:
         velocity = self.model.average_velocity(x_t, t, r, **conditions)
-        rows = _shortest(t, r, self.target.steps)
-        if self.target.scale == 1.0 or not bool(rows.any()):
+        if self.target.scale == 1.0:
+            return velocity
+        rows, _ = partition(_shortest(t, r, self.target.steps))
+        if len(rows) == 0:
             return velocity
         given = {k: None if c is None else c[rows] for k, c in conditions.items()}
         unlabelled = self.model.average_velocity(

@@ -12,58 +12,13 @@ from flowexp.models import Model
 from flowexp.objectives.flow_map.drivers import DataVelocity
 from flowexp.objectives.flow_map.guidance_inputs import GuidanceInputs
 from flowexp.objectives.flow_map.labels import LabelDrop
-from flowexp.objectives.flow_map.leaps import Leap, Target
+from flowexp.objectives.flow_map.leaps import Leap, Target, partition
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.matching import FlowMapMatching
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.weightings import Weighting
 
-__all__ = ["ConstantScale", "InverseScale", "TerminalVelocityMatching", "UniformScale"]
-
-
-class ConstantScale(GuidanceInputs):
-    """The same guidance scale w for all rows.
-
-    Args:
-        scale: w, > 0; 1 = not guided.
-    """
-
-    names = ("guidance_scale",)
-
-    def __init__(self, *, scale: float = 1.0) -> None:
-        if not scale > 0.0:
-            raise ValueError(f"scale is {scale}; expected a positive number")
-        self.scale = float(scale)
-
-    def conditions(self, leap: Leap) -> dict[str, Tensor]:
-        return {"guidance_scale": torch.full_like(leap.t, self.scale)}
-
-
-class UniformScale(GuidanceInputs):
-    """A guidance scale uniform on [smallest, largest] for every row; 0 < smallest <= largest."""
-
-    names = ("guidance_scale",)
-    uniforms = 1
-
-    def __init__(self, *, smallest: float = 1.0, largest: float = 4.0) -> None:
-        if not 0.0 < smallest <= largest:
-            raise ValueError(f"need 0 < smallest <= largest, got {smallest} and {largest}")
-        self.smallest = float(smallest)
-        self.largest = float(largest)
-
-    def conditions(self, leap: Leap) -> dict[str, Tensor]:
-        u = leap.uniforms["guidance_inputs"][:, 0]
-        return {"guidance_scale": self.smallest + u * (self.largest - self.smallest)}
-
-
-class InverseScale(GuidanceInputs):
-    """``1/w`` uniform on (0, 1) for every row: the default of the authors' code of TVM."""
-
-    names = ("guidance_scale",)
-    uniforms = 1
-
-    def conditions(self, leap: Leap) -> dict[str, Tensor]:
-        return {"guidance_scale": 1.0 / leap.uniforms["guidance_inputs"][:, 0]}
+__all__ = ["TerminalVelocityMatching"]
 
 
 class TerminalVelocityMatching(FlowMapMatching):
@@ -109,6 +64,7 @@ class TerminalVelocityMatching(FlowMapMatching):
             guidance_inputs=guidance_inputs,
         )
         self.columns = ("t", "r", "diagonal")
+        self.law = "tvm"
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
         leap = super().leap(model, pairs, times, rng=rng)
@@ -150,11 +106,13 @@ class TerminalVelocityMatching(FlowMapMatching):
         )
 
     def guided(self, model: Model, now: Leap, w: Tensor) -> Tensor:
-        """``w v + (1 - w) u_0``, without gradient; one call if any w is not 1."""
-        if bool((w == 1.0).all()):
+        """``w v + (1 - w) u_0``, without gradient; one call for rows with w != 1."""
+        rows, _ = partition(w != 1.0)
+        if len(rows) == 0:
             return now.velocity
-        bare = now.unlabelled()
+        bare, velocity = now.rows(rows).unlabelled(), now.velocity.clone()
         with torch.no_grad():
             whose = self.target.of(model)
             free = whose.average_velocity(bare.x_t, bare.t, bare.r, **bare.conditions)
-        return torch.lerp(free, now.velocity, expand_as(w, free))
+        velocity[rows] = torch.lerp(free, bare.velocity, expand_as(w[rows], free))
+        return velocity

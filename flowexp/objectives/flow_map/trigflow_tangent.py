@@ -100,6 +100,7 @@ class TrigFlowTangent(Leg):
     derivative: Derivative
     columns = ("t",)
     suits = "trigflow_consistency"
+    law = "lognormal"
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class TrigFlowTangent(Leg):
             return _circle(leap, t, self.sigma_data).output(x_t, data)
 
         circle = _circle(leap, leap.t, self.sigma_data)
-        v = legs.driver.velocity(model, leap, leap.t).to(leap.x_t.dtype)
+        v = legs.drive(model, leap, leap.t).to(leap.x_t.dtype)
         step = circle.c.alpha * circle.c.sigma / circle.c.wronskian
         direction = expand_as(step, v) * v, step
         F, slope = self.derivative.along(output, (leap.x_t, leap.t), direction)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from flowexp.models import Model, WrappedModel
-from flowexp.objectives.flow_map.leaps import Target
+from flowexp.objectives.flow_map.leaps import Target, partition
 from flowexp.paths import Prediction
-from flowexp.requirements import Parts, Unmet, all_of
+from flowexp.requirements import Parts, Unmet, all_of, on_path_of
 
 __all__ = ["Truncated", "TruncatedModel"]
 
@@ -31,10 +31,10 @@ class TruncatedModel(WrappedModel):
     def average_velocity(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        lower = (t < self.boundary).expand(len(x_t))
+        lower, _ = partition((t < self.boundary).expand(len(x_t)))
         above = t.clamp(min=self.boundary)
         velocity = self.model.average_velocity(x_t, above, r, **conditions)
-        if not bool(lower.any()):
+        if len(lower) == 0:
             return velocity
         t, r = t.expand(len(x_t)), r.expand(len(x_t))
         chosen = {name: None if c is None else c[lower] for name, c in conditions.items()}
@@ -60,13 +60,7 @@ class Truncated(Target):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A teacher that is a flow map, on the same path."""
-        yield from all_of(self._path(parts), self._flow_map())
-
-    def _path(self, parts: Parts) -> Iterator[Unmet]:
-        own, path = self.teacher.path.identity(), parts.path.identity()
-        if own != path:
-            problem = f"the teacher's path is {own}, but the path is {path}."
-            yield Unmet(".", problem, "Take the teacher's path.")
+        yield from all_of(on_path_of(self.teacher, parts), self._flow_map())
 
     def _flow_map(self) -> Iterator[Unmet]:
         if not self.teacher.is_flow_map:

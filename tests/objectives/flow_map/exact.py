@@ -26,13 +26,15 @@ class ExactMap(Model):
 class GaussianMap(ExactMap):
     """``X_{t->r}(x) = alpha_r m + (S_r/S_t)(x - alpha_t m)`` with ``S^2 = alpha^2 s^2 + sigma^2``.
 
-    Data are N(m, s^2) per coordinate.
+    Data are N(m, s^2) per coordinate; m and s are numbers, or one for each dimension.
     """
 
-    def __init__(self, path: Path, *, mean, std):
+    def __init__(self, path: Path, *, mean=0.0, std=0.5):
         self.mean = torch.as_tensor(mean, dtype=torch.float64)
         self.std = torch.as_tensor(std, dtype=torch.float64).expand_as(self.mean)
-        super().__init__(path, MixtureModel(path, [1.0], self.mean[None], self.std[None]))
+        super().__init__(
+            path, MixtureModel(path, [1.0], self.mean.reshape(1, -1), self.std.reshape(1, -1))
+        )
 
     def data(self, n: int, *, rng: torch.Generator) -> Tensor:
         noise = torch.randn(n, len(self.mean), dtype=torch.float64, generator=rng)

@@ -1,5 +1,7 @@
 """Consistency models' parts: chords, teacher steps, weights of two times, TCM's stages, presets."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -101,6 +103,30 @@ def test_distillation_of_the_exact_velocity_is_exact_to_the_order_of_the_solver(
         errors.append(float(objective.losses(model, leap)[1]["error"].detach().mean()))
     assert 7.0 < errors[0] / errors[1] < 9.0
     assert 7.5 < errors[1] / errors[2] < 8.5
+
+
+class Labelled(GaussianMap):
+    """Its scale depends on the label, -1 = none."""
+
+    def predict(self, x_t, t, *, labels):
+        found = super().predict(x_t, t)
+        scale = 1.0 + 0.3 * (labels + 1.0)
+        return Prediction.of_velocity(self.path, x_t, t, scale[:, None] * found.velocity)
+
+
+def test_a_guided_teacher_is_guided_at_both_ends_of_its_step():
+    teacher, scale, s = Labelled(VE()), 2.5, 0.5 * T
+    labels = torch.tensor([0, 1, 2])
+    leap = replace(leap_of(matching(), GaussianMap(VE()), T, s), conditions={"labels": labels})
+
+    def guided(x, t):
+        free = teacher.velocity(x, t, labels=torch.full_like(labels, -1))
+        return free + scale * (teacher.velocity(x, t, labels=labels) - free)
+
+    first = guided(leap.x_t, T)
+    expected = 0.5 * (first + guided(leap.x_t - (T - s)[:, None] * first, s))
+    step = TeacherStep(teacher=teacher, guidance_scale=scale)
+    torch.testing.assert_close(step.velocity(teacher, leap, s), expected)
 
 
 def mean_gradient(power, *, batches=20, rows=2000, gap=1e-3):

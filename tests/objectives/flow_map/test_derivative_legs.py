@@ -17,7 +17,8 @@ from flowexp.objectives.flow_map import (
     TeacherVelocity,
 )
 from flowexp.paths import Linear, Path, Trigonometric
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.goldens.flow_maps_network import GoldenFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import analytic, batch, compared, gradient, objective
 
 OFF, ON = Itself(), Itself(gradient=True)
@@ -35,7 +36,7 @@ OFF, ON = Itself(), Itself(gradient=True)
     ],
 )
 def test_the_exact_flow_map_has_no_loss(schedule, driver, leg):
-    model = GaussianFlowMap(Path(schedule), mean=[0.3, -0.2, 0.0], std=0.6)
+    model = GaussianMap(Path(schedule), mean=[0.3, -0.2, 0.0], std=0.6)
     matching = objective(driver(), leg, diagonal=TeacherVelocity(teacher=model))
     pairs, times = batch(diagonal=3)
     _, comparison, difference = compared(matching, model, pairs, times)
@@ -176,3 +177,31 @@ def test_rows_keep_their_places_when_some_have_r_equal_to_t(leg):
         expected = getattr(comparison, name)[order]
         torch.testing.assert_close(getattr(moved, name), expected, rtol=1e-12, atol=1e-12)
     assert torch.equal(comparison.target[:3], leap.velocity[:3])
+
+
+class Bounded(GoldenFlowMap):
+    """Refuses times outside ``0 <= r <= t <= 1``."""
+
+    def average_velocity(self, x_t, t, r, **conditions):
+        assert bool(((r >= 0.0) & (r <= t) & (t <= 1.0)).all())
+        return super().average_velocity(x_t, t, r, **conditions)
+
+
+@pytest.mark.parametrize("leg", [Lagrangian, Eulerian])
+def test_a_difference_ends_where_the_times_do(leg):
+    """At t = 1, r = 0 and at gaps below the step it is one-sided, with the error of its step."""
+    (pairs, times), g = batch(), analytic()
+    times[0], times[1], times[2, 1] = torch.tensor([1.0, 0.5]), torch.tensor([0.5, 0.0]), 0.0
+    times[3, 1] = times[3, 0] - 1e-4
+    weights = {name: value.detach().numpy() for name, value in g.parameters.items()}
+    found = [
+        compared(objective(OwnVelocity(), leg(derivative=how)), model, pairs, times)[2]
+        for how, model in ((None, g), (CentralDifference(step=1e-3), Bounded(weights, path=g.path)))
+    ]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("leg", [Lagrangian(), Eulerian()])
+def test_a_velocity_head_is_refused(leg):
+    with pytest.raises(ValueError, match=r"head_weight is 1.0; expected 0 with \w+, which"):
+        objective(DataVelocity(), leg, head_weight=1.0)

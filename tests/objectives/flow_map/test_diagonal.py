@@ -22,7 +22,7 @@ from flowexp.objectives.flow_map import (
 from flowexp.parameterizations import EulerJump, FlowMap, VelocityPrediction
 from flowexp.paths import Linear, Path, Trigonometric
 from flowexp.seeding import generator
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import compared
 
 ROWS = 12
@@ -93,7 +93,7 @@ def test_such_rows_of_a_mixed_batch_have_the_loss_of_flow_matching(method):
 def test_the_velocity_there_is_the_drivers_where_it_knows_it():
     """A teacher's, as in SplitMeanFlow's first stage; that of the data where the model drives."""
     path = Path(Linear())
-    model, teacher = flow_map(path), GaussianFlowMap(path)
+    model, teacher = flow_map(path), GaussianMap(path)
     pairs, t = drawn(diagonal=5)
     taught = FlowMapMatching(
         driver=OwnStep(),

@@ -18,7 +18,7 @@ from flowexp.objectives.flow_map import (
     Tangent,
 )
 from flowexp.paths import Linear, Path
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import analytic, batch, compared, gradient, objective
 
 SHORTER = (0.1, 0.05, 0.025, 0.0125)
@@ -76,7 +76,7 @@ def test_the_residual_of_a_short_leg_tends_to_the_derivative_linearly(driver, li
 
 def test_the_exact_velocity_field_leaves_a_residual_linear_in_the_leg():
     """``(u_tgt - u)/a -> 0`` for the exact u, whose own velocity drives."""
-    model = GaussianFlowMap(Path(Linear()), std=0.7)
+    model = GaussianMap(Path(Linear()), std=0.7)
     pairs, times = batch()
     sizes = []
     for a in SHORTER:

@@ -23,9 +23,11 @@ from flowexp.objectives.flow_map import (
 from flowexp.parameterizations import EulerJump, FlowMap, VelocityPrediction
 from flowexp.paths import Linear, Path
 from flowexp.requirements import Parts
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from flowexp.timesteps import LogNormal
+from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import batch, compared
 from tests.objectives.test_groups import build
+from tests.refusals import refusal_of
 
 PRESETS = {
     "meanflow": (DataVelocity, Tangent, Adaptive, SumOfSquares),
@@ -76,7 +78,7 @@ def test_no_gradient_pulls_the_exact_map_away(preset):
     leg, trajectory flow matching, is not exact off the diagonal, as is known.
     """
     name, objective = preset
-    model = GaussianFlowMap(Path(Linear()), mean=0.2, std=0.6)
+    model = GaussianMap(Path(Linear()), mean=0.2, std=0.6)
     pairs, times = batch(diagonal=3)
     means = 0.5 * sum(
         compared(objective, model, both, times)[2]
@@ -89,9 +91,27 @@ def test_no_gradient_pulls_the_exact_map_away(preset):
 
 def test_a_row_differs_from_the_exact_map_by_its_noise_only(preset):
     """The check above is none if the differences of single pairs vanish, on the diagonal too."""
-    model = GaussianFlowMap(Path(Linear()), mean=0.2, std=0.6)
+    model = GaussianMap(Path(Linear()), mean=0.2, std=0.6)
     difference = compared(preset[1], model, *batch(diagonal=3))[2]
     assert torch.all(difference[:3].abs().amax(dim=1) > 0.05)
+
+
+LAWS = {
+    "meanflow": "sorted",
+    "shortcut": "dyadic",
+    "ect": "shrinking_ratio",
+    "tvm": "tvm",
+    "imm": "imm",
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_law_of_other_times_is_answered_by_one_that_fits(name):
+    objective = build("objective", name)
+    found = refusal_of(objective, timestep=LogNormal())
+    assert found is not None
+    assert found.endswith(f"Use timestep={LAWS[name]}.")
+    assert refusal_of(objective, timestep=build("timestep", LAWS[name])) is None
 
 
 @pytest.mark.parametrize("name", ["lsd", "esd", "psd_m", "psd_u", "split_mean_flow", "meanflow"])

@@ -16,7 +16,7 @@ from flowexp.objectives.flow_map import (
 from flowexp.paths import Linear, Path
 from flowexp.timesteps import Dyadic
 from tests.goldens.flow_maps_network import GoldenFlowMap
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import analytic, compared
 
 STEPS = 8
@@ -71,7 +71,7 @@ def test_the_shortest_steps_have_the_data_velocity_and_longer_ones_two_halves():
 
 def test_longer_steps_of_the_exact_map_have_no_loss():
     pairs, times = batch(bootstrap=1.0)
-    loss = shortcut().loss(GaussianFlowMap(Path(Linear())), pairs, times, rng=torch.Generator())
+    loss = shortcut().loss(GaussianMap(Path(Linear())), pairs, times, rng=torch.Generator())
     assert loss.per_sample.max() < 1e-20
 
 

@@ -16,7 +16,7 @@ from flowexp.objectives.flow_map import (
 )
 from flowexp.parameterizations import EulerJump, FlowMap, VelocityPrediction
 from flowexp.paths import Linear, Path
-from tests.objectives.flow_map.gaussian import GaussianFlowMap
+from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import analytic
 from tests.refusals import refusal_of
 
@@ -36,7 +36,7 @@ def terms_of(objective, model, pairs, times):
 
 def test_the_exact_map_has_no_terminal_error_and_flow_matching_beside_it():
     objective = TerminalVelocityMatching(leg=Lagrangian(), premetric=SquaredL2())
-    model, (pairs, times) = GaussianFlowMap(Path(Linear())), batch()
+    model, (pairs, times) = GaussianMap(Path(Linear())), batch()
     _, terms = terms_of(objective, model, pairs, times)
     assert terms["terminal"].max() < 1e-20
     point = model.path.point(pairs.x, pairs.e, times[:, 2])
