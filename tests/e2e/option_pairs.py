@@ -15,14 +15,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from flowexp.apps.list import options
-from flowexp.config import conf_dir
 from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.problems import Problem
 from flowexp.config.resolved import resolve
 from flowexp.config.rules import check_rules, stand_ins, unmet_needs
 from flowexp.config.targets import check_targets
-
-Choice = tuple[str, str]
+from tests.e2e.option_files import Choice, node_of, stated
 
 # Options that differ from another one in numbers only (an order, a tableau, an archive's name, a
 # budget): that one stands for them in pairs, and they are walked once by name, if data are here.
@@ -43,9 +41,11 @@ STANDS_FOR = {
     # l2 times a constant, with which one step of SGD leaves the range of sensible weights
     "objective/premetric/sum": "l2",
     "objective/premetric/sum_of_squares": "l2",
-    "objective/psd_m": "split_mean_flow",
-    "objective/psd_u": "split_mean_flow",
-    "objective/flow_map": "split_mean_flow",
+    "objective/premetric/l2_per_dimension": "l2",
+    "parameterization/edm_shifted": "edm",
+    "timestep/at_boundary": "lognormal",
+    "timestep/log_student": "lognormal",
+    "timestep/truncated": "lognormal",
 }
 # What asks a finished run (a teacher, stored pairs, a calibration) has tests of its own.
 NEEDS_A_RUN = {
@@ -57,7 +57,6 @@ NEEDS_A_RUN = {
     "objective/phased",
     "objective/slimflow",
     "objective/slimflow_lpips",
-    "objective/split_mean_flow_teacher",
     "objective/velocity_refinement",
     "parameterization/velocity_increment",
     "sampler/boss",
@@ -88,7 +87,41 @@ NEEDS_DATA = {
 }
 # What needs a package that is not a requirement, where it is not installed.
 NEEDS_A_PACKAGE = set() if find_spec("diffusers") else {"network/diffusers_unet"}
-LEFT_OUT = NEEDS_A_RUN | NEEDS_DATA | NEEDS_A_PACKAGE | set(STANDS_FOR)
+# Flow maps go with few other options. These stand for them in pairs; the others are trained and
+# sampled with what they need in tests/training/test_flow_map_presets.py.
+FLOW_MAPS_IN_PAIRS = {"ect", "meanflow", "sct"}
+FLOW_MAP_OBJECTIVES = {
+    f"flowexp.objectives.{name}"
+    for name in ("FlowMapMatching", "MomentMatching", "TerminalVelocityMatching")
+}
+FLOW_MAPS = [
+    name
+    for name in options("objective")
+    if node_of(("objective", name))["_target_"] in FLOW_MAP_OBJECTIVES
+]
+WITH_FLOW_MAPS = {
+    "ema/consistency",
+    "guidance/embedded",
+    "parameterization/average_velocity_guided",
+    "parameterization/simple_edm",
+    "path/imm",
+    "sampler/consistency",
+    "timestep/capped",
+    "timestep/dyadic",
+    "timestep/ict",
+    "timestep/imm",
+    "timestep/meanflow_v1",
+    "timestep/noise_grid",
+    "timestep/shrinking_ratio",
+    "timestep/soflow",
+    "timestep/start_and_below",
+    "timestep/tcm",
+    "timestep/tcm_stage2",
+    "timestep/to_data",
+    "timestep/tvm",
+    *(f"objective/{name}" for name in FLOW_MAPS if name not in FLOW_MAPS_IN_PAIRS),
+}
+LEFT_OUT = NEEDS_A_RUN | NEEDS_DATA | NEEDS_A_PACKAGE | WITH_FLOW_MAPS | set(STANDS_FOR)
 
 GROUPS = (
     "dataset",
@@ -168,41 +201,6 @@ def default() -> dict:
     return OmegaConf.to_container(config, resolve=False)
 
 
-@functools.cache
-def stated(group: str, name: str) -> tuple[dict[str, dict], dict]:
-    """An option's file without Hydra, whose compositions take 0.1 s: the parts within it that can
-    be chosen, and what the file sets besides.
-    """
-    raw = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"), resolve=False)
-    chosen, values = {}, {}
-    for entry in raw.pop("defaults", []):
-        if isinstance(entry, dict):
-            ((key, option),) = entry.items()
-            where, _, package = key.partition("@")
-            inner = where[1:] if where.startswith("/") else f"{group}/{where}"
-            chosen[package or key] = option and node_of((inner, option))
-        elif entry != "_self_":
-            theirs, inherited = stated(group, entry)
-            chosen, values = {**chosen, **theirs}, merged(values, inherited)
-    return chosen, merged(values, raw)
-
-
-def merged(below: dict, above: dict) -> dict:
-    """Two nodes as one, key by key."""
-    both = {
-        k: merged(below[k], v)
-        for k, v in above.items()
-        if isinstance(below.get(k), dict) and isinstance(v, dict)
-    }
-    return {**below, **above, **both}
-
-
-@functools.cache
-def node_of(choice: Choice) -> dict:
-    """The unresolved node of an option."""
-    return merged(*stated(*choice))
-
-
 def with_options(*choices: Choice) -> dict:
     """The unresolved default training with these options, at tiny sizes.
 
@@ -214,15 +212,15 @@ def with_options(*choices: Choice) -> dict:
         config["dataset"] = node_of(("dataset", "toy2d"))  # instead of pictures
     for group, name in sorted(choices, key=lambda choice: choice[0].count("/")):
         outer, _, inner = group.partition("/")
-        if inner:
-            parent = next((c for c in choices if c[0] == outer), None)
-            allowed, values = ({inner}, {}) if parent is None else stated(*parent)
-            if inner not in allowed:
-                raise LookupError(f"{outer} has no {inner} to choose")
-            node = merged(node_of((group, name)), values.get(inner) or {})
-            config[outer] = {**config[outer], inner: node}
-        else:
-            config[outer] = node_of((group, name))
+        if not inner:
+            within = [(g.removeprefix(f"{group}/"), n) for g, n in choices if top((g, n)) == group]
+            replaced = tuple((g, n) for g, n in within if g != group)
+            config[group], allowed = stated(group, name, replaced)
+            for part, _ in replaced:
+                if part not in allowed:
+                    raise LookupError(f"{group} has no {part} to choose")
+        elif outer not in dict(choices):
+            config[outer] = {**config[outer], inner: node_of((group, name))}
     made = OmegaConf.create(
         {key: config[key] for key in reached(config, ["path", *map(top, choices)])}
     )
@@ -240,8 +238,13 @@ def reached(config: dict, names: list[str]) -> list[str]:
         name = ahead.pop()
         if name in config and name not in found:
             found.append(name)
-            ahead += re.findall(r"\$\{(\w+)", str(config[name]))
+            ahead += groups_named(str(config[name]))
     return found
+
+
+def groups_named(text: str) -> list[str]:
+    """The groups that interpolations lead to, ``${path.D}`` or ``${oc.select:path.D,1}``."""
+    return re.findall(r"\$\{(?:oc\.select:)?(\w+)", text)
 
 
 def known_of(*choices: Choice) -> tuple[dict, list]:
@@ -273,14 +276,29 @@ def entwined(a: Choice, b: Choice) -> bool:
     if top(a) == top(b):
         return True
     return any(
-        f"${{{top(y)}" in text_of(x) or f"{top(y)}." in "".join(TINY.get("=".join(x), []))
+        top(y) in groups_named(text_of(x)) or f"{top(y)}." in "".join(TINY.get("=".join(x), []))
         for x, y in ((a, b), (b, a))
     )
 
 
 @functools.cache
 def refusal(a: Choice, b: Choice) -> Problem | None:
-    """Why two options do not go together; None if they do."""
+    """Why two options do not go together; None if they do.
+
+    A part of another goes with what any choice of that other goes with, not only the default one.
+    """
+    found = refusal_beside_defaults(a, b)
+    outer = top(a) if "/" in a[0] else top(b)
+    if found is None or outer in (a[0], b[0]) or a[0].count("/") == b[0].count("/"):
+        return found
+    for third in ((outer, option) for option in WALKED[outer]):
+        if go_together(a, third) and go_together(b, third) and not known_of(a, b, third)[1]:
+            return None
+    return found
+
+
+def refusal_beside_defaults(a: Choice, b: Choice) -> Problem | None:
+    """The same, with the default options of all groups besides those two."""
     if not entwined(a, b):
         parts = {"path": alone(("path", "linear")), top(a): alone(a), top(b): alone(b)}
         unmet = next(unmet_needs(parts), None)
@@ -331,7 +349,8 @@ def covering_rows() -> list[dict[str, str]]:
     missing, rows = set(sensible), []
     while missing:
         row = dict(min(missing, key=sorted))
-        for group in rng.sample(GROUPS, len(GROUPS)):
+        shuffled = rng.sample(GROUPS, len(GROUPS))
+        for group in sorted(shuffled, key=lambda g: -len(WALKED[g])):
             if group not in row:
                 pairs = {
                     v: {frozenset([(group, v), o]) for o in row.items()} for v in WALKED[group]
