@@ -242,5 +242,5 @@ def test_derivatives_refuse_networks_that_they_cannot_differentiate():
 @pytest.mark.parametrize("network", ["diffusers_unet", "lora"])
 def test_a_network_without_scalars_is_no_flow_map(network):
     found = check("train", ["experiment=fashion10k/meanflow", f"network={network}"]).problems
-    expected = ["it takes no scalars, but FlowMap tells the network gap."]
+    expected = ["it takes no scalars, but FlowMap conditions the network on gap."]
     assert [problem.text for problem in found] == ([] if network == "lora" else expected)

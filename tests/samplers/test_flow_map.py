@@ -171,7 +171,7 @@ def test_words_of_the_protocol_tell_grid_and_restarts():
 
 
 NO_MAP = "jumps with a flow map, but FlowModel has no second time. Use an ODE sampler"
-ENDS = "jumps on from time to time, but a consistency model ends at the data. Set sampler.noise=res"
+ENDS = "jumps between times, but a consistency model only jumps to the data. Set sampler.noise=res"
 NO_VELOCITY = (
     "Heun follows the velocity of a model, but a consistency model has none. Use sampler=f"
 )
@@ -227,7 +227,7 @@ def test_thresholds_are_for_predictions_at_one_time():
     ("options", "words"),
     [
         ({"noise": "churn"}, "noise is 'churn'; expected restart or null"),
-        ({"analytic_first_step": True}, "no formula is known for a jump"),
+        ({"analytic_first_step": True}, "a jump has no analytic form"),
     ],
 )
 def test_wrong_options(options, words):
