@@ -204,8 +204,8 @@ FLOW_MAP = ["parent=R", "parameterization=average_velocity", "timestep=sorted", 
 
 
 @pytest.mark.parametrize("start", [["objective=meanflow"], ["experiment=fashion10k/meanflow"]])
-def test_the_network_of_a_run_is_told_a_second_time(start):
-    """The network stays that of the run; what it is told is the parameterization's."""
+def test_the_network_of_a_run_gets_the_second_time_as_an_input(start):
+    """The network stays that of the run; its scalars follow the parameterization."""
     checked = check("train", [*FLOW_MAP, *start])
     assert [str(problem) for problem in checked.problems] == []
     config = checked.sound()

@@ -100,7 +100,7 @@ class Leg(Part, ABC):
             yield from within("derivative", self.derivative.needs(parts))
 
     def may_drop_label(self, leap: Leap) -> Tensor:
-        """Rows that may lose their label, (B,) bool: all, unless overridden."""
+        """Rows that may drop their label, (B,) bool: all, unless overridden."""
         return torch.ones_like(leap.t, dtype=torch.bool)
 
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:

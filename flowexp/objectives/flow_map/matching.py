@@ -151,7 +151,7 @@ class FlowMapMatching(Objective):
         guided = self.driver.guides or self.diagonal.guides
         found, dropped = parts.network.label_dropout, self.label_dropout
         if found > 0.0 and (guided or dropped > 0.0):
-            problem = f"{found:g} drops labels where the objective's targets cannot see it."
+            problem = f"{found:g} drops labels in the network, but the targets depend on them too."
             remedy = "Set network.label_dropout=0 and objective/labels=drop."
             yield Unmet("network.label_dropout", problem, remedy)
         elif guided and dropped == 0.0:
@@ -218,7 +218,7 @@ class FlowMapMatching(Objective):
         return replace(leap, velocity=velocity), Legs(known, self.target, known, head=True)
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
-        """The rows of a batch, whose times are columns (B, 2) or (B, 3), or (B,) with r = 0."""
+        """The rows of a batch, for times (B, 2) or (B, 3), or (B,) with r = 0."""
         times = times.to(pairs.x.device)
         columns = times.unbind(1) if times.ndim == 2 else (times, torch.zeros_like(times))
         point = point_of(pairs, model.path, columns[0])

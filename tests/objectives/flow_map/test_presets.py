@@ -96,7 +96,7 @@ def test_a_row_differs_from_the_exact_map_by_its_noise_only(preset):
 
 @pytest.mark.parametrize("name", ["lsd", "esd", "psd_m", "psd_u", "split_mean_flow", "meanflow"])
 def test_self_distillation_asks_for_a_flow_map_to_all_times(name):
-    """A consistency model, whose network is told no second time, is refused by all but MeanFlow."""
+    """A consistency model, without a second time as input, is refused by all but MeanFlow."""
     objective = build("objective", name)
     told, untold = (
         FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells) for tells in (["gap"], [])
