@@ -55,7 +55,7 @@ class Model(ABC):
             or there are no labels.
         asks_without_label: Whether every prediction needs the one without label too, as guidance.
         is_flow_map: Whether it has a second time: :meth:`average_velocity`, :meth:`flow_map`.
-        maps_to_data_only: Whether that time can only be r = 0.
+        maps_to_data_only: Whether that time can only be r = 0, as in consistency models.
     """
 
     path: Path
@@ -90,7 +90,7 @@ class Model(ABC):
     def average_velocity(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        """``u = (x_t - X_{t->r}(x_t))/(t - r)``, the velocity at r = t; r <= t, shaped like t.
+        """``u = (x_t - X_{t->r}(x_t))/(t - r)`` for r <= t, shaped like t; the velocity at r = t.
 
         Raises:
             TypeError: The model has one time only.
@@ -106,21 +106,21 @@ class Model(ABC):
         return x_t - expand_as(t - r, x_t) * velocity
 
     def output_scale(self, t: Tensor, r: Tensor) -> Tensor:
-        """``|du/dF|``, (B,): by how much u moves with the network's output F; 1 by default."""
+        """``|du/dF|``, (B,): the scale of the network's output F in u; 1 by default."""
         return torch.ones_like(t)
 
     def with_velocity_head(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """u(x_t, t, r) and the velocity v(x_t, t), of a second head if the network has one."""
+        """u(x_t, t, r) and the velocity v(x_t, t), which is a second head's if there is one."""
         average = self.average_velocity(x_t, t, r, **conditions)
         return average, self.average_velocity(x_t, t, t, **conditions)
 
     def average(self, name: str) -> "Model":
-        """This model with an average of its weights, while it is trained.
+        """This model with an average of its weights (EMA), during training.
 
         Raises:
-            KeyError: There is none of that name.
+            KeyError: There is no average of that name.
         """
         raise KeyError(f"{type(self).__name__} has no average {name!r} of its weights")
 
@@ -226,7 +226,7 @@ class FlowModel(Model):
         return [partial(self._evaluate, *row, **now) for row, now in zip(rows, told, strict=True)]
 
     def _told(self, t: Tensor) -> dict[str, Tensor]:
-        """What a network with a second time is told of it at one time: that it is the same."""
+        """The inputs that encode the second time in predictions at one time: r = t."""
         rule = self.parameterization
         return rule.second_time(self.path.schedule, t, t) if isinstance(rule, FlowMap) else {}
 
@@ -259,7 +259,7 @@ class FlowModel(Model):
     def _between(
         self, x_t: Tensor, t: Tensor, r: Tensor, conditions: Conditions
     ) -> tuple[Tensor, Tensor | None]:
-        """One network call told t and r: u, and the velocity head's v or None."""
+        """One network call at t and r: u, and the velocity head's v or None."""
         rule, schedule = self.parameterization, self.path.schedule
         if not isinstance(rule, FlowMap):
             return super().average_velocity(x_t, t, r, **conditions), None

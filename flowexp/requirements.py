@@ -153,7 +153,7 @@ class SecondTime(Protocol):
 class Parameterization(SecondTime, Protocol):
     @property
     def tells(self) -> Sequence[str]:
-        """Names of the numbers that the network is told besides the time."""
+        """Names of the numbers that the network is conditioned on besides the time."""
 
     @property
     def velocity_head(self) -> bool:
@@ -167,7 +167,7 @@ class Parameterization(SecondTime, Protocol):
 class Sampler(Protocol):
     @property
     def jumps(self) -> bool:
-        """Whether it asks for the flow map, not for predictions at one time."""
+        """Whether it uses the flow map, not predictions at one time."""
 
 
 class Objective(Protocol):
@@ -190,7 +190,7 @@ class Timestep(Protocol):
 
     @property
     def drawn_end(self) -> str | None:
-        """The argument that holds the largest time, if it is drawn itself; empty if none does."""
+        """The argument that holds the largest time, if that can be drawn; empty if none does."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -198,7 +198,7 @@ class Timestep(Protocol):
 
     @property
     def anchored(self) -> float:
-        """The share of the rows whose average velocity the data tell, as where r = t."""
+        """The share of the rows with a known average velocity, such as those with r = t."""
 
     @property
     def ends_early(self) -> bool:
@@ -347,9 +347,9 @@ def on_velocity(model: SecondTime, *, name: str, remedy: str, key: str = ".") ->
 
 
 def on_any_end(parts: Parts, *, name: str) -> Iterator[Unmet]:
-    """The flow map must end at any r, not at the data only."""
+    """The flow map must be able to end at any r, not only at the data."""
     if parts.parameterization.maps_to_data_only:
-        problem = f"{name} asks where the flow map is at r > 0, but a consistency model ends at 0."
+        problem = f"{name} needs the flow map to any r, but a consistency model ends at r = 0."
         yield Unmet(".", problem, "Use parameterization=average_velocity.")
 
 

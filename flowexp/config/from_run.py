@@ -133,8 +133,8 @@ def restore_derived(
     """Restore the interpolations of a run's options, such as ``${trainer.max_kimg}``.
 
     A stored config holds their values, ``lr_schedule.end_kimg: 200``, which would not follow an
-    override. Values that were given explicitly stay, and those of the model, apart from what its
-    parameterization tells the network: weights without a second time are a start for one with it.
+    override. Values that were given explicitly stay, and so do those of the model, except for the
+    scalars of the network: weights without a second time can initialize a network with one.
     """
     lines = [str(o.input_line) for o in overrides]
     run = str(run_in(lines))

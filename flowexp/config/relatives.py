@@ -83,7 +83,7 @@ def _other_meaning(config: Config, stored: Config, *, run: str, said: bool) -> I
 
 
 def _is_flow_map(parameterization: object) -> TypeGuard[Config]:
-    """Whether a parameterization is that of a flow map, around another one."""
+    """Whether a parameterization is a flow map around another one."""
     target = select(parameterization, "_target_")
     with suppress(UnknownError):
         return isinstance(target, str) and bool(class_value(present(target), "is_flow_map"))
@@ -91,7 +91,7 @@ def _is_flow_map(parameterization: object) -> TypeGuard[Config]:
 
 
 def _reads_alike(before: object, now: object) -> bool:
-    """Whether a parameterization says that weights trained with another mean the same to it."""
+    """Whether a parameterization declares that weights trained with another fit it unchanged."""
     target = select(now, "_target_")
     with suppress(UnknownError):
         if isinstance(target, str):

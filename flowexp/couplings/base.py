@@ -24,9 +24,9 @@ class Pairs:
         weight: Loss weight of each pair, (B,), or None for 1.
         t: Times of the pairs, (B,), float64, where the coupling sets them; None = the timestep
             distribution draws them.
-        images_seen: Images of the training before this batch, over all devices.
-        uniforms: Numbers in (0, 1) for the objective, (B, k), float64: the same on any number of
-            devices, and in parts of any size; None = it draws its own.
+        images_seen: Training images before this batch, over all devices.
+        uniforms: Uniform numbers in (0, 1) for the objective, (B, k), float64, which do not depend
+            on the number of devices or micro-batches; None = the objective draws its own.
     """
 
     x: Tensor

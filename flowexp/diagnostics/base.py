@@ -99,7 +99,7 @@ class ModelMetric(Part, ABC):
 
     Its name is the stem of its key, for example ``straightness``. Less of it is better, unless
     ``higher_is_better`` says otherwise. ``follows_velocity`` says whether it needs the model's
-    velocity, which consistency models have not.
+    velocity, which consistency models do not have.
     """
 
     name: str

@@ -57,7 +57,7 @@ class ClassifierFree(Guidance):
 
     def _guided_once(self, parts: Parts) -> Iterator[Unmet]:
         if "guidance_scale" in parts.parameterization.tells:
-            problem = f"{type(self).__name__} guides a model that was trained to be told the scale."
+            problem = f"{type(self).__name__} guides a model trained with the scale as an input."
             remedy = f"Use guidance=embedded guidance.scale={self.scale:g}, at half the cost."
             yield Unmet(".", problem, remedy, False)
 
@@ -90,7 +90,7 @@ class _ClassifierFreeModel(WrappedModel):
     def average_velocity(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        """Average velocities are combined likewise: every jump is affine in F."""
+        """Average velocities are combined in the same way, since every jump is affine in F."""
         t, r = (time if time.ndim == 0 else torch.cat([time, time]) for time in (t, r))
         both = self.model.average_velocity(torch.cat([x_t, x_t]), t, r, **_doubled(conditions))
         return self._lerped(both)

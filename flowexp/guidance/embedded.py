@@ -1,4 +1,4 @@
-"""Guidance that the network was trained for, by inputs of its own."""
+"""Guidance as an input of the network, which was trained with it."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,18 @@ __all__ = ["Embedded"]
 
 
 class Embedded(Guidance):
-    """The network is told the scale w, and the interval of t that is guided: one evaluation.
+    """The scale w and the guided interval of t as inputs of the network: one evaluation per call.
 
-    Velocities at one time are those of training's rows with r = t: of scale w inside the interval,
-    1 outside.
+    Predictions at one time have scale w inside the interval and 1 outside, as rows with r = t in
+    training.
 
     Args:
-        scale: w: 1 = not guided; at least 1. Above the largest scale of the training the network
+        scale: w, at least 1; 1 = not guided. Above the largest scale in training the network
             extrapolates.
-        interval: (low, high), the times that are guided, 0 <= low < high <= 1.
+        interval: (low, high), the interval of t that is guided, 0 <= low < high <= 1.
+
+    Raises:
+        ValueError: scale or interval is out of range.
 
     Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: B/2 is evaluated with scale 8
     and interval [0.4, 0.65], found by a search on FID.
@@ -40,17 +43,15 @@ class Embedded(Guidance):
         self.high = float(interval[1])
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that was told a scale in training, and an interval if one is chosen."""
+        """A network trained with the scale as an input, and with the interval if one is set."""
         tells = parts.parameterization.tells
         if "guidance_scale" not in tells:
-            problem = (
-                "Embedded needs a model whose training told it a guidance scale, not this one."
-            )
+            problem = "Embedded needs a model trained with the guidance scale as an input."
             yield Unmet(".", problem, "Use guidance=cfg or guidance=none.")
         elif "guidance_start" not in tells and (self.low > 0.0 or self.high < 1.0):
             problem = (
-                f"[{self.low:g}, {self.high:g}] is chosen, but the training of this model told it "
-                f"no interval."
+                f"[{self.low:g}, {self.high:g}] is set, but the model was not trained with the "
+                f"interval as an input."
             )
             yield Unmet(".interval", problem, "Set guidance.interval=[0,1].")
 
@@ -88,7 +89,7 @@ class _EmbeddedModel(WrappedModel):
         return self.model.average_velocity(x_t, t, r, **conditions, **told)
 
     def _instant(self, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """What the network is told for a velocity at t: no interval, but its scale there."""
+        """The guidance inputs for predictions at one time t: the scale there, and [0, 1]."""
         told = self._told(x_t, self.guidance.scale, 0.0, 1.0)
         t = t.to(x_t.device).expand(len(x_t))
         inside = (t >= self.guidance.low) & (t <= self.guidance.high)

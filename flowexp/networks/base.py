@@ -38,7 +38,7 @@ __all__ = [
 
 NO_LABEL = -1
 LABELLING = ("labels", "tokens")
-"""The conditions that label dropout and guidance leave out."""
+"""Names of the conditions that label dropout and guidance remove."""
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -65,10 +65,10 @@ def facts_of(network: nn.Module) -> NetworkFacts:
 def with_new_scalars(
     network: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """A stored state dict for a network that may have got ``scalars`` since.
+    """A stored state dict, completed for a network that may have new ``scalars``.
 
-    Every :class:`ScalarEmbedding` of which nothing is stored keeps its weights of ``own``, the
-    network's state dict, with which it changes nothing.
+    A :class:`ScalarEmbedding` without stored weights keeps those in ``own``, the network's state
+    dict; at initialization it contributes nothing.
     """
     completed = dict(state)
     for name, module in network.named_modules():
@@ -85,7 +85,7 @@ def without_condition(value: Tensor) -> Tensor:
 
 
 def without_labels(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The conditions, with "no label" and "no caption" in the place of labels and captions."""
+    """The conditions, with labels and captions replaced by "no label" and "no caption"."""
     return {
         name: without_condition(value) if value is not None and name in LABELLING else value
         for name, value in conditions.items()
@@ -262,7 +262,7 @@ class Network(nn.Module, ABC):
             c_noise: Noise condition, (B,).
             labels: int64 (B,) with -1 for "no label", float (B, label_dim), or None.
             augment_labels: Float (B, augment_dim); zeros and None mean "not augmented".
-            scalars: Numbers (B,) by name, at most those of ``self.scalars``; a missing one is 0.
+            scalars: Numbers (B,) by name, from ``self.scalars``; missing ones are 0.
 
         Raises:
             ValueError: If a shape does not fit or labels are given to an unconditional network.
@@ -288,14 +288,14 @@ class Network(nn.Module, ABC):
     def embed_scalars(self, channels: int) -> None:
         """Build the embedding of the scalars as vectors (B, channels), if there are any.
 
-        To be called last in a constructor, so that all other weights are those of the network
+        Call it last in a constructor, so that a seed gives all other weights the same values as
         without scalars.
         """
         if self.scalars:
             self.scalar_embedding = ScalarEmbedding(channels, count=len(self.scalars))
 
     def scalar_vector(self, scalars: Tensor | None) -> Tensor | None:
-        """What the scalars add to the embedding of c_noise, (B, channels); None without them."""
+        """The term added to the embedding of c_noise, (B, channels); None without scalars."""
         if self.scalar_embedding is None or scalars is None:
             return None
         vector: Tensor = self.scalar_embedding(scalars)

@@ -104,12 +104,13 @@ class MultiScaleEmbedding(nn.Module):
 
 
 class ScalarEmbedding(nn.Module):
-    """Further numbers per sample as one vector (B, channels), which is 0 at initialization.
+    """Embedding of further numbers per sample as one vector (B, channels), 0 at initialization.
 
-    ``W1 silu(W0 [waves(s_1), ..., waves(s_k)] + b0)`` with W1 = 0 at first. The vector is added to
-    a network's embedding of c_noise, so that a network with scalars is at first the one without,
-    and can start from its weights. The numbers are of order 1. Their shortest period is 0.5: flow
-    maps are differentiated in their times, and derivatives of short waves are large.
+    ``W1 silu(W0 [waves(s_1), ..., waves(s_k)] + b0)`` with W1 = 0 at initialization. The vector is
+    added to the network's embedding of c_noise. A network with scalars thus starts as the same
+    function as one without, and can start from its weights. The numbers are of order 1. The
+    shortest period is 0.5: flow maps are differentiated in their times, and high frequencies would
+    make these derivatives large.
 
     Args:
         channels: Length of the vector.

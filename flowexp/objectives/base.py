@@ -42,13 +42,13 @@ class Objective(Part, ABC):
         needs_unit_time: Whether the path's time must run from 0 to 1.
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
-        columns: Names of the times of a sample that it needs, at least ``t``.
-        law: The option of ``timestep`` that is named to a user whose law draws other times.
-        uniforms: How many random numbers in (0, 1) it needs for each sample, ``pairs.uniforms``.
+        columns: Names of the times per sample that it needs, at least ``t``.
+        law: The option of ``timestep`` suggested to a user whose own draws other times.
+        uniforms: Number of uniform random numbers per sample that it needs (``pairs.uniforms``).
         averages: Names of the averages of the weights (``ema``) whose predictions it needs.
         forward_mode: Whether it differentiates the network in forward mode.
-        group: How many consecutive rows of a batch it compares with each other. Batches and their
-            parts hold whole groups.
+        group: Number of consecutive rows that it compares with each other. Batches and their parts
+            must hold whole groups.
         weighting: Loss weight as a function of time; 1 unless it is an argument.
     """
 
@@ -90,13 +90,14 @@ class Objective(Part, ABC):
                 yield Unmet("ema", problem, f"Add it, for example with {entry}.")
 
     def _groups(self, parts: Parts) -> Iterator[Unmet]:
-        settings, whole = parts.trainer, f"holds no whole groups of {self.group}"
+        settings = parts.trainer
+        whole = f"is not a multiple of {self.group}, the size of the groups"
         for key, size in (
             ("batch_size", settings.batch_size),
             ("micro_batch", settings.micro_batch),
         ):
             if size is not None and size % self.group:
-                problem = f"{size} {whole}, which {type(self).__name__} compares."
+                problem = f"{size} {whole} that {type(self).__name__} compares."
                 yield Unmet(f"trainer.{key}", problem, f"Choose a multiple of {self.group}.")
 
     def _weighting(self, parts: Parts) -> Iterator[Unmet]:
@@ -107,7 +108,7 @@ class Objective(Part, ABC):
 
     @property
     def learned(self) -> nn.Module | None:
-        """What is trained with the network and kept in checkpoints; the objective, if a module."""
+        """The module that is trained and checkpointed with the network: itself, if it is one."""
         return self if isinstance(self, nn.Module) else None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Inductive moment matching: groups of samples after one jump and after a shorter one."""
+"""Inductive moment matching: groups of samples, after a long and a shorter jump, by a kernel."""
 
 import math
 from collections.abc import Iterator
@@ -19,11 +19,15 @@ _LEAST_DISTANCE = 1e-8
 
 
 class LaplaceKernel(Part):
-    """``k(a, b) = exp(-|a - b| / (scale D))`` of samples with D dimensions, in (0, 1].
+    """``k(a, b) = exp(-|a - b| / (factor scale D))`` of samples with D dimensions, in (0, 1].
+
+    scale is ``|dX/dF|``, the scale of the network's output F in the end point of a jump.
 
     Args:
-        factor: Of the scale, > 0; that of a jump is how far a unit of the network's output moves
-            its end.
+        factor: Multiplies the scale, > 0.
+
+    Raises:
+        ValueError: factor is not positive.
 
     Source: Zhou et al., Inductive Moment Matching, 2025, arXiv 2503.07565 (weight 1/c_out, distance
     at least 1e-8).
@@ -35,7 +39,7 @@ class LaplaceKernel(Part):
         self.factor = float(factor)
 
     def __call__(self, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-        """Of every pair in a group: a and b (groups, M, D), scale (groups,); (groups, M, M)."""
+        """Kernel matrices (groups, M, M) of a and b (groups, M, D) with scale (groups,)."""
         distance = torch.linalg.vector_norm(a[:, :, None] - b[:, None], dim=-1)
         width = self.factor * scale * a.shape[-1]
         return torch.exp(-distance.clamp(min=_LEAST_DISTANCE) / width[:, None, None])
@@ -46,7 +50,8 @@ def mean_discrepancy(
 ) -> Tensor:
     """``mean k(a, a') + mean k(b, b') - 2 mean k(a, b)`` within groups, (groups,).
 
-    Over all pairs it is never negative; ``unbiased`` leaves out a particle with itself.
+    The squared MMD. The V-statistic, over all pairs, is never negative; ``unbiased`` leaves out
+    pairs of a particle with itself.
     """
     pairs = kernel(a, a, scale) + kernel(b, b, scale) - 2.0 * kernel(a, b, scale)
     if not unbiased:
@@ -57,20 +62,23 @@ def mean_discrepancy(
 
 
 class MomentMatching(Objective):
-    """The discrepancy of ``X_{t->r}(x_t)`` and ``sg X_{s->r}(x_s)`` within groups of M samples.
+    """Squared MMD between ``X_{t->r}(x_t)`` and ``sg X_{s->r}(x_s)`` in groups of M samples.
 
-    The members of a group have their own data and noise, and the times r <= s < t of its first
-    member. ``x_s = alpha_s x + sigma_s e`` has the same data and noise as x_t, which is DDIM's
-    interpolation from x_t to x. M = 1 compares single samples, as consistency models do, by a
-    distance that saturates.
+    The members of a group have their own data and noise, but share the times r <= s < t of its
+    first member. ``x_s = alpha_s x + sigma_s e`` has the same data and noise as x_t, which equals
+    DDIM's interpolation from x_t to x. M = 1 compares single samples, as consistency models do,
+    with a distance that saturates.
 
     Args:
-        particles: M, >= 1. A batch, and every part of it that a process handles at once, holds
+        particles: Group size M, >= 1. Batches, micro-batches and shares of processes must hold
             whole groups.
-        kernel: Similarity of two samples.
+        kernel: Similarity of two samples; None = the published one.
         weighting: Loss weight as a function of t; None = 1.
-        unbiased: Whether a particle is left out of the mean with itself; M >= 2. The mean with it
-            is never negative, and as published.
+        unbiased: Whether to leave out pairs of a particle with itself, for which M >= 2. The
+            published loss includes them (a V-statistic, never negative).
+
+    Raises:
+        ValueError: particles is too small.
 
     Source: Zhou, Ermon and Song, Inductive Moment Matching, 2025, arXiv 2503.07565; constants from
     lumalabs/imm, which samples only.
@@ -96,13 +104,14 @@ class MomentMatching(Objective):
         self.unbiased = unbiased
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A flow map that ends at other times than 0, and times t, r and s."""
+        """A flow map that ends at any r, and times t, r and s."""
         yield from all_of(super().needs(parts), on_flow_map(parts, name=type(self).__name__))
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """Two calls of the network, one with gradient; every member has the loss of its group.
+        """Two network calls, one with gradient; every member has the loss of its group.
 
-        Where ``pairs`` are no whole groups, as in timings before a training, groups are smaller.
+        If ``pairs`` is not made of whole groups, as in timings before a training, the groups are
+        smaller.
         """
         m = math.gcd(len(t), self.particles)
         t, r, s = _of_groups(t.to(pairs.x.device), m).unbind(1)

@@ -42,9 +42,10 @@ class SquaredL2(Premetric):
 
 
 class SquaredL2PerDimension(Premetric):
-    """``|d|^2 / N^2``, the mean square divided by N once more.
+    """``|d|^2 / N^2``, the mean square divided by the number N of dimensions.
 
-    With a learned log-variance weight (``error_weight=log_variance``) the factor only moves that.
+    With a learned log-variance weighting (``error_weight=log_variance``) the additional factor only
+    shifts the log-variance.
 
     Source: NVIDIA's FastGen, ``sCM.py`` (``divide_x_0_spatial_dim``).
     """
@@ -92,7 +93,7 @@ class L2(Premetric):
     """``|d| / sqrt(N)``, the root of the mean square; its slope at d = 0 is taken to be 0.
 
     Args:
-        mean: False = ``|d|``, the root of the sum, as in ECT's and TCM's codes.
+        mean: False = ``|d|``, without the division by sqrt(N), as in the code of ECT and TCM.
     """
 
     later_options: ClassVar[Mapping[str, object]] = {"mean": True}
@@ -112,11 +113,10 @@ class PseudoHuber(Premetric):
     c -> 0 is ``|d| / N``; c -> inf is ``|d|^2 / (2 c N)``.
 
     Args:
-        c: Transition from the square to the norm, in units of ``|d|``, > 0; null for a rule.
-        c_per_dimension: Factor of the rule, > 0.
-        c_per_root: Factor of the rule ``c = c_per_root sqrt(N)``, which then holds instead, > 0;
-            null for the rule above.
-        mean: False = without the division by N, as in consistency models' codes.
+        c: Transition from the square to the norm, in units of ``|d|``, > 0; null = by a rule.
+        c_per_dimension: Factor of the rule ``c = c_per_dimension N``, > 0.
+        c_per_root: Factor of the rule ``c = c_per_root sqrt(N)``, > 0, used instead unless null.
+        mean: False = without the division by N, as in the code of consistency models.
 
     Source: Lee et al., RF++, 2024, arXiv 2405.20320: c = 0.00054 N. Song & Dhariwal, iCT, 2023,
     arXiv 2310.14189: c = 0.00054 sqrt(N).
@@ -143,7 +143,7 @@ class PseudoHuber(Premetric):
         self.mean = mean
 
     def transition(self, dimensions: int) -> float:
-        """C for samples of N dimensions."""
+        """The constant c for samples of N dimensions."""
         if self.c is not None:
             return self.c
         if self.c_per_root is not None:

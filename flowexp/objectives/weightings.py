@@ -73,8 +73,8 @@ class EDM(Weighting):
 
     Args:
         sigma_data: Standard deviation of the data, > 0; equal to that of the parameterization.
-            With 1 it is "snr+1" of consistency models' code, whose "karras" this is.
-        power: Exponent of the weight; 1/2 = ``1 / c_out``, for premetrics that are no squares.
+            1 gives "snr+1" of the consistency models' code; this weighting is its "karras".
+        power: Exponent of the weight; 1/2 = ``1 / c_out``, for premetrics that are not squares.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1; Lee et al., TCM, 2024, arXiv
     2410.14895, as in the authors' loss.py ("cout_sq" is power = 1, "cout" 1/2).
@@ -151,7 +151,7 @@ class SigmoidOfSNR(Weighting):
     Args:
         a: Exponent of alpha: 1 or 2 as published.
         b: Shift of the sigmoid.
-        noise: Factor of sigma on the path, > 0, see :class:`flowexp.paths.ScaledNoise`.
+        noise: Factor of sigma on the path, > 0; see :class:`flowexp.paths.ScaledNoise`.
 
     Source: Zhou et al., Inductive Moment Matching, 2025, arXiv 2503.07565, eq. 13 (b = 4, a = 1 or
     2); the ELBO of Kingma & Gao, 2023, arXiv 2303.00848, with its sigmoid weight.

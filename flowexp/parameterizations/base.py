@@ -43,12 +43,12 @@ class Parameterization(Part, ABC):
         needs_signal: Whether the network cannot be evaluated where alpha is 0, at pure source.
         corrects_velocity: Whether the network is given a velocity beside the state, and so is
             trained only by an objective that provides one.
-        is_flow_map: Whether F also tells the state at a second time; see
+        is_flow_map: Whether F also determines the state at a second time; see
             :class:`flowexp.parameterizations.flow_map.FlowMap`.
         maps_to_data_only: Whether that second time can only be 0.
-        tells: Names of the numbers that the network is told besides c_noise.
-        reads_weights_of: Other parameterizations, as ``_target_`` names them, that networks may
-            have been trained with: to this one their output means the same.
+        tells: Names of the numbers that the network is conditioned on besides c_noise.
+        reads_weights_of: Other parameterizations, by their ``_target_``, whose networks can be used
+            unchanged: the output of the network has the same meaning.
         velocity_head: Whether half of the network's output is a second prediction of the velocity,
             for training only.
     """
@@ -93,11 +93,11 @@ class Parameterization(Part, ABC):
         found, told = tuple(parts.network.scalars), tuple(self.tells)
         name, words = type(self).__name__, ", ".join(told) or "no numbers"
         if told and not parts.network.takes_scalars:
-            problem = f"it takes no scalars, but {name} tells the network {words}."
+            problem = f"it takes no scalars, but {name} conditions the network on {words}."
             remedy = "Take one that does, such as network=unet or network=dit."
             yield Unmet("network", problem, remedy)
         elif set(found) != set(told):
-            problem = f"{list(found)} does not fit {name}, which tells the network {words}."
+            problem = f"{list(found)} does not fit {name}, which conditions the network on {words}."
             remedy = f"Set network.scalars=[{','.join(told)}]."
             yield Unmet("network.scalars", problem, remedy)
 
@@ -110,7 +110,7 @@ class Parameterization(Part, ABC):
         """How F becomes data, noise and velocity."""
 
     def conversion_in(self, c: Coefficients, *, training: bool) -> Conversion:
-        """The conversion of a network in training or evaluation mode; mostly the same."""
+        """The conversion in training or evaluation mode; the same unless overridden."""
         return self.conversion(c)
 
     def evaluate(

@@ -33,7 +33,7 @@ class FromShifted(FromPreconditioned):
 
     @property
     def _relative(self) -> Tensor:
-        """``tau / sigma``."""
+        """``tau / sigma``; 0 at sigma = 0."""
         sigma = self.c.sigma
         return torch.where(sigma == 0.0, 0.0, self._tau / torch.where(sigma == 0.0, 1.0, sigma))
 
@@ -70,10 +70,10 @@ class ConsistencyPreconditioning(EDMPreconditioning):
     sigma = 0, where c_noise is that of the level 1e-44.
 
     Args:
-        shift_in_training: Whether the network in training has the shifted scalings, as in CM's
-            code. ECT's has not.
-        shift_in_sampling: Whether the network in evaluation mode has them, as in both codes.
-            FastGen's ``sigma_shift`` is this option; off there by default.
+        shift_in_training: Whether the scalings are shifted in training mode: in CM's code yes, in
+            ECT's no.
+        shift_in_sampling: Whether they are shifted in evaluation mode: yes in both codes. FastGen's
+            ``sigma_shift`` is this option, off by default.
         sigma_data: See :class:`EDMPreconditioning`.
         sigma_min: The shift, and the smallest level at which samplers evaluate; 0.002 in CM, 0.003
             in ECT.

@@ -1,4 +1,4 @@
-"""Networks with a second time: the flow map from t to r, and the average velocity in between."""
+"""Parameterizations with a second time: the flow map from t to r, and the average velocity."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,21 +14,21 @@ __all__ = ["DDIMJump", "EulerJump", "FlowMap", "Jump"]
 
 SECOND_TIMES = ("gap", "end")
 GUIDANCE_INPUTS = ("guidance_scale", "guidance_start", "guidance_end")
-"""Conditions of a model, (B,), that a network can be told; see :class:`FlowMap`."""
+"""Guidance conditions of a model, (B,), as inputs of a network; see :class:`FlowMap`."""
 
 
 class Jump(Part, ABC):
-    """How a prediction made at (x_t, t) and told r becomes the average velocity to r."""
+    """Maps a network's output at (x_t, t, r) to the average velocity from t to r."""
 
     @abstractmethod
     def average_velocity(
         self, conversion: Conversion, schedule: Schedule, t: Tensor, r: Tensor
     ) -> Affine:
-        """The u that x_t and F make; ``conversion`` is that at t. Finite at r = t."""
+        """The u of x_t and F, an affine map; ``conversion`` is that at t. Finite at r = t."""
 
 
 class EulerJump(Jump):
-    """``u = v``, so that ``X_{t->r} = x_t - (t - r) v(x_t, t, r)``: F's velocity is the average.
+    """``X_{t->r} = x_t - (t - r) u``, where u is the velocity that F predicts.
 
     Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447; Boffi et al., 2025, arXiv 2505.18825.
     """
@@ -43,10 +43,10 @@ class DDIMJump(Jump):
     """``X_{t->r} = alpha_r D + sigma_r E`` with the data D and the noise E that F predicts.
 
     This is ``(sigma_r/sigma_t) x_t + (alpha_r - alpha_t sigma_r/sigma_t) D``; the average velocity
-    is ``D (alpha_t - alpha_r)/(t - r) + E (sigma_t - sigma_r)/(t - r)``. At r = 0 the jump ends in
-    D itself, as in consistency models. Around a velocity on the trigonometric path it is a rotation
-    (TrigFlow), around EDM's preconditioning IMM's "simple-EDM", around data IMM's "identity"; on
-    linear and VE paths, if F is a velocity, it is :class:`EulerJump`.
+    is ``D (alpha_t - alpha_r)/(t - r) + E (sigma_t - sigma_r)/(t - r)``. At r = 0 the jump ends at
+    D, as in consistency models. With velocity prediction it is a rotation on the trigonometric path
+    (TrigFlow) and equals :class:`EulerJump` on linear and VE paths. With EDM's preconditioning it
+    is IMM's "simple-EDM", with data prediction IMM's "identity".
 
     Source: Song et al., DDIM, 2020, arXiv 2010.02502, eq. 12; Zhou et al., IMM, 2025, arXiv
     2503.07565.
@@ -60,32 +60,35 @@ class DDIMJump(Jump):
 
 
 class FlowMap(Parameterization):
-    """A parameterization whose network is also told a second time r <= t.
+    """A flow map: a parameterization whose network is also conditioned on a second time r <= t.
 
-    F, read by ``of`` at t, is a prediction for the whole way to r: the model gives the average
-    velocity ``u(x_t, t, r) = (x_t - X_{t->r}(x_t))/(t - r)`` and the flow map X. Predictions at one
-    time are those at r = t, ``u(x_t, t, t) = v(x_t, t)``.
+    F, converted by ``of`` at t, predicts the whole step to r: the model has the average velocity
+    ``u(x_t, t, r) = (x_t - X_{t->r}(x_t))/(t - r)`` and the flow map X. Predictions at one time are
+    those at r = t, ``u(x_t, t, t) = v(x_t, t)``.
 
-    The numbers that the network can be told, each 0 where it means nothing:
+    Besides c_noise the network can be conditioned on these numbers, each 0 by default:
 
     - ``gap``: ``s(t) - s(r)`` with the unit time s of the path;
     - ``end``: ``s(r)``;
-    - ``guidance_scale``: ``1 - 1/w`` of the scale w, 0 = not guided;
+    - ``guidance_scale``: ``1 - 1/w`` for the guidance scale w, 0 = not guided;
     - ``guidance_start``, ``guidance_end``: t_min and ``1 - t_max`` of the interval of t in which
       the target was guided.
 
     Args:
-        of: How F is read at t, and the input at t.
-        jump: How the prediction becomes a jump to r.
-        tells: Names of the numbers above, which the network's ``scalars`` must have. Without
-            ``gap`` and ``end`` the flow map ends at r = 0 only: a consistency model.
-        velocity_head: Whether F has twice the channels, of which the second half is a prediction of
-            the velocity at t, used in training only.
-        scaled_by_guidance: Whether F is the network's output times the condition ``guidance_scale``
-            w, 1 if it is not given, as in terminal velocity matching.
+        of: Parameterization of the network's input and output at t.
+        jump: Maps the prediction at t to the average velocity from t to r.
+        tells: Names of the numbers above that the network is conditioned on: its ``scalars``.
+            Without ``gap`` and ``end`` the flow map ends at r = 0 only: a consistency model.
+        velocity_head: Whether F has twice the channels, the second half of which predicts the
+            velocity at t, in training only.
+        scaled_by_guidance: Whether F is the network's output times the guidance scale w (1 if none
+            is given), as in terminal velocity matching.
 
-    Source: Boffi et al., Flow map matching, 2025, arXiv 2505.18825; Geng et al., MeanFlow, 2025,
-    arXiv 2505.13447 (told t and t - r).
+    Raises:
+        ValueError: tells has an unknown name.
+
+    Source: Boffi et al., Learning flow maps via self-distillation, 2025, arXiv 2505.18825; Geng et
+    al., MeanFlow, 2025, arXiv 2505.13447 (conditioning on t and t - r).
     """
 
     is_flow_map = True
@@ -116,13 +119,13 @@ class FlowMap(Parameterization):
         return tuple(2 * own for own in fitting) if self.velocity_head else fitting
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What any parameterization needs, and what ``of`` needs."""
+        """The requirements of any parameterization, and those of ``of`` and ``jump``."""
         yield from all_of(super().needs(parts), self._of(parts))
 
     def _of(self, parts: Parts) -> Iterator[Unmet]:
         if self.of.corrects_velocity or self.of.is_flow_map:
             name = type(self.of).__name__
-            problem = f"{name} cannot be read at two times."
+            problem = f"{name} cannot be the prediction inside a flow map."
             yield Unmet(".of", problem, "Use parameterization@parameterization.of=velocity.")
         yield from within("jump", self.jump.needs(parts))
 
@@ -142,7 +145,7 @@ class FlowMap(Parameterization):
         return self.of.nearest_time(schedule, t)
 
     def second_time(self, schedule: Schedule, t: Tensor, r: Tensor) -> dict[str, Tensor]:
-        """The numbers by which the network is told r, (B,) float64."""
+        """The inputs of the network that encode r, by name, (B,) float64."""
         end = schedule.unit_time(r)
         values = {"gap": schedule.unit_time(t) - end, "end": end}
         return {name: values[name] for name in SECOND_TIMES if name in self.tells}
@@ -150,7 +153,7 @@ class FlowMap(Parameterization):
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
     ) -> Tensor:
-        """F of the network, told the numbers among ``conditions``; without the velocity head."""
+        """F, given the numbers among ``conditions``; without the velocity head."""
         return self.heads(network, x, c_noise, conditions)[0]
 
     def heads(
@@ -173,7 +176,7 @@ class FlowMap(Parameterization):
 
 
 def _told(name: str, value: Tensor | None) -> Tensor:
-    """A condition as the network is told it."""
+    """A condition in the form in which the network receives it."""
     assert value is not None
     if name == "guidance_scale":
         return 1.0 - 1.0 / value

@@ -33,7 +33,7 @@ class EDMPreconditioning(BetweenLevels):
         sigma_min: Smallest noise level at which samplers evaluate the velocity, > 0.
         sigma_max: Largest one; sampling starts there on paths that end in pure noise, where
             ``ln(sigma/alpha)`` is infinite. Training is not restricted to this range.
-        time_scale: The network is told ``time_scale`` times the unit time instead of c_noise above,
+        time_scale: The noise input is ``time_scale`` times the unit time instead of c_noise above,
             > 0; None = c_noise.
 
     Source: Karras et al., EDM, 2022, arXiv 2206.00364, table 1, column "Ours".

@@ -1,8 +1,8 @@
 """TrigFlow: every path as a quarter circle, for diffusion and consistency models alike.
 
 ``x_theta = cos(theta) x + sin(theta) sd e`` with ``theta = atan2(sigma, alpha sd)`` in [0, pi/2]
-has the standard deviation sd of the data at every theta. Only cos and sin are used: nothing is
-infinite at pi/2, where sigma/alpha is.
+has the standard deviation sd of the data at every theta. The formulas use only cos and sin, which
+stay finite at pi/2, where sigma/alpha does not.
 """
 
 import math
@@ -83,12 +83,12 @@ def time_at_angle(schedule: Schedule, theta: Tensor, *, sigma_data: float) -> Te
 class TrigFlow(BetweenLevels):
     """``D = cos(theta) x_theta - sin(theta) sd F(x_theta / sd, theta)``: F is a velocity in theta.
 
-    With ``theta = atan2(sigma, alpha sd)``, see :class:`QuarterCircle`; the network is told theta.
-    In a :class:`FlowMap` with the DDIM jump the data prediction is a consistency function, with
-    ``f(x, 0) = x`` by construction, and jumps are rotations.
+    ``theta = atan2(sigma, alpha sd)`` is also the network's noise input; see
+    :class:`QuarterCircle`. In a :class:`FlowMap` with the DDIM jump the data prediction is a
+    consistency function, with ``f(x, 0) = x`` by construction, and jumps are rotations.
 
-    :class:`EDMPreconditioning` differs in the sign, ``F = -F_edm``, and in what the network is
-    told, ``ln(sigma/alpha)/4``: with EDM's weights use that in its place, the rest is the same.
+    :class:`EDMPreconditioning` differs in the sign, ``F = -F_edm``, and in the noise input
+    ``ln(sigma/alpha)/4``. For networks with EDM's weights use it in place of this class.
 
     Args:
         sigma_data: sd, the standard deviation of the data (0.5 for images in [-1, 1]), > 0.

@@ -92,10 +92,10 @@ class Schedule(Identified, ABC):
     def mean_slopes(self, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
         """``(alpha(t) - alpha(r))/(t - r)`` and the same of sigma, r <= t; alpha', sigma' at r = t.
 
-        Where the difference would cancel, at gaps up to 1e-5, it is the mean of the derivative by
-        Gauss's rule; for sigma, whose derivative may be infinite at t = 0, only at gaps up to
-        t/100, above which it does not cancel. Right to 1e-10, unless the derivative jumps within
-        such a gap, as between the levels of a table.
+        At gaps up to 1e-5, where the difference would cancel, it is computed as the mean of the
+        derivative by Gauss's rule. For sigma, whose derivative may be infinite at t = 0, this is
+        limited to gaps up to t/100. Accurate to 1e-10, unless the derivative jumps within such a
+        gap, as between the levels of a table.
         """
         a, b, gap = self.coefficients(t), self._at_end(r), t - r
         nodes, weights = (
@@ -111,10 +111,10 @@ class Schedule(Identified, ABC):
         )
 
     def _at_end(self, r: Tensor) -> Coefficients:
-        """The coefficients at r, where the data end, if t_min lies above it, is a constant.
+        """The coefficients at r; if t_min must be positive, constant (no gradient) at r = 0.
 
-        sigma' may be infinite there, which automatic differentiation turns into NaN even if r is
-        not what it differentiates by.
+        sigma' may be infinite at r = 0, which automatic differentiation would turn into NaN even in
+        derivatives with respect to other variables.
         """
         if not self.needs_positive_t_min:
             return self.coefficients(r)

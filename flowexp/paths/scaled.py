@@ -1,4 +1,4 @@
-"""Paths with more or less noise than another."""
+"""Paths with rescaled noise."""
 
 import math
 
@@ -10,10 +10,10 @@ __all__ = ["ScaledNoise"]
 
 
 class ScaledNoise(Schedule):
-    """Another schedule with ``noise`` times its sigma, at the same times.
+    """Another schedule with sigma multiplied by ``noise``.
 
-    With the standard deviation of the data as ``noise``, states on variance-preserving and linear
-    paths are those of data and noise of that one standard deviation, as IMM and TrigFlow have them.
+    With ``noise`` equal to the standard deviation of the data, data and noise have the same
+    standard deviation, as in IMM and TrigFlow.
 
     Args:
         of: The schedule whose sigma is scaled.

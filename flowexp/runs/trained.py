@@ -140,8 +140,8 @@ def start_from(
     ``config`` is that of the new training, perhaps with ``parent``, by which a refusal names what
     differs.
 
-    A network that is told a second time starts from weights of one without: as the same function,
-    since :class:`flowexp.networks.embedding.ScalarEmbedding` adds nothing at first.
+    A network with a second time can start from weights without one, as the same function, since
+    :class:`flowexp.networks.embedding.ScalarEmbedding` is 0 at initialization.
 
     ``raw`` weights, without averaging, are those from which the authors of rectified flow and
     SlimFlow start.
@@ -205,7 +205,7 @@ def _name_differences(config: Mapping[str, Any], source: RunDirectory, error: Us
         remedy = "Leave the network out to use that of the run."
     else:
         remedy = f"Take the network of that run with {typed('from', source.path)}."
-        # The network's scalars are not free: the parameterization tells them.
+        # The network's scalars are not free: the parameterization sets them.
         settable = there != ABSENT and not key.endswith(("_target_", ".scalars"))
         if len(found) == 1 and settable:
             remedy = f"Set {shlex.quote(override(key, there))}, or t{remedy[1:]}"

@@ -97,8 +97,8 @@ class Sampler(Part, ABC):
     """A numerical method that carries source draws to samples.
 
     ``needs_gaussian`` says whether it adds noise that is right for a Gaussian source only,
-    ``shares_steps`` whether a sample depends on the others of its batch, ``jumps`` whether it asks
-    for the model's flow map, not for predictions at one time.
+    ``shares_steps`` whether a sample depends on the others of its batch, ``jumps`` whether it uses
+    the model's flow map instead of predictions at one time.
     """
 
     needs_gaussian: bool = False
@@ -111,11 +111,11 @@ class Sampler(Part, ABC):
         return self.needs_gaussian
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What :meth:`noise_needs` and :meth:`fits` say."""
+        """The requirements of :meth:`noise_needs` and :meth:`fits`."""
         yield from all_of(self.noise_needs(parts), self._fitting(parts))
 
     def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What its noise needs: a Gaussian source, if ``needs_gaussian``."""
+        """The requirements of its noise: a Gaussian source, if ``needs_gaussian``."""
         if self.needs_gaussian:
             what = f"{type(self).__name__} assumes"
             yield from on_gaussian_noise(parts, what=what, remedy="Take a deterministic sampler")
@@ -124,7 +124,7 @@ class Sampler(Part, ABC):
         yield from self.fits(parts.parameterization)
 
     def fits(self, model: SecondTime) -> Iterator[Unmet]:
-        """What the sampler needs of the model's second time: by default a velocity."""
+        """Requirements concerning the model's second time; by default, that it has a velocity."""
         remedy = "Use sampler=flow_map sampler.noise=restart."
         yield from on_velocity(model, name=type(self).__name__, remedy=remedy)
 

@@ -1,4 +1,4 @@
-"""Jumps of a flow map along a time grid."""
+"""Sampling by jumps of a flow map along a time grid."""
 
 from collections.abc import Iterator
 from typing import Literal, Unpack
@@ -19,10 +19,10 @@ class FlowMapSampler(FixedStepSampler):
     """``x <- X_{t -> t'}(x)`` between the times of the grid, one evaluation each.
 
     With ``noise="restart"`` every jump goes to the data, ``x_0 = X_{t -> 0}(x)``, and all but the
-    last are followed by fresh noise e', ``alpha(t') x_0 + sigma(t') e'``: the multistep sampling of
-    consistency models.
+    last are followed by fresh noise e', ``alpha(t') x_0 + sigma(t') e'``: multistep consistency
+    sampling.
 
-    The way back is not defined: a flow map is trained for r <= t only. Inversion follows the
+    Jumps cannot be inverted, since a flow map is trained for r <= t only. Inversion follows the
     velocity u(x, t, t) with an ODE sampler.
 
     Args:
@@ -42,7 +42,7 @@ class FlowMapSampler(FixedStepSampler):
         if noise not in ("restart", None):
             raise ValueError(f"noise is {noise!r}; expected restart or null")
         if self.analytic_first_step:
-            raise ValueError("analytic_first_step is true, but no formula is known for a jump")
+            raise ValueError("analytic_first_step is true, but a jump has no analytic form")
         self.noise = noise
         self.needs_gaussian = noise is not None and self.steps > 1
 
@@ -52,13 +52,13 @@ class FlowMapSampler(FixedStepSampler):
             yield from on_gaussian_noise(parts, what="restarts add", remedy=remedy, key=".noise")
 
     def fits(self, model: SecondTime) -> Iterator[Unmet]:
-        """A flow map, and one that ends at other times than 0 for jumps without noise."""
+        """A flow map; for several jumps without noise, one that ends at any r."""
         own = type(self).__name__
         if not model.is_flow_map:
             problem = f"{own} jumps with a flow map, but {type(model).__name__} has no second time."
             yield Unmet(".", problem, "Use an ODE sampler such as sampler=heun.")
         elif model.maps_to_data_only and self.noise is None and self.steps > 1:
-            problem = f"{own} jumps on from time to time, but a consistency model ends at the data."
+            problem = f"{own} jumps between times, but a consistency model only jumps to the data."
             yield Unmet(".noise", problem, "Set sampler.noise=restart, or sampler.steps=1.")
 
     def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:

@@ -26,8 +26,8 @@ class Inversion:
     t_0 at which the sampler starts. The source draw is then ``e = x_{t_0} / sigma(t_0)``, so that
     sampling from e leads back to x up to the errors of both walks.
 
-    A flow map is inverted by its velocity u(x, t, t), with an ODE sampler; its jumps are trained
-    towards the data only.
+    A flow map is inverted with an ODE sampler, which follows its velocity u(x, t, t): its jumps are
+    trained towards the data only.
 
     Args:
         sampler: A deterministic and invertible sampler: its rule, its time grid, its variable.

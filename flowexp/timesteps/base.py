@@ -21,7 +21,7 @@ __all__ = [
 
 
 class TimeLaw(Part, ABC):
-    """How the times of training are drawn: one per sample, or several that belong together.
+    """The distribution of the times of a training sample: one time, or several drawn jointly.
 
     Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
 
@@ -31,10 +31,8 @@ class TimeLaw(Part, ABC):
         drawn_end: The argument that holds the upper end of the support, if it is itself drawn;
             empty if no argument holds it.
         columns: The times of a sample, by name.
-        anchored: The share of the rows whose average velocity is a velocity that the data tell:
-            those with r = t.
-        ends_early: Whether a time r that it draws may be above 0, where only flow maps end that are
-            told r.
+        anchored: The share of the rows whose target is the velocity of the data: those with r = t.
+        ends_early: Whether it can draw r > 0, which needs a flow map conditioned on r.
     """
 
     in_nsr: bool = False
@@ -68,7 +66,7 @@ class TimeLaw(Part, ABC):
         return 0.0, 1.0
 
     def at(self, images_seen: int) -> "TimeLaw":
-        """The law at this point of the training; the law itself unless it changes."""
+        """The distribution after so many images; itself unless it changes during training."""
         return self
 
     @abstractmethod
@@ -80,9 +78,9 @@ class TimeLaw(Part, ABC):
 
 
 def needs_of(argument: str, law: TimeLaw, parts: Parts) -> Iterator[Unmet]:
-    """What a law of one time needs that is an ``argument`` of another law; remedies name it."""
+    """Requirements of a one-time law that is the ``argument`` of another; remedies name it."""
     if len(law.columns) > 1:
-        problem = f"{type(law).__name__} draws several times, but this is to be a law of one."
+        problem = f"{type(law).__name__} draws several times, but one is needed here."
         yield Unmet(f".{argument}", problem, f"Use timestep@timestep.{argument}=lognormal.")
         return
     for unmet in law.needs(parts):
@@ -91,7 +89,7 @@ def needs_of(argument: str, law: TimeLaw, parts: Parts) -> Iterator[Unmet]:
 
 
 def spread(n: int, share: float) -> Tensor:
-    """``floor(share n)`` of n rows, evenly spread; (n,), bool."""
+    """A mask of ``floor(share n)`` of n rows, evenly spread; (n,), bool."""
     # Rounded, so that a share such as 0.3 of 10 rows is 3 rows.
     counts = torch.arange(n + 1, dtype=torch.float64).mul(share).add(1e-9).floor()
     return counts.diff() > 0
@@ -100,14 +98,14 @@ def spread(n: int, share: float) -> Tensor:
 class IntervalDistribution(TimeLaw):
     """Joint distribution of the times r <= t of a flow map, given by its quantile function.
 
-    A share of the rows has r = t: the deterministic number ``floor(share n)`` of n, spread evenly
-    over the batch, so that shares of processes and micro-batches hold equally many.
+    A fixed share of the rows has r = t: exactly ``floor(share n)`` of n, spread evenly over the
+    batch, so that processes and micro-batches get equal numbers of them.
 
     Args:
         diagonal: The share of rows with r = t, in [0, 1].
 
     Attributes:
-        uniforms: How many uniform numbers a sample needs.
+        uniforms: Number of uniform random numbers per sample.
     """
 
     columns: tuple[str, ...] = ("t", "r")
@@ -124,7 +122,7 @@ class IntervalDistribution(TimeLaw):
         """Times (n, len(columns)), float64, for ``u`` in (0, 1), (n, uniforms)."""
 
     def on_diagonal(self, n: int) -> Tensor:
-        """Which of n rows have r = t; (n,), bool."""
+        """A mask of the rows of n with r = t; (n,), bool."""
         return spread(n, self.diagonal)
 
     def sample(self, n: int, *, schedule: Schedule, rng: torch.Generator) -> Tensor:
@@ -160,7 +158,7 @@ class TimestepDistribution(TimeLaw):
         return self.times(self.uniforms(n, rng=rng), schedule=schedule)
 
     def times(self, u: Tensor, *, schedule: Schedule) -> Tensor:
-        """The times on the path at probabilities ``u``; those of ``quantile`` unless in_nsr."""
+        """The times on the path at probabilities ``u``: ``quantile``, unless it is in_nsr."""
         value = self.quantile(u)
         return schedule.time_at_nsr(value) if self.in_nsr else value
 

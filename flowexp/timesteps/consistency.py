@@ -1,4 +1,4 @@
-"""Times t > s of consistency models, whose map ends at r = 0."""
+"""Distributions of the times t > s of consistency models, which map to r = 0."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ class _ToDataThrough(IntervalDistribution):
 
     @abstractmethod
     def pair(self, u: Tensor, *, schedule: Schedule) -> tuple[Tensor, Tensor]:
-        """T and s, (n,), float64, for ``u`` in (0, 1), (n,)."""
+        """The times t and s, (n,), float64, for ``u`` in (0, 1), (n,)."""
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         t, s = self.pair(u[:, 0], schedule=schedule)
@@ -37,20 +37,25 @@ class _ToDataThrough(IntervalDistribution):
 class ShrinkingRatio(_ToDataThrough):
     """t from a law and ``s = t (1 - q^-(stage + 1) (1 + k sigmoid(-b t)))``, 0 where negative.
 
-    t and s are noise levels sigma/alpha here. The stage is ``floor(images seen / stage_kimg)``.
+    In this formula t and s are noise levels sigma/alpha. The stage is ``floor(images seen / (1000
+    stage_kimg))``.
 
     Args:
-        law: Law of t.
-        q: By which factor 1 - s/t falls from stage to stage, > 1.
-        stage_kimg: Length of a stage, > 0.
-        k: How much farther apart small times are, >= 0; 0 = the ratio is the same for all (the
-            authors' ``adj=const``).
-        b: Where that happens, > 0.
-        ratio_limit: ``1 - q^-(stage + 1)`` is at most this, in (0, 1].
-        floor: s is at least this noise level, >= 0, where t is above it.
+        law: Distribution of t.
+        q: Factor by which 1 - s/t shrinks from stage to stage, > 1.
+        stage_kimg: Length of a stage in thousands of images, > 0.
+        k: Strength of the widening of the relative gap at small times, >= 0; 0 = one ratio for all
+            times (the authors' ``adj=const``).
+        b: Rate at which the widening decays with the noise level, > 0.
+        ratio_limit: Upper limit of ``1 - q^-(stage + 1)``, in (0, 1].
+        floor: Lower limit of the noise level at s, >= 0, if that at t is above it.
 
-    Source: Geng et al., ECT, 2024, arXiv 2406.14548, and the authors' code (CIFAR-10: q = 2, log
-    normal t with -1.1 and 2); Lee et al., TCM, 2024, arXiv 2410.14895 (limit 0.999, floor 1e-6).
+    Raises:
+        ValueError: A number is out of range.
+
+    Source: Geng et al., ECT, 2024, arXiv 2406.14548, and the authors' code (CIFAR-10: q = 2,
+    log-normal t with -1.1 and 2); Lee et al., TCM, 2024, arXiv 2410.14895 (limit 0.999, floor
+    1e-6).
     """
 
     def __init__(
@@ -90,11 +95,11 @@ class ShrinkingRatio(_ToDataThrough):
         return self.law.support
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What the law of t needs."""
+        """The requirements of the law of t."""
         yield from needs_of("law", self.law, parts)
 
     def at(self, images_seen: int) -> "ShrinkingRatio":
-        """The law in the stage of this point of the training."""
+        """The distribution in the stage after so many images."""
         law = copy.copy(self)
         law.stage = math.floor(images_seen / (1000.0 * self.stage_kimg))
         return law
@@ -105,7 +110,7 @@ class ShrinkingRatio(_ToDataThrough):
         return min(1.0 - self.q ** -(self.stage + 1), self.ratio_limit)
 
     def middle(self, level: Tensor) -> Tensor:
-        """The noise level at s for that at t."""
+        """The noise level at s, given that at t."""
         gap = (1.0 - self.ratio) * (1.0 + self.k * torch.sigmoid(-self.b * level))
         s = level * (1.0 - gap).clamp(min=0.0)
         return torch.where(level > self.floor, s.clamp(min=self.floor), 0.0)
@@ -116,17 +121,20 @@ class ShrinkingRatio(_ToDataThrough):
 
 
 class NoiseGrid(_ToDataThrough):
-    """Neighbours on EDM's grid of noise levels: ``t = sigma_(i+1)``, ``s = sigma_i``.
+    """Neighbours on EDM's grid of noise levels: t at ``sigma_(i+1)``, s at ``sigma_i``, and r = 0.
 
     Args:
-        curriculum: Number of noise levels over the training.
-        weights: A law of noise levels: the probability of a pair is that of the interval between
-            its two levels. None = all pairs are equally probable.
-        sigma_min: The lowest level, > 0.
-        sigma_max: The highest, > sigma_min.
-        rho: Of the grid, > 0.
+        curriculum: Number N of noise levels over the training.
+        weights: A distribution of noise levels; the probability of a pair is its mass between the
+            two levels. None = all pairs are equally probable.
+        sigma_min: Lowest level, > 0.
+        sigma_max: Highest level, > sigma_min.
+        rho: Exponent of the grid, > 0.
 
-    Source: Song et al., Consistency models, 2023, arXiv 2303.01469, section 5; Song and Dhariwal,
+    Raises:
+        ValueError: A number is out of range.
+
+    Source: Song et al., Consistency Models, 2023, arXiv 2303.01469, section 5; Song & Dhariwal,
     iCT, 2023, arXiv 2310.14189, section 3.5 (log-normal weights with -1.1 and 2).
     """
 
@@ -160,7 +168,7 @@ class NoiseGrid(_ToDataThrough):
         return self.sigma_min, self.sigma_max
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Weights that are a law of noise levels."""
+        """Weights that are a distribution of noise levels."""
         yield from all_of(super().needs(parts), self._weights())
 
     def _weights(self) -> Iterator[Unmet]:
@@ -169,19 +177,19 @@ class NoiseGrid(_ToDataThrough):
             yield Unmet(".weights", problem, "Use timestep@timestep.weights=lognormal.")
 
     def at(self, images_seen: int) -> "NoiseGrid":
-        """The law on the grid of this point of the training."""
+        """The distribution on the grid after so many images."""
         law = copy.copy(self)
         law.points = self.curriculum.points(images_seen)
         return law
 
     def noise_levels(self) -> Tensor:
-        """The N levels, ascending, float64; those of the start before :meth:`at`."""
+        """The N levels, ascending, float64; before :meth:`at` those of the first grid."""
         points = self.points or self.curriculum.points(0)
         grid = edm_sigmas(points, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
         return grid[:-1].flip(0)
 
     def probabilities(self) -> Tensor:
-        """Those of the N - 1 pairs, ascending, float64."""
+        """The probabilities of the N - 1 pairs, by ascending level, float64."""
         levels = self.noise_levels()
         if self.weights is None:
             return torch.full((len(levels) - 1,), 1.0 / (len(levels) - 1), dtype=torch.float64)
@@ -189,7 +197,7 @@ class NoiseGrid(_ToDataThrough):
         return mass / mass.sum()
 
     def index(self, u: Tensor) -> Tensor:
-        """The lower index i of the pairs at ``u`` in (0, 1), int64."""
+        """The quantiles at ``u`` in (0, 1): lower indices i of pairs, int64."""
         steps = self.probabilities().cumsum(0).to(u.device)
         return torch.searchsorted(steps, u.contiguous(), right=True).clamp(max=len(steps) - 1)
 

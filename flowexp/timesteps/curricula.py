@@ -1,4 +1,4 @@
-"""How fine the grid of a discrete-time consistency model is over the course of a training."""
+"""Curricula: the number of noise levels of a discrete-time consistency model over the training."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,10 +11,10 @@ __all__ = ["Curriculum", "Doubling", "FixedPoints", "Halving", "SquareRootGrowth
 class Curriculum(Part, ABC):
     """The number N of noise levels of the grid.
 
-    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
+    Constructors raise ``ValueError`` if an argument is out of its documented range.
 
     Attributes:
-        start: The number that it starts with, as its source counts it.
+        start: The initial number, as its source counts it.
     """
 
     start: int
@@ -25,7 +25,7 @@ class Curriculum(Part, ABC):
 
 
 class FixedPoints(Curriculum):
-    """Always the same N.
+    """A constant N.
 
     Args:
         points: N, at least 2.
@@ -86,12 +86,12 @@ class _Growing(Curriculum):
 
 
 class SquareRootGrowth(_Growing):
-    """``N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1`` at the share p of the training.
+    """``N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1`` at progress p of the training.
 
     Args:
         start: s0, at least 1.
         end: s1, at least s0.
-        total_kimg: Where p is 1; N goes on growing after it.
+        total_kimg: Thousands of images at which p = 1; N keeps growing beyond.
 
     Source: Song et al., Consistency models, 2023, arXiv 2303.01469, appendix C (2 and 150 on
     CIFAR-10, 2 and 200 on ImageNet-64), and their code.
@@ -109,14 +109,14 @@ class SquareRootGrowth(_Growing):
 class Doubling(_Growing):
     """``N = min(s0 2^floor(k / K'), s1) + 1``, with ``K' = floor(K / (log2(s1 / s0) + 1))``.
 
-    k and K are images, those seen and those of the training.
+    k is the number of images seen, K that of the whole training.
 
     Args:
         start: s0, at least 1.
         end: s1, at least s0.
-        total_kimg: K in thousands.
+        total_kimg: K in thousands of images.
 
-    Source: Song and Dhariwal, iCT, 2023, arXiv 2310.14189, section 3.4 (10 and 1280).
+    Source: Song & Dhariwal, iCT, 2023, arXiv 2310.14189, section 3.4 (10 and 1280).
     """
 
     def __init__(self, *, total_kimg: float, start: int = 10, end: int = 1280) -> None:

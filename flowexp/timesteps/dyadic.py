@@ -1,4 +1,4 @@
-"""Shortcut's grid: steps of length 1, 1/2, 1/4 ... between times of the grid of that length."""
+"""Shortcut's time distribution: steps of length 1, 1/2, 1/4, ... on the grid of that length."""
 
 import torch
 from torch import Tensor
@@ -13,17 +13,20 @@ __all__ = ["Dyadic"]
 class Dyadic(IntervalDistribution):
     """Steps ``r = t - 2^-j`` with t on the grid of multiples of ``2^-j``, at most 1.
 
-    A batch of n has ``floor(bootstrap n)`` rows whose step is to be made of two half ones: equally
-    many of each length 1, 1/2, ..., 2/steps, and those left over of length 1. All other rows, those
-    of flow matching, have the shortest step, 1/steps: they are told r = t - 1/steps and not r = t.
-    Both kinds, and all lengths, are spread evenly over the batch. The times of a length are equally
-    probable, from 1 down to ``2^-j``.
+    A batch of n has ``floor(bootstrap n)`` bootstrap rows, whose targets are two half steps: equal
+    numbers of each length 1, 1/2, ..., 2/steps, and any remaining rows of length 1. All other rows,
+    the flow-matching rows, have the shortest step: r = t - 1/steps, not r = t. Both kinds, and all
+    lengths, are spread evenly over the batch. For each length, t is uniform over the grid points
+    from 1 down to ``2^-j``.
 
     Args:
-        steps: Steps of the finest grid, a power of 2, at least 4.
-        bootstrap: Share of the rows with longer steps, in [0, 1].
-        favour_long: Whether a quarter of those rows each have the lengths 1 and 1/2, and every
-            shorter length a share of ``1/(2 log2(steps))``; those left over again have length 1.
+        steps: Number of steps of the finest grid, a power of 2, at least 4.
+        bootstrap: Share of bootstrap rows, in [0, 1].
+        favour_long: Whether the lengths 1 and 1/2 each get a quarter of the bootstrap rows, and
+            every shorter length a share of ``1/(2 log2(steps))``; remaining rows have length 1.
+
+    Raises:
+        ValueError: steps or bootstrap is out of range.
 
     Source: Frans et al., Shortcut, 2024, arXiv 2410.12557, section 4; the counts are those of the
     authors' code (``bootstrap_every`` 8; ``bootstrap_dt_bias`` = favour_long).
@@ -46,7 +49,7 @@ class Dyadic(IntervalDistribution):
         self.favour_long = favour_long
 
     def exponents(self, n: int) -> Tensor:
-        """Exponent j of every row of a batch of n, whose step is ``2^-j``; (n,), int64."""
+        """The exponents j of the steps ``2^-j`` of a batch of n rows; (n,), int64."""
         longer = spread(n, self.bootstrap)
         j = torch.full((n,), self.steps.bit_length() - 1)
         counts = self._counts(int(longer.sum()))
@@ -67,7 +70,7 @@ class Dyadic(IntervalDistribution):
         return counts
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
-        """Times of the rows of a batch of ``len(u)``, in its order."""
+        """Times of a batch of ``len(u)`` rows, in order."""
         grid = 2.0 ** self.exponents(len(u)).to(u.device, torch.float64)
         k = torch.minimum((as_float64(u[:, 0]) * grid).floor(), grid - 1.0)
         return torch.stack([(grid - k) / grid, (grid - k - 1.0) / grid], dim=1)

@@ -1,4 +1,4 @@
-"""Pairs of times r <= t for flow maps, made of laws of one time."""
+"""Distributions of pairs of times r <= t for flow maps, built from one-time distributions."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ __all__ = ["Capped", "GapAndEnd", "Sorted", "StartAndBelow", "ToData", "drawn_en
 
 
 def _below(law: TimestepDistribution, u: Tensor, bound: Tensor, *, schedule: Schedule) -> Tensor:
-    """The times at probabilities ``u`` of a law, given that they are below ``bound``."""
+    """Quantiles at ``u`` of a law truncated to values below ``bound``."""
     value = schedule.nsr(bound) if law.in_nsr else bound
     return torch.minimum(law.times(u * law.cdf(value), schedule=schedule), bound)
 
 
 def drawn_end(name: str, law: TimestepDistribution) -> str | None:
-    """The drawn end of a law that is the argument ``name`` of another."""
+    """``drawn_end`` of a law that is the argument ``name`` of another."""
     return None if law.drawn_end is None else f"{name}.{law.drawn_end}"
 
 
@@ -27,7 +27,7 @@ class Sorted(IntervalDistribution):
     """``t = max(a, b)``, ``r = min(a, b)`` of two independent draws from one law.
 
     Args:
-        law: The law of both; uniform makes them order statistics.
+        law: Distribution of a and b.
         diagonal: Share of the rows with r = t, in [0, 1]. MeanFlow's CIFAR-10 recipe has 0.25, its
             ImageNet recipe 0.75, improved MeanFlow 0.5.
 
@@ -74,15 +74,19 @@ class _StartAndEnd(IntervalDistribution):
 
 
 class Capped(_StartAndEnd):
-    """t from one law, r from another, and where r is too late ``r = t - min_gap``.
+    """t and r from two laws, with r capped at ``t - min_gap``: ``r = max(0, min(r, t - min_gap))``.
 
-    With ``min_gap = 0`` rows whose r was drawn above t have r = t, besides the share ``diagonal``.
+    With ``min_gap = 0``, rows whose r is drawn above t also have r = t, in addition to the share
+    ``diagonal``.
 
     Args:
-        start: Law of t.
-        end: Law of r before the cap.
+        start: Distribution of t.
+        end: Distribution of r before the cap.
         diagonal: Share of the rows with r = t, in [0, 1].
-        min_gap: Least ``t - r`` in units of t, >= 0; SoFlow's code has 1e-4. r stays >= 0.
+        min_gap: Smallest ``t - r``, >= 0; 1e-4 in SoFlow's code.
+
+    Raises:
+        ValueError: diagonal or min_gap is out of range.
 
     Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, the authors' later code for CIFAR-10
     ("v1": logit-normal, -0.6 and 1.6 for t, -4 and 1.6 for r, diagonal 0.25); Luo et al., SoFlow,
@@ -109,11 +113,11 @@ class Capped(_StartAndEnd):
 
 
 class StartAndBelow(_StartAndEnd):
-    """t from one law, r from another given that r < t.
+    """t from one law, and r from another truncated to r < t.
 
     Args:
-        start: Law of t.
-        end: Law of r, truncated at t.
+        start: Distribution of t.
+        end: Distribution of r before the truncation.
         diagonal: Share of the rows with r = t, in [0, 1].
 
     Source: Zhang et al., alpha-Flow, 2025, arXiv 2510.20771, the authors' code (``truncated``).
@@ -125,14 +129,14 @@ class StartAndBelow(_StartAndEnd):
 
 
 class GapAndEnd(IntervalDistribution):
-    """The gap ``g = t - r`` from one law, r from another given ``r < 1 - g``, and ``t = r + g``.
+    """The gap ``g = t - r`` from one law, r from another truncated to ``r < 1 - g``; ``t = r + g``.
 
-    The third time, from the law of r as it is, is that of a row of flow matching which belongs to
-    the sample.
+    The third time, drawn from the untruncated law of r, is the time of a flow-matching row of the
+    same pair.
 
     Args:
-        gap: Law of g, on [0, 1].
-        end: Law of r before it is truncated, and of the third time.
+        gap: Distribution of g, on [0, 1].
+        end: Distribution of r before the truncation, and of the third time.
 
     Source: Zhou et al., TVM, 2025, arXiv 2511.19797, and the authors' code (logit-normal, -0.8 and
     1 for the gap, -0.4 and 1 for r).
@@ -159,12 +163,12 @@ class GapAndEnd(IntervalDistribution):
 
 
 class ToData(IntervalDistribution):
-    """t from one law, and r = 0: the times of a map to the data, as in continuous-time consistency.
+    """t from one law, and r = 0, as for continuous-time consistency models.
 
     Args:
-        law: Law of t.
+        law: Distribution of t.
 
-    Source: Lu and Song, sCM, 2024, arXiv 2410.11081 (log-normal noise levels).
+    Source: Lu & Song, sCM, 2024, arXiv 2410.11081 (log-normal noise levels).
     """
 
     ends_early = False

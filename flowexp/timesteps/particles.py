@@ -1,4 +1,4 @@
-"""Times that the particles of a group share, for inductive moment matching."""
+"""Times shared by the particles of a group, for inductive moment matching."""
 
 import math
 from collections.abc import Iterator
@@ -14,17 +14,20 @@ __all__ = ["ParticleTimes"]
 
 
 class ParticleTimes(IntervalDistribution):
-    """``t ~ U(low, high)``, ``r ~ U(low, t)`` and s a little below t, the same for a whole group.
+    """``t ~ U(low, high)``, ``r ~ U(low, t)`` and s just below t, shared by a group of particles.
 
     ``s = max(r, min(t - min_gap, eta^-1(eta(t) - (eta(high) - eta(low)) / 2^k)))`` with the noise
-    level ``eta = sigma / alpha``. Each ``particles`` consecutive rows are a group.
+    level ``eta = sigma / alpha``. Every ``particles`` consecutive rows form a group.
 
     Args:
-        particles: Rows that share their times, at least 1.
-        low: The least time, >= 0.
-        high: The largest, > low, where alpha is positive.
-        k: The steps in eta are a ``2^k``-th of its range; k > 0.
-        min_gap: Least ``t - s``, unless r is closer; in units of t, >= 0.
+        particles: Group size M, at least 1.
+        low: Smallest time, >= 0.
+        high: Largest time, > low; alpha must be positive there.
+        k: Steps in eta are its range divided by ``2^k``; > 0.
+        min_gap: Smallest ``t - s``, >= 0, unless r is closer.
+
+    Raises:
+        ValueError: A number is out of range.
 
     Source: Zhou et al., IMM, 2025, arXiv 2503.07565, section 5, with the constants of the released
     CIFAR-10 sampler (0.006 to 0.994); min_gap is that of rosinality's trainer, which is not the

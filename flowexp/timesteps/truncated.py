@@ -1,4 +1,4 @@
-"""Laws cut to an interval, with a share of the draws at one time, and a heavy-tailed one."""
+"""Truncated distributions of one time, a point mass at one time, and a heavy-tailed law."""
 
 import math
 from collections.abc import Iterator
@@ -15,12 +15,15 @@ __all__ = ["AtBoundary", "LogStudent", "Truncated"]
 
 
 class Truncated(TimestepDistribution):
-    """A law given that its values lie in (lower, upper).
+    """A law truncated to (lower, upper).
 
     Args:
-        law: The whole law.
-        lower: In the law's own values, times or noise levels.
-        upper: > lower; may be infinite.
+        law: The law before truncation.
+        lower: Lower bound, >= 0, in the law's own values (times or noise levels).
+        upper: Upper bound, > lower; may be infinite.
+
+    Raises:
+        ValueError: The bounds are out of range.
 
     Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (first stage:
     log-normal with -1.1 and 2 from 0.002 to 80).
@@ -113,17 +116,20 @@ class _WholeLogStudent(TimestepDistribution):
 
 
 class LogStudent(Truncated):
-    """``ln(sigma / alpha) = mean + scale T``, T of Student's t, where it lies in (lower, upper).
+    """``ln(sigma / alpha) = mean + scale T``, T from Student's t, truncated to (lower, upper).
 
-    For small df the tails are nearly log-uniform. The distribution function comes from scipy, in
-    float64 on the CPU.
+    For small df the density of T falls as ``1/|T|`` in the tails. The distribution function is
+    scipy's, in float64 on the CPU.
 
     Args:
-        mean: The median of ln(sigma / alpha) without the ends.
-        scale: > 0.
+        mean: Median of ln(sigma / alpha) before truncation.
+        scale: Scale of T, > 0.
         df: Degrees of freedom, > 0.
-        lower: The lowest noise level, >= 0.
-        upper: The highest, > lower.
+        lower: Lowest noise level, >= 0.
+        upper: Highest noise level, > lower.
+
+    Raises:
+        ValueError: A number is out of range.
 
     Source: Lee et al., TCM, 2024, arXiv 2410.14895, and the authors' code (second stage).
     """
@@ -141,14 +147,17 @@ class LogStudent(Truncated):
 
 
 class AtBoundary(TimestepDistribution):
-    """A law of which a share of the draws is replaced by one fixed value.
+    """A law in which a share of the draws is replaced by one fixed value.
 
-    Of a batch of n times it is ``floor(share n)``, evenly spread.
+    In a batch of n times these are exactly ``floor(share n)``, evenly spread.
 
     Args:
-        law: The law of the other draws.
-        value: The fixed one, in the law's own values, times or noise levels; >= 0.
-        share: In [0, 1).
+        law: Distribution of the other draws.
+        value: The fixed value, >= 0, in the law's own values (times or noise levels).
+        share: Share of the fixed value, in [0, 1).
+
+    Raises:
+        ValueError: value or share is out of range.
 
     Source: Lee et al., TCM, 2024, arXiv 2410.14895 (rows on the boundary between two stages), and
     the authors' code (value 1 + 1e-8; share 0.25 in its commands, 0.05 by default).
@@ -189,11 +198,11 @@ class AtBoundary(TimestepDistribution):
         return (1.0 - self.share) * self.law.cdf(value) + self.share * reached
 
     def pdf(self, value: Tensor) -> Tensor:
-        """Density of the other draws; the fixed value has the probability ``share`` besides."""
+        """Density of the other draws; the fixed value has the additional mass ``share``."""
         return (1.0 - self.share) * self.law.pdf(value)
 
     def times(self, u: Tensor, *, schedule: Schedule) -> Tensor:
-        """Times of a batch of ``len(u)``, in which the fixed value has its exact share."""
+        """Times of a batch of ``len(u)`` rows with the exact share of the fixed value."""
         value = self.law.quantile(u)
         value[spread(len(u), self.share).to(u.device)] = self.value
         return schedule.time_at_nsr(value) if self.in_nsr else value

@@ -149,14 +149,14 @@ class ConstantEMA(EMA):
 
 
 class CurriculumEMA(EMA):
-    """Exponential average that is slower on finer grids: ``beta = start^(s0 / (N - 1))`` per step.
+    """EMA whose decay follows a curriculum: ``beta = start^(s0 / (N - 1))`` per step.
 
-    N is the number of noise levels of the grid and s0 that which its curriculum starts with. It is
-    the target of consistency training.
+    N is the number of noise levels of the grid, s0 the curriculum's ``start``. It is the target
+    network of consistency training.
 
     Args:
-        curriculum: That of the law of the times.
-        start: Factor while N - 1 = s0, in (0, 1).
+        curriculum: The curriculum of the time distribution.
+        start: Decay while N - 1 = s0, in (0, 1).
 
     Raises:
         ValueError: start is out of range.
@@ -226,9 +226,9 @@ class EMAWeights(Callback):
             torch._foreach_copy_(tensors, [state[name][key] for key in self._names])
 
     def network(self, name: str, network: nn.Module) -> nn.Module:
-        """A copy of the network whose parameters are the average ``name``, after every update too.
+        """A copy of the network whose parameters share the memory of the average ``name``.
 
-        It has no gradient; its buffers are copies.
+        It follows every update of the average. It has no gradient; its buffers are copies.
 
         Raises:
             KeyError: There is no such average.

@@ -116,7 +116,7 @@ COMPANIONS |= {
     for name in GUIDED
 }
 COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
-# flow maps: what has several times of a sample, and a network that is told them
+# flow maps: parts that need several times per sample, and a network conditioned on them
 TWO_TIMES = ["parameterization=average_velocity", "timestep=sorted"]
 SPLIT = ["objective=split_mean_flow", *TWO_TIMES]
 TOLD = ["parameterization=average_velocity_guided", "timestep=sorted", "network.out_channels=2"]

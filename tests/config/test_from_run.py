@@ -204,8 +204,8 @@ FLOW_MAP = ["parent=R", "parameterization=average_velocity", "timestep=sorted", 
 
 
 @pytest.mark.parametrize("start", [["objective=meanflow"], ["experiment=fashion10k/meanflow"]])
-def test_the_network_of_a_run_is_told_a_second_time(start):
-    """The network stays that of the run; what it is told is the parameterization's."""
+def test_the_network_of_a_run_gets_the_second_time_as_an_input(start):
+    """The network stays that of the run; its scalars follow the parameterization."""
     checked = check("train", [*FLOW_MAP, *start])
     assert [str(problem) for problem in checked.problems] == []
     config = checked.sound()
@@ -242,5 +242,5 @@ def test_derivatives_refuse_networks_that_they_cannot_differentiate():
 @pytest.mark.parametrize("network", ["diffusers_unet", "lora"])
 def test_a_network_without_scalars_is_no_flow_map(network):
     found = check("train", ["experiment=fashion10k/meanflow", f"network={network}"]).problems
-    expected = ["it takes no scalars, but FlowMap tells the network gap."]
+    expected = ["it takes no scalars, but FlowMap conditions the network on gap."]
     assert [problem.text for problem in found] == ([] if network == "lora" else expected)

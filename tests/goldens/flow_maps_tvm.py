@@ -28,7 +28,7 @@ def assert_equal(found, expected):
 
 
 class ToldScale(GoldenFlowMap):
-    """The golden network that is told 1/w; no label is the zero embedding."""
+    """The golden network conditioned on 1/w; no label is the zero embedding."""
 
     def __init__(self, g, *, scaled, suffix="", averages=None):
         super().__init__(g, suffix=suffix, averages=averages)

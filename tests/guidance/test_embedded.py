@@ -16,7 +16,7 @@ TELLS = ("gap", "guidance_scale", "guidance_start", "guidance_end")
 
 
 class Told(nn.Module):
-    """Keeps what it is told; both halves of its output are known."""
+    """Records its inputs; both halves of its output are known."""
 
     scalars = TELLS
 
@@ -49,7 +49,7 @@ def at(*times):
     return torch.tensor(times, dtype=torch.float64)
 
 
-def test_jumps_are_told_scale_and_interval():
+def test_jumps_pass_scale_and_interval_to_the_network():
     model = model_told()
     Embedded(scale=4.0, interval=(0.25, 0.75)).wrap(model).average_velocity(X, at(1, 0.5), at(0, 0))
     assert said(model) == {
@@ -109,7 +109,7 @@ def zeros():
         (("gap", "guidance_scale"), (0.2, 1.0), ".interval"),
     ],
 )
-def test_a_model_that_was_not_told_is_refused(tells, interval, key):
+def test_models_trained_without_guidance_inputs_are_refused(tells, interval, key):
     rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells)
     unmet = list(Embedded(scale=2.0, interval=interval).needs(Parts(parameterization=rule)))
     assert [found.key for found in unmet] == ([] if key is None else [key])

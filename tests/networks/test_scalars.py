@@ -1,4 +1,4 @@
-"""Further numbers that a network is told, such as the second time of a flow map."""
+"""Further numbers as inputs of a network, such as the second time of a flow map."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_scalars_change_nothing_at_first_and_leave_the_other_weights(kind: str) 
 
 
 @every
-def test_scalars_are_told_by_name(kind: str) -> None:
+def test_scalars_are_passed_by_name(kind: str) -> None:
     network = perturb(made(kind, scalars=["gap", "end"])).eval()
     x, c = inputs(network, size=8)
     gap, end, zero = c.abs(), c.square(), torch.zeros_like(c)

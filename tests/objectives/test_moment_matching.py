@@ -135,8 +135,8 @@ def test_identity_and_euler_forms():
     torch.testing.assert_close(euler.flow_map(x_t, t, r), x_t - (t - r)[:, None] * output)
 
 
-def test_a_prediction_at_one_time_is_that_of_no_way():
-    """A network that is told r is told r = t, not 0, as every sampler of the velocity needs."""
+def test_a_prediction_at_one_time_is_that_at_equal_times():
+    """A network conditioned on r receives r = t, not 0, as every sampler of the velocity needs."""
     model, x_t = model_of(Linear(), VelocityPrediction(), EulerJump()), torch.ones(2, 3).double()
     times = torch.tensor([0.8, 0.3], dtype=torch.float64)
     together = [evaluate(x_t).velocity for evaluate in model.at(times)]

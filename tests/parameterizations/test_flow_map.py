@@ -146,7 +146,7 @@ def test_it_is_defined_where_its_prediction_is(of):
         assert model.flow_map(states(), high, low).isfinite().all()
 
 
-def test_the_network_is_told_gap_and_end_in_unit_time():
+def test_the_network_receives_gap_and_end_in_unit_time():
     model = model_of(VE(), of=EDMPreconditioning(), tells=["gap", "end", "guidance_scale"])
     t, r = torch.tensor([3.0, 1.0], dtype=F64), torch.tensor([1.0, 0.0], dtype=F64)
     scale = torch.tensor([1.0, 4.0], dtype=F64)
@@ -158,7 +158,7 @@ def test_the_network_is_told_gap_and_end_in_unit_time():
     torch.testing.assert_close(scalars["guidance_scale"], torch.tensor([0.0, 0.75], dtype=F64))
 
 
-def test_a_consistency_model_is_told_no_second_time():
+def test_a_consistency_model_has_no_second_time_as_input():
     model = model_of(VE(), of=EDMPreconditioning(), jump=DDIMJump(), tells=[])
     assert model.is_flow_map
     assert model.maps_to_data_only
@@ -180,6 +180,6 @@ def test_a_velocity_head_is_not_the_average():
     torch.testing.assert_close(velocity, one.average_velocity(states(), t, t))
 
 
-def test_it_refuses_numbers_that_it_cannot_tell():
+def test_unknown_inputs_are_refused():
     with pytest.raises(ValueError, match="tells has speed; expected some of gap, end, guidance"):
         FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=["gap", "speed"])

@@ -146,7 +146,7 @@ def test_the_last_restart_adds_no_noise():
     "sampler", [Heun(steps=4), DDIM(steps=3, eta=1.0), DormandPrince()], ids=lambda s: s.describe()
 )
 def test_other_samplers_run_on_the_velocity_of_the_same_weights(sampler):
-    """``predict`` is u(x, t, t), at which the network is told the gap 0."""
+    """``predict`` is u(x, t, t), for which the network receives the gap 0."""
     one, two = (
         sampler.sample(model, draws(), noise=SampleNoise(range(5)))
         for model in (one_time(), two_times())
@@ -155,7 +155,7 @@ def test_other_samplers_run_on_the_velocity_of_the_same_weights(sampler):
     assert torch.equal(one.nfe, two.nfe)
 
 
-def test_words_of_the_protocol_tell_grid_and_restarts():
+def test_the_protocol_names_grid_and_restarts():
     words = {
         FlowMapSampler(steps=1).describe(): "FlowMapSampler, 1 steps",
         FlowMapSampler(steps=2, noise="restart").describe(): "FlowMapSampler, 2 steps, restarts",
@@ -171,7 +171,7 @@ def test_words_of_the_protocol_tell_grid_and_restarts():
 
 
 NO_MAP = "jumps with a flow map, but FlowModel has no second time. Use an ODE sampler"
-ENDS = "jumps on from time to time, but a consistency model ends at the data. Set sampler.noise=res"
+ENDS = "jumps between times, but a consistency model only jumps to the data. Set sampler.noise=res"
 NO_VELOCITY = (
     "Heun follows the velocity of a model, but a consistency model has none. Use sampler=f"
 )
@@ -227,7 +227,7 @@ def test_thresholds_are_for_predictions_at_one_time():
     ("options", "words"),
     [
         ({"noise": "churn"}, "noise is 'churn'; expected restart or null"),
-        ({"analytic_first_step": True}, "no formula is known for a jump"),
+        ({"analytic_first_step": True}, "a jump has no analytic form"),
     ],
 )
 def test_wrong_options(options, words):

@@ -32,7 +32,7 @@ def values(law, *levels):
     return law.middle(torch.tensor(levels, dtype=F64)).tolist()
 
 
-def test_ratio_of_the_dossier():
+def test_ratio_of_the_published_recipe():
     """r = 0 up to ln 7 in the first stage; q = 2, eight stages are q = 256, one stage."""
     assert values(ECT, math.log(7.0) - 1e-9, math.log(7.0) + 1e-9)[0] == 0.0
     assert values(ECT, math.log(7.0) + 1e-6)[0] > 0.0

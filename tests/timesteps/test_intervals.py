@@ -190,7 +190,7 @@ def test_an_inner_law_is_one_of_one_time(law):
 
 
 @pytest.mark.parametrize("name", ["sorted_levels", "sorted", "dyadic"])
-def test_a_driver_of_its_own_needs_rows_that_the_data_tell(name):
+def test_own_drivers_need_rows_anchored_to_the_data(name):
     refusal = refusal_of(OwnStep(), timestep=LAWS[name])
     assert (refusal is None) == (name != "sorted_levels")
     if refusal is not None:

@@ -1,4 +1,4 @@
-"""Legs that compare a derivative of the flow map itself: LSD, ESD and what is built on them.
+"""Legs that regress a derivative of the flow map: LSD, ESD and methods built on them.
 
 With ``X_{t->r}(x) = x - (t - r) u(x, t, r)``, exact flow maps satisfy
 
@@ -6,7 +6,7 @@ With ``X_{t->r}(x) = x - (t - r) u(x, t, r)``, exact flow maps satisfy
 - Euler's equation ``-d/dt X = grad X . v(x, t)``, where ``-d/dt X = u + (t - r) du/dt`` and
   ``grad X . v = v - (t - r) grad u . v``.
 
-All four are velocities, and u(x, t, t) or v at r = t, where rows are those of flow matching.
+All four sides are velocities; at r = t they reduce to u(x, t, t) and v, that is to flow matching.
 """
 
 from abc import abstractmethod
@@ -29,9 +29,9 @@ class DerivativeLeg(Leg):
     """A leg whose prediction, with gradient, is a derivative of the flow map in one of its times.
 
     Args:
-        derivative: How it is computed; None = forward mode.
-        through_derivative: Whether the gradient flows through ``du/dr`` or ``du/dt`` too, and not
-            only through u.
+        derivative: How it is computed; None = forward mode (JVP).
+        through_derivative: Whether the gradient flows through ``du/dr`` or ``du/dt`` and not only
+            through u.
     """
 
     derivative: Derivative
@@ -80,15 +80,15 @@ class DerivativeLeg(Leg):
 class Lagrangian(DerivativeLeg):
     """``d/dr X_{t->r}(x_t)`` against ``v(X_{t->r}(x_t), r)``: LSD, and the first term of TVM.
 
-    v is the target's velocity u(X, r, r); there is no driver, except for rows with r = t. One
-    derivative in a number and one call of the target, no spatial Jacobian.
+    v is the target network's velocity u(X, r, r). The driver is used in rows with r = t only. The
+    cost is one derivative in a scalar and one call of the target network; no spatial Jacobian.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (LSD); Zhou et al., Terminal velocity matching,
     2025, arXiv 2511.19797 (u of an average of the weights).
     """
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A flow map to all times."""
+        """A flow map that ends at any r."""
         yield from on_any_end(parts, name=type(self).__name__)
 
     def slope(self, model: Model, leap: Leap) -> tuple[Tensor, Tensor]:
@@ -111,9 +111,9 @@ class Lagrangian(DerivativeLeg):
 class Eulerian(DerivativeLeg):
     """``-d/dt X_{t->r}(x_t)`` against ``grad X_{t->r}(x_t) . v(x_t, t)``: ESD.
 
-    v is the driver's. The spatial derivative is the target's, and has no gradient unless the target
-    has: in the words of the authors' code, ``full`` stops all gradients of the target, ``convex``
-    those of the driver, and ``none`` none.
+    v is the driver's velocity. The spatial derivative is that of the target network, with a
+    stop-gradient unless the target has a gradient. In the terms of the authors' code, ``full``
+    stops all gradients of the target, ``convex`` those of the driver, and ``none`` none.
 
     Source: Boffi et al., 2025, arXiv 2505.18825 (ESD).
     """

@@ -1,4 +1,4 @@
-"""Directional derivatives of a model: forward mode, or a central difference."""
+"""Directional derivatives of a model: forward-mode differentiation or a central difference."""
 
 import functools
 import warnings
@@ -23,7 +23,7 @@ class Derivative(Part, ABC):
     """How a function is differentiated along a direction.
 
     Attributes:
-        forward_mode: Whether it is forward-mode differentiation, which not every layer allows.
+        forward_mode: Whether it uses forward-mode differentiation; not every layer supports it.
     """
 
     forward_mode: bool = False
@@ -37,11 +37,11 @@ class Derivative(Part, ABC):
         *,
         room: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``f(a)`` and ``d/dh f(a + h d)`` at h = 0; both have a gradient if gradients are on.
+        """``f(a)`` and ``d/dh f(a + h d)`` at h = 0; both are differentiable if gradients are on.
 
-        ``at`` and ``direction`` are tensors of equal shapes, one per argument of the function.
-        ``room`` is how far the function is defined backwards and forwards, in units of the
-        direction, (B,), float64; None = anywhere.
+        ``at`` and ``direction`` hold one tensor per argument of the function, of equal shapes.
+        ``room`` limits the steps backwards and forwards to where the function is defined, in units
+        of the direction, (B,), float64; None = no limit.
         """
 
     def slope(
@@ -52,22 +52,23 @@ class Derivative(Part, ABC):
         *,
         room: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The derivative alone, which may be cheaper."""
+        """The derivative alone, which may be cheaper than with the value."""
         return self.along(function, at, direction, room=room)[1]
 
 
 class JVP(Derivative):
-    """Forward-mode differentiation: exact, at about twice the cost of the function.
+    """Forward-mode differentiation (Jacobian-vector product), exact.
 
-    Attention runs on torch's "math" kernel meanwhile, the only one with a forward derivative.
+    Attention uses torch's "math" kernel, the only one that supports forward mode. The cost depends
+    on the layers: about twice that of the function at best, more with convolutions.
     """
 
     forward_mode = True
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that is not compiled: torch runs it, and every later call, uncompiled then."""
+        """A network that is not compiled; forward mode would make torch run it uncompiled."""
         if parts.trainer.compile:
-            problem = "torch cannot differentiate a compiled network in forward mode, as JVP does."
+            problem = "JVP needs forward mode, which torch does not support in compiled networks."
             remedy = "Set it to false, or objective/leg/derivative=difference."
             yield Unmet("trainer.compile", problem, remedy)
 
@@ -85,15 +86,19 @@ class JVP(Derivative):
 
 
 class CentralDifference(Derivative):
-    """``(f(a + h d) - f(a - h d)) / 2h``: two calls, on any attention kernel.
+    """``(f(a + h d) - f(a - h d)) / 2h``: two calls, with any attention kernel.
 
-    Steps end where the function does, so that rows near the ends of time have a one-sided
-    difference. All calls, that of the value included, draw the same numbers from torch's
-    global generators: with another dropout mask each, the difference would be noise over h.
+    Steps are shortened at the ends of the time range, where the difference becomes one-sided.
+
+    The two calls, and that of the value, draw the same numbers from torch's global generators. With
+    different dropout masks the difference would be noise divided by h.
 
     Args:
-        step: h, > 0, in units of the direction. The error is of order ``h^2`` (``h`` near the ends)
-            plus that of the network's float32 rounding over h.
+        step: h, > 0, in units of the direction. The truncation error is of order ``h^2`` (``h``
+            near the ends); the network's float32 rounding error is divided by h.
+
+    Raises:
+        ValueError: step is not positive.
 
     Source: NVIDIA, FastGen (``use_jvp_finite_diff``).
     """
@@ -104,7 +109,7 @@ class CentralDifference(Derivative):
         self.step = float(step)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Full precision: the rounding of lower ones, over h, is larger than the derivative."""
+        """Full precision: rounding errors of lower precisions, divided by h, would dominate."""
         precision = parts.trainer.precision
         if precision != "32-true":
             problem = f"CentralDifference divides rounding errors of {precision} by {self.step:g}."
@@ -119,7 +124,7 @@ class CentralDifference(Derivative):
         *,
         room: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        slope = self.slope(function, at, direction, room=room)  # leaves the generators as they are
+        slope = self.slope(function, at, direction, room=room)  # first: it restores the generators
         return function(*at), slope
 
     def slope(
@@ -144,7 +149,7 @@ class CentralDifference(Derivative):
 
 
 def _put_back(device: torch.device) -> AbstractContextManager[None]:
-    """A context after which torch's global generators stand where they stood."""
+    """A context that restores the states of torch's global generators on exit."""
     if device.type == "cpu":
         return torch.random.fork_rng([])
     return torch.random.fork_rng([device], device_type=device.type)
@@ -152,7 +157,7 @@ def _put_back(device: torch.device) -> AbstractContextManager[None]:
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """Where ``torch.func.jvp`` works: attention in the one form that has a forward derivative."""
+    """A context in which ``torch.func.jvp`` works: attention uses the math kernel."""
     _load_rules()
     with sdpa_kernel(SDPBackend.MATH):
         yield
@@ -160,7 +165,7 @@ def forward_mode() -> Iterator[None]:
 
 @functools.cache
 def _load_rules() -> None:
-    """Let torch load its rules of forward mode, of whose own deprecated compiler it would warn."""
+    """Load torch's forward-mode rules once, without the deprecation warning that torch triggers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
         with forward_ad.dual_level():

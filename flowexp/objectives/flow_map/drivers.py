@@ -1,4 +1,4 @@
-"""Drivers: the velocity along which the first leg of a leap goes."""
+"""Drivers: the velocity of the first leg."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ class Driver(Part, ABC):
 
     Attributes:
         averages: Names of the averages of the weights that it needs.
-        knows_diagonal: Whether at s = t it tells the true velocity, as data and teachers do; the
-            model's own predictions do not.
-        gradient: Whether d has a gradient.
+        knows_diagonal: Whether at s = t it is an estimate of the true velocity, as for data and
+            teachers; the model's own predictions are not.
+        gradient: Whether the gradient flows through d.
         guides: Whether it compares predictions with and without label.
     """
 
@@ -39,7 +39,7 @@ class Driver(Part, ABC):
 
 
 class DataVelocity(Driver):
-    """``alpha' x + sigma' e``: that of the pair, unbiased and noisy."""
+    """``alpha' x + sigma' e``: the conditional velocity of the pair, unbiased but noisy."""
 
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
         return leap.velocity
@@ -64,7 +64,7 @@ class TeacherVelocity(Driver):
 
     Args:
         teacher: The model.
-        guidance_scale: 1 = not guided, one call; otherwise it is also asked without label, v_u.
+        guidance_scale: 1 = one call, no guidance; otherwise a second call without label gives v_u.
 
     Source: Ho & Salimans, 2022, arXiv 2207.12598.
     """
@@ -74,12 +74,12 @@ class TeacherVelocity(Driver):
         self.guidance_scale = float(guidance_scale)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """The teacher's path, and a teacher that knows what guidance asks."""
+        """The teacher's path, and for guidance a teacher trained with label dropout."""
         yield from all_of(on_path_of(self.teacher, parts), self._guidance())
 
     def _guidance(self) -> Iterator[Unmet]:
         if self.guidance_scale != 1.0 and self.teacher.labels_dropped is False:
-            problem = f"guidance asks the teacher without label, {NEVER_LEARNT}."
+            problem = f"guidance uses the teacher without label, {NEVER_LEARNT}."
             remedy = (
                 "Set guidance_scale=1, or take a teacher trained with network.label_dropout=0.1."
             )
@@ -98,9 +98,9 @@ class TeacherVelocity(Driver):
 
 
 class TeacherStep(TeacherVelocity):
-    """One step of Heun's method from t to s along a teacher's velocity: that at both ends of it.
+    """One Heun step from t to s along the velocity of a frozen model; two calls of it.
 
-    Where s is below the times at which the teacher is defined, the step is Euler's.
+    Where s is below the teacher's time range, it is an Euler step.
 
     Source: Song et al., Consistency Models, 2023, arXiv 2303.01469, algorithm 2, as in the authors'
     code (heun_solver).
@@ -125,14 +125,16 @@ class _Own(Driver):
         self.gradient = self.target.gradient
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A flow map to all times, and rows with r = t."""
+        """A flow map that ends at any r, and rows with r = t."""
         yield from all_of(on_any_end(parts, name=type(self).__name__), self._anchored(parts))
 
     def _anchored(self, parts: Parts) -> Iterator[Unmet]:
-        """Without rows with r = t any velocity constant in time would fit; a warning."""
+        """A warning: without rows with r = t, any velocity constant in time has zero loss."""
         if parts.timestep.anchored == 0.0:
             name, law = type(self).__name__, type(parts.timestep).__name__
-            problem = f"{name} is the model's own, and {law} draws no r = t to tie it to the data."
+            problem = (
+                f"{name} needs rows with r = t to tie the model to the data, but {law} draws none."
+            )
             remedy = "Set timestep.diagonal=0.5, or use timestep=sorted."
             yield Unmet("timestep", problem, remedy, False)
 
@@ -149,10 +151,10 @@ class HeadVelocity(_Own):
     """``v(x_t, t)`` of the model's velocity head, or ``u(x_t, t, t)`` if it has none.
 
     Args:
-        target: Whose prediction; None = the network in training.
-        labelled: Whether rows whose label is dropped have it here, as in the authors' code.
+        target: Network that predicts it; None = the one in training.
+        labelled: Whether rows whose label was dropped keep it here, as in the authors' code.
 
-    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: the direction of the derivative.
+    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012 (tangent of the JVP).
     """
 
     def __init__(self, *, target: Target | None = None, labelled: bool = True) -> None:

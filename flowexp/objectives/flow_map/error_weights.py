@@ -1,4 +1,4 @@
-"""How the error of a row becomes its loss."""
+"""Adaptive loss weights: functions of the error of a row."""
 
 from abc import ABC, abstractmethod
 
@@ -13,7 +13,7 @@ __all__ = ["Adaptive", "AdaptiveByShare", "ErrorWeight", "Unchanged"]
 
 
 class ErrorWeight(Part, ABC):
-    """The loss of a row with a given error."""
+    """Maps the error of a row to its loss."""
 
     @abstractmethod
     def __call__(self, error: Tensor, leap: Leap, comparison: Comparison) -> Tensor:
@@ -28,14 +28,18 @@ class Unchanged(ErrorWeight):
 
 
 class Adaptive(ErrorWeight):
-    """``D / sg(D + c)^p``: rows with large errors D count less.
+    """Adaptive weight ``D / sg(D + c)^p``, which down-weights rows with large errors D.
 
     Args:
-        p: 0 = the error itself, 1/2 resembles pseudo-Huber, 1 = every row has the same weight.
+        p: Exponent, >= 0: 0 = the error itself; 1/2 resembles pseudo-Huber; with 1 every row has
+            about the same loss.
         c: Keeps the weight finite, > 0.
 
-    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 22 (D is a sum over pixels there, p =
-    1, c = 0.01 on ImageNet; p = 0.75, c = 0.001 on CIFAR-10 in the authors' code).
+    Raises:
+        ValueError: p or c is out of range.
+
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 22, with D the sum over pixels. The
+    authors' code has p = 1, c = 0.01 on ImageNet and p = 0.75, c = 0.001 on CIFAR-10.
     """
 
     def __init__(self, *, p: float = 1.0, c: float = 1e-3) -> None:
@@ -49,18 +53,21 @@ class Adaptive(ErrorWeight):
 
 
 class AdaptiveByShare(Adaptive):
-    """``factor a D / sg(D + c)^p`` for rows with r < t, and :class:`Adaptive` for those with r = t.
+    """``factor a D / sg(D + c)^p`` in rows with r < t, and :class:`Adaptive` in rows with r = t.
 
     a is the relative length of the first leg, 1 for derivatives. alpha-Flow measures ``u - u_tgt``
-    with factor 1; SoFlow the residual ``(u - u_tgt)/a`` with factor 1/2, so that the gradient is
-    ``(w/a)(u - u_tgt) du``, ``w = (D + c)^-p``, with D a mean over pixels in both.
+    with factor 1. SoFlow measures the residual ``(u - u_tgt)/a`` with factor 1/2, so that the
+    gradient is ``(w/a)(u - u_tgt) du`` with ``w = (D + c)^-p``. D is a mean over pixels in both.
 
     Args:
         p: As in :class:`Adaptive`.
-        c: The same.
-        factor: Of rows with r < t, > 0.
-        per_output: Whether the loss is divided by ``|du/dF|``, so that its gradient in the
-            network's output F does not depend on the times; that is 1 with Euler's jump.
+        c: As in :class:`Adaptive`.
+        factor: Loss factor of rows with r < t, > 0.
+        per_output: Whether the loss is divided by ``|du/dF|``, so that the scale of its gradient in
+            the network's output F does not depend on the times. With Euler's jump it is 1.
+
+    Raises:
+        ValueError: p, c or factor is out of range.
 
     Source: Zhang et al., alpha-Flow, 2025, arXiv 2510.20771, and Luo et al., SoFlow, 2025, arXiv
     2512.15657, with the authors' code (SoFlow's loss there is a surrogate with this gradient).

@@ -1,4 +1,4 @@
-"""Guidance as an input of the network: which scale and interval a row of a batch is trained for."""
+"""Guidance as an input of the network: the scale and interval that each row is trained with."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,11 +22,11 @@ __all__ = [
 
 
 class GuidanceInputs(Part, ABC):
-    """What of guidance the network is told in training.
+    """The guidance scale and interval that the network receives in training.
 
     Attributes:
         names: Names of the conditions.
-        uniforms: How many random numbers per row it needs.
+        uniforms: Number of uniform random numbers per row that it needs.
     """
 
     names: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class GuidanceInputs(Part, ABC):
         """The conditions by name, (B,) float64."""
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A parameterization that tells the network these numbers and no others of guidance."""
+        """A parameterization that passes the network exactly these guidance inputs."""
         tells = list(parts.parameterization.tells)
         told = [name for name in tells if name in GUIDANCE_INPUTS]
         if set(told) != set(self.names):
@@ -53,21 +53,24 @@ class GuidanceInputs(Part, ABC):
 
 
 class NoGuidanceInputs(GuidanceInputs):
-    """The network is told nothing of guidance."""
+    """The network receives no guidance inputs."""
 
     def conditions(self, leap: Leap) -> dict[str, Tensor]:
         return {}
 
 
 class DrawnGuidance(GuidanceInputs):
-    """A scale w with density ``~ w^-beta`` on [1, largest], and an interval of t, for every row.
+    """For every row a scale w with density ``~ w^-beta`` on [1, largest], and an interval of t.
 
     The interval is [U(0, 1/2), U(1/2, 1)]; rows with r = t have [0, 1].
 
     Args:
         largest: Largest scale, > 1; s_max + 1 of the paper.
         beta: Exponent: 1 = log-uniform; larger values favour small scales.
-        interval: Whether an interval is drawn; else the network is told the scale only.
+        interval: Whether an interval is drawn; otherwise the network receives the scale only.
+
+    Raises:
+        ValueError: largest or beta is out of range.
 
     Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: ``sample_cfg_scale`` and
     ``sample_cfg_interval`` of the authors' code.
@@ -85,7 +88,7 @@ class DrawnGuidance(GuidanceInputs):
         self.uniforms = 3 if interval else 1
 
     def scale(self, u: Tensor) -> Tensor:
-        """The scale below which the probability is ``u``, float64."""
+        """The quantile function of the scale at ``u`` in (0, 1), float64."""
         width, power = math.log(self.largest), 1.0 - self.beta
         if power == 0.0:
             return torch.exp(u * width)

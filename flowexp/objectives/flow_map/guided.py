@@ -1,4 +1,4 @@
-"""Guidance inside the target: a driver that is mixed with the model's own velocities."""
+"""Guidance inside the target: a driver mixed with the model's own velocities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _ROUNDING = 1e-12
 
 
 class VelocityMix(Part, ABC):
-    """How much of which velocity a guided one is: omega and kappa of every row."""
+    """The weights of the velocities in a guided one: omega and kappa of every row."""
 
     @abstractmethod
     def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,10 @@ class ConstantMix(VelocityMix):
         kappa: Weight of the model's prediction with label; the scale is ``omega/(1 - kappa)``.
         start: Least t of the window.
         end: Largest t of it, > start.
-        closed: Whether its ends belong to it: yes for MeanFlow, no for alpha-Flow.
+        closed: Whether the window includes its ends: True for MeanFlow, False for alpha-Flow.
+
+    Raises:
+        ValueError: kappa >= 1, or the window is empty.
 
     Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 19-21 and appendix (kappa);
     Zhang et al., alpha-Flow, 2025, arXiv 2510.20771, the authors' code.
@@ -69,18 +72,21 @@ class ConstantMix(VelocityMix):
 
 
 class DecayingMix(VelocityMix):
-    """``m [d + g(t) (scale - 1)(d - v_u)] + (1 - m) v_c``, where g falls from 1 to 0 at high t.
+    """``m [d + g(t) (scale - 1)(d - v_u)] + (1 - m) v_c``, where g decays from 1 to 0 at high t.
 
     ``g = 1 - exp(-k y/(1 - y))`` with ``y = (1 - t)/(1 - decay_time)``, and 1 below decay_time.
 
     Args:
-        scale: 1 = not guided.
+        scale: Guidance scale, >= 1; 1 = d alone, without any mixing.
         mix: m, in [0, 1]: the share of the guided driver; the rest is the model's prediction.
-        decay_time: Where the decay starts, > 0; from 1 on there is none.
+        decay_time: Time at which the decay starts, > 0; no decay if it is 1 or more.
         rate: k, > 0.
 
+    Raises:
+        ValueError: A number is out of range.
+
     Source: Luo et al., SoFlow, 2025, arXiv 2512.15657: ``get_cfg_decay_scale`` and
-    ``get_consistency_loss`` of the authors' code, which mixes nothing at scale 1.
+    ``get_consistency_loss`` of the authors' code.
     """
 
     def __init__(
@@ -119,16 +125,18 @@ class DecayingMix(VelocityMix):
 
 
 class MixAsTold(VelocityMix):
-    """``d + (1 - 1/w)(v_c - v_u)`` with the scale w that the network is told for the row and t.
+    """``d + (1 - 1/w)(v_c - v_u)``, where w is the scale that the network receives for the row.
+
+    Outside the row's interval of guidance w is 1.
 
     Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: ``guidance_fn`` of the authors'
     code.
     """
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that is told the scale."""
+        """A network that receives the guidance scale."""
         if "guidance_scale" not in parts.parameterization.tells:
-            problem = "MixAsTold guides by the scale that the network is told, and it is told none."
+            problem = "MixAsTold uses the guidance scale of the network, which receives none."
             remedy = "Use parameterization=average_velocity_guided objective/guidance_inputs=drawn."
             yield Unmet("parameterization.tells", problem, remedy)
 
@@ -142,13 +150,13 @@ class Guided(Driver):
     """``omega d + kappa v_c + (1 - omega - kappa) v_u``: a driver d guided by the model itself.
 
     v_c and v_u are the model's velocities at (x_t, t) with and without label. Rows whose label is
-    dropped have d itself. The trained model is guided in one evaluation and without further
-    guidance.
+    dropped use d alone. The trained model gives guided samples with one evaluation per step: do not
+    guide it again when sampling.
 
     Args:
         of: The driver d.
         mix: Omega and kappa.
-        predicted: Which prediction of the velocity; None = ``u(x_t, t, t)``.
+        predicted: The model's prediction used as v_c and v_u; None = ``u(x_t, t, t)``.
         guides_dropped: Whether rows whose label is dropped are guided too, with ``v_c = v_u``,
             as in alpha-Flow's code.
 
@@ -172,7 +180,7 @@ class Guided(Driver):
         self.averages = (*of.averages, *self.predicted.averages)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that knows labels, and what its parts need."""
+        """A class-conditional network, and the requirements of its parts."""
         yield from all_of(
             on_labels(parts, name=type(self).__name__, remedy="objective/driver=data"),
             within("of", self.of.needs(parts)),
@@ -193,7 +201,7 @@ class Guided(Driver):
         return guided + self._part(model, leap.unlabelled(), rest)
 
     def _part(self, model: Model, leap: Leap, weight: Tensor) -> Tensor:
-        """The predicted velocity times its weight, asked only where that is not 0."""
+        """The predicted velocity times its weight, evaluated only where that is not 0."""
         part = torch.zeros_like(leap.x_t)
         rows, others = partition(weight.abs() > _ROUNDING)
         if len(rows) > 0:

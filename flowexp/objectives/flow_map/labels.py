@@ -1,4 +1,4 @@
-"""Label dropout of flow maps: which rows are trained without label, for guidance and in targets."""
+"""Label dropout of flow maps: the rows that are trained without label."""
 
 from abc import ABC, abstractmethod
 
@@ -12,11 +12,11 @@ __all__ = ["DropEach", "DropFirst", "KeepLabels", "LabelDrop"]
 
 
 class LabelDrop(Part, ABC):
-    """Which rows lose their label or caption; their target is then not guided.
+    """The rule by which rows drop their label or caption; their targets are then not guided.
 
     Attributes:
-        label_dropout: The probability of it.
-        uniforms: How many random numbers per row it needs.
+        label_dropout: Probability of dropping a label.
+        uniforms: Number of uniform random numbers per row that it needs.
     """
 
     label_dropout: float = 0.0
@@ -28,7 +28,7 @@ class LabelDrop(Part, ABC):
 
 
 class KeepLabels(LabelDrop):
-    """None is dropped here; the network's own ``label_dropout`` may drop some."""
+    """No label is dropped here; the network's own ``label_dropout`` may drop some."""
 
     def dropped(self, leap: Leap, allowed: Tensor) -> Tensor:
         return torch.zeros_like(allowed)
@@ -47,13 +47,16 @@ class _Dropping(LabelDrop):
 
 
 class DropEach(_Dropping):
-    """Every row with the same probability, independently; on request only for t in a window.
+    """Every row drops its label independently with one probability, optionally in a window of t.
 
     Args:
         label_dropout: The probability, in [0, 1).
-        start: Labels are dropped for t > start only; alpha-Flow's code drops inside the window in
-            which its targets are guided.
-        end: And for t < end only. Below 0 and above 1 mean no limit.
+        start: Labels are dropped for t > start only; a negative number = no limit. alpha-Flow's
+            code uses the window in which its targets are guided.
+        end: Labels are dropped for t < end only; a number above 1 = no limit.
+
+    Raises:
+        ValueError: The probability is out of range, or the window empty.
 
     Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447 (0.1); Zhang et al., alpha-Flow, 2025,
     arXiv 2510.20771, the authors' code (the window).
@@ -73,16 +76,20 @@ class DropEach(_Dropping):
 
 
 class DropFirst(_Dropping):
-    """A binomial number of rows, those with r = t first, in their order.
+    """A binomial number of rows drop their label: rows with r = t first, in their order.
 
-    A batch of n has as many as n draws of :class:`DropEach` would have, but nearly all of them are
-    flow-matching rows. The count is that of the rows a process handles at once.
+    The number is distributed as with :class:`DropEach`, but nearly all of these rows are
+    flow-matching rows. It is drawn for the rows that a process handles at once.
 
     Args:
         label_dropout: Probability of the binomial distribution, in [0, 1).
 
-    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: the authors' code in its first
-    version, where rows with r = t are the first of the batch; later it drops each row by itself.
+    Raises:
+        ValueError: The probability is out of range.
+
+    Source: Geng et al., improved MeanFlow, 2025, arXiv 2512.02012: the first version of the
+    authors' code, in which rows with r = t come first in a batch. Later versions drop each label
+    independently.
     """
 
     def dropped(self, leap: Leap, allowed: Tensor) -> Tensor:

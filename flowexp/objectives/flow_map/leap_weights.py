@@ -1,4 +1,4 @@
-"""Loss weights that depend on more than one time of a leap."""
+"""Loss weights that depend on several times of a row."""
 
 from abc import ABC, abstractmethod
 
@@ -15,7 +15,7 @@ _PUT_ABOVE = 1e-8
 
 
 class LeapWeight(Part, ABC):
-    """The loss weight of the rows of a batch, a factor beside that of t alone."""
+    """Loss weights of the rows of a batch, in addition to the weighting in t."""
 
     @abstractmethod
     def __call__(self, leap: Leap, schedule: Schedule) -> Tensor:
@@ -30,9 +30,10 @@ class UniformLeaps(LeapWeight):
 
 
 class InverseGap(LeapWeight):
-    """``1/(nsr(t) - nsr(s))^power``, with the end s of the first leg; r if no s is drawn.
+    """``1/(nsr(t) - nsr(s))^power``, with the noise-to-signal ratio ``nsr = sigma/alpha``.
 
-    On the VE path that is ``1/(t - s)``; 0 where alpha is 0.
+    s is the end of the first leg, or r if no s is drawn. On the VE path with power 1 the weight is
+    ``1/(t - s)``. It is 0 where alpha(t) = 0.
 
     Args:
         power: Exponent, > 0.
@@ -54,16 +55,19 @@ class InverseGap(LeapWeight):
 
 
 class BoundaryRows(LeapWeight):
-    """Rows at a boundary have a mean of their own: ``mean(others) + weight mean(boundary)``.
+    """Rows at a boundary form a loss term of their own: ``mean(others) + weight mean(boundary)``.
 
-    Rows belong to it whose t is at most 1e-8 above the boundary, where the law of the times puts a
-    share of them. The means are those of the rows in one call, a process's share or a micro-batch;
-    laws spread such rows evenly over a batch.
+    Boundary rows are those with t at most 2e-8 above the boundary, where the time distribution puts
+    a share of the rows. The means are over the rows of one call (a process's share or a
+    micro-batch); time distributions spread such rows evenly over a batch.
 
     Args:
-        of: Weight of a row before that.
+        of: Weight of a row within its mean.
         at: The boundary t', a time of the path.
-        weight: Weight of the boundary's mean, >= 0.
+        weight: Weight of the mean of the boundary rows, >= 0.
+
+    Raises:
+        ValueError: weight is negative.
 
     Source: Lee et al., TCM, 2024, arXiv 2410.14895, eq. 13, as in the authors' loss.py.
     """

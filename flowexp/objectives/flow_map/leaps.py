@@ -1,4 +1,4 @@
-"""What the parts of a flow map's objective share: the rows of a batch, and whose predictions."""
+"""Shared by the parts of a flow map's objective: the rows of a batch, and target networks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,24 +20,26 @@ __all__ = ["Average", "Itself", "Leap", "Target", "gradients", "partition"]
 
 @dataclass(frozen=True)
 class Leap:
-    """The way of every row from (x_t, t) to r.
+    """The rows of a batch: for each, the step from (x_t, t) to r.
 
     Attributes:
-        x: Data, (B, ...), float64, as all states here.
-        e: Source draws.
+        x: Data, (B, ...), float64 like all states here.
+        e: Samples of the source.
         x_t: States at t.
-        velocity: Velocity ``alpha' x + sigma' e`` of the pair at t.
-        t: Where it starts, (B,), float64.
-        r: Where it ends, r <= t; 0 where only t is drawn.
-        schedule: That of the path.
-        middle: A time in between, if the law of the times gives one.
+        velocity: Velocity ``alpha' x + sigma' e`` of the pairs at t.
+        t: Start times, (B,), float64.
+        r: End times, (B,), r <= t; 0 if only t is drawn.
+        schedule: Schedule of the path.
+        middle: The third time, (B,), if the time distribution draws one: the end s of the first leg
+            with r <= s < t; in terminal velocity matching the time of a further row.
         conditions: Conditions of the rows.
-        uniforms: Numbers in (0, 1) for each part of the objective, by its argument's name: (B, k),
-            float64, with k as many as the part says it needs.
-        dropped: Rows without their label or caption, (B,) bool; None = none was dropped on purpose.
+        uniforms: Uniform numbers in (0, 1) for each part of the objective, by its argument's name:
+            (B, k), float64, where k is the part's ``uniforms``.
+        dropped: Rows whose label or caption was dropped, (B,) bool; None = the objective drops
+            none.
         given: Conditions of the rows before labels were dropped; empty = as ``conditions``.
-        images_seen: Images of the training before this batch.
-        output_scale: :meth:`flowexp.models.Model.output_scale` of the way, (B,); None = 1.
+        images_seen: Training images before this batch.
+        output_scale: :meth:`flowexp.models.Model.output_scale` at t and r, (B,); None = 1.
     """
 
     x: Tensor
@@ -60,11 +62,11 @@ class Leap:
         return replace(self, conditions=conditions, given={})
 
     def labelled(self) -> "Leap":
-        """The same rows with all the labels that there are."""
+        """The same rows with their labels as before any was dropped."""
         return self.with_conditions(self.given or self.conditions)
 
     def unlabelled(self) -> "Leap":
-        """The same rows without labels, and so without guidance."""
+        """The same rows without labels, and with guidance scale 1."""
         conditions = without_labels(self.conditions)
         scale = conditions.get("guidance_scale")
         if scale is not None:
@@ -72,7 +74,7 @@ class Leap:
         return self.with_conditions(conditions)
 
     def instant(self) -> "Leap":
-        """The same rows as ones with r = t: guided by the scale of t, whatever the interval."""
+        """The same rows with r = t: their scale where t is in the interval, 1 elsewhere."""
         conditions = dict(self.conditions)
         scale, start = conditions.get("guidance_scale"), conditions.get("guidance_start")
         end = conditions.get("guidance_end")
@@ -118,11 +120,11 @@ def partition(chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Target(Part, ABC):
-    """Whose predictions make the target.
+    """The network whose predictions make up the target (target network).
 
     Attributes:
         averages: Names of the averages of the weights that it needs.
-        gradient: Whether these predictions have a gradient; almost no method wants that.
+        gradient: Whether the gradient flows through these predictions; almost always False.
     """
 
     averages: tuple[str, ...] = ()
@@ -130,14 +132,14 @@ class Target(Part, ABC):
 
     @abstractmethod
     def of(self, model: Model) -> Model:
-        """The model that is asked, for a ``model`` in training."""
+        """The model that makes the predictions, given the ``model`` in training."""
 
 
 class Itself(Target):
     """The network in training.
 
     Args:
-        gradient: Whether the gradient also flows through the target, without a stop-gradient.
+        gradient: Whether the gradient flows through the target (no stop-gradient).
     """
 
     def __init__(self, *, gradient: bool = False) -> None:
@@ -148,7 +150,7 @@ class Itself(Target):
 
 
 class Average(Target):
-    """An average of the network's weights.
+    """An average of the network's weights (EMA).
 
     Args:
         name: Its name in the config group ``ema``.
@@ -169,5 +171,5 @@ class _Asked(Protocol):
 
 
 def gradients(asked: _Asked) -> AbstractContextManager[object]:
-    """A context without gradients, unless those of a target, driver or pair of legs are wanted."""
+    """A context that stops gradients unless the target, driver or pair of legs has one."""
     return nullcontext() if asked.gradient else torch.no_grad()

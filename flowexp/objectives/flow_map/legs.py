@@ -1,4 +1,4 @@
-"""Legs: how far the first leg of a leap goes, and so what its average velocity should be.
+"""Legs: the length of the first leg, and from it the target of the average velocity.
 
 With the first leg of relative length a, from t to ``s = t - a (t - r)`` along a driver d,
 ``u_tgt = a d + (1 - a) u(x_s, s, r)`` with ``x_s = x_t - (t - s) d``. For a -> 0, the residual
@@ -34,12 +34,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Legs:
-    """Who answers what: the driver of the first leg, who goes the second, and what is known at r=t.
+    """The sources of a target: driver, target network, and the velocity for rows with r = t.
 
     Attributes:
         driver: Velocity of the first leg.
-        target: Whose prediction is the second leg.
-        diagonal: Velocity that rows with r = t are compared with.
+        target: Network that predicts the second leg.
+        diagonal: Velocity that rows with r = t are regressed on.
         head: Whether the velocity head's prediction is compared too.
     """
 
@@ -50,25 +50,25 @@ class Legs:
 
     @property
     def gradient(self) -> bool:
-        """Whether any of what makes the target has a gradient."""
+        """Whether the gradient flows through any part of the target."""
         return self.driver.gradient or self.target.gradient
 
     def drive(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
-        """The driver's velocity, (B, ...), with a gradient only if it should have one."""
+        """The driver's velocity, (B, ...); its gradient is stopped unless the driver has one."""
         with gradients(self.driver):
             return self.driver.velocity(model, leap, s)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an objective compares, per row.
+    """Predictions and targets of an objective, per row.
 
     Attributes:
-        prediction: With gradient, (B, ...), an average velocity.
-        target: What it should be, without gradient unless :class:`Legs` have one.
+        prediction: Average velocity, (B, ...), with gradient.
+        target: Its target, (B, ...); without gradient unless :class:`Legs` has one.
         share: Relative length a of the first leg, (B,), float64; 1 where r = t, and 1 for
-            derivatives, whose residual is already that of a -> 0.
-        head: The velocity head's prediction, with gradient, if it is asked for.
+            derivatives, whose residual is already the limit a -> 0.
+        head: Prediction of the velocity head, with gradient; None unless it is compared.
     """
 
     prediction: Tensor
@@ -78,16 +78,16 @@ class Comparison:
 
 
 class Leg(Part, ABC):
-    """How the target of a leap is made.
+    """How the target of a row is computed.
 
     Attributes:
-        columns: The times of a sample that it needs.
-        uniforms: How many random numbers per sample it needs.
+        columns: Names of the times per sample that it needs.
+        uniforms: Number of uniform random numbers per sample that it needs.
         averages: Names of the averages of the weights that it needs.
-        derivative: How it differentiates the model; None = it does not.
+        derivative: How it differentiates the model; None = not at all.
         compares_head: Whether it compares the prediction of a velocity head, if there is one.
-        suits: The parameterization that is named to a user who has chosen none with a flow map.
-        law: The law of times that is named to a user who has chosen one with other columns.
+        suits: The parameterization suggested to a user whose own is not a flow map.
+        law: The option of ``timestep`` suggested to a user whose own draws other times.
     """
 
     columns: tuple[str, ...] = ("t", "r")
@@ -99,16 +99,16 @@ class Leg(Part, ABC):
     law: str = "sorted"
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What its derivative needs."""
+        """The requirements of its derivative."""
         if self.derivative is not None:
             yield from within("derivative", self.derivative.needs(parts))
 
     def may_drop_label(self, leap: Leap) -> Tensor:
-        """Rows that may lose their label, (B,) bool: all, unless overridden."""
+        """Rows that may drop their label, (B,) bool: all, unless overridden."""
         return torch.ones_like(leap.t, dtype=torch.bool)
 
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
-        """Prediction and target of all rows; those with r = t have the diagonal's velocity."""
+        """Predictions and targets of all rows; for r = t the target is the diagonal's velocity."""
         head = None
         if legs.head:
             prediction, head = model.with_velocity_head(leap.x_t, leap.t, leap.r, **leap.conditions)
@@ -121,7 +121,7 @@ class Leg(Part, ABC):
     def targets(
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Targets and shares of all rows; ``prediction`` is u(x_t, t, r)."""
+        """Targets (B, ...) and shares (B,) of all rows; ``prediction`` is u(x_t, t, r)."""
         equal, apart = partition(self.on_diagonal(leap))
         if len(equal) == 0:
             return self.target(model, leap, legs, prediction)
@@ -149,7 +149,7 @@ class FiniteLeg(Leg):
     """A first leg that ends at a time s.
 
     Attributes:
-        clamp: Targets are kept within +- this; None = they are free.
+        clamp: Targets are clamped to [-clamp, clamp]; None = not clamped.
     """
 
     clamp: float | None = None
@@ -174,8 +174,8 @@ class FiniteLeg(Leg):
         if self.is_whole(leap):
             return self.clamped(d), torch.ones_like(leap.t)
         share = (leap.t - s) / (leap.t - leap.r)
-        # Where the first leg is the whole way, s = r, u(x_r, r, r) may not even be defined. These
-        # rows are asked at t, to no purpose but that batches have equal shapes.
+        # With s = r the second leg is empty, and u(x_r, r, r) may be undefined. Such rows are
+        # evaluated at t only to keep the batch shape; the result is not used.
         asked = torch.where(share < 1.0, s, leap.t)
         x_s = self.bounded(leap.x_t - expand_as(leap.t - asked, d) * d)
         with gradients(legs.target):
@@ -190,7 +190,7 @@ class FiniteLeg(Leg):
 
 
 class FixedShare(FiniteLeg):
-    """``a`` is fixed: 1/2 is Shortcut's rule and PSD-M's, 1 trajectory flow matching.
+    """A fixed ``a``: 1/2 in Shortcut models and PSD-M, 1 in trajectory flow matching.
 
     Args:
         share: a, in (0, 1].
@@ -222,7 +222,7 @@ class RandomShare(FiniteLeg):
 
 
 class GivenMiddle(FiniteLeg):
-    """s is drawn with t and r, as by the laws of consistency models."""
+    """s is drawn together with t and r, as in consistency models."""
 
     columns = ("t", "r", "s")
     law = "shrinking_ratio"
@@ -236,13 +236,13 @@ class Tangent(Leg):
     """``a -> 0``: the target ``d - (t - r) du/dt``, MeanFlow's identity.
 
     Args:
-        derivative: How du/dt is computed; None = forward mode.
-        direction: The velocity along which it is taken, with the time; None = the driver's, d.
-            With the driver's the target depends on the pair beyond x_t; improved MeanFlow takes the
-            prediction of its velocity head.
+        derivative: How du/dt is computed; None = forward mode (JVP).
+        direction: The velocity v of the tangent (v, 1, 0) in (x, t, r); None = the driver's, d. The
+            data velocity makes the target depend on the pair and not only on x_t; improved MeanFlow
+            uses the prediction of its velocity head.
 
     Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, eq. 6 and 11; improved MeanFlow, 2025,
-    arXiv 2512.02012 (direction), whose loss ``|u + (t - r) sg[du/dt] - d|^2`` is this one.
+    arXiv 2512.02012 (direction), whose loss ``|u + (t - r) sg[du/dt] - d|^2`` is the same.
     """
 
     derivative: Derivative
@@ -255,7 +255,7 @@ class Tangent(Leg):
         self.averages = () if direction is None else direction.averages
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What derivative and direction need."""
+        """The requirements of derivative and direction."""
         yield from super().needs(parts)
         if self.direction is not None:
             yield from within("direction", self.direction.needs(parts))

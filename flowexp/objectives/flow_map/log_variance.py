@@ -1,4 +1,4 @@
-"""A learned weight of the errors of a flow map: the logarithm of their variance."""
+"""Learned log-variance weighting of the errors of a flow map."""
 
 from collections.abc import Iterator
 
@@ -21,16 +21,16 @@ _SHORTEST = (
 
 
 class LearnedLogVariance(ErrorWeight, nn.Module):
-    """``prior(t) e^{-w(t, r)} D + w(t, r)`` with a learned w, 0 at first.
+    """Learned log-variance weighting ``prior(t) e^{-w(t, r)} D + w(t, r)``, with w = 0 at first.
 
-    For errors D of mean d(t, r) the best w is ``ln(prior d)``, so that every pair of times counts
-    the same, whatever the size of its errors. w is a linear function of waves of both times. It is
-    trained by the network's optimizer and stored in checkpoints, but no part of the network. The
-    loss can become negative: watch ``error``.
+    For errors D of mean d(t, r) the optimal w is ``ln(prior d)``, so that every pair of times
+    contributes equally, whatever the scale of its errors. w is linear in sinusoidal features of
+    both times. It is trained by the network's optimizer and stored in checkpoints, but is not part
+    of the network. The loss can become negative: monitor the metric ``error`` instead.
 
     Args:
-        channels: Waves of each time, even.
-        prior: Weight of the errors alone, on which w does not act; None = 1.
+        channels: Number of features of each time, even.
+        prior: Weighting of the errors that multiplies D only; None = 1.
 
     Source: Karras et al., EDM2, 2023, arXiv 2312.02696, section 2.2 and eq. 21 (one time); Boffi et
     al., 2025, arXiv 2505.18825 (two times); Lu & Song, sCM, 2024, arXiv 2410.11081, eq. 8 (prior).
@@ -43,7 +43,7 @@ class LearnedLogVariance(ErrorWeight, nn.Module):
         self.linear = zeroed(nn.Linear(2 * channels, 1, bias=False))
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What the prior needs."""
+        """The requirements of the prior."""
         yield from within("prior", self.prior.needs(parts))
 
     def __call__(self, error: Tensor, leap: Leap, comparison: Comparison) -> Tensor:
@@ -53,7 +53,7 @@ class LearnedLogVariance(ErrorWeight, nn.Module):
         return prior.to(error.dtype) * torch.exp(-w) * error + w
 
     def log_variance(self, t: Tensor, r: Tensor) -> Tensor:
-        """The w at unit times t and r of the path, (B,)."""
+        """The log-variance w at the path's unit times t and r, (B,)."""
         waves = torch.cat([self.waves(time.float()) for time in (t, r)], dim=1)
         w: Tensor = self.linear(waves)
         return w[:, 0]

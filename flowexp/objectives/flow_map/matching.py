@@ -1,4 +1,4 @@
-"""Training of flow maps without stored pairs: one objective for the methods of one and few steps.
+"""Training flow maps without stored pairs: one objective for one- and few-step generators.
 
 =====================  ======================  ===============  ===================================
 method                 driver d                leg              regressed
@@ -16,6 +16,8 @@ sCT, sCD               data, teacher           a -> 0, r = 0    TrigFlow's outpu
 CT, iCT, ECT, TCM      chord of the pair       ends at given s  end point, r = 0
 CD                     step of a teacher       ends at given s  end point, r = 0
 =====================  ======================  ===============  ===================================
+
+t is the start of a row, r its end, a the relative length of the first leg, D the measured error.
 """
 
 from collections.abc import Iterator
@@ -48,31 +50,35 @@ __all__ = ["FlowMapMatching"]
 
 
 class FlowMapMatching(Objective):
-    """``weight premetric(u(x_t, t, r) - u_tgt)``: the average velocity against that of two legs.
+    """``weight premetric(u(x_t, t, r) - sg u_tgt)``: regression of the average velocity u.
 
-    The target, without gradient, goes a first leg of relative length a along a driver and the rest
-    of the way by the flow map itself; see :mod:`flowexp.objectives.flow_map.legs`. States,
-    predictions and errors are float64, the network runs in float32 as always.
+    The target u_tgt, under a stop-gradient (sg), consists of two legs: a driver's velocity over a
+    first leg of relative length a, and the flow map itself over the rest; see
+    :mod:`flowexp.objectives.flow_map.legs`. States, predictions and errors are float64; the network
+    runs in float32.
 
     Args:
         driver: Velocity of the first leg.
-        leg: How long it is.
-        regressed: What of the flow map is compared.
-        premetric: Measure of the difference.
-        error_weight: How the measured error of a row becomes its loss.
-        target: Whose prediction is the second leg; None = the network itself.
-        diagonal: The velocity of rows with r = t; None = the driver, or that of the data where the
-            driver is the model itself.
+        leg: Length of the first leg, and the form of the target.
+        premetric: Measure of the difference; None only if ``regressed`` measures it.
+        regressed: The quantity that is compared; None = the average velocity.
+        error_weight: Maps the measured error of a row to its loss; None = the error itself.
+        target: Network that predicts the second leg (target network); None = the one in training.
+        diagonal: Velocity that rows with r = t are regressed on; None = the driver's, or that of
+            the data if the driver is the model itself.
         weighting: Loss weight as a function of t; None = 1.
         leap_weight: Further loss weight, as a function of all times of a row; None = 1.
         same_dropout: Whether all calls of the network on a batch share one dropout mask.
-        labels: Which rows lose their label; None = none here, and the network may drop some.
-        guidance_inputs: What of guidance the network is told; None = nothing.
-        head_weight: Weight of the same loss of the velocity head against the driver's velocity; 0 =
-            the network has no such head.
+        labels: Rule for dropping labels; None = none is dropped here (the network may drop some).
+        guidance_inputs: Guidance scale and interval that the network receives; None = none.
+        head_weight: Weight, >= 0, of the same loss on the velocity head, with the driver's velocity
+            as its target; 0 if the network has no such head.
 
-    Source: Boffi et al., 2025, arXiv 2505.18825 (flow maps); the methods' sources are with the
-    parts and in their configs.
+    Raises:
+        ValueError: head_weight is negative, or positive without a known velocity at r = t.
+
+    Source: Boffi et al., Learning flow maps via self-distillation, 2025, arXiv 2505.18825; the
+    sources of the methods are given with the parts and in the presets.
     """
 
     def __init__(
@@ -96,8 +102,8 @@ class FlowMapMatching(Objective):
             raise ValueError(f"head_weight is {head_weight}; expected a number >= 0")
         if head_weight > 0.0 and (diagonal is not None or not driver.knows_diagonal):
             raise ValueError(
-                f"head_weight is {head_weight}, for which the driver must know the velocity at t, "
-                f"as the data's or a teacher's, and diagonal be null"
+                f"head_weight is {head_weight}, which needs a driver with a known velocity at t "
+                f"(the data's or a teacher's) and diagonal=null"
             )
         if head_weight > 0.0 and not leg.compares_head:
             raise ValueError(
@@ -131,7 +137,7 @@ class FlowMapMatching(Objective):
         self.averages = tuple(dict.fromkeys(names))
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network with a second time, times r and t, and what the parts need."""
+        """A network with a second time, times t and r, and what the parts need."""
         yield from all_of(
             super().needs(parts),
             self._flow_map(parts),
@@ -151,7 +157,7 @@ class FlowMapMatching(Objective):
         guided = self.driver.guides or self.diagonal.guides
         found, dropped = parts.network.label_dropout, self.label_dropout
         if found > 0.0 and (guided or dropped > 0.0):
-            problem = f"{found:g} drops labels of which the objective's targets must know."
+            problem = f"{found:g} drops labels in the network, but the targets depend on them too."
             remedy = "Set network.label_dropout=0 and objective/labels=drop."
             yield Unmet("network.label_dropout", problem, remedy)
         elif guided and dropped == 0.0:
@@ -187,7 +193,7 @@ class FlowMapMatching(Objective):
         check_files(self.regressed, within="regressed")
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
-        """One call of the network with gradient, and the calls that the parts document."""
+        """One network call with gradient, and those that the parts document."""
         if self.same_dropout:
             model = SameDropout(model)
         value, errors = self.losses(model, self.leap(model, pairs, t, rng=rng))
@@ -195,7 +201,7 @@ class FlowMapMatching(Objective):
         return Loss(weighted(value, pairs=pairs), metrics)
 
     def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
-        """The losses of the rows, (B,), float64, and their measured errors without any weight."""
+        """The losses of the rows, (B,), float64, and their unweighted errors by name."""
         legs = Legs(self.driver, self.target, self.diagonal)
         if self.head_weight > 0.0:
             leap, legs = self._with_known_velocity(model, leap)
@@ -212,14 +218,14 @@ class FlowMapMatching(Objective):
         return value * weight * self.leap_weight(leap, leap.schedule), errors
 
     def _with_known_velocity(self, model: Model, leap: Leap) -> tuple[Leap, Legs]:
-        """The driver's velocity as that of the rows: both heads are compared with it."""
+        """The rows with the driver's velocity, the target of both heads, as theirs."""
         with torch.no_grad():
             velocity = self.driver.velocity(model, leap, leap.t)
         known = DataVelocity()
         return replace(leap, velocity=velocity), Legs(known, self.target, known, head=True)
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
-        """The rows of a batch, whose times are columns (B, 2) or (B, 3), or (B,) with r = 0."""
+        """The rows of a batch, for times (B, 2) or (B, 3), or (B,) with r = 0."""
         times = times.to(pairs.x.device)
         columns = times.unbind(1) if times.ndim == 2 else (times, torch.zeros_like(times))
         point = point_of(pairs, model.path, columns[0])
@@ -243,7 +249,7 @@ class FlowMapMatching(Objective):
         return self._without_some_labels(self._told(leap))
 
     def _told(self, leap: Leap) -> Leap:
-        """The rows with what the network is told of guidance."""
+        """The rows with the guidance inputs among their conditions."""
         told = self.guidance_inputs.conditions(leap)
         return replace(leap, conditions={**leap.conditions, **told}) if told else leap
 

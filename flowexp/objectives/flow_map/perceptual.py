@@ -1,4 +1,4 @@
-"""A perceptual distance of the states in which both ways end."""
+"""Perceptual distance between the end points of prediction and target."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ __all__ = ["PerceptualEndPoint"]
 
 
 class PerceptualEndPoint(EndPoint):
-    """``perceptual(X_{t->r}(x_t), X_{s->r}(x_s))``, plus the premetric of their difference if any.
+    """``perceptual(X_{t->r}(x_t), X_{s->r}(x_s))``, plus the premetric of the difference, if any.
 
     Args:
         perceptual: Distance of images in [-1, 1]; it is computed in float32.
@@ -33,7 +33,7 @@ class PerceptualEndPoint(EndPoint):
         self.perceptual = perceptual
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Data that are images."""
+        """Image data."""
         yield from compared_images(parts, self.perceptual)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What of a flow map is regressed."""
+"""The quantity of a flow map that is regressed."""
 
 from abc import ABC, abstractmethod
 
@@ -14,11 +14,11 @@ __all__ = ["AverageVelocity", "EndPoint", "Regressed", "Residual"]
 
 
 class Regressed(Part, ABC):
-    """The difference that a loss measures."""
+    """The difference of prediction and target that a loss measures."""
 
     @abstractmethod
     def difference(self, comparison: Comparison, leap: Leap) -> Tensor:
-        """(B, ...), with gradient."""
+        """The difference, (B, ...), with gradient."""
 
     def error(self, comparison: Comparison, leap: Leap, premetric: Premetric | None) -> Tensor:
         """The measured difference, (B,), with gradient."""
@@ -37,7 +37,7 @@ class AverageVelocity(Regressed):
 
 
 class Residual(Regressed):
-    """``(u - u_tgt)/a``: of the same size for legs of all lengths, and MeanFlow's for a -> 0."""
+    """``(u - u_tgt)/a``: its scale does not depend on a; for a -> 0 it is MeanFlow's residual."""
 
     def difference(self, comparison: Comparison, leap: Leap) -> Tensor:
         difference = comparison.prediction - comparison.target
@@ -45,7 +45,7 @@ class Residual(Regressed):
 
 
 class EndPoint(Regressed):
-    """``X_{t->r}(x_t) - X_{s->r}(x_s) = -(t - r)(u - u_tgt)``: where both ways end."""
+    """``X_{t->r}(x_t) - X_{s->r}(x_s) = -(t - r)(u - u_tgt)``: the difference of end points."""
 
     def difference(self, comparison: Comparison, leap: Leap) -> Tensor:
         difference = comparison.target - comparison.prediction

@@ -1,4 +1,4 @@
-"""The same dropout mask in every pass of a training step."""
+"""One dropout mask for all network calls of a training step."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,11 @@ __all__ = ["SameDropout"]
 
 
 class SameDropout(WrappedModel):
-    """A model each of whose calls draws the same numbers from torch's global generators.
+    """A model whose calls all draw the same numbers from torch's global generators.
 
-    The states of the generators (CPU, and that of an accelerator) before the first call are put
-    back before every further one, so that calls with batches of equal shape drop the same units,
-    and the same labels. Averages of the weights (:meth:`average`) share the states. Make a new one
-    for every batch: after the last call the generators go on from there.
+    The states of the generators (CPU and accelerator) before the first call are restored before
+    every further one, so that calls on batches of equal shape drop the same units and labels.
+    Averages of the weights (:meth:`average`) share these states. Make a new one for every batch.
 
     Source: Song et al., Consistency Models, 2023, arXiv 2303.01469, as in the authors' code; Geng
     et al., ECT, 2024, arXiv 2406.14548.
@@ -45,7 +44,7 @@ class SameDropout(WrappedModel):
         return SameDropout(self.model.average(name), states=self._states)
 
     def _rewind(self, device: torch.device) -> None:
-        """Put the generators back to where they stood before the first call."""
+        """Restore the states of the generators before the first call."""
         for place in {torch.device("cpu"), device}:
             if place not in self._states:
                 self._states[place] = _generator_state(place)

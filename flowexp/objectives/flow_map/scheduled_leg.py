@@ -1,4 +1,4 @@
-"""A first leg whose relative length changes over the training."""
+"""A first leg whose relative length follows a schedule over the training."""
 
 import torch
 from torch import Tensor
@@ -13,22 +13,25 @@ __all__ = ["ScheduledShare"]
 
 
 class ScheduledShare(FiniteLeg):
-    """``a`` follows a schedule, usually from the whole way, a = 1, to the derivative, a -> 0.
+    """``a`` follows a schedule, usually from a = 1 (trajectory flow matching) to a -> 0 (MeanFlow).
 
     At a = 0 the target is MeanFlow's, as with :class:`Tangent`.
 
     Args:
-        schedule: a over the images seen.
-        derivative: How du/dt is computed at a = 0; None = forward mode.
-        min_gap: s is at most ``t - min_gap``, but at least r; in units of t, >= 0. SoFlow's code
-            has 1e-4.
-        snap: Shares below it are taken as 0, and above ``1 - snap`` as 1; in [0, 1/2).
-            alpha-Flow's code has 0.005.
-        whole_above: Shares above it are taken as 1 as well, in (0, 1].
-        discrete: Whether shares below ``snap`` are taken as ``snap`` instead of 0, so that no
-            derivative is ever taken.
-        clamp: Targets of a > 0 are kept within +- this, > 0; None = they are free. alpha-Flow's
-            code has 4, for latents.
+        schedule: a as a function of the images seen.
+        derivative: How du/dt is computed at a = 0; None = forward mode (JVP).
+        min_gap: s is at most ``t - min_gap``, but at least r; in units of t, >= 0. 1e-4 in SoFlow's
+            code.
+        snap: a below it is set to 0, and above ``1 - snap`` to 1; in [0, 1/2). 0.005 in
+            alpha-Flow's code.
+        whole_above: a above it is set to 1 too, in (0, 1].
+        discrete: Whether a below ``snap`` is set to ``snap`` instead of 0, so that no derivative is
+            ever taken.
+        clamp: Targets with a > 0 are clamped to [-clamp, clamp], > 0; None = not clamped. 4 in
+            alpha-Flow's code, for latents.
+
+    Raises:
+        ValueError: A number is out of range.
 
     Source: Zhang et al., alpha-Flow, 2025, arXiv 2510.20771; Luo et al., SoFlow, 2025, arXiv
     2512.15657; both with the authors' code.

@@ -1,4 +1,4 @@
-"""How long the first leg is, as a function of the images seen: from the whole way to none of it."""
+"""Schedules of the relative length a of the first leg, as functions of the images seen."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ __all__ = [
 class ShareSchedule(Part, ABC):
     """The relative length a of the first leg over the course of a training.
 
-    Constructors raise ``ValueError`` for an argument outside the range that their docstring states.
+    Constructors raise ``ValueError`` if an argument is out of its documented range.
     """
 
     @abstractmethod
@@ -85,21 +85,21 @@ class _Ramp(ShareSchedule):
         return self.between((kimg - self.start_kimg) / (self.end_kimg - self.start_kimg))
 
     def between(self, progress: float) -> float:
-        """A at ``progress`` in [0, 1]."""
+        """The share a at ``progress`` in [0, 1]."""
         covered = self.covered(progress)
         return (1.0 - covered) * self.initial + covered * self.final
 
     def covered(self, progress: float) -> float:
-        """How much of the way from ``initial`` to ``final`` is covered."""
+        """The interpolation weight of ``final`` at ``progress``, in [0, 1]."""
         return progress
 
 
 class LinearShare(_Ramp):
-    """In a line from ``initial`` to ``final``, both in [0, 1]."""
+    """Linear from ``initial`` to ``final``, both in [0, 1]."""
 
 
 class CosineShare(_Ramp):
-    """Half a cosine wave from ``initial`` to ``final``, both in [0, 1].
+    """Half a cosine period from ``initial`` to ``final``, both in [0, 1].
 
     Source: Luo et al., SoFlow, 2025, arXiv 2512.15657, the authors' code (``Cosine``).
     """
@@ -109,7 +109,7 @@ class CosineShare(_Ramp):
 
 
 class LogarithmicShare(_Ramp):
-    """``log10(1 + 9 p)`` of the way from ``initial`` to ``final``: fast at first.
+    """``initial + (final - initial) log10(1 + 9 p)`` between start and end: fast at first.
 
     Source: Zhang et al., alpha-Flow, 2025, arXiv 2510.20771, the authors' code (``log``).
     """
@@ -122,10 +122,10 @@ class SigmoidShare(_Ramp):
     """``initial + (final - initial) sigmoid(gamma (p - 1/2))`` between start and end.
 
     Args:
-        end_kimg: Where it ends, > start_kimg.
-        start_kimg: Where it starts, >= 0.
-        initial: Before the start, in [0, 1].
-        final: After the end, in [0, 1].
+        end_kimg: End of the ramp, > start_kimg.
+        start_kimg: Start of the ramp, >= 0.
+        initial: a before the start, in [0, 1].
+        final: a after the end, in [0, 1].
         gamma: Steepness, > 0.
 
     Source: Zhang et al., alpha-Flow, 2025, arXiv 2510.20771, section 4.3 (gamma = 25).
@@ -153,11 +153,11 @@ class ExponentialShare(_Ramp):
     """``initial (final/initial)^(p^power)`` between start and end: equal factors in equal times.
 
     Args:
-        end_kimg: Where it ends, > start_kimg.
-        start_kimg: Where it starts, >= 0.
-        initial: Before the start, in (0, 1].
-        final: After the end, in [0, 1]; SoFlow's CIFAR-10 recipe has 3.125e-4.
-        power: Of the progress, > 0; below 1, a falls faster at first.
+        end_kimg: End of the ramp, > start_kimg.
+        start_kimg: Start of the ramp, >= 0.
+        initial: a before the start, in (0, 1].
+        final: a after the end, in [0, 1]; 3.125e-4 in SoFlow's CIFAR-10 recipe.
+        power: Exponent of the progress p, > 0; below 1, a decays faster at first.
 
     Source: Luo et al., SoFlow, 2025, arXiv 2512.15657 (power 1); Zhang et al., alpha-Flow, 2025,
     arXiv 2510.20771, the authors' code.

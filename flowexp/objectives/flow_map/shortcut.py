@@ -1,4 +1,4 @@
-"""Shortcut models: every step is two of half its length, and the shortest follows the data."""
+"""Shortcut models: steps are regressed on two steps of half the length, the shortest on data."""
 
 import torch
 from torch import Tensor
@@ -13,21 +13,23 @@ __all__ = ["Doubling", "GuidedShortest"]
 
 
 def _shortest(t: Tensor, r: Tensor, steps: int) -> Tensor:
-    """Where t - r is at most one step of ``1/steps``, (B,) bool, whatever the rounding."""
+    """Rows with t - r at most ``1/steps``, (B,) bool, robust to rounding."""
     return t - r < 1.5 / steps
 
 
 class Doubling(FixedShare):
-    """``u(t, r)`` of a step is the mean of two steps of half its length; the shortest has velocity.
+    """``u(x_t, t, r)`` is regressed on the mean velocity of two steps of half the length.
 
-    Steps have the lengths 1, 1/2, ..., 1/steps. Rows of the length ``1/steps``, which the network
-    is told as such and not as r = t, are compared with the diagonal's velocity; only they may lose
-    their labels.
+    Steps have the lengths 1, 1/2, ..., 1/steps. The shortest ones are regressed on the diagonal's
+    velocity; the network receives their gap ``1/steps``, not 0. Only they may drop their labels.
 
     Args:
-        steps: T, >= 2: that of the law of times.
-        clamp: The state after the first half and the target are kept within +- this, > 0, which
-            suits latents; None = they are free.
+        steps: Number T of shortest steps, >= 2; that of the time distribution.
+        clamp: The state after the first half and the target are clamped to [-clamp, clamp], > 0,
+            for latents; None = not clamped.
+
+    Raises:
+        ValueError: steps or clamp is out of range.
 
     Source: Frans et al., One Step Diffusion via Shortcut Models, 2024, arXiv 2410.12557, eq. 5, and
     the authors' code (clamp 4).
@@ -56,14 +58,17 @@ class Doubling(FixedShare):
 
 
 class GuidedShortest(Target):
-    """``u_0 + scale (u_c - u_0)``, without and with label, for the shortest steps only.
+    """``u_0 + scale (u_c - u_0)`` in the shortest steps; u_0 and u_c are without and with label.
 
-    So guidance enters the target of steps of twice that length, and from them all longer ones.
+    Guidance thus enters the targets of steps twice as long, and through them all longer ones.
 
     Args:
-        of: Whose predictions; None = the network's own.
-        scale: 1 = not guided.
-        steps: The shortest step is ``1/steps``.
+        of: The target network that is guided; None = the network in training.
+        scale: Guidance scale; 1 = not guided.
+        steps: The shortest step has length ``1/steps``; >= 2.
+
+    Raises:
+        ValueError: steps is below 2.
 
     Source: Frans et al., 2024, arXiv 2410.12557, section 4, and the authors' code (1.5 on
     ImageNet).

@@ -1,4 +1,4 @@
-"""Terminal velocity matching: the derivative of a jump in its end, and the velocity beside it."""
+"""Terminal velocity matching: the derivative of the flow map in r, plus flow matching."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,25 +22,25 @@ __all__ = ["TerminalVelocityMatching"]
 
 
 class TerminalVelocityMatching(FlowMapMatching):
-    """``d((dX/dr - sg u(X, r, r))/w) + d((u(x_q, q, q) - v_w)/w)``, d the premetric.
+    """``d((dX/dr - sg u(sg X, r, r))/w) + d((u(x_q, q, q) - sg v_w)/w)``, d the premetric.
 
-    ``X = X_{t->r}(x_t)``; its derivative in r is the :class:`Lagrangian` leg's, with gradient, and
-    the velocity at its end the target's. Rows with r = t have the second term only. That is flow
-    matching of the same pair at a time q of its own, against the guided velocity
-    ``v_w = w v + (1 - w) u_0(x_q, q, q)``, where v is that of the data and u_0 the target's without
-    label. w is the scale that the network is told, 1 without one, and 1 in rows that lose their
-    label.
+    ``X = X_{t->r}(x_t)``. Its derivative in r, with gradient, is that of the :class:`Lagrangian`
+    leg; the velocity at its end is the target network's. Rows with r = t have the second term only,
+    which is flow matching of the same pair at a time q of its own. Its target is the guided
+    velocity ``v_w = w v + (1 - w) u_0(x_q, q, q)``, where v is the data velocity and u_0 the target
+    network's without label. w is the guidance scale that the network receives; it is 1 without a
+    scale and in rows that drop their label.
 
     Args:
         leg: The derivative in r.
         premetric: Measure of both differences.
-        target: Whose predictions are u in the first term and u_0; None = the network itself.
+        target: Target network, for u in the first term and for u_0; None = the one in training.
         weighting: Loss weight as a function of t; None = 1.
-        labels: Which rows lose their label; None = none here.
-        guidance_inputs: The law of w; None = the network is told none.
+        labels: Rule for dropping labels; None = none is dropped here.
+        guidance_inputs: Distribution of w; None = the network receives no scale.
 
     Source: Zhou et al., Terminal Velocity Matching, 2025, arXiv 2511.19797, and lumalabs/tvm, where
-    the target is an average with factor 0.99 and w scales the network's output too
+    the target network is an EMA of decay 0.99, and w also scales the network's output
     (``parameterization.scaled_by_guidance``).
     """
 
@@ -81,7 +81,7 @@ class TerminalVelocityMatching(FlowMapMatching):
         return weight * torch.stack(list(terms.values())).sum(0), dict(terms)
 
     def terms(self, model: Model, leap: Leap) -> Mapping[str, Tensor]:
-        """The two terms, (B,): ``terminal`` and ``diagonal``."""
+        """The two loss terms, (B,): ``terminal`` and ``diagonal``."""
         scale = leap.conditions.get("guidance_scale")
         w = torch.ones_like(leap.t) if scale is None else scale
         compared = self.leg.compare(model, leap, Legs(self.driver, self.target, self.diagonal))
@@ -98,7 +98,7 @@ class TerminalVelocityMatching(FlowMapMatching):
         return {"terminal": torch.where(leap.r < leap.t, ends, 0.0), "diagonal": beside}
 
     def beside(self, model: Model, leap: Leap) -> Leap:
-        """The rows of flow matching: the same pairs at their own times."""
+        """The flow-matching rows: the same pairs at their third times q."""
         assert leap.middle is not None
         point = model.path.point(leap.x, leap.e, leap.middle)
         return replace(
@@ -106,7 +106,7 @@ class TerminalVelocityMatching(FlowMapMatching):
         )
 
     def guided(self, model: Model, now: Leap, w: Tensor) -> Tensor:
-        """``w v + (1 - w) u_0``, without gradient; one call for rows with w != 1."""
+        """``w v + (1 - w) u_0`` with a stop-gradient; one call for rows with w != 1."""
         rows, _ = partition(w != 1.0)
         if len(rows) == 0:
             return now.velocity

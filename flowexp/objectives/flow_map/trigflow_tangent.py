@@ -1,4 +1,4 @@
-"""Continuous-time consistency models: the tangent of f on TrigFlow's quarter circle."""
+"""Continuous-time consistency models (sCM): the tangent of f in TrigFlow's coordinates."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,11 +19,11 @@ __all__ = ["Clipped", "Normalized", "TangentLimit", "TrigFlowOutput", "TrigFlowT
 
 
 class TangentLimit(Part, ABC):
-    """How large a tangent may be."""
+    """Limits the size of a tangent."""
 
     @abstractmethod
     def __call__(self, g: Tensor) -> Tensor:
-        """The tangent (B, ...) that is learnt instead of ``g``."""
+        """The limited tangent, (B, ...), that replaces ``g``."""
 
 
 class Normalized(TangentLimit):
@@ -31,10 +31,13 @@ class Normalized(TangentLimit):
 
     Args:
         c: Keeps small tangents small, > 0.
-        per_dimension: Whether the norm is divided by the root of the number N of dimensions;
-            otherwise it is ``g / (|g| + c)``.
+        per_dimension: Whether the norm is divided by sqrt(N), with N dimensions; otherwise the
+            result is ``g / (|g| + c)``.
 
-    Source: Lu & Song, sCM, 2024, arXiv 2410.11081, section 4.1 (c = 0.1); NVIDIA's FastGen,
+    Raises:
+        ValueError: c is not positive.
+
+    Source: Lu & Song, sCM, 2024, arXiv 2410.11081, section 4.2 (c = 0.1); NVIDIA's FastGen,
     ``tangent_warmup_const`` and ``g_norm_spatial_invariance``.
     """
 
@@ -53,12 +56,15 @@ class Normalized(TangentLimit):
 
 
 class Clipped(TangentLimit):
-    """Every element in ``[-bound, bound]``.
+    """Every element clipped to ``[-bound, bound]``.
 
     Args:
-        bound: > 0.
+        bound: Largest absolute value, > 0.
 
-    Source: Lu & Song, sCM, 2024, arXiv 2410.11081, section 4.1 (1).
+    Raises:
+        ValueError: bound is not positive.
+
+    Source: Lu & Song, sCM, 2024, arXiv 2410.11081, section 4.2 (bound = 1).
     """
 
     def __init__(self, *, bound: float = 1.0) -> None:
@@ -71,27 +77,30 @@ class Clipped(TangentLimit):
 
 
 class TrigFlowTangent(Leg):
-    """``a -> 0`` and ``r = 0``, in TrigFlow's coordinates: F moves along the limited tangent g.
+    """``a -> 0`` and ``r = 0`` in TrigFlow's coordinates: F is regressed on ``sg F + limit(g)``.
 
-    The data prediction f of the model at (x_t, t), where its flow map ends, has the TrigFlow output
-    ``F = (cos x_theta - f) / (sd sin)``; regress it with :class:`TrigFlowOutput`. The target of F
-    is ``sg F + limit(g)``,
+    The consistency function f(x_t, t), the end of the flow map at r = 0, corresponds to the
+    TrigFlow output ``F = (cos x_theta - f) / (sd sin)``; combine this leg with
+    :class:`TrigFlowOutput`. The tangent is
 
     ``g = -cos^2 (sd F - dx_theta/dtheta) - r_w (cos sin x_theta + sd DF)``,
 
     which for ``r_w = 1`` is ``cos df/dtheta`` along the driver's trajectory, and for ``r_w = 0``
     the direction of flow matching. DF is the derivative of F along ``cos sin (dx_theta/dtheta, 1)``
-    in (x_theta, theta); the factor is in the direction, so that no large number is multiplied by a
-    small one. In the path's own variables the direction is ``(alpha sigma / W) (v, 1)``, a unit
-    step of ``ln(sigma/alpha)``, with the driver's velocity v: a difference of step h (``derivative
-    = difference``) changes the noise level by the factor ``e^h``. The published recipes have
-    one dropout mask for F and DF (``same_dropout``).
+    in (x_theta, theta); having ``cos sin`` in the direction avoids products of large and small
+    numbers. In the path's own variables the direction is ``(alpha sigma / W) (v, 1)``, a unit step
+    of ``ln(sigma/alpha)``, with the driver's velocity v. A finite difference of step h
+    (``derivative=difference``) therefore changes the noise level by the factor ``e^h``. Published
+    recipes use one dropout mask for F and DF (``same_dropout``).
 
     Args:
-        limit: How large the tangent may be; None = :class:`Normalized`.
-        derivative: How DF is computed; None = forward mode.
+        limit: Limits the size of the tangent; None = :class:`Normalized`.
+        derivative: How DF is computed; None = forward mode (JVP).
         sigma_data: sd, the standard deviation of the data, > 0.
-        warmup_kimg: ``r_w = min(1, images / warm-up)``, in thousands of images; 0 = none.
+        warmup_kimg: Tangent warm-up ``r_w = min(1, kimg / warmup_kimg)``, >= 0; 0 = none.
+
+    Raises:
+        ValueError: sigma_data or warmup_kimg is out of range.
 
     Source: Lu & Song, sCM, 2024, arXiv 2410.11081, eq. 6 and algorithm 1; NVIDIA's FastGen,
     ``sCM.py``.
@@ -128,7 +137,7 @@ class TrigFlowTangent(Leg):
         return prediction + g / expand_as(slope, g), torch.ones_like(leap.t)
 
     def tangent(self, model: Model, leap: Leap, legs: Legs) -> Tensor:
-        """The g before it is limited, (B, ...)."""
+        """The tangent g before the limit, (B, ...)."""
         whose = legs.target.of(model)
 
         def output(x_t: Tensor, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Truncated consistency training: below a time the frozen model of an earlier stage answers."""
+"""Truncated consistency training: a frozen first-stage model is the target below a time."""
 
 from collections.abc import Iterator
 
@@ -13,10 +13,10 @@ __all__ = ["Truncated", "TruncatedModel"]
 
 
 class TruncatedModel(WrappedModel):
-    """A flow map at times t >= ``at``, and another one below; both see the whole batch if asked.
+    """A flow map at times t >= ``at``, and another one, ``below``, at smaller times.
 
-    The first model is asked for all rows, so that its dropout mask does not depend on their times;
-    in rows below, it is asked at ``at``.
+    The first model is evaluated in all rows, so that its dropout mask does not depend on their
+    times: rows below ``at`` are evaluated at ``at``, and the result is not used.
     """
 
     def __init__(self, model: Model, *, below: Model, at: float) -> None:

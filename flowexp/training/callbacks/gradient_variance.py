@@ -1,4 +1,4 @@
-"""How noisy the gradient of an objective is, and what it costs."""
+"""Variance and cost of the gradient of an objective."""
 
 import time
 from typing import TYPE_CHECKING
@@ -17,29 +17,29 @@ __all__ = ["GradientVariance"]
 
 
 class GradientVariance(Callback):
-    """Variance of the gradient over noise and times, at fixed weights and images, and its seconds.
+    """Variance of the gradient over noise and times, at fixed weights and images, and its cost.
 
     With K gradients g_k of the loss of one batch, which differ in all random draws (source, times,
     what an objective draws, dropout), their mean g and ``V = sum_k |g_k - g|^2 / (K - 1)``, the
-    trace of their covariance, the next row of the metrics gets
+    trace of their covariance, the next row of the metrics contains
 
     - ``gradient/variance``: V;
-    - ``gradient/squared_mean``: ``|g|^2 - V/K``, which estimates that of the expected gradient
-      without bias, and may come out negative where K is small;
-    - ``gradient/relative_variance``: V over it, if it is positive;
+    - ``gradient/squared_mean``: ``|g|^2 - V/K``, an unbiased estimate of the squared norm of the
+      expected gradient, which may be negative if K is small;
+    - ``gradient/relative_variance``: V divided by it, if it is positive;
     - ``time/gradient_seconds``: median wall time of one gradient, forward and backward.
 
-    All are those of batches of ``trainer.batch_size``, to which V is inversely proportional. The
-    first process measures, on its share of the batch. The training is not changed.
+    V refers to batches of ``trainer.batch_size``, to which it is inversely proportional. The first
+    process measures, on its share of the batch. The training itself is not changed.
 
-    Objectives are compared on the same weights and images, as before the first step of trainings
+    Compare objectives on the same weights and images, such as before the first step of trainings
     from one run::
 
         flowexp train from=RUN objective=meanflow callbacks=gradient_variance
         flowexp train from=RUN objective=split_mean_flow callbacks=gradient_variance
 
-    The time in which one averages its noise away is proportional to ``relative_variance`` times
-    ``gradient_seconds``.
+    The computing time to reach a given relative error of the gradient is proportional to
+    ``relative_variance`` times ``gradient_seconds``.
 
     Args:
         every_kimg: Thousands of images between measurements; the first is before the first step.

@@ -38,7 +38,7 @@ PREMETRIC = SumOfSquares(factor=1.0)
 
 
 def flow_map(path):
-    """A network in float32 that is told the gap, with random weights in every layer."""
+    """A network in float32 conditioned on the gap, with random weights in every layer."""
     torch.manual_seed(0)
     network = MLP(
         in_channels=2, out_channels=2, hidden=16, depth=1, noise_channels=8, scalars=["gap"]
@@ -109,7 +109,7 @@ def test_the_velocity_there_is_the_drivers_where_it_knows_it():
     assert torch.equal(comparison.target[:5], leap.velocity[:5])
 
 
-def test_end_points_have_no_error_where_nothing_is_gone():
+def test_end_points_have_no_error_at_equal_times():
     pairs, t = drawn(diagonal=ROWS)
     model = flow_map(Path(Linear()))
     ends = FlowMapMatching(

@@ -22,7 +22,7 @@ def test_the_density_of_the_scale_is_a_power(beta):
     torch.testing.assert_close(torch.tensor(expected, dtype=u.dtype), u, rtol=1e-6, atol=1e-7)
 
 
-def test_rows_are_told_a_scale_and_an_interval():
+def test_rows_get_a_scale_and_an_interval():
     leap = leap_of(matching(guidance_inputs=DrawnGuidance()), Labelled())
     scale, start, end = (leap.conditions[name] for name in TOLD)
     u = leap.uniforms["guidance_inputs"]
@@ -61,7 +61,7 @@ OBJECTIVE = ["objective=meanflow", "parameterization=average_velocity", "timeste
         ["objective/guidance_inputs=drawn", "parameterization.tells=[gap,guidance_scale]"],
     ],
 )
-def test_the_network_is_told_what_is_drawn(overrides):
+def test_the_network_receives_the_drawn_guidance_inputs(overrides):
     (problem,) = check("train", [*OBJECTIVE, *overrides]).problems
     assert problem.key == "parameterization.tells"
     remedy = str(problem).rpartition("Set ")[2].removesuffix(".")

@@ -89,7 +89,7 @@ def test_bad_input(dropout):
 OBJECTIVE = ["parameterization=average_velocity", "timestep=sorted", "dataset=digits"]
 
 
-def test_a_training_tells_that_its_objective_drops_labels():
+def test_labels_dropped_by_the_objective_count_as_dropped_in_training():
     kept = check("train", ["objective=meanflow", *OBJECTIVE])
     dropping = check("train", ["objective=meanflow", "objective/labels=drop", *OBJECTIVE])
     assert (kept.problems, dropping.problems) == ([], [])

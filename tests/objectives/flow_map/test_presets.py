@@ -116,7 +116,7 @@ def test_a_law_of_other_times_is_answered_by_one_that_fits(name):
 
 @pytest.mark.parametrize("name", ["lsd", "esd", "psd_m", "psd_u", "split_mean_flow", "meanflow"])
 def test_self_distillation_asks_for_a_flow_map_to_all_times(name):
-    """A consistency model, whose network is told no second time, is refused by all but MeanFlow."""
+    """A consistency model, without a second time as input, is refused by all but MeanFlow."""
     objective = build("objective", name)
     told, untold = (
         FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells) for tells in (["gap"], [])

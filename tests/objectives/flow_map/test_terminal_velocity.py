@@ -1,4 +1,4 @@
-"""Terminal velocity matching on exact maps, and the scale that its network is told."""
+"""Terminal velocity matching on exact maps, and the guidance scale as an input."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_the_exact_map_has_no_terminal_error_and_flow_matching_beside_it():
     torch.testing.assert_close(loss, (terms["terminal"] + terms["diagonal"]).float())
 
 
-def test_rows_without_a_way_have_the_second_term_only():
+def test_rows_with_equal_times_have_the_second_term_only():
     objective = TerminalVelocityMatching(leg=Lagrangian(), premetric=SquaredL2())
     pairs, times = batch()
     times[:3, 1] = times[:3, 0]
