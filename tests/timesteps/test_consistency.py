@@ -15,6 +15,7 @@ from flowexp.seeding import generator
 from flowexp.timesteps import (
     Doubling,
     FixedPoints,
+    Halving,
     LogitNormal,
     LogNormal,
     NoiseGrid,
@@ -120,6 +121,14 @@ def test_doubling_reaches_its_end_and_stays():
         11, 21, 41, 81, 161, 321, 641, 1281, 1281, 1281,
     ]  # fmt: skip
     assert law.points(stage - 1) == 11
+
+
+def test_steps_are_halved_and_the_stage_of_two_is_twice_as_long():
+    curriculum = Halving(start=16, stage_kimg=1.0)
+    steps = [curriculum.points(images) - 1 for images in range(500, 8500, 1000)]
+    assert steps == [16, 8, 4, 2, 2, 1, 1, 1]
+    with pytest.raises(ValueError, match="start is 1; expected at least 2"):
+        Halving(start=1, stage_kimg=1.0)
 
 
 @pytest.mark.parametrize(
