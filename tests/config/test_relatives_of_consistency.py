@@ -17,4 +17,4 @@ def test_weights_that_mean_the_same_are_no_problem(tmp_path, before, warned):
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     config = {"parameterization": MAP, "init": str(tmp_path)}
     found = list(problems_with_relatives(config, [f"init={tmp_path}"]))
-    assert [problem.key for problem in found] == (["parameterization"] if warned else [])
+    assert [problem.key for problem in found] == (["parameterization.of"] if warned else [])

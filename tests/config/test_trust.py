@@ -424,7 +424,8 @@ def argument_of(group, name, node):
     for file in sorted((conf_dir() / group).glob("*.yaml")):
         outer = stored(file)
         signature = "_target_" in outer and signature_of(outer["_target_"])
-        if signature and name in signature.parameters:
+        # A text under this name is no part: a regression's target is a kind of prediction.
+        if signature and name in signature.parameters and not isinstance(outer.get(name), str):
             yield file.stem, {**outer, name: node}
 
 
