@@ -217,5 +217,6 @@ def test_every_pair_of_walked_options_is_in_a_row_or_refused():
         ("network", "objective"),
         ("objective", "network"),
         ("parameterization", "guidance"),
+        ("parameterization", "objective"),
         ("timestep", "parameterization"),
     }
