@@ -121,6 +121,11 @@ WITH_FLOW_MAPS = {
     "timestep/tvm",
     *(f"objective/{name}" for name in FLOW_MAPS if name not in FLOW_MAPS_IN_PAIRS),
 }
+# refused by each objective that takes times r > 0, of three parts together
+ENDS_AT_THE_DATA = {
+    frozenset([("timestep", "sorted"), ("parameterization", name)])
+    for name in ("consistency", "trigflow_consistency")
+}
 LEFT_OUT = NEEDS_A_RUN | NEEDS_DATA | NEEDS_A_PACKAGE | WITH_FLOW_MAPS | set(STANDS_FOR)
 
 GROUPS = (
@@ -316,8 +321,12 @@ def go_together(a: Choice, b: Choice) -> bool:
 def third_groups_allow(a: Choice, b: Choice) -> bool:
     """Whether every group that is not a part of another has an option that suits both."""
     others = [group for group in GROUPS if "/" not in group and group not in (a[0], b[0])]
-    return all(
-        any(go_together(a, (group, o)) and go_together(b, (group, o)) for o in WALKED[group])
+    return frozenset([a, b]) not in ENDS_AT_THE_DATA and all(
+        any(
+            go_together(a, c) and go_together(b, c)
+            for c in ((group, o) for o in WALKED[group])
+            if ENDS_AT_THE_DATA.isdisjoint({frozenset([a, c]), frozenset([b, c])})
+        )
         for group in others
     )
 
