@@ -33,7 +33,7 @@ RUN = "outputs/train/day/12-00"
                               "sampler/perturbation="}),
         (("train",), "sampler=he", {"sampler=heun ", "sampler=heun3 "}),
         (("train",), "sampler=euler,he", {"sampler=euler,heun ", "sampler=euler,heun3 "}),
-        (("train",), "experiment=toy2d/", {"experiment=toy2d/ot_cfm ",
+        (("train",), "experiment=toy2d/", {"experiment=toy2d/imm ", "experiment=toy2d/ot_cfm ",
                                            "experiment=toy2d/rectified_flow "}),
         (("train", "path=pfgmpp"), "path.D", {"path.D="}),
         (("train",), "trainer.max_k", {"trainer.max_kimg="}),

@@ -190,7 +190,15 @@ COMPANIONS |= {f"objective/{name}": found for name, found in PARTS_OF.items()}
 COMPANIONS |= {
     f"timestep/{law}": [f"objective={name}", *_without(OBJECTIVES[name], "timestep")]
     for name, laws in {
-        "meanflow": ("sorted", "capped", "meanflow_v1", "soflow", "start_and_below", "to_data"),
+        "meanflow": (
+            "sorted",
+            "capped",
+            "meanflow",
+            "meanflow_v1",
+            "soflow",
+            "start_and_below",
+            "to_data",
+        ),
         "shortcut": ("dyadic",),
         "tvm": ("tvm",),
         "imm": ("imm",),

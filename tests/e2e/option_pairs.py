@@ -19,6 +19,7 @@ from flowexp.config.loader import RunAwareLoader, search_path
 from flowexp.config.problems import Problem
 from flowexp.config.resolved import resolve
 from flowexp.config.rules import check_rules, stand_ins, unmet_needs
+from flowexp.config.signatures import signature_of
 from flowexp.config.targets import check_targets
 from tests.e2e.option_files import Choice, node_of, stated
 
@@ -39,6 +40,7 @@ STANDS_FOR = {
     "sampler/rk45": "dopri5",
     "sampler/predictor_corrector": "ancestral",
     # l2 times a constant, with which one step of SGD leaves the range of sensible weights
+    "timestep/meanflow": "sorted",
     "objective/premetric/sum": "l2",
     "objective/premetric/sum_of_squares": "l2",
     "objective/premetric/l2_per_dimension": "l2",
@@ -224,6 +226,9 @@ def with_options(*choices: Choice) -> dict:
             for part, _ in replaced:
                 if part not in allowed:
                     raise LookupError(f"{group} has no {part} to choose")
+                if "/" not in part and isinstance(config[group].get(part), dict):
+                    kept = taken(config[group][part])
+                    config[group] = {**config[group], part: kept}
         elif outer not in dict(choices):
             config[outer] = {**config[outer], inner: node_of((group, name))}
     made = OmegaConf.create(
@@ -234,6 +239,15 @@ def with_options(*choices: Choice) -> dict:
         if "." in key and "/" not in key and OmegaConf.select(made, key.rpartition(".")[0]):
             OmegaConf.update(made, key, yaml.safe_load(value))
     return made
+
+
+def taken(node: dict) -> dict:
+    """The node without values that were meant for another class, which are left out."""
+    accepted = signature_of(node["_target_"]) if "_target_" in node else None
+    if accepted is None or accepted.open_ended:
+        return node
+    names = accepted.parameters
+    return {k: v for k, v in node.items() if k in names or k.startswith("_")}
 
 
 def reached(config: dict, names: list[str]) -> list[str]:
