@@ -39,8 +39,8 @@ STANDS_FOR = {
     "sampler/rk4_38": "rk4",
     "sampler/rk45": "dopri5",
     "sampler/predictor_corrector": "ancestral",
-    # l2 times a constant, with which one step of SGD leaves the range of sensible weights
     "timestep/meanflow": "sorted",
+    # l2 times a constant, with which one step of SGD leaves the range of sensible weights
     "objective/premetric/sum": "l2",
     "objective/premetric/sum_of_squares": "l2",
     "objective/premetric/l2_per_dimension": "l2",
