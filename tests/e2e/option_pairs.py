@@ -39,7 +39,6 @@ STANDS_FOR = {
     "sampler/rk4_38": "rk4",
     "sampler/rk45": "dopri5",
     "sampler/predictor_corrector": "ancestral",
-    "timestep/meanflow": "sorted",
     # l2 times a constant, with which one step of SGD leaves the range of sensible weights
     "objective/premetric/sum": "l2",
     "objective/premetric/sum_of_squares": "l2",
@@ -112,6 +111,7 @@ WITH_FLOW_MAPS = {
     "timestep/dyadic",
     "timestep/ict",
     "timestep/imm",
+    "timestep/meanflow",
     "timestep/meanflow_v1",
     "timestep/noise_grid",
     "timestep/shrinking_ratio",
@@ -329,7 +329,26 @@ def refusal_beside_defaults(a: Choice, b: Choice) -> Problem | None:
 
 
 def go_together(a: Choice, b: Choice) -> bool:
-    return a[0] == b[0] or refusal(*sorted([a, b])) is None
+    if a[0] == b[0]:
+        return True
+    return frozenset([a, b]) not in without_an_end() and refusal(*sorted([a, b])) is None
+
+
+@functools.cache
+def without_an_end() -> set[frozenset[Choice]]:
+    """SDE samplers end above t = 0, which these grids cannot; refused when a model is built."""
+    grids = [
+        ("sampler/time_grid", name)
+        for name in WALKED["sampler/time_grid"]
+        if "t_end" not in signature_of(node_of(("sampler/time_grid", name))["_target_"]).parameters
+    ]
+    samplers = [
+        ("sampler", name)
+        for name in WALKED["sampler"]
+        if "t_end" in (node_of(("sampler", name)).get("time_grid") or {})
+        and "last_step" in node_of(("sampler", name))
+    ]
+    return {frozenset(pair) for pair in itertools.product(samplers, grids)}
 
 
 def third_groups_allow(a: Choice, b: Choice) -> bool:
@@ -354,7 +373,7 @@ def pairs_of_options() -> tuple[list[tuple[Choice, Choice]], set[frozenset[Choic
     """Pairs that are refused, and pairs that must stand in a row."""
     refused, sensible = [], set()
     for a, b in itertools.combinations(everything(), 2):
-        if a[0] == b[0]:
+        if a[0] == b[0] or frozenset([a, b]) in without_an_end():
             continue
         if not go_together(a, b):
             refused.append((a, b))

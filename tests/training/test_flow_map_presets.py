@@ -48,6 +48,7 @@ BESIDE = {
     "lsd": ["timestep=to_data"],
     "meanflow": ["timestep=meanflow_v1"],
     "psd_m": ["objective/driver/target=average"],
+    "psd_u": ["timestep=meanflow"],
     "scd": ["objective/leg/limit=clipped"],
     "soflow": ["timestep=soflow"],
     "tcm": ["timestep=tcm"],
