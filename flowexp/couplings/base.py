@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flowexp.parameterizations import Conditions
+from flowexp.parameterizations import Conditions, rows_of
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_gaussian_noise
 
 __all__ = ["Coupling", "Pairs", "Independent"]
@@ -36,6 +36,22 @@ class Pairs:
     t: Tensor | None = None
     images_seen: int = 0
     uniforms: Tensor | None = None
+
+    def rows(self, rows: Tensor | slice) -> "Pairs":
+        """Some of the pairs, with what belongs to them."""
+        weight, t, uniforms = (
+            None if column is None else column[rows]
+            for column in (self.weight, self.t, self.uniforms)
+        )
+        return replace(
+            self,
+            x=self.x[rows],
+            e=self.e[rows],
+            conditions=rows_of(self.conditions, rows),
+            weight=weight,
+            t=t,
+            uniforms=uniforms,
+        )
 
     def with_uniforms(self, start: int, count: int) -> "Pairs":
         """The same pairs with ``count`` columns of ``uniforms`` from ``start`` on."""

@@ -125,12 +125,7 @@ def require_trained(trained: int | None) -> None:
 
 def first_rows(pairs: Pairs, count: int | None) -> Pairs:
     """The first ``count`` rows of a batch, at most all; all of them for None."""
-    return Pairs(
-        pairs.x[:count],
-        pairs.e[:count],
-        {name: None if c is None else c[:count] for name, c in pairs.conditions.items()},
-        None if pairs.weight is None else pairs.weight[:count],
-    )
+    return pairs.rows(slice(count))
 
 
 def spread(loss: Tensor, *, batch: int) -> Tensor:

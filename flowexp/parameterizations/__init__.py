@@ -1,6 +1,6 @@
 """Parameterizations: how the raw network becomes a prediction."""
 
-from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization
+from flowexp.parameterizations.base import Conditions, NetworkInputs, Parameterization, rows_of
 from flowexp.parameterizations.consistency import ConsistencyPreconditioning
 from flowexp.parameterizations.direct import (
     DataPrediction,
@@ -25,6 +25,7 @@ from flowexp.parameterizations.trigflow import QuarterCircle, TrigFlow, time_at_
 
 __all__ = [
     "Conditions",
+    "rows_of",
     "Parameterization",
     "NetworkInputs",
     "ConsistencyPreconditioning",

@@ -19,11 +19,17 @@ __all__ = [
     "Parameterization",
     "PredictsNoise",
     "bounded_input_scale",
+    "rows_of",
     "times_between",
 ]
 
 Conditions = Mapping[str, Tensor | None]
 """Tensors that belong to the rows of a batch, by name: ``labels``, ``tokens``, ``velocity`` ..."""
+
+
+def rows_of(conditions: Conditions, rows: Tensor | slice) -> dict[str, Tensor | None]:
+    """The conditions of some rows, given by their indices, a mask or a slice."""
+    return {name: None if c is None else c[rows] for name, c in conditions.items()}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
+from flowexp.parameterizations import rows_of
 from flowexp.paths import Prediction
 
 __all__ = ["IntegrationError", "Predict", "Slope", "StepControl", "TorchdiffeqControl", "integrate",
@@ -202,7 +203,7 @@ def predictions_of(
     def at(times: Tensor, rows: Tensor) -> list[Predict]:
         here = conditions
         if rows.shape[0] < batch:
-            here = {name: None if c is None else c[rows] for name, c in conditions.items()}
+            here = rows_of(conditions, rows)
         evaluations: Sequence[Callable[..., Prediction]] = model.at(times)
         return [partial(evaluate, **here) for evaluate in evaluations]
 

@@ -23,17 +23,8 @@ def drawn_end(name: str, law: TimestepDistribution) -> str | None:
     return None if law.drawn_end is None else f"{name}.{law.drawn_end}"
 
 
-class Sorted(IntervalDistribution):
-    """``t = max(a, b)``, ``r = min(a, b)`` of two independent draws from one law.
-
-    Args:
-        law: Distribution of a and b.
-        diagonal: Share of the rows with r = t, in [0, 1]. MeanFlow's CIFAR-10 recipe has 0.25, its
-            ImageNet recipe 0.75, improved MeanFlow 0.5.
-
-    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, section 4.3; Boffi et al., 2025, arXiv
-    2505.18825 (uniform).
-    """
+class _OfOneLaw(IntervalDistribution):
+    """Times made of draws from one law."""
 
     def __init__(self, law: TimestepDistribution, *, diagonal: float = 0.0) -> None:
         super().__init__(diagonal=diagonal)
@@ -47,6 +38,19 @@ class Sorted(IntervalDistribution):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the law needs."""
         yield from needs_of("law", self.law, parts)
+
+
+class Sorted(_OfOneLaw):
+    """``t = max(a, b)``, ``r = min(a, b)`` of two independent draws from one law.
+
+    Args:
+        law: Distribution of a and b.
+        diagonal: Share of the rows with r = t, in [0, 1]. MeanFlow's CIFAR-10 recipe has 0.25, its
+            ImageNet recipe 0.75, improved MeanFlow 0.5.
+
+    Source: Geng et al., MeanFlow, 2025, arXiv 2505.13447, section 4.3; Boffi et al., 2025, arXiv
+    2505.18825 (uniform).
+    """
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         times = self.law.times(u, schedule=schedule)
@@ -162,7 +166,7 @@ class GapAndEnd(IntervalDistribution):
         return torch.stack([r + gap, r, self.end.times(u[:, 2], schedule=schedule)], dim=1)
 
 
-class ToData(IntervalDistribution):
+class ToData(_OfOneLaw):
     """t from one law, and r = 0, as for continuous-time consistency models.
 
     Args:
@@ -175,17 +179,7 @@ class ToData(IntervalDistribution):
     uniforms = 1
 
     def __init__(self, law: TimestepDistribution) -> None:
-        super().__init__()
-        self.law = law
-        self.drawn_end = drawn_end("law", law)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return self.law.support
-
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What the law needs."""
-        yield from needs_of("law", self.law, parts)
+        super().__init__(law)
 
     def quantile(self, u: Tensor, *, schedule: Schedule) -> Tensor:
         t = self.law.times(u[:, 0], schedule=schedule)

@@ -96,12 +96,14 @@ class TrainingDraws:
             partner=batch.partner,
             images_seen=step * total,
         )
-        pairs = replace(pairs, images_seen=step * total, uniforms=self._uniforms(total, step)[rows])
+        pairs = replace(pairs, images_seen=step * total, uniforms=self._uniforms(total, step, rows))
         return pairs, t[rows] if pairs.t is None else pairs.t
 
-    def _uniforms(self, total: int, step: int) -> Tensor:
+    def _uniforms(self, total: int, step: int, rows: slice) -> Tensor | None:
+        if self.uniforms == 0:
+            return None
         rng = self._generator("objective rows", step, device=torch.device("cpu"))
-        return open_uniform((total, self.uniforms), rng=rng)
+        return open_uniform((total, self.uniforms), rng=rng)[rows]
 
     def _generator(self, stream: str, *index: int, device: torch.device) -> torch.Generator:
         return generator(self.seed, stream, *index, device=device)

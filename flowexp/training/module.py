@@ -268,17 +268,5 @@ def micro_batches(pairs: Pairs, t: Tensor, size: int | None) -> list[tuple[Pairs
     """A coupled batch in parts of at most ``size`` samples; None = the whole."""
     if size is None or size >= len(t):
         return [(pairs, t)]
-    parts = []
-    for rows in (slice(start, start + size) for start in range(0, len(t), size)):
-        conditions = {k: None if v is None else v[rows] for k, v in pairs.conditions.items()}
-        weight, uniforms = (None if c is None else c[rows] for c in (pairs.weight, pairs.uniforms))
-        part = replace(
-            pairs,
-            x=pairs.x[rows],
-            e=pairs.e[rows],
-            conditions=conditions,
-            weight=weight,
-            uniforms=uniforms,
-        )
-        parts.append((part, t[rows]))
-    return parts
+    shares = (slice(start, start + size) for start in range(0, len(t), size))
+    return [(pairs.rows(rows), t[rows]) for rows in shares]

@@ -1,4 +1,4 @@
-"""Networks with a second time: where their jumps go, and what they are told."""
+"""Flow map parameterizations: their jumps, and the inputs of their networks."""
 
 import math
 

@@ -66,7 +66,7 @@ def network():
 
 
 class Negative(nn.Module):
-    """A TrigFlow network from one of EDM's, which is told ln(sigma)/4."""
+    """A TrigFlow network made from one of EDM's, whose time input is ln(sigma)/4."""
 
     def __init__(self, edm):
         super().__init__()

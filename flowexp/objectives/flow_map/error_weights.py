@@ -13,7 +13,13 @@ __all__ = ["Adaptive", "AdaptiveByShare", "ErrorWeight", "Unchanged"]
 
 
 class ErrorWeight(Part, ABC):
-    """Maps the error of a row to its loss."""
+    """Maps the error of a row to its loss.
+
+    Attributes:
+        per_output: Whether it needs the ``output_scale`` of the rows.
+    """
+
+    per_output: bool = False
 
     @abstractmethod
     def __call__(self, error: Tensor, leap: Leap, comparison: Comparison) -> Tensor:

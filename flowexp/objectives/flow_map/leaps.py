@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.networks.base import without_labels
-from flowexp.parameterizations import Conditions
+from flowexp.parameterizations import Conditions, rows_of
 from flowexp.paths import Schedule
 from flowexp.requirements import Part
 
@@ -39,7 +39,8 @@ class Leap:
             none.
         given: Conditions of the rows before labels were dropped; empty = as ``conditions``.
         images_seen: Training images before this batch.
-        output_scale: :meth:`flowexp.models.Model.output_scale` at t and r, (B,); None = 1.
+        output_scale: :meth:`flowexp.models.Model.output_scale` at t and r, (B,); None unless the
+            error weight uses it.
     """
 
     x: Tensor
@@ -87,10 +88,7 @@ class Leap:
 
     def rows(self, chosen: Tensor) -> "Leap":
         """The rows of these indices."""
-        conditions, given = (
-            {k: None if c is None else c[chosen] for k, c in source.items()}
-            for source in (self.conditions, self.given)
-        )
+        conditions, given = (rows_of(c, chosen) for c in (self.conditions, self.given))
         uniforms = {name: u[chosen] for name, u in self.uniforms.items()}
         return replace(
             self,

@@ -29,6 +29,7 @@ __all__ = [
     "Legs",
     "RandomShare",
     "Tangent",
+    "checked_clamp",
 ]
 
 
@@ -159,7 +160,7 @@ class FiniteLeg(Leg):
         """s, (B,), float64, r <= s < t."""
 
     def is_whole(self, leap: Leap) -> bool:
-        """Whether s = r in all rows, so that nothing is asked of the second leg."""
+        """Whether s = r in all rows, so that the second leg needs no evaluation."""
         return False
 
     def bounded(self, x_s: Tensor) -> Tensor:
@@ -184,9 +185,16 @@ class FiniteLeg(Leg):
         target = torch.where(expand_as(share, rest) >= 1.0, d, mixed)
         return self.clamped(target), share
 
-    def clamped(self, target: Tensor) -> Tensor:
-        """The target within the bounds, if there are any."""
-        return target if self.clamp is None else target.clamp(-self.clamp, self.clamp)
+    def clamped(self, x: Tensor) -> Tensor:
+        """A state or target within the bounds, if there are any."""
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+def checked_clamp(clamp: float | None) -> float | None:
+    """The argument ``clamp`` of a finite leg, which must be positive."""
+    if clamp is not None and not clamp > 0.0:
+        raise ValueError(f"clamp is {clamp}; expected a positive number or null")
+    return None if clamp is None else float(clamp)
 
 
 class FixedShare(FiniteLeg):

@@ -244,7 +244,9 @@ class FlowMapMatching(Objective):
             conditions=pairs.conditions,
             uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
-            output_scale=model.output_scale(columns[0], columns[1]),
+            output_scale=model.output_scale(columns[0], columns[1])
+            if self.error_weight.per_output
+            else None,
         )
         return self._without_some_labels(self._told(leap))
 

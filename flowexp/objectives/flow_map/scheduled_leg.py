@@ -6,7 +6,7 @@ from torch import Tensor
 from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import Derivative
 from flowexp.objectives.flow_map.leaps import Leap
-from flowexp.objectives.flow_map.legs import FiniteLeg, Legs, Tangent
+from flowexp.objectives.flow_map.legs import FiniteLeg, Legs, Tangent, checked_clamp
 from flowexp.objectives.flow_map.schedules import ShareSchedule
 
 __all__ = ["ScheduledShare"]
@@ -61,9 +61,7 @@ class ScheduledShare(FiniteLeg):
         self.snap = float(snap)
         self.whole_above = float(whole_above)
         self.discrete = discrete
-        if clamp is not None and not clamp > 0.0:
-            raise ValueError(f"clamp is {clamp}; expected a positive number or null")
-        self.clamp = None if clamp is None else float(clamp)
+        self.clamp = checked_clamp(clamp)
 
     def share(self, images_seen: int) -> float:
         """a, in [0, 1], for a batch after ``images_seen`` images."""

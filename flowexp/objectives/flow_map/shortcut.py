@@ -6,7 +6,8 @@ from torch import Tensor
 from flowexp.models import Model, WrappedModel
 from flowexp.networks.base import without_labels
 from flowexp.objectives.flow_map.leaps import Itself, Leap, Target, partition
-from flowexp.objectives.flow_map.legs import FixedShare
+from flowexp.objectives.flow_map.legs import FixedShare, checked_clamp
+from flowexp.parameterizations import rows_of
 from flowexp.paths import Prediction
 
 __all__ = ["Doubling", "GuidedShortest"]
@@ -41,10 +42,8 @@ class Doubling(FixedShare):
         super().__init__(share=0.5)
         if steps < 2:
             raise ValueError(f"steps is {steps}; expected an integer >= 2")
-        if clamp is not None and not clamp > 0.0:
-            raise ValueError(f"clamp is {clamp}; expected a positive number or null")
         self.steps = int(steps)
-        self.clamp = None if clamp is None else float(clamp)
+        self.clamp = checked_clamp(clamp)
 
     def on_diagonal(self, leap: Leap) -> Tensor:
         """Rows of the shortest step."""
@@ -54,7 +53,7 @@ class Doubling(FixedShare):
         return self.on_diagonal(leap)
 
     def bounded(self, x_s: Tensor) -> Tensor:
-        return x_s if self.clamp is None else x_s.clamp(-self.clamp, self.clamp)
+        return self.clamped(x_s)
 
 
 class GuidedShortest(Target):
@@ -105,7 +104,7 @@ class _GuidedShortest(WrappedModel):
         rows, _ = partition(_shortest(t, r, self.target.steps))
         if len(rows) == 0:
             return velocity
-        given = {k: None if c is None else c[rows] for k, c in conditions.items()}
+        given = rows_of(conditions, rows)
         unlabelled = self.model.average_velocity(
             x_t[rows], t[rows], r[rows], **without_labels(given)
         )

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from flowexp.models import Model, WrappedModel
 from flowexp.objectives.flow_map.leaps import Target, partition
+from flowexp.parameterizations import rows_of
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet, all_of, on_path_of
 
@@ -37,7 +38,7 @@ class TruncatedModel(WrappedModel):
         if len(lower) == 0:
             return velocity
         t, r = t.expand(len(x_t)), r.expand(len(x_t))
-        chosen = {name: None if c is None else c[lower] for name, c in conditions.items()}
+        chosen = rows_of(conditions, lower)
         found = self.below.average_velocity(x_t[lower], t[lower], r[lower], **chosen)
         return velocity.index_put((lower,), found.to(velocity.dtype))
 

@@ -14,7 +14,7 @@ APART = N - EQUAL
 
 
 class Counting(Labelled):
-    """Counts the rows it is asked for, with gradient and without; its averages are itself."""
+    """Counts the rows it evaluates, with and without gradient; it is its own average."""
 
     def __init__(self):
         super().__init__()
@@ -29,14 +29,14 @@ class Counting(Labelled):
         return self
 
 
-# Rows without gradient; with gradient every row is asked once, unless it says otherwise here.
+# Rows without gradient; each row is evaluated once with gradient, unless noted here.
 TARGETS = {
     "flow_map": 0,  # the whole way along the data's velocity: there is no second leg
     "alpha_flow": 0,  # the same at the start of the training
     "soflow": 0,  # the same
     "meanflow": APART,  # the derivative
     "meanflow_guided": APART + 2 * N,  # and the velocity with and without label
-    # The three rows with t > 3/4 are outside the interval of guidance. v_c is asked once more where
+    # The three rows with t > 3/4 are outside the interval of guidance. v_c is evaluated again where
     # r < t: it is part of the guided velocity, and the direction.
     "improved_meanflow": APART + 2 * (N - 3) + APART,
     "split_mean_flow": 2 * APART,  # both legs

@@ -126,7 +126,7 @@ def test_a_scale_of_one_is_not_guided():
     velocity = without_grad(objective.driver, model, leap)
     assert velocity[outside].equal(leap.velocity[outside])
     assert (velocity - leap.velocity)[~outside].abs().amin(1).gt(0.0).all()
-    # v_c and v_u are asked as rows with r = t are trained, v_u with the scale of no guidance
+    # v_c and v_u are evaluated like rows with r = t in training, v_u at guidance scale 1
     for call in model.asked:
         assert call["guidance_start"].eq(0.0).all()
         assert call["guidance_end"].eq(1.0).all()

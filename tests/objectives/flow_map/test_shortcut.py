@@ -23,7 +23,7 @@ STEPS = 8
 
 
 class Labelled(GoldenFlowMap):
-    """The analytic network with three classes, which counts the rows that it is asked for."""
+    """The analytic network with three classes, which counts the rows it evaluates."""
 
     def __init__(self, seed=3):
         rng = torch.Generator().manual_seed(seed)
