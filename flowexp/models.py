@@ -206,8 +206,8 @@ class FlowModel(Model):
         inputs = self.parameterization.inputs(self.path.schedule, t, c)
         c_noise = inputs.c_noise.to(torch.float32)
         conversion = self._conversion(c)
-        told = {**conditions, **self._told(t)}
-        return self._evaluate(inputs.c_in, c_noise, conversion, x_t, **told)
+        merged = {**conditions, **self._second_time(t)}
+        return self._evaluate(inputs.c_in, c_noise, conversion, x_t, **merged)
 
     def at(self, times: Tensor) -> list[Evaluation]:
         """The model at each time; what depends on time only is computed here, for all times."""
@@ -222,10 +222,10 @@ class FlowModel(Model):
         c_noise = inputs.c_noise.to(device=times.device, dtype=torch.float32)
         c_in = factors(inputs.c_in, device=times.device)
         rows = zip(c_in, c_noise.unbind(), conversions, strict=True)
-        told = [self._told(time) for time in times.unbind()]
-        return [partial(self._evaluate, *row, **now) for row, now in zip(rows, told, strict=True)]
+        second = [self._second_time(time) for time in times.unbind()]
+        return [partial(self._evaluate, *row, **now) for row, now in zip(rows, second, strict=True)]
 
-    def _told(self, t: Tensor) -> dict[str, Tensor]:
+    def _second_time(self, t: Tensor) -> dict[str, Tensor]:
         """The inputs that encode the second time in predictions at one time: r = t."""
         rule = self.parameterization
         return rule.second_time(self.path.schedule, t, t) if isinstance(rule, FlowMap) else {}
@@ -267,10 +267,10 @@ class FlowModel(Model):
         c = schedule.coefficients(t)
         inputs = rule.inputs(schedule, t, c)
         conversion = self._conversion(c)
-        told = {**conditions, **rule.second_time(schedule, t, r)}
+        merged = {**conditions, **rule.second_time(schedule, t, r)}
         x = scaled(x_t, inputs.c_in).to(torch.float32)
         c_noise = inputs.c_noise.to(torch.float32).expand(len(x_t))
-        output, head = rule.heads(self.network, x, c_noise, told)
+        output, head = rule.heads(self.network, x, c_noise, merged)
         average = rule.jump.average_velocity(conversion, schedule, t, r)(x_t, output.to(x_t.dtype))
         if head is None:
             return average, None

@@ -152,7 +152,7 @@ class SecondTime(Protocol):
 
 class Parameterization(SecondTime, Protocol):
     @property
-    def tells(self) -> Sequence[str]:
+    def conditions_on(self) -> Sequence[str]:
         """Names of the numbers that the network is conditioned on besides the time."""
 
     @property
@@ -388,7 +388,7 @@ def on_path_of(teacher: OnPath, parts: Parts) -> Iterator[Unmet]:
 
 
 def on_labels(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
-    """The network must know labels or captions, since ``name`` calls it with and without."""
+    """The network must take labels or captions, since ``name`` calls it with and without."""
     if parts.network.label_dim == 0 and not parts.network.takes_tokens:
         problem = f"{name} compares with and without label, but the network knows no labels."
         yield Unmet(".", problem, f"Use {remedy}, or a class-conditional network.")

@@ -23,8 +23,8 @@ FILES = (Path("README.md"), Path("outputs/tables/README.md"))
 
 
 def table(folder: Path, names: Sequence[str] = ()) -> str:
-    """The claims of ``folder/claim_*.json`` by name, or those of these names, as Markdown."""
-    found = [result for file in folder.glob("claim_*.json") for result in read_results(file)]
+    """The claims of ``folder/claim*.json`` by name, or those of these names, as Markdown."""
+    found = [result for file in folder.glob("claim*.json") for result in read_results(file)]
     claims = sorted(
         (
             result

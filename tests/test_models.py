@@ -68,7 +68,7 @@ def test_all_predictions_come_from_one_call():
     [(VelocityPrediction(), "velocity"), (NoisePrediction(), "noise"), (DataPrediction(), "data")],
 )
 def test_ideal_networks_agree_through_every_parameterization(parameterization, kind):
-    """A network that answers the truth gives the same velocity, whatever it is asked for."""
+    """A network with the exact output gives the same velocity, whatever it predicts."""
     path = Path(Linear())
     x, e = state(), state().flip(0)
     t = torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=torch.float64)
@@ -114,7 +114,7 @@ EVERY_PARAMETERIZATION = [
 
 
 class Wave(nn.Module):
-    """A network that depends on all it is given; twice as many channels if asked."""
+    """A network that depends on all it is given; optionally twice as many channels."""
 
     def __init__(self, copies=1):
         super().__init__()
@@ -227,7 +227,7 @@ def test_a_model_of_two_times_predicts_at_one_what_the_same_weights_do():
     """``predict`` is u(x, t, t), bit for bit, in single calls and prepared ones."""
     t = torch.tensor([0.3, 0.9, 0.5, 1.0], dtype=torch.float64)
     one = FlowModel(Path(Linear()), network=Wave(), parameterization=VelocityPrediction())
-    model = two_times(tells=[])
+    model = two_times(conditions_on=[])
     expected = one.velocity(state(), t)
     assert torch.equal(model.velocity(state(), t), expected)
     assert torch.equal(model.average_velocity(state(), t, t), expected)
@@ -236,7 +236,7 @@ def test_a_model_of_two_times_predicts_at_one_what_the_same_weights_do():
 
 def test_counting_sees_jumps():
     t, r = torch.tensor(0.9), torch.tensor(0.2)
-    model = two_times(tells=[])
+    model = two_times(conditions_on=[])
     counted = CountedModel(model)
     jumped, average = counted.flow_map(state(), t, r), counted.average_velocity(state(), t, r)
     assert torch.equal(jumped, model.flow_map(state(), t, r))
@@ -256,7 +256,7 @@ def test_wrappers_have_two_times_if_they_and_their_model_do():
         False,
     ]
     assert ClassifierFree(scale=2.0).wrap(two).is_flow_map
-    assert CountedModel(two_times(tells=[])).maps_to_data_only
+    assert CountedModel(two_times(conditions_on=[])).maps_to_data_only
     for model in (one, Plain(two)):
         with pytest.raises(TypeError, match=f"{type(model).__name__} has no second time"):
             model.flow_map(state(), torch.tensor(0.5), torch.tensor(0.0))

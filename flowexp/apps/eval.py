@@ -21,8 +21,9 @@ from flowexp.tree import digest
 
 if TYPE_CHECKING:
     from flowexp.diagnostics import Setting
-    from flowexp.evaluation import BestOfSnapshots, ScoreResult
+    from flowexp.evaluation import BestOfSnapshots, PostHoc, ScoreResult
     from flowexp.evaluation.selection import Chosen
+    from flowexp.processes import Processes
     from flowexp.runs.opening import OpenedRun
 
 __all__ = ["main"]
@@ -48,7 +49,14 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
         The first metric's value, for optimising sweepers.
     """
     with stage("loading PyTorch"):
-        from flowexp.evaluation import append_results, score, stored_results, summarize, together
+        from flowexp.evaluation import (
+            PostHoc,
+            append_results,
+            score,
+            stored_results,
+            summarize,
+            together,
+        )
 
     from flowexp.data.locations import cache_dir
     from flowexp.diagnostics import Setting
@@ -94,9 +102,17 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
                 heldout=heldout,
                 processes=processes,
             )
-            chosen = _best_snapshot(config, metrics, opened, setting)
-            opened = open_run({**config, "checkpoint": chosen.best.path.stem})
-            selection = chosen.words
+            _refuse_checkpoint(config)
+            by = written_in(config)
+            rule: BestOfSnapshots | PostHoc = instantiate(
+                config["selection"], key="selection", by=by
+            )
+            if isinstance(rule, PostHoc):
+                made, selection = _post_hoc(rule, opened, processes)
+            else:
+                chosen = _best_snapshot(rule, config, metrics, opened, setting)
+                made, selection = chosen.best.path.stem, chosen.words
+            opened = open_run({**config, "checkpoint": made})
         weights = opened.weights
         circumstances = {
             "overrides": job.overrides,
@@ -169,7 +185,49 @@ def evaluate(job: Job, *, runs: Sequence[str] = ()) -> float | None:
     return float(summarize(results)[0].mean)
 
 
+def _refuse_checkpoint(config: Mapping[str, Any]) -> None:
+    """Refuse a named checkpoint beside a selection."""
+    from flowexp.metrics.protocol import LAST
+
+    if config["checkpoint"] != LAST:
+        raise UsageError(
+            f"a checkpoint, {config['checkpoint']!r}, is named beside a selection.",
+            key="checkpoint",
+            remedy="Leave one of checkpoint=... and selection=... out.",
+        )
+
+
+def _post_hoc(rule: "PostHoc", opened: "OpenedRun", processes: "Processes") -> tuple[str, str]:
+    """Make an average of the snapshots: the name of its checkpoint, and what it is in words.
+
+    The first process makes it; all must call this.
+
+    Raises:
+        UsageError: There are no snapshots of power-function averages.
+    """
+    from flowexp.config.trust import Author
+    from flowexp.runs.weights import RAW
+    from flowexp.training.post_hoc import reconstruct
+
+    run = opened.run
+    if opened.weights.name == RAW:
+        raise UsageError(
+            "the raw weights are no average, so none of another width can be made of them.",
+            key="weights",
+            remedy="Leave weights=... or selection=... out.",
+        )
+    by = Author.of(run.config_file)
+    laws = {name: law for name, law in (run.config().get("ema") or {}).items() if law}
+    emas = instantiate(laws, key="ema", by=by)
+    if not processes.is_first:
+        return processes.of_first(("", ""))
+    name = opened.weights.name
+    file, words = reconstruct(run, emas, std=rule.std, kimg=rule.kimg, name=name)
+    return processes.of_first((file.stem, words))
+
+
 def _best_snapshot(
+    best: "BestOfSnapshots",
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     opened: "OpenedRun",
@@ -180,25 +238,17 @@ def _best_snapshot(
     ``setting`` is that of the evaluation that follows; what that would refuse is refused first.
 
     Raises:
-        UsageError: There are none, a checkpoint was named as well, or a metric is not defined.
+        UsageError: There are none, or a metric is not defined.
     """
     from flowexp.data.locations import cache_dir
     from flowexp.diagnostics import ModelMetric
     from flowexp.evaluation import SnapshotScores, require_measurable, score, seed_ranges
-    from flowexp.metrics.protocol import LAST
     from flowexp.runs import read_checkpoint
-    from flowexp.runs.opening import open_run, written_in
+    from flowexp.runs.opening import open_run
     from flowexp.runs.weights import NotFiniteError
     from flowexp.tables.jobs import significant
 
-    best: BestOfSnapshots = instantiate(config["selection"], key="selection", by=written_in(config))
     run = opened.run
-    if config["checkpoint"] != LAST:
-        raise UsageError(
-            f"a checkpoint, {config['checkpoint']!r}, is named beside a selection.",
-            key="checkpoint",
-            remedy="Leave one of checkpoint=... and selection=... out.",
-        )
     files = run.kept_snapshots()
     if not files:
         raise UsageError(

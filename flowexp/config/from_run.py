@@ -33,7 +33,7 @@ MODEL_GROUPS = ("dataset", "path", "network", "parameterization")
 """Groups that give the weights their meaning."""
 
 _INTERPOLATION = re.compile(r"\$\{(\w+(?:\.\w+)+)\}")
-_TOLD = re.compile(r"\$\{oc\.select:(parameterization\.\w+),\[\]\}")
+_SCALARS = re.compile(r"\$\{oc\.select:(parameterization\.\w+),\[\]\}")
 
 
 def primary_config(name: str, overrides: Sequence[str]) -> str:
@@ -116,7 +116,7 @@ def restore_model(
             for key, value in leaves(wanted, group)
             if there.get(key, "absent") != value
             and key not in typed
-            and not _TOLD.fullmatch(str(written.get(key)))
+            and not _SCALARS.fullmatch(str(written.get(key)))
         ]
     if not differing:
         return []
@@ -143,7 +143,7 @@ def restore_derived(
     for group, option in choices_of(run).items():
         name, _, package = group.partition("@")
         of_model = name.partition("/")[0] in MODEL_GROUPS
-        pattern = _TOLD if of_model else _INTERPOLATION
+        pattern = _SCALARS if of_model else _INTERPOLATION
         known = chosen.get(name if of_model else group) == "run"
         if not known or not repo.config_exists(f"{name}/{option}"):
             continue

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from flowexp.config import conf_dir
 from flowexp.config.loader import RunAwareLoader
@@ -105,9 +106,12 @@ def _count(group: str, loader: RunAwareLoader) -> int:
 
 
 def _value(config: DictConfig, name: str) -> str:
-    if OmegaConf.is_missing(config, name) or OmegaConf.is_config(config[name]):
+    try:
+        value = config[name]
+    except OmegaConfBaseException:  # to be given
         return ""
-    value = config[name]
+    if OmegaConf.is_config(value):
+        return ""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 

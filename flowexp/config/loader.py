@@ -31,11 +31,13 @@ from flowexp.config.hydra_internals import (
 )
 from flowexp.config.named_targets import with_additions, without_refused_keys
 from flowexp.config.sources import CONFIG, MANIFEST, RunSource, ShippedSource, run_in
+from flowexp.config.trained import register_trained
 from flowexp.tree import leaves
 
 __all__ = ["RunAwareLoader", "search_path", "with_run"]
 
 register_derived()
+register_trained()
 
 _RUN = f"{RunSource.scheme()}://"
 _REMEMBERED = 256

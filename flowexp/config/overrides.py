@@ -15,8 +15,9 @@ from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.override_text import override as written
 from flowexp.config.override_text import sweep, typed
 from flowexp.config.problems import Problem, did_you_mean, nearest
+from flowexp.config.renamed import renamed_argument
 from flowexp.config.run_folders import names_folder, nearest_run
-from flowexp.tree import leaves, nodes
+from flowexp.tree import leaves, nodes, select
 
 __all__ = ["all_groups", "check_added", "check_key", "check_options", "in_full", "is_group",
            "key_like", "options_of", "parse", "selected", "sweep_values", "targets_in",
@@ -250,7 +251,7 @@ def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Reposit
     parent = ".".join(parts[:depth])
     node = OmegaConf.select(OmegaConf.create(config), parent)
     children = [c for c in _children(node) if not c.startswith("_")]
-    guess = nearest(part, children)
+    guess = renamed_argument(select(node, "_target_"), part) or nearest(part, children)
     if guess is None:
         owners = _owners(config, part)
         remedy = f"Did you mean {owners[0]}?" if owners else did_you_mean(part, children)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from flowexp.config.renamed import with_present_arguments
 from flowexp.config.run_folders import MANIFEST
 from flowexp.errors import UsageError
 
@@ -18,6 +19,8 @@ PAIRS_FORMAT = "flowexp-pairs-1"
 
 def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # noqa: ANN401
     """The plain values in a stored file, at the top a mapping or a list; messages name ``key``.
+
+    Arguments that were renamed since the file was written have their present names.
 
     Raises:
         UsageError: The file cannot be read, holds something else, or refers to parts of itself: a
@@ -31,7 +34,7 @@ def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # n
     if not isinstance(content, kind):
         what = f"it holds a {type(content).__name__}, not a {kind.__name__}"
         raise UsageError(f"{file} cannot be read: {what}.", key=key)
-    return content
+    return with_present_arguments(content)
 
 
 def choices_of(run: Path | str) -> dict[str, str]:

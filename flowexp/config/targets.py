@@ -9,6 +9,7 @@ from typing import Any
 from flowexp.config.modules import broken_source, missing_module
 from flowexp.config.option_files import NO_FILES, OptionFiles
 from flowexp.config.problems import Problem, did_you_mean, nearest
+from flowexp.config.renamed import renamed_argument
 from flowexp.config.signatures import (
     RESERVED,
     Parameter,
@@ -95,7 +96,8 @@ def _check_arguments(
         parameter = signature.parameters.get(name)
         if parameter is None:
             if not signature.open_ended:
-                guess = nearest(name, signature.parameters)
+                guess = renamed_argument(node["_target_"], name)
+                guess = guess or nearest(name, signature.parameters)
                 remedy = f"Did you mean {key}.{guess}?" if guess else ""
                 problems.append(Problem(f"{key}.{name}", f"{short} takes no such value.", remedy))
         elif parameter.annotation is not None and not fits(

@@ -96,7 +96,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "path": ("flowexp.paths.path.Path",),
     "residual_guidance": ("flowexp.streaming.batch.ResidualGuidance",),
     "sampler": ("flowexp.samplers.base.Sampler",),
-    "selection": ("flowexp.evaluation.selection.BestOfSnapshots",),
+    "selection": ("flowexp.evaluation.selection.Selection",),
     "similarity": ("flowexp.streaming.loop.SimilarityFilter",),
     "start": ("flowexp.pairs.makers.PairMaker",),
     "task": ("flowexp.tasks.base.Task",),

@@ -1,6 +1,6 @@
 """Couplings: which source draw goes with which data point."""
 
-from flowexp.couplings.base import Coupling, Independent, Pairs
+from flowexp.couplings.base import Coupling, Independent, Pairs, WholeBatch
 from flowexp.couplings.chords import Chords
 from flowexp.couplings.stored_pairs import (
     AnnealedPairs,
@@ -27,4 +27,5 @@ __all__ = [
     "LinearAnnealing",
     "MinibatchOT",
     "StoredPairs",
+    "WholeBatch",
 ]

@@ -10,7 +10,20 @@ from torch import Tensor
 from flowexp.parameterizations import Conditions, rows_of
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_gaussian_noise
 
-__all__ = ["Coupling", "Pairs", "Independent"]
+__all__ = ["Coupling", "Pairs", "Independent", "WholeBatch"]
+
+
+@dataclass(frozen=True)
+class WholeBatch:
+    """What all rows of a step's batch, over all devices, have drawn.
+
+    Attributes:
+        t: Times, (N,) or (N, k), float64.
+        uniforms: Uniform numbers for the objective, (N, k), float64, or None.
+    """
+
+    t: Tensor
+    uniforms: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,8 @@ class Pairs:
         images_seen: Training images before this batch, over all devices.
         uniforms: Uniform numbers in (0, 1) for the objective, (B, k), float64, which do not depend
             on the number of devices or micro-batches; None = the objective draws its own.
+        whole: The batch of which these pairs are a part; None = they are a whole batch.
+        positions: Positions of the pairs in ``whole``, (B,), int64; None without it.
     """
 
     x: Tensor
@@ -36,12 +51,14 @@ class Pairs:
     t: Tensor | None = None
     images_seen: int = 0
     uniforms: Tensor | None = None
+    whole: WholeBatch | None = None
+    positions: Tensor | None = None
 
     def rows(self, rows: Tensor | slice) -> "Pairs":
         """Some of the pairs, with what belongs to them."""
-        weight, t, uniforms = (
+        weight, t, uniforms, positions = (
             None if column is None else column[rows]
-            for column in (self.weight, self.t, self.uniforms)
+            for column in (self.weight, self.t, self.uniforms, self.positions)
         )
         return replace(
             self,
@@ -51,13 +68,17 @@ class Pairs:
             weight=weight,
             t=t,
             uniforms=uniforms,
+            positions=positions,
         )
 
     def with_uniforms(self, start: int, count: int) -> "Pairs":
         """The same pairs with ``count`` columns of ``uniforms`` from ``start`` on."""
         if self.uniforms is None:
             return self
-        return replace(self, uniforms=self.uniforms[:, start : start + count])
+        columns, whole = slice(start, start + count), self.whole
+        if whole is not None and whole.uniforms is not None:
+            whole = replace(whole, uniforms=whole.uniforms[:, columns])
+        return replace(self, uniforms=self.uniforms[:, columns], whole=whole)
 
 
 class Coupling(Part, ABC):

@@ -10,9 +10,9 @@ from flowexp.evaluation.score import (
     seed_ranges,
     summarize,
 )
-from flowexp.evaluation.selection import BestOfSnapshots, SnapshotScores
+from flowexp.evaluation.selection import BestOfSnapshots, PostHoc, Selection, SnapshotScores
 from flowexp.evaluation.small_sets import sample_count
 
-__all__ = ["BestOfSnapshots", "ScoreResult", "SnapshotScores", "Summary", "append_results",
-           "in_words", "require_measurable", "sample_count", "score", "seed_ranges",
-           "stored_results", "summarize", "together"]  # fmt: skip
+__all__ = ["BestOfSnapshots", "PostHoc", "ScoreResult", "Selection", "SnapshotScores", "Summary",
+           "append_results", "in_words", "require_measurable", "sample_count", "score",
+           "seed_ranges", "stored_results", "summarize", "together"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which weights of a training are evaluated: the last ones, or the best of its snapshots."""
+"""Which weights of a training are evaluated: the last, its best snapshot, or a mean of them."""
 
 import datetime
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowexp.diagnostics import ModelMetric
     from flowexp.metrics.base import Metric
 
-__all__ = ["BestOfSnapshots", "Chosen", "Scored", "SnapshotScores"]
+__all__ = ["BestOfSnapshots", "Chosen", "PostHoc", "Scored", "Selection", "SnapshotScores"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +96,39 @@ class SnapshotScores:
         return [*json.loads(self.file.read_text(encoding="utf-8"))["scores"]]
 
 
-class BestOfSnapshots:
+class Selection:
+    """A rule by which weights are chosen among a training's snapshots, or made of them."""
+
+
+class PostHoc(Selection):
+    """The power-function average of any width, made of the snapshots of a training.
+
+    The training keeps snapshots (``trainer.snapshot_kimg``) of one or more power-function averages
+    (``ema=power``, ``ema=several``); two of different widths represent others far better than one.
+    The average is stored in the run as ``checkpoints/post-hoc-STD.ckpt``, whose name every command
+    takes as ``checkpoint=``.
+
+    Args:
+        std: Relative width of the profile, in (0, 0.2886...].
+        kimg: Thousands of images at which the profile ends, > 0; None = at the last snapshot.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Source: Karras et al., EDM2, 2024, arXiv 2312.02696, section 3.2. Their best widths for FID are
+    from 0.03 to 0.14, and depend on the network, the metric and the guidance.
+    """
+
+    def __init__(self, *, std: float, kimg: float | None = None) -> None:
+        if not 0.0 < std <= 0.28867514:
+            raise ValueError(f"std is {std}; allowed: (0, 0.2886...]")
+        if kimg is not None and not 0.0 < kimg < math.inf:
+            raise ValueError(f"kimg is {kimg}; allowed: finite positive numbers or null")
+        self.std = float(std)
+        self.kimg = kimg
+
+
+class BestOfSnapshots(Selection):
     """The snapshot with the best score, on the same seeds for all; of equal ones the earliest.
 
     Best is lowest, or highest for metrics of which more is better. A score that is not finite is

@@ -56,7 +56,7 @@ class ClassifierFree(Guidance):
             )
 
     def _guided_once(self, parts: Parts) -> Iterator[Unmet]:
-        if "guidance_scale" in parts.parameterization.tells:
+        if "guidance_scale" in parts.parameterization.conditions_on:
             problem = f"{type(self).__name__} guides a model trained with the scale as an input."
             remedy = f"Use guidance=embedded guidance.scale={self.scale:g}, at half the cost."
             yield Unmet(".", problem, remedy, False)

@@ -44,11 +44,11 @@ class Embedded(Guidance):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A network trained with the scale as an input, and with the interval if one is set."""
-        tells = parts.parameterization.tells
-        if "guidance_scale" not in tells:
+        inputs = parts.parameterization.conditions_on
+        if "guidance_scale" not in inputs:
             problem = "Embedded needs a model trained with the guidance scale as an input."
             yield Unmet(".", problem, "Use guidance=cfg or guidance=none.")
-        elif "guidance_start" not in tells and (self.low > 0.0 or self.high < 1.0):
+        elif "guidance_start" not in inputs and (self.low > 0.0 or self.high < 1.0):
             problem = (
                 f"[{self.low:g}, {self.high:g}] is set, but the model was not trained with the "
                 f"interval as an input."
@@ -82,22 +82,22 @@ class _EmbeddedModel(WrappedModel):
     def average_velocity(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
     ) -> Tensor:
-        told = self._told(x_t, self.guidance.scale, self.guidance.low, self.guidance.high)
+        inputs = self._inputs(x_t, self.guidance.scale, self.guidance.low, self.guidance.high)
         equal = (t == r).to(x_t.device).expand(len(x_t))
         now = self._instant(x_t, t)
-        told = {name: torch.where(equal, now[name], value) for name, value in told.items()}
-        return self.model.average_velocity(x_t, t, r, **conditions, **told)
+        inputs = {name: torch.where(equal, now[name], value) for name, value in inputs.items()}
+        return self.model.average_velocity(x_t, t, r, **conditions, **inputs)
 
     def _instant(self, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
         """The guidance inputs for predictions at one time t: the scale there, and [0, 1]."""
-        told = self._told(x_t, self.guidance.scale, 0.0, 1.0)
+        inputs = self._inputs(x_t, self.guidance.scale, 0.0, 1.0)
         t = t.to(x_t.device).expand(len(x_t))
         inside = (t >= self.guidance.low) & (t <= self.guidance.high)
-        told["guidance_scale"] = torch.where(inside, told["guidance_scale"], 1.0)
-        return told
+        inputs["guidance_scale"] = torch.where(inside, inputs["guidance_scale"], 1.0)
+        return inputs
 
     @staticmethod
-    def _told(x_t: Tensor, scale: float, low: float, high: float) -> dict[str, Tensor]:
+    def _inputs(x_t: Tensor, scale: float, low: float, high: float) -> dict[str, Tensor]:
         values = {"guidance_scale": scale, "guidance_start": low, "guidance_end": high}
         return {
             name: torch.full((len(x_t),), value, dtype=torch.float64, device=x_t.device)

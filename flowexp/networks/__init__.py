@@ -4,6 +4,7 @@ from flowexp.networks.adm import DhariwalUNet
 from flowexp.networks.base import ImageNetwork, Network, label_vectors
 from flowexp.networks.caption import CaptionedNetwork, TextEncoder, WordEncoder
 from flowexp.networks.dit import DiT
+from flowexp.networks.edm2 import EDM2UNet
 from flowexp.networks.mlp import MLP
 from flowexp.networks.songunet import SongUNet
 from flowexp.networks.unet import UNet
@@ -13,6 +14,7 @@ __all__ = [
     "MLP",
     "DiT",
     "DhariwalUNet",
+    "EDM2UNet",
     "ImageNetwork",
     "Network",
     "SongUNet",

@@ -10,7 +10,7 @@ Labels follow one convention in the whole package: int64 class indices of shape 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Required, TypedDict, TypeVar, Unpack
+from typing import ClassVar, Protocol, Required, TypedDict, TypeVar, Unpack, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from flowexp.networks.embedding import ScalarEmbedding
 from flowexp.requirements import NetworkFacts
 
 __all__ = [
+    "BeforeStep",
     "ImageArguments",
     "ImageNetwork",
     "Network",
@@ -168,6 +169,19 @@ def require_at_least(least: int, **arguments: int) -> None:
     for name, value in arguments.items():
         if value < least:
             raise ValueError(f"{name}={value}; allowed: integers >= {least}")
+
+
+@runtime_checkable
+class BeforeStep(Protocol):
+    """A module, or layer of one, that puts its weights in order before every training step.
+
+    The training loop calls it on every such module in the network and among what an objective
+    learns, in order of registration, before the first network call of a step. After a step,
+    averages, snapshots and checkpoints hold the weights as the optimizer left them.
+    """
+
+    def before_step(self) -> None:
+        """Change the weights in place; a function of the weights alone, with no random draw."""
 
 
 class NetworkArguments(TypedDict, total=False):

@@ -25,6 +25,8 @@ __all__ = [
     "UNetBlockStyle",
     "kaiming_normal",
     "kaiming_uniform",
+    "resample",
+    "separable_filter",
     "xavier_uniform",
 ]
 
@@ -142,41 +144,51 @@ class Conv2d(nn.Module):
             self.weight = nn.Parameter(init.draw(shape, *fans) * init.weight)
             self.bias = nn.Parameter(init.draw((out_channels,), *fans) * init.bias)
         if up or down:
-            taps = torch.tensor([float(tap) for tap in resample_filter])
-            kernel_2d = taps[:, None] * taps[None, :] / taps.sum().square()
-            self.register_buffer("resample_filter", kernel_2d[None, None])
+            self.register_buffer("resample_filter", separable_filter(resample_filter))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H', W')."""
         if self.filter_last and self.down and self.weight is not None:
             return self._convolve_then_filter(x, self.weight)
-        if self.up:
-            x = self._upsample(x)
-        if self.down:
-            x = self._downsample(x, padding=self._filter_padding)
+        if self.up or self.down:
+            x = resample(x, self.resample_filter, up=self.up)
         if self.weight is not None:
             x = F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
         return x
 
-    @property
-    def _filter_padding(self) -> int:
-        return (self.resample_filter.shape[-1] - 1) // 2
-
-    def _filter_of(self, x: Tensor) -> Tensor:
-        """The filter for each channel of x."""
-        return self.resample_filter.expand(x.shape[1], -1, -1, -1).to(x.dtype)
-
-    def _upsample(self, x: Tensor) -> Tensor:
-        padding, kernel = self._filter_padding, self._filter_of(x) * 4
-        return F.conv_transpose2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
-
-    def _downsample(self, x: Tensor, *, padding: int) -> Tensor:
-        return F.conv2d(x, self._filter_of(x), stride=2, padding=padding, groups=x.shape[1])
-
     def _convolve_then_filter(self, x: Tensor, weight: Tensor) -> Tensor:
-        padding = weight.shape[-1] // 2 + self._filter_padding
-        x = self._downsample(F.conv2d(x, weight, padding=padding), padding=0)
+        padding = weight.shape[-1] // 2 + _filter_padding(self.resample_filter)
+        x = _decimate(F.conv2d(x, weight, padding=padding), self.resample_filter, padding=0)
         return x if self.bias is None else x + self.bias.to(x.dtype)[:, None, None]
+
+
+def separable_filter(taps: Sequence[float]) -> Tensor:
+    """The outer product of the taps with themselves, of sum 1, (1, 1, n, n)."""
+    line = torch.tensor([float(tap) for tap in taps])
+    return (line[:, None] * line[None, :] / line.sum().square())[None, None]
+
+
+def resample(x: Tensor, kernel: Tensor, *, up: bool) -> Tensor:
+    """Double or halve height and width of x, (B, C, H, W), by a low-pass ``kernel`` of sum 1."""
+    padding = _filter_padding(kernel)
+    if not up:
+        return _decimate(x, kernel, padding=padding)
+    each = _for_channels(kernel * 4, x)
+    return F.conv_transpose2d(x, each, stride=2, padding=padding, groups=x.shape[1])
+
+
+def _decimate(x: Tensor, kernel: Tensor, *, padding: int) -> Tensor:
+    each = _for_channels(kernel, x)
+    return F.conv2d(x, each, stride=2, padding=padding, groups=x.shape[1])
+
+
+def _for_channels(kernel: Tensor, x: Tensor) -> Tensor:
+    """The kernel for each channel of x."""
+    return kernel.expand(x.shape[1], -1, -1, -1).to(x.dtype)
+
+
+def _filter_padding(kernel: Tensor) -> int:
+    return (kernel.shape[-1] - 1) // 2
 
 
 class Resample(Conv2d):

@@ -20,6 +20,7 @@ from flowexp.objectives.premetrics import (
 )
 from flowexp.objectives.regression import BridgeMatching, PredictionKind, Regression
 from flowexp.objectives.stable_target import StableTarget, finite_set_mean
+from flowexp.objectives.uncertainty import LogVariance, UncertaintyRegression
 from flowexp.objectives.velocity_refinement import VelocityRefinement
 from flowexp.objectives.weightings import Weighting
 
@@ -31,6 +32,7 @@ __all__ = [
     "FlowGuided",
     "FlowMapMatching",
     "LaplaceKernel",
+    "LogVariance",
     "MomentMatching",
     "PerceptualDistance",
     "PerceptualRegression",
@@ -38,6 +40,7 @@ __all__ = [
     "PoissonField",
     "StableTarget",
     "TerminalVelocityMatching",
+    "UncertaintyRegression",
     "VelocityRefinement",
     "WeightedSum",
     "field_points",

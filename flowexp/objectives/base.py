@@ -31,6 +31,10 @@ def _listed(names: tuple[str, ...]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def _any_of(names: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 class Objective(Part, ABC):
     """A training loss as a function of the model, the coupled pairs and their times.
 
@@ -43,7 +47,7 @@ class Objective(Part, ABC):
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
         columns: Names of the times per sample that it needs, at least ``t``.
-        law: The option of ``timestep`` suggested to a user whose own draws other times.
+        laws: The options of ``timestep`` suggested to a user whose own draws other times.
         uniforms: Number of uniform random numbers per sample that it needs (``pairs.uniforms``).
         averages: Names of the averages of the weights (``ema``) whose predictions it needs.
         forward_mode: Whether it differentiates the network in forward mode.
@@ -56,7 +60,7 @@ class Objective(Part, ABC):
     needs_unit_time: bool = False
     trains_refiner: bool = False
     columns: tuple[str, ...] = ("t",)
-    law: str = "lognormal"
+    laws: tuple[str, ...] = ("lognormal",)
     uniforms: int = 0
     averages: tuple[str, ...] = ()
     forward_mode: bool = False
@@ -80,7 +84,7 @@ class Objective(Part, ABC):
         if drawn != wanted:
             name, law = type(self).__name__, type(parts.timestep).__name__
             problem = f"{law} draws {_listed(drawn)}, but {name} needs {_listed(wanted)}."
-            yield Unmet("timestep", problem, f"Use timestep={self.law}.")
+            yield Unmet("timestep", problem, f"Use timestep={_any_of(self.laws)}.")
 
     def _averages(self, parts: Parts) -> Iterator[Unmet]:
         for name in self.averages:

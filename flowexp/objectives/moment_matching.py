@@ -85,7 +85,7 @@ class MomentMatching(Objective):
     """
 
     columns = ("t", "r", "s")
-    law = "imm"
+    laws = ("imm",)
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class PerceptualRegression(Objective):
         target: PredictionKind,
         *,
         weighting: Weighting,
-        premetric: Premetric | None,
+        premetric: Premetric | None = None,
         perceptual: PerceptualDistance,
         inverse_time: bool = False,
     ) -> None:

@@ -99,7 +99,7 @@ class PhasedRectification(Objective):
         return Loss(weighted(value, pairs=pairs))
 
     def boundaries(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Start and end of the segment (end, start] that each time lies in, (B,) each."""
+        """Start and end of the segment (end, start] that contains each time, (B,) each."""
         low, high = self.teacher.time_range
         length = self.teacher.path.schedule.t_max / self.segments
         # Rounding must not put a boundary into the next segment.

@@ -52,7 +52,7 @@ class Parameterization(Part, ABC):
         is_flow_map: Whether F also determines the state at a second time; see
             :class:`flowexp.parameterizations.flow_map.FlowMap`.
         maps_to_data_only: Whether that second time can only be 0.
-        tells: Names of the numbers that the network is conditioned on besides c_noise.
+        conditions_on: Names of the numbers that the network is conditioned on besides c_noise.
         reads_weights_of: Other parameterizations, by their ``_target_``, whose networks can be used
             unchanged: the output of the network has the same meaning.
         velocity_head: Whether half of the network's output is a second prediction of the velocity,
@@ -63,7 +63,7 @@ class Parameterization(Part, ABC):
     corrects_velocity: bool = False
     is_flow_map: bool = False
     maps_to_data_only: bool = False
-    tells: Sequence[str] = ()
+    conditions_on: Sequence[str] = ()
     reads_weights_of: tuple[str, ...] = ()
     velocity_head: bool = False
 
@@ -96,15 +96,15 @@ class Parameterization(Part, ABC):
             yield Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
 
     def _scalars(self, parts: Parts) -> Iterator[Unmet]:
-        found, told = tuple(parts.network.scalars), tuple(self.tells)
-        name, words = type(self).__name__, ", ".join(told) or "no numbers"
-        if told and not parts.network.takes_scalars:
+        found, expected = tuple(parts.network.scalars), tuple(self.conditions_on)
+        name, words = type(self).__name__, ", ".join(expected) or "no numbers"
+        if expected and not parts.network.takes_scalars:
             problem = f"it takes no scalars, but {name} conditions the network on {words}."
             remedy = "Take one that does, such as network=unet or network=dit."
             yield Unmet("network", problem, remedy)
-        elif set(found) != set(told):
+        elif set(found) != set(expected):
             problem = f"{list(found)} does not fit {name}, which conditions the network on {words}."
-            remedy = f"Set network.scalars=[{','.join(told)}]."
+            remedy = f"Set network.scalars=[{','.join(expected)}]."
             yield Unmet("network.scalars", problem, remedy)
 
     @abstractmethod

@@ -77,15 +77,16 @@ class FlowMap(Parameterization):
     Args:
         of: Parameterization of the network's input and output at t.
         jump: Maps the prediction at t to the average velocity from t to r.
-        tells: Names of the numbers above that the network is conditioned on: its ``scalars``.
-            Without ``gap`` and ``end`` the flow map ends at r = 0 only: a consistency model.
+        conditions_on: Names of the numbers above that the network is conditioned on, its
+            ``scalars``. Without ``gap`` and ``end`` the flow map ends at r = 0 only: a consistency
+            model.
         velocity_head: Whether F has twice the channels, the second half of which predicts the
             velocity at t, in training only.
         scaled_by_guidance: Whether F is the network's output times the guidance scale w (1 if none
             is given), as in terminal velocity matching.
 
     Raises:
-        ValueError: tells has an unknown name.
+        ValueError: conditions_on has an unknown name.
 
     Source: Boffi et al., Learning flow maps via self-distillation, 2025, arXiv 2505.18825; Geng et
     al., MeanFlow, 2025, arXiv 2505.13447 (conditioning on t and t - r).
@@ -98,21 +99,23 @@ class FlowMap(Parameterization):
         *,
         of: Parameterization,
         jump: Jump,
-        tells: Sequence[str] = ("gap",),
+        conditions_on: Sequence[str] = ("gap",),
         velocity_head: bool = False,
         scaled_by_guidance: bool = False,
     ) -> None:
         known = (*SECOND_TIMES, *GUIDANCE_INPUTS)
-        unknown = [name for name in tells if name not in known]
+        unknown = [name for name in conditions_on if name not in known]
         if unknown:
-            raise ValueError(f"tells has {', '.join(unknown)}; expected some of {', '.join(known)}")
+            raise ValueError(
+                f"conditions_on has {', '.join(unknown)}; expected some of {', '.join(known)}"
+            )
         self.of = of
         self.jump = jump
-        self.tells = tuple(tells)
+        self.conditions_on = tuple(conditions_on)
         self.velocity_head = velocity_head
         self.scaled_by_guidance = scaled_by_guidance
         self.needs_signal = of.needs_signal
-        self.maps_to_data_only = not any(name in SECOND_TIMES for name in tells)
+        self.maps_to_data_only = not any(name in SECOND_TIMES for name in conditions_on)
 
     def output_channels(self, channels: int) -> tuple[int, ...]:
         fitting = self.of.output_channels(channels)
@@ -148,7 +151,7 @@ class FlowMap(Parameterization):
         """The inputs of the network that encode r, by name, (B,) float64."""
         end = schedule.unit_time(r)
         values = {"gap": schedule.unit_time(t) - end, "end": end}
-        return {name: values[name] for name in SECOND_TIMES if name in self.tells}
+        return {name: values[name] for name in SECOND_TIMES if name in self.conditions_on}
 
     def evaluate(
         self, network: nn.Module, x: Tensor, c_noise: Tensor, conditions: Conditions
@@ -162,7 +165,11 @@ class FlowMap(Parameterization):
         """F, and the output of the velocity head or None."""
         rest = dict(conditions)
         given = {name: rest.pop(name, None) for name in (*SECOND_TIMES, *GUIDANCE_INPUTS)}
-        scalars = {name: _told(name, given[name]) for name in self.tells if given[name] is not None}
+        scalars = {
+            name: _encoded(name, value)
+            for name in self.conditions_on
+            if (value := given[name]) is not None
+        }
         if scalars:
             rest["scalars"] = scalars  # type: ignore[assignment]  # a condition of many columns
         output = self.of.evaluate(network, x, c_noise, rest)
@@ -175,9 +182,8 @@ class FlowMap(Parameterization):
         return first, second
 
 
-def _told(name: str, value: Tensor | None) -> Tensor:
+def _encoded(name: str, value: Tensor) -> Tensor:
     """A condition in the form in which the network receives it."""
-    assert value is not None
     if name == "guidance_scale":
         return 1.0 - 1.0 / value
     return 1.0 - value if name == "guidance_end" else value

@@ -15,6 +15,7 @@ TITLES: Mapping[str, str] = {
     "val/loss": "Validation loss",
     "train/learning_rate": "Learning rate",
     "time/images_per_second": "Speed, images/s",
+    "time/cores": "Busy cores",
     "system/memory_gib": "Most memory so far, GiB",
 }
 """Headings of the charts of metrics, in the order of the page."""

@@ -73,6 +73,7 @@ def load_exported(
         UsageError: The file is missing, damaged, changed, or names what is neither a part of
             flowexp's nor of ``packages``.
     """
+    from flowexp.config.renamed import with_present_arguments
     from flowexp.config.trust import Author, Declared, trusting
     from flowexp.guidance import NoGuidance
     from flowexp.networks.base import label_dim_of
@@ -87,7 +88,7 @@ def load_exported(
     if _digest(tensors) != metadata.get("sha256"):
         raise UsageError(f"{file} was changed: its weights have another sha256.", key="file")
     try:
-        nodes = json.loads(metadata["config"], object_hook=_decoded)
+        nodes = with_present_arguments(json.loads(metadata["config"], object_hook=_decoded))
         wanted = {name: nodes[name] for name in MODEL_GROUPS}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} holds no config of a model.", key="file") from error

@@ -10,10 +10,13 @@ from typing import IO, Any
 
 from flowexp.files import room_for, write_text
 
-__all__ = ["MetricsFile", "read_rows", "training_seconds"]
+__all__ = ["MetricsFile", "processor_seconds", "read_rows", "training_seconds"]
 
 SECONDS = "time/seconds"
 """The column of the time spent training, over all sessions."""
+
+CORES = "time/cores"
+"""The column of the processor time that a second took on average since the row before."""
 
 _FLUSH_SECONDS = 1.0
 
@@ -34,6 +37,19 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def training_seconds(rows: Iterable[Mapping[str, Any]]) -> float:
     """Wall time of the training in seconds, over all sessions; 0 if the rows have none."""
     return max((float(row.get(SECONDS) or 0.0) for row in _on_one_clock(rows)), default=0.0)
+
+
+def processor_seconds(rows: Iterable[Mapping[str, Any]]) -> float:
+    """Processor time of the training in seconds, all threads together; 0 if the rows have none.
+
+    Other work on the machine lengthens the wall time of a training, but hardly this one.
+    """
+    spent = before = 0.0
+    for row in _on_one_clock(rows):
+        now = float(row.get(SECONDS) or before)
+        spent += (now - before) * float(row.get(CORES) or 0.0)
+        before = now
+    return spent
 
 
 def _on_one_clock(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

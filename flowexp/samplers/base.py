@@ -82,7 +82,18 @@ class CountedModel(WrappedModel):
 
 
 class TimeGrid(Identified, ABC):
-    """The times between which a fixed-step sampler takes its steps."""
+    """The times between which a fixed-step sampler takes its steps.
+
+    Attributes:
+        above_zero: What to do so that it ends above t = 0.
+    """
+
+    above_zero: str = "use sampler/time_grid=uniform sampler.time_grid.t_end=0.04"
+
+    @property
+    def ends_at_zero(self) -> bool:
+        """Whether it is known to end at t = 0 for every model."""
+        return False
 
     @abstractmethod
     def times(self, model: Model, steps: int) -> Tensor:

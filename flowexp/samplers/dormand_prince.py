@@ -224,7 +224,7 @@ class LogDormandPrince(Sampler):
         """Integrate from ``sigma_max e`` to sigma_min, both within the model's time range.
 
         Raises:
-            ValueError: The model knows no noise level between sigma_min and sigma_max.
+            ValueError: The model has no noise level between sigma_min and sigma_max.
             IntegrationError: See :meth:`DormandPrince.sample`.
         """
         schedule = model.path.schedule

@@ -47,7 +47,7 @@ class Stepping(SteppingInTime, total=False):
 class FixedStepSampler(Sampler):
     """A sampler that walks a time grid.
 
-    A one-step method implements :meth:`step`. A method that remembers earlier steps implements
+    A one-step method implements :meth:`step`. A method that uses earlier steps implements
     :meth:`walk` and keeps its memory in local variables: a sampler object has no state, so one
     object serves any number of calls.
 

@@ -64,6 +64,8 @@ class _NoiseGrid(TimeGrid):
         to_zero: End at 0; else at sigma_min (the last step is then a full one).
     """
 
+    above_zero = "set sampler.time_grid.to_zero=false"
+
     def __init__(self, *, sigma_min: float, sigma_max: float, to_zero: bool) -> None:
         if not 0.0 < sigma_min < sigma_max:
             raise ValueError(
@@ -72,6 +74,10 @@ class _NoiseGrid(TimeGrid):
         self.sigma_min = float(sigma_min)
         self.sigma_max = float(sigma_max)
         self.to_zero = to_zero
+
+    @property
+    def ends_at_zero(self) -> bool:
+        return self.to_zero
 
     @abstractmethod
     def levels(self, count: int, *, sigma_min: float, sigma_max: float) -> Tensor:
@@ -175,6 +181,7 @@ class VPGrid(_NoiseGrid):
             raise ValueError(f"rho is {rho}; expected a positive number")
         self.epsilon_s = float(epsilon_s)
         self.rho = float(rho)
+        self.to_zero = to_zero
         ends = torch.tensor([self.epsilon_s, 1.0], dtype=torch.float64)
         lowest, highest = VPLevels().nsr(ends).tolist()
         super().__init__(

@@ -56,7 +56,7 @@ class Churn(Perturbation):
     With ``n = sigma/alpha`` in [S_min, S_max]: ``n_hat = (1 + gamma) n``,
     ``gamma = min(S_churn/N, sqrt 2 - 1)`` for N steps, and
     ``x_hat/alpha_hat = x_t/alpha + sqrt(n_hat^2 - n^2) S_noise eps``. The raised level is moved to
-    the nearest one the model knows, and may lie above its time range by that factor, as in the
+    the nearest one of the model, and may exceed its time range by that factor, as in the
     reference.
 
     Args:

@@ -10,6 +10,7 @@ of the paper's.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.paths import Prediction
+from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.samplers.base import TimeGrid, known_times
 from flowexp.samplers.diffusions import Diffusion
 from flowexp.samplers.field import Field, Intervals, Node, States
@@ -109,6 +111,17 @@ class SDE(FixedStepSampler):
         self.diffusion = diffusion
         self.last_step = last_step
 
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A grid that ends above 0, where the last step begins."""
+        yield from all_of(super().needs(parts), self._last_start())
+
+    def _last_start(self) -> Iterator[Unmet]:
+        if self.last_step is not None and self.time_grid.ends_at_zero:
+            grid, last = type(self.time_grid).__name__, type(self.last_step).__name__
+            problem = f"{grid} ends at t=0, but {last} goes to 0 from its end."
+            remedy = self.time_grid.above_zero
+            yield Unmet(".time_grid", problem, f"{remedy[0].upper()}{remedy[1:]}.")
+
     @abstractmethod
     def advance(self, x: Tensor, start: SDENode, end: SDENode, n: Tensor) -> Tensor:
         """The state at ``end`` from the state ``x`` at ``start``, with standard normal ``n``."""
@@ -142,8 +155,8 @@ class SDE(FixedStepSampler):
         if self.last_step is not None and not (end > 0.0 and end >= low):
             raise ValueError(
                 f"{self.time_grid!r} ends at t={end:g}, where {type(self.last_step).__name__} has "
-                f"to evaluate the model, which is defined from {low:g}; set "
-                f"sampler.time_grid.t_end above it, or delete ~sampler/last_step"
+                f"to evaluate the model, which is defined from {low:g}; "
+                f"{self._later_end(low)}, or delete ~sampler/last_step"
             )
         times = known_times(model, times)
         w = self.diffusion(model.path.schedule, times[:-1])
@@ -154,6 +167,12 @@ class SDE(FixedStepSampler):
                 f" below it"
             )
         return times if self.last_step is None else torch.cat([times, times.new_zeros(1)])
+
+    def _later_end(self, low: float) -> str:
+        """What to do so that the grid does not end below ``low``."""
+        if self.time_grid.ends_at_zero or low == 0.0:
+            return self.time_grid.above_zero
+        return f"end the grid at t={low:g} or above"
 
 
 class EulerMaruyama(SDE):

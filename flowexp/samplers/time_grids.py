@@ -29,10 +29,16 @@ _SMALLEST_NSR = 0.002
 class _Ending(TimeGrid):
     """A grid from the top of the model's range to ``t_end`` >= 0, the end of sampling."""
 
+    above_zero = "set sampler.time_grid.t_end above 0"
+
     def __init__(self, *, t_end: float = 0.0) -> None:
         if not t_end >= 0.0:
             raise ValueError(f"t_end is {t_end}; expected a time >= 0")
         self.t_end = float(t_end)
+
+    @property
+    def ends_at_zero(self) -> bool:
+        return self.t_end == 0.0
 
     def span(self, model: Model) -> tuple[float, float]:
         """Smallest time at which a step may begin, and where sampling starts."""
@@ -199,6 +205,8 @@ class Given(TimeGrid):
             sampling.
     """
 
+    above_zero = "end sampler.time_grid.values above 0, with one time less"
+
     def __init__(self, *, values: Sequence[float]) -> None:
         self.values = [float(t) for t in values]
         if len(self.values) < 2 or any(b >= a for a, b in pairwise(self.values)):
@@ -206,6 +214,10 @@ class Given(TimeGrid):
                 f"values is {self.values}; expected two or more times, each smaller than the "
                 f"one before"
             )
+
+    @property
+    def ends_at_zero(self) -> bool:
+        return self.values[-1] == 0.0
 
     def times(self, model: Model, steps: int) -> Tensor:
         if len(self.values) != steps + 1:
@@ -231,6 +243,8 @@ class PowerGrid(TimeGrid):
     Source: Lu et al., DPM-Solver, 2022, arXiv 2206.00927, appendix D, and their code.
     """
 
+    above_zero = "set sampler.time_grid.t_end=null"
+
     def __init__(
         self, *, p: float = 1.0, t_start: float | None = None, t_end: float | None = None
     ) -> None:
@@ -242,6 +256,10 @@ class PowerGrid(TimeGrid):
         self.p = float(p)
         self.t_start = t_start
         self.t_end = t_end
+
+    @property
+    def ends_at_zero(self) -> bool:
+        return self.t_end == 0.0
 
     def times(self, model: Model, steps: int) -> Tensor:
         low, high = model.time_range

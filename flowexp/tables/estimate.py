@@ -71,7 +71,9 @@ def work_of(job: TableJob) -> Work:
     selection = config.get("selection") or {}
     every = select(job.run.config if job.run else {}, "trainer.snapshot_kimg")
     if job.run is not None and selection and every:
-        count += selection["num_samples"] * int(job.run.config["trainer"]["max_kimg"] / every)
+        count += selection.get("num_samples", 0) * int(
+            job.run.config["trainer"]["max_kimg"] / every
+        )
     return Work(_key(job.verb, config, _OF_SAMPLING), count)
 
 

@@ -19,7 +19,8 @@ from flowexp.runs.run_directory import FREE_KEYS
 from flowexp.tables.syntax import Arm, Row
 from flowexp.tree import digest, mapped, without
 
-__all__ = ["PlannedRow", "Scoring", "TableJob", "all_jobs", "directories", "identity_of",
+__all__ = ["PlannedRow", "Scoring", "TableJob", "all_jobs", "directories", "grouped",
+           "identity_of",
            "rewritten", "significant", "token"]  # fmt: skip
 
 _FORMAT = 1
@@ -170,12 +171,10 @@ def significant(config: Mapping[str, Any], *, verb: str) -> dict[str, Any]:
         kept["batch_size"] = config["batch_size"]  # samples that share their steps depend on it
     if not kept.get("selection"):
         kept.pop("selection", None)  # a later key of evaluations
-    return dict(mapped(kept, _in_one_spelling))
+    return dict(mapped(original(kept), _in_one_spelling))
 
 
 def _in_one_spelling(value: Any) -> Any:  # noqa: ANN401 - any scalar
-    if isinstance(value, str):
-        return original(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -230,3 +229,14 @@ def all_jobs(rows: Iterable[PlannedRow]) -> list[TableJob]:
     for job in (one for row in rows for target in row.targets for one in target.ancestry()):
         found.setdefault(job.identity, job)
     return list(found.values())
+
+
+def grouped(config: Mapping[str, Any], name: str, title: str) -> tuple[str, ...]:
+    """In loggers with groups, the table is the group and the row the job type."""
+    row, _, rest = title.rpartition(": ")
+    overrides: list[str] = []
+    for logger, node in (config.get("logger") or {}).items():
+        if isinstance(node, Mapping) and {"group", "job_type", "name"} <= node.keys():
+            values = {"group": name, "job_type": row, "name": f"{row}, {rest}"}
+            overrides += [override(f"logger.{logger}.{k}", v) for k, v in values.items()]
+    return tuple(overrides)

@@ -7,14 +7,13 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from flowexp.config.check import Checked, check
-from flowexp.config.override_text import override
 from flowexp.config.overrides import in_full
 from flowexp.config.problems import ConfigError, Problem
 from flowexp.errors import UsageError
@@ -24,6 +23,7 @@ from flowexp.tables.jobs import (
     Scoring,
     TableJob,
     directories,
+    grouped,
     identity_of,
     rewritten,
     significant,
@@ -31,6 +31,7 @@ from flowexp.tables.jobs import (
 )
 from flowexp.tables.results import ClaimResult, TableResult, claim_result, table_result
 from flowexp.tables.syntax import Arm, ClaimFile, Row, TableFile
+from flowexp.tree import leaves, without
 
 __all__ = ["Circumstances", "Plan", "matching", "plan", "rows_to_plan"]
 
@@ -38,6 +39,8 @@ __all__ = ["Circumstances", "Plan", "matching", "plan", "rows_to_plan"]
 _PRICES = {"cpu": 0, "small": 1, "gpu_hour": 2, "full": 3}
 _DEFAULT_SAMPLES = 50_000
 _STANDINS = "flowexp-table-"
+_ANY_SEED = 1_905_271_843
+"""Stands for the seed of a training; no value of a config is this number by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +123,18 @@ def plan(
 ) -> Plan:
     """Plan a table or a claim, calling ``on_row`` after each row.
 
-    Every command that is not sound is refused, with the name of its row. A claim's experiments have
-    the size that shows the effect; a budget only says whether it pays.
+    Every command that is not sound is refused, with the name of its row. The experiments of a claim
+    and of a table with seeds have the size that shows the effect; a budget only says whether it
+    pays for a claim.
     """
-    if isinstance(file, ClaimFile):
-        scoring = Scoring(metric=file.metric, num_samples=file.num_samples)
-        budget = Budget(name=given.budget, seeds=given.seeds or file.seeds)
-    else:
+    if file.seeds is None:
         seeds = given.node["seeds"] if given.seeds is None else given.seeds
         budget = Budget(**{**given.node, "name": given.budget, "seeds": seeds})
+    else:
+        budget = Budget(name=given.budget, seeds=given.seeds or file.seeds)
+    if isinstance(file, ClaimFile):
+        scoring = Scoring(metric=file.metric, num_samples=file.num_samples)
+    else:
         scoring = _scoring(file, budget)
     rows = _Planner(file, scoring, budget, given, on_row).rows()
     return Plan(file=file, rows=rows, scoring=scoring, only=only)
@@ -160,6 +166,19 @@ class _Training:
     dataset: str
 
 
+_Kind = tuple[str, tuple[str, ...], str, tuple[tuple[str, tuple[int, ...]], ...]]
+_Parents = Mapping[str, tuple[TableJob, ...]]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A check of a kind of commands: of which parents, and whether it is that of all seeds."""
+
+    checked: Checked
+    tokens: Sequence[str]
+    shared: bool
+
+
 class _NotPlannedError(Exception):
     """A command is not sound; its problems have been noted."""
 
@@ -169,7 +188,9 @@ class _Planner:
     """Plans rows and checks every command line; nothing is run, and no data is read.
 
     A command that starts from a run which does not exist yet is checked against a stand-in: a
-    folder with the config which that run will have.
+    folder with the config which that run will have. Commands that differ only in the seed of a
+    training, their own or that of a run they start from, are checked once, unless another value
+    follows from the seed.
     """
 
     file: TableFile | ClaimFile
@@ -182,7 +203,10 @@ class _Planner:
         self.problems: list[Problem] = []
         self._jobs: dict[str, TableJob] = {}
         self._trainings: dict[tuple[str, int], _Training | None] = {}
-        self._checked: dict[tuple[str, ...], Checked] = {}
+        self._checked: dict[_Kind, _Outcome] = {}
+        self._alone: dict[tuple[str, ...], Checked] = {}
+        self._kinds: dict[TableJob, int] = {}
+        self._numbers: dict[_Kind, int] = {}
         self._tokens: dict[str, str] = {}
 
     def rows(self) -> tuple[PlannedRow, ...]:
@@ -265,8 +289,8 @@ class _Planner:
         own = tuple(in_full(spec.verb, spec.overrides))
         if spec.experiment is not None:
             own = (f"experiment={spec.experiment}", *own)
-        of_seed = (f"seed={seed}",) if spec.verb == "train" else ()
-        published = self._check(spec.verb, (*own, *of_seed), parents)
+        own_seed = seed if spec.verb == "train" else None
+        published = self._check(spec.verb, own, parents, seed=own_seed)
         what = label if name == label else f"{label} ({name})"
         title = f"{what}: {spec.verb}, seed {seed}"
         if published.problems and not published.config:
@@ -276,8 +300,10 @@ class _Planner:
             affordable = self.budget.of_training(published.choices, published.config)
         elif spec.verb == "pairs":
             affordable = self.budget.pairs(published.config)
-        overrides = (*own, *affordable, *self._extra(spec.verb), *of_seed)
-        job = self._job(spec.verb, overrides, parents, title=title, after=before["after"])
+        overrides = (*own, *affordable, *self._extra(spec.verb))
+        job = self._job(
+            spec.verb, overrides, parents, title=title, after=before["after"], seed=own_seed
+        )
         changed = _differ(published.config, job.config, verb=spec.verb)
         scaled = parents_scaled or before_scaled or changed
         return _Training(job, scaled, published.choices.get("dataset", ""))
@@ -293,21 +319,21 @@ class _Planner:
         *,
         title: str,
         after: tuple[TableJob, ...] = (),
+        seed: int | None = None,
     ) -> TableJob:
         """A checked job.
 
         Jobs of one identity are run once, but may differ in how a trained model is sampled, which
         the jobs that start from them inherit.
         """
-        checked = self._check(verb, overrides, parents)
+        checked = self._check(verb, overrides, parents, seed=seed)
         if checked.problems:
             self._refuse(title, checked)
-        # A run's config may name what it started from, which is then part of its evaluations' too.
-        config = rewritten(checked.config, lambda text: self._tokens.get(text, text))
+        config = checked.config
         job = TableJob(
             title=title,
             verb=verb,
-            overrides=(*overrides, *_grouped(config, self.file.name, title)),
+            overrides=(*_seeded(overrides, seed), *grouped(config, self.file.name, title)),
             parents=parents,
             after=after,
             config=config,
@@ -316,17 +342,55 @@ class _Planner:
             root=self.given.root,
             config_dir=self.given.config_dir,
         )
-        return self._jobs.setdefault(_fingerprint(job), job)
+        planned = self._jobs.setdefault(_fingerprint(job), job)
+        kind = self._kind(verb, overrides, parents, seed)
+        self._kinds.setdefault(planned, self._numbers.setdefault(kind, len(self._numbers)))
+        return planned
 
     def _check(
-        self, verb: str, overrides: Sequence[str], parents: Mapping[str, tuple[TableJob, ...]]
+        self, verb: str, overrides: Sequence[str], parents: _Parents, *, seed: int | None = None
     ) -> Checked:
+        """The outcome of a command's check, its config with tokens for the stand-ins."""
+        kind = self._kind(verb, overrides, parents, seed)
+        if kind not in self._checked:
+            any_seed = _ANY_SEED if seed is not None and _is_ordinary(seed) else seed
+            found = self._check_alone(verb, _seeded(overrides, any_seed), parents)
+            shared = any_seed == _ANY_SEED or seed is None
+            self._checked[kind] = _Outcome(found, _tokens(parents), shared and self._tells(found))
+        known = self._checked[kind]
+        tokens = _tokens(parents)
+        if not known.shared or len(tokens) != len(known.tokens):
+            return self._check_alone(verb, _seeded(overrides, seed), parents)
+        other = dict(zip(known.tokens, tokens, strict=True))
+        config = rewritten(known.checked.config, lambda text: other.get(text, text))
+        if seed is not None and "seed" in config:
+            config["seed"] = seed
+        return replace(known.checked, config=config)
+
+    def _check_alone(self, verb: str, overrides: Sequence[str], parents: _Parents) -> Checked:
         folders = {k: [str(self._standin(job)) for job in jobs] for k, jobs in parents.items()}
         given = [*overrides, *(directories(key, several) for key, several in folders.items())]
         key = (verb, *given)
-        if key not in self._checked:
-            self._checked[key] = check(verb, given, config_dir=self.given.config_dir)
-        return self._checked[key]
+        if key not in self._alone:
+            found = check(verb, given, config_dir=self.given.config_dir)
+            # A run's config may name what it started from, which is then part of its evaluations'.
+            config = rewritten(found.config, lambda text: self._tokens.get(text, text))
+            self._alone[key] = replace(found, config=config)
+        return self._alone[key]
+
+    def _kind(
+        self, verb: str, overrides: Sequence[str], parents: _Parents, seed: int | None
+    ) -> _Kind:
+        """What tells a command from others, but for the seeds of trainings."""
+        of_seed = "" if seed is None else "seed" if _is_ordinary(seed) else f"seed={seed}"
+        started = tuple((k, tuple(self._kinds[job] for job in jobs)) for k, jobs in parents.items())
+        return (verb, tuple(overrides), of_seed, started)
+
+    def _tells(self, checked: Checked) -> bool:
+        """Whether a config has the seed and the stand-ins only where they can be exchanged."""
+        inner = without(checked.config, {"seed", "dirs"})
+        hidden = (str(_ANY_SEED), str(self._standins))
+        return not any(text in str(value) for _, value in leaves(inner) for text in hidden)
 
     def _standin(self, job: TableJob) -> Path:
         """A folder with the config that the job's directory will hold."""
@@ -350,23 +414,26 @@ class _Planner:
         raise _NotPlannedError
 
 
+def _seeded(overrides: Sequence[str], seed: int | None) -> tuple[str, ...]:
+    return (*overrides, *(() if seed is None else (f"seed={seed}",)))
+
+
+def _is_ordinary(seed: int) -> bool:
+    """Whether it is allowed as certainly as any other seed."""
+    return 0 <= seed < 2**31
+
+
+def _tokens(parents: _Parents) -> list[str]:
+    """The tokens of all jobs that a command starts from, in the order of its parents."""
+    return [token(one) for jobs in parents.values() for job in jobs for one in job.ancestry()]
+
+
 def _fingerprint(job: TableJob) -> str:
     """Distinguishes jobs of one identity by the rest of their configs."""
     # Directories may hold the time.
     config = {key: value for key, value in job.config.items() if key != "dirs"}
     rest = json.dumps([config, job.choices], sort_keys=True, default=str)
     return hashlib.sha256(f"{job.identity} {rest}".encode()).hexdigest()
-
-
-def _grouped(config: Mapping[str, Any], name: str, title: str) -> tuple[str, ...]:
-    """In loggers with groups, the table is the group and the row the job type."""
-    row, _, rest = title.rpartition(": ")
-    overrides: list[str] = []
-    for logger, node in (config.get("logger") or {}).items():
-        if isinstance(node, Mapping) and {"group", "job_type", "name"} <= node.keys():
-            values = {"group": name, "job_type": row, "name": f"{row}, {rest}"}
-            overrides += [override(f"logger.{logger}.{k}", v) for k, v in values.items()]
-    return tuple(overrides)
 
 
 def _differ(published: Mapping[str, Any], planned: Mapping[str, Any], *, verb: str) -> bool:

@@ -19,15 +19,13 @@ from flowexp.config.trust import USER
 from flowexp.data import DataBatch, ImageArrays
 from flowexp.errors import UsageError
 from flowexp.evaluation import score
-from flowexp.networks.base import label_dim_of
 from flowexp.pipeline import Pipeline
 from flowexp.pipeline.threads import single_calls
 from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.threads import given_threads, measure, restored, usable_cores
-from flowexp.training import TrainingParts, training_parts
+from flowexp.training import training_parts
 from flowexp.training.fit import prepare_network
-from flowexp.training.inputs import TrainingDraws
-from flowexp.training.timed_passes import fitting, passes, seconds_of
+from flowexp.training.timed_passes import fitting, seconds_of, steps_on
 
 __all__ = ["STEPS", "Trial", "try_sampling", "try_training"]
 
@@ -64,7 +62,7 @@ def try_training(config: Config) -> Trial:
         try:
             parts = training_parts(config, built, by=USER)
             prepare_network(parts.model.network, parts.settings)
-            without, work = "", _steps(parts, batch)
+            without, work = "", steps_on(batch, parts)
         except (UsageError, ValueError, OSError) as error:  # a teacher, or weights of a loss
             without, work = f"the objective ({_reason(error)})", _bare_steps(built, batch)
         first, piece = fitting(work, most=size, seconds=_PIECE_SECONDS)
@@ -74,20 +72,6 @@ def try_training(config: Config) -> Trial:
             spent += seconds_of(work, piece)
             count += 1
         return Trial(spent / count / piece, where, without)
-
-
-def _steps(parts: TrainingParts, batch: DataBatch) -> Callable[[int], None]:
-    draws = TrainingDraws(
-        parts.model.path,
-        coupling=parts.coupling,
-        timestep=parts.timestep,
-        augmentation=parts.augmentation,
-        conditional=label_dim_of(parts.model.network) > 0,
-        task=None if parts.pipeline is None else parts.pipeline.task,
-        seed=0,
-    )
-    pairs, t = draws(batch, 0)
-    return passes(parts.model, parts.objective, pairs, t, seed=0, step=0, optimizer=parts.optimizer)
 
 
 def _bare_steps(built: Built, batch: DataBatch) -> Callable[[int], None]:

@@ -89,28 +89,74 @@ Show = Callable[[Sequence[JobState]], None]
 
 
 class Pace:
-    """The pace of the jobs, from successive states.
+    """The pace of the jobs, from successive states, for each verb by itself.
 
-    A running job counts by the fraction of its training, a failed one as done.
+    The time that a verb's job takes is the time in which its jobs ran here, over the fractions of
+    them that were done in it. So a training counts while it runs, by its images, another job once
+    it is done, and a failed one never. The time left is that of all jobs over the mean number that
+    ran at once.
+
+    Args:
+        verbs: The verb of each job.
+        clock: Seconds.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, verbs: Sequence[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
-        self._first: tuple[float, float] | None = None
+        self._verbs = verbs
+        self._last: tuple[float, Sequence[JobState]] | None = None
+        self._ran = [0.0] * len(verbs)
+        self._gained = [0.0] * len(verbs)
+        self._busy = 0.0
 
     def words(self, states: Sequence[JobState]) -> str:
-        """``12 of 40 jobs done, 2 running, about 1:20:00 left``."""
-        now, done = self._clock(), sum(map(_share_done, states))
-        began, before = self._first = self._first or (now, done)
+        """``12 of 40 jobs done, 2 running, about 1:20:00 left without eval``."""
+        self._note(states)
         counts = Counter(state.status for state in states)
         parts = [f"{counts['done']} of {len(states)} jobs done"]
         parts += [
             f"{counts[status]} {status}" for status in ("running", "failed") if counts[status]
         ]
-        if done > before:
-            seconds = (len(states) - done) * (now - began) / (done - before)
-            parts.append(f"about {duration(seconds)} left")
+        known = self._seconds(states)
+        ahead = {verb: 0.0 for verb in self._verbs}
+        for number, (verb, state) in enumerate(zip(self._verbs, states, strict=True)):
+            if state.status not in ("done", "failed"):
+                ahead[verb] += self._ahead(number, state, known.get(verb))
+        left = sum(known[verb] * count for verb, count in ahead.items() if verb in known)
+        if left > 0.0:
+            unknown = [verb for verb, count in ahead.items() if count > 0.0 and verb not in known]
+            without = f" without {', '.join(unknown)}" if unknown else ""
+            at_once = sum(self._ran) / self._busy
+            parts.append(f"about {duration(left / at_once)} left{without}")
         return ", ".join(parts)
+
+    def _note(self, states: Sequence[JobState]) -> None:
+        """Add what happened since the last states."""
+        now = self._clock()
+        then, before = self._last or (now, states)
+        self._last = now, list(states)
+        self._busy += (now - then) * any(state.status == "running" for state in before)
+        for number, (old, new) in enumerate(zip(before, states, strict=True)):
+            if old.status == "running":
+                self._ran[number] += now - then
+                self._gained[number] += max(0.0, _share_done(new) - _share_done(old))
+
+    def _seconds(self, states: Sequence[JobState]) -> dict[str, float]:
+        """The seconds of a job, for the verbs of which something is done."""
+        sums: dict[str, tuple[float, float]] = {}
+        for number, (verb, state) in enumerate(zip(self._verbs, states, strict=True)):
+            if state.status != "failed" and self._gained[number] > 0.0:
+                ran, gained = sums.get(verb, (0.0, 0.0))
+                sums[verb] = ran + self._ran[number], gained + self._gained[number]
+        return {verb: ran / gained for verb, (ran, gained) in sums.items()}
+
+    def _ahead(self, number: int, state: JobState, seconds: float | None) -> float:
+        """The fraction of an unfinished job that is still to do."""
+        if state.status == "running" and state.of_kimg is None and seconds:
+            return max(0.0, 1.0 - self._ran[number] / seconds)
+        return 1.0 - _share_done(state)
 
 
 def _share_done(state: JobState) -> float:
@@ -123,7 +169,8 @@ def _share_done(state: JobState) -> float:
 def watching(jobs: Sequence[TableJob], *, name: str) -> Iterator[None]:
     """Show the states of the jobs while the context lasts."""
     stop = threading.Event()
-    with _live_view(jobs, name, Pace()) if sys.stdout.isatty() else _lines(jobs, Pace()) as show:
+    pace = Pace([job.verb for job in jobs])
+    with _live_view(jobs, name, pace) if sys.stdout.isatty() else _lines(jobs, pace) as show:
         thread = threading.Thread(target=_poll, args=(show, jobs, stop), daemon=True)
         thread.start()
         try:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from flowexp.errors import UsageError
 from flowexp.files import json_number
+from flowexp.runs.metrics_file import processor_seconds, read_rows, training_seconds
 from flowexp.tables.claims import Verdict, verdict
 from flowexp.tables.jobs import PlannedRow, Scoring, TableJob, all_jobs
 from flowexp.tables.progress import state_of
@@ -60,6 +61,10 @@ class Measurement(_Stored):
         floor: The score of held-out real data; None where it was not measured.
         notice: A caveat, or why a value is not a number; None if there is none.
         kimg: Thousands of images that the scored weights were trained on; None if unknown.
+        training_seconds: Time of one training up to the scored weights, with that of all it
+            started from, such as a teacher; mean over seeds. It is processor time, which other work
+            on the machine does not change, if ``device`` is cpu, else wall time. None if
+            unknown.
     """
 
     values: tuple[_Number, ...]
@@ -76,6 +81,7 @@ class Measurement(_Stored):
     floor: float | None
     notice: str | None
     kimg: float | None = None
+    training_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,8 @@ class RowResult(_Stored):
         scaled: Whether a budget made the row smaller than published.
         mismatch: Readable differences between the published and the measured protocol.
         runs: Run directories behind the number.
+        method: Name of its curve; None = the label without its number of evaluations.
+        family: Methods of one family are drawn together; None = no family.
     """
 
     label: str
@@ -104,6 +112,8 @@ class RowResult(_Stored):
     scaled: bool
     mismatch: tuple[str, ...]
     runs: tuple[str, ...] = ()
+    method: str | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +243,8 @@ def _row(
         scaled=row.scaled,
         mismatch=mismatch,
         runs=tuple(str(job.run.directory) for job in row.evaluations if job.run is not None),
+        method=spec.method,
+        family=spec.family,
     )
 
 
@@ -274,6 +286,7 @@ def _measured(
     values = [score.value for score in scores]
     first = scores[0].record
     title, floor = first.title, first.extra.get("floor")
+    device = first.protocol.device or ""
     if row.baselines:
         bases = [_score(job, number, minimum=minimum).value for job in row.baselines]
         values = [a / b if b else math.nan for a, b in zip(values, bases, strict=True)]
@@ -290,11 +303,33 @@ def _measured(
         n_gen=first.protocol.n_gen,
         nfe=statistics.fmean(score.nfe for score in scores),
         seconds=sum(marker.get("seconds", 0.0) for marker in _markers([row])),
-        device=first.protocol.device or "",
+        device=device,
         floor=floor,
         notice=_caveat(scores),
         kimg=scores[0].kimg,
+        training_seconds=_training_seconds(row, kimg=scores[0].kimg, device=device),
     )
+
+
+def _training_seconds(row: PlannedRow, *, kimg: float | None, device: str) -> float | None:
+    """See :class:`Measurement`; of other jobs, such as pair sets, the whole wall time counts."""
+    spent = []
+    time_of = processor_seconds if device == "cpu" else training_seconds
+    for job in row.evaluations:
+        if job.run is None or kimg is None:
+            return None
+        record = read_rows(job.run.directory / "metrics.jsonl")
+        before = [one for one in record if one.get("kimg", math.inf) <= kimg]
+        if not before:
+            return None
+        seconds = time_of(before) * kimg / before[-1]["kimg"]
+        for one in job.run.ancestry()[:-1]:
+            other = time_of(read_rows(one.directory / "metrics.jsonl"))
+            if not other and not one.is_done():
+                return None
+            seconds += other or _marker(one).get("seconds", 0.0)
+        spent.append(seconds)
+    return statistics.fmean(spent)
 
 
 def _caveat(scores: Sequence[_Score]) -> str | None:
@@ -362,11 +397,11 @@ def _stated(row: PlannedRow, table: TableFile, record: "MetricRecord") -> dict[s
 
 def _markers(rows: Sequence[PlannedRow]) -> list[dict[str, Any]]:
     """The contents of the finished jobs' markers."""
-    return [
-        json.loads(job.done_file.read_text(encoding="utf-8"))
-        for job in all_jobs(rows)
-        if job.is_done()
-    ]
+    return [_marker(job) for job in all_jobs(rows) if job.is_done()]
+
+
+def _marker(job: TableJob) -> dict[str, Any]:
+    return dict(json.loads(job.done_file.read_text(encoding="utf-8")))
 
 
 def _hardware(rows: Sequence[PlannedRow]) -> str:

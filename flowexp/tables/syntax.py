@@ -10,6 +10,14 @@ from flowexp.errors import UsageError
 __all__ = ["Arm", "Claim", "ClaimFile", "Grid", "JobSpec", "Node", "Protocol", "Row", "Table",
            "TableFile", "checked", "refuse"]  # fmt: skip
 
+
+def _flat(value: Any) -> Any:  # noqa: ANN401 -- any YAML value
+    """Lists within a list opened up, since YAML has no other way to extend an anchored list."""
+    if not isinstance(value, list):
+        return value
+    return [one for part in value for one in (_flat(part) if isinstance(part, list) else [part])]
+
+
 # The description of a field is the remedy for a wrong value.
 _Text = Annotated[str, Field(min_length=1, description="Give it as text.")]
 _Optional = Annotated[str | None, Field(description="Give it as text, or null.")]
@@ -22,9 +30,11 @@ _Selection = Annotated[
 _Count = Annotated[int, Strict(), Field(ge=2, description="Give an integer of at least 2.")]
 _Flag = Annotated[bool, Strict(), Field(description="Give true or false.")]
 _GIVE_LIST = Field(description="Give a list: [key=value, ...].")
-_OptionalTexts = Annotated[tuple[str, ...] | None, _GIVE_LIST]
+_OptionalTexts = Annotated[tuple[str, ...] | None, BeforeValidator(_flat), _GIVE_LIST]
 _Texts = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: () if value is None else value), _GIVE_LIST
+    tuple[str, ...],
+    BeforeValidator(lambda value: () if value is None else _flat(value)),
+    _GIVE_LIST,
 ]
 _Names = Annotated[
     tuple[str, ...],
@@ -80,9 +90,13 @@ class _Scored(_Recipe):
         eval_parents: Override key of the evaluation -> names of the jobs whose directories are its
             value, such as a sampler's refiner.
         calibrate: Overrides of a calibration of the training before it is scored; None = none.
+        method: Name of its curve in pictures; None = the label without its number of evaluations.
+        family: Methods of one family are drawn together; None = no family.
     """
 
     label: _Text
+    method: _Optional = None
+    family: _Optional = None
     job: _Optional = None
     eval: _Texts = ()
     eval_parents: _Parents = {}
@@ -168,20 +182,34 @@ class _File(Node):
     Attributes:
         record: The number that counts where a metric gives several, such as ``recall`` of
             precision_recall; None = its first.
+        jobs_of: Name of a table whose jobs are this file's too; None = none.
     """
 
     title: _Text
     source: _Text
     metric: _Text
     record: _Optional = None
+    jobs_of: _Optional = None
     jobs: _Mapping = {}
     defaults: _Mapping = {}
 
 
+_Seeds = Annotated[
+    tuple[Annotated[int, Strict()], ...],
+    Field(min_length=3, description="Too few for a test, or no integers: give three or more."),
+]
+
+
 class Table(_File):
-    """The yaml of a table; see :class:`Protocol` for what the publication states."""
+    """The yaml of a table; see :class:`Protocol` for what the publication states.
+
+    Attributes:
+        seeds: Training seeds of a study whose recipes have the size that shows the effect, so that
+            it is run as written under every budget; None = the budget chooses seeds and sizes.
+    """
 
     protocol: _Mapping = {}
+    seeds: _Seeds | None = None
     rows: Annotated[
         tuple[Any, ...], Field(min_length=1, description="Give a list of rows, each with a label.")
     ]
@@ -208,10 +236,7 @@ class Claim(_File):
 
     published: _Text
     direction: Annotated[Literal["lower", "higher"], Field(description="Possible: lower, higher.")]
-    seeds: Annotated[
-        tuple[Annotated[int, Strict()], ...],
-        Field(min_length=3, description="Too few for a test, or no integers: give three or more."),
-    ] = (0, 1, 2)
+    seeds: _Seeds = (0, 1, 2)
     num_samples: _Count
     test: Annotated[
         Literal["paired t, one-sided, 5 %"],

@@ -53,7 +53,7 @@ def read_table(name: str, *, config_dir: str | None = None) -> TableFile:
     where = f"table {name}"
     table = checked(Table, _content("table", name, config_dir), file=where, what="the table")
     checked(Protocol, table.protocol, file=where, what="protocol")
-    jobs, rows = _read(table, table.rows, Row, where)
+    jobs, rows = _read(table, table.rows, Row, where, config_dir)
     return TableFile(**{**dict(table), "name": name, "jobs": jobs, "rows": rows})
 
 
@@ -68,7 +68,7 @@ def read_claim(name: str, *, config_dir: str | None = None) -> ClaimFile:
     """
     where = f"claim {name}"
     claim = checked(Claim, _content("claim", name, config_dir), file=where, what="the claim")
-    jobs, arms = _read(claim, claim.arms, Arm, where)
+    jobs, arms = _read(claim, claim.arms, Arm, where, config_dir)
     return ClaimFile(**{**dict(claim), "name": name, "jobs": jobs, "arms": arms})
 
 
@@ -123,10 +123,16 @@ def _written_out(
 
 
 def _read(
-    content: Table | Claim, nodes: Sequence[Any], model: type[_Scored], where: str
+    content: Table | Claim,
+    nodes: Sequence[Any],
+    model: type[_Scored],
+    where: str,
+    config_dir: str | None,
 ) -> tuple[dict[str, JobSpec], tuple[_Scored, ...]]:
     """The jobs and the rows."""
-    jobs = {
+    other = content.jobs_of
+    jobs = {} if other is None else read_table(other, config_dir=config_dir).jobs
+    jobs |= {
         str(name): checked(JobSpec, node, file=where, what=f"job {name!r}")
         for name, node in content.jobs.items()
     }

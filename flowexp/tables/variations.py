@@ -17,7 +17,7 @@ def cells(node: Mapping[str, Any], *, file: str) -> Iterator[dict[str, Any]]:
     """The rows that a grid stands for: row by row, and in each from the first column on.
 
     A cell is the grid's ``defaults`` with the keys that its row gives (``eval`` replaces ``eval``).
-    Texts in it may hold names in braces: those of ``columns``, and every other key of the row,
+    Texts in it may hold names in braces: those of ``columns``, and the other keys of the row,
     whose value is a list with an entry for each column, or one value for all columns. So may
     ``published``, ``nfe``, ``source`` and ``verified`` be lists by column::
 
@@ -35,6 +35,7 @@ def cells(node: Mapping[str, Any], *, file: str) -> Iterator[dict[str, Any]]:
     for given in grid.rows:
         own = {key: value for key, value in given.items() if key in Row.model_fields}
         values = {key: value for key, value in given.items() if key not in own}
+        named = {key: value for key, value in own.items() if isinstance(value, str)}
         row = {**grid.defaults, **own}
         used = _names_in(row)
         unused -= used
@@ -54,7 +55,7 @@ def cells(node: Mapping[str, Any], *, file: str) -> Iterator[dict[str, Any]]:
             common = {key: value[column] for key, value in grid.columns.items()}
             here = {key: value[column] for key, value in by_column.items()}
             cell = {**row, **{key: value for key, value in here.items() if key in own}}
-            yield _written_out(cell, {**common, **values, **here}, file=file, what=what)
+            yield _written_out(cell, {**common, **named, **values, **here}, file=file, what=what)
     for key in sorted(unused):
         problem = f"a grid's columns have {key!r}, but no text holds {{{key}}}"
         refuse(file, problem, "Use it in a text, or delete the column.")

@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor, nn
 
+from flowexp.power_averages import gamma_of_std
 from flowexp.timesteps import Curriculum
 
 if TYPE_CHECKING:
@@ -100,24 +101,6 @@ class PowerEMA(EMA):
         """See :meth:`EMA.beta`; 0 in the first step."""
         share = images_seen_before / (images_seen_before + batch_size)
         return float(share ** (self.gamma + 1.0))
-
-
-def gamma_of_std(std: float) -> float:
-    """The exponent whose profile has the relative standard deviation ``std``.
-
-    ``std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))``, whose largest real root is the exponent;
-    std is in (0, 1/sqrt(12)]: the flat profile, gamma = 0, has 0.2886.
-
-    Raises:
-        ValueError: std is out of range.
-    """
-    if not 0.0 < std <= 1.0 / math.sqrt(12.0) + 1e-9:
-        raise ValueError(f"std is {std}; allowed: (0, 0.2886...]")
-    import numpy as np
-
-    square = std**-2
-    roots = np.roots([1.0, 7.0, 16.0 - square, 12.0 - square])
-    return float(roots.real.max())
 
 
 class ConstantEMA(EMA):

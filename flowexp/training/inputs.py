@@ -5,18 +5,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from flowexp.augmentations import Augmentation
-from flowexp.couplings import Coupling, Pairs
+from flowexp.couplings import Coupling, Pairs, WholeBatch
 from flowexp.data import BatchStream, DataBatch, as_data
+from flowexp.networks.base import label_dim_of
 from flowexp.paths import Path
 from flowexp.requirements import Parts, require
 from flowexp.seeding import generator, open_uniform
 from flowexp.tasks import Task
 from flowexp.timesteps import TimeLaw
+
+if TYPE_CHECKING:
+    from flowexp.training.parts import TrainingParts
 
 __all__ = ["BatchFeed", "TrainingDraws", "seed_global"]
 
@@ -69,6 +74,24 @@ class TrainingDraws:
         parts = Parts(path=self.path, augmentation=self.augmentation)
         require(self.coupling.needs(parts), group="coupling")
 
+    @classmethod
+    def of(
+        cls, parts: "TrainingParts", *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> "TrainingDraws":
+        """The draws of a training."""
+        return cls(
+            parts.model.path,
+            coupling=parts.coupling,
+            timestep=parts.timestep,
+            augmentation=parts.augmentation,
+            conditional=label_dim_of(parts.model.network) > 0,
+            task=None if parts.pipeline is None else parts.pipeline.task,
+            uniforms=parts.objective.uniforms,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
     def __call__(self, batch: DataBatch, step: int) -> tuple[Pairs, Tensor]:
         """Pairs and times, (B,) or (B, k) float64, for this rank's share of the batch of a step."""
         x = as_data(batch.images)
@@ -96,14 +119,22 @@ class TrainingDraws:
             partner=batch.partner,
             images_seen=step * total,
         )
-        pairs = replace(pairs, images_seen=step * total, uniforms=self._uniforms(total, step, rows))
-        return pairs, t[rows] if pairs.t is None else pairs.t
+        uniforms = self._uniforms(total, step)
+        pairs = replace(
+            pairs,
+            images_seen=step * total,
+            uniforms=None if uniforms is None else uniforms[rows],
+        )
+        if pairs.t is not None:
+            return pairs, pairs.t
+        positions = torch.arange(rows.start, rows.stop, device=t.device)
+        return replace(pairs, whole=WholeBatch(t, uniforms), positions=positions), t[rows]
 
-    def _uniforms(self, total: int, step: int, rows: slice) -> Tensor | None:
+    def _uniforms(self, total: int, step: int) -> Tensor | None:
         if self.uniforms == 0:
             return None
         rng = self._generator("objective rows", step, device=torch.device("cpu"))
-        return open_uniform((total, self.uniforms), rng=rng)[rows]
+        return open_uniform((total, self.uniforms), rng=rng)
 
     def _generator(self, stream: str, *index: int, device: torch.device) -> torch.Generator:
         return generator(self.seed, stream, *index, device=device)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from flowexp.couplings import Pairs
 from flowexp.data import BatchStream, DataBatch, ImageArrays
 from flowexp.models import FlowModel
-from flowexp.networks.base import label_dim_of
+from flowexp.networks.base import BeforeStep
 from flowexp.runs import RunDirectory
 from flowexp.seeding import derive_seed, generator
 from flowexp.training.callbacks.checkpoints import Checkpoints
@@ -77,6 +77,7 @@ class FlowModule(LightningModule):
         self.step = self.start_step = 0
         self.seconds_before = 0.0
         self.started = time.perf_counter()
+        self._before_step = [module for module in self.modules() if isinstance(module, BeforeStep)]
         self.averages = EMAWeights(parts.emas)
         self.records = Records()
         self.checkpoints = Checkpoints()
@@ -95,6 +96,8 @@ class FlowModule(LightningModule):
         Every random draw is a function of seed, step and process.
         """
         step, seed, rank = self.step, self.seed, self.global_rank
+        for module in self._before_step:
+            module.before_step()
         seed_global(derive_seed(seed, "dropout", step, rank), self.device)
         pairs, t = self.draws(batch, step)  # data coupled with source draws, and their times
 
@@ -167,18 +170,8 @@ class FlowModule(LightningModule):
         check_precision(self.settings.precision, self.device)
         self.settings.share(self.trainer.world_size, group=parts.objective.group)
         self.model.averages = {name: self._averaged(name) for name in parts.objective.averages}
-        self.draws = TrainingDraws(
-            parts.model.path,
-            coupling=parts.coupling,
-            timestep=parts.timestep,
-            augmentation=parts.augmentation,
-            conditional=label_dim_of(self.network) > 0,
-            task=None if parts.pipeline is None else parts.pipeline.task,
-            uniforms=parts.objective.uniforms,
-            seed=self.seed,
-            rank=self.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        place = {"rank": self.global_rank, "world_size": self.trainer.world_size}
+        self.draws = TrainingDraws.of(parts, seed=self.seed, **place)
 
     def _averaged(self, name: str) -> FlowModel:
         """The model with an average's weights, which go on moving."""

@@ -3,19 +3,38 @@
 import copy
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flowexp.couplings import Pairs
+from flowexp.data import DataBatch
 from flowexp.models import FlowModel
 from flowexp.objectives import Objective
 from flowexp.seeding import generator
+from flowexp.training.inputs import TrainingDraws
 
-__all__ = ["fitting", "passes", "seconds_of"]
+if TYPE_CHECKING:
+    from flowexp.training.parts import TrainingParts
+
+__all__ = ["fitting", "passes", "seconds_of", "steps_on"]
 
 _FIRST_SAMPLES = 8
+
+
+def steps_on(
+    batch: DataBatch, parts: "TrainingParts", *, seed: int = 0, step: int = 0
+) -> Callable[[int], None]:
+    """A function that takes a training step on the first ``n`` samples of a batch.
+
+    Draws are those of the step number ``step``; averages have the weights of the network.
+    """
+    model = parts.model
+    model.averages = dict.fromkeys(parts.objective.averages, model)
+    pairs, t = TrainingDraws.of(parts, seed=seed)(batch, step)
+    return passes(model, parts.objective, pairs, t, seed=seed, step=step, optimizer=parts.optimizer)
 
 
 def passes(

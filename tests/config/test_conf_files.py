@@ -105,23 +105,20 @@ REFLOWS += [
 ]
 COMPANIONS |= {f"experiment/{name}": ["pairs=somewhere"] for name in REFLOWS}
 for _dataset in ("cifar10", "fashion10k"):
-    COMPANIONS |= {
-        f"experiment/{_dataset}/flowturbo_refiner": ["teacher=somewhere"],
-        f"experiment/{_dataset}/boss_straightened": ["init=somewhere"],
-        f"experiment/{_dataset}/boss_straightened_lora": ["init=somewhere"],
-    }
+    COMPANIONS[f"experiment/{_dataset}/flowturbo_refiner"] = ["teacher=somewhere"]
 GUIDED = [*(f"{name}_distill" for name in SLIM), "fashion10k/slimflow_distill_guided"]
-COMPANIONS |= {
-    f"experiment/{name}": ["pairs=somewhere", "init=somewhere", "teacher=somewhere"]
-    for name in GUIDED
-}
+COMPANIONS |= {f"experiment/{name}": ["pairs=somewhere", "teacher=somewhere"] for name in GUIDED}
 COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
 # flow maps: parts that need several times per sample, and a network conditioned on them
 TWO_TIMES = ["parameterization=average_velocity", "timestep=sorted"]
 SPLIT = ["objective=split_mean_flow", *TWO_TIMES]
-TOLD = ["parameterization=average_velocity_guided", "timestep=sorted", "network.out_channels=2"]
-ALL_TOLD = "parameterization.tells=[gap,guidance_scale,guidance_start,guidance_end]"
-SCALE_TOLD = "parameterization.tells=[gap,guidance_scale]"
+GUIDED_MAP = [
+    "parameterization=average_velocity_guided",
+    "timestep=sorted",
+    "network.out_channels=2",
+]
+ALL_INPUTS = "parameterization.conditions_on=[gap,guidance_scale,guidance_start,guidance_end]"
+SCALE_INPUT = "parameterization.conditions_on=[gap,guidance_scale]"
 DYADIC = ["parameterization=average_velocity", "timestep=dyadic"]
 TERMINAL = ["parameterization=average_velocity", "timestep=tvm",
             "+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.99}"]  # fmt: skip
@@ -144,7 +141,7 @@ OBJECTIVES = {
         TWO_TIMES,
     ),
     "split_mean_flow_teacher": [*TEACHER, *TWO_TIMES],
-    "improved_meanflow": TOLD,
+    "improved_meanflow": GUIDED_MAP,
     "shortcut": DYADIC,
     "tvm": TERMINAL,
     "imm": MOMENTS,
@@ -168,11 +165,11 @@ PARTS_OF = {
     "driver/teacher_step": [*TEACHER, *ECT],
     "driver/data_chord": ECT,
     "driver/mix": [*SPLIT, "objective/driver=guided"],
-    "driver/mix/as_told": ["objective/guidance_inputs=drawn", ALL_TOLD],
-    "guidance_inputs/drawn": [ALL_TOLD],
-    "guidance_inputs/constant": [SCALE_TOLD],
-    "guidance_inputs/inverse": [SCALE_TOLD],
-    "guidance_inputs/uniform": [SCALE_TOLD],
+    "driver/mix/as_told": ["objective/guidance_inputs=drawn", ALL_INPUTS],
+    "guidance_inputs/drawn": [ALL_INPUTS],
+    "guidance_inputs/constant": [SCALE_INPUT],
+    "guidance_inputs/inverse": [SCALE_INPUT],
+    "guidance_inputs/uniform": [SCALE_INPUT],
     "leg/given": ECT,
     "leg/derivative": [*SPLIT, "objective/leg=tangent"],
     "leg/direction": [*SPLIT, "objective/leg=tangent"],
@@ -202,7 +199,10 @@ COMPANIONS |= {
         "shortcut": ("dyadic",),
         "tvm": ("tvm",),
         "imm": ("imm",),
-        "ect": ("shrinking_ratio", "ect", "tcm", "tcm_stage2", "noise_grid", "ict"),
+        "ect": (
+            *("shrinking_ratio", "noise_grid", "ict", "ect", "ect_imagenet64"),
+            *("tcm", "tcm_imagenet64", "tcm_stage2"),
+        ),
     }.items()
     for law in laws
 }
@@ -224,14 +224,18 @@ COMPANIONS |= {
     "ema/consistency": ["objective=ect", *_without(ON_A_GRID, "ema")],
     "sampler/flow_map": ["objective=meanflow", *TWO_TIMES],
     "sampler/consistency": ["path=edm", "objective=ect", *_without(TO_DATA, "sampler")],
-    "guidance/embedded": ["objective=improved_meanflow", *TOLD],
+    "guidance/embedded": ["objective=improved_meanflow", *GUIDED_MAP],
     **dict.fromkeys(("experiment/cifar10/tcm_stage2", "experiment/cifar10/cd",
+                     "experiment/imagenet64/tcm_stage2", "experiment/imagenet64/scd",
                      "experiment/cifar10/scd"), TEACHER),
 }  # fmt: skip
 
 
 def option(file: Path) -> str:
     return str(file.relative_to(CONF).with_suffix(""))
+
+
+TUNED = {option(file) for file in EXPERIMENTS if "init=" in file.read_text().splitlines()[1]}
 
 
 def of_train(name: str) -> bool:
@@ -258,6 +262,7 @@ def test_every_option_alone_is_sound(name):
     group, value = "/".join(parts[:deep]), "/".join(parts[deep:])
     companions = [o for prefix, o in COMPANIONS.items() if f"{name}/".startswith(f"{prefix}/")]
     overrides = [f"{group}={value}", *itertools.chain(*companions)]
+    overrides += ["init=somewhere"] if name in TUNED else []
     if name == "launcher/ray" and not find_spec("ray"):
         pytest.skip("Ray does not go into one environment with joblib's launcher")
     assert [str(p) for p in check("train", overrides).problems] == []

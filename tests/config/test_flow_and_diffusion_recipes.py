@@ -105,14 +105,14 @@ def test_score_sde_names_999_t_and_the_logarithm_of_half_its_sigma():
 
 
 class Counting(torch.nn.Module):
-    """A network whose output is 0; it remembers what it was told."""
+    """A network whose output is 0; it keeps the times it receives."""
 
     def __init__(self):
         super().__init__()
-        self.told = []
+        self.received = []
 
     def forward(self, x, t):
-        self.told.append(float(t[0]))
+        self.received.append(float(t[0]))
         return torch.zeros_like(x)
 
 
@@ -126,7 +126,7 @@ def evaluations(config):
         torch.zeros(1, 1, 2, 2),
         noise=lambda _, z: torch.randn(z.shape, generator=noise, dtype=z.dtype),
     )
-    return network.told
+    return network.received
 
 
 def test_flow_matching_evaluates_at_the_authors_times():
@@ -137,8 +137,8 @@ def test_flow_matching_evaluates_at_the_authors_times():
 
 
 def test_ddpm_evaluates_at_every_level_once():
-    told = evaluations(composed("ddpm"))
-    np.testing.assert_allclose(told, np.arange(999, -1, -1), rtol=0, atol=1e-3)
+    levels = evaluations(composed("ddpm"))
+    np.testing.assert_allclose(levels, np.arange(999, -1, -1), rtol=0, atol=1e-3)
 
 
 def test_euler_maruyama_takes_score_sdes_steps():
@@ -153,6 +153,6 @@ def test_euler_maruyama_takes_score_sdes_steps():
 
 
 def test_predictor_corrector_evaluates_each_level_twice():
-    told = evaluations(composed("score_sde_ve", "sampler.steps=10"))
+    levels = evaluations(composed("score_sde_ve", "sampler.steps=10"))
     sigmas = np.geomspace(50.0, 0.01, 10)
-    np.testing.assert_allclose(np.exp(told), np.repeat(sigmas, 2), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(levels), np.repeat(sigmas, 2), rtol=1e-5)

@@ -72,7 +72,7 @@ def test_what_was_given_explicitly_does_not_follow():
 def test_an_experiment_decides_all_but_the_model(flow):
     given = ["parent=R", "experiment=fashion10k/reflow", "pairs=P"]
     checked = check("train", given)
-    config, alone = checked.sound(), check("train", ["experiment=fashion10k/reflow", "pairs=P"])
+    config, alone = checked.sound(), check("train", [*given[1:], "init=R"])
     for group in ("dataset", "path", "network", "parameterization"):
         assert config[group] == flow[group]
     for group in ("coupling", "timestep", "optimizer", "ema", "trainer", "sampler"):
@@ -114,8 +114,9 @@ def test_pairs_and_runs_of_another_shape_are_refused_before_data_is_sought(tmp_p
     assert len(found) == 2
     assert found[0].startswith("init: R was trained on 1x28x28, but the dataset here is 3x32x32.")
     assert found[1].startswith("pairs: the pairs in P are 1x28x28, but the dataset here is 3x32x32")
-    assert problems("experiment=fashion10k/reflow", "pairs=P") == []
-    assert problems("experiment=cifar10/rfpp_a", "pairs=nothere") == []  # said elsewhere
+    assert problems("experiment=fashion10k/reflow", "pairs=P", "init=null") == []
+    found = problems("experiment=cifar10/rfpp_a", "pairs=nothere", "init=null")
+    assert found == []  # said elsewhere
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_the_network_of_a_run_gets_the_second_time_as_an_input(start):
     checked = check("train", [*FLOW_MAP, *start])
     assert [str(problem) for problem in checked.problems] == []
     config = checked.sound()
-    assert config["network"]["scalars"] == config["parameterization"]["tells"] == ["gap"]
+    assert config["network"]["scalars"] == config["parameterization"]["conditions_on"] == ["gap"]
     assert config["network"]["model_channels"] == 16
     assert "scalars" not in " ".join(checked.remarks)
     given = check("train", [*FLOW_MAP, *start, "network.scalars=[end]"]).problems

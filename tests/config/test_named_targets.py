@@ -125,7 +125,7 @@ def test_a_partial_stays_one():
         ),
         (
             ["objective=alpha_flow", "objective/error_weight=unchanged"],
-            "objective.error_weight: Unchanged does not take p, c",
+            "objective.error_weight: Unweighted does not take p, c",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from flowexp.config.relatives import problems_with_relatives
 
 EDM = {"_target_": "flowexp.parameterizations.EDMPreconditioning", "sigma_min": 0.002}
 INNER = {"_target_": "flowexp.parameterizations.ConsistencyPreconditioning", "sigma_min": 0.003}
-MAP = {"_target_": "flowexp.parameterizations.FlowMap", "of": INNER, "tells": []}
+MAP = {"_target_": "flowexp.parameterizations.FlowMap", "of": INNER, "conditions_on": []}
 VELOCITY = {"_target_": "flowexp.parameterizations.VelocityPrediction", "time_scale": 1.0}
 
 

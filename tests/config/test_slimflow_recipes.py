@@ -38,7 +38,8 @@ def needs(name, key):
     recipe = name.partition("/")[2]
     if key == "pairs":
         return recipe.startswith(("slimflow", "reflow"))
-    return recipe.startswith("slimflow") and recipe.endswith("distill")
+    distilled = recipe.startswith("slimflow") and recipe.endswith("distill")
+    return distilled or (key == "init" and recipe.startswith("reflow"))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -448,12 +448,12 @@ def test_every_group_of_parts_has_a_kind():
         for file in conf_dir().rglob("*.yaml")
         if "_target_:" in file.read_text() and len(file.relative_to(conf_dir()).parts) > 1
     }
-    assert named - {"experiment"} <= set(KINDS)
+    assert named - {"experiment", "table"} <= set(KINDS)
 
 
 @pytest.mark.parametrize("name", ["afhqv2_64/rfpp", "cifar10/flowturbo_refiner", "digits/edm"])
 def test_a_recipe_may_be_stored(name):
-    config = check_job("train", [f"experiment={name}", "teacher=x"]).config
+    config = check_job("train", [f"experiment={name}", "teacher=x", "init=x"]).config
     assert len(config) > 20
     assert problems_with(config, by=STRANGER) == []
 

@@ -25,7 +25,7 @@ class FieldModel(Model):
 
 
 class DataModel(Model):
-    """A model that predicts the same data x for each row wherever it is asked: first order."""
+    """A model that predicts the same data x for each row wherever it is evaluated: first order."""
 
     def __init__(self, path, x):
         self.path, self.x = path, x

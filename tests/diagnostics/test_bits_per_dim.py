@@ -135,7 +135,7 @@ def test_training_images_are_used_when_asked():
 
 
 class Listening(GaussianModel):
-    """Remembers the labels it is asked with."""
+    """Keeps the labels it receives."""
 
     def predict(self, x_t, t, **conditions):
         self.labels = conditions.get("labels")

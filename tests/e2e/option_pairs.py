@@ -109,6 +109,7 @@ WITH_FLOW_MAPS = {
     "sampler/consistency",
     "timestep/capped",
     "timestep/dyadic",
+    "timestep/ect_imagenet64",
     "timestep/ict",
     "timestep/imm",
     "timestep/meanflow",
@@ -118,6 +119,7 @@ WITH_FLOW_MAPS = {
     "timestep/soflow",
     "timestep/start_and_below",
     "timestep/tcm",
+    "timestep/tcm_imagenet64",
     "timestep/tcm_stage2",
     "timestep/to_data",
     "timestep/tvm",
@@ -164,6 +166,7 @@ TINY = {
     "network=ncsnpp": [f"network.{o}" for o in _SONGUNET],
     "network=adm": [f"network.{o}" for o in _SONGUNET],
     "network=ddpm": [f"network.{o}" for o in _SONGUNET],
+    "network=edm2": [f"network.{o}" for o in _SONGUNET],
     "network=diffusers_unet": [
         "network.block_out_channels=[32]",
         "network.layers_per_block=1",
@@ -329,26 +332,7 @@ def refusal_beside_defaults(a: Choice, b: Choice) -> Problem | None:
 
 
 def go_together(a: Choice, b: Choice) -> bool:
-    if a[0] == b[0]:
-        return True
-    return frozenset([a, b]) not in without_an_end() and refusal(*sorted([a, b])) is None
-
-
-@functools.cache
-def without_an_end() -> set[frozenset[Choice]]:
-    """SDE samplers end above t = 0, which these grids cannot; refused when a model is built."""
-    grids = [
-        ("sampler/time_grid", name)
-        for name in WALKED["sampler/time_grid"]
-        if "t_end" not in signature_of(node_of(("sampler/time_grid", name))["_target_"]).parameters
-    ]
-    samplers = [
-        ("sampler", name)
-        for name in WALKED["sampler"]
-        if "t_end" in (node_of(("sampler", name)).get("time_grid") or {})
-        and "last_step" in node_of(("sampler", name))
-    ]
-    return {frozenset(pair) for pair in itertools.product(samplers, grids)}
+    return a[0] == b[0] or refusal(*sorted([a, b])) is None
 
 
 def third_groups_allow(a: Choice, b: Choice) -> bool:
@@ -373,7 +357,7 @@ def pairs_of_options() -> tuple[list[tuple[Choice, Choice]], set[frozenset[Choic
     """Pairs that are refused, and pairs that must stand in a row."""
     refused, sensible = [], set()
     for a, b in itertools.combinations(everything(), 2):
-        if a[0] == b[0] or frozenset([a, b]) in without_an_end():
+        if a[0] == b[0]:
             continue
         if not go_together(a, b):
             refused.append((a, b))

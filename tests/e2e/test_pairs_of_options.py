@@ -32,7 +32,6 @@ from tests.e2e.option_pairs import (
     overrides_of,
     pairs_of_options,
     refusal,
-    without_an_end,
 )
 
 # Groups of a training that make no part of a model, a loss or a sample; tested by themselves.
@@ -103,6 +102,10 @@ def overrides_of_row(row: dict[str, str]) -> list[str]:
     schedule = known_of(("path", row["path"]))[0]["path"]["schedule"]
     if row["sampler"] in IN_NOISE_TO_SIGNAL and schedule["t_max"] == 1:
         chosen.append("path.schedule.t_max=0.99")
+    late = row["parameterization"] == "ve_precond" and row["sampler"] in ("sde", "sde_heun")
+    if late and row["sampler/time_grid"] == "shifted":
+        # this model starts a little later than these samplers end
+        chosen.append("sampler.time_grid.t_end=0.05")
     return [*chosen, f"metric={'fd_raw' if row['network'] == 'mlp' else 'none'}"]
 
 
@@ -210,7 +213,7 @@ def test_every_pair_of_walked_options_is_in_a_row_or_refused():
     everything = [(group, name) for group in GROUPS for name in WALKED[group]]
     pairs = [p for p in itertools.combinations(everything, 2) if p[0][0] != p[1][0]]
     refused = {frozenset(p) for p in REFUSED}
-    impossible = [p for p in pairs if frozenset(p) not in covered | refused | without_an_end()]
+    impossible = [p for p in pairs if frozenset(p) not in covered | refused]
     assert {frozenset(p) for p in impossible}.isdisjoint(SENSIBLE)
     assert len(refused) < 350
     assert {(a[0], b[0]) for a, b in impossible} <= {

@@ -27,7 +27,7 @@ def outcome(folder: Path):
     content = json.loads((folder / "outputs/tables/mine_shared_full.json").read_text())
     for row in content["rows"]:
         assert row["status"] == "done"
-        del row["measured"]["seconds"]
+        del row["measured"]["seconds"], row["measured"]["training_seconds"]
     (run,) = (folder / "outputs/jobs/train").iterdir()
     weights = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["network"]
     return content, weights, json.loads((run / "manifest.json").read_text())["devices"]

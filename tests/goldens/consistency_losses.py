@@ -22,15 +22,15 @@ from flowexp.objectives import (
     weightings,
 )
 from flowexp.objectives.flow_map import (
-    Average,
     BoundaryRows,
     DataChord,
+    EMATarget,
     EndPoint,
     GivenMiddle,
     InverseGap,
     Legs,
     TeacherStep,
-    Truncated,
+    TruncatedTarget,
     UniformLeaps,
 )
 from flowexp.parameterizations import (
@@ -76,7 +76,7 @@ class Perceptron(nn.Module):
 
 
 class Exact(Model):
-    """A flow map of a network in float64; it remembers the states it was asked at."""
+    """A flow map of a network in float64; it keeps the states at which it is evaluated."""
 
     is_flow_map = True
     maps_to_data_only = True
@@ -85,9 +85,9 @@ class Exact(Model):
     def __init__(self, network, of):
         self.path = Path(VE(t_min=1e-9, t_max=1e6))
         self.network = network
-        self.rule = FlowMap(of=of, jump=DDIMJump(), tells=[])
+        self.rule = FlowMap(of=of, jump=DDIMJump(), conditions_on=[])
         self.averages = {}
-        self.asked = []
+        self.received = []
 
     def predict(self, x_t, t, **conditions):
         output, conversion = self._output(x_t, t)
@@ -106,7 +106,7 @@ class Exact(Model):
         return {f"g_{name}": value for name, value in zip(PARAMETERS, found, strict=True)}
 
     def _output(self, x_t, t):
-        self.asked.append(x_t)
+        self.received.append(x_t)
         c = self.path.schedule.coefficients(t)
         inputs = self.rule.inputs(self.path.schedule, t, c)
         conversion = self.rule.conversion_in(c, training=self.network.training)
@@ -206,7 +206,7 @@ def check_sampler(case):
     sampler = FlowMapSampler(steps=len(times) - 1, time_grid=Given(values=times), noise="restart")
     noise = tensor(g, "noise")
     samples = sampler.sample(model, tensor(g, "latents"), noise=lambda step, like: noise[step])
-    same(torch.stack(model.asked), g, "x_calls")
+    same(torch.stack(model.received), g, "x_calls")
     same(samples.x, g, "final")
     assert samples.nfe.tolist() == [len(times) - 1] * len(samples.x)
 
@@ -244,7 +244,7 @@ def check_tcm_loss(case):
     rule = ConsistencyPreconditioning()
     model, first = Exact(Perceptron(g), rule), Exact(Perceptron(g, "1"), rule)
     if int(g["stage2"]):
-        parts["target"] = Truncated(teacher=first, at=boundary)
+        parts["target"] = TruncatedTarget(teacher=first, at=boundary)
     plain = matching(leap_weight=leap_weight, **parts)
     leap = rows(g, plain, model)
     distance = torch.linalg.vector_norm(torch.sub(*ends(plain, model, leap)), dim=1)
@@ -293,13 +293,13 @@ def check_cm_loss(case):
         driver = TeacherStep(teacher=Exact(Perceptron(g, "d"), EDMPreconditioning()))
     objective = matching(
         driver=driver,
-        target=Average(name="target"),
+        target=EMATarget(name="target"),
         premetric={"l1": L1(), "l2": SquaredL2()}[options["loss_norm"]],
         weighting=CM_WEIGHTS[options["weight_schedule"]],
     )
     leap = rows(g, objective, model)
-    gap = (leap.t - leap.middle)[:, None]
-    same(leap.x_t - gap * driver.velocity(model, leap, leap.middle), g, "x_r")
+    gap = (leap.t - leap.s)[:, None]
+    same(leap.x_t - gap * driver.velocity(model, leap, leap.s), g, "x_r")
     loss, _ = objective.losses(model, leap)
     same(loss, g, "row_loss")
     same(loss.mean(), g, "loss")

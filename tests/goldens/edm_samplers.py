@@ -177,7 +177,7 @@ def check_stacked_rng(case: File) -> None:
 
 
 class _Recorded(DenoiserModel):
-    """A denoiser model on the VE path that keeps what it was asked and what it said."""
+    """A denoiser model on the VE path that keeps its inputs and outputs."""
 
     def __init__(self, path, denoiser):
         super().__init__(path, denoiser)

@@ -96,7 +96,7 @@ def check_precond(case: File) -> None:
 
 
 def check_network_call(data, name, network):
-    """What the network was told and said.
+    """Inputs and outputs of the network.
 
     The reference forms ln(1 + sigma^2) in float32, which costs VP's c_noise up to 1e-3 at small
     sigma; the output is therefore compared at the file's own c_noise.

@@ -18,12 +18,12 @@ from flowexp.objectives.flow_map import (
     DrawnGuidance,
     DropFirst,
     GivenMiddle,
+    GuidanceScaleMix,
     Guided,
     HeadVelocity,
     KeepLabels,
     LabelDrop,
     Legs,
-    MixAsTold,
     Residual,
     ScheduledShare,
     Tangent,
@@ -115,25 +115,25 @@ def check_alphaflow(case):
 
 
 class GoldenHeads(GoldenFlowMap):
-    """The network of the ``imf`` cases: two heads, told scale and interval."""
+    """The network of the ``imf`` cases: two heads, conditioned on scale and interval."""
 
     def __init__(self, g):
         super().__init__(g)
         self.parameters["Wv"] = tensor(g, "Wv").clone().requires_grad_()
 
     def average_velocity(self, x_t, t, r, **conditions):
-        p, (scale, width) = self.parameters, self.told(conditions)
+        p, (scale, width) = self.parameters, self.guidance_of(conditions)
         plain = super().average_velocity(x_t, t, r, **conditions)
         return plain + 0.1 * scale * p["c"] + 0.05 * width * p["b"]
 
     def with_velocity_head(self, x_t, t, r, **conditions):
-        p, (scale, _) = self.parameters, self.told(conditions)
+        p, (scale, _) = self.parameters, self.guidance_of(conditions)
         inner = x_t @ p["Wv"].T + p["b"] * t[:, None] + p["E"][conditions["labels"]]
         head = 1.1 * torch.tanh(inner) * (1 + t[:, None] ** 2 / 2) + 0.2 * scale * p["c"]
         return self.average_velocity(x_t, t, r, **conditions), head
 
     @staticmethod
-    def told(conditions):
+    def guidance_of(conditions):
         names = ("guidance_scale", "guidance_start", "guidance_end")
         scale, start, end = (conditions[name][:, None] for name in names)
         return 1.0 - 1.0 / scale, end - start
@@ -145,7 +145,7 @@ def check_imf(case):
     model = GoldenHeads(g)
     drop = o["class_dropout_prob"]
     objective = FlowMapMatching(
-        driver=Guided(of=DataVelocity(), mix=MixAsTold(), predicted=HeadVelocity()),
+        driver=Guided(of=DataVelocity(), mix=GuidanceScaleMix(), predicted=HeadVelocity()),
         leg=Tangent(direction=HeadVelocity()),
         premetric=SumOfSquares(factor=1.0),
         error_weight=Adaptive(p=o["norm_p"], c=o["norm_eps"]),

@@ -9,10 +9,10 @@ from flowexp.objectives.flow_map import (
     DataVelocity,
     Eulerian,
     FixedShare,
-    Itself,
     Lagrangian,
     LearnedLogVariance,
     Legs,
+    OnlineTarget,
     OwnStep,
     OwnVelocity,
     RandomShare,
@@ -62,21 +62,21 @@ def rows_of(objective, model, leap):
 def self_distillation(kind, stopgrad, weight):
     gradient = stopgrad == "none"
     parts = {
-        "lsd": lambda: (DataVelocity(), Lagrangian(), Itself(gradient=gradient)),
+        "lsd": lambda: (DataVelocity(), Lagrangian(), OnlineTarget(gradient=gradient)),
         "psd_midpoint": lambda: (
-            OwnStep(target=Itself(gradient=gradient)),
+            OwnStep(target=OnlineTarget(gradient=gradient)),
             FixedShare(share=0.5),
-            Itself(gradient=gradient),
+            OnlineTarget(gradient=gradient),
         ),
         "psd_uniform": lambda: (
-            OwnStep(target=Itself(gradient=gradient)),
+            OwnStep(target=OnlineTarget(gradient=gradient)),
             RandomShare(),
-            Itself(gradient=gradient),
+            OnlineTarget(gradient=gradient),
         ),
         "esd": lambda: (
-            OwnVelocity(target=Itself(gradient=STOPPED[stopgrad][0])),
+            OwnVelocity(target=OnlineTarget(gradient=STOPPED[stopgrad][0])),
             Eulerian(),
-            Itself(gradient=STOPPED[stopgrad][1]),
+            OnlineTarget(gradient=STOPPED[stopgrad][1]),
         ),
     }
     driver, leg, target = parts["lsd" if kind == "diagonal" else kind]()

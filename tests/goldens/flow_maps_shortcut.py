@@ -7,14 +7,14 @@ import torch
 from flowexp.couplings import Pairs
 from flowexp.objectives import SquaredL2
 from flowexp.objectives.flow_map import (
-    Average,
-    Doubling,
     DropEach,
+    EMATarget,
     FlowMapMatching,
     GuidedShortest,
-    Itself,
     Legs,
+    OnlineTarget,
     OwnStep,
+    ShortcutLeg,
 )
 from flowexp.paths import Linear, Path
 from tests.goldens.flow_maps_network import GoldenFlowMap, load, tensor
@@ -50,12 +50,12 @@ def times_of(g):
 
 def objective_of(options):
     steps = options["denoise_timesteps"]
-    target = Average(name="main") if options["bootstrap_ema"] else Itself()
+    target = EMATarget(name="main") if options["bootstrap_ema"] else OnlineTarget()
     if options["bootstrap_cfg"]:
         target = GuidedShortest(of=target, scale=options["cfg_scale"], steps=steps)
     return FlowMapMatching(
         driver=OwnStep(target=target),
-        leg=Doubling(steps=steps, clamp=CLAMP),
+        leg=ShortcutLeg(steps=steps, clamp=CLAMP),
         premetric=SquaredL2(),
         target=target,
         labels=DropEach(label_dropout=max(options["class_dropout_prob"], 1e-9)),

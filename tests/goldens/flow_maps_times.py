@@ -82,7 +82,7 @@ def leap_at(t, r, *, images_seen):
         t=t,
         r=r,
         schedule=Linear(),
-        middle=None,
+        s=None,
         conditions={},
         uniforms={},
         images_seen=images_seen,
@@ -150,9 +150,9 @@ def check_times(case):
         beta = json.loads(str(g["options_json"]))["cfg_beta"]
         uniforms = {"guidance_inputs": quantiles(g, "u1", "u2", "u3")}
         leap = replace(leap_at(times[:, 0], times[:, 1], images_seen=0), uniforms=uniforms)
-        told = DrawnGuidance(beta=beta).conditions(leap)
+        drawn = DrawnGuidance(beta=beta).conditions(leap)
         for found, name in (("scale", "omega"), ("start", "t_min"), ("end", "t_max")):
-            close(told[f"guidance_{found}"], tensor(g, name), rtol=1e-9)
+            close(drawn[f"guidance_{found}"], tensor(g, name), rtol=1e-9)
 
 
 CHECKS = {

@@ -8,9 +8,9 @@ from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.objectives import SquaredL2
 from flowexp.objectives.flow_map import (
-    Average,
     ConstantScale,
     DropEach,
+    EMATarget,
     InverseScale,
     KeepLabels,
     Lagrangian,
@@ -20,7 +20,7 @@ from flowexp.objectives.flow_map import (
 )
 from tests.goldens.flow_maps_network import GoldenFlowMap, load, tensor
 
-TOLD = 0.3
+OF_SCALE = 0.3
 
 
 def assert_equal(found, expected):
@@ -41,7 +41,7 @@ class ToldScale(GoldenFlowMap):
         times, ends = (expand_as(time, x_t) for time in (t, r))
         inner = x_t @ p["W"].T + p["b"] * times + embedding
         u = 1.3 * torch.tanh(inner) * (1 + times**2 / 2) + p["c"] * torch.sin(2 * (times - ends))
-        u = u + TOLD * p["c"] / expand_as(w, x_t)
+        u = u + OF_SCALE * p["c"] / expand_as(w, x_t)
         return expand_as(w, x_t) * u if self.scaled else u
 
 
@@ -63,7 +63,7 @@ def check_tvm(case):
     objective = TerminalVelocityMatching(
         leg=Lagrangian(through_derivative=not options["detach_jvp"]),
         premetric=SquaredL2(),
-        target=Average(name="target"),
+        target=EMATarget(name="target"),
         labels=DropEach(label_dropout=dropout) if dropout else KeepLabels(),
         guidance_inputs=scales_of(options),
     )

@@ -25,7 +25,7 @@ def close(found, expected):
 
 
 class FlatNetwork(Model):
-    """u of flattened images, told t and h = t - r."""
+    """u of flattened images, conditioned on t and h = t - r."""
 
     is_flow_map = True
     time_range = (0.0, 1.0)

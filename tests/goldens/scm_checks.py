@@ -19,7 +19,7 @@ from flowexp.objectives.flow_map import (
     TrigFlowOutput,
     TrigFlowTangent,
 )
-from flowexp.objectives.flow_map.leaps import Itself
+from flowexp.objectives.flow_map.leaps import OnlineTarget
 from flowexp.objectives.weightings import InverseNoise, Uniform
 from flowexp.parameterizations import (
     EDMPreconditioning,
@@ -38,7 +38,7 @@ class GoldenTrigFlow(Model):
     """The stand-in of the goldens, ``F = -(1.3 tanh(x_theta/sd W^T + b cn) + c sin cn)``.
 
     The data prediction ``cos x_theta - sin sd F`` is the end of its flow map. ``unlabelled`` is
-    asked where all labels are -1.
+    evaluated where all labels are -1.
     """
 
     is_flow_map = maps_to_data_only = True
@@ -116,8 +116,8 @@ def check_trig(case):
         raw = 1.3 * torch.tanh(inner + tensor(g, "b") * cn) + tensor(g, "c") * torch.sin(cn)
         assert_close(raw, tensor(g, "F_edm"), rtol=1e-9)
         assert_close(rule.conversion(c).data(x_t, raw), tensor(g, "D"), rtol=1e-9)
-        told = TrigFlow(sigma_data=s_d).inputs(schedule, t, c).c_noise
-        assert_close(told, theta, rtol=1e-12)
+        c_noise = TrigFlow(sigma_data=s_d).inputs(schedule, t, c).c_noise
+        assert_close(c_noise, theta, rtol=1e-12)
         model = GoldenTrigFlow(g, schedule)
         F = circle.output(x_t, model.denoise(x_t, t))
         assert_close(F, tensor(g, "F"), rtol=1e-9)
@@ -172,7 +172,7 @@ def check_loss(case):
         rng = torch.Generator()
         t = schedule.time_at_nsr(sigma)
         leap = objective.leap(model, pairs, t, rng=rng)
-        legs = Legs(driver, Itself(), driver)
+        legs = Legs(driver, OnlineTarget(), driver)
         circle = QuarterCircle(schedule.coefficients(t), s_d)
         assert_close(circle.angle, tensor(g, "theta"))
         assert_close(circle.state(leap.x_t), tensor(g, "x_theta"))
@@ -224,7 +224,7 @@ def check_tangent(case):
         model = GoldenTrigFlow(g, schedule)
         pairs = Pairs(x=data.data, e=data.noise, conditions={})
         leap = objective.leap(model, pairs, t, rng=torch.Generator())
-        legs = Legs(DataVelocity(), Itself(), DataVelocity())
+        legs = Legs(DataVelocity(), OnlineTarget(), DataVelocity())
         for derivative, atol in ((None, 1e-9), (CentralDifference(step=1e-4), 1e-6)):
             leg = TrigFlowTangent(sigma_data=s_d, derivative=derivative)
             found = leg.tangent(model, leap, legs).detach()

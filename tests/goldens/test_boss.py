@@ -29,7 +29,7 @@ def tensor(data, key):
 
 
 class Rescaled(Model):
-    """The authors' network: at source time s it is asked at ``s (1 - eps) + eps``."""
+    """The authors' network: at source time s it is evaluated at ``s (1 - eps) + eps``."""
 
     def __init__(self, data):
         self.inner = MixtureModel(PATH, data["gmm_w"], data["gmm_m"], data["gmm_c"])
@@ -37,8 +37,8 @@ class Rescaled(Model):
         self.eps = float(data["eps"])
 
     def predict(self, x_t, t, **conditions):
-        asked = 1.0 - ((1.0 - t) * (1.0 - self.eps) + self.eps)
-        velocity = self.inner.velocity(x_t, asked)
+        t_network = 1.0 - ((1.0 - t) * (1.0 - self.eps) + self.eps)
+        velocity = self.inner.velocity(x_t, t_network)
         return Prediction.of_velocity(self.path, x_t, t, velocity)
 
 

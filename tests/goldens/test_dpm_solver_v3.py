@@ -44,8 +44,8 @@ class Fixed(Statistics):
         return self.statistics
 
 
-class Asked(Model):
-    """A model that keeps the states it is asked at."""
+class Recording(Model):
+    """A model that keeps the states at which it is evaluated."""
 
     def __init__(self, model):
         self.model, self.path, self.time_range = model, model.path, model.time_range
@@ -137,7 +137,7 @@ def check_v3(case):
     grid = tensor(measured, "lam")[torch.from_numpy(data["indexes"])]
     close(-torch.log(model.path.schedule.nsr(times)), grid, 1e-12)
     close(times, tensor(data, "timesteps"), 1e-12)
-    # the file's cached states are those at which the model was asked, after correction
+    # the file's cached states are those at which the model was evaluated, after correction
     close(states[:-1], tensor(data, "x_cached"), 1e-8)
     close(states[-1], tensor(data, "x_out"), 1e-8)
 
@@ -152,12 +152,12 @@ def check_diffusers(case):
     else:
         # diffusers lowers the order at the end of short walks only
         sampler = DPMSolver(**common, lower_order_final=n < 15)
-    asked = Asked(model)
+    recording = Recording(model)
     # it starts from e itself, not from sigma e
     e = tensor(data, "x_src") / float(data["sigmas"][0])
-    samples = sampler.sample(asked, e)
+    samples = sampler.sample(recording, e)
     # its states are those it asks the model at, before they are corrected, and the last
-    close(torch.stack([*asked.states, samples.x]), tensor(data, "x_states"), 2e-4)
+    close(torch.stack([*recording.states, samples.x]), tensor(data, "x_states"), 2e-4)
 
 
 def check_statistics(case):

@@ -31,13 +31,13 @@ def tensor(g, key):
 
 
 class Fields(Model):
-    """The analytic fields of a label and of no label; keeps the times and sizes it was asked."""
+    """The analytic fields of a label and of no label; keeps the times and sizes of its calls."""
 
     path, time_range = Path(Linear()), (0.0, 1.0)
 
     def __init__(self, g):
         self.conditional, self.without = (self._field(g, who) for who in ("cond", "uncond"))
-        self.told, self.rows = [], []
+        self.received, self.rows = [], []
 
     @staticmethod
     def _field(g, who):
@@ -47,7 +47,7 @@ class Fields(Model):
     def predict(self, x_t, t, *, labels):
         schedule = self.path.schedule
         head = VelocityPrediction(time_scale=LABEL_SCALE)
-        self.told.append(head.inputs(schedule, t, schedule.coefficients(t)).c_noise)
+        self.received.append(head.inputs(schedule, t, schedule.coefficients(t)).c_noise)
         self.rows.append(len(x_t))
         given = (labels >= 0).reshape(-1, *[1] * (x_t.ndim - 1))
         fields = (field.velocity(x_t, t) for field in (self.conditional, self.without))
@@ -72,9 +72,9 @@ def check_euler_cfg(case):
         samples, fields = sampled(g, steps=steps, scale=max(scale, 1.0))
         out = tensor(g, match.group())
         torch.testing.assert_close(samples.x, out, rtol=0, atol=1e-6)
-        told = torch.stack(fields.told)
+        c_noise = torch.stack(fields.received)
         expected = tensor(g, match.group().replace("_out", "_label"))
-        torch.testing.assert_close(told, expected, rtol=1e-6, atol=1e-4)
+        torch.testing.assert_close(c_noise, expected, rtol=1e-6, atol=1e-4)
         doubled = 2 if scale > 1.0 else 1
         assert samples.nfe.unique().tolist() == [doubled * steps]
         assert fields.rows == [doubled * len(out)] * steps

@@ -43,7 +43,7 @@ def check_alphas(case):
 
 
 class KnownOutput(nn.Module):
-    """A network whose output is known; it remembers the level it was told."""
+    """A network whose output is known; it keeps the level that it receives."""
 
     def __init__(self, output):
         super().__init__()
@@ -108,13 +108,13 @@ class Between(Model):
 
 
 class KnownNoise(Model):
-    """Predicts a given noise and keeps the states it was asked about."""
+    """Predicts a given noise and keeps the states at which it is evaluated."""
 
     def __init__(self, path, noise):
         self.path, self.noise, self.time_range = path, noise, (0.0, 1.0)
 
     def predict(self, x_t, t, **conditions):
-        self.asked = x_t
+        self.received = x_t
         c = self.path.schedule.coefficients(t)
         self.prediction = Prediction(self.path, x_t, self.noise.to(x_t.dtype), FromNoise(c))
         return self.prediction
@@ -153,7 +153,7 @@ def check_phased(case):
     missed = []
     objective.premetric = lambda difference: missed.append(difference) or difference.sum()
     objective.deviation(student, (x_start, start), (x_end, end), t=at, conditions={})
-    torch.testing.assert_close(student.asked.float(), tensor(g, "x_sampled"), rtol=0, atol=1e-4)
+    torch.testing.assert_close(student.received.float(), tensor(g, "x_sampled"), rtol=0, atol=1e-4)
     landed = (missed[0] + x_end).float()
     torch.testing.assert_close(landed, tensor(g, "x_end_pred"), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(x_end.float(), tensor(g, "target"), rtol=0, atol=1e-6)

@@ -84,7 +84,7 @@ def check_rk45(case):
 
 
 class Affine(nn.Module):
-    """``a x_t`` plus the time that the network is told."""
+    """``a x_t`` plus the time that the network receives."""
 
     def __init__(self, a):
         super().__init__()

@@ -102,14 +102,14 @@ def test_scale_must_be_finite():
 @pytest.mark.parametrize("given", ["labels", "tokens", "both"])
 def test_labels_and_captions_are_dropped_alike(given):
     """-1 for indices and tokens, zeros for vectors; other conditions stay."""
-    asked = []
+    received = []
 
-    class Told(LabelledNetwork):
+    class Recording(LabelledNetwork):
         def forward(self, x, c_noise, **conditions):
-            asked.append(conditions)
+            received.append(conditions)
             return x
 
-    model = FlowModel(Path(Linear()), network=Told(), parameterization=VelocityPrediction())
+    model = FlowModel(Path(Linear()), network=Recording(), parameterization=VelocityPrediction())
     conditions = {
         "labels": {"labels": torch.eye(3), "shift": torch.ones(3, 4)},
         "tokens": {"tokens": torch.arange(6).reshape(3, 2)},
@@ -118,7 +118,7 @@ def test_labels_and_captions_are_dropped_alike(given):
     guided = ClassifierFree(scale=2.0).wrap(model)
     guided.velocity(state(), torch.tensor(0.5, dtype=torch.float64), **conditions)
     for name, value in conditions.items():
-        first, second = asked[0][name].chunk(2)
+        first, second = received[0][name].chunk(2)
         assert torch.equal(first, value)
         if name == "shift":
             assert torch.equal(second, value)

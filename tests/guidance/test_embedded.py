@@ -12,37 +12,39 @@ from flowexp.requirements import Parts
 from flowexp.samplers import FlowMapSampler
 from flowexp.samplers.base import CountedModel
 
-TELLS = ("gap", "guidance_scale", "guidance_start", "guidance_end")
+INPUTS = ("gap", "guidance_scale", "guidance_start", "guidance_end")
 
 
-class Told(nn.Module):
+class Recording(nn.Module):
     """Records its inputs; both halves of its output are known."""
 
-    scalars = TELLS
+    scalars = INPUTS
 
     def __init__(self):
         super().__init__()
-        self.told = []
+        self.received = []
         self.head = 7.0
 
     def forward(self, x, c_noise, labels=None, augment_labels=None, scalars=None):
-        self.told.append(dict(scalars))
-        weights = sum(TELLS.index(name) * value for name, value in scalars.items())
+        self.received.append(dict(scalars))
+        weights = sum(INPUTS.index(name) * value for name, value in scalars.items())
         return torch.cat([x * weights[:, None], torch.full_like(x, self.head)], dim=1)
 
 
-def model_told(tells=TELLS):
-    rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells, velocity_head=True)
-    return FlowModel(Path(Linear()), network=Told(), parameterization=rule)
+def model_with_inputs(conditions_on=INPUTS):
+    rule = FlowMap(
+        of=VelocityPrediction(), jump=EulerJump(), conditions_on=conditions_on, velocity_head=True
+    )
+    return FlowModel(Path(Linear()), network=Recording(), parameterization=rule)
 
 
 X = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
 
 
-def said(model):
+def received(model):
     """The numbers of the last call; those that are left out are 0 for the network."""
-    nothing = {name: [0.0, 0.0] for name in TELLS}
-    return nothing | {name: value.tolist() for name, value in model.network.told[-1].items()}
+    nothing = {name: [0.0, 0.0] for name in INPUTS}
+    return nothing | {name: value.tolist() for name, value in model.network.received[-1].items()}
 
 
 def at(*times):
@@ -50,9 +52,9 @@ def at(*times):
 
 
 def test_jumps_pass_scale_and_interval_to_the_network():
-    model = model_told()
+    model = model_with_inputs()
     Embedded(scale=4.0, interval=(0.25, 0.75)).wrap(model).average_velocity(X, at(1, 0.5), at(0, 0))
-    assert said(model) == {
+    assert received(model) == {
         "gap": [1.0, 0.5],
         "guidance_scale": [0.75, 0.75],
         "guidance_start": [0.25, 0.25],
@@ -61,7 +63,7 @@ def test_jumps_pass_scale_and_interval_to_the_network():
 
 
 def test_velocities_at_one_time_are_those_of_training():
-    model = model_told()
+    model = model_with_inputs()
     guided = Embedded(scale=4.0, interval=(0.25, 0.75)).wrap(model)
     t = at(0.9, 0.5)
     velocity = guided.predict(X, t).velocity
@@ -71,16 +73,16 @@ def test_velocities_at_one_time_are_those_of_training():
         "guidance_start": [0.0, 0.0],
         "guidance_end": [0.0, 0.0],
     }
-    assert said(model) == expected
+    assert received(model) == expected
     guided.average_velocity(X, t, t)
-    assert said(model) == expected
+    assert received(model) == expected
     later = guided.at(at(0.9, 0.5))[1](X).velocity
     assert later[1].equal(velocity[1])
     assert guided.alongside(model) is not model
 
 
 def test_a_jump_is_one_evaluation_and_never_sees_the_head():
-    model = model_told()
+    model = model_with_inputs()
     counted = CountedModel(Embedded(scale=2.0).wrap(model))
     assert counted.evaluations_per_call == 1
     states = [FlowMapSampler(steps=2).sample(counted, X).x]
@@ -91,7 +93,7 @@ def test_a_jump_is_one_evaluation_and_never_sees_the_head():
 
 
 def test_scale_one_is_the_model_itself():
-    model = model_told()
+    model = model_with_inputs()
     one = Embedded(scale=1.0).wrap(model)
     assert one.velocity(X, at(0.3, 0.6)).equal(model.velocity(X, at(0.3, 0.6), **zeros()))
 
@@ -101,16 +103,16 @@ def zeros():
 
 
 @pytest.mark.parametrize(
-    ("tells", "interval", "key"),
+    ("conditions_on", "interval", "key"),
     [
-        (TELLS, (0.2, 0.8), None),
+        (INPUTS, (0.2, 0.8), None),
         (("gap",), (0.0, 1.0), "."),
         (("gap", "guidance_scale"), (0.0, 1.0), None),
         (("gap", "guidance_scale"), (0.2, 1.0), ".interval"),
     ],
 )
-def test_models_trained_without_guidance_inputs_are_refused(tells, interval, key):
-    rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=tells)
+def test_models_trained_without_guidance_inputs_are_refused(conditions_on, interval, key):
+    rule = FlowMap(of=VelocityPrediction(), jump=EulerJump(), conditions_on=conditions_on)
     unmet = list(Embedded(scale=2.0, interval=interval).needs(Parts(parameterization=rule)))
     assert [found.key for found in unmet] == ([] if key is None else [key])
 

@@ -1,4 +1,4 @@
-"""Networks told captions: what is seen, what is dropped, what belongs to nobody's weights."""
+"""Networks conditioned on captions: attention to words, dropped captions, weights."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def captioned(**kwargs):
     return network.eval()
 
 
-def told(network, tokens, x=None):
+def evaluated(network, tokens, x=None):
     rng = torch.Generator().manual_seed(1)
     x = torch.randn(len(tokens), 1, 8, 8, generator=rng) if x is None else x
     return network(x, torch.full((len(tokens),), 0.3), tokens=tokens)
@@ -38,10 +38,10 @@ def tokens_of(texts=TEXTS):
 def test_captions_change_the_output_row_by_row():
     network, tokens = captioned(), tokens_of()
     x = torch.randn(1, 1, 8, 8).expand(3, -1, -1, -1)
-    out = told(network, tokens, x).detach()
+    out = evaluated(network, tokens, x).detach()
     assert float((out[0] - out[1]).abs().max()) > 1e-4
     assert float((out[1] - out[2]).abs().max()) > 1e-4
-    alone = told(network, tokens[1:2], x[:1]).detach()
+    alone = evaluated(network, tokens[1:2], x[:1]).detach()
     torch.testing.assert_close(out[1:2], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -54,7 +54,9 @@ def test_padding_is_not_looked_at():
     network = captioned()
     short, long = tokens_of(["bag"]), WordTokenizer(vocabulary=512, length=30)(["bag"])
     assert short.shape != long.shape
-    torch.testing.assert_close(told(network, short), told(network, long), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        evaluated(network, short), evaluated(network, long), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_no_caption_is_the_inner_networks_no_label():
@@ -83,7 +85,7 @@ def test_the_encoder_is_frozen_and_in_no_state():
     network = captioned()
     assert not any(value.shape == (512, 12) for value in network.state_dict().values())
     assert not any(isinstance(module, WordEncoder) for module in network.modules())
-    told(network, tokens_of()).sum().backward()
+    evaluated(network, tokens_of()).sum().backward()
     assert network.queries.grad is not None
     assert float(network.queries.grad.abs().sum()) > 0
 
@@ -93,7 +95,7 @@ def test_any_callable_serves_as_an_encoder():
         return (tokens > 0).float()[..., None].expand(-1, -1, 12)
 
     network = CaptionedNetwork(network=inner(), encoder=lengths, width=12)
-    assert told(network, tokens_of()).shape == (3, 1, 8, 8)
+    assert evaluated(network, tokens_of()).shape == (3, 1, 8, 8)
 
 
 def test_the_built_in_encoder_is_the_same_everywhere():
@@ -123,9 +125,9 @@ def test_a_missing_encoder_is_asked_for():
             ),
             "label_dropout=0.1",
         ),
-        (lambda: told(captioned(), torch.zeros(3, 4)), "tokens has shape"),
+        (lambda: evaluated(captioned(), torch.zeros(3, 4)), "tokens has shape"),
         (
-            lambda: told(
+            lambda: evaluated(
                 CaptionedNetwork(network=inner(), encoder=WordEncoder(width=5), width=6),
                 tokens_of(),
             ),

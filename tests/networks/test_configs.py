@@ -76,6 +76,7 @@ def test_file_names_every_argument_and_starts_with_a_sentence(file):
         ("unet", "fashion", 0.57),
         ("mlp", "toy", 0.23),
         ("adm", "imagenet", 296.0),
+        ("edm2", "imagenet", 280.2),
     ],
 )
 def test_parameter_count_in_the_comment_is_right(stem, dataset, millions):

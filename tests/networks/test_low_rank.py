@@ -23,7 +23,7 @@ def unet(**options):
     return network.eval()
 
 
-def asked(network):
+def evaluated(network):
     rng = torch.Generator().manual_seed(1)
     x = torch.randn(4, 1, 8, 8, generator=rng)
     return network(x, torch.linspace(0, 1, 4), labels=torch.arange(4) - 1)
@@ -31,8 +31,8 @@ def asked(network):
 
 def test_starts_as_the_network_exactly():
     network = unet()
-    before = asked(copy.deepcopy(network))
-    assert torch.equal(asked(LowRank(network=network, rank=4, label_dim=3)), before)
+    before = evaluated(copy.deepcopy(network))
+    assert torch.equal(evaluated(LowRank(network=network, rank=4, label_dim=3)), before)
 
 
 def test_only_the_changes_are_trained():
@@ -42,14 +42,14 @@ def test_only_the_changes_are_trained():
     changes = [p for name, p in network.named_parameters() if name.endswith((".0.a", ".0.b"))]
     assert {*map(id, trained)} == {*map(id, changes)}
     optimizer = torch.optim.SGD(trained, lr=0.1)
-    before = asked(network)
+    before = evaluated(network)
     for _ in range(2):
         optimizer.zero_grad()
-        asked(network).square().mean().backward()
+        evaluated(network).square().mean().backward()
         optimizer.step()
     assert all(p.grad is None for p in network.parameters() if not p.requires_grad)
     assert all(bool(p.grad.any()) for p in changes)
-    assert not torch.equal(asked(network), before)
+    assert not torch.equal(evaluated(network), before)
     for name, tensor in base.items():
         assert torch.equal(network.state_dict()[name], tensor), name
 
@@ -88,10 +88,10 @@ def test_a_checkpoint_holds_base_and_changes():
         if name.endswith(".0.b"):
             nn.init.normal_(p, std=0.1)
     again = LowRank(network=unet(model_channels=16), rank=2, label_dim=3)
-    assert not torch.equal(asked(again), asked(network))
+    assert not torch.equal(evaluated(again), evaluated(network))
     again.load_state_dict(network.state_dict())
-    assert torch.equal(asked(again), asked(network))
-    assert torch.equal(asked(copy.deepcopy(network)), asked(network))
+    assert torch.equal(evaluated(again), evaluated(network))
+    assert torch.equal(evaluated(copy.deepcopy(network)), evaluated(network))
 
 
 def test_takes_the_weights_of_the_plain_network():
@@ -102,7 +102,7 @@ def test_takes_the_weights_of_the_plain_network():
             p.mul_(1.5)
     network = LowRank(network=unet(), rank=2, label_dim=3)
     network.load_base(source.state_dict())
-    assert torch.equal(asked(network), asked(source))
+    assert torch.equal(evaluated(network), evaluated(source))
 
 
 def test_weights_of_another_network_are_refused():

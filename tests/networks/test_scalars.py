@@ -34,20 +34,20 @@ def test_scalars_change_nothing_at_first_and_leave_the_other_weights(kind: str) 
     torch.manual_seed(0)
     plain = made(kind).eval()
     torch.manual_seed(0)
-    told = made(kind, scalars=["gap", "end"]).eval()
-    states = plain.state_dict(), told.state_dict()
+    conditioned = made(kind, scalars=["gap", "end"]).eval()
+    states = plain.state_dict(), conditioned.state_dict()
     new = states[1].keys() - states[0].keys()
     assert all("scalar_embedding." in name for name in new)
     assert len(new) == 3
     if kind != "captioned":  # its own weights are drawn after those of the network inside
         assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     perturb(plain)
-    told.load_state_dict(plain.state_dict(), strict=False)
+    conditioned.load_state_dict(plain.state_dict(), strict=False)
     x, c = inputs(plain, size=8)
     expected = plain(x, c)
     assert expected.abs().max() > 0.1
     for scalars in (None, {}, {"gap": c.abs(), "end": c.square()}):
-        assert torch.equal(told(x, c, scalars=scalars), expected)
+        assert torch.equal(conditioned(x, c, scalars=scalars), expected)
 
 
 @every

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from flowexp.networks import MLP, DhariwalUNet, DiT, Network, SongUNet, UNet
+from flowexp.networks import MLP, DhariwalUNet, DiT, EDM2UNet, Network, SongUNet, UNet
 
 LABELS = 3
 AUGMENT = 9
@@ -64,6 +64,12 @@ IMAGE_NETWORKS: dict[str, Callable[..., Network]] = {
         **{"adaptive_scale": False, "head_channels": None, "resample_kernel": 3, "ddpm": True} | o
     ),
     "adm_pooled": lambda **o: _adm(**{"head_channels": 16, "resample_kernel": 0} | o),
+    "edm2": lambda **o: EDM2UNet(
+        **IMAGE
+        | {"model_channels": 8, "channel_mult": (1, 2), "num_blocks": 1, "channels_per_head": 8}
+        | {"attn_resolutions": (14,)}
+        | o
+    ),
     "unet": lambda **o: UNet(
         **IMAGE
         | {"model_channels": 8, "attn_resolutions": (7,), "head_dim": 8, "head_channels": 4}
@@ -98,7 +104,8 @@ def perturb(network: nn.Module) -> nn.Module:
             if p.ndim > 1:
                 p.copy_(noise / p[0].numel() ** 0.5)
             else:
-                p.copy_(0.1 * noise + (1.0 if "norm" in name and "weight" in name else 0.0))
+                scale = ("norm" in name and "weight" in name) or name.endswith("gain")
+                p.copy_(0.1 * noise + (1.0 if scale else 0.0))
     return network
 
 

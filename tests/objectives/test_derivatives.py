@@ -26,17 +26,17 @@ def test_value_and_derivative(derivative: JVP) -> None:
 
 def test_a_difference_takes_two_calls_and_stays_where_the_function_is_defined() -> None:
     """One-sided, with an error of order h, where there is no room."""
-    asked = []
+    evaluated = []
 
     def logarithm(t: Tensor) -> Tensor:
-        asked.append(t)
+        evaluated.append(t)
         return torch.log(1.0 - t)
 
     t = torch.tensor([0.5, 0.9999, 1e-4], dtype=torch.float64)
     room = t, 1.0 - 1e-9 - t
     slope = CentralDifference(step=1e-3).slope(logarithm, (t,), (torch.ones(3),), room=room)
-    assert len(asked) == 2
-    assert all(bool((times >= 0.0).all() and (times < 1.0).all()) for times in asked)
+    assert len(evaluated) == 2
+    assert all(bool((times >= 0.0).all() and (times < 1.0).all()) for times in evaluated)
     assert slope[0] == pytest.approx(-2.0, rel=1e-5)
     assert slope[2] == pytest.approx(-1.0, rel=1e-2)
     assert torch.isfinite(slope).all()

@@ -91,7 +91,7 @@ def test_the_gradient_goes_through_the_one_step_alone(student_first):
 
 class Recorded(MixtureModel):
     def predict(self, x_t, t, **conditions):
-        self.asked = x_t
+        self.received = x_t
         return super().predict(x_t, t)
 
 
@@ -118,15 +118,15 @@ def test_velocities_and_pictures_differ_by_the_same():
     torch.testing.assert_close(loss(both, student()).per_sample, a + b)
 
 
-def test_start_time_is_what_the_student_is_told():
+def test_the_student_is_conditioned_on_the_start_time():
     seen = []
 
-    class Told(TinyNetwork):
+    class Conditioned(TinyNetwork):
         def forward(self, x, c_noise, **conditions):
             seen.append(c_noise)
             return super().forward(x, c_noise, **conditions)
 
-    model = FlowModel(PATH, network=Told(), parameterization=VelocityPrediction())
+    model = FlowModel(PATH, network=Conditioned(), parameterization=VelocityPrediction())
     loss(FlowGuided(teacher=mixture(), premetric=SquaredL2(), start_time=0.999), model)
     torch.testing.assert_close(seen[0], torch.full_like(seen[0], 0.999))
     loss(FlowGuided(teacher=mixture(), premetric=SquaredL2()), model)

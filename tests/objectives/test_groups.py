@@ -1,6 +1,6 @@
 """The config groups path, parameterization, timestep, coupling and objective build what they name.
 
-Hydra is asked to compose each group file as a user would select it.
+Hydra composes each group file as a user would select it.
 """
 
 import math

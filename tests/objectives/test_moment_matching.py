@@ -42,8 +42,8 @@ def drawn(rows, dims=3, seed=0):
     return Pairs(x=SD * x, e=e, conditions={})
 
 
-class Told(TinyNetwork):
-    """A small network that is also told r."""
+class Conditioned(TinyNetwork):
+    """A small network that is conditioned on r too."""
 
     scalars = ("end",)
 
@@ -55,8 +55,8 @@ class Told(TinyNetwork):
 
 
 def model_of(schedule, of, jump, features=3):
-    network = Told(features=features)
-    rule = FlowMap(of=of, jump=jump, tells=["end"])
+    network = Conditioned(features=features)
+    rule = FlowMap(of=of, jump=jump, conditions_on=["end"])
     return FlowModel(Path(schedule), network=network, parameterization=rule)
 
 
@@ -124,8 +124,8 @@ def test_identity_and_euler_forms():
     schedule, x_t = Linear(), torch.ones(1, 3, dtype=torch.float64)
     identity = model_of(schedule, DataPrediction(), DDIMJump())
     data = identity.flow_map(x_t, t, torch.zeros_like(t))
-    told = {"end": torch.zeros(1)}
-    expected = identity.network(x_t.float(), t.float(), scalars=told).double()
+    scalars = {"end": torch.zeros(1)}
+    expected = identity.network(x_t.float(), t.float(), scalars=scalars).double()
     torch.testing.assert_close(data, expected)
     reach = (t - r) * identity.output_scale(t, r)
     torch.testing.assert_close(reach, torch.tensor([0.7 - 0.2 * 0.3 / 0.8]).double())

@@ -9,11 +9,11 @@ from flowexp.objectives.flow_map import (
     DataVelocity,
     ExponentialShare,
     FixedShare,
-    Itself,
     Leap,
     Legs,
     LinearShare,
     LogarithmicShare,
+    OnlineTarget,
     ScheduledShare,
     SigmoidShare,
     StepShare,
@@ -24,7 +24,7 @@ from tests.goldens.flow_maps_network import GoldenFlowMap
 
 F64 = torch.float64
 RAMPS = [LinearShare, CosineShare, LogarithmicShare, SigmoidShare, ExponentialShare]
-LEGS = Legs(DataVelocity(), Itself(), DataVelocity())
+LEGS = Legs(DataVelocity(), OnlineTarget(), DataVelocity())
 
 
 def model():
@@ -46,7 +46,7 @@ def leap(*, images_seen=0, t=0.9, r=0.2):
         t=t,
         r=torch.full_like(t, r),
         schedule=Linear(),
-        middle=None,
+        s=None,
         conditions={},
         uniforms={},
         images_seen=images_seen,

@@ -31,14 +31,14 @@ def loss(objective, model, pairs, t, seed=0):
 
 
 class Recorded(Model):
-    """Predicts the mixture's velocity, or the velocity it is given, and keeps what it was asked."""
+    """Predicts the mixture's velocity, or the velocity it is given, and keeps its inputs."""
 
     def __init__(self, *, refines):
-        self.inner, self.refines, self.asked = mixture(), refines, []
+        self.inner, self.refines, self.received = mixture(), refines, []
         self.path, self.time_range = PATH, (0.0, 1.0)
 
     def predict(self, x_t, t, **conditions):
-        self.asked.append((x_t, t, conditions))
+        self.received.append((x_t, t, conditions))
         if self.refines:
             return Prediction.of_velocity(PATH, x_t, t, conditions["velocity"])
         return self.inner.predict(x_t, t)
@@ -59,7 +59,7 @@ def test_a_network_that_starts_at_zero_leaves_the_change_of_the_velocity():
     teacher, student = Recorded(refines=False), Recorded(refines=True)
     pairs, t = batch()
     values = loss(VelocityRefinement(teacher=teacher), student, pairs, t)
-    (x_t, times, _), (moved, later, _) = teacher.asked
+    (x_t, times, _), (moved, later, _) = teacher.received
     change = mixture().velocity(moved, later) - mixture().velocity(x_t, times)
     torch.testing.assert_close(values.double(), change.square().mean(1), rtol=1e-6, atol=0)
     torch.testing.assert_close(
@@ -73,7 +73,7 @@ def test_steps_are_shared_or_drawn_per_sample_and_stay_in_range(shared):
     objective = VelocityRefinement(teacher=teacher, shared_dt=shared, max_dt=0.2)
     pairs, t = batch(64)
     loss(objective, Recorded(refines=True), pairs, t.clamp(min=0.3))
-    dt = teacher.asked[0][1] - teacher.asked[1][1]
+    dt = teacher.received[0][1] - teacher.received[1][1]
     assert (len(torch.unique(dt.round(decimals=12))) == 1) == shared
     assert float(dt.min()) >= 0.0
     assert float(dt.max()) <= 0.2
@@ -85,7 +85,7 @@ def test_times_below_the_data_end_only_if_not_clipped():
     for clip in (True, False):
         teacher = Recorded(refines=False)
         loss(VelocityRefinement(teacher=teacher, clip=clip), Recorded(refines=True), pairs, t)
-        assert (float(teacher.asked[1][1].min()) >= 0.0) == clip
+        assert (float(teacher.received[1][1].min()) >= 0.0) == clip
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -95,8 +95,8 @@ def test_labels_are_dropped_together(kept):
     teacher, student = Recorded(refines=False), Recorded(refines=True)
     objective = VelocityRefinement(teacher=teacher, label_dropout=0.3, first_label_kept=kept)
     loss(objective, student, pairs, t)
-    first, second = (asked[2]["labels"] for asked in teacher.asked)
-    assert torch.equal(second, student.asked[0][2]["labels"])
+    first, second = (call[2]["labels"] for call in teacher.received)
+    assert torch.equal(second, student.received[0][2]["labels"])
     dropped = second == -1
     # 1000 draws with p = 0.3: 4 standard deviations are 0.058; false alarms 6e-5, with a fixed seed
     assert abs(float(dropped.double().mean()) - 0.3) < 0.058

@@ -18,7 +18,7 @@ PATHS = [VE(), Linear(), VP(), Trigonometric()]
 
 
 def model(schedule, **options):
-    rule = FlowMap(of=ConsistencyPreconditioning(**options), jump=DDIMJump(), tells=[])
+    rule = FlowMap(of=ConsistencyPreconditioning(**options), jump=DDIMJump(), conditions_on=[])
     return FlowModel(Path(schedule), network=TinyNetwork(), parameterization=rule)
 
 
@@ -40,9 +40,9 @@ def test_the_shifted_map_is_the_identity_at_sigma_min(schedule):
 @pytest.mark.parametrize("shift", [False, True])
 def test_the_map_from_0_to_0_is_the_identity_exactly(schedule, shift):
     x, zero = states(2), torch.zeros(2, dtype=F64)
-    asked = model(schedule, shift_in_training=shift)
-    assert torch.equal(asked.flow_map(x, zero, zero), x)
-    assert asked.average_velocity(x, zero, zero).isfinite().all()
+    made = model(schedule, shift_in_training=shift)
+    assert torch.equal(made.flow_map(x, zero, zero), x)
+    assert made.average_velocity(x, zero, zero).isfinite().all()
 
 
 @pytest.mark.parametrize("schedule", PATHS, ids=lambda s: type(s).__name__)
@@ -74,23 +74,23 @@ def test_training_and_sampling_have_their_own_scalings():
 @pytest.mark.parametrize("training", [True, False])
 def test_the_output_s_scale_is_that_of_the_predictions(training):
     """``|du/dF|``: the average velocity moves so far with the network's output."""
-    asked, x = (
+    made, x = (
         model(VE(), shift_in_sampling=False, shift_in_training=True, sigma_min=0.05),
         states(3),
     )
-    asked.network.train(training)
+    made.network.train(training)
     t, zero = torch.tensor([0.1, 0.7, 12.0], dtype=F64), torch.zeros(3, dtype=F64)
-    before, moved = asked.average_velocity(x, t, zero), asked.network.forward
-    asked.network.forward = lambda *inputs, **named: moved(*inputs, **named) + 1.0
-    change = (asked.average_velocity(x, t, zero) - before).abs().mean(1)
-    torch.testing.assert_close(change, asked.output_scale(t, zero), rtol=1e-5, atol=0.0)
+    before, moved = made.average_velocity(x, t, zero), made.network.forward
+    made.network.forward = lambda *inputs, **named: moved(*inputs, **named) + 1.0
+    change = (made.average_velocity(x, t, zero) - before).abs().mean(1)
+    torch.testing.assert_close(change, made.output_scale(t, zero), rtol=1e-5, atol=0.0)
 
 
 def test_predictions_of_the_shifted_scalings_agree_with_each_other():
     for schedule in PATHS:
-        asked, x = model(schedule, shift_in_training=True), states(3)
+        made, x = model(schedule, shift_in_training=True), states(3)
         t = schedule.time_at_nsr(torch.tensor([0.05, 0.7, 12.0], dtype=F64))
-        found, c = asked.predict(x, t), schedule.coefficients(t)
+        found, c = made.predict(x, t), schedule.coefficients(t)
         alpha, sigma, d_alpha, d_sigma = (
             v[:, None] for v in (c.alpha, c.sigma, c.d_alpha, c.d_sigma)
         )

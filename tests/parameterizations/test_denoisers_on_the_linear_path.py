@@ -28,7 +28,7 @@ def denoiser(y, sigma):
 
 
 class Exact(nn.Module):
-    """The raw network whose denoiser is exact; it is told what a network of its family is told."""
+    """The raw network whose denoiser is exact; conditioned as a network of its family."""
 
     def __init__(self, level, output):
         super().__init__()
@@ -76,7 +76,7 @@ def model_of(family, path=None):
 
 @pytest.mark.parametrize(("family", "last"), [("edm", 11), ("ve", 8), ("vp", 8)])
 def test_velocity_in_float32_is_within_2e_5_of_the_exact_one(family, last):
-    """VP's and VE's networks know sigma up to about 150 and 100; EDM's is asked up to 1e5."""
+    """VP's and VE's networks go up to sigma of about 150 and 100, EDM's is evaluated up to 1e5."""
     t = TIMES[:last]
     rng = torch.Generator().manual_seed(0)
     x = MEAN + STD * torch.randn(len(t), 16, generator=rng, dtype=torch.float64)
@@ -103,15 +103,15 @@ def test_closed_form_of_the_velocity():
     torch.testing.assert_close(model.velocity(x_t, TIMES), closed, rtol=1e-5, atol=2e-6)
 
 
-def test_vp_networks_are_told_the_time_of_their_noise_level():
+def test_vp_networks_receive_the_time_of_their_noise_level():
     """``t_VP = (sqrt(b0^2 + 2 b1 ln(1 + sigma^2)) - b0) / b1``."""
     schedule = Linear()
     c = schedule.coefficients(TIMES[:8])
     inputs = VPPreconditioning().inputs(schedule, TIMES[:8], c)
     sigma = TIMES[:8] / (1 - TIMES[:8])
     b0, b1 = 0.1, 19.9
-    told = (torch.sqrt(b0**2 + 2 * b1 * torch.log1p(sigma**2)) - b0) / b1
-    torch.testing.assert_close(inputs.c_noise, 999 * told, rtol=1e-10, atol=0)
+    time = (torch.sqrt(b0**2 + 2 * b1 * torch.log1p(sigma**2)) - b0) / b1
+    torch.testing.assert_close(inputs.c_noise, 999 * time, rtol=1e-10, atol=0)
     scale = 1 / torch.sqrt((1 - TIMES[:8]) ** 2 + TIMES[:8] ** 2)
     torch.testing.assert_close(inputs.c_in, scale)
 

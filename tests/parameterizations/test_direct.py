@@ -1,4 +1,4 @@
-"""Direct predictions: what the network is told, and where they may be asked."""
+"""Direct predictions: what the network receives, and where they may be evaluated."""
 
 import math
 
@@ -12,7 +12,7 @@ F64 = torch.float64
 
 
 @pytest.mark.parametrize("law", [VelocityPrediction, NoisePrediction, DataPrediction])
-def test_network_is_told_the_scaled_unit_time_and_a_bounded_state(law):
+def test_network_receives_the_scaled_unit_time_and_a_bounded_state(law):
     t = torch.tensor([0.1, 0.9], dtype=F64)
     inputs = law(time_scale=1000.0).inputs(Linear(), t, Linear().coefficients(t))
     torch.testing.assert_close(inputs.c_noise, 1000.0 * t)

@@ -24,7 +24,7 @@ F64 = torch.float64
 JUMPS = [EulerJump(), DDIMJump()]
 
 
-class Told(nn.Module):
+class Conditioned(nn.Module):
     """``F = tanh(x) + c_noise``, and what it was called with."""
 
     def __init__(self, heads=1):
@@ -44,7 +44,7 @@ def model_of(schedule, *, of=None, jump=None, heads=1, **options):
         velocity_head=heads == 2,
         **options,
     )
-    return FlowModel(Path(schedule), network=Told(heads), parameterization=rule)
+    return FlowModel(Path(schedule), network=Conditioned(heads), parameterization=rule)
 
 
 def states(n=4, dtype=F64):
@@ -138,7 +138,7 @@ def test_times_are_numbers_or_one_per_row(jump):
 def test_it_is_defined_where_its_prediction_is(of):
     rule = FlowMap(of=of, jump=EulerJump())
     assert rule.time_range(Linear()) == of.time_range(Linear())
-    model = FlowModel(Path(Linear()), network=Told(), parameterization=rule)
+    model = FlowModel(Path(Linear()), network=Conditioned(), parameterization=rule)
     assert model.time_range == of.time_range(Linear())
     for jump in JUMPS:
         model = model_of(Linear(), of=of, jump=jump)
@@ -147,7 +147,7 @@ def test_it_is_defined_where_its_prediction_is(of):
 
 
 def test_the_network_receives_gap_and_end_in_unit_time():
-    model = model_of(VE(), of=EDMPreconditioning(), tells=["gap", "end", "guidance_scale"])
+    model = model_of(VE(), of=EDMPreconditioning(), conditions_on=["gap", "end", "guidance_scale"])
     t, r = torch.tensor([3.0, 1.0], dtype=F64), torch.tensor([1.0, 0.0], dtype=F64)
     scale = torch.tensor([1.0, 4.0], dtype=F64)
     model.average_velocity(states(2), t, r, guidance_scale=scale)
@@ -159,7 +159,7 @@ def test_the_network_receives_gap_and_end_in_unit_time():
 
 
 def test_a_consistency_model_has_no_second_time_as_input():
-    model = model_of(VE(), of=EDMPreconditioning(), jump=DDIMJump(), tells=[])
+    model = model_of(VE(), of=EDMPreconditioning(), jump=DDIMJump(), conditions_on=[])
     assert model.is_flow_map
     assert model.maps_to_data_only
     t = torch.tensor(3.0, dtype=F64)
@@ -181,5 +181,7 @@ def test_a_velocity_head_is_not_the_average():
 
 
 def test_unknown_inputs_are_refused():
-    with pytest.raises(ValueError, match="tells has speed; expected some of gap, end, guidance"):
-        FlowMap(of=VelocityPrediction(), jump=EulerJump(), tells=["gap", "speed"])
+    with pytest.raises(
+        ValueError, match="conditions_on has speed; expected some of gap, end, guidance"
+    ):
+        FlowMap(of=VelocityPrediction(), jump=EulerJump(), conditions_on=["gap", "speed"])

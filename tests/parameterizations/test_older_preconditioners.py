@@ -104,7 +104,7 @@ def test_input_of_vp_has_unit_variance_for_data_of_variance_one():
 
 
 def test_vp_preconditioning_on_the_vp_path_is_ddpm():
-    """The input is not scaled, and the network is told 999 t."""
+    """The input is not scaled, and the network receives 999 t."""
     t = torch.tensor([1e-5, 1e-3, 0.3, 1.0], dtype=F64)
     inputs = VPPreconditioning().inputs(VP(), t, VP().coefficients(t))
     torch.testing.assert_close(inputs.c_in, torch.ones_like(t), rtol=1e-12, atol=0)
@@ -139,7 +139,7 @@ def test_iddpm_levels_follow_their_recursion():
     torch.testing.assert_close(1 / (1 + u[kept] ** 2), bar[kept] / bar[1000], rtol=1e-9, atol=1e-12)
 
 
-def test_iddpm_tells_the_network_the_nearest_level():
+def test_iddpm_conditions_the_network_on_the_nearest_level():
     iddpm = IDDPMPreconditioning()
     path = VE(t_min=1e-6, t_max=1e6)
     u = iddpm.levels.flip(0)
@@ -147,8 +147,8 @@ def test_iddpm_tells_the_network_the_nearest_level():
     between = torch.lerp(u[j], u[j + 1], 0.4)
     for nsr in (u[j], between):
         assert torch.equal(iddpm.index(nsr), j)
-        told = iddpm.inputs(path, nsr, path.coefficients(nsr)).c_noise
-        assert torch.equal(told, 999.0 - j)
+        c_noise = iddpm.inputs(path, nsr, path.coefficients(nsr)).c_noise
+        assert torch.equal(c_noise, 999.0 - j)
         torch.testing.assert_close(iddpm.nearest_time(path, nsr), u[j], rtol=1e-12, atol=0)
     # Above the largest level, and below half of the smallest: the code of EDM says -1 there.
     assert iddpm.index(torch.tensor([1e9, torch.inf, 0.003], dtype=F64)).tolist() == [0, 0, 1000]

@@ -9,14 +9,14 @@ from flowexp.paths import Linear, Path
 
 
 class Source(nn.Module):
-    """The authors' network for one pair: v_src = x - e, told 999 t_src."""
+    """The authors' network for one pair: v_src = x - e, conditioned on 999 t_src."""
 
     def __init__(self, x, e):
         super().__init__()
-        self.x, self.e, self.told = x, e, None
+        self.x, self.e, self.received = x, e, None
 
     def forward(self, x_t, c_noise):
-        self.told = c_noise
+        self.received = c_noise
         return (self.x - self.e).expand_as(x_t)
 
 
@@ -34,4 +34,4 @@ def test_velocity_data_and_noise_of_one_pair():
         torch.testing.assert_close(found.velocity, e - x)
         torch.testing.assert_close(found.data, x)
         torch.testing.assert_close(found.noise, e)
-        torch.testing.assert_close(network.told, torch.tensor([999.0 * (1 - t)]))
+        torch.testing.assert_close(network.received, torch.tensor([999.0 * (1 - t)]))

@@ -88,7 +88,7 @@ def test_networks_of_edm_are_networks_of_trigflow():
             (Negative(net), TrigFlow()),
         )
     ]
-    # Told theta in float32, the network knows sigma = 80 to 2e-5 of it.
+    # theta in float32 determines sigma = 80 to 2e-5 of it.
     torch.testing.assert_close(samples[1], samples[0], rtol=0, atol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_predictions_are_finite_at_pure_noise():
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 def test_jumps_are_rotations_and_end_in_the_data(schedule):
     """DDIM between two angles: cos(a - b) x - sin(a - b) sd F."""
-    rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), tells=["gap"])
+    rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), conditions_on=["gap"])
     torch.manual_seed(0)
     net = UNet(
         in_channels=1, out_channels=1, img_resolution=8, model_channels=4, scalars=["gap"]
@@ -119,7 +119,7 @@ def test_jumps_are_rotations_and_end_in_the_data(schedule):
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(2), dtype=F64)
     start, end = (QuarterCircle(schedule.coefficients(time), 0.5) for time in (t, r))
     jumped = end.state(model.flow_map(x, t, r))
-    # F of the same call: the jump to the data is not the same call, since the network is told r.
+    # F of the same call: the jump to the data is another one, since F is conditioned on r.
     gap = {"gap": schedule.unit_time(t) - schedule.unit_time(r)}
     inputs = rule.inputs(schedule, t, start.c)
     scaled = (x * expand_as(inputs.c_in, x)).float()
@@ -130,7 +130,7 @@ def test_jumps_are_rotations_and_end_in_the_data(schedule):
 
 
 def test_the_consistency_function_is_the_identity_at_the_data():
-    rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), tells=[])
+    rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), conditions_on=[])
     model = FlowModel(Path(Trigonometric()), network=network(), parameterization=rule)
     assert model.maps_to_data_only
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(2), dtype=F64)

@@ -20,7 +20,7 @@ def test_the_table_is_the_product_of_the_rates(p, first, last):
     torch.testing.assert_close(even, even.mean().expand_as(even), rtol=1e-6, atol=0)
 
 
-def test_networks_are_told_the_level():
+def test_networks_are_conditioned_on_the_level():
     schedule = DiscreteVP()
     k = torch.arange(1000)
     t = schedule.time_of(k)

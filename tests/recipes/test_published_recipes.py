@@ -153,6 +153,8 @@ def differences(config: Mapping[str, object], rows: Mapping[str, tuple[object, s
         if key not in rows:
             told.append(f"{key}={found[key]!r} stands in no data file")
         elif key not in found:
+            if rows[key][0] is None:
+                continue  # null in a row is a part that is not there
             told.append(f"{key}: a row says {rows[key][0]!r}, the recipe has no such key")
         elif not _same(found[key], rows[key][0]):
             told.append(f"{key}={found[key]!r}; {rows[key][0]!r} in {rows[key][1]}")

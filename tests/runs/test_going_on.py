@@ -10,7 +10,7 @@ from flowexp.config.trust import USER
 from flowexp.errors import UsageError
 from flowexp.runs import RunDirectory
 from flowexp.runs.going_on import GoingOn, steps_for, together
-from flowexp.runs.metrics_file import MetricsFile, training_seconds
+from flowexp.runs.metrics_file import MetricsFile, processor_seconds, training_seconds
 from tests.e2e.command import TINY
 
 LINEAR = (*TINY, "lr_schedule=linear_decay")  # 8 steps of 32 images, constant until the fourth
@@ -162,6 +162,17 @@ def test_seconds_count_over_sessions(tmp_path):
     file.close()
     seconds = [json.loads(line)["time/seconds"] for line in path.read_text().splitlines()]
     assert seconds == [2.0, 5.0, 6.0, 11.0]
+
+
+def test_processor_time_adds_up_over_sessions() -> None:
+    rows = [
+        {"step": 1, "time/seconds": 4.0, "time/cores": 1.5},
+        {"step": 2},
+        {"step": 3, "time/seconds": 6.0, "time/cores": 0.5},
+        {"step": 4, "time/seconds": 1.0, "time/cores": 2.0},  # of a second session
+    ]
+    assert processor_seconds(rows) == 4.0 * 1.5 + 2.0 * 0.5 + 1.0 * 2.0
+    assert processor_seconds([{"step": 1, "time/seconds": 4.0}]) == 0.0
 
 
 def test_a_run_names_the_command_that_goes_on_with_it(here, tmp_path):

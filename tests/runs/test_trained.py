@@ -131,7 +131,7 @@ def with_second_time(config, *, rank=None):
         "_target_": "flowexp.parameterizations.FlowMap",
         "of": config["parameterization"],
         "jump": rule,
-        "tells": ["gap"],
+        "conditions_on": ["gap"],
     }
     network = {**config["network"], "scalars": ["gap"]}
     if rank is not None:

@@ -20,14 +20,14 @@ class PointMass(Model):
     def __init__(self, schedule):
         self.path = Path(schedule)
         self.time_range = (schedule.t_min, schedule.t_max)
-        self.asked = []
+        self.received = []
 
     def predict(self, x_t, t, **conditions):
         return Prediction.of_data(self.path, x_t, t, POINT.expand_as(x_t))
 
     def flow_map(self, x_t, t, r, **conditions):
         assert float(r) == 0.0
-        self.asked.append((float(t), x_t))
+        self.received.append((float(t), x_t))
         return POINT.expand_as(x_t).clone()
 
     def average_velocity(self, x_t, t, r, **conditions):
@@ -44,8 +44,8 @@ def test_a_point_mass_is_reached_on_every_grid_with_one_call_per_step(mid):
     samples = sampler.sample(model, e, noise=SampleNoise(range(4)))
     assert torch.equal(samples.x, POINT.expand(4, 2))
     assert samples.nfe.tolist() == [steps] * 4
-    assert [t for t, _ in model.asked] == times[:-1]
-    torch.testing.assert_close(model.asked[0][1], 80.0 * e)
+    assert [t for t, _ in model.received] == times[:-1]
+    torch.testing.assert_close(model.received[0][1], 80.0 * e)
 
 
 def test_a_restart_is_fresh_noise_around_the_jumps_end_that_belongs_to_the_sample():
@@ -53,8 +53,8 @@ def test_a_restart_is_fresh_noise_around_the_jumps_end_that_belongs_to_the_sampl
     sampler = FlowMapSampler(steps=2, time_grid=Uniform(), noise="restart")
     e = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sampler.sample(model, e, noise=SampleNoise([5, 6, 7]))
-    t, x = model.asked[1]
+    t, x = model.received[1]
     fresh = SampleNoise([5, 6, 7])(0, x)
     torch.testing.assert_close(x, (1.0 - t) * POINT + t * fresh)
     sampler.sample(model, e[1:], noise=SampleNoise([6, 7]))
-    assert torch.equal(model.asked[3][1], x[1:])
+    assert torch.equal(model.received[3][1], x[1:])

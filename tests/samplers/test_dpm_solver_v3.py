@@ -194,8 +194,8 @@ def test_last_step_to_zero(measured):
 def test_the_network_is_asked_on_the_statistics_grid(measured):
     model, e = mixture(PATHS["ve"]), draws(2)
     solver(statistics=Fixed(measured), steps=7).sample(model, e)
-    asked = -torch.stack(model.times).log()
-    gaps = (asked[:, None] - measured.lam).abs().min(1).values
+    evaluated = -torch.stack(model.times).log()
+    gaps = (evaluated[:, None] - measured.lam).abs().min(1).values
     assert float(gaps.max()) < 1e-12
 
 

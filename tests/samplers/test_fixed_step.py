@@ -135,7 +135,7 @@ def test_a_method_may_have_a_default_grid_of_its_own():
     assert Mine(steps=3, time_grid=Natural()).time_grid.identity() == "Natural(t_end=0.0)"
 
 
-class Asked(GaussianModel):
+class Recording(GaussianModel):
     """A model of N(0, std^2) data that records the times of its evaluations."""
 
     def __init__(self, schedule, std):
@@ -165,7 +165,7 @@ def test_an_analytic_first_step_saves_the_first_evaluation(name):
     method, grid = ANALYTIC[name]
     ends = {}
     for analytic in (False, True):
-        model = Asked(VE(), std=1.0)
+        model = Recording(VE(), std=1.0)
         sampler = method(steps=6, time_grid=grid(), analytic_first_step=analytic)
         samples = sampler.sample(model, E0)
         first = float(sampler.times(model)[0])
@@ -184,7 +184,7 @@ def test_the_analytic_noise(schedule, sigma):
     """``x_t / sqrt(alpha^2 + sigma^2)``; the exact one of N(0, 1) has n/sqrt(1 + n^2) more."""
     start = schedule.time_at_nsr(torch.tensor(sigma, dtype=torch.float64))
     times = [float(start), float(start) / 2.0]
-    model, seen = Asked(schedule, std=1.0), []
+    model, seen = Recording(schedule, std=1.0), []
     sampler = DDIM(steps=1, time_grid=Given(values=times), analytic_first_step=True)
     x = sampler.sample(model, E0, on_step=lambda t, x: seen.append(x)).x
     a, b = (schedule.coefficients(torch.tensor(t, dtype=torch.float64)) for t in times)
@@ -199,14 +199,14 @@ def test_the_analytic_noise(schedule, sigma):
 def test_an_analytic_first_step_is_exact_where_only_noise_is_left(method):
     """At t = 1 of the linear path, for data of mean 0 and any variance."""
     common = {"steps": 5, "time_grid": Uniform()}
-    usual = method(**common).sample(Asked(Linear(), std=0.5), E0)
-    analytic = method(**common, analytic_first_step=True).sample(Asked(Linear(), std=0.5), E0)
+    usual = method(**common).sample(Recording(Linear(), std=0.5), E0)
+    analytic = method(**common, analytic_first_step=True).sample(Recording(Linear(), std=0.5), E0)
     torch.testing.assert_close(analytic.x, usual.x, rtol=0, atol=1e-14)
     assert analytic.nfe.tolist() == [int(n) - 1 for n in usual.nfe]
 
 
 def test_an_analytic_first_step_covers_empty_steps_at_the_start():
-    class Coarse(Asked):
+    class Coarse(Recording):
         def nearest_time(self, t):
             return torch.where(t > 20.0, torch.full_like(t, 80.0), t)
 

@@ -30,18 +30,18 @@ F64 = torch.float64
 
 
 class Network(nn.Module):
-    """Depends on everything it is told: state, time, label, gap."""
+    """Depends on all its inputs: state, time, label, gap."""
 
     label_dim = 3
 
     def forward(self, x, c_noise, labels=None, scalars=None):
-        told = c_noise + (0.0 if scalars is None else 0.7 * scalars["gap"].float())
+        time = c_noise + (0.0 if scalars is None else 0.7 * scalars["gap"].float())
         shift = 0.0 if labels is None else 0.2 * labels.float()[:, None]
-        return torch.tanh(x.flip(1) + torch.sin(told)[:, None] + shift)
+        return torch.tanh(x.flip(1) + torch.sin(time)[:, None] + shift)
 
 
-def two_times(schedule=None, *, tells=("gap",), of=None, jump=None, path=None):
-    rule = FlowMap(of=of or Velocity(), jump=jump or EulerJump(), tells=tells)
+def two_times(schedule=None, *, conditions_on=("gap",), of=None, jump=None, path=None):
+    rule = FlowMap(of=of or Velocity(), jump=jump or EulerJump(), conditions_on=conditions_on)
     path = path or Path(schedule or Linear())
     return FlowModel(path, network=Network(), parameterization=rule)
 
@@ -51,7 +51,7 @@ def one_time(schedule=None):
 
 
 def consistency():
-    return two_times(VE(), tells=(), of=EDMPreconditioning(), jump=DDIMJump())
+    return two_times(VE(), conditions_on=(), of=EDMPreconditioning(), jump=DDIMJump())
 
 
 def draws(n=5, d=3, *, seed=0, dtype=F64):

@@ -151,17 +151,17 @@ def test_start_with_noise():
 
 
 def test_a_network_that_is_not_defined_at_the_data_starts_at_its_lowest_level():
-    asked = []
+    evaluated = []
 
     class Network(torch.nn.Module):
         def forward(self, x, c_noise):
-            asked.append(float(torch.exp(4 * c_noise[0])))
+            evaluated.append(float(torch.exp(4 * c_noise[0])))
             return torch.tanh(x)
 
     model = FlowModel(Path(VE()), network=Network(), parameterization=EDMPreconditioning())
     sampler = EDMHeun(steps=4, time_grid=EDMGrid())
     samples = Inversion(sampler).invert(model, draws().float())
-    assert min(asked) == pytest.approx(0.002, rel=1e-5)
+    assert min(evaluated) == pytest.approx(0.002, rel=1e-5)
     # three intervals between four levels, two calls each
     assert samples.nfe.tolist() == [6] * 4
     assert samples.x.dtype == torch.float32

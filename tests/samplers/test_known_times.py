@@ -52,8 +52,8 @@ on_every_path = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHE
 with_and_without_churn = pytest.mark.parametrize("churn", [{}, CHURN], ids=["plain", "churn"])
 
 
-class Asked(FlowModel):
-    """A tiny network that remembers the times it was asked about."""
+class Recording(FlowModel):
+    """A tiny network that keeps the times at which it is evaluated."""
 
     def __init__(self, schedule, parameterization=IDDPM, *, network=None):
         network = TinyNetwork() if network is None else network
@@ -77,18 +77,18 @@ def latents():
 
 
 def reference(model, steps, *, S_churn=0.0, S_min=0.0, S_max=math.inf, S_noise=1.0):
-    """EDM's algorithm 2 with rounded levels, on the VE path: samples and levels asked about."""
+    """EDM's algorithm 2 with rounded levels, on the VE path: samples and evaluated levels."""
 
     def rounded(sigma):
         return min(IDDPM.levels.tolist(), key=lambda level: abs(level - sigma))
 
-    low, high, asked = max(0.002, float(IDDPM.levels[1])), 80.0, []
+    low, high, evaluated = max(0.002, float(IDDPM.levels[1])), 80.0, []
     ramp = [i / (steps - 1) for i in range(steps)]
     levels = [(high ** (1 / 7) + r * (low ** (1 / 7) - high ** (1 / 7))) ** 7 for r in ramp]
     levels = [*(rounded(level) for level in levels), 0.0]
 
     def slope(x, sigma):
-        asked.append(sigma)
+        evaluated.append(sigma)
         return (x - model.denoise(x, torch.tensor(sigma, dtype=F64))) / sigma
 
     x = latents() * levels[0]
@@ -101,18 +101,18 @@ def reference(model, steps, *, S_churn=0.0, S_min=0.0, S_max=math.inf, S_noise=1
         if after > 0.0:
             moved = x + (after - raised) * 0.5 * (first + slope(moved, after))
         x = moved
-    return x, asked
+    return x, evaluated
 
 
 @with_and_without_churn
 @pytest.mark.parametrize("steps", [18, 40, 256])
 def test_edm_heun_is_the_published_sampler_with_rounded_levels(steps, churn):
     """256 steps are finer than the table at small levels: steps of no length are evaluated too."""
-    model = Asked(VE())
+    model = Recording(VE())
     samples = EDMHeun(steps=steps, time_grid=EDMGrid(), **churn).sample(
         model, latents(), noise=NOISE
     )
-    expected, levels = reference(Asked(VE()), steps, **churn)
+    expected, levels = reference(Recording(VE()), steps, **churn)
     assert model.times == levels
     assert set(model.times) <= set(IDDPM.levels.tolist())
     torch.testing.assert_close(samples.x, expected, rtol=0, atol=1e-4)
@@ -124,7 +124,7 @@ def test_edm_heun_is_the_published_sampler_with_rounded_levels(steps, churn):
 @on_every_path
 @pytest.mark.parametrize("steps", [18, 40])
 def test_every_time_asked_is_in_the_table(schedule, steps, churn):
-    model = Asked(schedule)
+    model = Recording(schedule)
     samples = EDMHeun(steps=steps, time_grid=EDMGrid(), **churn).sample(
         model, latents(), noise=NOISE
     )
@@ -134,7 +134,7 @@ def test_every_time_asked_is_in_the_table(schedule, steps, churn):
 
 def test_the_first_level_sets_the_scale_of_the_start():
     """The level nearest to 80, which may lie above the path's largest time."""
-    model, seen = Asked(VE()), []
+    model, seen = Recording(VE()), []
     sampler = EDMHeun(steps=4, time_grid=EDMGrid())
     sampler.sample(model, latents(), on_step=lambda t, x: seen.append((float(t), x)))
     level = min(IDDPM.levels.tolist(), key=lambda u: abs(u - 80.0))
@@ -156,7 +156,7 @@ def test_the_first_level_sets_the_scale_of_the_start():
 )
 @on_every_path
 def test_networks_of_every_level_keep_the_grid_to_the_last_bit(parameterization, schedule):
-    model = Asked(schedule, parameterization)
+    model = Recording(schedule, parameterization)
     times = EDMGrid().times(model, 40)
     assert torch.equal(known_times(model, times), times)
     Euler(steps=40, time_grid=EDMGrid()).sample(model, latents())
@@ -164,8 +164,8 @@ def test_networks_of_every_level_keep_the_grid_to_the_last_bit(parameterization,
 
 
 def test_last_times_below_the_models_range_stay():
-    """0, and an end where the model is not asked; an end within the range moves like the rest."""
-    model = Asked(VE())
+    """0, and an end that is not evaluated; an end within the range moves like the rest."""
+    model = Recording(VE())
     u = IDDPM.levels.tolist()
     given = torch.tensor([3.0, u[1], 0.004], dtype=F64)
     assert known_times(model, given).tolist()[1:] == [u[1], 0.004]
@@ -178,7 +178,7 @@ def test_last_times_below_the_models_range_stay():
 def test_the_grid_itself_must_lie_within_the_range():
     sampler = Euler(steps=2, time_grid=Given(values=[3.0, 0.006, 0.0]))
     with pytest.raises(ValueError, match=r"t=0.006, but it is defined on \[0.0064"):
-        sampler.check(Asked(VE()))
+        sampler.check(Recording(VE()))
 
 
 FINE = 300
@@ -199,7 +199,7 @@ METHODS = {
 def test_no_method_divides_by_a_step_of_no_length(method, schedule):
     """A grid finer than the table, and a network whose noise is 0: x_t / alpha stays in place."""
     build, nfe = METHODS[method]
-    model = Asked(schedule, network=Silent())
+    model = Recording(schedule, network=Silent())
     times = known_times(model, EDMGrid().times(model, FINE))
     lengths = -times.diff()
     assert (lengths >= 0).all()
@@ -219,7 +219,7 @@ def test_no_method_divides_by_a_step_of_no_length(method, schedule):
 
 def test_adams_bashforth_passes_over_empty_steps():
     """The same samples as on the grid without its repetitions."""
-    model, e = Asked(VE()), latents()
+    model, e = Recording(VE()), latents()
     times = known_times(model, EDMGrid().times(model, FINE)).unique().flip(0).tolist()
     # The level nearest to 80 lies above the range; 80 is moved to it.
     distinct = Given(values=[80.0, *times[1:]])
@@ -230,7 +230,7 @@ def test_adams_bashforth_passes_over_empty_steps():
 
 @pytest.mark.parametrize("method", [EulerMaruyama, SDEHeun])
 def test_sde_steps_lie_in_the_table(method):
-    model = Asked(Linear())
+    model = Recording(Linear())
     grid = EDMGrid(to_zero=False)
     sampler = method(steps=200, time_grid=grid, diffusion=Sigma(), last_step=TweedieLast())
     samples = sampler.sample(model, latents(), noise=NOISE)
@@ -240,7 +240,7 @@ def test_sde_steps_lie_in_the_table(method):
 
 
 def test_wrappers_know_the_times_of_their_model():
-    model = Asked(Linear())
+    model = Recording(Linear())
     t = torch.linspace(0.05, 0.95, 7, dtype=F64)
     known = IDDPM.nearest_time(Linear(), t)
     assert not torch.equal(known, t)

@@ -47,11 +47,11 @@ def test_churn_is_capped():
 
 
 def test_churn_adds_the_missing_variance():
-    """The state asked at the raised level is x + sqrt(n_hat^2 - n^2) S_noise eps."""
-    asked = []
+    """The state evaluated at the raised level is x + sqrt(n_hat^2 - n^2) S_noise eps."""
+    evaluated = []
 
     def denoise(x, sigma):
-        asked.append(x)
+        evaluated.append(x)
         return torch.zeros_like(x)
 
     sampler = Euler(
@@ -61,7 +61,7 @@ def test_churn_adds_the_missing_variance():
     )
     sampler.sample(DenoiserModel(Path(VE()), denoise), E0, noise=NOISE)
     expected = 2.0 * E0 + math.sqrt(2.5**2 - 2.0**2) * 1.1 * NOISE(0, E0)
-    torch.testing.assert_close(asked[0], expected)
+    torch.testing.assert_close(evaluated[0], expected)
 
 
 @pytest.mark.parametrize("variable", [Time(), NoiseToSignal()], ids=["time", "nsr"])
@@ -98,18 +98,18 @@ def test_churn_leaves_an_infinite_level_alone():
 @pytest.mark.parametrize("D", [2.0, math.inf])
 def test_state_noise(D):
     """x + scale sigma(t) eps before each step, for any source, at unchanged times."""
-    asked = []
+    evaluated = []
 
     def denoise(x, sigma):
-        asked.append(x)
+        evaluated.append(x)
         return torch.zeros_like(x)
 
     sampler = Euler(steps=2, time_grid=Uniform(), perturbation=StateNoise(scale=0.1))
     model = DenoiserModel(Path(VE(t_max=4.0), D=D), denoise)
     sampler.sample(model, E0, noise=NOISE)
     assert [float(s) for s in model.sigmas] == [4.0, 2.0]
-    torch.testing.assert_close(asked[0], 4.0 * E0 + 0.1 * 4.0 * NOISE(0, E0))
-    torch.testing.assert_close(asked[1], 0.5 * asked[0] + 0.1 * 2.0 * NOISE(1, E0))
+    torch.testing.assert_close(evaluated[0], 4.0 * E0 + 0.1 * 4.0 * NOISE(0, E0))
+    torch.testing.assert_close(evaluated[1], 0.5 * evaluated[0] + 0.1 * 2.0 * NOISE(1, E0))
 
 
 def test_state_noise_refuses():

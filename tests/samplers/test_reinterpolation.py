@@ -89,12 +89,12 @@ def test_heun_counts_and_first_step_is_half_of_both_velocities():
     torch.testing.assert_close(seen[1], heun[1])
 
 
-def test_lagged_euler_tells_the_network_less_and_steps_as_far():
+def test_lagged_euler_conditions_on_less_and_steps_as_far():
     model, e, seen = mixture(), draws(), []
     sampler = LaggedEuler(steps=4, time_grid=Uniform(), lag=1e-3)
     samples = sampler.sample(model, e, on_step=lambda t, x: seen.append(x))
-    told = [float(t) for t in model.times]
-    assert told == pytest.approx([1 - (i / 4 * 0.999 + 1e-3) for i in range(4)])
+    received = [float(t) for t in model.times]
+    assert received == pytest.approx([1 - (i / 4 * 0.999 + 1e-3) for i in range(4)])
     torch.testing.assert_close(seen[0], e)
     first = mixture().velocity(e, torch.tensor(0.999, dtype=torch.float64))
     torch.testing.assert_close(seen[1], e - 0.25 * first)

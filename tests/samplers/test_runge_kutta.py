@@ -82,7 +82,7 @@ def test_second_order_contains_the_named_methods(alpha, method):
     ],
 )
 def test_nfe(method, on_linear, on_ve):
-    """N = 7. The VE path cannot be asked below its t_min: the step to 0 is Euler's."""
+    """N = 7. The VE path cannot be evaluated below its t_min: the step to 0 is Euler's."""
     noise_grid = method in (EDMHeun, DPM2)
     sampler = method(steps=7, time_grid=EDMGrid() if noise_grid else Natural())
     assert nfe(sampler, gaussian(Linear())) == [on_linear]

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from flowexp.config.check import check
 from flowexp.paths import VE, VP, Linear, Path, Trigonometric
+from flowexp.requirements import Parts
 from flowexp.samplers.diffusions import (
     SBDM,
     Constant,
@@ -12,8 +14,9 @@ from flowexp.samplers.diffusions import (
     Sigma,
 )
 from flowexp.samplers.diffusions import Linear as LinearDiffusion
+from flowexp.samplers.noise_grids import EDMGrid, IDDPMGrid, VPGrid
 from flowexp.samplers.sde import EulerLast, EulerMaruyama, MeanLast, SDEHeun, TweedieLast
-from flowexp.samplers.time_grids import Uniform
+from flowexp.samplers.time_grids import Given, Natural, PowerGrid, Uniform
 from flowexp.seeding import SampleNoise, generator
 from tests.samplers.closed_forms import MixtureModel
 
@@ -144,3 +147,40 @@ def test_wrong_combinations_are_refused():
         EulerMaruyama(steps=1, time_grid=grid, diffusion=Sigma(), last_step=MeanLast())
     with pytest.raises(ValueError, match="scale"):
         Sigma(scale=-1.0)
+
+
+ENDING_AT_ZERO = [
+    (EDMGrid(), EDMGrid(to_zero=False), "sampler.time_grid.to_zero=false"),
+    (VPGrid(), VPGrid(to_zero=False), "sampler.time_grid.to_zero=false"),
+    (IDDPMGrid(), IDDPMGrid(to_zero=False), "sampler.time_grid.to_zero=false"),
+    (Natural(), Natural(t_end=0.04), "sampler.time_grid.t_end above 0"),
+    (PowerGrid(t_end=0.0), PowerGrid(), "sampler.time_grid.t_end=null"),
+    (Given(values=[0.9, 0.5, 0.0]), Given(values=[0.9, 0.5]), "sampler.time_grid.values above 0"),
+]
+
+
+@pytest.mark.parametrize(("grid", "other", "remedy"), ENDING_AT_ZERO, ids=lambda x: repr(x)[:9])
+def test_a_grid_that_ends_at_zero_is_told_how_to_end_above(grid, other, remedy):
+    model = gaussian_model(Linear())
+
+    def sampler(time_grid):
+        return SDEHeun(steps=2, time_grid=time_grid, diffusion=Sigma(), last_step=MeanLast())
+
+    (unmet,) = sampler(grid).needs(Parts())
+    assert unmet.key == ".time_grid"
+    assert remedy in unmet.remedy
+    assert list(sampler(other).needs(Parts())) == []
+    times = sampler(other).times(model)
+    assert len(times) == 3
+    assert times[-2] > 0.0
+    alone = SDEHeun(steps=2, time_grid=grid, diffusion=Sigma(), last_step=None)
+    assert list(alone.needs(Parts())) == []
+
+
+@pytest.mark.parametrize("name", ["edm", "vp", "iddpm", "log_snr"])
+def test_the_config_check_refuses_a_grid_that_ends_at_zero(name):
+    given = ["sampler=sde", f"sampler/time_grid={name}", "path=linear", "parameterization=velocity"]
+    (problem,) = check("train", given).problems
+    assert problem.key == "sampler.time_grid"
+    remedy = problem.remedy.removeprefix("Set ").removesuffix(".")
+    assert check("train", [*given, remedy]).problems == []

@@ -107,15 +107,15 @@ def test_heun_blocks_alone_are_heun(final_euler):
     [("H2P4R2", 8, 4), ("P4R1", 5, 2), ("H3", 6, 0), ("R2", 1, 4), ("H1P0R3", 2, 6)],
 )
 def test_calls_are_counted(text, model_calls, refiner_calls):
-    asked = []
+    evaluated = []
 
     def rule(x, velocity, t):
-        asked.append(t)
+        evaluated.append(t)
         return velocity
 
     samples = blocks(text, rule=rule).sample(mixture(), latents())
     assert samples.nfe.tolist() == [model_calls] * 6
-    assert len(asked) == refiner_calls
+    assert len(evaluated) == refiner_calls
 
 
 def test_pseudo_corrector_steps_keep_order_two():

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from flowexp.errors import UsageError
-from flowexp.files import write_json
+from flowexp.files import write_json, write_text
 from flowexp.metrics.protocol import MetricRecord, Protocol
 from flowexp.tables.jobs import all_jobs
 from tests.tables.files import claim, job, table
@@ -162,3 +162,71 @@ def test_a_claim_on_relative_numbers(tmp_path):
     assert (found.verdict, found.p_value) == ("holds", 0.0)
     assert "relative to" in found.arms[0].measured.title
     assert len(all_jobs(one.rows)) == 18
+
+
+def train(job, *seconds, cores=1.0):
+    """Record a training of 1 kimg in rows that end at these wall seconds."""
+    rows = [
+        {"step": n, "kimg": n / len(seconds), "time/seconds": end, "time/cores": cores}
+        for n, end in enumerate(seconds, start=1)
+    ]
+    write_text(job.directory / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def student(**more):
+    jobs = {
+        "teacher": job(),
+        "pairs": {"verb": "pairs", "parents": {"run": "teacher"}, "overrides": ["num=8"]},
+        "student": job("init_weights=raw", parents={"init": "teacher"}, after=["pairs"]),
+    }
+    rows = [{"label": "a row", "job": "student"}]
+    return table(rows, jobs=jobs, seeds=[0, 1, 2], **more)
+
+
+@pytest.mark.parametrize(
+    ("kimg", "device", "expected"),
+    [
+        (1.0, "cpu", 2 * 8.0 + 2 * 40.0 + 10.0),  # its own time, the teacher's, the pair set's
+        (0.5, "cpu", 2 * 3.0 + 2 * 40.0 + 10.0),
+        (0.75, "cpu", 1.5 * 2 * 3.0 + 2 * 40.0 + 10.0),  # half-way between two rows
+        (1.0, "NVIDIA H200", 8.0 + 40.0 + 10.0),
+        (None, "cpu", None),
+    ],
+)
+def test_training_time_is_that_of_the_scored_weights_and_all_they_started_from(
+    tmp_path, kimg, device, expected
+):
+    one = plan(tmp_path, student(), budget="cpu")
+    for evaluation in one.rows[0].evaluations:
+        play(evaluation, 1.0)
+        train(evaluation.run, 3.0, 8.0, cores=2.0)
+        (teacher,) = evaluation.run.parents["init"]
+        train(teacher, 40.0, cores=2.0)
+        file = evaluation.directory / "results.json"
+        (entry,) = json.loads(file.read_text())["evaluations"]
+        entry["records"][0]["protocol"]["device"] = device
+        write_json(file, {"evaluations": [{**entry, "checkpoint": {"kimg": kimg}}]})
+    (row,) = one.result(budget="cpu").rows
+    assert row.measured.training_seconds == expected
+
+
+def test_training_time_is_unknown_where_a_parent_has_left_none(tmp_path):
+    one = plan(tmp_path, student(), budget="cpu")
+    for evaluation in one.rows[0].evaluations:
+        play(evaluation, 1.0)
+        train(evaluation.run, 8.0)
+        evaluation.run.parents["init"][0].done_file.unlink()
+        file = evaluation.directory / "results.json"
+        (entry,) = json.loads(file.read_text())["evaluations"]
+        write_json(file, {"evaluations": [{**entry, "checkpoint": {"kimg": 1.0}}]})
+    assert one.result(budget="cpu").rows[0].measured.training_seconds is None
+
+
+@pytest.mark.parametrize("budget", ["cpu", "small", "full"])
+def test_a_table_with_seeds_is_run_as_written_under_every_budget(tmp_path, budget):
+    content = student(samples=64)
+    one = plan(tmp_path, content, budget=budget)
+    assert one.rows[0].seeds == (0, 1, 2)
+    assert not one.rows[0].scaled
+    assert one.scoring.num_samples == 64
+    assert plan(tmp_path, content, budget=budget, seeds=[5]).rows[0].seeds == (5,)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from flowexp.apps.dry_run import show_jobs
+from flowexp.config.check import check_job
 from flowexp.tables import estimate, probes
 from flowexp.tables.estimate import duration, estimated, work_of
 from flowexp.tables.jobs import TableJob, all_jobs
@@ -12,6 +13,8 @@ from flowexp.tables.probes import Trial
 from tests.tables.files import job, table
 from tests.tables.planned import by_title, plan
 
+AVERAGE = ["+ema.target={_target_: flowexp.training.ConstantEMA, decay: 0.9}",
+           "objective.target.name=target"]  # fmt: skip
 ROWS = [
     {"label": "a", "job": "teacher"},
     {"label": "b", "job": "teacher", "eval": ["sampler.steps=3"]},
@@ -105,6 +108,21 @@ def test_trials_need_neither_data_nor_teachers_nor_weights(planned, tmp_path):
     small = {**config["network"], "model_channels": 16, "channel_mult": [1], "num_blocks": 1}
     trial = probes.try_sampling({**config, "network": small}, metrics=True)
     assert math.isfinite(trial.seconds)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["objective=psd_u", "timestep=sorted"],  # draws numbers of its own
+        ["objective=psd_m", "timestep=sorted", "objective/target=average", *AVERAGE],
+    ],
+)
+def test_trials_of_flow_maps_are_of_their_objectives(overrides):
+    small = ["dataset=digits", "path=linear", "parameterization=average_velocity"]
+    small += ["network.model_channels=16", "network.channel_mult=[1]", "network.pixel_unshuffle=1"]
+    trial = probes.try_training(check_job("train", [*small, *overrides]).config)
+    assert trial.without == ""
+    assert trial.seconds > 0.0
 
 
 def test_durations_are_short():

@@ -3,6 +3,7 @@
 import pytest
 
 from flowexp.config.override_text import override
+from flowexp.tables import plan as planning
 from flowexp.tables.jobs import identity_of, significant
 from tests.tables.files import job, table
 from tests.tables.planned import by_title, identities, plan
@@ -106,3 +107,33 @@ def test_overrides_are_quoted_where_hydra_needs_it():
     for text in ("outputs/jobs/train/ab12", "a b/c=d, e", "D=64, 'x' \"y\"", "[1,2]", "{a:b}"):
         assert parser.parse_override(override("key", text)).value() == text
     assert parser.parse_override(override("key", ["a", "b c"])).value() == ["a", "b c"]
+
+
+def checked(tmp_path, monkeypatch, content, seeds):
+    """A plan, and the commands that it checked."""
+    made = []
+
+    def check(verb, given, *, config_dir):
+        made.append(given)
+        return original(verb, given, config_dir=config_dir)
+
+    original = planning.check
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "check", check)
+        return plan(tmp_path, content, seeds=seeds), made
+
+
+def test_commands_that_differ_in_the_seed_of_a_training_are_checked_once(tmp_path, monkeypatch):
+    content = table([{"label": "a", "job": "one"}], jobs={"one": job()})
+    _, alone = checked(tmp_path / "1", monkeypatch, content, [3])
+    several, made = checked(tmp_path / "3", monkeypatch, content, [3, 4, 5])
+    assert len(made) == len(alone)
+    assert [one.run.config["seed"] for one in several.rows[0].evaluations] == [3, 4, 5]
+    (row,) = plan(tmp_path / "4", content, seeds=[4]).rows
+    assert several.rows[0].evaluations[1].identity == row.evaluations[0].identity
+
+
+def test_a_value_that_follows_from_the_seed_is_that_of_each_seed(tmp_path):
+    jobs = {"one": job("trainer.log_every=${seed}")}
+    (row,) = plan(tmp_path, table([{"label": "a", "job": "one"}], jobs=jobs), seeds=[3, 4]).rows
+    assert [one.run.config["trainer"]["log_every"] for one in row.evaluations] == [3, 4]

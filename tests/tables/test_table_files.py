@@ -138,6 +138,37 @@ def test_a_grid_is_rows_times_columns_with_defaults(tmp_path):
     assert [row.calibrate for row in read.rows[2:4]] == [None, ("for=euler",)]
 
 
+def test_lists_within_lists_are_opened_up(tmp_path):
+    common = ["seed=1", ["trainer.batch_size=8"]]
+    content = table([{"label": "a", "job": "one", "eval": [["sampler=heun"], "sampler.steps=2"]}])
+    content["jobs"] = {"one": {"experiment": "toy2d/rectified_flow", "overrides": [common, "a=1"]}}
+    write(tmp_path, "mine/one", content)
+    read = read_table("mine/one", config_dir=str(tmp_path))
+    assert read.jobs["one"].overrides == ("seed=1", "trainer.batch_size=8", "a=1")
+    assert read.rows[0].eval == ("sampler=heun", "sampler.steps=2")
+
+
+def test_a_claim_may_compare_the_trainings_of_a_table(tmp_path):
+    write(tmp_path, "mine/one", table([{"label": "a", "job": "one"}], jobs={"one": job()}))
+    arms = [{"label": "a", "job": "one"}, {"label": "b", "job": "two"}]
+    content = claim(arms, jobs={"two": job("seed=1")}, jobs_of="mine/one")
+    write(tmp_path, "mine/two", content, kind="claim")
+    read = read_claim("mine/two", config_dir=str(tmp_path))
+    table_s = read_table("mine/one", config_dir=str(tmp_path)).jobs["one"]
+    assert read.jobs == {"one": table_s, "two": read.jobs["two"]}
+    write(tmp_path, "mine/two", {**content, "jobs_of": "mine/no"}, kind="claim")
+    with pytest.raises(UsageError, match="there is no table 'mine/no'"):
+        read_claim("mine/two", config_dir=str(tmp_path))
+
+
+def test_a_grid_s_row_may_name_its_method_in_its_label(tmp_path):
+    defaults = {"label": "{method}, {n}", "job": "one", "eval": ["sampler.steps={n}"]}
+    rows = [{"columns": {"n": [1, 2]}, "defaults": defaults, "rows": [{"method": "A"}]}]
+    write(tmp_path, "mine/one", table(rows, jobs={"one": job()}))
+    read = read_table("mine/one", config_dir=str(tmp_path)).rows
+    assert [(row.label, row.method) for row in read] == [("A, 1", "A"), ("A, 2", "A")]
+
+
 def grid(**change):
     return table([{**GRID, **change}], jobs=JOBS)
 

@@ -15,9 +15,9 @@ from flowexp.objectives import FlowMapMatching, Objective, WeightedSum
 from flowexp.objectives.flow_map import (
     JVP,
     Adaptive,
-    Average,
     CentralDifference,
     DataVelocity,
+    EMATarget,
     FixedShare,
     OwnStep,
     RandomShare,
@@ -53,7 +53,7 @@ def against_average() -> Objective:
         driver=DataVelocity(),
         leg=FixedShare(share=0.25),
         premetric=SquaredL2(),
-        target=Average(name="target"),
+        target=EMATarget(name="target"),
     )
 
 
@@ -69,7 +69,7 @@ def together() -> Objective:
 
 
 def two_time_model(seed: int = 0, **network: Any) -> FlowModel:
-    """A transformer with attention, told the gap; no layer is zero."""
+    """A transformer with attention, conditioned on the gap; no layer is zero."""
     torch.manual_seed(derive_seed(seed, "init"))
     sizes = {"patch_size": 2, "hidden_size": 8, "depth": 1, "num_heads": 2, "label_dim": 3}
     image = {"img_resolution": 4, "in_channels": 1, "out_channels": 1}

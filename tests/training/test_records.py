@@ -141,7 +141,7 @@ def test_tensorboard_has_the_names_and_rows_of_the_metrics_file(killed_twice: Pa
     events = read_events(killed_twice / "tensorboard")
     recorded = list(read_rows(killed_twice / "metrics.jsonl"))
     names = {name for row in recorded for name in row} - {"step", "partial"}
-    assert {"kimg", "time/images_per_second", "system/memory_gib"} < names
+    assert {"kimg", "time/images_per_second", "time/cores", "system/memory_gib"} < names
     assert set(events.Tags()["scalars"]) == names
     for name in names:
         assert [event.step for event in events.Scalars(name)] == [r["step"] for r in recorded]

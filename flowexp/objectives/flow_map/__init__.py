@@ -25,7 +25,7 @@ from flowexp.objectives.flow_map.error_weights import (
     Adaptive,
     AdaptiveByShare,
     ErrorWeight,
-    Unchanged,
+    Unweighted,
 )
 from flowexp.objectives.flow_map.guidance_inputs import (
     ConstantScale,
@@ -38,8 +38,8 @@ from flowexp.objectives.flow_map.guidance_inputs import (
 from flowexp.objectives.flow_map.guided import (
     ConstantMix,
     DecayingMix,
+    GuidanceScaleMix,
     Guided,
-    MixAsTold,
     VelocityMix,
 )
 from flowexp.objectives.flow_map.labels import (
@@ -55,9 +55,10 @@ from flowexp.objectives.flow_map.leap_weights import (
     UniformLeaps,
 )
 from flowexp.objectives.flow_map.leaps import (
-    Average,
-    Itself,
+    Draws,
+    EMATarget,
     Leap,
+    OnlineTarget,
     Target,
     gradients,
 )
@@ -103,8 +104,8 @@ from flowexp.objectives.flow_map.schedules import (
     StepShare,
 )
 from flowexp.objectives.flow_map.shortcut import (
-    Doubling,
     GuidedShortest,
+    ShortcutLeg,
 )
 from flowexp.objectives.flow_map.terminal_velocity import (
     TerminalVelocityMatching,
@@ -117,13 +118,13 @@ from flowexp.objectives.flow_map.trigflow_tangent import (
     TrigFlowTangent,
 )
 from flowexp.objectives.flow_map.truncated import (
-    Truncated,
+    TruncatedTarget,
 )
 
 __all__ = [
     "Adaptive",
     "AdaptiveByShare",
-    "Average",
+    "EMATarget",
     "AverageVelocity",
     "BoundaryRows",
     "CentralDifference",
@@ -138,8 +139,9 @@ __all__ = [
     "DecayingMix",
     "Derivative",
     "DerivativeLeg",
-    "Doubling",
+    "ShortcutLeg",
     "DrawnGuidance",
+    "Draws",
     "Driver",
     "DropEach",
     "DropFirst",
@@ -157,7 +159,7 @@ __all__ = [
     "HeadVelocity",
     "InverseGap",
     "InverseScale",
-    "Itself",
+    "OnlineTarget",
     "JVP",
     "KeepLabels",
     "LabelDrop",
@@ -169,7 +171,7 @@ __all__ = [
     "Legs",
     "LinearShare",
     "LogarithmicShare",
-    "MixAsTold",
+    "GuidanceScaleMix",
     "NoGuidanceInputs",
     "Normalized",
     "OwnStep",
@@ -191,8 +193,8 @@ __all__ = [
     "TerminalVelocityMatching",
     "TrigFlowOutput",
     "TrigFlowTangent",
-    "Truncated",
-    "Unchanged",
+    "TruncatedTarget",
+    "Unweighted",
     "UniformLeaps",
     "UniformScale",
     "VelocityMix",

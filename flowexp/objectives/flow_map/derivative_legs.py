@@ -103,8 +103,8 @@ class Lagrangian(DerivativeLeg):
     ) -> tuple[Tensor, Tensor]:
         with gradients(legs.target):
             end = leap.x_t - expand_as(leap.t - leap.r, prediction) * prediction
-            whose = legs.target.of(model)
-            velocity = whose.average_velocity(end, leap.r, leap.r, **leap.conditions)
+            target_model = legs.target.of(model)
+            velocity = target_model.average_velocity(end, leap.r, leap.r, **leap.conditions)
         return velocity, torch.ones_like(leap.t)
 
 
@@ -129,10 +129,10 @@ class Eulerian(DerivativeLeg):
         self, model: Model, leap: Leap, legs: Legs, prediction: Tensor
     ) -> tuple[Tensor, Tensor]:
         d = legs.drive(model, leap, leap.t).to(leap.x_t.dtype)
-        whose = legs.target.of(model)
+        target_model = legs.target.of(model)
 
         def u(x: Tensor) -> Tensor:
-            return whose.average_velocity(x, leap.t, leap.r, **leap.conditions)
+            return target_model.average_velocity(x, leap.t, leap.r, **leap.conditions)
 
         with gradients(legs.target):
             slope = self.derivative.slope(u, (leap.x_t,), (d,))

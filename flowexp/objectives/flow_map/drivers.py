@@ -9,7 +9,7 @@ from torch import Tensor
 from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.networks.base import without_labels
-from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
+from flowexp.objectives.flow_map.leaps import Leap, OnlineTarget, Target
 from flowexp.parameterizations import Conditions
 from flowexp.requirements import NEVER_LEARNT, Part, Parts, Unmet, all_of, on_any_end, on_path_of
 
@@ -26,12 +26,14 @@ class Driver(Part, ABC):
             teachers; the model's own predictions are not.
         gradient: Whether the gradient flows through d.
         guides: Whether it compares predictions with and without label.
+        reads: Names of the guidance inputs of the network that it reads.
     """
 
     averages: tuple[str, ...] = ()
     knows_diagonal: bool = True
     gradient: bool = False
     guides: bool = False
+    reads: tuple[str, ...] = ()
 
     @abstractmethod
     def velocity(self, model: Model, leap: Leap, s: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ class _Own(Driver):
     knows_diagonal = False
 
     def __init__(self, *, target: Target | None = None) -> None:
-        self.target = target or Itself()
+        self.target = target or OnlineTarget()
         self.averages = self.target.averages
         self.gradient = self.target.gradient
 

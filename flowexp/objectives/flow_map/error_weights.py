@@ -9,7 +9,7 @@ from flowexp.objectives.flow_map.leaps import Leap
 from flowexp.objectives.flow_map.legs import Comparison
 from flowexp.requirements import Part
 
-__all__ = ["Adaptive", "AdaptiveByShare", "ErrorWeight", "Unchanged"]
+__all__ = ["Adaptive", "AdaptiveByShare", "ErrorWeight", "Unweighted"]
 
 
 class ErrorWeight(Part, ABC):
@@ -26,7 +26,7 @@ class ErrorWeight(Part, ABC):
         """The loss, (B,), of errors (B,)."""
 
 
-class Unchanged(ErrorWeight):
+class Unweighted(ErrorWeight):
     """The error itself."""
 
     def __call__(self, error: Tensor, leap: Leap, comparison: Comparison) -> Tensor:

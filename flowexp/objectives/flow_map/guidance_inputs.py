@@ -38,18 +38,16 @@ class GuidanceInputs(Part, ABC):
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A parameterization that passes the network exactly these guidance inputs."""
-        tells = list(parts.parameterization.tells)
-        told = [name for name in tells if name in GUIDANCE_INPUTS]
-        if set(told) != set(self.names):
-            others = [name for name in tells if name not in GUIDANCE_INPUTS]
-            name, wanted = type(self).__name__, ",".join([*others, *self.names])
+        found = list(parts.parameterization.conditions_on)
+        if {name for name in found if name in GUIDANCE_INPUTS} != set(self.names):
+            others = [name for name in found if name not in GUIDANCE_INPUTS]
+            name, fitting = type(self).__name__, ",".join([*others, *self.names])
+            key = "parameterization.conditions_on"
             problem = (
-                f"[{', '.join(tells)}] does not fit {name}, which draws "
+                f"[{', '.join(found)}] does not fit {name}, which draws "
                 f"{', '.join(self.names) or 'nothing'} in training."
             )
-            yield Unmet(
-                "parameterization.tells", problem, f"Set parameterization.tells=[{wanted}]."
-            )
+            yield Unmet(key, problem, f"Set {key}=[{fitting}].")
 
 
 class NoGuidanceInputs(GuidanceInputs):

@@ -12,14 +12,20 @@ from flowexp.objectives.flow_map.drivers import Driver, OwnVelocity
 from flowexp.objectives.flow_map.leaps import Leap, partition
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_labels, within
 
-__all__ = ["ConstantMix", "DecayingMix", "Guided", "MixAsTold", "VelocityMix"]
+__all__ = ["ConstantMix", "DecayingMix", "Guided", "GuidanceScaleMix", "VelocityMix"]
 
 
 _ROUNDING = 1e-12
 
 
 class VelocityMix(Part, ABC):
-    """The weights of the velocities in a guided one: omega and kappa of every row."""
+    """The weights of the velocities in a guided one: omega and kappa of every row.
+
+    Attributes:
+        reads: Names of the guidance inputs of the network that it reads.
+    """
+
+    reads: tuple[str, ...] = ()
 
     @abstractmethod
     def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
@@ -124,7 +130,7 @@ class DecayingMix(VelocityMix):
         return omega, torch.full_like(leap.t, 1.0 - self.mix)
 
 
-class MixAsTold(VelocityMix):
+class GuidanceScaleMix(VelocityMix):
     """``d + (1 - 1/w)(v_c - v_u)``, where w is the scale that the network receives for the row.
 
     Outside the row's interval of guidance w is 1.
@@ -133,12 +139,7 @@ class MixAsTold(VelocityMix):
     code.
     """
 
-    def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that receives the guidance scale."""
-        if "guidance_scale" not in parts.parameterization.tells:
-            problem = "MixAsTold uses the guidance scale of the network, which receives none."
-            remedy = "Use parameterization=average_velocity_guided objective/guidance_inputs=drawn."
-            yield Unmet("parameterization.tells", problem, remedy)
+    reads = ("guidance_scale",)
 
     def weights(self, leap: Leap) -> tuple[Tensor, Tensor]:
         scale = leap.instant().conditions["guidance_scale"]
@@ -178,6 +179,7 @@ class Guided(Driver):
         self.knows_diagonal = of.knows_diagonal
         self.guides = True
         self.averages = (*of.averages, *self.predicted.averages)
+        self.reads = (*of.reads, *mix.reads, *self.predicted.reads)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A class-conditional network, and the requirements of its parts."""
@@ -205,7 +207,7 @@ class Guided(Driver):
         part = torch.zeros_like(leap.x_t)
         rows, others = partition(weight.abs() > _ROUNDING)
         if len(rows) > 0:
-            asked = leap.rows(rows) if len(others) > 0 else leap
-            velocity = self.predicted.velocity(model, asked, asked.t).to(part.dtype)
+            chosen = leap.rows(rows) if len(others) > 0 else leap
+            velocity = self.predicted.velocity(model, chosen, chosen.t).to(part.dtype)
             part[rows] = expand_as(weight[rows], velocity) * velocity
         return part

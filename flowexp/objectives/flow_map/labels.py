@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from flowexp.objectives.flow_map.leaps import Leap
+from flowexp.objectives.flow_map.leaps import Draws
 from flowexp.requirements import Part
 
 __all__ = ["DropEach", "DropFirst", "KeepLabels", "LabelDrop"]
@@ -23,14 +23,14 @@ class LabelDrop(Part, ABC):
     uniforms: int = 0
 
     @abstractmethod
-    def dropped(self, leap: Leap, allowed: Tensor) -> Tensor:
-        """The rows without label, (B,) bool, among the ``allowed`` ones."""
+    def dropped(self, rows: Draws, allowed: Tensor) -> Tensor:
+        """The rows without label, (B,) bool, among ``allowed`` ones; ``rows`` are a whole batch."""
 
 
 class KeepLabels(LabelDrop):
     """No label is dropped here; the network's own ``label_dropout`` may drop some."""
 
-    def dropped(self, leap: Leap, allowed: Tensor) -> Tensor:
+    def dropped(self, rows: Draws, allowed: Tensor) -> Tensor:
         return torch.zeros_like(allowed)
 
 
@@ -42,8 +42,8 @@ class _Dropping(LabelDrop):
             raise ValueError(f"label_dropout is {label_dropout}; expected a number in [0, 1)")
         self.label_dropout = float(label_dropout)
 
-    def drawn(self, leap: Leap) -> Tensor:
-        return leap.uniforms["labels"][:, 0] < self.label_dropout
+    def drawn(self, rows: Draws) -> Tensor:
+        return rows.uniforms["labels"][:, 0] < self.label_dropout
 
 
 class DropEach(_Dropping):
@@ -71,15 +71,15 @@ class DropEach(_Dropping):
         self.start = float(start)
         self.end = float(end)
 
-    def dropped(self, leap: Leap, allowed: Tensor) -> Tensor:
-        return self.drawn(leap) & allowed & (leap.t > self.start) & (leap.t < self.end)
+    def dropped(self, rows: Draws, allowed: Tensor) -> Tensor:
+        return self.drawn(rows) & allowed & (rows.t > self.start) & (rows.t < self.end)
 
 
 class DropFirst(_Dropping):
     """A binomial number of rows drop their label: rows with r = t first, in their order.
 
     The number is distributed as with :class:`DropEach`, but nearly all of these rows are
-    flow-matching rows. It is drawn for the rows that a process handles at once.
+    flow-matching rows. It is drawn for the whole batch, over all processes.
 
     Args:
         label_dropout: Probability of the binomial distribution, in [0, 1).
@@ -92,9 +92,9 @@ class DropFirst(_Dropping):
     independently.
     """
 
-    def dropped(self, leap: Leap, allowed: Tensor) -> Tensor:
-        count = (self.drawn(leap) & allowed).sum()
-        order = torch.argsort((leap.r < leap.t).long() + 2 * (~allowed).long(), stable=True)
+    def dropped(self, rows: Draws, allowed: Tensor) -> Tensor:
+        count = (self.drawn(rows) & allowed).sum()
+        order = torch.argsort((rows.r < rows.t).long() + 2 * (~allowed).long(), stable=True)
         dropped = torch.zeros_like(allowed)
         dropped[order] = torch.arange(len(order), device=order.device) < count
         return dropped

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from flowexp.objectives.flow_map.leaps import Leap
+from flowexp.objectives.flow_map.leaps import Draws
 from flowexp.paths import Schedule
 from flowexp.requirements import Part
 
@@ -18,15 +18,15 @@ class LeapWeight(Part, ABC):
     """Loss weights of the rows of a batch, in addition to the weighting in t."""
 
     @abstractmethod
-    def __call__(self, leap: Leap, schedule: Schedule) -> Tensor:
-        """The weights, (B,), float64."""
+    def __call__(self, rows: Draws, schedule: Schedule) -> Tensor:
+        """The weights, (B,), float64; ``rows`` are a whole batch, over all processes."""
 
 
 class UniformLeaps(LeapWeight):
     """Weight 1."""
 
-    def __call__(self, leap: Leap, schedule: Schedule) -> Tensor:
-        return torch.ones_like(leap.t)
+    def __call__(self, rows: Draws, schedule: Schedule) -> Tensor:
+        return torch.ones_like(rows.t)
 
 
 class InverseGap(LeapWeight):
@@ -48,9 +48,9 @@ class InverseGap(LeapWeight):
             raise ValueError(f"power is {power}; expected a positive number")
         self.power = float(power)
 
-    def __call__(self, leap: Leap, schedule: Schedule) -> Tensor:
-        end = leap.r if leap.middle is None else leap.middle
-        gap = schedule.nsr(leap.t) - schedule.nsr(end)
+    def __call__(self, rows: Draws, schedule: Schedule) -> Tensor:
+        end = rows.r if rows.s is None else rows.s
+        gap = schedule.nsr(rows.t) - schedule.nsr(end)
         return gap**-self.power
 
 
@@ -58,8 +58,7 @@ class BoundaryRows(LeapWeight):
     """Rows at a boundary form a loss term of their own: ``mean(others) + weight mean(boundary)``.
 
     Boundary rows are those with t at most 2e-8 above the boundary, where the time distribution puts
-    a share of the rows. The means are over the rows of one call (a process's share or a
-    micro-batch); time distributions spread such rows evenly over a batch.
+    a share of the rows. The means are over the whole batch of a step, over all processes.
 
     Args:
         of: Weight of a row within its mean.
@@ -79,8 +78,8 @@ class BoundaryRows(LeapWeight):
         self.at = float(at)
         self.weight = float(weight)
 
-    def __call__(self, leap: Leap, schedule: Schedule) -> Tensor:
-        here = leap.t <= self.at + 2.0 * _PUT_ABOVE
+    def __call__(self, rows: Draws, schedule: Schedule) -> Tensor:
+        here = rows.t <= self.at + 2.0 * _PUT_ABOVE
         count = here.sum(dtype=torch.float64)
         share = torch.where(here, self.weight / count, 1.0 / (len(here) - count))
-        return share * len(here) * self.of(leap, schedule)
+        return share * len(here) * self.of(rows, schedule)

@@ -1,7 +1,7 @@
 """Shared by the parts of a flow map's objective: the rows of a batch, and target networks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,11 +15,30 @@ from flowexp.parameterizations import Conditions, rows_of
 from flowexp.paths import Schedule
 from flowexp.requirements import Part
 
-__all__ = ["Average", "Itself", "Leap", "Target", "gradients", "partition"]
+__all__ = ["Draws", "EMATarget", "OnlineTarget", "Leap", "Target", "gradients", "partition"]
 
 
 @dataclass(frozen=True)
-class Leap:
+class Draws:
+    """The times and random numbers of some rows.
+
+    Attributes:
+        t: Start times, (B,), float64.
+        r: End times, (B,), r <= t; 0 if only t is drawn.
+        s: The third time, (B,), if the time distribution draws one: the end of the first leg,
+            r <= s < t; in terminal velocity matching the time of a flow-matching row.
+        uniforms: Uniform numbers in (0, 1) for each part of the objective, by its argument's name:
+            (B, k), float64, where k is the part's ``uniforms``.
+    """
+
+    t: Tensor
+    r: Tensor
+    s: Tensor | None
+    uniforms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Leap(Draws):
     """The rows of a batch: for each, the step from (x_t, t) to r.
 
     Attributes:
@@ -27,36 +46,40 @@ class Leap:
         e: Samples of the source.
         x_t: States at t.
         velocity: Velocity ``alpha' x + sigma' e`` of the pairs at t.
-        t: Start times, (B,), float64.
-        r: End times, (B,), r <= t; 0 if only t is drawn.
         schedule: Schedule of the path.
-        middle: The third time, (B,), if the time distribution draws one: the end s of the first leg
-            with r <= s < t; in terminal velocity matching the time of a further row.
         conditions: Conditions of the rows.
-        uniforms: Uniform numbers in (0, 1) for each part of the objective, by its argument's name:
-            (B, k), float64, where k is the part's ``uniforms``.
         dropped: Rows whose label or caption was dropped, (B,) bool; None = the objective drops
             none.
         given: Conditions of the rows before labels were dropped; empty = as ``conditions``.
         images_seen: Training images before this batch.
         output_scale: :meth:`flowexp.models.Model.output_scale` at t and r, (B,); None unless the
             error weight uses it.
+        whole: Draws of all rows of the batch of which these are a part (a micro-batch or the share
+            of a process), (N,); None = these are all rows.
+        positions: Positions of the rows in ``whole``, (B,), int64; None without it.
     """
 
     x: Tensor
     e: Tensor
     x_t: Tensor
     velocity: Tensor
-    t: Tensor
-    r: Tensor
     schedule: Schedule
-    middle: Tensor | None
     conditions: Conditions
-    uniforms: Mapping[str, Tensor]
     dropped: Tensor | None = None
     images_seen: int = 0
     given: Conditions = field(default_factory=dict)
     output_scale: Tensor | None = None
+    whole: Draws | None = None
+    positions: Tensor | None = None
+
+    def over_batch(self, of: Callable[[Draws], Tensor]) -> Tensor:
+        """The values of these rows, (B,), of a function of all rows of the batch.
+
+        They do not depend on how the batch is divided into micro-batches and shares of processes.
+        """
+        if self.whole is None or self.positions is None:
+            return of(self)
+        return of(self.whole)[self.positions]
 
     def with_conditions(self, conditions: Conditions) -> "Leap":
         """The same rows with other conditions."""
@@ -98,12 +121,13 @@ class Leap:
             velocity=self.velocity[chosen],
             t=self.t[chosen],
             r=self.r[chosen],
-            middle=None if self.middle is None else self.middle[chosen],
+            s=None if self.s is None else self.s[chosen],
             conditions=conditions,
             uniforms=uniforms,
             dropped=None if self.dropped is None else self.dropped[chosen],
             given=given,
             output_scale=None if self.output_scale is None else self.output_scale[chosen],
+            positions=None if self.positions is None else self.positions[chosen],
         )
 
 
@@ -133,8 +157,8 @@ class Target(Part, ABC):
         """The model that makes the predictions, given the ``model`` in training."""
 
 
-class Itself(Target):
-    """The network in training.
+class OnlineTarget(Target):
+    """The network in training (online network).
 
     Args:
         gradient: Whether the gradient flows through the target (no stop-gradient).
@@ -147,7 +171,7 @@ class Itself(Target):
         return model
 
 
-class Average(Target):
+class EMATarget(Target):
     """An average of the network's weights (EMA).
 
     Args:
@@ -162,12 +186,12 @@ class Average(Target):
         return model.average(self.name)
 
 
-class _Asked(Protocol):
+class _Predictor(Protocol):
     @property
     def gradient(self) -> bool:
         """Whether its predictions have a gradient."""
 
 
-def gradients(asked: _Asked) -> AbstractContextManager[object]:
+def gradients(of: _Predictor) -> AbstractContextManager[object]:
     """A context that stops gradients unless the target, driver or pair of legs has one."""
-    return nullcontext() if asked.gradient else torch.no_grad()
+    return nullcontext() if of.gradient else torch.no_grad()

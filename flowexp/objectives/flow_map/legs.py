@@ -17,7 +17,7 @@ from flowexp.broadcast import expand_as
 from flowexp.models import Model
 from flowexp.objectives.flow_map.derivatives import JVP, Derivative
 from flowexp.objectives.flow_map.drivers import Driver
-from flowexp.objectives.flow_map.leaps import Leap, Target, gradients, partition
+from flowexp.objectives.flow_map.leaps import Draws, Leap, Target, gradients, partition
 from flowexp.requirements import Part, Parts, Unmet, within
 
 __all__ = [
@@ -88,7 +88,7 @@ class Leg(Part, ABC):
         derivative: How it differentiates the model; None = not at all.
         compares_head: Whether it compares the prediction of a velocity head, if there is one.
         suits: The parameterization suggested to a user whose own is not a flow map.
-        law: The option of ``timestep`` suggested to a user whose own draws other times.
+        laws: The options of ``timestep`` suggested to a user whose own draws other times.
     """
 
     columns: tuple[str, ...] = ("t", "r")
@@ -97,16 +97,16 @@ class Leg(Part, ABC):
     derivative: Derivative | None = None
     compares_head: bool = True
     suits: str = "average_velocity"
-    law: str = "sorted"
+    laws: tuple[str, ...] = ("sorted", "meanflow", "soflow")
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """The requirements of its derivative."""
         if self.derivative is not None:
             yield from within("derivative", self.derivative.needs(parts))
 
-    def may_drop_label(self, leap: Leap) -> Tensor:
+    def may_drop_label(self, rows: Draws) -> Tensor:
         """Rows that may drop their label, (B,) bool: all, unless overridden."""
-        return torch.ones_like(leap.t, dtype=torch.bool)
+        return torch.ones_like(rows.t, dtype=torch.bool)
 
     def compare(self, model: Model, leap: Leap, legs: Legs) -> Comparison:
         """Predictions and targets of all rows; for r = t the target is the diagonal's velocity."""
@@ -135,9 +135,9 @@ class Leg(Part, ABC):
             target[apart] = found.to(target.dtype)
         return target, share
 
-    def on_diagonal(self, leap: Leap) -> Tensor:
+    def on_diagonal(self, rows: Draws) -> Tensor:
         """Rows whose target is the diagonal's velocity, (B,) bool: those with r = t."""
-        return leap.r >= leap.t
+        return rows.r >= rows.t
 
     @abstractmethod
     def target(
@@ -177,10 +177,10 @@ class FiniteLeg(Leg):
         share = (leap.t - s) / (leap.t - leap.r)
         # With s = r the second leg is empty, and u(x_r, r, r) may be undefined. Such rows are
         # evaluated at t only to keep the batch shape; the result is not used.
-        asked = torch.where(share < 1.0, s, leap.t)
-        x_s = self.bounded(leap.x_t - expand_as(leap.t - asked, d) * d)
+        start = torch.where(share < 1.0, s, leap.t)
+        x_s = self.bounded(leap.x_t - expand_as(leap.t - start, d) * d)
         with gradients(legs.target):
-            rest = legs.target.of(model).average_velocity(x_s, asked, leap.r, **leap.conditions)
+            rest = legs.target.of(model).average_velocity(x_s, start, leap.r, **leap.conditions)
         mixed = torch.lerp(rest, d.to(rest.dtype), expand_as(share, rest))
         target = torch.where(expand_as(share, rest) >= 1.0, d, mixed)
         return self.clamped(target), share
@@ -233,11 +233,11 @@ class GivenMiddle(FiniteLeg):
     """s is drawn together with t and r, as in consistency models."""
 
     columns = ("t", "r", "s")
-    law = "shrinking_ratio"
+    laws = ("ect", "tcm", "ict", "noise_grid")
 
     def end(self, leap: Leap) -> Tensor:
-        assert leap.middle is not None
-        return leap.middle
+        assert leap.s is not None
+        return leap.s
 
 
 class Tangent(Leg):
@@ -275,13 +275,13 @@ class Tangent(Leg):
         along = d
         if self.direction is not None:
             along = self.direction.velocity(model, leap, leap.t).to(leap.x_t.dtype)
-        whose = legs.target.of(model)
+        target_model = legs.target.of(model)
 
         def u(x: Tensor, t: Tensor, r: Tensor) -> Tensor:
-            return whose.average_velocity(x, t, r, **leap.conditions)
+            return target_model.average_velocity(x, t, r, **leap.conditions)
 
         one, zero = torch.ones_like(leap.t), torch.zeros_like(leap.r)
-        low, high = whose.time_range
+        low, high = target_model.time_range
         room = (leap.t - low).clamp(min=0.0), (high - leap.t).clamp(min=0.0)
         at, direction = (leap.x_t, leap.t, leap.r), (along, one, zero)
         with gradients(legs.target):

@@ -31,11 +31,11 @@ from flowexp.models import Model
 from flowexp.networks.base import without_labels
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.flow_map.drivers import DataVelocity, Driver
-from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unchanged
+from flowexp.objectives.flow_map.error_weights import ErrorWeight, Unweighted
 from flowexp.objectives.flow_map.guidance_inputs import GuidanceInputs, NoGuidanceInputs
 from flowexp.objectives.flow_map.labels import KeepLabels, LabelDrop
 from flowexp.objectives.flow_map.leap_weights import LeapWeight, UniformLeaps
-from flowexp.objectives.flow_map.leaps import Itself, Leap, Target
+from flowexp.objectives.flow_map.leaps import Draws, Leap, OnlineTarget, Target
 from flowexp.objectives.flow_map.legs import Leg, Legs
 from flowexp.objectives.flow_map.regressions import AverageVelocity, Regressed
 from flowexp.objectives.flow_map.same_dropout import SameDropout
@@ -86,7 +86,7 @@ class FlowMapMatching(Objective):
         *,
         driver: Driver,
         leg: Leg,
-        premetric: Premetric | None,
+        premetric: Premetric | None = None,
         regressed: Regressed | None = None,
         error_weight: ErrorWeight | None = None,
         target: Target | None = None,
@@ -114,8 +114,13 @@ class FlowMapMatching(Objective):
         self.leg = leg
         self.premetric = premetric
         self.regressed = regressed or AverageVelocity()
-        self.error_weight = error_weight or Unchanged()
-        self.target = target or Itself()
+        if premetric is None and not (self.regressed.measures_itself and head_weight == 0.0):
+            raise ValueError(
+                "premetric is null, so nothing measures the difference; expected a premetric, "
+                "for example objective/premetric=l2"
+            )
+        self.error_weight = error_weight or Unweighted()
+        self.target = target or OnlineTarget()
         self.diagonal = diagonal or (driver if driver.knows_diagonal else DataVelocity())
         self.weighting = weighting or Uniform()
         self.leap_weight = leap_weight or UniformLeaps()
@@ -125,7 +130,7 @@ class FlowMapMatching(Objective):
         self.guidance_inputs = guidance_inputs or NoGuidanceInputs()
         self.head_weight = float(head_weight)
         self.columns = leg.columns
-        self.law = leg.law
+        self.laws = leg.laws
         self.forward_mode = leg.derivative is not None and leg.derivative.forward_mode
         self.drawn = {
             "leg": leg.uniforms,
@@ -148,9 +153,8 @@ class FlowMapMatching(Objective):
             within("error_weight", self.error_weight.needs(parts)),
             within("target", self.target.needs(parts)),
             within("regressed", self.regressed.needs(parts)),
-            self.guidance_inputs.needs(parts),
+            self._inputs(parts),
             self._dropping(parts),
-            self._head(parts),
         )
 
     def _dropping(self, parts: Parts) -> Iterator[Unmet]:
@@ -165,6 +169,27 @@ class FlowMapMatching(Objective):
             problem = f"{name} uses the prediction without label, which the network never learns."
             yield Unmet(".labels", problem, "Set objective/labels=drop.", False)
 
+    def _inputs(self, parts: Parts) -> Iterator[Unmet]:
+        """The guidance inputs and the head of the network, of which one preset has both."""
+        if not parts.parameterization.is_flow_map:
+            return  # which is said already
+        read = (*self.driver.reads, *self.diagonal.reads)
+        undrawn = [name for name in dict.fromkeys(read) if name not in self.guidance_inputs.names]
+        if undrawn:
+            drawing = type(self.guidance_inputs).__name__
+            problem = f"{drawing} draws no {' and no '.join(undrawn)}, by which the driver mixes."
+            remedy = "Use objective/guidance_inputs=drawn parameterization=average_velocity_guided."
+            yield Unmet(".guidance_inputs", problem, remedy)
+            return
+        told = list(all_of(self.guidance_inputs.needs(parts)))
+        headed = list(all_of(self._head(parts)))
+        if told and headed and self.head_weight > 0.0:
+            rule, names = type(parts.parameterization).__name__, self.guidance_inputs.names
+            problem = f"{rule} passes the network no {', '.join(names)} and has no velocity head."
+            yield Unmet("parameterization", problem, headed[0].remedy)
+        else:
+            yield from (*told, *headed)
+
     def _head(self, parts: Parts) -> Iterator[Unmet]:
         if parts.parameterization.velocity_head != (self.head_weight > 0.0):
             has = "has a" if parts.parameterization.velocity_head else "has no"
@@ -176,7 +201,8 @@ class FlowMapMatching(Objective):
             yield Unmet(".head_weight", problem, remedy)
 
     def _flow_map(self, parts: Parts) -> Iterator[Unmet]:
-        yield from on_flow_map(parts, name=type(self).__name__, use=self.leg.suits)
+        use = self.leg.suits if self.head_weight == 0.0 else "average_velocity_guided"
+        yield from on_flow_map(parts, name=type(self).__name__, use=use)
 
     @property
     def learned(self) -> nn.Module | None:
@@ -215,7 +241,8 @@ class FlowMapMatching(Objective):
             value = value + self.head_weight * self.error_weight(beside, leap, comparison)
             errors["head_error"] = beside
         weight = self.weighting(leap.schedule.coefficients(leap.t))
-        return value * weight * self.leap_weight(leap, leap.schedule), errors
+        of_rows = leap.over_batch(lambda rows: self.leap_weight(rows, leap.schedule))
+        return value * weight * of_rows, errors
 
     def _with_known_velocity(self, model: Model, leap: Leap) -> tuple[Leap, Legs]:
         """The rows with the driver's velocity, the target of both heads, as theirs."""
@@ -226,39 +253,61 @@ class FlowMapMatching(Objective):
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
         """The rows of a batch, for times (B, 2) or (B, 3), or (B,) with r = 0."""
-        times = times.to(pairs.x.device)
-        columns = times.unbind(1) if times.ndim == 2 else (times, torch.zeros_like(times))
-        point = point_of(pairs, model.path, columns[0])
         uniforms = pairs.uniforms
         if uniforms is None:
             uniforms = open_uniform((len(times), self.uniforms), rng=rng)
+        draws = self._draws(times, uniforms, pairs.x.device)
+        point = point_of(pairs, model.path, draws.t)
         leap = Leap(
             x=point.x,
             e=point.e,
             x_t=point.x_t,
             velocity=point.velocity,
-            t=columns[0],
-            r=columns[1],
+            t=draws.t,
+            r=draws.r,
+            s=draws.s,
+            uniforms=draws.uniforms,
             schedule=model.path.schedule,
-            middle=columns[2] if len(columns) > 2 else None,
             conditions=pairs.conditions,
-            uniforms=self._allotted(uniforms.to(pairs.x.device)),
             images_seen=pairs.images_seen,
-            output_scale=model.output_scale(columns[0], columns[1])
+            output_scale=model.output_scale(draws.t, draws.r)
             if self.error_weight.per_output
             else None,
+            whole=self._whole(pairs),
+            positions=None if pairs.positions is None else pairs.positions.to(pairs.x.device),
         )
-        return self._without_some_labels(self._told(leap))
+        return self._without_some_labels(self._with_guidance_inputs(leap))
 
-    def _told(self, leap: Leap) -> Leap:
-        """The rows with the guidance inputs among their conditions."""
-        told = self.guidance_inputs.conditions(leap)
-        return replace(leap, conditions={**leap.conditions, **told}) if told else leap
+    def _draws(self, times: Tensor, uniforms: Tensor, device: torch.device) -> Draws:
+        times = times.to(device)
+        columns = times.unbind(1) if times.ndim == 2 else (times, torch.zeros_like(times))
+        return Draws(
+            t=columns[0],
+            r=columns[1],
+            s=columns[2] if len(columns) > 2 else None,
+            uniforms=self._allotted(uniforms.to(device)),
+        )
+
+    def _whole(self, pairs: Pairs) -> Draws | None:
+        """The draws of the batch of which the pairs are a part, if they are known."""
+        whole = pairs.whole
+        if whole is None or (whole.uniforms is None and self.uniforms > 0):
+            return None
+        uniforms = whole.uniforms
+        if uniforms is None:
+            uniforms = whole.t.new_empty((len(whole.t), 0))
+        return self._draws(whole.t, uniforms, pairs.x.device)
+
+    def _with_guidance_inputs(self, leap: Leap) -> Leap:
+        found = self.guidance_inputs.conditions(leap)
+        return replace(leap, conditions={**leap.conditions, **found}) if found else leap
 
     def _without_some_labels(self, leap: Leap) -> Leap:
         if self.label_dropout == 0.0:
             return leap
-        dropped = self.labels.dropped(leap, self.leg.may_drop_label(leap))
+        dropped = leap.over_batch(
+            lambda rows: self.labels.dropped(rows, self.leg.may_drop_label(rows))
+        )
         bare = without_labels(leap.conditions)
         conditions = {
             name: value if value is bare[name] else _chosen(dropped, bare[name], value)

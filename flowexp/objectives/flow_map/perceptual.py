@@ -29,6 +29,8 @@ class PerceptualEndPoint(EndPoint):
     Source: Song et al., Consistency Models, 2023, arXiv 2303.01469 (loss norm "lpips").
     """
 
+    measures_itself = True
+
     def __init__(self, *, perceptual: PerceptualDistance) -> None:
         self.perceptual = perceptual
 

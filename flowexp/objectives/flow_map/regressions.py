@@ -14,7 +14,13 @@ __all__ = ["AverageVelocity", "EndPoint", "Regressed", "Residual"]
 
 
 class Regressed(Part, ABC):
-    """The difference of prediction and target that a loss measures."""
+    """The difference of prediction and target that a loss measures.
+
+    Attributes:
+        measures_itself: Whether it needs no premetric.
+    """
+
+    measures_itself: bool = False
 
     @abstractmethod
     def difference(self, comparison: Comparison, leap: Leap) -> Tensor:

@@ -5,12 +5,12 @@ from torch import Tensor
 
 from flowexp.models import Model, WrappedModel
 from flowexp.networks.base import without_labels
-from flowexp.objectives.flow_map.leaps import Itself, Leap, Target, partition
+from flowexp.objectives.flow_map.leaps import Draws, OnlineTarget, Target, partition
 from flowexp.objectives.flow_map.legs import FixedShare, checked_clamp
 from flowexp.parameterizations import rows_of
 from flowexp.paths import Prediction
 
-__all__ = ["Doubling", "GuidedShortest"]
+__all__ = ["ShortcutLeg", "GuidedShortest"]
 
 
 def _shortest(t: Tensor, r: Tensor, steps: int) -> Tensor:
@@ -18,7 +18,7 @@ def _shortest(t: Tensor, r: Tensor, steps: int) -> Tensor:
     return t - r < 1.5 / steps
 
 
-class Doubling(FixedShare):
+class ShortcutLeg(FixedShare):
     """``u(x_t, t, r)`` is regressed on the mean velocity of two steps of half the length.
 
     Steps have the lengths 1, 1/2, ..., 1/steps. The shortest ones are regressed on the diagonal's
@@ -36,7 +36,7 @@ class Doubling(FixedShare):
     the authors' code (clamp 4).
     """
 
-    law = "dyadic"
+    laws = ("dyadic",)
 
     def __init__(self, *, steps: int = 128, clamp: float | None = None) -> None:
         super().__init__(share=0.5)
@@ -45,12 +45,12 @@ class Doubling(FixedShare):
         self.steps = int(steps)
         self.clamp = checked_clamp(clamp)
 
-    def on_diagonal(self, leap: Leap) -> Tensor:
+    def on_diagonal(self, rows: Draws) -> Tensor:
         """Rows of the shortest step."""
-        return _shortest(leap.t, leap.r, self.steps)
+        return _shortest(rows.t, rows.r, self.steps)
 
-    def may_drop_label(self, leap: Leap) -> Tensor:
-        return self.on_diagonal(leap)
+    def may_drop_label(self, rows: Draws) -> Tensor:
+        return self.on_diagonal(rows)
 
     def bounded(self, x_s: Tensor) -> Tensor:
         return self.clamped(x_s)
@@ -76,13 +76,13 @@ class GuidedShortest(Target):
     def __init__(self, *, of: Target | None = None, scale: float = 1.5, steps: int = 128) -> None:
         if steps < 2:
             raise ValueError(f"steps is {steps}; expected an integer >= 2")
-        self.whose = of or Itself()
+        self.unguided = of or OnlineTarget()
         self.scale = float(scale)
         self.steps = int(steps)
-        self.averages = self.whose.averages
+        self.averages = self.unguided.averages
 
     def of(self, model: Model) -> Model:
-        return _GuidedShortest(self.whose.of(model), self)
+        return _GuidedShortest(self.unguided.of(model), self)
 
 
 class _GuidedShortest(WrappedModel):

@@ -64,15 +64,15 @@ class TerminalVelocityMatching(FlowMapMatching):
             guidance_inputs=guidance_inputs,
         )
         self.columns = ("t", "r", "diagonal")
-        self.law = "tvm"
+        self.laws = ("tvm",)
 
     def leap(self, model: Model, pairs: Pairs, times: Tensor, *, rng: torch.Generator) -> Leap:
         leap = super().leap(model, pairs, times, rng=rng)
         scale = leap.conditions.get("guidance_scale")
         if scale is None or leap.dropped is None:
             return leap
-        told = {"guidance_scale": torch.where(leap.dropped, 1.0, scale)}
-        return replace(leap, conditions={**leap.conditions, **told})
+        scales = {"guidance_scale": torch.where(leap.dropped, 1.0, scale)}
+        return replace(leap, conditions={**leap.conditions, **scales})
 
     def losses(self, model: Model, leap: Leap) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of both terms, (B,), float64, and each of them."""
@@ -98,12 +98,10 @@ class TerminalVelocityMatching(FlowMapMatching):
         return {"terminal": torch.where(leap.r < leap.t, ends, 0.0), "diagonal": beside}
 
     def beside(self, model: Model, leap: Leap) -> Leap:
-        """The flow-matching rows: the same pairs at their third times q."""
-        assert leap.middle is not None
-        point = model.path.point(leap.x, leap.e, leap.middle)
-        return replace(
-            leap, x_t=point.x_t, velocity=point.velocity, t=leap.middle, r=leap.middle, middle=None
-        )
+        """The flow-matching rows: the same pairs at their third times s."""
+        assert leap.s is not None
+        point = model.path.point(leap.x, leap.e, leap.s)
+        return replace(leap, x_t=point.x_t, velocity=point.velocity, t=leap.s, r=leap.s, s=None)
 
     def guided(self, model: Model, now: Leap, w: Tensor) -> Tensor:
         """``w v + (1 - w) u_0`` with a stop-gradient; one call for rows with w != 1."""
@@ -112,7 +110,7 @@ class TerminalVelocityMatching(FlowMapMatching):
             return now.velocity
         bare, velocity = now.rows(rows).unlabelled(), now.velocity.clone()
         with torch.no_grad():
-            whose = self.target.of(model)
-            free = whose.average_velocity(bare.x_t, bare.t, bare.r, **bare.conditions)
+            target_model = self.target.of(model)
+            free = target_model.average_velocity(bare.x_t, bare.t, bare.r, **bare.conditions)
         velocity[rows] = torch.lerp(free, bare.velocity, expand_as(w[rows], free))
         return velocity

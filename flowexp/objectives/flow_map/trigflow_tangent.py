@@ -109,7 +109,7 @@ class TrigFlowTangent(Leg):
     derivative: Derivative
     columns = ("t",)
     suits = "trigflow_consistency"
-    law = "lognormal"
+    laws = ("lognormal",)
 
     def __init__(
         self,
@@ -138,10 +138,10 @@ class TrigFlowTangent(Leg):
 
     def tangent(self, model: Model, leap: Leap, legs: Legs) -> Tensor:
         """The tangent g before the limit, (B, ...)."""
-        whose = legs.target.of(model)
+        target_model = legs.target.of(model)
 
         def output(x_t: Tensor, t: Tensor) -> Tensor:
-            data = whose.flow_map(x_t, t, torch.zeros_like(t), **leap.conditions)
+            data = target_model.flow_map(x_t, t, torch.zeros_like(t), **leap.conditions)
             return _circle(leap, t, self.sigma_data).output(x_t, data)
 
         circle = _circle(leap, leap.t, self.sigma_data)

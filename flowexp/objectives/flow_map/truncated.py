@@ -10,7 +10,7 @@ from flowexp.parameterizations import rows_of
 from flowexp.paths import Prediction
 from flowexp.requirements import Parts, Unmet, all_of, on_path_of
 
-__all__ = ["Truncated", "TruncatedModel"]
+__all__ = ["TruncatedTarget", "TruncatedModel"]
 
 
 class TruncatedModel(WrappedModel):
@@ -43,7 +43,7 @@ class TruncatedModel(WrappedModel):
         return velocity.index_put((lower,), found.to(velocity.dtype))
 
 
-class Truncated(Target):
+class TruncatedTarget(Target):
     """The network in training at s >= ``at``, and the frozen model of the first stage below.
 
     Args:

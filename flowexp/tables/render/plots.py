@@ -99,13 +99,14 @@ class Subplot:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """Subplots side by side, with one legend below them if there is a note or several labels.
+    """Subplots in rows, with one legend below them if there is a note or several labels.
 
     Attributes:
         size: Width and height of a subplot, points.
         title: Heading, drawn if the subplots have titles, and the SVG's title.
         described: Text alternative for screen readers.
         note: Above the legend.
+        columns: Most subplots in a row.
     """
 
     subplots: tuple[Subplot, ...]
@@ -113,6 +114,7 @@ class Plot:
     title: str
     described: str
     note: str = ""
+    columns: int = 3
 
     def svg(self) -> str:
         """A file that needs nothing else, follows light and dark grounds, and is always the same.
@@ -148,10 +150,12 @@ class Plot:
     def _drawn(self) -> "Figure":
         from matplotlib.figure import Figure
 
-        width, height = self.size[0] * len(self.subplots), self.size[1]
+        columns = min(self.columns, len(self.subplots))
+        rows = math.ceil(len(self.subplots) / columns)
+        width, height = self.size[0] * columns, self.size[1] * rows
         figure = Figure((width / 72, height / 72), layout="constrained")
         for place, subplot in enumerate(self.subplots, start=1):
-            _draw(figure.add_subplot(1, len(self.subplots), place), subplot)
+            _draw(figure.add_subplot(rows, columns, place), subplot)
         if self.subplots[0].title:
             heading = textwrap.fill(self.title, int(width / 8))
             figure.suptitle(heading, x=0.01, ha="left", fontsize=13, fontweight="bold")

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypedDict
 
 import torch
 from pytorch_lightning import Trainer
@@ -85,6 +85,19 @@ class LogWindow:
         self.noted = dict(state.get("noted", {}))  # not in older checkpoints
 
 
+class _Clock(NamedTuple):
+    """A step, the wall time at its end, and the processor time of this process until then."""
+
+    step: int
+    seconds: float
+    processor: float
+
+    @classmethod
+    def at(cls, step: int) -> Self:
+        """The clock now."""
+        return cls(step, time.perf_counter(), time.process_time())
+
+
 class Records(ClosingCallback):
     """Writes a row every ``trainer.log_every`` steps: means over them, learning rate, speed.
 
@@ -100,7 +113,7 @@ class Records(ClosingCallback):
         self.window = LogWindow()
         self.row: dict[str, Any] = {}
         self._file: MetricsFile | None = None
-        self._logged: tuple[float, int] = (time.perf_counter(), 0)
+        self._logged = _Clock.at(0)
 
     def on_train_start(self, trainer: Trainer, pl_module: "FlowModule") -> None:
         if trainer.is_global_zero:
@@ -114,7 +127,7 @@ class Records(ClosingCallback):
                     logger.log_facts(facts, step=pl_module.step)
                 else:
                     logger.log_hyperparams(dict(pl_module.config))
-        self._logged = (time.perf_counter(), pl_module.step)
+        self._logged = _Clock.at(pl_module.step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FlowModule", outputs: dict[str, Tensor], *_: object
@@ -162,16 +175,17 @@ class Records(ClosingCallback):
         if not means:
             return
         self.require_finite(module, means)
-        now = time.perf_counter()
-        steps, seconds = module.step - self._logged[1], now - self._logged[0]
+        now, before = _Clock.at(module.step), self._logged
+        seconds = max(now.seconds - before.seconds, 1e-9)
         metrics = {"kimg": module.kimg} | {f"train/{name}": mean for name, mean in means.items()}
         metrics["train/learning_rate"] = float(module.optimizer.param_groups[0]["lr"])
         metrics["time/seconds"] = round(module.seconds, 6)
-        images = steps * module.settings.batch_size
-        metrics["time/images_per_second"] = images / max(seconds, 1e-9)
+        images = (now.step - before.step) * module.settings.batch_size
+        metrics["time/images_per_second"] = images / seconds
+        metrics["time/cores"] = (now.processor - before.processor) / seconds
         metrics |= memory_used(module.device) | self.window.noted
         self.row = {"step": module.step, **metrics} | ({"partial": True} if partial else {})
-        self._logged = (now, module.step)
+        self._logged = now
         # The property returns Lightning's own dictionary.
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
         if self._file is not None:

@@ -1,4 +1,4 @@
-"""A class-conditional flow map with known answers, told a guidance scale, and rows of a batch."""
+"""A class-conditional flow map with known values, conditioned on a guidance scale, and a batch."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from flowexp.objectives.flow_map import DataVelocity, Tangent
 from flowexp.paths import Linear, Path, Prediction
 
 N, D, CLASSES = 12, 3, 4
-TOLD = ("guidance_scale", "guidance_start", "guidance_end")
+GUIDANCE = ("guidance_scale", "guidance_start", "guidance_end")
 
 
 class Labelled(Model):
-    """u(z, t, r, y), smooth in all; keeps what it was asked for in ``asked``."""
+    """u(z, t, r, y), smooth in all; keeps the inputs of every call in ``received``."""
 
     is_flow_map = True
     time_range = (0.0, 1.0)
@@ -29,13 +29,13 @@ class Labelled(Model):
             name: torch.randn(shape, generator=rng, dtype=torch.float64).requires_grad_()
             for name, shape in shapes.items()
         }
-        self.asked = []
+        self.received = []
 
     def average_velocity(self, x_t, t, r, **conditions):
-        self.asked.append({"t": t, "r": r, **conditions})
+        self.received.append({"t": t, "r": r, **conditions})
         p, labels = self.parameters, conditions["labels"]
-        told = sum(conditions[n] for n in TOLD if n in conditions)
-        inner = x_t @ p["W"].T + p["E"][labels] + expand_as(t + 0.1 * told, x_t)
+        guidance = sum(conditions[n] for n in GUIDANCE if n in conditions)
+        inner = x_t @ p["W"].T + p["E"][labels] + expand_as(t + 0.1 * guidance, x_t)
         return torch.tanh(inner) + expand_as(torch.sin(t - r), x_t) * p["E"][0]
 
     def with_velocity_head(self, x_t, t, r, **conditions):
@@ -53,7 +53,7 @@ class Labelled(Model):
 
 
 def matching(**parts):
-    """An objective, MeanFlow's without adaptive weight unless told otherwise."""
+    """An objective, MeanFlow's without adaptive weight by default."""
     defaults = {"driver": DataVelocity(), "leg": Tangent(), "premetric": SquaredL2()}
     return FlowMapMatching(**(defaults | parts))
 

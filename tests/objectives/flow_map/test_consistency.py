@@ -18,7 +18,7 @@ from flowexp.objectives.flow_map import (
     PerceptualEndPoint,
     RandomShare,
     TeacherStep,
-    Truncated,
+    TruncatedTarget,
     UniformLeaps,
 )
 from flowexp.parameterizations import DDIMJump, EDMPreconditioning, FlowMap
@@ -152,13 +152,13 @@ def test_training_from_data_is_unbiased_at_the_exact_map():
 def test_a_teacher_is_not_asked_below_its_times():
     teacher = GaussianMap(VE())
     teacher.time_range = (0.2, 80.0)
-    asked = []
+    evaluated = []
     predict = teacher.predict
-    teacher.predict = lambda x, t, **c: asked.append(t) or predict(x, t, **c)
+    teacher.predict = lambda x, t, **c: evaluated.append(t) or predict(x, t, **c)
     objective, model = matching(driver=TeacherStep(teacher=teacher)), GaussianMap(VE())
     leap = leap_of(objective, model, T, S)
     step = objective.driver.velocity(model, leap, S)
-    assert min(float(t.min()) for t in asked) >= 0.2
+    assert min(float(t.min()) for t in evaluated) >= 0.2
     torch.testing.assert_close(step[:2], teacher.velocity(leap.x_t, T)[:2])
 
 
@@ -190,7 +190,7 @@ def test_boundary_rows_have_a_mean_of_their_own():
 
 def test_below_the_boundary_the_first_stage_answers_and_gets_no_gradient():
     first, student = GaussianMap(VE(), power=3.0), GaussianMap(VE(), power=2.0)
-    target = Truncated(teacher=first, at=0.5).of(student)
+    target = TruncatedTarget(teacher=first, at=0.5).of(student)
     x = torch.ones(3, 3, dtype=F64)
     s = torch.tensor([0.4, 0.5, 2.0], dtype=F64)
     found = target.flow_map(x, s, torch.zeros_like(s))
@@ -200,7 +200,7 @@ def test_below_the_boundary_the_first_stage_answers_and_gets_no_gradient():
     ])  # fmt: skip
     torch.testing.assert_close(found, expected)
     with pytest.raises(ValueError, match=r"at is 0\.0; expected a positive time"):
-        Truncated(teacher=first, at=0.0)
+        TruncatedTarget(teacher=first, at=0.0)
 
 
 def test_a_perceptual_distance_sees_both_ends_and_may_stand_alone():
@@ -243,14 +243,14 @@ def test_the_scales_of_consistency_models_premetrics():
 
 def test_a_map_to_the_data_refuses_times_that_end_before_it():
     objective = FlowMapMatching(driver=DataVelocity(), leg=RandomShare(), premetric=SquaredL2())
-    rule = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), tells=[])
+    rule = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), conditions_on=[])
     parts = {"timestep": Sorted(LogNormal()), "ema": {}}
     assert refusal_of(objective, parameterization=rule, **parts) == (
         "timestep: Sorted draws r > 0, but the flow map of this model ends at the data only. "
         "Use parameterization=average_velocity."
     )
-    told = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), tells=["gap"])
-    assert refusal_of(objective, parameterization=told, **parts) is None
+    conditioned = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), conditions_on=["gap"])
+    assert refusal_of(objective, parameterization=conditioned, **parts) is None
 
 
 def test_a_first_stage_must_be_a_flow_map_on_the_same_path():
@@ -258,10 +258,10 @@ def test_a_first_stage_must_be_a_flow_map_on_the_same_path():
         is_flow_map = False
 
     model, plain = GaussianMap(VE()), Plain(VE())
-    assert refusal_of(Truncated(teacher=model), path=model.path) is None
-    assert refusal_of(Truncated(teacher=plain), path=model.path) == (
+    assert refusal_of(TruncatedTarget(teacher=model), path=model.path) is None
+    assert refusal_of(TruncatedTarget(teacher=plain), path=model.path) == (
         ".teacher: the teacher is no flow map, but the first stage of one is needed. "
         "Name a run of a consistency model: teacher=DIR."
     )
-    found = refusal_of(Truncated(teacher=model), path=Path(Linear()))
+    found = refusal_of(TruncatedTarget(teacher=model), path=Path(Linear()))
     assert found.startswith(".: the teacher's path is ")

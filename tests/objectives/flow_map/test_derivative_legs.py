@@ -8,8 +8,8 @@ from flowexp.objectives.flow_map import (
     DataVelocity,
     Eulerian,
     FixedShare,
-    Itself,
     Lagrangian,
+    OnlineTarget,
     OwnStep,
     OwnVelocity,
     RandomShare,
@@ -21,7 +21,7 @@ from tests.goldens.flow_maps_network import GoldenFlowMap
 from tests.objectives.flow_map.exact import GaussianMap
 from tests.objectives.flow_map.rows import analytic, batch, compared, gradient, objective
 
-OFF, ON = Itself(), Itself(gradient=True)
+OFF, ON = OnlineTarget(), OnlineTarget(gradient=True)
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Trigonometric()])

@@ -5,7 +5,7 @@ import torch
 
 from flowexp.config.check import check
 from flowexp.objectives.flow_map import DrawnGuidance
-from tests.objectives.flow_map.labelled import TOLD, Labelled, leap_of, matching
+from tests.objectives.flow_map.labelled import GUIDANCE, Labelled, leap_of, matching
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.0, 2.0, 1.0 + 1e-9])
@@ -24,7 +24,7 @@ def test_the_density_of_the_scale_is_a_power(beta):
 
 def test_rows_get_a_scale_and_an_interval():
     leap = leap_of(matching(guidance_inputs=DrawnGuidance()), Labelled())
-    scale, start, end = (leap.conditions[name] for name in TOLD)
+    scale, start, end = (leap.conditions[name] for name in GUIDANCE)
     u = leap.uniforms["guidance_inputs"]
     equal = leap.r == leap.t
     assert scale.min() > 1.0
@@ -57,12 +57,12 @@ OBJECTIVE = ["objective=meanflow", "parameterization=average_velocity", "timeste
     "overrides",
     [
         ["objective/guidance_inputs=drawn"],
-        ["parameterization.tells=[gap,guidance_scale]"],
-        ["objective/guidance_inputs=drawn", "parameterization.tells=[gap,guidance_scale]"],
+        ["parameterization.conditions_on=[gap,guidance_scale]"],
+        ["objective/guidance_inputs=drawn", "parameterization.conditions_on=[gap,guidance_scale]"],
     ],
 )
 def test_the_network_receives_the_drawn_guidance_inputs(overrides):
     (problem,) = check("train", [*OBJECTIVE, *overrides]).problems
-    assert problem.key == "parameterization.tells"
+    assert problem.key == "parameterization.conditions_on"
     remedy = str(problem).rpartition("Set ")[2].removesuffix(".")
     assert check("train", [*OBJECTIVE, *overrides[:1], remedy]).problems == []

@@ -16,10 +16,10 @@ from flowexp.objectives.flow_map import (
     DrawnGuidance,
     DropEach,
     FixedShare,
+    GuidanceScaleMix,
     Guided,
     HeadVelocity,
     Legs,
-    MixAsTold,
     OwnVelocity,
     Residual,
     Tangent,
@@ -57,16 +57,16 @@ def test_the_ends_of_the_window(closed):
 
 
 @pytest.mark.parametrize(
-    ("omega", "kappa", "asked"),
+    ("omega", "kappa", "evaluated"),
     [(1.0, 0.0, []), (2.0, 0.0, [-1]), (1.0, 0.5, [0, -1]), (0.08, 0.92, [0])],
 )
-def test_only_what_is_needed_is_asked(omega, kappa, asked):
+def test_only_what_is_needed_is_evaluated(omega, kappa, evaluated):
     """Whether the label of the first row is that of the class, 0, or none, -1."""
     model = Labelled()
     leap = leap_of(matching(), model)
     velocity = guided(ConstantMix(omega=omega, kappa=kappa)).velocity(model, leap, leap.t)
-    assert [int(call["labels"][0]) for call in model.asked] == asked
-    assert velocity.equal(leap.velocity) is not bool(asked)
+    assert [int(call["labels"][0]) for call in model.received] == evaluated
+    assert velocity.equal(leap.velocity) is not bool(evaluated)
 
 
 def test_rows_without_label_are_not_guided_unless_asked_to():
@@ -116,7 +116,7 @@ def test_soflow_s_scale_decays_to_one():
 def test_a_scale_of_one_is_not_guided():
     """Rows outside their interval, and of scale 1, have the data's velocity."""
     objective = matching(
-        driver=guided(MixAsTold(), predicted=HeadVelocity()), guidance_inputs=DrawnGuidance()
+        driver=guided(GuidanceScaleMix(), predicted=HeadVelocity()), guidance_inputs=DrawnGuidance()
     )
     model = Labelled()
     leap = leap_of(objective, model)
@@ -127,12 +127,12 @@ def test_a_scale_of_one_is_not_guided():
     assert velocity[outside].equal(leap.velocity[outside])
     assert (velocity - leap.velocity)[~outside].abs().amin(1).gt(0.0).all()
     # v_c and v_u are evaluated like rows with r = t in training, v_u at guidance scale 1
-    for call in model.asked:
+    for call in model.received:
         assert call["guidance_start"].eq(0.0).all()
         assert call["guidance_end"].eq(1.0).all()
         assert call["r"].equal(call["t"])
-    assert model.asked[-1]["guidance_scale"].eq(1.0).all()
-    assert model.asked[-1]["labels"].eq(-1).all()
+    assert model.received[-1]["guidance_scale"].eq(1.0).all()
+    assert model.received[-1]["labels"].eq(-1).all()
 
 
 def test_a_loss_of_v_has_meanflow_s_gradient():
@@ -173,9 +173,9 @@ def test_the_direction_keeps_labels_that_are_dropped():
     model = Labelled()
     leap = leap_of(objective, model)
     for labelled, labels in ((True, leap.given), (False, leap.conditions)):
-        model.asked.clear()
+        model.received.clear()
         HeadVelocity(labelled=labelled).velocity(model, leap, leap.t)
-        assert model.asked[0]["labels"].equal(labels["labels"])
+        assert model.received[0]["labels"].equal(labels["labels"])
 
 
 def test_the_velocity_head_has_a_loss_of_its_own():
@@ -225,8 +225,8 @@ def test_soflow_s_gradient_is_that_of_the_authors_surrogate():
             there = model.flow_map(x_s, s, leap.r, **leap.conditions)
             quotient = (here - there) / expand_as(leap.t - s, here)
             weight = (quotient.square().mean(1) + c) ** -p
-        asked = getattr(model, "output", model.average_velocity)
-        output = asked(leap.x_t, leap.t, leap.r, **leap.conditions)
+        evaluate = getattr(model, "output", model.average_velocity)
+        output = evaluate(leap.x_t, leap.t, leap.r, **leap.conditions)
         surrogate = -(output * quotient).mean(1) * weight  # b < 0
         found = model.gradients(objective.losses(model, leap)[0].mean())
         torch.testing.assert_close(found, model.gradients(surrogate.mean()))
@@ -260,8 +260,12 @@ IMPROVED = ["objective=improved_meanflow", "parameterization=average_velocity_gu
     [
         (["network.out_channels=2"], []),
         ([], ["network.out_channels"]),
-        (["network.out_channels=2", "parameterization.tells=[gap]"],
-         ["parameterization.tells", "parameterization.tells"]),
+        (["network.out_channels=2", "parameterization.conditions_on=[gap]"],
+         ["parameterization.conditions_on"]),
+        (["network.out_channels=2", "objective/guidance_inputs=none"],
+         ["objective.guidance_inputs"]),
+        (["parameterization=average_velocity"], ["parameterization"]),
+        (["parameterization=velocity"], ["parameterization"]),
         (["parameterization.velocity_head=false"], ["objective.head_weight"]),
         (["objective.head_weight=0", "network.out_channels=2"], ["objective.head_weight"]),
         (["network.out_channels=2", "network.label_dim=0"], ["objective.driver"]),
@@ -270,6 +274,16 @@ IMPROVED = ["objective=improved_meanflow", "parameterization=average_velocity_gu
 def test_what_improved_meanflow_needs(overrides, keys):
     found = sorted(problem.key for problem in check("train", [*IMPROVED, *overrides]).problems)
     assert found == keys
+
+
+def test_the_parameterization_of_improved_meanflow_is_named_once_with_its_channels():
+    given = ["objective=improved_meanflow", "timestep=sorted", "dataset=digits"]
+    (problem,) = check("train", [*given, "parameterization=average_velocity"]).problems
+    assert (
+        "no guidance_scale, guidance_start, guidance_end and has no velocity head" in problem.text
+    )
+    remedy = problem.remedy.removeprefix("Use ").removesuffix(".").split()
+    assert check("train", [*given, *remedy]).problems == []
 
 
 def test_guidance_without_dropped_labels_is_warned_of():

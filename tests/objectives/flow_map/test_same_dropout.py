@@ -17,11 +17,11 @@ def model(*, label_dropout=0.0):
     )  # fmt: skip
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    rule = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), tells=[])
+    rule = FlowMap(of=EDMPreconditioning(), jump=DDIMJump(), conditions_on=[])
     return FlowModel(Path(VE()), network=network, parameterization=rule)
 
 
-def asked(wrapped, *, t):
+def evaluated(wrapped, *, t):
     x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 0])
     return wrapped.flow_map(x, t, torch.zeros_like(t), labels=labels)
@@ -31,18 +31,18 @@ def test_both_passes_at_one_time_agree_bit_for_bit():
     t = torch.tensor([0.1, 0.5, 2.0, 40.0], dtype=torch.float64)
     same = SameDropout(model(label_dropout=0.5))
     torch.manual_seed(3)
-    first = asked(same, t=t)
+    first = evaluated(same, t=t)
     with torch.no_grad():
-        second = asked(same, t=t)
+        second = evaluated(same, t=t)
     assert torch.equal(first, second)
     free = model()
-    assert not torch.equal(asked(free, t=t), asked(free, t=t))
+    assert not torch.equal(evaluated(free, t=t), evaluated(free, t=t))
 
 
 def test_a_new_batch_has_a_new_mask():
     t = torch.full((4,), 2.0, dtype=torch.float64)
     plain = model()
-    assert not torch.equal(asked(SameDropout(plain), t=t), asked(SameDropout(plain), t=t))
+    assert not torch.equal(evaluated(SameDropout(plain), t=t), evaluated(SameDropout(plain), t=t))
 
 
 def test_an_average_of_the_weights_drops_the_same_units():
@@ -50,4 +50,4 @@ def test_an_average_of_the_weights_drops_the_same_units():
     live = model()
     live.averages = {"main": model()}
     same = SameDropout(live)
-    assert torch.equal(asked(same, t=t), asked(same.average("main"), t=t))
+    assert torch.equal(evaluated(same, t=t), evaluated(same.average("main"), t=t))

@@ -6,12 +6,12 @@ import torch
 from flowexp.couplings import Pairs
 from flowexp.objectives import FlowMapMatching, SquaredL2
 from flowexp.objectives.flow_map import (
-    Doubling,
     DropEach,
     FixedShare,
     GuidedShortest,
-    Itself,
+    OnlineTarget,
     OwnStep,
+    ShortcutLeg,
 )
 from flowexp.paths import Linear, Path
 from flowexp.timesteps import Dyadic
@@ -49,8 +49,8 @@ def batch(seed=0, bootstrap=0.5, rows=16, **conditions):
 
 
 def shortcut(*, clamp=None, target=None, labels=None):
-    target = target or Itself()
-    leg = Doubling(steps=STEPS, clamp=clamp)
+    target = target or OnlineTarget()
+    leg = ShortcutLeg(steps=STEPS, clamp=clamp)
     parts = {"premetric": SquaredL2(), "target": target, "labels": labels}
     return FlowMapMatching(driver=OwnStep(target=target), leg=leg, **parts)
 
@@ -61,8 +61,8 @@ def test_the_shortest_steps_have_the_data_velocity_and_longer_ones_two_halves():
     shortest = times[:, 0] - times[:, 1] == 1.0 / STEPS
     assert 0 < int(shortest.sum()) < len(times)
     assert torch.equal(comparison.target[shortest], leap.velocity[shortest])
-    told = model.average_velocity(leap.x_t, leap.t, leap.r)
-    torch.testing.assert_close(comparison.prediction, told)
+    predicted = model.average_velocity(leap.x_t, leap.t, leap.r)
+    torch.testing.assert_close(comparison.prediction, predicted)
     halves = FlowMapMatching(driver=OwnStep(), leg=FixedShare(share=0.5), premetric=SquaredL2())
     _, expected, _ = compared(halves, model, pairs, times)
     longer = ~shortest
@@ -118,6 +118,6 @@ def test_only_the_shortest_steps_lose_their_labels():
 @pytest.mark.parametrize("wrong", [{"steps": 1}, {"clamp": 0.0}])
 def test_bad_numbers(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Doubling(**wrong)
+        ShortcutLeg(**wrong)
     with pytest.raises(ValueError, match="steps is 1"):
         GuidedShortest(steps=1)

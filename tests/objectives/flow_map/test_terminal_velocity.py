@@ -69,7 +69,7 @@ def test_a_central_difference_agrees_with_the_derivative():
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)
 
 
-class Told(nn.Module):
+class Conditioned(nn.Module):
     scalars = ("gap", "guidance_scale")
 
     def forward(self, x, c_noise, scalars=None):
@@ -85,10 +85,10 @@ def test_the_scale_multiplies_the_output_on_request():
         rule = FlowMap(
             of=VelocityPrediction(),
             jump=EulerJump(),
-            tells=["gap", "guidance_scale"],
+            conditions_on=["gap", "guidance_scale"],
             scaled_by_guidance=scaled,
         )
-        model = FlowModel(Path(Linear()), network=Told(), parameterization=rule)
+        model = FlowModel(Path(Linear()), network=Conditioned(), parameterization=rule)
         output = 1.0 + 0.5 + (1.0 - 1.0 / 2.5)
         end = model.flow_map(x_t, t, r, guidance_scale=w)
         torch.testing.assert_close(end, x_t - 0.5 * (2.5 if scaled else 1.0) * output)

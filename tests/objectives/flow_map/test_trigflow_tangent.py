@@ -13,10 +13,10 @@ from flowexp.objectives.flow_map import (
     CentralDifference,
     Clipped,
     DataVelocity,
-    Itself,
     LearnedLogVariance,
     Legs,
     Normalized,
+    OnlineTarget,
     TeacherVelocity,
     TrigFlowOutput,
     TrigFlowTangent,
@@ -75,7 +75,7 @@ def batch(schedule, *, images_seen=0, shape=(1, 4, 4)):
 
 def tangent_of(matching, model, pairs, t):
     leap = matching.leap(model, pairs, t, rng=torch.Generator())
-    legs = Legs(matching.driver, Itself(), matching.diagonal)
+    legs = Legs(matching.driver, OnlineTarget(), matching.diagonal)
     return leap, matching.leg.tangent(model, leap, legs)
 
 
@@ -154,7 +154,7 @@ def network():
 def test_the_tangent_of_a_network_is_the_same_on_every_path():
     found = []
     for schedule in (VE(), VP(), Linear(), Trigonometric()):
-        rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), tells=[])
+        rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), conditions_on=[])
         model = FlowModel(Path(schedule), network=network(), parameterization=rule)
         with torch.no_grad():
             found.append(
@@ -166,7 +166,7 @@ def test_the_tangent_of_a_network_is_the_same_on_every_path():
 
 @pytest.mark.parametrize("rule", [TrigFlow(), EDMPreconditioning()], ids=lambda r: type(r).__name__)
 def test_difference_and_forward_mode_agree_on_a_network(rule):
-    rule = FlowMap(of=rule, jump=DDIMJump(), tells=[])
+    rule = FlowMap(of=rule, jump=DDIMJump(), conditions_on=[])
     model = FlowModel(Path(VE()), network=network(), parameterization=rule)
     pairs, t = batch(VE(), shape=(1, 8, 8))
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_only_the_prediction_has_a_gradient_and_it_is_that_of_the_output():
     """d loss / dF = -2 g / N."""
     torch.manual_seed(0)
     net = UNet(in_channels=1, out_channels=1, img_resolution=8, model_channels=4)
-    rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), tells=[])
+    rule = FlowMap(of=TrigFlow(), jump=DDIMJump(), conditions_on=[])
     model = FlowModel(Path(VE()), network=net, parameterization=rule)
     matching = objective(TrigFlowTangent())
     pairs, t = batch(VE(), shape=(1, 8, 8))

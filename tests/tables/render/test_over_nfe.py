@@ -121,6 +121,52 @@ def test_comparable_numbers_stand_with_the_published_ones_and_other_protocols_ap
     assert [line.method for line in far.lines] == ["EDM, Heun"]
 
 
+def studied(method, nfe, kimg, value, *, family="a family"):
+    """A row of a study, trained for ten seconds per kimg."""
+    one = row(f"{method}, {kimg:g}, {nfe}", nfe, measured=value, scaled=False)
+    snapshot = f"checkpoint snapshot-{kimg:g}"
+    of = {"title": f"{MEASURED.title}, {snapshot}", "protocol": {"selection": snapshot}}
+    cell = replace(one.measured, kimg=kimg, training_seconds=10.0 * kimg, **of)
+    return replace(one, published_nfe=None, method=method, family=family, measured=cell)
+
+
+STUDY = table(
+    *(studied("A", n, k, 100.0 / n / k) for n in (1, 2, 4) for k in (1.0, 2.0, 4.0)),
+    *(studied("B", n, 3.0, 50.0 / n) for n in (1, 2, 4)),
+    *(studied("C", n, 1.0, 20.0 / n, family="another") for n in (1, 2, 4)),
+)
+
+
+def test_over_evaluations_a_method_has_the_longest_of_its_trainings_and_its_family_s_axes():
+    panels = [panel for panel in table_panels(STUDY) if panel.counts]
+    assert [panel.title for panel in panels] == ["a family", "another"]
+    assert panels[0].protocols == (MEASURED.title,)
+    assert {line.method: [(p.x, p.value) for p in line.points] for line in panels[0].lines} == {
+        "A": [(1.0, 25.0), (2.0, 12.5), (4.0, 6.25)],
+        "B": [(1.0, 50.0), (2.0, 25.0), (4.0, 12.5)],
+    }
+
+
+def test_several_lengths_of_a_training_are_curves_over_its_time():
+    panels = [panel for panel in table_panels(STUDY) if not panel.counts]
+    assert [panel.protocols for panel in panels] == [
+        ("with 1 evaluation per sample",),
+        ("with 2 evaluations per sample",),
+        ("with 4 evaluations per sample",),
+    ]
+    assert {line.method: [(p.x, p.value) for p in line.points] for line in panels[0].lines} == {
+        "A": [(10.0, 100.0), (20.0, 50.0), (40.0, 25.0)],
+        "B": [(30.0, 50.0)],
+    }
+    drawn = table_picture(STUDY)
+    assert drawn.title.endswith("over network evaluations and training time")
+    svg = drawn.svg()
+    assert svg.count("seconds of training") == 3
+    # five axes, three in a row
+    width, height = (3 * drawn.size[0], 2 * drawn.size[1])
+    assert f'viewBox="0 0 {width:g} {height:g}"' in svg
+
+
 def test_two_metrics_have_two_panels():
     renamed = [replace(r, measured=replace(r.measured, title="KID")) for r in HEUN]
     assert [p.protocols for p in table_panels(table(*UNIPC, *renamed))][1:] == [
@@ -136,7 +182,7 @@ def test_what_was_not_measured_or_is_not_finite_leaves_a_gap():
         row("EDM, UniPC, 10", 10, measured=math.nan),
     ]
     (_, scaled) = table_panels(table(*rows))
-    assert [point.nfe for point in scaled.lines[0].points] == [5.0]
+    assert [point.x for point in scaled.lines[0].points] == [5.0]
 
 
 @pytest.mark.parametrize("rows", [(), UNIPC[:2], [row(f"A, {n}", n) for n in (1, 2, 3)]])
@@ -252,7 +298,7 @@ def claim(count, *, runs=("a", "b"), value=None):
 def test_arms_of_several_claims_are_curves():
     shared = replace(claim(8), arms=(claim(8).arms[1], row("v3", 8, measured=5.0, runs=("a", "b"))))
     (panel,) = claim_panels([claim(10), claim(5), claim(8), shared])
-    assert {line.method: [p.nfe for p in line.points] for line in panel.lines} == {
+    assert {line.method: [p.x for p in line.points] for line in panel.lines} == {
         "DPM-Solver++": [5, 8, 10],
         "UniPC": [5, 8, 10],
         "v3": [8],
