@@ -103,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
         )
     result = {
-        "command": f"python scripts/bench_training_steps.py {shlex.quote(str(given.file))}",
+        "command": f"python scripts/bench_training_steps.py {shlex.quote(str(given.file))} "
+        f"--rounds {given.rounds} --steps {given.steps}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": processor(),
         "torch": torch.__version__,

@@ -137,15 +137,7 @@ def test_trains_and_samples(row):
 def one_step(config, parts) -> float:
     training = training_parts(config, parts)
     optimizer = training.optimizer(parts.network.parameters())
-    draws = TrainingDraws(
-        parts.model.path,
-        coupling=training.coupling,
-        timestep=training.timestep,
-        augmentation=training.augmentation,
-        task=parts.pipeline.task,
-        conditional=parts.network.label_dim > 0,
-        seed=0,
-    )
+    draws = TrainingDraws.of(training, seed=0)
     pairs, t = draws(gather_batch(parts.dataset.train(), torch.arange(4).numpy()), 0)
     rng = generator(0, "objective", 0)
     loss = training.objective.loss(parts.model, pairs, t, rng=rng).per_sample
