@@ -390,7 +390,7 @@ def on_path_of(teacher: OnPath, parts: Parts) -> Iterator[Unmet]:
 def on_labels(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
     """The network must take labels or captions, since ``name`` calls it with and without."""
     if parts.network.label_dim == 0 and not parts.network.takes_tokens:
-        problem = f"{name} compares with and without label, but the network knows no labels."
+        problem = f"{name} compares with and without label, but the network takes no labels."
         yield Unmet(".", problem, f"Use {remedy}, or a class-conditional network.")
 
 

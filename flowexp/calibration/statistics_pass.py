@@ -10,6 +10,7 @@ from torch import Tensor
 from flowexp.calibration.base import RunParts
 from flowexp.models import Model
 from flowexp.objectives.flow_map import forward_mode
+from flowexp.progress import steps_of
 from flowexp.samplers import ModelStatistics
 
 __all__ = ["SlopeMoments", "StatisticsDraws", "measure", "statistics_over"]
@@ -152,7 +153,11 @@ class StatisticsDraws:
 
     def states(self, point: GridPoint) -> Iterator[tuple[slice, Tensor, dict[str, Tensor | None]]]:
         """Batches of ``alpha x + sigma e``: which rows, the states, their conditions."""
-        for start in range(0, len(self.x), self.batch_size):
+        starts = range(0, len(self.x), self.batch_size)
+        begun = steps_of(1.0, steps=len(starts))
+        for start in starts:
+            if begun is not None:
+                begun()
             rows = slice(start, start + self.batch_size)
             x, e = self._placed(self.x[rows]), self._placed(self.e[rows])
             conditions = {

@@ -24,6 +24,7 @@ from flowexp.config.overrides import (
 from flowexp.config.problems import Problem, did_you_mean
 from flowexp.config.schema import named_entries
 from flowexp.config.sources import run_in
+from flowexp.tree import select
 
 __all__ = ["Names", "check_names", "settings", "without_dashes"]
 
@@ -123,5 +124,6 @@ def without_dashes(text: str, config: dict[str, Any], path: ConfigSearchPath) ->
     problem = "flowexp takes KEY=VALUE instead of dashed options."
     if key is None:
         return Problem(option, problem, did_you_mean(name, groups))
-    written = f"{key}={value if equals else 'VALUE'}"
+    needed = "true" if isinstance(select(config, key), bool) else "VALUE"
+    written = f"{key}={value if equals else needed}"
     return Problem(option, problem, f"Write {shlex.quote(written)}.")

@@ -219,14 +219,15 @@ def check_added(
 
 
 def key_like(name: str, config: dict[str, Any]) -> str | None:
-    """The full key whose last part is ``name`` or, failing that, most similar to it."""
+    """The full key whose last part is ``name``, begins it (``dry`` of ``dry_run``) or is like it."""
     if name in config or "." in name:
         return name
     owners = _owners(config, name)
     if owners:
         return owners[0]
     last = {key.rpartition(".")[2]: key for key, _ in reversed(list(leaves(config)))}
-    guess = nearest(name, [part for part in last if not part.startswith("_")])
+    parts = [part for part in last if not part.startswith("_")]
+    guess = next((part for part in parts if name.startswith(f"{part}_")), nearest(name, parts))
     return None if guess is None else last[guess]
 
 

@@ -18,7 +18,7 @@ from flowexp.config.stand_in import class_value
 from flowexp.config.stored import choices_of, read_manifest_of_pairs, read_stored
 from flowexp.errors import UsageError
 from flowexp.requirements import UnknownError
-from flowexp.tree import select
+from flowexp.tree import leaves, select
 
 __all__ = ["differing_data", "problems_with_relatives"]
 
@@ -37,6 +37,7 @@ def problems_with_relatives(
         overrides: As typed.
         parent: The run that ``from=`` names.
     """
+    yield from _unused(config, overrides)
     for key in ("teacher", "init"):
         run = config.get(key)
         if isinstance(run, str) and (stored := _stored(run)) is not None:
@@ -50,6 +51,26 @@ def problems_with_relatives(
         with suppress(UsageError, ValueError, KeyError, TypeError):
             shape = tuple(map(int, read_manifest_of_pairs(Path(folder))["shape"]))
             yield from _other_shape(config, shape, key="pairs", what=str(folder))
+
+
+def _unused(config: Config, overrides: Sequence[str]) -> Iterator[Problem]:
+    """Problems with a teacher, or with a choice of weights, that the command names for nothing."""
+    given = {text.partition("=")[0] for text in overrides}
+    teacher = config.get("teacher")
+    if teacher is not None and "teacher" in given:
+        parts = {name: value for name, value in config.items() if isinstance(value, Mapping)}
+        if not any(key.endswith(".run") and run == teacher for key, run in leaves(parts)):
+            text = f"no part of this training uses {teacher}."
+            remedy = (
+                "Choose an objective that has a teacher, such as objective=split_mean_flow_teacher "
+                "(flowexp list objective shows all), or leave teacher out."
+            )
+            yield Problem("teacher", text, remedy)
+    for key in ("teacher", "init"):
+        weights = config.get(f"{key}_weights")
+        if f"{key}_weights" in given and weights is not None and config.get(key) is None:
+            text = f"{weights} has no effect, since {key} is null."
+            yield Problem(f"{key}_weights", text, f"Give {key}=RUN too, or leave it out.")
 
 
 def _stored(run: str) -> dict[str, Any] | None:

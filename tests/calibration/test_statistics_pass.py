@@ -15,6 +15,7 @@ from flowexp.models import FlowModel
 from flowexp.networks import DhariwalUNet, DiT, SongUNet, UNet
 from flowexp.parameterizations import EDMPreconditioning
 from flowexp.paths import VE, VP, Linear, Path
+from flowexp.progress.task import counted, telling
 from flowexp.samplers import RK4, Given
 from tests.networks.tiny import perturb
 from tests.samplers.closed_forms import GaussianModel, MixtureModel
@@ -192,3 +193,21 @@ def test_runge_kutta_helper_agrees_with_the_sampler():
     torch.testing.assert_close(
         flow(model, e, 1.0, 0.5), RK4(steps=8, time_grid=grid).sample(model, e).x
     )
+
+
+class Deaf:
+    """A listener of progress that ignores it."""
+
+    def begin(self, task):
+        pass
+
+    def end(self, task):
+        pass
+
+
+def test_progress_within_a_level_is_said_batch_by_batch():
+    draws = drawn(12, batch_size=3)
+    with telling(Deaf()), counted("statistic l for", total=5, unit="times") as task:
+        point = grid_points(mixture(PATHS["vp"]), LAM[7:8], device="cpu")[0]
+        said = [task.so_far for _ in draws.states(point)]
+    assert said == [0.0, 0.25, 0.5, 0.75]

@@ -245,3 +245,32 @@ def test_a_network_without_scalars_is_no_flow_map(network):
     found = check("train", ["experiment=fashion10k/meanflow", f"network={network}"]).problems
     expected = ["it takes no scalars, but FlowMap conditions the network on gap."]
     assert [problem.text for problem in found] == ([] if network == "lora" else expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["teacher=R"], "teacher"),
+        (["parent=R", "teacher=R"], "teacher"),
+        (["experiment=fashion10k/split_meanflow", "teacher=R"], "teacher"),
+        (["experiment=fashion10k/split_meanflow", "objective=split_mean_flow_teacher",
+          "teacher=R"], None),
+        (["teacher_weights=raw"], "teacher_weights"),
+        (["init_weights=raw"], "init_weights"),
+        (["init=R", "init_weights=raw", *FLOW], None),
+    ],
+)  # fmt: skip
+def test_a_teacher_or_weights_that_nothing_uses_are_refused(overrides, key):
+    found = [problem.key for problem in check("train", overrides).problems]
+    assert found == ([] if key is None else [key])
+
+
+def test_another_teacher_than_that_of_the_run_needs_its_objective_again():
+    start = ["experiment=fashion10k/split_meanflow", "network.model_channels=16"]
+    stored([*start, "objective=split_mean_flow_teacher", "teacher=R"], at="S")
+    stored(FLOW, at="T")
+    assert check("train", ["parent=S"]).problems == []
+    (problem,) = check("train", ["parent=S", "teacher=T"]).problems
+    assert problem.text == "no part of this training uses T."
+    again = check("train", ["parent=S", "teacher=T", "objective=split_mean_flow_teacher"]).sound()
+    assert again["objective"]["diagonal"]["teacher"]["run"] == "T"

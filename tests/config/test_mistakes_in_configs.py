@@ -215,6 +215,8 @@ def test_cuda_devices_are_counted_without_torch(monkeypatch):
         (["-lr", "3", "seed=1"], "Write optimizer.lr=3."),
         (["seed=1", "--max_kimg", "-1"], "Write trainer.max_kimg=-1."),
         (["--lr"], "Write optimizer.lr=VALUE."),
+        (["--compile"], "Write trainer.compile=true."),
+        (["--seed-everything", "3"], "Write seed=3."),
         (["--config=3"], "flowexp train --help"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_partial_stays_one():
             "timestep.law: LogNormal does not take mean, std",
         ),
         (
-            ["objective=alpha_flow", "objective/error_weight=unchanged"],
+            ["objective=alpha_flow", "objective/error_weight=unweighted"],
             "objective.error_weight: Unweighted does not take p, c",
         ),
     ],

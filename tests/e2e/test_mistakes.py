@@ -17,6 +17,7 @@ REFUSED = {
     "trian dataset=digits": ["trian", "train"],
     "train --lr 0.1": ["--lr", "optimizer.lr=0.1"],
     "train --seed=3": ["--seed", "seed=3"],
+    "table pfgmpp/cifar10 --dry-run": ["--dry-run", "dry=true"],
     "train lr=0.1": ["lr", "optimizer.lr"],
     "train pth=linear": ["pth", "path"],
     "train path=liner": ["path", "linear"],

@@ -102,7 +102,7 @@ def test_after_classifier_free_guidance():
 def test_needs_of_the_inner_guidance():
     facts = NetworkFacts(0, 0, False, 1, 1, None)
     rule = DynamicThresholding(guidance=ClassifierFree(scale=2.0))
-    with pytest.raises(UsageError, match=r"guidance\.guidance.*knows no labels"):
+    with pytest.raises(UsageError, match=r"guidance\.guidance.*takes no labels"):
         require(rule.needs(Parts(network=facts)), group="guidance")
 
 

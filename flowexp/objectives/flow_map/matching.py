@@ -181,14 +181,14 @@ class FlowMapMatching(Objective):
             remedy = "Use objective/guidance_inputs=drawn parameterization=average_velocity_guided."
             yield Unmet(".guidance_inputs", problem, remedy)
             return
-        told = list(all_of(self.guidance_inputs.needs(parts)))
+        inputs = list(all_of(self.guidance_inputs.needs(parts)))
         headed = list(all_of(self._head(parts)))
-        if told and headed and self.head_weight > 0.0:
+        if inputs and headed and self.head_weight > 0.0:
             rule, names = type(parts.parameterization).__name__, self.guidance_inputs.names
             problem = f"{rule} passes the network no {', '.join(names)} and has no velocity head."
             yield Unmet("parameterization", problem, headed[0].remedy)
         else:
-            yield from (*told, *headed)
+            yield from (*inputs, *headed)
 
     def _head(self, parts: Parts) -> Iterator[Unmet]:
         if parts.parameterization.velocity_head != (self.head_weight > 0.0):
