@@ -219,7 +219,7 @@ def check_added(
 
 
 def key_like(name: str, config: dict[str, Any]) -> str | None:
-    """The full key whose last part is ``name``, begins it (``dry`` of ``dry_run``) or is like it."""
+    """The key whose last part is ``name``, begins it (``dry`` of ``dry_run``) or is like it."""
     if name in config or "." in name:
         return name
     owners = _owners(config, name)
