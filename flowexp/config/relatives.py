@@ -59,7 +59,7 @@ def _unused(config: Config, overrides: Sequence[str]) -> Iterator[Problem]:
     teacher = config.get("teacher")
     if teacher is not None and "teacher" in given:
         parts = {name: value for name, value in config.items() if isinstance(value, Mapping)}
-        if not any(key.endswith(".run") and run == teacher for key, run in leaves(parts)):
+        if not any(value == teacher for _, value in leaves(parts)):
             text = f"no part of this training uses {teacher}."
             remedy = (
                 "Choose an objective that has a teacher, such as objective=split_mean_flow_teacher "

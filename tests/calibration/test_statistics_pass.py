@@ -195,7 +195,7 @@ def test_runge_kutta_helper_agrees_with_the_sampler():
     )
 
 
-class Deaf:
+class NoDisplay:
     """A listener of progress that ignores it."""
 
     def begin(self, task):
@@ -207,7 +207,7 @@ class Deaf:
 
 def test_progress_within_a_level_is_said_batch_by_batch():
     draws = drawn(12, batch_size=3)
-    with telling(Deaf()), counted("statistic l for", total=5, unit="times") as task:
+    with telling(NoDisplay()), counted("statistic l for", total=5, unit="times") as task:
         point = grid_points(mixture(PATHS["vp"]), LAM[7:8], device="cpu")[0]
         said = [task.so_far for _ in draws.states(point)]
     assert said == [0.0, 0.25, 0.5, 0.75]
