@@ -18,6 +18,7 @@ from flowexp.paths import VE, VP, Linear, Path
 from flowexp.progress.task import counted, telling
 from flowexp.samplers import RK4, Given
 from tests.networks.tiny import perturb
+from tests.progress.test_task import Heard
 from tests.samplers.closed_forms import GaussianModel, MixtureModel
 
 PATHS = {"ve": Path(VE(t_min=0.002, t_max=80.0)), "vp": Path(VP()), "linear": Path(Linear())}
@@ -195,19 +196,9 @@ def test_runge_kutta_helper_agrees_with_the_sampler():
     )
 
 
-class NoDisplay:
-    """A listener of progress that ignores it."""
-
-    def begin(self, task):
-        pass
-
-    def end(self, task):
-        pass
-
-
 def test_progress_within_a_level_is_said_batch_by_batch():
     draws = drawn(12, batch_size=3)
-    with telling(NoDisplay()), counted("statistic l for", total=5, unit="times") as task:
+    with telling(Heard()), counted("statistic l for", total=5, unit="times") as task:
         point = grid_points(mixture(PATHS["vp"]), LAM[7:8], device="cpu")[0]
         said = [task.so_far for _ in draws.states(point)]
     assert said == [0.0, 0.25, 0.5, 0.75]
