@@ -1,7 +1,8 @@
 """Exact likelihood by the instantaneous change of variables along the probability-flow ODE.
 
 ``d log p_t(x_t) / dt = -div v``, so ``log p_0(x) = log p_T(x_T) + int_0^T div v(x_t, t) dt``,
-integrated from the data to the source together with x; p_T is the density of ``sigma(T) e``.
+integrated from the data to the source together with x; p_T is the density of ``sigma(T) e``, for
+which the source may be any with a known density.
 """
 
 import math
@@ -105,7 +106,7 @@ def log_likelihood(
     Where the range begins above t = 0, ``x`` is taken to lie there (truncation).
 
     Args:
-        model: The model; its path's source must be Gaussian.
+        model: The model; the density of its path's source must be known.
         x: Data, (B, ...); dequantised if it comes from 8-bit images.
         divergence: How ``div v`` is computed.
         rtol: Relative tolerance of Dormand-Prince 5(4).
@@ -115,15 +116,16 @@ def log_likelihood(
         conditions: (B, ...) tensors passed to the model.
 
     Raises:
-        ValueError: The source is not Gaussian.
+        ValueError: The source has no known density.
         IntegrationError: The integration did not reach its end.
 
     Source: Song et al., Score-Based Generative Modeling through SDEs, 2021, arXiv 2011.13456, D.2.
     """
-    if not model.path.source.is_gaussian:
+    source = model.path.source
+    if not source.has_density:
         raise ValueError(
-            f"log_likelihood needs a Gaussian source, but the path's source is "
-            f"{model.path.source!r}; use path.D=inf"
+            f"log_likelihood needs a source whose density is known, which {source!r} is not; use "
+            f"path.source=null or path.D=inf"
         )
     low, high = model.time_range
     shape = x.shape[1:]
@@ -149,7 +151,7 @@ def log_likelihood(
     sigma = float(model.path.schedule.coefficients(end).sigma)
     latents = state[:, :-1] / sigma
     dims = latents.shape[1]
-    log_prior = -0.5 * latents.square().sum(1) - dims * math.log(sigma * math.sqrt(2.0 * math.pi))
+    log_prior = source.log_density(latents) - dims * math.log(sigma)
     return Likelihood(
         log_p=log_prior + state[:, -1],
         latents=latents.reshape(x.shape).to(x.dtype),

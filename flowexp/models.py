@@ -1,5 +1,6 @@
 """The model interface of samplers, guidance and objectives: one prediction per network call."""
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from flowexp.broadcast import expand_as, factors, scaled
+from flowexp.networks import Network
+from flowexp.networks.foreign import WrappedNetwork
+from flowexp.networks.memory import Memory
 from flowexp.parameterizations import Conditions, FlowMap, Parameterization
 from flowexp.paths import Coefficients, Conversion, Path, Prediction
 
@@ -56,6 +60,7 @@ class Model(ABC):
         asks_without_label: Whether every prediction needs the one without label too, as guidance.
         is_flow_map: Whether it has a second time: :meth:`average_velocity`, :meth:`flow_map`.
         maps_to_data_only: Whether that time can only be r = 0, as in consistency models.
+        score_head: Whether it predicts the score beside the velocity, for any source.
     """
 
     path: Path
@@ -66,6 +71,7 @@ class Model(ABC):
     asks_without_label: bool = False
     is_flow_map: bool = False
     maps_to_data_only: bool = False
+    score_head: bool = False
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
@@ -86,6 +92,14 @@ class Model(ABC):
         their own, float64, on the device of the states.
         """
         return [partial(self.predict, t=t) for t in times.unbind()]
+
+    def prepared(self, **conditions: Tensor | None) -> Conditions:
+        """The conditions, for many calls with them: what does not depend on state and time is done.
+
+        Each stays a tensor with one row per sample, or None, and "none" stays "none". A network
+        with a method of this name prepares them; by default they are returned as they are.
+        """
+        return conditions
 
     def average_velocity(
         self, x_t: Tensor, t: Tensor, r: Tensor, **conditions: Tensor | None
@@ -134,9 +148,26 @@ class Model(ABC):
         """
         return t
 
+    @property
+    def remembers(self) -> bool:
+        """Whether its network can remember the evaluations of a sampling call."""
+        return False
+
+    def remembering(self, memory: Memory) -> "Model":
+        """This model with a memory of its evaluations, for one sampling call.
+
+        Raises:
+            TypeError: It does not remember.
+        """
+        raise TypeError(f"{type(self).__name__} has no memory")
+
     def alongside(self, other: "Model") -> "Model":
         """The other model with the guidance of this one: unchanged, unless this is a wrapper."""
         return other
+
+    def unwrapped(self, device: torch.device) -> "Model":
+        """The model within all wrappers, its weights on ``device``: itself, if it is none."""
+        return self
 
     def velocity(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Tensor:
         """``dx_t/dt``; arguments of this and the next three as in :meth:`predict`."""
@@ -169,12 +200,28 @@ class WrappedModel(Model):
         maps = type(self).average_velocity is not Model.average_velocity
         self.is_flow_map = model.is_flow_map and maps
         self.maps_to_data_only = model.maps_to_data_only
+        self.score_head = model.score_head
+
+    @property
+    def remembers(self) -> bool:
+        return self.model.remembers
+
+    def remembering(self, memory: Memory) -> Model:
+        wrapped = copy.copy(self)
+        wrapped.model = self.model.remembering(memory)
+        return wrapped
 
     def average(self, name: str) -> Model:
         return self.model.average(name)
 
     def alongside(self, other: Model) -> Model:
         return self.model.alongside(other)
+
+    def unwrapped(self, device: torch.device) -> Model:
+        return self.model.unwrapped(device)
+
+    def prepared(self, **conditions: Tensor | None) -> Conditions:
+        return self.model.prepared(**conditions)
 
     def nearest_time(self, t: Tensor) -> Tensor:
         return self.model.nearest_time(t)
@@ -197,6 +244,7 @@ class FlowModel(Model):
         self.time_range = (low, high)
         self.is_flow_map = parameterization.is_flow_map
         self.maps_to_data_only = parameterization.maps_to_data_only
+        self.score_head = parameterization.score_head
         self.averages: dict[str, Model] = {}
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
@@ -250,6 +298,21 @@ class FlowModel(Model):
         conversion = self._conversion(schedule.coefficients(t))
         scale = rule.jump.average_velocity(conversion, schedule, t, r).output
         return torch.as_tensor(scale, dtype=t.dtype, device=t.device).abs().expand_as(t)
+
+    @property
+    def remembers(self) -> bool:
+        return bool(getattr(self.network, "remembers", False))
+
+    def remembering(self, memory: Memory) -> Model:
+        if not isinstance(self.network, Network | WrappedNetwork):
+            return super().remembering(memory)
+        remembering = copy.copy(self)
+        remembering.network = self.network.remembering(memory)
+        return remembering
+
+    def prepared(self, **conditions: Tensor | None) -> Conditions:
+        prepare = getattr(self.network, "prepared", None)
+        return conditions if prepare is None else prepare(**conditions)
 
     def average(self, name: str) -> Model:
         if name not in self.averages:

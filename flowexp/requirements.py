@@ -30,6 +30,7 @@ __all__ = [
     "on_gaussian_noise",
     "on_labels",
     "on_path_of",
+    "on_pixels",
     "on_unit_time",
     "on_velocity",
     "require",
@@ -83,6 +84,10 @@ class Source(Protocol):
     def is_gaussian(self) -> bool:
         """Whether formulas that assume Gaussian noise are true for it."""
 
+    @property
+    def has_density(self) -> bool:
+        """Whether its log density is known."""
+
 
 class Schedule(Protocol):
     t_min: float
@@ -109,6 +114,17 @@ class Path(Protocol):
 
     def identity(self) -> str:
         """Class and arguments, by which stored artefacts know it again."""
+
+
+class Space(Protocol):
+    channels: int
+    resolution: int
+
+
+class Autoencoder(Space, Protocol):
+    @property
+    def encodes(self) -> bool:
+        """Whether the flow is on its latents, not on the data."""
 
 
 class Dataset(Protocol):
@@ -138,9 +154,14 @@ class NetworkFacts:
     scalars: tuple[str, ...] = ()
     takes_scalars: bool = True
     label_dropout: float = 0.0
+    condition_dropout: Mapping[str, float] | None = None
+    sequence: int = 1
+    remembers: bool = False
+    draws_tokens: bool = False
+    is_autoencoder: bool = False
 
 
-class SecondTime(Protocol):
+class ModelFacts(Protocol):
     @property
     def is_flow_map(self) -> bool:
         """Whether the model has a flow map, from one time to another."""
@@ -149,8 +170,12 @@ class SecondTime(Protocol):
     def maps_to_data_only(self) -> bool:
         """Whether that flow map ends at t = 0 only, as a consistency model's."""
 
+    @property
+    def score_head(self) -> bool:
+        """Whether there is a score beside the velocity, for any source."""
 
-class Parameterization(SecondTime, Protocol):
+
+class Parameterization(ModelFacts, Protocol):
     @property
     def conditions_on(self) -> Sequence[str]:
         """Names of the numbers that the network is conditioned on besides the time."""
@@ -169,11 +194,25 @@ class Sampler(Protocol):
     def jumps(self) -> bool:
         """Whether it uses the flow map, not predictions at one time."""
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it gives back an image that it is shown, as an autoencoder."""
+
+
+class Task(Protocol):
+    @property
+    def gives_image(self) -> bool:
+        """Whether an image is among its conditions."""
+
 
 class Objective(Protocol):
     @property
     def trains_refiner(self) -> bool:
         """Whether it gives the network a velocity to correct."""
+
+    @property
+    def trains_score(self) -> bool:
+        """Whether it trains a score beside the velocity."""
 
 
 class Trainer(Protocol):
@@ -204,6 +243,24 @@ class Timestep(Protocol):
     def ends_early(self) -> bool:
         """Whether the time r that it draws may be above 0."""
 
+    @property
+    def sequence(self) -> int:
+        """The number of consecutive rows whose times fall."""
+
+
+class Coupling(Protocol):
+    @property
+    def gives_times(self) -> bool:
+        """Whether it has images and times of its own."""
+
+    @property
+    def chooses_items(self) -> bool:
+        """Whether it chooses its images among all of the data."""
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether the pairs have the images of the batch in its order."""
+
 
 class Augmentation(Protocol):
     @property
@@ -228,7 +285,9 @@ class Parts:
     parameterization: Parameterization
     objective: Objective
     sampler: Sampler
+    task: Task
     timestep: Timestep
+    coupling: Coupling
     augmentation: Augmentation
     trainer: Trainer
     pairs: object
@@ -241,7 +300,7 @@ class Parts:
         path: Path | None = None,
         dataset: Dataset | None = None,
         network: NetworkFacts | None = None,
-        parameterization: Parameterization | None = None,
+        parameterization: ModelFacts | None = None,
         objective: Objective | None = None,
         timestep: Timestep | None = None,
         augmentation: Augmentation | None = None,
@@ -258,6 +317,12 @@ class Parts:
         }
         vars(self).update({name: part for name, part in named.items() if part is not None})
         vars(self).update(others)
+
+    @property
+    def space(self) -> Space:
+        """The space of the flow: the latents of the autoencoder, or that of the data."""
+        chosen: Autoencoder | None = vars(self).get("autoencoder")
+        return self.dataset if chosen is None or not chosen.encodes else chosen
 
     def __getattr__(self, name: str) -> NoReturn:
         raise UnknownError(name)
@@ -339,7 +404,7 @@ def on_flow_map(parts: Parts, *, name: str, use: str = "average_velocity") -> It
         yield Unmet("parameterization", problem, f"Use parameterization={use}.")
 
 
-def on_velocity(model: SecondTime, *, name: str, remedy: str, key: str = ".") -> Iterator[Unmet]:
+def on_velocity(model: ModelFacts, *, name: str, remedy: str, key: str = ".") -> Iterator[Unmet]:
     """The model must have a velocity, which ``name`` follows."""
     if model.maps_to_data_only:
         problem = f"{name} follows the velocity of a model, but a consistency model has none."
@@ -371,6 +436,12 @@ def of_images(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
     if parts.dataset.holds_points:
         problem = f"{name} looks at images, but {type(parts.dataset).__name__} holds points."
         yield Unmet(".", problem, remedy)
+
+
+def on_pixels(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
+    """The flow must be on the data themselves; ``name`` begins the sentence, ``LPIPS compares``."""
+    if parts.space is not parts.dataset:
+        yield Unmet(".", f"{name}, but the flow is on latents.", remedy)
 
 
 class OnPath(Protocol):

@@ -30,6 +30,7 @@ from flowexp.runs.manifest import processor
 from flowexp.tables.render.over_nfe import method_of
 from flowexp.tables.results import TableResult
 from flowexp.training import training_parts
+from flowexp.training.fit import prepare_coupling
 from flowexp.training.timed_passes import steps_on
 
 PLACES = (0.125, 0.375, 0.625, 0.875)
@@ -41,6 +42,7 @@ def stepping(run: Path) -> tuple[Callable[[int], float], int]:
     built = build(config, by=USER)
     parts = training_parts(config, built, by=USER)
     size, total = parts.settings.batch_size, parts.settings.total_steps
+    prepare_coupling(parts, built.dataset.train())
     stream = BatchStream(built.dataset.train(), batch_size=size, seed=0, hflip=False)
     batch = stream.batch(0)
     works = [steps_on(batch, parts, step=int(place * total)) for place in PLACES]
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="JSON file of flowexp table NAME")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--title", default="Training steps of flow maps")
     parser.add_argument("--out", type=Path, default=Path("outputs/tables/flow_map_steps"))
     given = parser.parse_args(arguments)
     (table,) = read_results(given.file)
@@ -103,14 +106,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
         )
     result = {
+        "title": given.title,
         "command": f"python scripts/bench_training_steps.py {shlex.quote(str(given.file))} "
         f"--rounds {given.rounds} --steps {given.steps}",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": processor(),
         "torch": torch.__version__,
         "protocol": f"processor time of one thread, {given.steps} steps at {len(PLACES)} places of "
-        f"the training (forward, backward, optimizer), median of {given.rounds} rounds in turn; "
-        "the ratio is to the first method in the same round, in brackets over the rounds",
+        "the training (pairs, forward, backward, optimizer), median of "
+        f"{given.rounds} rounds in turn; the ratio is to the first method in the same round, in "
+        "brackets over the rounds",
         "rows": rows,
     }
     text = report(result)
@@ -123,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(result: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
-        "# Training steps of flow maps",
+        f"# {result['title']}",
         "",
         f"`{result['command']}`, {result['date']}, {result['hardware']}, torch {result['torch']}. "
         f"{result['protocol'][0].upper()}{result['protocol'][1:]}.",

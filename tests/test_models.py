@@ -260,3 +260,22 @@ def test_wrappers_have_two_times_if_they_and_their_model_do():
     for model in (one, Plain(two)):
         with pytest.raises(TypeError, match=f"{type(model).__name__} has no second time"):
             model.flow_map(state(), torch.tensor(0.5), torch.tensor(0.0))
+
+
+class Preparing(Recorder):
+    """Doubles the condition ``image`` ahead of calls."""
+
+    def prepared(self, **conditions):
+        return {name: 2 * c if name == "image" else c for name, c in conditions.items()}
+
+
+def test_conditions_are_prepared_by_the_network_within_all_wrappers():
+    given = {"labels": torch.zeros(4, dtype=torch.int64), "image": torch.ones(4, 1)}
+    rule = VelocityPrediction()
+    plain = FlowModel(Path(Linear()), network=Recorder(), parameterization=rule)
+    assert plain.prepared(**given) == given
+    model = FlowModel(Path(Linear()), network=Preparing(), parameterization=rule)
+    for wrapped in (model, CountedModel(model), ClassifierFree(scale=2.0).wrap(model)):
+        found = wrapped.prepared(**given)
+        assert found["labels"] is given["labels"]
+        assert torch.equal(found["image"], 2 * given["image"])

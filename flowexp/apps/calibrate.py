@@ -5,6 +5,7 @@ from functools import partial
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.later_options import without_later_options
 from flowexp.config.override_text import ShellCommand, command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
@@ -32,17 +33,22 @@ def calibrate(job: Job) -> None:
     require(on_velocity(opened.built.model, name=name, remedy=other), group="calibration")
     opened.built.dataset.locate()
     threads = sampling_threads(opened.pipeline, config["threads"])
+    asked = {key: config[key] for key in _RECORDED}
+    # as calibrations of earlier versions have recorded it
+    asked["guidance"] = without_later_options(config["guidance"])
     with logging_to(opened.run.log_file), Processes.start() as processes, threads:
         subject = Subject(
             pipeline=opened.pipeline,
             model=opened.built.model,
             seed=config["seed"],
             processes=processes,
-            config={key: config[key] for key in _RECORDED},
+            config=asked,
         )
         directory = opened.run.calibrations / calibration.method
         try:
             made = calibration.calibrate(subject, directory=directory)
+        except UsageError:
+            raise
         except ValueError as error:
             raise UsageError(f"{error}.", key="calibration") from error
     if not processes.is_first:

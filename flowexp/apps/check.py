@@ -56,6 +56,7 @@ def _report(config: dict[str, Any], *, overrides: Sequence[str]) -> None:
 
     refuse_all(
         parts.dataset.locate,
+        parts.autoencoder.locate,
         lambda: open_pairs(config, parts, check=False),
         fit,
         lambda: require_devices(training.settings),

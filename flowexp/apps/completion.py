@@ -20,7 +20,7 @@ from flowexp.apps import VERBS
 from flowexp.config.completion_scripts import SCRIPTS
 from flowexp.config.hydra_internals import argument_parser
 from flowexp.config.loader import RunAwareLoader, search_path
-from flowexp.config.overrides import all_groups, in_full, options_of
+from flowexp.config.overrides import all_groups, groups_of_folders, in_full, options_of
 from flowexp.config.run_folders import is_run, usual_runs
 from flowexp.errors import UsageError
 from flowexp.tree import select
@@ -137,7 +137,11 @@ def _values(
     """Options of a group, runs, true and false, the current value, files."""
     before, comma, last = typed.rpartition(",")
     if loader.repository.group_exists(key):
-        yield from (f"{before}{comma}{option} " for option in options_of(key, loader.repository))
+        options = options_of(key, loader.repository)
+        yield from (f"{before}{comma}{option} " for option in options)
+        if key in groups_of_folders():
+            found = [] if last else [f"{run} " for run in usual_runs()]
+            yield from (f"{before}{comma}{path}" for path in (*found, *_paths(last)))
         return
     if key in _RUN_KEYS and not last:
         yield from (f"{before}{comma}{run} " for run in usual_runs())

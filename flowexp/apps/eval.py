@@ -349,8 +349,9 @@ def _outcome(
     return [
         *rows,
         ("weights", opened.weights_in_words),
-        ("NFE", results[0].nfe_in_words),
+        *results[0].costs(),
         ("generated and scored", f"{count} samples in {speed}"),
+        *results[-1].decoding_rows(),
         ("run directory", shown(opened.run.path)),
         *([("sample grid", shown(grid))] if grid else []),
         ("metrics file", shown(opened.run.results_file)),

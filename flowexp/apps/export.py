@@ -1,6 +1,7 @@
 """``flowexp export``: weights and config of a run in one file that needs nothing else."""
 
 import json
+import logging
 from functools import partial
 
 from flowexp.apps.terminal import shown, table
@@ -11,6 +12,8 @@ from flowexp.files import file_sha256
 from flowexp.progress import stage
 
 __all__ = ["main"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def export(job: Job) -> None:
@@ -28,6 +31,8 @@ def export(job: Job) -> None:
         )
     opened = open_run(config)
     weights = opened.weights
+    if opened.built.autoencoder.encodes:
+        _LOG.warning("the file holds no autoencoder: its samples are latents.")
     facts = {
         "flowexp": __version__,
         "weights": weights.name,

@@ -173,7 +173,7 @@ def _refuse_nonfinite(parts: "Built") -> None:
 
     low, high = parts.model.time_range
     t = torch.tensor(0.5 * (min(low, 1.0) + min(high, 1.0)), dtype=torch.float64)
-    x = torch.randn(1, *parts.dataset.shape, generator=generator(0, "import"))
+    x = torch.randn(1, *parts.pipeline.shape, generator=generator(0, "import"))
     with torch.inference_mode():
         velocity = parts.model.predict(x, t).velocity
     if not velocity.isfinite().all():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowexp.apps.terminal import logging_to, shown, table
 from flowexp.config.application import Job, launch
+from flowexp.config.later_options import without_later_options
 from flowexp.config.override_text import command
 from flowexp.config.trust import must_be_declared
 from flowexp.errors import UsageError
@@ -25,8 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 # Determines a pair, besides the manifest.
 _STORED = (
-    "run", "weights", "checkpoint", "weight_transform", "dataset", "path", "network",
-    "parameterization", "sampler", "guidance", "task", "latents", "start",
+    "run", "weights", "checkpoint", "weight_transform", "dataset", "autoencoder", "path",
+    "network", "parameterization", "sampler", "guidance", "task", "latents", "start",
 )  # fmt: skip
 
 
@@ -38,11 +39,13 @@ def pairs(job: Job) -> None:
     from flowexp.pipeline import Processes, sampling_threads
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import open_run, written_in
+    from flowexp.tasks import refuse_given
 
     config = job.config
     maker = part_of(config, "start", by=written_in(config))
     opened = open_run(config)
     teacher = opened.pipeline
+    refuse_given(teacher.task, what="pairs", key="run")
     if maker.needs_data:
         opened.built.dataset.locate()
     try:
@@ -84,7 +87,8 @@ def _manifest(opened: "OpenedRun", config: Mapping[str, Any], maker: "PairMaker"
         },
         start=_in_words(config["start"]),
         sampler=_in_words(config["sampler"]),
-        guidance=_in_words(config["guidance"]),
+        # the words of stores that an earlier version began
+        guidance=_in_words(without_later_options(config["guidance"])),
         labels=maker.label_distribution(teacher),
         source=teacher.model.path.source.identity(),
         shape=teacher.shape,

@@ -19,6 +19,7 @@ def sample(job: Job) -> None:
             sampling_threads,
             save_grid,
             save_images,
+            with_given,
         )
 
     import numpy as np
@@ -47,11 +48,16 @@ def sample(job: Job) -> None:
     write_npz(folder / "samples.npz", arrays)
     if config["grid"]:
         names = opened.pipeline.class_names
-        save_grid(folder / "grid.png", x, labels=labels, class_names=names)
+        given = with_given(opened.pipeline.task, seeds, x)
+        if given is None:
+            save_grid(folder / "grid.png", x, labels=labels, class_names=names)
+        else:
+            save_grid(folder / "grid.png", given.images, columns=given.columns)
     if config["png"]:
         save_images(folder, x, seeds)
     rows = [
         ("samples", f"{len(x)} at {nfe.mean():.4g} NFE"),
+        *((name, f"{float(values.mean()):.4g}") for name, values in samples.facts.items()),
         ("weights", opened.weights_in_words),
         ("arrays", shown(folder / "samples.npz")),
     ]

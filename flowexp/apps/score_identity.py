@@ -37,12 +37,14 @@ def digests_of(
     from flowexp.tables.jobs import significant
 
     weights = opened.weights
-    common = [
+    common: list[Any] = [
         significant({k: v for k, v in config.items() if k not in NOT_OF_A_SCORE}, verb="eval"),
         [weights.sha256, weights.name, opened.transform, selection],
         opened.pipeline.sampling,
         [None if one is None else one.fingerprint for one in arrays],
     ]
+    if opened.built.autoencoder.encodes:
+        common.append(opened.built.autoencoder.identity())
     # Which metric metric=auto chooses depends on the weight files on this computer.
     own = {name: [config["metric"][name], getattr(m, "name", None)] for name, m in metrics.items()}
     return lambda seeds: {

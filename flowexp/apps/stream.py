@@ -86,8 +86,16 @@ def _batch(config: dict[str, Any], opened: "OpenedRun") -> "StreamBatch":
     from flowexp.runs.assemble import part_of
     from flowexp.runs.opening import written_in
     from flowexp.streaming import StreamBatch
+    from flowexp.tasks import refuse_given
 
+    refuse_given(opened.pipeline.task, what="streams", key="run")
     pipeline, label = opened.pipeline, config["label"]
+    if pipeline.autoencoder.encodes:
+        raise UsageError(
+            "frames are images, but the flow of this run is on latents.",
+            key="run",
+            remedy="Stream with a run that was trained with autoencoder=none.",
+        )
     classes = label_dim_of(opened.built.network)
     if label is not None and not 0 <= label < classes:
         raise UsageError(

@@ -13,6 +13,7 @@ from flowexp.config.from_run import author_of
 from flowexp.config.override_text import command
 from flowexp.config.stored import choices_of
 from flowexp.config.trust import must_be_declared
+from flowexp.errors import UsageError
 from flowexp.processes import is_first_process
 from flowexp.progress import stage
 from flowexp.tree import without
@@ -71,6 +72,7 @@ def _train(job: Job) -> float:
     from flowexp.runs.pair_stores import open_pairs
     from flowexp.runs.trained import parents_in, start_from
     from flowexp.seeding import derive_seed
+    from flowexp.training.fit import prepare_coupling
     from flowexp.training.parts import described
     from flowexp.training.trainer import require_devices
 
@@ -79,6 +81,7 @@ def _train(job: Job) -> float:
     with stage("building the network"):
         built = build(config, by=by)
     built.dataset.locate()
+    built.autoencoder.locate()
     if config["init"] and not resumed:
         weights = config["init_weights"]
         start_from(built.network, run=config["init"], weights=weights, config=job.config)
@@ -88,18 +91,23 @@ def _train(job: Job) -> float:
         rows = [*describe(built, config), *described(parts), ("run", shown(job.directory))]
         print(table(rows), flush=True)
     pairs = open_pairs(config, built, check=first)
-    arrays = built.dataset.train() if pairs is None else pairs.arrays
+    latents = _latents(built, parts, old)
+    arrays = parts.dataset.train() if pairs is None else pairs.arrays
     built.pipeline.task.classes_without_images = arrays.classes_without_images
+    prepare_coupling(parts, arrays)
     _try_out(parts, config, old, arrays, by=by)
+    seen = built.dataset.train() if pairs is None else pairs.arrays
     run = RunDirectory.start(
         job.directory,
         config=config,
         overrides=overrides,
         judged=("lr_schedule",) if rescheduled else (),
         manifest={
-            **describe_run(seed=seed, dataset_fingerprint=arrays.fingerprint),
+            **describe_run(seed=seed, dataset_fingerprint=seen.fingerprint),
+            **latents,
             "dataset_size": len(arrays),
             **_of_source(built.model.path.source),
+            "coupling": parts.coupling.record(),
             "dataset_reading": built.dataset.reading() if pairs is None else {},
             "classes_without_images": arrays.classes_without_images,
             "choices": _choices(job, origin),
@@ -125,6 +133,33 @@ def _train(job: Job) -> float:
         outcome = _outcome(result.kimg, result.seconds, result.final_loss, run, trust=trust)
         print("\n" + table(outcome))
     return result.final_loss
+
+
+def _latents(built: "Built", parts: "TrainingParts", run: "RunDirectory") -> dict[str, Any]:
+    """Encode the data, if they are not cached, and what the manifest records of it.
+
+    Raises:
+        UsageError: The run is continued and was trained on other latents.
+    """
+    from flowexp.runs.assemble import resolve_device
+    from flowexp.runs.encoded_data import KEY, recorded, restore
+
+    autoencoder = built.autoencoder
+    if not autoencoder.encodes:
+        return {}
+    autoencoder.device = resolve_device("cpu" if parts.settings.accelerator == "cpu" else "auto")
+    before = run.manifest() if run.latest_checkpoint() is not None else None
+    if before is not None:
+        restore(autoencoder, before, run=run.path)
+    found = recorded(autoencoder, built.dataset)
+    if before is not None and before[KEY]["latents"] != found[KEY]["latents"]:
+        raise UsageError(
+            f"{run.path} was trained on other latents, with the fingerprint "
+            f"{before[KEY]['latents']}; now they have {found[KEY]['latents']}.",
+            key=KEY,
+            remedy="Put the data and the autoencoder's weights back, or train a new run.",
+        )
+    return found
 
 
 def _finished(going_on: "GoingOn", *, first: bool) -> float:

@@ -26,7 +26,7 @@ from flowexp.augmentations.geometric import (
     resample,
 )
 from flowexp.augmentations.pixel import PixelTransform, QuarterTurns, WholePixelShift, XFlip, YFlip
-from flowexp.requirements import Parts, Unmet, all_of, of_images
+from flowexp.requirements import Parts, Unmet, all_of, of_images, on_pixels
 
 __all__ = ["EDMAugmentation"]
 
@@ -132,9 +132,11 @@ class EDMAugmentation(Augmentation):
         self.augment_dim = sum(transform.columns for transform in present)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """Images, and a network that expects the labels."""
-        images = of_images(parts, name=type(self).__name__, remedy="Use augmentation=none.")
-        yield from all_of(super().needs(parts), images)
+        """Images as they are, and a network that expects the labels."""
+        name, remedy = type(self).__name__, "Use augmentation=none."
+        images = of_images(parts, name=name, remedy=remedy)
+        pixels = on_pixels(parts, name=f"{name} changes images", remedy=remedy)
+        yield from all_of(super().needs(parts), images, pixels)
 
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1

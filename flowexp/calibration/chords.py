@@ -21,6 +21,7 @@ from flowexp.calibration.base import (
 from flowexp.couplings.chords import CHORDS
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.samplers import FixedStepSampler, Time, TimeGrid
+from flowexp.tasks import refuse_given
 
 __all__ = ["ChordCalibration", "endpoints", "refined_times"]
 
@@ -155,6 +156,7 @@ def _chords(
     subject: Subject, seeds: Sequence[int], fine: Tensor, places: list[int]
 ) -> dict[str, Tensor]:
     """``x`` and ``e`` (B, K, ...), float32, and the labels (B,), if there are any."""
+    refuse_given(subject.pipeline.task, what="chords", key="run")
     trajectory = FineTrajectory.of_seeds(subject, seeds, fine, variable=Time())
     states = trajectory.states[places]
     times = fine[places]

@@ -14,6 +14,7 @@ from flowexp.files import write_npz
 from flowexp.samplers import ModelStatistics
 from flowexp.samplers.model_statistics import METHOD, lambda_grid
 from flowexp.seeding import generator
+from flowexp.tasks import refuse_given
 
 __all__ = ["ModelStatisticsCalibration", "write_reference"]
 
@@ -131,11 +132,20 @@ class ModelStatisticsCalibration(Calibration):
             rng = generator(seed, "calibration/probes")
             signs = torch.randint(2, (self.probes, self.K, *shape), generator=rng)
             probes = (2 * signs - 1).to(torch.int8)
+        x, task = as_data(batch.images), subject.pipeline.task
+        conditions = task.conditions(index.tolist(), labels=batch.labels)
+        if subject.pipeline.autoencoder.encodes:
+            refuse_given(task, what="statistics on latents", key="run")
+        if task.gives:
+            # made of these data, not of those of the seeds
+            labels = batch.labels if task.num_classes else None
+            rng = generator(seed, "calibration/conditions")
+            conditions = task.of_data(batch, x, labels, rng=rng)
         return StatisticsDraws(
-            x=as_data(batch.images),
+            x=x,
             e=e,
             probes=probes,
-            conditions=subject.pipeline.task.conditions(index.tolist(), labels=batch.labels),
+            conditions=conditions,
             batch_size=subject.pipeline.batch_size,
             device=subject.pipeline.device,
             dtype=torch.float64 if self.double else torch.float32,

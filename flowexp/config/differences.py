@@ -21,7 +21,7 @@ Values = tuple[Any, Any]
 
 ABSENT = "(absent)"
 _MOST = 3
-_NOT_OF_SHAPE = ("dropout", "label_dropout")
+_NOT_OF_SHAPE = ("dropout", "label_dropout", "noise")
 _NEW_SCALARS: tuple[object, ...] = ([], ABSENT)  # what a network without them stored
 
 

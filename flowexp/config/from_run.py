@@ -29,11 +29,13 @@ from flowexp.tree import leaves, select
 __all__ = ["MODEL_GROUPS", "author_of", "kept_choices", "primary_config",
            "problems_of_start", "restore_derived", "restore_model"]  # fmt: skip
 
-MODEL_GROUPS = ("dataset", "path", "network", "parameterization")
+MODEL_GROUPS = ("dataset", "autoencoder", "path", "network", "parameterization")
 """Groups that give the weights their meaning."""
 
-_INTERPOLATION = re.compile(r"\$\{(\w+(?:\.\w+)+)\}")
+_INTERPOLATION = re.compile(r"\$\{(?:oc\.select:)?(\w+(?:\.\w+)+)(?:,null)?\}")
 _SCALARS = re.compile(r"\$\{oc\.select:(parameterization\.\w+),\[\]\}")
+_INPUTS = re.compile(r"\$\{oc\.select:(task\.inputs),\{\}\}")
+_OF_TRAINING = ("dropout", "noise")
 
 
 def primary_config(name: str, overrides: Sequence[str]) -> str:
@@ -100,6 +102,8 @@ def restore_model(
         inner = [g for g in choices if g == group or str(g).startswith(f"{group}/")]
         if any(choices[g] not in ("run", None) for g in inner):
             continue
+        if group not in stored:
+            continue  # of a run that was stored before there was the group
         with open_dict(config):
             config[group] = stored[group]
         own = [o for o in overrides if str(o.key_or_group).startswith(f"{group}.")]
@@ -133,8 +137,10 @@ def restore_derived(
     """Restore the interpolations of a run's options, such as ``${trainer.max_kimg}``.
 
     A stored config holds their values, ``lr_schedule.end_kimg: 200``, which would not follow an
-    override. Values that were given explicitly stay, and so do those of the model, except for the
-    scalars of the network: weights without a second time can initialize a network with one.
+    override. Values that were given explicitly stay, and so do those of the model, with exceptions:
+    weights without a second time can initialize a network with one (its scalars), how the
+    conditions of a network are dropped in training is no part of its weights, and the size of the
+    space of the flow follows the data.
     """
     lines = [str(o.input_line) for o in overrides]
     run = str(run_in(lines))
@@ -143,7 +149,8 @@ def restore_derived(
     for group, option in choices_of(run).items():
         name, _, package = group.partition("@")
         of_model = name.partition("/")[0] in MODEL_GROUPS
-        pattern = _SCALARS if of_model else _INTERPOLATION
+        weights = of_model and name != "autoencoder"
+        patterns = (_SCALARS, _INPUTS) if weights else (_INTERPOLATION,)
         known = chosen.get(name if of_model else group) == "run"
         if not known or not repo.config_exists(f"{name}/{option}"):
             continue
@@ -156,14 +163,28 @@ def restore_derived(
         if raw.get("_target_") != node.get("_target_"):
             continue
         for key, text in leaves(raw, at):
-            source = pattern.fullmatch(str(text))
+            source = next(filter(None, (p.fullmatch(str(text)) for p in patterns)), None)
             if source is None or key in given:
                 continue
-            absent: list[str] | None = [] if of_model else None
+            if source.re is _INPUTS and not _same_inputs(config, stored):
+                continue
+            absent: list[str] | None = [] if weights else None
             now = OmegaConf.select(config, key, default=absent, throw_on_missing=False)
             value, there = (select(stored, name) or absent for name in (key, source[1]))
             if value is not None and value == there and value == now:
                 OmegaConf.update(config, key, text, force_add=True)
+
+
+def _same_inputs(config: DictConfig, stored: Mapping[str, Any]) -> bool:
+    """Whether the task gives the network the inputs of the run, perhaps dropped more often."""
+    now = OmegaConf.select(config, "task.inputs")
+    found = [{} if now is None else OmegaConf.to_container(now, resolve=True)]
+    found.append(select(stored, "task.inputs") or {})
+    shapes = [
+        {k: v for k, v in leaves(node, "") if k.rpartition(".")[2] not in _OF_TRAINING}
+        for node in found
+    ]
+    return shapes[0] == shapes[1]
 
 
 def _overrides_of(run: str) -> list[str]:

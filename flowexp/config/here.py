@@ -23,8 +23,8 @@ __all__ = ["cuda_devices", "missing_here"]
 Config = Mapping[str, Any]
 
 # The methods of parts that look for their files, by group.
-_OF_TRAINING = {"dataset": "locate", "objective": "check"}
-_OF_EVALUATION = {"dataset": "locate", "metric": "check"}
+_OF_TRAINING = {"dataset": "locate", "autoencoder": "locate", "objective": "check"}
+_OF_EVALUATION = {"dataset": "locate", "autoencoder": "locate", "metric": "check"}
 
 
 def missing_here(config_name: str, config: Config) -> Iterator[Problem]:

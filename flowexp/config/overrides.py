@@ -1,6 +1,8 @@
 """Command-line overrides held against the groups, options and keys that exist."""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 
+from flowexp.config import conf_dir
 from flowexp.config.hydra_internals import ConfigRepository, Repository
 from flowexp.config.override_text import override as written
 from flowexp.config.override_text import sweep, typed
@@ -19,13 +22,14 @@ from flowexp.config.renamed import renamed_argument
 from flowexp.config.run_folders import names_folder, nearest_run
 from flowexp.tree import leaves, nodes, select
 
-__all__ = ["all_groups", "check_added", "check_key", "check_options", "in_full", "is_group",
-           "key_like", "options_of", "parse", "selected", "sweep_values", "targets_in",
-           "texts"]  # fmt: skip
+__all__ = ["all_groups", "check_added", "check_key", "check_options", "groups_of_folders",
+           "in_full", "is_group", "key_like", "options_of", "parse", "selected", "sweep_values",
+           "targets_in", "texts"]  # fmt: skip
 
 _OPEN = ("budget.metric", "budget.when")
 """Mappings whose keys are names from elsewhere."""
 
+_FOLDER = "folder"
 _NESTED_OPTIONS = ("experiment", "table", "claim")
 # How a person asks, where the group has another name: its noun, or what is no keyword of Python.
 _SHORT = {
@@ -41,12 +45,14 @@ _TAKE_RUN = ("train", "check", "eval", "sample", "stream", "pairs", "calibrate",
 def in_full(verb: str, overrides: Iterable[str]) -> list[str]:
     """Overrides of a verb with short forms written out: ``for=boss``, ``from=data``, a bare path.
 
-    A bare path that exists names a run, several paths a sweep over runs.
+    A bare path that exists names a run, several paths a sweep over runs. ``GROUP=PATH`` chooses the
+    option ``folder`` of a group that has one.
     """
     short, full = _SHORT.get(verb, ("", ""))
     given = [
         full + text.removeprefix(short) if short and text.startswith(short) else text
-        for text in overrides
+        for each in overrides
+        for text in _of_folder(each)
     ]
     bare = [
         text for text in given if verb in _TAKE_RUN and names_folder(text) and Path(text).exists()
@@ -56,6 +62,27 @@ def in_full(verb: str, overrides: Iterable[str]) -> list[str]:
     paths = [text.replace("${", r"\${") for text in bare]
     named = sweep("run", paths) if len(paths) > 1 else written("run", paths[0])
     return [named, *(text for text in given if text not in bare)]
+
+
+def _of_folder(text: str) -> list[str]:
+    """``GROUP=PATH`` as ``GROUP=folder GROUP.folder=PATH``; other overrides as they are."""
+    group, equals, value = text.partition("=")
+    if not equals or group not in groups_of_folders():
+        return [text]
+    path = value.strip("'\"")
+    named = (conf_dir() / group / f"{path}.yaml").is_file() or path in ("", "run", "null")
+    if named or "," in path or not ("/" in path or os.sep in path or Path(path).is_dir()):
+        return [text]
+    return [f"{group}={_FOLDER}", written(f"{group}.{_FOLDER}", path.replace("${", r"\${"))]
+
+
+@functools.cache
+def groups_of_folders() -> frozenset[str]:
+    """The groups with an option ``folder`` that reads what its argument ``folder`` names."""
+    files = conf_dir().glob(f"*/{_FOLDER}.yaml")
+    return frozenset(
+        f.parent.name for f in files if f"\n{_FOLDER}:" in f.read_text(encoding="utf-8")
+    )
 
 
 def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:

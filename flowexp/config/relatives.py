@@ -45,7 +45,7 @@ def problems_with_relatives(
             if name != "teacher":
                 said = parent is None or any(text.startswith("init=") for text in overrides)
                 yield from _other_meaning(config, stored, run=run, said=said)
-            yield from _other_shape(config, _shape_of(stored.get("dataset")), key=name, what=run)
+            yield from _other_shape(config, _space_of(stored), key=name, what=run)
     pairs = config.get("pairs")
     for folder in [pairs] if isinstance(pairs, str) else pairs or []:
         with suppress(UsageError, ValueError, KeyError, TypeError):
@@ -130,6 +130,11 @@ def _shape_of(dataset: object) -> tuple[int, ...] | None:
     return tuple(sides) if all(isinstance(side, int) for side in sides) else None
 
 
+def _space_of(config: Config) -> tuple[int, ...] | None:
+    """The shape of a sample of the flow: of latents, or of the data; None if unknown."""
+    return _shape_of(config.get("autoencoder")) or _shape_of(config.get("dataset"))
+
+
 def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) if len(shape) != 1 else f"points of {shape[0]} dimensions"
 
@@ -137,7 +142,7 @@ def _times(shape: Sequence[int]) -> str:
 def _other_shape(
     config: Config, shape: tuple[int, ...] | None, *, key: str, what: str
 ) -> Iterator[Problem]:
-    own = _shape_of(config.get("dataset"))
+    own = _space_of(config)
     if None in (own, shape) or own == shape:
         return
     made = f"the pairs in {what} are" if key == "pairs" else f"{what} was trained on"

@@ -12,9 +12,12 @@ from flowexp.config.misfits import misfits
 from flowexp.config.option_files import NO_FILES, OptionFiles
 from flowexp.config.problems import Problem
 from flowexp.errors import UsageError
+from flowexp.tree import select
 
 __all__ = ["MUST_BE_GIVEN", "Resolved", "composition_problem", "resolve"]
 
+_TAKEN = re.compile(r"\$\{([\w.]+)\}")
+_OPTIONAL = re.compile(r"\$\{oc\.select:([\w.]+),null\}")
 MUST_BE_GIVEN = "must be given."
 
 
@@ -69,11 +72,26 @@ def _child(node: DictConfig | ListConfig, name: str | int, key: str, result: Res
         if "issing" not in type(error).__name__:
             result.failed.append((key, wanted))
         return None
+    absent = _absent(node, name) if value is None else None
+    if absent is not None:
+        result.missing.add(key)
+        result.failed.append((key, absent))
     if isinstance(value, DictConfig):
         return {n: _child(value, n, f"{key}.{n}", result) for n in map(str, value)}
     if isinstance(value, ListConfig):
         return [_child(value, i, f"{key}[{i}]", result) for i in range(len(value))]
     return value
+
+
+def _absent(node: DictConfig | ListConfig, name: str | int) -> str | None:
+    """The key that is not there, if a value is taken from ``${oc.select:KEY,null}`` of another."""
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    taken = _TAKEN.fullmatch(str(raw[name]))
+    if taken is None:
+        return None
+    whole = OmegaConf.to_container(node._get_root(), resolve=False)
+    optional = _OPTIONAL.fullmatch(str(select(whole, taken[1])))
+    return None if optional is None else optional[1]
 
 
 def _refused(error: UsageError, key: str) -> Problem:

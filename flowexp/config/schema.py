@@ -64,6 +64,7 @@ class _Model:
     """The groups that make a model and its task."""
 
     dataset: Any = MISSING
+    autoencoder: Any = MISSING
     path: Any = MISSING
     network: Any = MISSING
     parameterization: Any = MISSING
@@ -82,6 +83,7 @@ class TrainConfig(_Model):
     init: str | None = None
     init_weights: str = "raw"
     pairs: Any = None
+    order: Any = MISSING
     augmentation: Any = MISSING
     coupling: Any = MISSING
     timestep: Any = MISSING

@@ -19,6 +19,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
 from flowexp.config.hydra_internals import SHIPPED, FileConfigSource, register_source
+from flowexp.config.later_options import LATER_GROUPS, option_file
 from flowexp.config.overrides import parse, texts
 from flowexp.config.run_folders import CONFIG, MANIFEST, is_run
 from flowexp.config.schema import values_of_training
@@ -72,6 +73,8 @@ class RunSource(ConfigSource):
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         if (group, name) == ("", _VALUES):
             return self._result(self._values())
+        if self._is_later(group):
+            return self._result(OmegaConf.load(option_file(group)))
         key = group.replace("/", ".")
         node = copy.deepcopy(select(self._config, key))
         node = {} if node is None else node
@@ -98,6 +101,10 @@ class RunSource(ConfigSource):
             config=OmegaConf.create(node),
             header={"package": None},
         )
+
+    def _is_later(self, group: str) -> bool:
+        """Whether the run was stored before there was this group."""
+        return group in LATER_GROUPS and bool(self._config) and group not in self._config
 
     def _values(self) -> dict[str, Any]:
         """The values of a training beside the groups: seed, teacher, pairs ..."""
@@ -133,6 +140,7 @@ class RunSource(ConfigSource):
         found = {key for key, value in self._config.items() if isinstance(value, dict)}
         # Without a manifest that can be read, every group that holds something is there.
         found |= {g for g in choices_of(self.path) if not g.startswith("hydra")}
+        found |= LATER_GROUPS.keys()
         # A name such as "override /hydra/launcher" would be an instruction.
         return {group for group in found if re.fullmatch(r"\w+(/\w+)*", str(group))}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from flowexp.config.later_options import LATER_GROUPS
 from flowexp.config.renamed import with_present_arguments
 from flowexp.config.run_folders import MANIFEST
 from flowexp.errors import UsageError
@@ -38,10 +39,14 @@ def read_stored(file: Path, *, key: str = "run", kind: type = dict) -> Any:  # n
 
 
 def choices_of(run: Path | str) -> dict[str, str]:
-    """The options that a run's manifest records, by group; empty if it cannot be read."""
+    """The options that a run's manifest records, by group; empty if it cannot be read.
+
+    Groups that there were not when it was written have the option that leaves the run as it was.
+    """
     with suppress(OSError, ValueError, AttributeError, TypeError):
         manifest = json.loads((Path(run) / MANIFEST).read_text(encoding="utf-8"))
-        return {str(group): str(option) for group, option in manifest.get("choices", {}).items()}
+        found = {str(group): str(option) for group, option in manifest.get("choices", {}).items()}
+        return {**LATER_GROUPS, **found} if found else {}
     return {}
 
 

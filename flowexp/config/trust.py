@@ -78,6 +78,7 @@ _LIBRARIES = {
 
 KINDS: dict[str, tuple[str, ...]] = {
     "augmentation": ("flowexp.augmentations.base.Augmentation",),
+    "autoencoder": ("flowexp.autoencoders.base.Autoencoder",),
     "calibration": ("flowexp.calibration.base.Calibration",),
     "callbacks": (_CALLBACKS,),
     "coupling": ("flowexp.couplings.base.Coupling",),
@@ -92,6 +93,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "network": (_MODULE,),
     "objective": ("flowexp.objectives.base.Objective",),
     "optimizer": (_OPTIMIZER,),
+    "order": ("flowexp.data.orders.Order",),
     "parameterization": ("flowexp.parameterizations.base.Parameterization",),
     "path": ("flowexp.paths.path.Path",),
     "residual_guidance": ("flowexp.streaming.batch.ResidualGuidance",),

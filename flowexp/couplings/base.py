@@ -1,16 +1,18 @@
 """The protocol of couplings: which source draw goes with which data point."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from flowexp.parameterizations import Conditions, rows_of
+from flowexp.paths import Source
 from flowexp.requirements import Part, Parts, Unmet, all_of, on_gaussian_noise
 
-__all__ = ["Coupling", "Pairs", "Independent", "WholeBatch"]
+__all__ = ["BatchCoupling", "Coupling", "Items", "Pairs", "Independent", "WholeBatch"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Pairs:
             on the number of devices or micro-batches; None = the objective draws its own.
         whole: The batch of which these pairs are a part; None = they are a whole batch.
         positions: Positions of the pairs in ``whole``, (B,), int64; None without it.
+        metrics: Scalars that describe the coupled batch, to be logged; detached, by name.
     """
 
     x: Tensor
@@ -53,6 +56,7 @@ class Pairs:
     uniforms: Tensor | None = None
     whole: WholeBatch | None = None
     positions: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def rows(self, rows: Tensor | slice) -> "Pairs":
         """Some of the pairs, with what belongs to them."""
@@ -81,6 +85,23 @@ class Pairs:
         return replace(self, uniforms=self.uniforms[:, columns], whole=whole)
 
 
+class Items(Protocol):
+    """The items of a training's data, for a coupling that chooses among them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of their content."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Their labels, (n, ...), or None."""
+
+    def __len__(self) -> int: ...
+
+    def data(self, rows: Tensor) -> Tensor:
+        """The data x of the items at ``rows``, (k, ...), float32, on the device of ``rows``."""
+
+
 class Coupling(Part, ABC):
     """The joint distribution of (x, e) within a batch.
 
@@ -92,11 +113,37 @@ class Coupling(Part, ABC):
         needs_gaussian: Whether it adds draws of e, which is right for a Gaussian source only.
         gives_times: Whether it has images and times of its own, so that it uses neither those of
             the data nor the timestep distribution's.
+        chooses_items: Whether it chooses x among all items of the data, instead of using those of
+            the batch, and so has to be prepared.
+        across_devices: Whether ``pair`` is given the batch of all devices, not one's share.
+        scope: What the pairs of a step are chosen among.
+        keeps_rows: Whether row i of the pairs has the image, and the time, of row i of the batch.
     """
 
     needs_partner: bool = False
     needs_gaussian: bool = False
     gives_times: bool = False
+    keeps_rows: bool = True
+    chooses_items: bool = False
+    across_devices: bool = False
+
+    def prepare(
+        self, items: Items, source: Source, *, source_identity: str, device: torch.device
+    ) -> None:
+        """Do once, before a training, what depends on all its data; by default nothing.
+
+        ``source_identity`` tells sources apart, ``device`` is where long computations may run.
+        Called again with the same data it returns at once.
+        """
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest of a run tells of the coupling."""
+        return {"within": self.scope}
+
+    @property
+    def scope(self) -> str:
+        """Each pair stands alone, unless the coupling looks at its batch."""
+        return "single pairs"
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A Gaussian source, stored pairs, and images as they were stored."""
@@ -120,7 +167,8 @@ class Coupling(Part, ABC):
             yield Unmet("pairs", f"{name} needs noise-data pairs, but none are given.", remedy)
 
     def _unchanged_images(self, parts: Parts) -> Iterator[Unmet]:
-        if not (self.needs_partner or self.gives_times) or not parts.augmentation.changes_images:
+        own = self.gives_times or self.chooses_items
+        if not (self.needs_partner or own) or not parts.augmentation.changes_images:
             return
         changing, name = type(parts.augmentation).__name__, type(self).__name__
         if self.needs_partner:
@@ -156,3 +204,22 @@ class Independent(Coupling):
 
     def pair(self, x: Tensor, e: Tensor, conditions: Conditions, **_: object) -> Pairs:
         return Pairs(x=x, e=e, conditions=conditions)
+
+
+class BatchCoupling(Coupling):
+    """A coupling that depends on the batch as a whole.
+
+    Args:
+        across_devices: Couple the batch of all devices: every one gathers it, finds the same pairs
+            and trains on its share, so that the result does not depend on their number. Otherwise
+            each couples its own share, and more devices at the same batch size mean smaller plans.
+    """
+
+    later_options: ClassVar[Mapping[str, object]] = {"across_devices": False}
+
+    def __init__(self, *, across_devices: bool = False) -> None:
+        self.across_devices = across_devices
+
+    @property
+    def scope(self) -> str:
+        return "the batch of all devices" if self.across_devices else "the share of one device"

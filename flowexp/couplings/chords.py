@@ -40,6 +40,7 @@ class Chords(Coupling):
     """
 
     gives_times = True
+    keeps_rows = False
 
     def __init__(self, *, run: str | None, name: str | None = None) -> None:
         if run is None:

@@ -3,22 +3,25 @@
 Rows of every matrix are sources e_i, columns are data x_j; both marginals are uniform.
 """
 
-import math
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from flowexp.couplings.base import Coupling, Pairs
+from flowexp.couplings.assignment import AssignmentSolver, ShortestPaths
+from flowexp.couplings.base import BatchCoupling, Pairs
 from flowexp.parameterizations import Conditions
+from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.seeding import open_uniform
 
 __all__ = [
     "PlanCoupling",
-    "optimal_permutation",
     "pairs_from_plan",
     "sinkhorn_plan",
     "squared_cost",
+    "within_classes",
     "MinibatchOT",
     "EntropicOT",
 ]
@@ -34,24 +37,17 @@ def squared_cost(e: Tensor, x: Tensor) -> Tensor:
     return (squares - 2.0 * rows @ columns.T).clamp(min=0.0)
 
 
-def optimal_permutation(cost: Tensor) -> Tensor:
-    """The permutation p that minimises ``sum_i cost[i, p_i]``, (B,), int64, on the cost's device.
-
-    For equal batch sizes and uniform marginals an optimal plan is a permutation.
-
-    Source: Crouse, 2016 (scipy.optimize.linear_sum_assignment), O(B^3) on the CPU.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    _, columns = linear_sum_assignment(cost.cpu().numpy())
-    return torch.as_tensor(columns, dtype=torch.int64, device=cost.device)
-
-
 def sinkhorn_plan(
-    cost: Tensor, *, reg: float, iterations: int = 1000, tolerance: float = 1e-9
+    cost: Tensor,
+    *,
+    reg: float,
+    iterations: int = 1000,
+    tolerance: float = 1e-9,
+    marginals: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """The plan that minimises ``<P, cost> - reg H(P)`` with uniform marginals, (B_e, B_x), float64.
+    """The plan that minimises ``<P, cost> - reg H(P)`` with given marginals, (B_e, B_x), float64.
 
+    ``marginals`` are those of the rows and columns, positive with sum 1; None = both uniform.
     ``reg``, > 0, is in the unit of the float64 cost. Alternating projections on the logarithms, so
     that ``exp(-cost / reg)`` may underflow. Stops when the column sums' error (Euclidean norm) is
     below ``tolerance``, or after ``iterations`` double projections.
@@ -62,15 +58,17 @@ def sinkhorn_plan(
         raise ValueError(f"reg is {reg}; expected a positive number")
     n, m = cost.shape
     log_kernel = -cost / reg
-    log_a, log_b = -math.log(n), -math.log(m)
+    uniform = cost.new_full((n,), 1.0 / n), cost.new_full((m,), 1.0 / m)
+    rows, columns = uniform if marginals is None else marginals
+    log_a, log_b = rows.log(), columns.log()
     f = cost.new_zeros(n)
     g = cost.new_zeros(m)
     for i in range(iterations):
         g = log_b - torch.logsumexp(log_kernel + f[:, None], dim=0)
         f = log_a - torch.logsumexp(log_kernel + g[None, :], dim=1)
         if i % _CHECK_EVERY == 0:
-            columns = torch.exp(log_kernel + f[:, None] + g[None, :]).sum(0)
-            if torch.linalg.vector_norm(columns - 1.0 / m) < tolerance:
+            found = torch.exp(log_kernel + f[:, None] + g[None, :]).sum(0)
+            if torch.linalg.vector_norm(found - columns) < tolerance:
                 break
     return torch.exp(log_kernel + f[:, None] + g[None, :])
 
@@ -86,16 +84,41 @@ def pairs_from_plan(plan: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return index // plan.shape[1], index % plan.shape[1]
 
 
-class PlanCoupling(Coupling):
+def within_classes(parts: Parts, *, name: str, per_class: bool) -> Iterator[Unmet]:
+    """Labels for pairs within classes; a warning if a class-conditional network is given others."""
+    conditional = parts.network.label_dim > 0
+    if per_class and not conditional:
+        problem = f"{name} pairs within classes, but the network takes no labels."
+        yield Unmet(".per_class", problem, "Set coupling.per_class=false.")
+    elif conditional and not per_class:
+        problem = (
+            f"{name} over all classes makes the noise of a training pair depend on its class, "
+            f"but samples of a class start from any noise."
+        )
+        yield Unmet(".per_class", problem, "Set coupling.per_class=true.", False)
+
+
+class PlanCoupling(BatchCoupling):
     """A coupling that picks pairs (i, j) of sources and data within the batch.
 
     Args:
         per_class: Pair only within the rows of one label. A plan over the whole batch couples e to
             the label; a conditional model would then need a source that depends on the label.
+        across_devices: See :class:`BatchCoupling`.
     """
 
-    def __init__(self, *, per_class: bool = False) -> None:
+    keeps_rows = False
+
+    def __init__(self, *, per_class: bool = False, across_devices: bool = False) -> None:
+        super().__init__(across_devices=across_devices)
         self.per_class = per_class
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Labels for pairs within a class; else a warning if the network is given labels."""
+        yield from all_of(super().needs(parts), self._labels(parts))
+
+    def _labels(self, parts: Parts) -> Iterator[Unmet]:
+        yield from within_classes(parts, name=type(self).__name__, per_class=self.per_class)
 
     @abstractmethod
     def match(self, e: Tensor, x: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -132,22 +155,34 @@ class PlanCoupling(Coupling):
 class MinibatchOT(PlanCoupling):
     """Pairs that minimise ``sum |e_i - x_j|^2`` over the batch.
 
-    The plan is that of one device's batch: more devices at the same total batch mean smaller plans.
-
     Args:
         replacement: Draw the pairs from the plan with replacement, as the authors' code does: only
             about 1 - 1/e = 63 % of a batch is then distinct. By default the permutation itself.
+        solver: Solver of the assignment problem; None = :class:`ShortestPaths`.
 
     Source: Tong et al., Improving and generalizing flow-based generative models, 2023, arXiv
     2302.00482 (OT-CFM); Pooladian et al., Multisample Flow Matching, 2023, arXiv 2304.14772.
     """
 
-    def __init__(self, *, replacement: bool = False, per_class: bool = False) -> None:
-        super().__init__(per_class=per_class)
+    later_options: ClassVar[Mapping[str, object]] = {
+        **PlanCoupling.later_options,
+        "solver": {"_target_": "flowexp.couplings.ShortestPaths"},
+    }
+
+    def __init__(
+        self,
+        *,
+        replacement: bool = False,
+        per_class: bool = False,
+        across_devices: bool = False,
+        solver: AssignmentSolver | None = None,
+    ) -> None:
+        super().__init__(per_class=per_class, across_devices=across_devices)
         self.replacement = replacement
+        self.solver = solver or ShortestPaths()
 
     def match(self, e: Tensor, x: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        permutation = optimal_permutation(squared_cost(e, x))
+        permutation = self.solver.permutation(squared_cost(e, x))
         rows = torch.arange(permutation.shape[0], device=permutation.device)
         if not self.replacement:
             return rows, permutation
@@ -180,8 +215,9 @@ class EntropicOT(PlanCoupling):
         iterations: int = 1000,
         tolerance: float = 1e-9,
         per_class: bool = False,
+        across_devices: bool = False,
     ) -> None:
-        super().__init__(per_class=per_class)
+        super().__init__(per_class=per_class, across_devices=across_devices)
         if not reg > 0.0:
             raise ValueError(f"reg is {reg}; expected a positive number")
         if iterations < 1:

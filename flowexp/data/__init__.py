@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowexp.data.base import Dataset, ImageArrays, fingerprint
+    from flowexp.data.orders import ClassSequences, Order, RandomEpochs
     from flowexp.data.paired import DatasetSource
     from flowexp.data.partners import Partners
     from flowexp.data.quantization import as_data, quantize, to_unit_range
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchStream",
+    "ClassSequences",
     "DataBatch",
     "Dataset",
     "DatasetSource",
     "ImageArrays",
+    "Order",
     "Partners",
+    "RandomEpochs",
     "as_data",
     "fingerprint",
     "gather_batch",
@@ -34,11 +38,14 @@ __all__ = [
 
 _HOMES = {
     "BatchStream": "stream",
+    "ClassSequences": "orders",
     "DataBatch": "stream",
     "Dataset": "base",
     "DatasetSource": "paired",
     "ImageArrays": "base",
+    "Order": "orders",
     "Partners": "partners",
+    "RandomEpochs": "orders",
     "as_data": "quantization",
     "fingerprint": "base",
     "gather_batch": "stream",

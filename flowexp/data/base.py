@@ -9,6 +9,7 @@ import numpy as np
 
 from flowexp.data.digests import Array, combine_digests, fingerprint
 from flowexp.data.partners import Partners
+from flowexp.data.posteriors import Posteriors
 from flowexp.data.splits import evenly_spaced
 from flowexp.errors import UsageError
 from flowexp.requirements import Part, Parts, Unmet, all_of
@@ -47,6 +48,8 @@ class ImageArrays:
         name: Name of data set and split, for records and messages.
         notice: Note that accompanies every number measured on this data, or None.
         partners: The source draw that belongs to each item, or None.
+        posteriors: What the items are drawn from, or None; ``images`` are then latents as the
+            encoder gives them, and :func:`flowexp.data.gather_batch` gives those of the flow.
     """
 
     images: Array
@@ -56,6 +59,7 @@ class ImageArrays:
     name: str
     notice: str | None = None
     partners: Partners | None = None
+    posteriors: Posteriors | None = None
 
     def __post_init__(self) -> None:
         kind = (self.images.dtype, self.images.ndim)
@@ -103,7 +107,13 @@ class ImageArrays:
         return sorted(set(range(self.num_classes)) - set(np.unique(self.labels).tolist()))
 
     def select(self, indices: Array, *, name: str | None = None) -> "ImageArrays":
-        """The items at these positions (or under this boolean mask), copied, in this order."""
+        """The items at these positions (or under this boolean mask), copied, in this order.
+
+        Raises:
+            ValueError: The items are drawn from posteriors.
+        """
+        if self.posteriors is not None:
+            raise ValueError(f"{self.name} holds posteriors, of which no part can be taken")
         return ImageArrays.of(
             np.asarray(self.images)[indices],
             None if self.labels is None else self.labels[indices],
@@ -176,13 +186,13 @@ class Dataset(Part, ABC):
             )
 
     def _size_of(self, parts: Parts) -> Iterator[Unmet]:
-        size = parts.network.img_resolution
-        if size is not None and size != self.resolution:
+        size, space = parts.network.img_resolution, parts.space
+        if size is not None and size != space.resolution:
             yield Unmet(
                 "network.img_resolution",
-                f"{size} does not fit {type(self).__name__}, whose resolution is "
-                f"{self.resolution}.",
-                f"Leave it out, or set network.img_resolution={self.resolution}.",
+                f"{size} does not fit {type(space).__name__}, whose resolution is "
+                f"{space.resolution}.",
+                f"Leave it out, or set network.img_resolution={space.resolution}.",
             )
 
     @abstractmethod

@@ -1,11 +1,10 @@
-"""The order of the data in training, as a function of (seed, step) only.
+"""The batches of a training, as a function of (seed, step) only.
 
-Position p = step * batch_size + j of the endless stream belongs to epoch p // N and holds item
-perm_epoch[p % N], where perm_epoch is a permutation drawn from (seed, "order", epoch). Batches may
-span epochs, so no item is left out. Whether item j of a step is mirrored is drawn from
-(seed, "flip", step) for the whole global batch; rank r of R gets the r-th of R equal slices of it.
-Starting at step k therefore continues exactly as an uninterrupted run, and the union over the ranks
-does not depend on their number.
+Item j of a step stands at position step * batch_size + j of an endless stream, whose order is an
+:class:`~flowexp.data.orders.Order`. Whether it is mirrored is drawn from (seed, "flip", step) for
+the whole global batch; rank r of R gets the r-th of R equal slices of it. Starting at step k
+therefore continues exactly as an uninterrupted run, and the union over the ranks does not depend on
+their number.
 """
 
 import itertools
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from flowexp.data.base import ImageArrays
+from flowexp.data.orders import Order, RandomEpochs
 from flowexp.seeding import generator
 
 __all__ = ["DataBatch", "BatchStream", "gather_batch"]
@@ -32,15 +32,23 @@ class DataBatch:
         labels: Classes (B,), int64; or label vectors (B, num_classes), float32; or None.
         index: Positions in the data set, (B,), int64.
         partner: The source draws of the items, (B, ...), float32, or None.
+        std: Of items that are drawn, with ``images`` as means: (B, C, H, W), float32; or None.
+        mirrored: Which latents are those of a mirrored image, (B,), bool; or None.
     """
 
     images: Tensor
     labels: Tensor | None
     index: Tensor
     partner: Tensor | None = None
+    std: Tensor | None = None
+    mirrored: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def first(self, count: int) -> "DataBatch":
+        """The first ``count`` items, at most all."""
+        return self._map(lambda tensor: tensor[:count])
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "DataBatch":
         """The same batch on another device."""
@@ -56,6 +64,8 @@ class DataBatch:
             None if self.labels is None else change(self.labels),
             change(self.index),
             None if self.partner is None else change(self.partner),
+            None if self.std is None else change(self.std),
+            None if self.mirrored is None else change(self.mirrored),
         )
 
 
@@ -67,9 +77,15 @@ def gather_batch(
 ) -> DataBatch:
     """The items at ``index`` (B,) as a batch, copied; of a memory map only these are read.
 
-    Where ``mirrored``, (B,), images are flipped left to right, and their partners with them.
+    Where ``mirrored``, (B,), images are flipped left to right, and their partners with them; of
+    latents, those of the flipped image are taken.
     """
-    images = np.take(np.asarray(arrays.images), index, axis=0)
+    std = of_mirrored = None
+    if arrays.posteriors is None:
+        images = np.take(np.asarray(arrays.images), index, axis=0)
+    else:
+        images, std = arrays.posteriors.take(index, mirrored=mirrored)
+        of_mirrored, mirrored = mirrored, None
     labels = None if arrays.labels is None else np.take(arrays.labels, index, axis=0)
     partner = None if arrays.partners is None else arrays.partners.take(index)
     if mirrored is not None:
@@ -81,6 +97,8 @@ def gather_batch(
         None if labels is None else torch.from_numpy(labels),
         torch.from_numpy(index),
         None if partner is None else torch.from_numpy(partner),
+        None if std is None else torch.from_numpy(std),
+        None if of_mirrored is None else torch.from_numpy(of_mirrored),
     )
 
 
@@ -89,6 +107,7 @@ class BatchStream:
 
     Args:
         batch_size: Items per step over all ranks.
+        order: Which items come one after the other; None = :class:`RandomEpochs`.
         hflip: Whether each image is mirrored with probability 1/2.
         start: First step of an iteration; a resumed run passes the step it stopped at.
         rank: Which slice of the global batch to return.
@@ -96,6 +115,7 @@ class BatchStream:
 
     Raises:
         ValueError: A number is out of range, the data are empty, or points are to be mirrored.
+        UsageError: The data cannot be brought in this order.
     """
 
     def __init__(
@@ -104,6 +124,7 @@ class BatchStream:
         *,
         batch_size: int,
         seed: int,
+        order: Order | None = None,
         hflip: bool = False,
         start: int = 0,
         rank: int = 0,
@@ -123,7 +144,7 @@ class BatchStream:
         self.start = start
         self.rank = rank
         self.world_size = world_size
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self._index = (RandomEpochs() if order is None else order).of(arrays, seed=seed)
 
     def __iter__(self) -> Iterator[DataBatch]:
         return map(self.batch, itertools.count(self.start))
@@ -143,24 +164,6 @@ class BatchStream:
             mirrored = bits.numpy()[rank * share : (rank + 1) * share].astype(bool)
         index = self._index(step * self.batch_size + rank * share, share)
         return gather_batch(self.arrays, index, mirrored=mirrored)
-
-    def _index(self, first: int, count: int) -> npt.NDArray[np.int64]:
-        """Items at the positions first .. first + count - 1 of the stream."""
-        pieces = []
-        end = first + count
-        while first < end:
-            epoch, offset = divmod(first, len(self.arrays))
-            pieces.append(self._order(epoch)[offset : offset + end - first])
-            first += len(pieces[-1])
-        return np.concatenate(pieces)
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        if epoch not in self._orders:
-            while len(self._orders) >= 2:
-                del self._orders[next(iter(self._orders))]
-            rng = generator(self.seed, "order", epoch)
-            self._orders[epoch] = torch.randperm(len(self.arrays), generator=rng).numpy()
-        return self._orders[epoch]
 
 
 def _check(step: int, batch_size: int, rank: int, world_size: int) -> None:

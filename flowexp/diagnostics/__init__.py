@@ -2,6 +2,7 @@
 
 from flowexp.diagnostics.base import ModelMetric, NetworkEvaluations, Setting, records_of
 from flowexp.diagnostics.bits_per_dim import BitsPerDim, dequantized
+from flowexp.diagnostics.processor_seconds import ProcessorSeconds
 from flowexp.diagnostics.solver_error import SolverError
 from flowexp.diagnostics.straightness import Curvature, FirstOrderDefect, Straightness, straightness
 from flowexp.diagnostics.trajectory import Station, TrajectoryMetric, linear_clock, walk
@@ -21,5 +22,6 @@ __all__ = [
     "BitsPerDim",
     "dequantized",
     "NetworkEvaluations",
+    "ProcessorSeconds",
     "SolverError",
 ]

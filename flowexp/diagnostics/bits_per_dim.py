@@ -13,7 +13,7 @@ from flowexp.errors import UsageError
 from flowexp.likelihood import Divergence, ExactTrace, Hutchinson, log_likelihood
 from flowexp.metrics.protocol import MetricRecord
 from flowexp.models import Model
-from flowexp.requirements import Parts, Unmet, on_gaussian_noise
+from flowexp.requirements import Parts, Unmet, all_of, on_pixels, source_of
 from flowexp.seeding import generator
 
 __all__ = ["BitsPerDim", "dequantized"]
@@ -82,10 +82,17 @@ class BitsPerDim(ModelMetric):
         self.offset = offset
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A source whose density is known."""
-        yield from on_gaussian_noise(
-            parts, what="bits_per_dim is defined for", remedy="Leave it out"
+        """A source whose density is known, and a flow on the images themselves."""
+        yield from all_of(
+            self._known_density(parts),
+            on_pixels(parts, name="bits_per_dim is that of images", remedy="Leave it out."),
         )
+
+    def _known_density(self, parts: Parts) -> Iterator[Unmet]:
+        if not parts.path.source.has_density:
+            source = source_of(parts.path)
+            problem = f"bits_per_dim needs the density of the source, but {source} has none."
+            yield Unmet(".", problem, "Leave it out, or set path.source=null.")
 
     def check_setting(self, model: Model, *, setting: Setting) -> None:
         self._images(setting)

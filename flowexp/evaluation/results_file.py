@@ -40,6 +40,7 @@ def append_results(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **facts,
         **{name: getattr(result, name) for name in _COSTS},
+        **({"sampler_facts": dict(result.facts)} if result.facts else {}),
         "records": [{"key": record.key, **record.to_dict()} for record in result.records],
     }
     for name, record in zip(result.metrics, entry["records"], strict=False):
@@ -69,6 +70,7 @@ def stored_results(path: Path, measured_with: Mapping[str, str]) -> dict[str, Sc
                     records=tuple(map(MetricRecord.from_dict, found)),
                     metrics=(metric,) * len(found),
                     **{key: entry[key] for key in _COSTS},
+                    facts=entry.get("sampler_facts", {}),
                 )
     return known
 

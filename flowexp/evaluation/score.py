@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from flowexp.data import ImageArrays, quantize
 from flowexp.diagnostics import ModelMetric, Setting
 from flowexp.errors import UsageError
+from flowexp.evaluation.reconstructed import reconstructed
 from flowexp.evaluation.small_sets import remarks
 from flowexp.metrics.base import Accumulator, Metric
-from flowexp.metrics.protocol import MetricRecord, least, mean, spread_of
+from flowexp.metrics.protocol import MetricRecord
 from flowexp.metrics.torchmetrics_metric import TorchmetricsMetric
 from flowexp.pipeline import Pipeline, Processes, SampleBatch, in_turn, seeds_text
 from flowexp.progress import counted, stage
@@ -27,12 +28,9 @@ from flowexp.tasks import Task
 __all__ = [
     "SampleMetrics",
     "ScoreResult",
-    "Summary",
     "in_words",
     "require_measurable",
     "score",
-    "seed_ranges",
-    "summarize",
 ]
 
 if TYPE_CHECKING:
@@ -98,8 +96,11 @@ class SampleMetrics:
         cache_dir: Path | None,
         device: torch.device | str,
         batch_size: int,
+        decoded: ImageArrays | None = None,
     ) -> None:
         """Reference statistics; the first process fills the cache, then the others read it.
+
+        ``decoded`` are real images as an autoencoder gives them back, for a second floor.
 
         For the arguments see :func:`~flowexp.evaluation.score`; extractors run on ``device``.
         """
@@ -111,6 +112,8 @@ class SampleMetrics:
                     )
                     if heldout is not None and turn and not metric.paired:
                         metric.floor(heldout)
+                    if decoded is not None and turn and not metric.paired:
+                        metric.reconstruction(decoded)
             self.processes.barrier()
         self._accumulators = {name: m.accumulator() for name, m in self.metrics.items()}
 
@@ -184,8 +187,10 @@ class ScoreResult:
         seconds: Wall time of generating and scoring samples, without the reference statistics and
             without the metrics of the model.
         images_per_second: Samples per second of that time, over all processes.
+        decoding: Seconds of that time in which samples were decoded, by this process.
         words: Remarks to show beside the scores, one sentence each.
         metrics: The name of the metric that each record is of.
+        facts: Means of what else the sampler counted, such as the share of accepted drafts.
     """
 
     records: tuple[MetricRecord, ...]
@@ -195,6 +200,8 @@ class ScoreResult:
     images_per_second: float
     words: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
+    decoding: float = 0.0
 
     def rows(self) -> list[tuple[str, str]]:
         """Every number under its full protocol name, with its floor and other numbers beside it."""
@@ -203,28 +210,42 @@ class ScoreResult:
             beside = dict(record.extra)
             error, floor = beside.pop("standard_error", None), beside.pop("floor", None)
             count = beside.pop("floor_count", None)
+            second = beside.pop("reconstruction", None)
+            decoded = beside.pop("reconstruction_count", None)
             spread = "" if error is None else f" +- {error:.2g} (standard error)"
             why = f"not a number: {record.reason}" if record.reason else ""
             rows.append((record.title, why or f"{record.value:.4g}{spread}"))
             if floor is not None:
                 rows.append(("  floor: held-out against train", f"{floor:.4g} ({count} images)"))
+            if second is not None:
+                name = "  floor: decoded latents of real images"
+                rows.append((name, f"{second:.4g} ({decoded:g} images)"))
             rows += [(f"  {n.replace('_', ' ')}", f"{value:.4g}") for n, value in beside.items()]
             if record.protocol.notice:
                 rows.append(("  note", record.protocol.notice))
         return rows
+
+    def decoding_rows(self) -> list[tuple[str, str]]:
+        """The time of the decoder, which the number of evaluations leaves out, if there is one."""
+        return [("decoder", f"{self.decoding:.1f} s of that time")] if self.decoding else []
 
     @property
     def nfe_in_words(self) -> str:
         """``18 network evaluations a sample``."""
         return f"{self.nfe:.4g} network evaluation{'s' if self.nfe != 1.0 else ''} a sample"
 
+    def costs(self) -> list[tuple[str, str]]:
+        """Network evaluations, and what else the sampler counted."""
+        return [("NFE", self.nfe_in_words), *((n, f"{v:.4g}") for n, v in self.facts.items())]
+
     def __str__(self) -> str:
         sampler = {record.protocol.sampler for record in self.records}
         rows = [
             *self.rows(),
             ("sampler", "; ".join(sorted(s for s in sampler if s))),
-            ("NFE", self.nfe_in_words),
+            *self.costs(),
             ("generated and scored", f"{self.count} samples in {self.seconds:.1f} s"),
+            *self.decoding_rows(),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *self.words])
@@ -277,16 +298,18 @@ def score(
         cache_dir=cache_dir,
         device=pipeline.device,
         batch_size=pipeline.batch_size,
+        decoded=reconstructed(pipeline, heldout or reference, count=len(seeds)),
     )
     compared = samples.metrics.values()
     said = list(remarks(compared, dataset=pipeline.dataset, heldout=heldout, count=len(seeds)))
-    own, began = [setting.nfe], time.perf_counter()
+    own, began, decoding = [(setting.nfe, dict[str, Tensor]())], time.perf_counter(), 0.0
     size = pipeline.batch_size
     shares = [seeds[i : i + size] for i in range(0, len(seeds), size)]
     with counted("sampled and scored", total=len(seeds), unit="samples") as task:
         for batch in (_samples(pipeline, share) for share in processes.share(shares)):
             samples.update(batch)
-            own.append(batch.nfe)
+            own.append((batch.nfe, dict(batch.facts)))
+            decoding += batch.decoding
             task.advance(len(batch.seeds) * processes.world_size)
             if on_batch is not None:
                 on_batch(batch)
@@ -294,12 +317,14 @@ def score(
         found = samples.records()
     gathered = processes.gather(own[1:])
     seconds = time.perf_counter() - began
-    nfe = torch.cat(own if gathered is None else in_turn(gathered))
+    parts = own if gathered is None else in_turn(gathered)
+    nfe = torch.cat([count for count, _ in parts])
     setting = replace(setting, nfe=setting.nfe if gathered is None else nfe)
     found |= {n: m.measure(pipeline.model, setting=setting) for n, m in of_model.items()}
     count, per_sample = len(nfe), float(nfe.sum()) / max(1, len(nfe))
     device = torch.device(pipeline.device).type
     run = {"nfe": per_sample, "seeds": seeds_text(seeds), "device": device, **(facts or {})}
+    run["autoencoder"] = pipeline.autoencoder.describe()
     records = tuple(
         _explained(record).with_notice(pipeline.notice).with_run(**run)
         for name in metrics
@@ -312,10 +337,24 @@ def score(
         if metric.zero and record.extra.get("floor", 0.0) > 0.0 and math.isfinite(record.value)
     ]
     owners = tuple(name for name in metrics for _ in found[name])
-    speed = count / seconds
     return ScoreResult(
-        records, count, per_sample, seconds, speed, words=tuple(said), metrics=owners
+        records,
+        count,
+        per_sample,
+        seconds,
+        images_per_second=count / seconds,
+        words=tuple(said),
+        metrics=owners,
+        facts=_means([found for _, found in parts]),
+        decoding=decoding,
     )
+
+
+def _means(facts: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """The mean of each number over all samples that have it, in the order of their names' use."""
+    names = dict.fromkeys(name for found in facts for name in found)
+    values = {name: torch.cat([f[name] for f in facts if name in f]) for name in names}
+    return {name: float(value.mean()) for name, value in values.items()}
 
 
 def require_measurable(
@@ -332,7 +371,9 @@ def require_measurable(
         UsageError: As in :func:`score`.
     """
     pipeline = setting.pipeline
-    known = Parts(path=pipeline.model.path, dataset=pipeline.dataset)
+    known = Parts(
+        path=pipeline.model.path, dataset=pipeline.dataset, autoencoder=pipeline.autoencoder
+    )
     for name, metric in metrics.items():
         if isinstance(metric, Part):
             require(metric.needs(known), group=f"metric.{name}")
@@ -354,6 +395,7 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
         if len(seeds) == 1:
             _LOG.warning("no sample of seed %d: %s", seeds[0], error)
             lost = torch.full((1, *pipeline.shape), math.nan, device=pipeline.device)
+            lost, _ = pipeline.decoded(lost)
             nfe = torch.zeros(1, dtype=torch.int64)
             targets = pipeline.task.targets(seeds, device=pipeline.device)
             return SampleBatch(list(seeds), lost, nfe, {}, targets)
@@ -361,7 +403,9 @@ def _samples(pipeline: Pipeline, seeds: Sequence[int]) -> SampleBatch:
     parts = [_samples(pipeline, half) for half in (seeds[:middle], seeds[middle:])]
     given = [part.targets for part in parts if part.targets is not None]
     x, nfe = torch.cat([part.x for part in parts]), torch.cat([part.nfe for part in parts])
-    return SampleBatch(list(seeds), x, nfe, {}, torch.cat(given) if given else None)
+    targets = torch.cat(given) if given else None
+    seconds = math.fsum(part.decoding for part in parts)
+    return SampleBatch(list(seeds), x, nfe, {}, targets, decoding=seconds)
 
 
 def in_words(record: MetricRecord, *, zero: str) -> str:
@@ -380,51 +424,3 @@ def _explained(record: MetricRecord) -> MetricRecord:
     if record.reason is None and math.isnan(record.value):
         return replace(record, reason="the metric is not defined for these samples")
     return record
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One metric over several evaluations.
-
-    EDM and PFGM++ publish the minimum of three; the expectation of that is 0.85 standard deviations
-    below the mean, so it compares with other minima only.
-
-    ``key`` contains the sample count of one evaluation; ``values`` are one per range of seeds.
-    """
-
-    title: str
-    key: str
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over the ranges."""
-        return mean(self.values)
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation over the ranges, see :func:`spread_of`."""
-        return spread_of(self.values)
-
-    @property
-    def minimum(self) -> float:
-        """The smallest value, what EDM's tables report; nan if one is."""
-        return least(self.values)
-
-
-def seed_ranges(count: int, *, repeats: int, first: int = 0) -> list[list[int]]:
-    """``repeats`` disjoint ranges of ``count`` consecutive seeds, both >= 1."""
-    if count < 1 or repeats < 1:
-        raise ValueError(f"count={count}, repeats={repeats}; allowed: integers >= 1")
-    return [list(range(first + k * count, first + (k + 1) * count)) for k in range(repeats)]
-
-
-def summarize(results: Sequence[ScoreResult]) -> list[Summary]:
-    """One summary per metric of evaluations of the same metrics on different seeds."""
-    found: dict[str, list[MetricRecord]] = {}
-    for record in (record for result in results for record in result.records):
-        found.setdefault(record.key, []).append(record)
-    return [
-        Summary(records[-1].title, key, tuple(record.value for record in records))
-        for key, records in found.items()
-    ]

@@ -1,9 +1,10 @@
 """Classifier-free guidance."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,29 +32,68 @@ class ClassifierFree(Guidance):
         channels: Number of leading output channels that are guided, >= 1; the others stay
             conditional. None = all. DiT, SiT and FlowTurbo guide the first 3 of their 4 latent
             channels.
+        without: Names of the conditions that the unconditional prediction does not have; the others
+            are given to both.
 
     Source: Ho & Salimans, Classifier-Free Diffusion Guidance, 2022, arXiv 2207.12598, eq. 6; their
     w is scale - 1. ``channels=3`` is what the code of DiT (Peebles & Xie, 2022, arXiv 2212.09748)
     does "for exact reproducibility".
     """
 
-    def __init__(self, *, scale: float, channels: int | None = None) -> None:
+    later_options: ClassVar[Mapping[str, object]] = {"without": ["labels", "tokens"]}
+
+    def __init__(
+        self,
+        *,
+        scale: float,
+        channels: int | None = None,
+        without: Sequence[str] = LABELLING,
+    ) -> None:
         if not math.isfinite(scale):
             raise ValueError(f"scale is {scale}; expected a finite number")
         if channels is not None and channels < 1:
             raise ValueError(f"channels is {channels}; expected a positive number or null")
+        if not without:
+            raise ValueError("without is empty; expected names of conditions, such as labels")
         self.scale = float(scale)
         self.channels = channels
+        self.without = tuple(without)
+        self.removes_labels = any(name in LABELLING for name in self.without)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """A network that knows labels and what it gives without, unless there is no guidance."""
-        if self.scale != 1.0:
-            name, off = type(self).__name__, "use guidance=none"
-            yield from all_of(
-                on_labels(parts, name=name, remedy="guidance=none"),
-                on_dropped_labels(parts, name=name, key=".", remedy=off),
-                self._guided_once(parts),
-            )
+        """A network that knows the conditions and what it gives without, if there is guidance."""
+        if self.scale == 1.0:
+            return
+        name, off = type(self).__name__, "use guidance=none"
+        if self.removes_labels:
+            labels = on_labels(parts, name=name, remedy="guidance=none")
+            yield from all_of(labels, on_dropped_labels(parts, name=name, key=".", remedy=off))
+        yield from all_of(self._dropped_conditions(parts), self._guided_once(parts))
+
+    def _dropped_conditions(self, parts: Parts) -> Iterator[Unmet]:
+        """The training must have shown inputs without these conditions, and with the others."""
+        shares = parts.network.condition_dropout
+        removed = [name for name in self.without if name not in LABELLING]
+        if shares is None or not removed:
+            return
+        own, known = type(self).__name__, ",".join(shares) or "no images"
+        if unknown := [name for name in removed if name not in shares]:
+            problem = f"{own} compares with and without {' and '.join(unknown)}, but the network"
+            remedy = "Set guidance.without to conditions that it takes."
+            yield Unmet(".without", f"{problem} takes {known}.", remedy)
+            return
+        least = min(shares[name] for name in removed)
+        kept = [name for name in shares if name not in removed and shares[name] >= least]
+        never = [name for name in removed if shares[name] == 0.0]
+        what = f"{own} uses the prediction without {' and '.join(removed)}"
+        if never:
+            problem = f"{what}, which the network never learns: it is always given {never[0]}."
+            remedy = f"Train with task.inputs.{never[0]}.dropout=0.1, or use guidance=none."
+            yield Unmet(".without", problem, remedy, False)
+        elif kept:
+            problem = f"{what}, but in training {kept[0]} was dropped with them."
+            remedy = f"Set guidance.without=[{','.join([*removed, *kept])}], or use guidance=none."
+            yield Unmet(".without", problem, remedy, False)
 
     def _guided_once(self, parts: Parts) -> Iterator[Unmet]:
         if "guidance_scale" in parts.parameterization.conditions_on:
@@ -75,12 +115,12 @@ class _ClassifierFreeModel(WrappedModel):
         super().__init__(model)
         self.guidance = guidance
         self.evaluations_per_call *= 2
-        self.asks_without_label = True
+        self.asks_without_label |= guidance.removes_labels
 
     def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
-        """One call with the batch and, below it, the batch without labels and captions."""
+        """One call with the batch and, below it, the batch without the conditions."""
         times = t if t.ndim == 0 else torch.cat([t, t])
-        both = self.model.predict(torch.cat([x_t, x_t]), times, **_doubled(conditions))
+        both = self.model.predict(torch.cat([x_t, x_t]), times, **self._doubled(conditions))
         guided = self._guided(x_t, both)
         if t.ndim == 0:
             return guided
@@ -92,7 +132,8 @@ class _ClassifierFreeModel(WrappedModel):
     ) -> Tensor:
         """Average velocities are combined in the same way, since every jump is affine in F."""
         t, r = (time if time.ndim == 0 else torch.cat([time, time]) for time in (t, r))
-        both = self.model.average_velocity(torch.cat([x_t, x_t]), t, r, **_doubled(conditions))
+        twice = self._doubled(conditions)
+        both = self.model.average_velocity(torch.cat([x_t, x_t]), t, r, **twice)
         return self._lerped(both)
 
     def at(self, times: Tensor) -> list[Evaluation]:
@@ -103,7 +144,7 @@ class _ClassifierFreeModel(WrappedModel):
     def _evaluate(
         self, evaluate: Evaluation, /, x_t: Tensor, **conditions: Tensor | None
     ) -> Prediction:
-        return self._guided(x_t, evaluate(torch.cat([x_t, x_t]), **_doubled(conditions)))
+        return self._guided(x_t, evaluate(torch.cat([x_t, x_t]), **self._doubled(conditions)))
 
     def _guided(self, x_t: Tensor, both: Prediction) -> Prediction:
         return Prediction(self.path, x_t, self._lerped(both.output), both.conversion)
@@ -119,17 +160,17 @@ class _ClassifierFreeModel(WrappedModel):
     def alongside(self, other: Model) -> Model:
         return _ClassifierFreeModel(self.model.alongside(other), self.guidance)
 
-
-def _doubled(conditions: Conditions) -> dict[str, Tensor | None]:
-    """Every condition twice, the second time without labels and captions, which must be given."""
-    if all(conditions.get(name) is None for name in LABELLING):
-        raise ValueError(
-            "classifier-free guidance needs labels or tokens, but the model is called "
-            "without them; use guidance=none for an unconditional model"
-        )
-    second = without_labels(conditions)
-    doubled: dict[str, Tensor | None] = {}
-    for name, c in conditions.items():
-        other = second[name]
-        doubled[name] = None if c is None or other is None else torch.cat([c, other])
-    return doubled
+    def _doubled(self, conditions: Conditions) -> dict[str, Tensor | None]:
+        """Every condition twice, the second time "none" for those that guidance removes."""
+        without = self.guidance.without
+        if all(conditions.get(name) is None for name in without):
+            raise ValueError(
+                f"classifier-free guidance needs {' or '.join(without)}, but the model is called "
+                "without them; use guidance=none for an unconditional model"
+            )
+        second = without_labels(conditions, names=without)
+        doubled: dict[str, Tensor | None] = {}
+        for name, c in conditions.items():
+            other = second[name]
+            doubled[name] = None if c is None or other is None else torch.cat([c, other])
+        return doubled

@@ -208,6 +208,21 @@ class Metric(Part, ABC):
         self._floors = {r.name: {"floor": r.value, "floor_count": count} for r in found}
         return found[0].value
 
+    def reconstruction(self, decoded: SampleSet) -> None:
+        """Measure real images that were encoded and decoded: the floor that an autoencoder sets.
+
+        Afterwards every record carries its own as ``extra["reconstruction"]``, with
+        ``extra["reconstruction_count"]``.
+        """
+        _ = self.protocol
+        count = len(decoded.images)
+        if count < self.minimum_samples:
+            _LOG.info("metric %s: no floor, %s has %d samples", self.name, decoded.name, count)
+            return
+        for r in self.of_real(decoded):
+            beside = {"reconstruction": r.value, "reconstruction_count": float(count)}
+            self._floors[r.name] = {**self._floors.get(r.name, {}), **beside}
+
     def remark(self, *, count: int) -> str | None:
         """A remark to show beside a score of ``count`` samples, or None."""
         return None

@@ -116,6 +116,7 @@ class Protocol:
         selection: Which weights of the training: ``last``, a checkpoint that the user named, or the
             best of some snapshots and by which metric. Records that do not state it are of the
             last.
+        autoencoder: What decoded the samples, of a flow on latents; None = there is none.
         notice: A caveat, for example that the data set is a JPEG re-encoding.
     """
 
@@ -138,6 +139,7 @@ class Protocol:
     device: str | None = None
     notice: str | None = None
     selection: str = LAST
+    autoencoder: str | None = None
 
     @classmethod
     def against(cls, reference: "SampleSet", **measured: Any) -> Self:  # noqa: ANN401
@@ -230,10 +232,15 @@ class MetricRecord:
         return replace(self, protocol=replace(self.protocol, notice=both or None))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins for JSON, without a reason that there is not; see ``json_number``."""
+        """Plain builtins for JSON, without a reason or an autoencoder that there is not.
+
+        For numbers see ``json_number``.
+        """
         content = {**asdict(self), "extra": dict(self.extra)}
         if self.reason is None:
             del content["reason"]
+        if self.protocol.autoencoder is None:
+            del content["protocol"]["autoencoder"]
         return dict(mapped(content, json_number))
 
     @classmethod

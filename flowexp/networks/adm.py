@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowexp.networks.base import require_at_least
+from flowexp.networks.conditions import Condition
 from flowexp.networks.embedding import PositionalEmbedding
 from flowexp.networks.songunet import LeveledUNet
 from flowexp.networks.songunet_layers import (
@@ -67,6 +68,7 @@ class DhariwalUNet(LeveledUNet):
         label_dim: int = 0,
         augment_dim: int = 0,
         scalars: Sequence[str] = (),
+        conditions: Mapping[str, Condition] | None = None,
         model_channels: int = 192,
         channel_mult: Sequence[int] = (1, 2, 3, 4),
         channel_mult_emb: int = 4,
@@ -108,6 +110,7 @@ class DhariwalUNet(LeveledUNet):
             label_dropout=label_dropout,
             augment_dim=augment_dim,
             scalars=scalars,
+            conditions=conditions,
             model_channels=model_channels,
             channel_mult=channel_mult,
             num_blocks=num_blocks,

@@ -1,4 +1,4 @@
-"""The protocol of networks: a raw function F(x, c_noise, labels, augment_labels, scalars).
+"""The protocol of networks: F(x, c_noise, labels, augment_labels, scalars) and conditions by name.
 
 A network is independent of path, kind of prediction and preconditioning. Its inputs are ``x``,
 already scaled by c_in, and one number per sample, ``c_noise``, for the noise level of ``x``; the
@@ -10,13 +10,24 @@ Labels follow one convention in the whole package: int64 class indices of shape 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, Required, TypedDict, TypeVar, Unpack, runtime_checkable
+from typing import (
+    ClassVar,
+    Protocol,
+    Required,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    runtime_checkable,
+)
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowexp.networks.conditions import Condition, without_condition
 from flowexp.networks.embedding import ScalarEmbedding
+from flowexp.networks.memory import Memory
 from flowexp.requirements import NetworkFacts
 
 __all__ = [
@@ -40,6 +51,7 @@ __all__ = [
 NO_LABEL = -1
 LABELLING = ("labels", "tokens")
 """Names of the conditions that label dropout and guidance remove."""
+_RESERVED = ("x", "c_noise", "labels", "augment_labels", "scalars", "tokens", "velocity")
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -60,6 +72,11 @@ def facts_of(network: nn.Module) -> NetworkFacts:
         tuple(getattr(network, "scalars", ())),
         bool(getattr(network, "takes_scalars", hasattr(network, "scalars"))),
         float(getattr(network, "label_dropout", 0.0)),
+        getattr(network, "condition_dropout", None),
+        int(getattr(network, "sequence", 1)),
+        bool(getattr(network, "remembers", False)),
+        bool(getattr(network, "draws_tokens", False)),
+        bool(getattr(network, "is_autoencoder", False)),
     )
 
 
@@ -80,15 +97,12 @@ def with_new_scalars(
     return completed
 
 
-def without_condition(value: Tensor) -> Tensor:
-    """The value for "no label" or "no caption", shaped like ``value``: -1, or zeros for floats."""
-    return torch.full_like(value, 0 if value.is_floating_point() else NO_LABEL)
-
-
-def without_labels(conditions: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The conditions, with labels and captions replaced by "no label" and "no caption"."""
+def without_labels(
+    conditions: Mapping[str, Tensor | None], *, names: Sequence[str] = LABELLING
+) -> dict[str, Tensor | None]:
+    """The conditions, with labels and captions, or others by ``names``, replaced by "none"."""
     return {
-        name: without_condition(value) if value is not None and name in LABELLING else value
+        name: without_condition(value) if value is not None and name in names else value
         for name, value in conditions.items()
     }
 
@@ -136,8 +150,10 @@ def _check_indices(labels: Tensor, label_dim: int) -> None:
         )
 
 
-def pad_to_multiple(x: Tensor, *, multiple: int) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Images (B, C, H, W), zero-padded to the next multiple of ``multiple``, and the border.
+def pad_to_multiple(
+    x: Tensor, *, multiple: int, value: float = 0.0
+) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Images (..., H, W), padded by ``value`` to the next multiple of ``multiple``, and the border.
 
     The border, (left, right, top, bottom) in pixels, is as even as possible; ``x`` itself is
     returned if the size fits. Zeros rather than reflection: they work for every size and, like the
@@ -146,7 +162,7 @@ def pad_to_multiple(x: Tensor, *, multiple: int) -> tuple[Tensor, tuple[int, int
     missing_h, missing_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     left, top = missing_w // 2, missing_h // 2
     border = (left, missing_w - left, top, missing_h - top)
-    return (F.pad(x, border) if any(border) else x), border
+    return (F.pad(x, border, value=value) if any(border) else x), border
 
 
 def crop(x: Tensor, *, border: tuple[int, int, int, int]) -> Tensor:
@@ -193,6 +209,7 @@ class NetworkArguments(TypedDict, total=False):
     label_dropout: float
     augment_dim: int
     scalars: Sequence[str]
+    conditions: Mapping[str, Condition] | None
 
 
 class ImageArguments(NetworkArguments, total=False):
@@ -202,7 +219,7 @@ class ImageArguments(NetworkArguments, total=False):
 
 
 class Network(nn.Module, ABC):
-    """Raw function F(x, c_noise, labels, augment_labels, scalars).
+    """Raw function F(x, c_noise, labels, augment_labels, scalars, and conditions by name).
 
     Label dropout (Ho and Salimans 2022, arXiv 2207.12598) is implemented here only, so that every
     network can be trained for classifier-free guidance. It draws from torch's global generator like
@@ -212,27 +229,41 @@ class Network(nn.Module, ABC):
         in_channels: Channels (images) or coordinates (points) of the input.
         out_channels: The same for the output.
         label_dim: Number of classes or length of the label vectors; 0 = unconditional.
-        label_dropout: Probability in [0, 1) with which a label is replaced by "no label" while
-            the network is in training mode.
+        label_dropout: Probability in [0, 1) with which the label of an example is replaced by "no
+            label" while the network is in training mode.
         augment_dim: Length of the augmentation vectors (EDM's non-leaky augmentation); 0 = none.
         scalars: Names of further numbers per sample that it is conditioned on, such as the second
             time of a flow map; see :class:`flowexp.networks.embedding.ScalarEmbedding`.
+        conditions: Images, masks, maps ... that it is conditioned on, by name: each adds channels
+            to the input, see :mod:`flowexp.networks.conditions`; None = none. One number per row
+            decides which are dropped: with dropout 0.1 and 0.2, a tenth of the rows has neither of
+            two conditions, and another tenth only the first, as guidance by both needs.
 
     Attributes:
+        input_channels: Channels of the input with those of the conditions.
+        condition_dropout: The conditions' names, with the share of rows without them in training.
         takes_tokens: Whether it is conditioned on captions, under ``tokens``.
         takes_scalars: Whether it can have ``scalars``.
+        draws_tokens: Whether its tokens can be drawn one after the other.
+        is_autoencoder: Whether it reconstructs its input from latents, whatever the time.
         scalar_embedding: Their embedding; None without scalars, and in wrappers.
         img_resolution: Height and width of the images it was built for; None = any.
+        sequence: Number of consecutive rows that are one example in training mode.
+        remembers: Whether it can remember its calls; see :meth:`remembering`.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    later_options: ClassVar[Mapping[str, object]] = {"scalars": []}
+    later_options: ClassVar[Mapping[str, object]] = {"scalars": [], "conditions": {}}
     takes_tokens: bool = False
     takes_scalars: bool = True
+    draws_tokens: bool = False
+    is_autoencoder: bool = False
     scalar_embedding: ScalarEmbedding | None
     img_resolution: int | None = None
+    sequence: int = 1
+    remembers: bool = False
 
     def __init__(
         self,
@@ -243,6 +274,7 @@ class Network(nn.Module, ABC):
         label_dropout: float = 0.0,
         augment_dim: int = 0,
         scalars: Sequence[str] = (),
+        conditions: Mapping[str, Condition] | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, in_channels=in_channels, out_channels=out_channels)
@@ -260,6 +292,13 @@ class Network(nn.Module, ABC):
         if self.scalars and not self.takes_scalars:
             raise ValueError(f"scalars={list(scalars)}; allowed: none")
         self.scalar_embedding = None
+        given = {name: conditions[name] for name in sorted(conditions)} if conditions else {}
+        reserved = [name for name in given if name in _RESERVED or not name.isidentifier()]
+        if reserved:
+            raise ValueError(f"conditions has {', '.join(reserved)}; allowed: other names")
+        self.condition_dropout = {name: condition.dropout for name, condition in given.items()}
+        self.input_channels = in_channels + sum(condition.channels for condition in given.values())
+        self.conditions = nn.ModuleDict(given)
 
     def forward(
         self,
@@ -268,6 +307,7 @@ class Network(nn.Module, ABC):
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
         scalars: Mapping[str, Tensor] | None = None,
+        **conditions: Tensor | None,
     ) -> Tensor:
         """F, shaped as ``x`` with out_channels channels.
 
@@ -277,9 +317,11 @@ class Network(nn.Module, ABC):
             labels: int64 (B,) with -1 for "no label", float (B, label_dim), or None.
             augment_labels: Float (B, augment_dim); zeros and None mean "not augmented".
             scalars: Numbers (B,) by name, from ``self.scalars``; missing ones are 0.
+            conditions: Those of ``self.conditions``, (B, ...); a missing one is "none".
 
         Raises:
-            ValueError: If a shape does not fit or labels are given to an unconditional network.
+            ValueError: If a shape does not fit, labels are given to an unconditional network, or it
+                has no such condition.
         """
         if x.ndim < 2 or x.shape[1] != self.in_channels:
             raise ValueError(
@@ -295,9 +337,36 @@ class Network(nn.Module, ABC):
         augment = augment_labels if self.augment_dim else None
         vectors = self._label_condition(labels, x)
         noise = c_noise if c_noise.dtype == torch.float64 else c_noise.float()
+        x = self._joined(x, conditions)
         if not self.scalars and not scalars:
-            return self.evaluate(x, noise, vectors, augment)
-        return self.evaluate(x, noise, vectors, augment, self._columns(scalars or {}, noise))
+            return self._evaluated(x, noise, vectors, augment)
+        return self._evaluated(x, noise, vectors, augment, self._columns(scalars or {}, noise))
+
+    def _joined(self, x: Tensor, conditions: Mapping[str, Tensor | None]) -> Tensor:
+        """The input, and after it the channels of the conditions in the order of the alphabet."""
+        known = self.conditions
+        unknown = [name for name, c in conditions.items() if c is not None and name not in known]
+        if unknown:
+            allowed = ", ".join(known) or "none"
+            raise ValueError(f"conditions has {', '.join(unknown)}; allowed: {allowed}")
+        if len(known) == 0:
+            return x
+        drops = self.training and any(self.condition_dropout.values())
+        uniforms = torch.rand(len(x), device=x.device) if drops else None
+        added = [one(conditions.get(name), x, uniforms=uniforms) for name, one in known.items()]
+        return torch.cat([x, *added], dim=1)
+
+    def _evaluated(self, x: Tensor, c_noise: Tensor, *inputs: Tensor | None) -> Tensor:
+        """:meth:`evaluate` for inputs that were checked."""
+        return self.evaluate(x, c_noise, *inputs)
+
+    def remembering(self, memory: Memory) -> Self:
+        """This network, its weights shared, with a memory of its calls.
+
+        Raises:
+            TypeError: It has none.
+        """
+        raise TypeError(f"{type(self).__name__} has no memory")
 
     def embed_scalars(self, channels: int) -> None:
         """Build the embedding of the scalars as vectors (B, channels), if there are any.
@@ -333,8 +402,9 @@ class Network(nn.Module, ABC):
         if self.label_dim == 0:
             return None
         if self.training and self.label_dropout > 0:
-            keep = torch.rand(len(x), 1, device=x.device) >= self.label_dropout
-            vectors = vectors * keep
+            examples = -(-len(x) // self.sequence)
+            keep = torch.rand(examples, 1, device=x.device) >= self.label_dropout
+            vectors = vectors * keep.repeat_interleave(self.sequence, dim=0)[: len(x)]
         return vectors
 
     @abstractmethod
@@ -349,7 +419,7 @@ class Network(nn.Module, ABC):
         """The network itself, (B, out_channels, ...), on checked inputs.
 
         Args:
-            x: Input, (B, in_channels, ...).
+            x: Input, (B, input_channels, ...).
             c_noise: Noise condition, (B,), float32.
             label: Label vectors (B, label_dim), zeros = no label; None if label_dim is 0.
             augment: Augmentation vectors (B, augment_dim), or None.
@@ -391,12 +461,14 @@ class ImageNetwork(Network):
         labels: Tensor | None = None,
         augment_labels: Tensor | None = None,
         scalars: Mapping[str, Tensor] | None = None,
+        **conditions: Tensor | None,
     ) -> Tensor:
         if x.ndim != 4:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; allowed: (B, {self.in_channels}, H, W)"
             )
+        return super().forward(x, c_noise, labels, augment_labels, scalars, **conditions)
+
+    def _evaluated(self, x: Tensor, c_noise: Tensor, *inputs: Tensor | None) -> Tensor:
         padded, border = pad_to_multiple(x, multiple=self.min_multiple)
-        return crop(
-            super().forward(padded, c_noise, labels, augment_labels, scalars), border=border
-        )
+        return crop(self.evaluate(padded, c_noise, *inputs), border=border)

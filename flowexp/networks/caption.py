@@ -67,8 +67,8 @@ class CaptionedNetwork(Network):
     training as labels are, so that guidance works the same way.
 
     Args:
-        network: The inner network; its ``label_dim`` is the length of the vector, and it drops no
-            labels itself.
+        network: The inner network; its ``label_dim`` is the length of the vector, it drops no
+            labels itself, and takes single images.
         encoder: The frozen text encoder, not part of the weights and checkpoints.
         width: Length of the encoder's features.
         heads: Number of learned queries.
@@ -112,9 +112,14 @@ class CaptionedNetwork(Network):
                 f"the inner network has label_dim={network.label_dim} and label_dropout="
                 f"{network.label_dropout}; allowed: a positive label_dim, and no dropout of its own"
             )
+        if network.sequence > 1:
+            raise ValueError(
+                f"the inner network has sequence={network.sequence}; allowed: 1, single images"
+            )
         require_at_least(1, width=width, heads=heads)
         self.network = network
         self.img_resolution = network.img_resolution
+        self.condition_dropout = network.condition_dropout
         self.width = width
         self.queries = nn.Parameter(torch.randn(heads, width) / math.sqrt(width))
         self.project = nn.Linear(heads * width, network.label_dim)
@@ -133,16 +138,18 @@ class CaptionedNetwork(Network):
         scalars: Mapping[str, Tensor] | None = None,
         *,
         tokens: Tensor | None = None,
+        **conditions: Tensor | None,
     ) -> Tensor:
         """F; see :meth:`Network.forward`.
 
         ``tokens`` are int64 (B, L), rows of -1 for "no caption", None = no caption anywhere.
-        ``labels``, the classes behind the captions, are not used.
+        ``labels``, the classes behind the captions, are not used. The other conditions are those of
+        the inner network.
         """
         vectors = None if tokens is None else self.caption_vectors(tokens, x)
         noise = c_noise if c_noise.dtype == torch.float64 else c_noise.float()
         columns = self._columns(scalars or {}, noise) if self.scalars or scalars else None
-        return self.evaluate(x, c_noise, vectors, augment_labels, columns)
+        return self.evaluate(x, c_noise, vectors, augment_labels, columns, **conditions)
 
     def evaluate(
         self,
@@ -151,9 +158,10 @@ class CaptionedNetwork(Network):
         label: Tensor | None,
         augment: Tensor | None,
         scalars: Tensor | None = None,
+        **conditions: Tensor | None,
     ) -> Tensor:
         named = None if scalars is None else dict(zip(self.scalars, scalars.unbind(1), strict=True))
-        output: Tensor = self.network(x, c_noise, label, augment, named)
+        output: Tensor = self.network(x, c_noise, label, augment, named, **conditions)
         return output
 
     def caption_vectors(self, tokens: Tensor, x: Tensor) -> Tensor:

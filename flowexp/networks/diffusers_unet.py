@@ -64,7 +64,7 @@ class DiffusersUNet(ImageNetwork):
         self.condition = nn.Linear(known, width, bias=False) if known else None
         self.unet = UNet2DModel(
             sample_size=self.padded_resolution,
-            in_channels=self.in_channels,
+            in_channels=self.input_channels,
             out_channels=self.out_channels,
             block_out_channels=tuple(block_out_channels),
             layers_per_block=layers_per_block,

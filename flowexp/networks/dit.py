@@ -5,9 +5,11 @@ Source: Peebles and Xie 2023, arXiv 2212.09748 (architecture, adaLN-zero); Ma et
 the published SiT weights; unlike those, the output has no second half (learn_sigma = False).
 """
 
+import copy
 import math
 from collections import OrderedDict
-from typing import Unpack
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from flowexp.networks.attention_features import AttentionValues
 from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least, zeroed
 from flowexp.networks.embedding import PositionalEmbedding
 
-__all__ = ["DiT"]
+__all__ = ["Attention", "AttentionRule", "DiT", "sincos_positions"]
 
 NORM_EPS = 1e-6
 INIT_STD = 0.02
@@ -64,7 +66,7 @@ class DiT(ImageNetwork):
         super().__init__(min_multiple=patch_size, **image)
         self.patch_size = patch_size
         self.side = self.padded_resolution // patch_size
-        self.x_embedder = _Patches(self.in_channels, hidden_size, patch_size=patch_size)
+        self.x_embedder = _Patches(self.input_channels, hidden_size, patch_size=patch_size)
         first = nn.Linear(WAVES, hidden_size)
         mlp = nn.Sequential(first, nn.SiLU(), nn.Linear(hidden_size, hidden_size))
         self.t_embedder = nn.Sequential(OrderedDict(waves=PositionalEmbedding(WAVES), mlp=mlp))
@@ -74,11 +76,17 @@ class DiT(ImageNetwork):
         )
         self.register_buffer("pos_embed", sincos_positions(hidden_size, side=self.side)[None])
         self.blocks = nn.ModuleList(
-            _Block(hidden_size, num_heads=num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
+            _Block(self.attention(hidden_size, num_heads=num_heads), hidden_size, mlp_ratio)
+            for _ in range(depth)
         )
+        self.rules: Sequence[AttentionRule | None] = [None] * depth
         self.final_layer = _FinalLayer(hidden_size, patch_size**2 * self.out_channels)
         self._initialise()
         self.embed_scalars(hidden_size)
+
+    def attention(self, hidden_size: int, *, num_heads: int) -> nn.Module:
+        """A block's attention layer, which is called with the tokens (B, side^2, hidden_size)."""
+        return Attention(hidden_size, num_heads=num_heads)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -119,9 +127,20 @@ class DiT(ImageNetwork):
         vector = self.scalar_vector(scalars)
         if vector is not None:
             condition = condition + vector
-        for block in self.blocks:
-            tokens = block(tokens, condition)
+        tokens = self.through_blocks(tokens, condition)
         return self._unpatchify(self.final_layer(tokens, condition))
+
+    def through_blocks(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """The tokens (B, side^2, hidden_size) after all blocks; condition (B, hidden_size)."""
+        for block, rule in zip(self.blocks, self.rules, strict=True):
+            tokens = block(tokens, condition, rule)
+        return tokens
+
+    def attending(self, rules: Sequence["AttentionRule"]) -> Self:
+        """This network, its weights shared, with another attention in each block."""
+        attending = copy.copy(self)
+        attending.rules = rules
+        return attending
 
     def _unpatchify(self, tokens: Tensor) -> Tensor:
         """Tokens (B, side^2, patch^2 * C), channels last, as images (B, C, H, W)."""
@@ -131,19 +150,23 @@ class DiT(ImageNetwork):
         return images.reshape(-1, self.out_channels, side * patch, side * patch)
 
 
-def sincos_positions(channels: int, *, side: int) -> Tensor:
+def sincos_positions(
+    channels: int, *, side: int, spacing: float = 1.0, first_row: float = 0.0
+) -> Tensor:
     """Fixed 2-D position embedding (side^2, channels), row by row: half for columns, half for rows.
 
-    Each half is [sin(p w), cos(p w)] with w_i = 10000^(-i / n), n = channels / 4.
+    Each half is [sin(p w), cos(p w)] with w_i = 10000^(-i / n), n = channels / 4. The token in row
+    i and column j has p = j spacing and p = i spacing + first_row.
 
     Source: He et al. 2022, arXiv 2111.06377, published code (column first).
     """
     n = channels // 4
     omega = 10000.0 ** (-torch.arange(n, dtype=torch.float64) / n)
-    phase = torch.arange(side, dtype=torch.float64)[:, None] * omega
-    line = torch.cat([phase.sin(), phase.cos()], dim=1)
-    columns = line[None].expand(side, side, -1)
-    return torch.cat([columns, columns.transpose(0, 1)], dim=2).flatten(0, 1).float()
+    places = spacing * torch.arange(side, dtype=torch.float64)
+    phases = [p[:, None] * omega for p in (places, places + first_row)]
+    columns, rows = (torch.cat([phase.sin(), phase.cos()], dim=1) for phase in phases)
+    table = [columns[None].expand(side, side, -1), rows[:, None].expand(side, side, -1)]
+    return torch.cat(table, dim=2).flatten(0, 1).float()
 
 
 def _zero_bias(layer: nn.Linear | nn.Conv2d) -> None:
@@ -185,7 +208,14 @@ class _LabelEmbedder(nn.Module):
         return row
 
 
-class _Attention(nn.Module):
+class AttentionRule(Protocol):
+    """What a block does in place of its self-attention."""
+
+    def __call__(self, attention: "Attention", tokens: Tensor) -> Tensor:
+        """New tokens (B, L, hidden_size) from tokens, by the weights of the block's attention."""
+
+
+class Attention(nn.Module):
     """Multi-head self-attention over tokens."""
 
     def __init__(self, hidden_size: int, *, num_heads: int) -> None:
@@ -195,22 +225,28 @@ class _Attention(nn.Module):
         self.values = AttentionValues()
         self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        batch, length, _ = tokens.shape
-        qkv: Tensor = self.qkv(tokens).reshape(batch, length, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    def forward(self, tokens: Tensor, rule: AttentionRule | None = None) -> Tensor:
+        """Tokens (B, L, hidden_size) from such tokens; by ``rule``, if there is one."""
+        if rule is not None:
+            return rule(self, tokens)
+        q, k, v = self.heads(self.qkv(tokens))
         h = F.scaled_dot_product_attention(q, k, self.values(v))
         out: Tensor = self.proj(h.transpose(1, 2).flatten(2))
         return out
+
+    def heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, (B, heads, L, channels), of an output of ``qkv``."""
+        batch, length, _ = qkv.shape
+        return qkv.reshape(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class _Block(nn.Module):
     """Transformer block whose two branches are shifted, scaled and gated by the condition."""
 
-    def __init__(self, hidden_size: int, *, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, attention: nn.Module, hidden_size: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
-        self.attn = _Attention(hidden_size, num_heads=num_heads)
+        self.attn = attention
         self.norm2 = nn.LayerNorm(hidden_size, eps=NORM_EPS, elementwise_affine=False)
         inner = math.floor(hidden_size * mlp_ratio)
         self.mlp = nn.Sequential(
@@ -222,9 +258,10 @@ class _Block(nn.Module):
         )
         self.adaLN_modulation = _modulation(hidden_size, 6)
 
-    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, condition: Tensor, *context: Any) -> Tensor:  # noqa: ANN401
+        """The tokens after the block; ``context`` is what its attention takes besides them."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, 1)
-        h = self.attn(_modulate(self.norm1(tokens), shift1, scale1))
+        h = self.attn(_modulate(self.norm1(tokens), shift1, scale1), *context)
         tokens = tokens + gate1[:, None] * h
         h = self.mlp(_modulate(self.norm2(tokens), shift2, scale2))
         out: Tensor = tokens + gate2[:, None] * h

@@ -141,7 +141,7 @@ class EDM2UNet(ImageNetwork):
         channels, skips = widths[0], list[int]()
         for level, (size, width) in enumerate(levels):
             if level == 0:
-                first = MPConv(self.in_channels + 1, channels, kernel=3)
+                first = MPConv(self.input_channels + 1, channels, kernel=3)
                 self.enc[f"{size}x{size}_conv"] = first
             else:
                 down = block(channels, channels, size, down=True, encodes=True)

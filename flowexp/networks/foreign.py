@@ -1,16 +1,18 @@
 """Modules of other packages as networks: any ``F(x, t)`` or ``F(x, t, labels)``."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.networks.base import NO_LABEL, Network
+from flowexp.networks.base import NO_LABEL, Network, with_new_scalars
+from flowexp.networks.memory import Memory
 
-__all__ = ["WrappedNetwork", "adopt", "call_network", "takes_labels"]
+__all__ = ["FrozenNetwork", "WrappedNetwork", "adopt", "call_network", "takes_labels"]
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _LABELS = inspect.Parameter("labels", inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -86,11 +88,55 @@ class WrappedNetwork(nn.Module):
         """The network; see :func:`call_network`."""
         return call_network(self.network, x, c_noise, {"labels": labels, **conditions})
 
+    def remembering(self, memory: Memory) -> Self:
+        """This module around the network with a memory; see :meth:`Network.remembering`."""
+        inner: Any = self.network
+        remembering = copy.copy(self)
+        remembering._modules = {**self._modules, "network": inner.remembering(memory)}
+        return remembering
+
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("network"), name)
+
+
+class FrozenNetwork(WrappedNetwork):
+    """A module that trains additions to a network, whose own parameters are frozen.
+
+    Those start from the weights of a run of the plain network, with ``init``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        network.requires_grad_(False)
+
+    def plain_names(self) -> dict[str, str]:
+        """Names in the state dict of ``self.network``, with those of the plain network."""
+        return {name: name for name in self.network.state_dict()}
+
+    def load_base(self, state: dict[str, Tensor]) -> None:
+        """Load the state dict of the plain network; additions are kept, and new scalars inert.
+
+        Raises:
+            UsageError: It belongs to another network.
+        """
+        own, plain = self.network.state_dict(), self.plain_names()
+        here = {base: own[name] for name, base in plain.items()}
+        state = with_new_scalars(self.network, state, here)
+        only_one = sorted(here.keys() ^ state.keys())
+        if only_one:
+            raise UsageError(
+                f"the weights belong to another network; {only_one[0]} is only in one."
+            )
+        for base, tensor in here.items():
+            if tensor.shape != state[base].shape:
+                raise UsageError(
+                    f"the weights belong to another network; {base} is "
+                    f"{tuple(state[base].shape)}, here it is {tuple(tensor.shape)}."
+                )
+        self.network.load_state_dict(own | {name: state[base] for name, base in plain.items()})
 
 
 def _parameters(forward: Callable[..., object]) -> list[inspect.Parameter]:

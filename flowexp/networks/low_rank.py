@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from flowexp.errors import UsageError
-from flowexp.networks.base import label_dim_of, with_new_scalars
-from flowexp.networks.foreign import WrappedNetwork
+from flowexp.networks.base import label_dim_of
+from flowexp.networks.foreign import FrozenNetwork
 
 __all__ = ["LowRank"]
 
@@ -30,7 +29,7 @@ class _LowRankSum(nn.Module):
         return weight + (self.b @ self.a).reshape(weight.shape)
 
 
-class LowRank(WrappedNetwork):
+class LowRank(FrozenNetwork):
     """A network of which only low-rank changes of the weight matrices are trained.
 
     Every layer with a weight of two dimensions (linear, embedding) or four (convolution) computes
@@ -58,32 +57,12 @@ class LowRank(WrappedNetwork):
             raise ValueError(f"label_dim is {label_dim}, but the network's is {theirs}")
         self.rank = rank
         self.label_dim = label_dim
-        network.requires_grad_(False)
         for layer in list(network.modules()):
             weight = getattr(layer, "weight", None)
             if isinstance(weight, nn.Parameter) and weight.ndim in (2, 4):
                 change = _LowRankSum(weight, rank=rank)
                 parametrize.register_parametrization(layer, "weight", change, unsafe=True)
 
-    def load_base(self, state: dict[str, Tensor]) -> None:
-        """Load the state dict of the plain network; the changes are kept, and new scalars inert.
-
-        Raises:
-            UsageError: It belongs to another network.
-        """
+    def plain_names(self) -> dict[str, str]:
         own = self.network.state_dict()
-        plain = {n: n.replace(_ORIGINAL, "weight") for n in own if not n.endswith(_CHANGES)}
-        here = {name: own[n] for n, name in plain.items()}
-        state = with_new_scalars(self.network, state, here)
-        only_one = sorted(set(plain.values()) ^ set(state))
-        if only_one:
-            raise UsageError(
-                f"the weights belong to another network; {only_one[0]} is only in one."
-            )
-        for name, base in plain.items():
-            if own[name].shape != state[base].shape:
-                raise UsageError(
-                    f"the weights belong to another network; {base} is "
-                    f"{tuple(state[base].shape)}, here it is {tuple(own[name].shape)}."
-                )
-        self.network.load_state_dict(own | {name: state[base] for name, base in plain.items()})
+        return {n: n.replace(_ORIGINAL, "weight") for n in own if not n.endswith(_CHANGES)}

@@ -36,6 +36,8 @@ class MLP(Network):
         super().__init__(**network)
         if hidden < 1 or depth < 1:
             raise ValueError(f"hidden={hidden}, depth={depth}; allowed: integers >= 1")
+        if self.condition_dropout:
+            raise ValueError(f"conditions={[*self.condition_dropout]}; allowed: none, for points")
         self.embedding = ConditionEmbedding(
             hidden,
             noise_channels=noise_channels,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.networks.base import ImageArguments, ImageNetwork, require_at_least
+from flowexp.networks.conditions import Condition
 from flowexp.networks.embedding import FourierEmbedding, PositionalEmbedding
 from flowexp.networks.songunet_layers import (
     Conv2d,
@@ -89,13 +90,13 @@ class LeveledUNet(ImageNetwork):
     def build_encoder(self, channels: int) -> list[int]:
         """Fill ``enc``, starting with ``channels``; the channels of every skip connection."""
         self.enc = nn.ModuleDict()
-        style, aux = self.style, self.in_channels
+        style, aux = self.style, self.input_channels
         halved = partial(Conv2d, down=True, resample_filter=style.resample_filter)
         skips = [channels]
         for index, (level, width) in enumerate(zip(self.levels, self.widths, strict=True)):
             if index == 0:
                 self.enc[f"{level}_conv"] = Conv2d(
-                    self.in_channels, channels, kernel=3, init=style.init
+                    self.input_channels, channels, kernel=3, init=style.init
                 )
             else:
                 self.enc[f"{level}_down"] = self._between(channels, down=True)
@@ -228,6 +229,7 @@ class SongUNet(LeveledUNet):
         label_dim: int = 0,
         augment_dim: int = 0,
         scalars: Sequence[str] = (),
+        conditions: Mapping[str, Condition] | None = None,
         model_channels: int = 128,
         channel_mult: Sequence[int] = (1, 2, 2, 2),
         channel_mult_emb: int = 4,
@@ -259,6 +261,7 @@ class SongUNet(LeveledUNet):
             label_dropout=label_dropout,
             augment_dim=augment_dim,
             scalars=scalars,
+            conditions=conditions,
             model_channels=model_channels,
             channel_mult=channel_mult,
             num_blocks=num_blocks,

@@ -79,7 +79,7 @@ class UNet(ImageNetwork):
             label_dim=self.label_dim,
             augment_dim=self.augment_dim,
         )
-        self.enter = nn.Conv2d(self.in_channels * self.fold**2, self.widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(self.input_channels * self.fold**2, self.widths[0], 3, padding=1)
         skips = self._build_encoder()
         coarsest = self.widths[-1]
         self.middle = self._block(coarsest, coarsest, head_dim=self.head_dims[-1])
@@ -221,7 +221,7 @@ class _UnfoldingHead(nn.Module):
         self.fold = unet.fold
         self.norm = _norm(unet.widths[0])
         self.unfold = nn.Conv2d(unet.widths[0], width * unet.fold**2, 1)
-        self.conv0 = nn.Conv2d(width + unet.in_channels, width, 3, padding=1)
+        self.conv0 = nn.Conv2d(width + unet.input_channels, width, 3, padding=1)
         self.affine = nn.Linear(unet.emb_channels, 2 * width)
         self.conv1 = zeroed(nn.Conv2d(width, unet.out_channels, 3, padding=1))
 

@@ -1,9 +1,11 @@
 """Objectives: what is regressed."""
 
 from flowexp.objectives import premetrics, weightings
+from flowexp.objectives.autoencoding import Autoencoding
 from flowexp.objectives.base import Loss, Objective, WeightedSum
 from flowexp.objectives.flow_guided import FlowGuided
 from flowexp.objectives.flow_map import FlowMapMatching, TerminalVelocityMatching
+from flowexp.objectives.masked import MaskedRegression
 from flowexp.objectives.moment_matching import LaplaceKernel, MomentMatching
 from flowexp.objectives.perceptual_regression import PerceptualDistance, PerceptualRegression
 from flowexp.objectives.phased import PhasedRectification, segment_between
@@ -18,21 +20,29 @@ from flowexp.objectives.premetrics import (
     SquaredL2PerDimension,
     SumOfSquares,
 )
-from flowexp.objectives.regression import BridgeMatching, PredictionKind, Regression
+from flowexp.objectives.regression import (
+    BridgeMatching,
+    FlowAndScoreMatching,
+    PredictionKind,
+    Regression,
+)
 from flowexp.objectives.stable_target import StableTarget, finite_set_mean
 from flowexp.objectives.uncertainty import LogVariance, UncertaintyRegression
 from flowexp.objectives.velocity_refinement import VelocityRefinement
 from flowexp.objectives.weightings import Weighting
 
 __all__ = [
+    "Autoencoding",
     "Loss",
     "Objective",
     "BridgeMatching",
+    "FlowAndScoreMatching",
     "FieldPoints",
     "FlowGuided",
     "FlowMapMatching",
     "LaplaceKernel",
     "LogVariance",
+    "MaskedRegression",
     "MomentMatching",
     "PerceptualDistance",
     "PerceptualRegression",

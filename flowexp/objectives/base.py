@@ -46,6 +46,7 @@ class Objective(Part, ABC):
         needs_unit_time: Whether the path's time must run from 0 to 1.
         trains_refiner: Whether it passes the network a velocity to correct, which the
             parameterization must accept.
+        trains_score: Whether it trains a score head beside the velocity.
         columns: Names of the times per sample that it needs, at least ``t``.
         laws: The options of ``timestep`` suggested to a user whose own draws other times.
         uniforms: Number of uniform random numbers per sample that it needs (``pairs.uniforms``).
@@ -59,6 +60,7 @@ class Objective(Part, ABC):
     needs_signal: bool = False
     needs_unit_time: bool = False
     trains_refiner: bool = False
+    trains_score: bool = False
     columns: tuple[str, ...] = ("t",)
     laws: tuple[str, ...] = ("lognormal",)
     uniforms: int = 0

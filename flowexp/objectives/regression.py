@@ -1,18 +1,29 @@
 """Regression of one prediction onto its value on the conditional path."""
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from flowexp.broadcast import expand_as
 from flowexp.couplings import Pairs
 from flowexp.models import Model
 from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.weightings import Weighting
 from flowexp.paths import BridgeNoise, Path, PathPoint, bridge_point
+from flowexp.requirements import Parts, Unmet, all_of
 
-__all__ = ["PredictionKind", "Regression", "point_of", "require_kind", "weighted", "BridgeMatching"]
+__all__ = [
+    "PredictionKind",
+    "Regression",
+    "point_of",
+    "require_kind",
+    "weighted",
+    "BridgeMatching",
+    "FlowAndScoreMatching",
+]
 
 PredictionKind = Literal["velocity", "data", "noise"]
 
@@ -52,7 +63,12 @@ class Regression(Objective):
         prediction = model.predict(point.x_t, point.t, **pairs.conditions)
         difference = getattr(prediction, self.target) - getattr(truth, self.target)
         weight = self.weighting(model.path.schedule.coefficients(point.t))
-        return weighted(self.premetric(difference), weight=weight, pairs=pairs)
+        counted = self.premetric(self.counted(difference, pairs))
+        return weighted(counted, weight=weight, pairs=pairs)
+
+    def counted(self, difference: Tensor, pairs: Pairs) -> Tensor:
+        """The part of a deviation (B, ...) that counts: all of it, unless overridden."""
+        return difference
 
 
 def require_kind(target: str) -> None:
@@ -94,10 +110,76 @@ class BridgeMatching(Objective):
 
     def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
         """One network call; the bridge's normal draws come from ``rng``."""
-        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
-        eps = torch.randn(x.shape, dtype=x.dtype, generator=rng, device=rng.device).to(x.device)
-        point = bridge_point(model.path, self.noise, x=x, e=e, t=t.to(x.device), eps=eps)
+        point, _ = self.point(model.path, pairs, t, rng=rng)
         velocity = model.velocity(point.x_t, point.t, **pairs.conditions)
         weight = self.weighting(model.path.schedule.coefficients(point.t))
         difference = velocity - point.velocity
         return Loss(weighted(self.premetric(difference), weight=weight, pairs=pairs))
+
+    def point(
+        self, path: Path, pairs: Pairs, t: Tensor, *, rng: torch.Generator
+    ) -> tuple[PathPoint, Tensor]:
+        """The points of the bridges, float64, and the normal draws eps in them, (B, ...)."""
+        x, e = pairs.x.to(torch.float64), pairs.e.to(torch.float64)
+        eps = torch.randn(x.shape, dtype=x.dtype, generator=rng, device=rng.device).to(x.device)
+        return bridge_point(path, self.noise, x=x, e=e, t=t.to(x.device), eps=eps), eps
+
+
+class FlowAndScoreMatching(BridgeMatching):
+    """``weight(t) premetric(v - v_t) + score_weight premetric(lambda(t) F_2 + eps)``.
+
+    eps is the bridge's own noise, ``F_2 = (s^2/2) score`` the second head
+    (:class:`~flowexp.parameterizations.FlowAndScore`) and ``lambda = 2 gamma / s^2``
+    (:meth:`~flowexp.paths.BridgeNoise.score_weight`), so that ``lambda F_2 = gamma score`` is
+    regressed onto ``-eps``: all times count alike, though the score grows at both ends. With pairs
+    from the entropic plan of ``reg = 2 s^2`` this learns the Schroedinger bridge.
+
+    Args:
+        noise: The bridge's noise, of the scale s of the parameterization.
+        weighting: Loss weight of the velocity.
+        premetric: Measure of both deviations.
+        score_weight: Factor of the score's part, >= 0.
+
+    Source: Tong et al., Simulation-free Schroedinger bridges via score and flow matching, 2023,
+    arXiv 2307.03672, eq. 8 and the authors' code.
+    """
+
+    trains_score = True
+
+    def __init__(
+        self,
+        noise: BridgeNoise,
+        *,
+        weighting: Weighting,
+        premetric: Premetric,
+        score_weight: float = 1.0,
+    ) -> None:
+        super().__init__(noise, weighting=weighting, premetric=premetric)
+        if not score_weight >= 0.0:
+            raise ValueError(f"score_weight is {score_weight}; expected a number >= 0")
+        if noise.scale == 0.0:
+            raise ValueError("noise has scale 0; a score needs noise")
+        self.score_weight = float(score_weight)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A network with a score head."""
+        yield from all_of(super().needs(parts), self._head(parts))
+
+    def _head(self, parts: Parts) -> Iterator[Unmet]:
+        if not parts.parameterization.score_head:
+            rule, outputs = type(parts.parameterization).__name__, 2 * parts.dataset.channels
+            problem = f"{type(self).__name__} trains a score, which {rule} does not predict."
+            remedy = f"Use parameterization=flow_and_score network.out_channels={outputs}."
+            yield Unmet("parameterization", problem, remedy)
+
+    def loss(self, model: Model, pairs: Pairs, t: Tensor, *, rng: torch.Generator) -> Loss:
+        """One network call; the bridge's normal draws come from ``rng``."""
+        point, eps = self.point(model.path, pairs, t, rng=rng)
+        found = model.predict(point.x_t, point.t, **pairs.conditions)
+        weight = self.weighting(model.path.schedule.coefficients(point.t))
+        flow = weight * self.premetric(found.velocity - point.velocity)
+        head = found.score * (0.5 * self.noise.scale**2)
+        factor = expand_as(self.noise.score_weight(point.t), head)
+        score = self.premetric(factor * head + eps)
+        metrics = {"flow": flow.detach().mean().float(), "score": score.detach().mean().float()}
+        return Loss(weighted(flow + self.score_weight * score, pairs=pairs), metrics)

@@ -56,7 +56,7 @@ class PairMaker(ABC):
 
 
 class FromData(PairMaker):
-    """Each image of the data set's training split with its inversion.
+    """Each image of the data set's training split, or the mean of its latent, with its inversion.
 
     The arguments are those of :class:`flowexp.samplers.Inversion`.
 
@@ -82,17 +82,19 @@ class FromData(PairMaker):
         self._inversion(teacher).check(teacher.model)
 
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        return str(teacher.data().images.dtype), "arrays"
+        latents = teacher.autoencoder.encodes
+        return "float32" if latents else str(teacher.data().images.dtype), "arrays"
 
     def label_distribution(self, teacher: Pipeline) -> str:
         return "the data's own" if teacher.task.num_classes else "none"
 
     def make(self, teacher: Pipeline, members: npt.NDArray[np.int64]) -> dict[str, Array]:
         data, inversion = teacher.data(), self._inversion(teacher)
-        noise, nfe = [], []
+        images, noise, nfe = [], [], []
         for first in range(0, len(members), teacher.batch_size):
             index = members[first : first + teacher.batch_size]
             batch = gather_batch(data, index).to(teacher.device)
+            images.append(batch.images.cpu().numpy())
             conditions = {"labels": batch.labels} if teacher.task.num_classes else {}
             with torch.inference_mode():
                 found = inversion.invert(
@@ -107,7 +109,7 @@ class FromData(PairMaker):
             advance(len(index))
         columns: dict[str, Array] = {
             "index": members,
-            "images": np.take(np.asarray(data.images), members, axis=0),
+            "images": np.concatenate(images),
             "noise": np.concatenate(noise),
             "nfe": np.concatenate(nfe),
         }
@@ -130,7 +132,7 @@ class FromNoise(PairMaker):
     Args:
         images: ``uint8`` keeps the 256 levels that an image has, as RF++'s stores do, a quarter of
             the size of ``float32``, which keeps the samples unclipped and unrounded, as the stores
-            of rectified flow and SlimFlow do. Points are always float32.
+            of rectified flow and SlimFlow do. Points and latents are always float32.
         noise: ``seeds`` draws the noise again when it is needed, bit for bit; ``arrays`` keeps it.
         labels_of_data: Draw labels as frequent as in the data set instead of uniformly.
         first_seed: First seed if none are named, >= 0. Evaluations begin at 0; scoring a student on
@@ -171,7 +173,8 @@ class FromNoise(PairMaker):
             self._data_labels(teacher)
 
     def formats(self, teacher: Pipeline) -> tuple[str, str]:
-        return (self.images if len(teacher.shape) == 3 else "float32"), self.noise
+        pixels = len(teacher.shape) == 3 and not teacher.autoencoder.encodes
+        return (self.images if pixels else "float32"), self.noise
 
     def label_distribution(self, teacher: Pipeline) -> str:
         if teacher.task.num_classes == 0:
@@ -190,7 +193,7 @@ class FromNoise(PairMaker):
             given = torch.from_numpy(of_data[items])
         as_levels = self.formats(teacher)[0] == "uint8"
         images, labels, nfe = [], [], []
-        for batch in teacher.batches(seeds, labels=given):
+        for batch in teacher.batches(seeds, labels=given, decode=False):
             x = _finite(batch.x, batch.seeds)
             images.append((quantize(x) if as_levels else x).cpu().numpy())
             nfe.append(batch.nfe.numpy())

@@ -6,9 +6,11 @@ from flowexp.parameterizations.direct import (
     DataPrediction,
     NoisePrediction,
     ReversedVelocityPrediction,
+    ScorePrediction,
     VelocityIncrement,
     VelocityPrediction,
 )
+from flowexp.parameterizations.flow_and_score import FlowAndScore
 from flowexp.parameterizations.flow_map import DDIMJump, EulerJump, FlowMap, Jump
 from flowexp.parameterizations.poisson_field import (
     FieldConversion,
@@ -37,7 +39,9 @@ __all__ = [
     "ReversedVelocityPrediction",
     "VelocityIncrement",
     "NoisePrediction",
+    "ScorePrediction",
     "DataPrediction",
+    "FlowAndScore",
     "FlowMap",
     "Jump",
     "EulerJump",

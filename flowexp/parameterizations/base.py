@@ -57,6 +57,8 @@ class Parameterization(Part, ABC):
             unchanged: the output of the network has the same meaning.
         velocity_head: Whether half of the network's output is a second prediction of the velocity,
             for training only.
+        score_head: Whether half of the network's output is a score, of noise that the path's own
+            formulas do not know.
     """
 
     needs_signal: bool = False
@@ -66,6 +68,7 @@ class Parameterization(Part, ABC):
     conditions_on: Sequence[str] = ()
     reads_weights_of: tuple[str, ...] = ()
     velocity_head: bool = False
+    score_head: bool = False
 
     def input_channels(self, channels: int) -> int:
         """How many channels the network takes of data with ``channels``."""
@@ -86,12 +89,12 @@ class Parameterization(Part, ABC):
         )
 
     def _channels(self, parts: Parts, side: str) -> Iterator[Unmet]:
-        key, channels = f"network.{side}_channels", parts.dataset.channels
+        key, channels = f"network.{side}_channels", parts.space.channels
         found = parts.network.in_channels if side == "in" else parts.network.out_channels
         fitting = self.output_channels(channels)
         allowed = (self.input_channels(channels),) if side == "in" else fitting
         if found is not None and found not in allowed:
-            name, data = type(self).__name__, type(parts.dataset).__name__
+            name, data = type(self).__name__, type(parts.space).__name__
             problem = f"{found} does not fit {name} and {data}, which has {channels} channels."
             yield Unmet(key, problem, f"Set {key}={' or '.join(map(str, allowed))}.")
 

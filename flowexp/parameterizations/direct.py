@@ -1,4 +1,4 @@
-"""Networks whose output is itself a prediction: velocity, noise or data."""
+"""Networks whose output is itself a prediction: velocity, noise, score or data."""
 
 import math
 from collections.abc import Iterator
@@ -15,12 +15,13 @@ from flowexp.parameterizations.base import (
     bounded_input_scale,
 )
 from flowexp.paths import Coefficients, Conversion, Schedule
-from flowexp.paths.conversions import FromData, FromVelocity
-from flowexp.requirements import Parts, Unmet, all_of
+from flowexp.paths.conversions import FromData, FromScore, FromVelocity
+from flowexp.requirements import Parts, Unmet, all_of, on_gaussian_noise
 
 __all__ = [
     "DataPrediction",
     "NoisePrediction",
+    "ScorePrediction",
     "VelocityPrediction",
     "VelocityIncrement",
     "ReversedVelocityPrediction",
@@ -54,16 +55,16 @@ class VelocityPrediction(_Direct):
         return FromVelocity(c)
 
 
-class NoisePrediction(_Direct, PredictsNoise):
-    """F is the noise e. Singular where alpha = 0, so sampling starts at ``alpha = min_alpha``.
+class _BelowSource(_Direct):
+    """Singular where alpha = 0, so sampling starts at ``alpha = min_alpha``.
 
     Args:
         time_scale: See :class:`VelocityPrediction`.
         min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers evaluate
-            the velocity, in (0, 1); SiT keeps 1e-3 away from the end with this head.
-
-    Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
+            the velocity, in (0, 1); SiT keeps 1e-3 away from the end with these heads.
     """
+
+    needs_signal = True
 
     def __init__(self, *, time_scale: float = 1.0, min_alpha: float = 1e-3) -> None:
         super().__init__(time_scale=time_scale)
@@ -74,6 +75,43 @@ class NoisePrediction(_Direct, PredictsNoise):
     def time_range(self, schedule: Schedule) -> tuple[float, float]:
         highest = math.sqrt(1.0 - self.min_alpha**2) / self.min_alpha
         return schedule.t_min, min(schedule.t_max, _time_at(schedule, highest))
+
+
+class NoisePrediction(_BelowSource, PredictsNoise):
+    """F is the noise e. Singular where alpha = 0, so sampling starts at ``alpha = min_alpha``.
+
+    Args:
+        time_scale: See :class:`VelocityPrediction`.
+        min_alpha: Smallest alpha relative to ``sqrt(alpha^2 + sigma^2)`` at which samplers evaluate
+            the velocity, in (0, 1); SiT keeps 1e-3 away from the end with this head.
+
+    Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 14; Ma et al., SiT, 2024, arXiv 2401.08740.
+    """
+
+
+class ScorePrediction(_BelowSource):
+    """F is the score ``grad log p_t(x_t) = -e / sigma``, of a path with a Gaussian source.
+
+    The data end is not singular, but F grows there as 1/sigma. ``objective=noise`` is the loss
+    ``|sigma F + e|^2``. Where alpha = 0 the formulas are singular, as for the noise.
+
+    Args:
+        time_scale: See :class:`VelocityPrediction`.
+        min_alpha: See :class:`NoisePrediction`.
+
+    Source: Song et al., Score-Based Generative Modeling through SDEs, 2021, arXiv 2011.13456; Ma et
+    al., SiT, 2024, arXiv 2401.08740 (prediction "score").
+    """
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A Gaussian source, of whose noise the score is a multiple."""
+        remedy = "Take parameterization=velocity"
+        name = type(self).__name__
+        score = on_gaussian_noise(parts, what=f"{name} assumes", remedy=remedy)
+        yield from all_of(super().needs(parts), score)
+
+    def conversion(self, c: Coefficients) -> Conversion:
+        return FromScore(c)
 
 
 class DataPrediction(_Direct):

@@ -157,11 +157,13 @@ class Source(Identified, ABC):
     """The distribution of e.
 
     Attributes:
-        is_gaussian: Whether the formulas that assume Gaussian noise (score, churn, SDE samplers,
-            Gaussian likelihood) hold for this source.
+        is_gaussian: Whether the formulas that assume Gaussian noise (score, churn, SDE samplers)
+            hold for this source.
+        has_density: Whether :meth:`log_density` is defined, which likelihoods need.
     """
 
     is_gaussian: bool
+    has_density: bool = False
 
     @abstractmethod
     def sample(
@@ -177,6 +179,14 @@ class Source(Identified, ABC):
         The two differ only where authors trained on an approximation of what they sample from.
         """
         return self.sample(shape, rng=rng, dtype=dtype)
+
+    def log_density(self, e: Tensor) -> Tensor:
+        """Log density of :meth:`prior` at rows e, (B, N) float64; nats, (B,).
+
+        Raises:
+            ValueError: It has none, or none that is known.
+        """
+        raise ValueError(f"the density of {self!r} is not known")
 
 
 def as_float64(t: Tensor) -> Tensor:

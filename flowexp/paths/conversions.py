@@ -12,6 +12,8 @@ velocity  (sigma' x_t - sigma F)/W   (alpha F - alpha' x_t)/W    F
 data      F                          (x_t - alpha F)/sigma       (sigma'/sigma) x_t - (W/sigma) F
 noise     (x_t - sigma F)/alpha      F                           (alpha'/alpha) x_t + (W/alpha) F
 ========  =========================  ==========================  ===============================
+
+The score, of a Gaussian source, is the noise divided by -sigma.
 """
 
 from abc import ABC, abstractmethod
@@ -32,6 +34,7 @@ __all__ = [
     "FromData",
     "FromNoise",
     "FromPreconditioned",
+    "FromScore",
     "FromVelocity",
     "Identity",
     "Prediction",
@@ -101,6 +104,10 @@ class Conversion(ABC):
         """F, of the shape of the state ``like``, from what the network gives."""
         return output
 
+    def score(self, output: Tensor, *, like: Tensor) -> Tensor | None:
+        """A score that the network predicts itself, or None: it follows from the noise."""
+        return None
+
     def at(self, c: Coefficients) -> "Conversion":
         """The same rule at other coefficients."""
         return replace(self, c=c)
@@ -162,6 +169,9 @@ class _Row(Conversion):
     def read(self, output: Tensor, *, like: Tensor) -> Tensor:
         return self.at(self.c).read(output, like=like)
 
+    def score(self, output: Tensor, *, like: Tensor) -> Tensor | None:
+        return self.at(self.c).score(output, like=like)
+
     def at(self, c: Coefficients) -> Conversion:
         return self.table.at(c)
 
@@ -216,6 +226,23 @@ class FromNoise(Conversion):
     def velocity(self) -> Affine:
         c = self.c
         return Affine(c.d_alpha / c.alpha, c.wronskian / c.alpha)
+
+
+class FromScore(Conversion):
+    """F is the score ``-e / sigma``; data and velocity are infinite where alpha is 0."""
+
+    @property
+    def data(self) -> Affine:
+        return Affine(1.0 / self.c.alpha, self.c.sigma**2 / self.c.alpha)
+
+    @property
+    def noise(self) -> Affine:
+        return Affine(torch.zeros_like(self.c.sigma), -self.c.sigma)
+
+    @property
+    def velocity(self) -> Affine:
+        c = self.c
+        return Affine(c.d_alpha / c.alpha, -c.wronskian * c.sigma / c.alpha)
 
 
 @dataclass(frozen=True)
@@ -304,7 +331,13 @@ class Prediction:
 
     @property
     def score(self) -> Tensor:
-        """``grad log p_t(x_t) = -e / sigma``; ``ValueError`` unless the source is Gaussian."""
+        """``grad log p_t(x_t)``: the network's own, or ``-e / sigma``.
+
+        A ``ValueError`` if the network has none and the source is not Gaussian.
+        """
+        own = self.conversion.score(self.output, like=self.x_t)
+        if own is not None:
+            return own
         if not self.path.source.is_gaussian:
             raise ValueError(
                 f"the score -e/sigma assumes Gaussian noise, but the path's source is "
@@ -316,6 +349,13 @@ class Prediction:
         """``noise e + velocity v``, in one pass over the state."""
         affine = self.conversion.noise.combined(self.conversion.velocity, noise, velocity)
         return self._in_form(affine)
+
+    def towards_data(self, *, w: float, pull: float) -> Tensor:
+        """``-v + w score`` with ``pull = w / sigma``; in one pass if the score is -e/sigma."""
+        own = self.conversion.score(self.output, like=self.x_t)
+        if own is None:
+            return self.combined(noise=-pull, velocity=-1.0)
+        return torch.sub(w * own, self.velocity)
 
     def _in_form(self, affine: Affine) -> Tensor:
         return affine(self.x_t, self.conversion.read(self.output, like=self.x_t))

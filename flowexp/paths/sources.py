@@ -20,11 +20,16 @@ class Gaussian(Source):
     """Standard normal source, e ~ N(0, I)."""
 
     is_gaussian = True
+    has_density = True
 
     def sample(
         self, shape: Sequence[int], *, rng: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         return torch.randn(*shape, generator=rng, dtype=dtype, device=rng.device)
+
+    def log_density(self, e: Tensor) -> Tensor:
+        """``-(|e|^2 + N ln 2 pi) / 2``."""
+        return -0.5 * (e.square().sum(1) + e.shape[1] * math.log(2.0 * math.pi))
 
 
 class StudentT(Source):
@@ -47,6 +52,8 @@ class StudentT(Source):
     followed: the scale of the prior is the start of the time grid.
     """
 
+    has_density = True
+
     def __init__(self, D: Extended) -> None:
         if not isinstance(D, int | float) or not D > 0:
             raise ValueError(f"D is {D!r}; the degrees of freedom must be a positive number or inf")
@@ -63,6 +70,16 @@ class StudentT(Source):
         mean_square = _gamma(self.D / 2.0, shape[0], rng=rng) * (2.0 / self.D)
         wide = g.to(torch.float64)
         return (wide / expand_as(torch.sqrt(mean_square), wide)).to(dtype)
+
+    def log_density(self, e: Tensor) -> Tensor:
+        """``ln G((N + D)/2) - ln G(D/2) - (N ln(pi D) + (N + D) ln(1 + |e|^2/D)) / 2``, G gamma."""
+        if self.is_gaussian:
+            return Gaussian().log_density(e)
+        n, d = e.shape[1], self.D
+        constant = (
+            math.lgamma(0.5 * (n + d)) - math.lgamma(0.5 * d) - 0.5 * n * math.log(math.pi * d)
+        )
+        return constant - 0.5 * (n + d) * torch.log1p(e.square().sum(1) / d)
 
 
 def beta_radius(beta: Tensor, *, D: float, low: float, high: float) -> Tensor:
@@ -141,6 +158,8 @@ class RadiusClippedStudentT(StudentT):
                 f"need scale > 0 and 0 <= smallest < largest, got scale={scale}, "
                 f"smallest={smallest}, largest={largest}"
             )
+        # The clip gathers starts on two spheres.
+        self.has_density = self.is_gaussian
         self.scale = float(scale)
         self.smallest = float(smallest)
         self.largest = float(largest)
@@ -154,6 +173,12 @@ class RadiusClippedStudentT(StudentT):
         norm = torch.linalg.vector_norm(e.flatten(1), dim=1, dtype=torch.float64)
         allowed = norm.clamp(min=self.smallest / self.scale, max=self.largest / self.scale)
         return _with_norm(e, allowed).to(dtype)
+
+    def log_density(self, e: Tensor) -> Tensor:
+        """None, unless D = inf: the clip gathers starts on two spheres."""
+        if self.is_gaussian:
+            return super().log_density(e)
+        raise ValueError(f"the starts of {self!r} have no density, since their radius is clipped")
 
 
 def _gamma(concentration: float, count: int, *, rng: torch.Generator) -> Tensor:

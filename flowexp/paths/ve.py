@@ -49,8 +49,13 @@ class VE(Schedule):
         return t / (1.0 + t)
 
     def natural_grid(self, steps: int, t_start: float, t_end: float) -> Tensor:
-        """EDM's grid, rho = 7: ``steps`` noise levels from ``t_start`` to t_min, then ``t_end``."""
-        low = max(self.t_min, t_end)
-        grid = edm_sigmas(steps, sigma_min=low, sigma_max=t_start, rho=7.0)
+        """EDM's grid, rho = 7: ``steps`` noise levels from ``t_start`` to t_min, then ``t_end``.
+
+        If ``t_end`` is not below t_min, it is the last of ``steps + 1`` noise levels.
+        """
+        if t_end >= self.t_min:
+            grid = edm_sigmas(steps + 1, sigma_min=t_end, sigma_max=t_start, rho=7.0)[:-1]
+        else:
+            grid = edm_sigmas(steps, sigma_min=self.t_min, sigma_max=t_start, rho=7.0)
         grid[-1] = t_end
         return grid

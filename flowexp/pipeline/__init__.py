@@ -1,5 +1,6 @@
 """The pipeline: a model and how it is sampled, from seeds to samples."""
 
+from flowexp.pipeline.beside import with_given
 from flowexp.pipeline.class_rows import GridSamples, classes_shown
 from flowexp.pipeline.images import (
     Images,
@@ -35,4 +36,5 @@ __all__ = [
     "save_images",
     "scatter_image",
     "seeds_text",
+    "with_given",
 ]

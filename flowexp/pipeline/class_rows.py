@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flowexp.pipeline.beside import with_given
 from flowexp.pipeline.images import save_grid
 from flowexp.pipeline.pipeline import Pipeline, SampleBatch
 from flowexp.tasks import Task
@@ -35,6 +36,8 @@ class GridSamples:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.class_names = pipeline.class_names
+        self._task = pipeline.task
+        self._seeds: list[int] = []
         self._missing: dict[int | None, int]
         self._missing = dict.fromkeys(classes_shown(pipeline.task), _PER_CLASS)
         self._of_any_class = 0 if self._missing else _WITHOUT_CLASSES
@@ -47,6 +50,7 @@ class GridSamples:
         of_classes = [None] * len(batch.x) if labels is None else labels.tolist()
         chosen = [i for i, label in enumerate(of_classes) if self._takes(label)]
         self._x.append(batch.x[chosen].cpu())
+        self._seeds += [batch.seeds[i] for i in chosen]
         if labels is not None:
             self._labels.append(labels[chosen].cpu())
 
@@ -60,5 +64,8 @@ class GridSamples:
     def save(self, path: Path) -> Path:
         """Write them as one PNG with :func:`save_grid`; values that are not finite become grey."""
         x = torch.cat(self._x).nan_to_num(0.0, posinf=0.0, neginf=0.0)
+        shown = with_given(self._task, self._seeds, x)
+        if shown is not None:
+            return save_grid(path, shown.images, columns=shown.columns)
         labels = torch.cat(self._labels) if self._labels else None
         return save_grid(path, x, labels=labels, class_names=self.class_names)

@@ -1,7 +1,8 @@
 """A model together with how it is sampled: what turns seeds into samples."""
 
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from flowexp.autoencoders import Autoencoder, Pixels
 from flowexp.config.seed_text import parse_seeds
 from flowexp.data import Dataset, ImageArrays
 from flowexp.models import Model
@@ -19,7 +21,7 @@ from flowexp.processes import Processes, in_turn
 from flowexp.progress import counted, steps_of
 from flowexp.requirements import NEVER_LEARNT
 from flowexp.samplers import Sampler
-from flowexp.seeding import Noise
+from flowexp.seeding import Noise, generator
 from flowexp.tasks import Generation, Task
 
 __all__ = ["consecutive", "parse_seeds", "seeds_text", "SampleBatch", "Pipeline", "Start"]
@@ -47,11 +49,16 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The start of sampling for some seeds: source draws (B, ...), noise per step, conditions."""
+    """The start of sampling for some seeds: source draws (B, ...), noise per step, conditions.
+
+    Attributes:
+        given: The conditions as the task gives them; on latents the network's are others.
+    """
 
     e: Tensor
     noise: Noise
     conditions: Conditions
+    given: Conditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,8 @@ class SampleBatch:
     Attributes:
         x: Samples, (B, ...), float32, on the pipeline's device.
         nfe: Network evaluations per sample, (B,), int64, on the CPU.
+        facts: What else the sampler counted, see :class:`flowexp.samplers.Samples`, on the CPU.
+        decoding: Seconds that the decoder of an autoencoder took, which no evaluation counts.
     """
 
     seeds: list[int]
@@ -68,6 +77,8 @@ class SampleBatch:
     nfe: Tensor
     conditions: Conditions
     targets: Tensor | None = None
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
+    decoding: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,7 +91,8 @@ class Pipeline:
 
     Attributes:
         model: The model, guidance included; its network in evaluation mode and on ``device``.
-        shape: Shape of a sample, (C, H, W) or (D,).
+        shape: Shape of a sample of the flow, (C, H, W) or (D,); that of latents, if there are any.
+        autoencoder: What decodes the samples of the flow; none by default.
         dataset: The training data of the model, for comparisons; None = unknown.
         batch_size: Samples per call of the sampler, >= 1.
 
@@ -94,6 +106,7 @@ class Pipeline:
     task: Task = field(default_factory=Generation)
     latents: Latents = field(default_factory=FlowexpLatents)
     dataset: Dataset | None = None
+    autoencoder: Autoencoder = field(default_factory=Pixels)
     batch_size: int = 64
     device: torch.device | str = "cpu"
 
@@ -144,13 +157,20 @@ class Pipeline:
             num_classes=len(classes),
             device=self.device,
         )
+        drawn = draws.labels if labels is None else labels.to(self.device)
+        if labels is None and drawn is not None:
+            drawn = torch.tensor(classes, device=drawn.device)[drawn]
+        given = self.task.conditions(seeds, labels=drawn, device=self.device)
         if labels is not None:
-            conditions = self.task.conditions_of(labels.to(self.device))
-        else:
-            if (drawn := draws.labels) is not None:
-                drawn = torch.tensor(classes, device=drawn.device)[drawn]
-            conditions = self.task.conditions(seeds, labels=drawn, device=self.device)
-        return Start(draws.e, draws.noise, conditions)
+            # A task with a class or text of its own does not overrule what the caller asks for.
+            given |= self.task.conditions_of(labels.to(self.device))
+
+        def draw(number: int, mean: Tensor) -> Tensor:
+            streams = [generator(seed, "condition posterior", number) for seed in seeds]
+            return torch.stack([torch.randn(mean.shape[1:], generator=s) for s in streams]).to(mean)
+
+        conditions = self.autoencoder.conditions(given, task=self.task, draw=draw)
+        return Start(draws.e, draws.noise, conditions, given)
 
     def batches(
         self,
@@ -158,8 +178,11 @@ class Pipeline:
         *,
         labels: Tensor | None = None,
         processes: Processes | None = None,
+        decode: bool = True,
     ) -> Iterator[SampleBatch]:
         """Samples in batches; with several processes, those of this process.
+
+        Samples of a flow on latents are decoded; ``decode=False`` leaves them as they are.
 
         Batches hold the same seeds for every number of processes, so that sharing the work does not
         even change the rounding. For ``labels``, (N,), see :meth:`start`.
@@ -172,10 +195,32 @@ class Pipeline:
                 start = self.start(batch, labels=None if labels is None else labels[rows])
                 steps = steps_of(len(batch), steps=getattr(self.sampler, "steps", None))
                 found = self.sampler.sample(
-                    self.model, start.e, noise=start.noise, on_step=steps, **start.conditions
+                    self.model,
+                    start.e,
+                    noise=start.noise,
+                    on_step=steps,
+                    **self.model.prepared(**start.conditions),
                 )
+                x, seconds = found.x.float(), 0.0
+                if decode:
+                    x, seconds = self.decoded(x)
+                    x = self.task.finished(x, start.given)
                 targets = self.task.targets(batch, device=self.device)
-            yield SampleBatch(batch, found.x.float(), found.nfe.cpu(), start.conditions, targets)
+            facts = {name: values.cpu() for name, values in found.facts.items()}
+            yield SampleBatch(batch, x, found.nfe.cpu(), start.given, targets, facts, seconds)
+
+    def decoded(self, x: Tensor) -> tuple[Tensor, float]:
+        """Samples of the flow as images, and the seconds that takes; points and images as they are.
+
+        Accelerators are waited for, before and after, so that the time is that of the decoder.
+        """
+        if not self.autoencoder.encodes:
+            return x, 0.0
+        _wait_for(x.device)
+        began = time.perf_counter()
+        x = self.autoencoder.decode(x)
+        _wait_for(x.device)
+        return x, time.perf_counter() - began
 
     def gathered(self, seeds: Sequence[int], *, processes: Processes) -> SampleBatch | None:
         """All samples in the order of their seeds, on the first process's CPU; None elsewhere.
@@ -185,15 +230,18 @@ class Pipeline:
         own = []
         with counted("sampled", total=len(seeds), unit="samples") as task:
             for b in self.batches(seeds, processes=processes):
-                own.append((b.seeds, b.x.cpu(), b.nfe, b.conditions.get("labels")))
+                own.append((b.seeds, b.x.cpu(), b.nfe, b.conditions.get("labels"), b.facts))
                 task.advance(len(b.seeds) * processes.world_size)
         shares = processes.gather(own)
         if shares is None:
             return None
-        members, x, nfe, labels = zip(*in_turn(shares), strict=True)
+        members, x, nfe, labels, facts = zip(*in_turn(shares), strict=True)
         known = [given.cpu() for given in labels if given is not None]
         conditions = {"labels": torch.cat(known)} if known else {}
-        return SampleBatch(list(chain(*members)), torch.cat(x), torch.cat(nfe), conditions)
+        together = {name: torch.cat([one[name] for one in facts]) for name in facts[0]}
+        return SampleBatch(
+            list(chain(*members)), torch.cat(x), torch.cat(nfe), conditions, facts=together
+        )
 
     def sample(
         self, seeds: Sequence[int], *, labels: int | Sequence[int] | Tensor | None = None
@@ -217,10 +265,10 @@ class Pipeline:
         return torch.cat(samples).as_subclass(Images)
 
     def data(self) -> ImageArrays:
-        """The training split of the data set; ``ValueError`` without one."""
+        """The training split in the space of the flow; ``ValueError`` without a data set."""
         if self.dataset is None:
             raise ValueError("this needs the training data, but the pipeline has no data set")
-        return self.dataset.train()
+        return self.autoencoder.data(self.dataset).train()
 
     def _classes(self, labels: int | Sequence[int] | Tensor, *, count: int) -> Tensor:
         classes = torch.as_tensor(labels, dtype=torch.int64)
@@ -235,3 +283,8 @@ class Pipeline:
                 f"labels are {sorted(set(classes.tolist()))}; allowed: -1 to {known - 1}"
             )
         return classes
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

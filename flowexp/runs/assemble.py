@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from flowexp.autoencoders import Autoencoder
     from flowexp.data import Dataset
     from flowexp.models import FlowModel, Origin
     from flowexp.pipeline import Pipeline
@@ -31,7 +32,7 @@ class Built:
     """A config's model, and the pipeline that samples it.
 
     Attributes:
-        dataset: The data it belongs to; nothing has been read.
+        dataset: The data it belongs to, images or points; nothing has been read.
         model: Path, network and parameterization, without guidance.
         pipeline: The guided model, its sampler, task, latents and device.
     """
@@ -39,6 +40,16 @@ class Built:
     dataset: "Dataset"
     model: "FlowModel"
     pipeline: "Pipeline"
+
+    @property
+    def autoencoder(self) -> "Autoencoder":
+        """The way between the data and the space of the flow."""
+        return self.pipeline.autoencoder
+
+    @property
+    def flow_data(self) -> "Dataset":
+        """The data in the space of the flow."""
+        return self.autoencoder.data(self.dataset)
 
     @property
     def network(self) -> "nn.Module":
@@ -89,6 +100,15 @@ def part_of(config: Config, group: str, *, by: Author, prefix: str = "") -> Any:
     return instantiate(node, key=key, by=by)
 
 
+def autoencoder_of(config: Config, *, by: Author) -> "Autoencoder":
+    """The autoencoder of a config; that of one stored before there was the group is none."""
+    from flowexp.autoencoders import Autoencoder, Pixels
+
+    found = part_of(config, "autoencoder", by=by) if config.get("autoencoder") else Pixels()
+    assert isinstance(found, Autoencoder)
+    return found
+
+
 def build(
     config: Config,
     *,
@@ -113,6 +133,7 @@ def build(
     # The network comes last: teachers within other parts draw initial weights as well.
     names = ("dataset", "sampler", "guidance", "task")
     part = {name: part_of(config, name, by=by) for name in names}
+    part["autoencoder"] = autoencoder_of(config, by=by)
     latents = config.get("latents")
     try:
         model = build_model(config, device=device, by=by)
@@ -122,10 +143,11 @@ def build(
         pipeline = Pipeline(
             model=part["guidance"].wrap(model),
             sampler=part["sampler"],
-            shape=part["dataset"].shape,
+            shape=part["autoencoder"].shape(part["dataset"].shape),
             task=part["task"],
             latents=instantiate(latents, key="latents", by=by) if latents else FlowexpLatents(),
             dataset=part["dataset"],
+            autoencoder=part["autoencoder"],
             batch_size=config.get("batch_size", 64),
             device=device,
         )
@@ -209,8 +231,11 @@ def _is_here(device: "torch.device") -> bool:
 def describe(parts: Built, config: Config) -> list[tuple[str, str]]:
     """What was chosen, and how large the network is, as rows of a table."""
     path, sampler = config["path"], config["sampler"]
+    latents, encoder = parts.autoencoder.encodes, config.get("autoencoder") or {}
+    shape = "x".join(map(str, parts.pipeline.shape))
     rows = [
         ("dataset", _short(config["dataset"])),
+        *([("latents", f"{shape} of {encoder.get('folder', _short(encoder))}")] if latents else []),
         ("path", f"{_short(path.get('schedule'))}, D={path.get('D')}"),
         ("network", f"{_short(config['network'])}, {parts.parameters:,} parameters"),
     ]

@@ -6,12 +6,14 @@ The config names classes by ``_target_``; what a file from elsewhere may name is
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowexp.errors import UsageError
+from flowexp.requirements import Parts, all_of
 from flowexp.tree import mapped
 from flowexp.tree import nodes as nodes_of
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flowexp.pipeline import Pipeline
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["MODEL_GROUPS", "load_exported", "write_exported"]
 
@@ -76,7 +80,7 @@ def load_exported(
     from flowexp.config.renamed import with_present_arguments
     from flowexp.config.trust import Author, Declared, trusting
     from flowexp.guidance import NoGuidance
-    from flowexp.networks.base import label_dim_of
+    from flowexp.networks.base import facts_of, label_dim_of
     from flowexp.pipeline import Pipeline
     from flowexp.runs.assemble import build_model, fit_task, part_of, resolve_device
     from flowexp.runs.weights import require_finite
@@ -118,6 +122,13 @@ def load_exported(
         shape = (network.in_channels,) if side is None else (network.in_channels, side, side)
     task = sampling.get("task") or Generation(num_classes=label_dim_of(network))
     fit_task(task, network)
+    for unmet in all_of(task.needs(Parts(network=facts_of(network)))):
+        if unmet.refuses:
+            _LOG.warning(
+                "%s: %s Give the pipeline a task of your own: replace(task=...).",
+                file.name,
+                unmet.problem,
+            )
     task.classes_without_images = json.loads(metadata.get("classes_without_images", "[]"))
     return Pipeline(
         model=sampling.get("guidance", NoGuidance()).wrap(model),

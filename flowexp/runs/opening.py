@@ -11,6 +11,7 @@ from flowexp.config.trust import Author
 from flowexp.files import file_sha256
 from flowexp.progress import stage
 from flowexp.runs.assemble import Built, build, resolve_device
+from flowexp.runs.encoded_data import restore
 from flowexp.runs.outside_parts import changed_since
 from flowexp.runs.run_directory import RunDirectory, changed_keys
 from flowexp.runs.weights import RAW, LoadedWeights, load_weights
@@ -99,6 +100,8 @@ def open_run(config: Mapping[str, Any], *, by: Author | None = None) -> OpenedRu
         node = config["weight_transform"]
         transform = instantiate(node, key="weight_transform", by=by)(built.network)
     _know_classes(built.pipeline.task, run)
+    restore(built.autoencoder, run.manifest(), run=run.path)
+    built.autoencoder.device = device
     for remark in changed_since(run.manifest(), config):
         _LOG.warning("%s: %s.", run.path, remark)
     built.network.to(device).eval()

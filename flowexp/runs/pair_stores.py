@@ -60,12 +60,12 @@ def open_pairs(config: Mapping[str, Any], parts: "Built", *, check: bool) -> Tra
 
 def _require_fit(store: PairStore, parts: "Built") -> None:
     manifest = store.manifest
-    if manifest.shape != parts.dataset.shape:
+    if manifest.shape != parts.pipeline.shape:
         raise UsageError(
-            f"{store.path} holds samples of shape {manifest.shape}, but the data set's are "
-            f"{parts.dataset.shape}.",
+            f"{store.path} holds samples of shape {manifest.shape}, but those of this training are "
+            f"{parts.pipeline.shape}.",
             key="pairs",
-            remedy="Train with the teacher's dataset.",
+            remedy="Train with the teacher's dataset and autoencoder.",
         )
     label_dim = label_dim_of(parts.network)
     if label_dim not in (0, manifest.num_classes):

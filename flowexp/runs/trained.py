@@ -18,7 +18,8 @@ from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.models import Evaluation, Model, Origin
 from flowexp.networks.base import with_new_scalars
-from flowexp.networks.low_rank import LowRank
+from flowexp.networks.foreign import FrozenNetwork
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.paths import Prediction
 from flowexp.runs.assemble import build_model
@@ -106,6 +107,18 @@ class TrainedModel(Model):
         self._move(times.device)
         return self.flow_model.at(times)
 
+    def unwrapped(self, device: torch.device) -> Model:
+        """The run's model itself, moved to the device."""
+        self._move(device)
+        return self.flow_model
+
+    def prepared(self, **conditions: Tensor | None) -> Conditions:
+        """By the run's network, on the device of the conditions."""
+        for value in conditions.values():
+            if value is not None:
+                self._move(value.device)
+        return self.flow_model.prepared(**conditions)
+
     def _move(self, device: torch.device) -> None:
         if device != self._device:
             self.network.to(device)
@@ -152,7 +165,7 @@ def start_from(
     source = RunDirectory.open(Path(run), key="init")
     with _said_of_start(source, config):
         state, loaded = stored_weights(source, weights=weights)
-        if isinstance(network, LowRank):
+        if isinstance(network, FrozenNetwork):
             network.load_base(state)
         else:
             state = with_new_scalars(network, state, network.state_dict())
@@ -167,7 +180,7 @@ def require_fitting_weights(
 ) -> None:
     """Raise the errors of :func:`start_from` for a network that may be on the meta device.
 
-    Low-rank networks are not checked.
+    Additions to a frozen network are not checked.
 
     Raises:
         UsageError: As in :func:`start_from`.
@@ -175,7 +188,7 @@ def require_fitting_weights(
     source = RunDirectory.open(Path(run), key="init")
     with _said_of_start(source, config):
         state, loaded = stored_weights(source, weights=weights)
-        if not isinstance(network, LowRank):
+        if not isinstance(network, FrozenNetwork):
             state = with_new_scalars(network, state, network.state_dict())
             refuse_another_network(network, state, loaded.path)
 

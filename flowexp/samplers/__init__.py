@@ -6,8 +6,10 @@ An argument outside its documented range is a ValueError; a base class documents
 from flowexp.samplers.adams_bashforth import DEIS, IPNDM, AdamsBashforth, IPNDMVariable
 from flowexp.samplers.adaptive import IntegrationError
 from flowexp.samplers.ancestral import Ancestral
+from flowexp.samplers.arflow import ARFlowSampler
 from flowexp.samplers.base import CountedModel, Sampler, Samples, StepObserver, TimeGrid
 from flowexp.samplers.bellman import BellmanGrid
+from flowexp.samplers.criteria import Aligned, Criterion, ExactGaussian
 from flowexp.samplers.ddim import DDIM
 from flowexp.samplers.dormand_prince import DormandPrince, LogDormandPrince
 from flowexp.samplers.dpm_solver import DPMSolver, SinglestepDPMSolver
@@ -18,6 +20,7 @@ from flowexp.samplers.field import Field, Interval, Node, NoiseToSignal, Time, V
 from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.samplers.flow_map import FlowMapSampler
 from flowexp.samplers.inversion import Inversion
+from flowexp.samplers.mar import MaskedAutoregressive
 from flowexp.samplers.model_statistics import (
     ConstantStatistics,
     ModelStatistics,
@@ -28,6 +31,7 @@ from flowexp.samplers.model_statistics import (
 from flowexp.samplers.multistep import MultistepSampler
 from flowexp.samplers.noise_grids import EDMGrid, IDDPMGrid, LogSNR, VPGrid
 from flowexp.samplers.perturbations import Churn, Perturbation, StateNoise
+from flowexp.samplers.reconstruction import Reconstruct
 from flowexp.samplers.rectified_flow import LaggedEuler, Reinterpolation
 from flowexp.samplers.runge_kutta import (
     RK4,
@@ -42,7 +46,9 @@ from flowexp.samplers.runge_kutta import (
     ThreeEighths,
 )
 from flowexp.samplers.second_order_taylor import FireFlow, RFSolver
+from flowexp.samplers.speculative import Speculative
 from flowexp.samplers.time_grids import (
+    DimensionShifted,
     Given,
     InsetUniform,
     Natural,
@@ -52,11 +58,13 @@ from flowexp.samplers.time_grids import (
     TokenShifted,
     Uniform,
 )
+from flowexp.samplers.towards_source import TowardsSource
 from flowexp.samplers.unipc import UniPC
 from flowexp.samplers.velocity_blocks import VelocityBlocks
 from flowexp.seeding import StackedGenerators
 
 __all__ = [
+    "Reconstruct",
     "CountedModel",
     "Sampler",
     "Samples",
@@ -83,6 +91,7 @@ __all__ = [
     "DPM2",
     "AdamsBashforth",
     "Ancestral",
+    "ARFlowSampler",
     "IPNDM",
     "IPNDMVariable",
     "DEIS",
@@ -100,9 +109,15 @@ __all__ = [
     "LogDormandPrince",
     "LaggedEuler",
     "VelocityBlocks",
+    "MaskedAutoregressive",
+    "Speculative",
+    "Criterion",
+    "ExactGaussian",
+    "Aligned",
     "Reinterpolation",
     "IntegrationError",
     "Inversion",
+    "TowardsSource",
     "Editing",
     "Edited",
     "TimeGrid",
@@ -113,6 +128,7 @@ __all__ = [
     "Quadratic",
     "Shifted",
     "TokenShifted",
+    "DimensionShifted",
     "Given",
     "EDMGrid",
     "LogSNR",

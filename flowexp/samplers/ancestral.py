@@ -12,7 +12,10 @@ from flowexp.samplers.field import Field, Interval, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
 from flowexp.seeding import Noise
 
-__all__ = ["Ancestral"]
+__all__ = ["Ancestral", "Level"]
+
+Level = tuple[float, float]
+"""``(alpha, sigma)`` at a time."""
 
 
 class Ancestral(FixedStepSampler):
@@ -63,21 +66,41 @@ class Ancestral(FixedStepSampler):
             raise ValueError(f"{type(self).__name__} adds noise at each step, but noise is None")
         levels = field.levels([intervals[0].start, *(interval.end for interval in intervals)])
         steps = zip(intervals, pairwise(levels), strict=True)
-        for interval, ((alpha_before, sigma_before), (alpha, sigma)) in steps:
+        for interval, (before, after) in steps:
             if self.snr is not None:
-                size = 2.0 * (self.snr * alpha_before / alpha) ** 2
+                size = 2.0 * (self.snr * before[0] / after[0]) ** 2
                 z = _langevin(field, z, interval, size=size, noise=noise)
             data = field.predict(z, interval.start).data
-            if self.clip is not None:
-                data = data.clamp(-self.clip, self.clip)
-            # n'/n without a division by alpha, which is 0 where some paths start.
-            ratio = (sigma * alpha_before) / (alpha * sigma_before)
-            rest = torch.sub(z, data, alpha=alpha_before)
-            z = torch.add(data * alpha, rest, alpha=ratio * sigma / sigma_before)
-            if sigma > 0.0:
-                deviation = (sigma_before if self.large else sigma) * math.sqrt(1.0 - ratio**2)
+            z = self.mean(z, data, before=before, after=after)
+            deviation = self.deviation(before=before, after=after)
+            if deviation > 0.0:
                 z.add_(noise(interval.index, z), alpha=deviation)
             yield z
+
+    def mean(self, z: Tensor, data: Tensor, *, before: Level, after: Level) -> Tensor:
+        """The mean of a step's end, a new tensor, from its start z (B, ...) and predicted data.
+
+        ``before`` and ``after`` are (alpha, sigma) at the start and end.
+        """
+        (alpha_before, sigma_before), (alpha, sigma) = before, after
+        if self.clip is not None:
+            data = data.clamp(-self.clip, self.clip)
+        rest = torch.sub(z, data, alpha=alpha_before)
+        factor = _ratio(before, after) * sigma / sigma_before
+        return torch.add(data * alpha, rest, alpha=factor)
+
+    def deviation(self, *, before: Level, after: Level) -> float:
+        """The standard deviation of a step's end; 0 at t = 0."""
+        if after[1] == 0.0:
+            return 0.0
+        sigma = before[1] if self.large else after[1]
+        return sigma * math.sqrt(1.0 - _ratio(before, after) ** 2)
+
+
+def _ratio(before: Level, after: Level) -> float:
+    """n'/n without a division by alpha, which is 0 where some paths start."""
+    (alpha_before, sigma_before), (alpha, sigma) = before, after
+    return (sigma * alpha_before) / (alpha * sigma_before)
 
 
 def _langevin(field: Field, z: Tensor, interval: Interval, *, size: float, noise: Noise) -> Tensor:

@@ -1,8 +1,8 @@
 """The sampler protocol: a source draw becomes a sample, with its evaluations counted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -12,9 +12,9 @@ from flowexp.identity import Identified
 from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.paths import Prediction
 from flowexp.requirements import (
+    ModelFacts,
     Part,
     Parts,
-    SecondTime,
     Unmet,
     all_of,
     on_gaussian_noise,
@@ -39,10 +39,13 @@ class Samples:
     Attributes:
         x: (B, ...), in the dtype of the source draws.
         nfe: Network evaluations per sample, (B,), int64: counted, not computed from a formula.
+        facts: Further numbers of each sample by their names in words, (B,) float64 each, of which
+            users are shown the mean.
     """
 
     x: Tensor
     nfe: Tensor
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class CountedModel(WrappedModel):
@@ -109,12 +112,14 @@ class Sampler(Part, ABC):
 
     ``needs_gaussian`` says whether it adds noise that is right for a Gaussian source only,
     ``shares_steps`` whether a sample depends on the others of its batch, ``jumps`` whether it uses
-    the model's flow map instead of predictions at one time.
+    the model's flow map instead of predictions at one time, ``reconstructs`` whether it gives back
+    an image that it is shown.
     """
 
     needs_gaussian: bool = False
     shares_steps: bool = False
     jumps: bool = False
+    reconstructs: bool = False
 
     @property
     def adds_noise(self) -> bool:
@@ -134,7 +139,7 @@ class Sampler(Part, ABC):
     def _fitting(self, parts: Parts) -> Iterator[Unmet]:
         yield from self.fits(parts.parameterization)
 
-    def fits(self, model: SecondTime) -> Iterator[Unmet]:
+    def fits(self, model: ModelFacts) -> Iterator[Unmet]:
         """Requirements concerning the model's second time; by default, that it has a velocity."""
         remedy = "Use sampler=flow_map sampler.noise=restart."
         yield from on_velocity(model, name=type(self).__name__, remedy=remedy)
@@ -165,8 +170,8 @@ class Sampler(Part, ABC):
         A UsageError if its noise is wrong for the path's source or the model has not what
         :meth:`fits` needs, a ValueError if its times are wrong.
         """
-        require(self.needs(Parts(path=model.path)), group="sampler")
-        require(self.fits(model), group="sampler")
+        facts = Parts(path=model.path, parameterization=model)
+        require(self.needs(facts), group="sampler")
 
     def describe(self) -> str:
         """The method in words, as protocols state it: ``Heun, 18 steps``."""

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from flowexp.paths import Coefficients, Schedule
 
-__all__ = ["SBDM", "Constant", "Decreasing", "Diffusion", "IncreasingDecreasing", "Linear", "Sigma"]
+__all__ = [
+    "SBDM",
+    "Brownian",
+    "Constant",
+    "Decreasing",
+    "Diffusion",
+    "IncreasingDecreasing",
+    "Linear",
+    "Sigma",
+]
 
 
 class Diffusion(ABC):
@@ -40,6 +49,16 @@ class Constant(Diffusion):
 
     def form(self, u: Tensor, c: Coefficients) -> Tensor:
         return torch.full_like(u, self.scale)
+
+
+class Brownian(Diffusion):
+    """``w = c^2 / 2``, with which paths of the SDE are those of a bridge with diffusion c.
+
+    Any other w has the same marginals, but not the same joint distribution of two times.
+    """
+
+    def form(self, u: Tensor, c: Coefficients) -> Tensor:
+        return torch.full_like(u, 0.5 * self.scale**2)
 
 
 class SBDM(Diffusion):

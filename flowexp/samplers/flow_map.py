@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
-from flowexp.requirements import Parts, SecondTime, Unmet, on_gaussian_noise
+from flowexp.requirements import ModelFacts, Parts, Unmet, on_gaussian_noise
 from flowexp.samplers.field import Field, Interval, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
 from flowexp.seeding import Noise
@@ -51,7 +51,7 @@ class FlowMapSampler(FixedStepSampler):
             remedy = "Set sampler.noise=null"
             yield from on_gaussian_noise(parts, what="restarts add", remedy=remedy, key=".noise")
 
-    def fits(self, model: SecondTime) -> Iterator[Unmet]:
+    def fits(self, model: ModelFacts) -> Iterator[Unmet]:
         """A flow map; for several jumps without noise, one that ends at any r."""
         own = type(self).__name__
         if not model.is_flow_map:

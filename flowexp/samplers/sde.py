@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flowexp.models import Model
 from flowexp.paths import Prediction
-from flowexp.requirements import Parts, Unmet, all_of
+from flowexp.requirements import Parts, UnknownError, Unmet, all_of
 from flowexp.samplers.base import TimeGrid, known_times
 from flowexp.samplers.diffusions import Diffusion
 from flowexp.samplers.field import Field, Intervals, Node, States
@@ -27,6 +27,9 @@ from flowexp.samplers.fixed_step import FixedStepSampler
 from flowexp.seeding import Noise
 
 __all__ = ["SDE", "EulerLast", "EulerMaruyama", "LastStep", "MeanLast", "SDEHeun", "TweedieLast"]
+
+# The stability limit of Euler's and Heun's method: beyond it a step enlarges what it should remove.
+_LARGEST_RATE = 2.0
 
 
 class LastStep(ABC):
@@ -76,7 +79,7 @@ class SDENode:
 
     def drift(self, x: Tensor) -> Tensor:
         """``-v + w s``: the drift towards the data, one evaluation."""
-        return self.field.predict(x, self.node).combined(noise=-self.pull, velocity=-1.0)
+        return self.field.predict(x, self.node).towards_data(w=self.w, pull=self.pull)
 
 
 class SDE(FixedStepSampler):
@@ -110,6 +113,15 @@ class SDE(FixedStepSampler):
         super().__init__(steps=steps, time_grid=time_grid, double=double)
         self.diffusion = diffusion
         self.last_step = last_step
+
+    def noise_needs(self, parts: Parts) -> Iterator[Unmet]:
+        """A Gaussian source, unless the model has a score of its own."""
+        try:
+            scored = parts.parameterization.score_head
+        except UnknownError:
+            scored = False
+        if not scored:
+            yield from super().noise_needs(parts)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A grid that ends above 0, where the last step begins."""
@@ -159,20 +171,61 @@ class SDE(FixedStepSampler):
                 f"{self._later_end(low)}, or delete ~sampler/last_step"
             )
         times = known_times(model, times)
-        w = self.diffusion(model.path.schedule, times[:-1])
-        if not bool(torch.isfinite(w).all()):
+        if not all(map(math.isfinite, self._rates(model, times))):
+            start = self._first_stable(model, times) or 0.99 * float(times[0])
             raise ValueError(
                 f"{self.diffusion!r} is infinite at the start, t={float(times[0]):g}, of "
-                f"{model.path.schedule!r}; choose another sampler.diffusion, or path.schedule.t_max"
-                f" below it"
+                f"{model.path.schedule!r}; choose another sampler.diffusion, or start below it: "
+                f"{_grid_between(start, end)}"
             )
         return times if self.last_step is None else torch.cat([times, times.new_zeros(1)])
+
+    def check(self, model: Model) -> None:
+        """Refuse steps that throw states out of the marginals, too; by a ValueError.
+
+        Such states come back to them when w falls, but a network has never seen them.
+        """
+        super().check(model)
+        times = self.times(model)
+        noisy = times if self.last_step is None else times[:-1]
+        largest, t = max(zip(self._rates(model, noisy), noisy.tolist(), strict=False))
+        if largest > _LARGEST_RATE:
+            start = self._first_stable(model, noisy)
+            later = f", or start later: {_grid_between(start, float(noisy[-1]))}" if start else ""
+            raise ValueError(
+                f"{self.diffusion!r} is too large for the step that begins at t={t:g}, which is "
+                f"unstable: h w / (alpha^2 + sigma^2) is {largest:.3g}, above {_LARGEST_RATE:g}; "
+                f"take more steps or a smaller sampler.diffusion.scale{later}"
+            )
+
+    def _rates(self, model: Model, times: Tensor) -> list[float]:
+        """``h w / (alpha^2 + sigma^2)`` of every step: the share of x that the score takes away.
+
+        For data of variance 1; at the source, where w may be large, for any data.
+        """
+        schedule, starts = model.path.schedule, times[:-1]
+        c = schedule.coefficients(starts)
+        w = self.diffusion(schedule, starts)
+        rates: list[float] = (-times.diff() * w / (c.alpha**2 + c.sigma**2)).tolist()
+        return rates
+
+    def _first_stable(self, model: Model, times: Tensor) -> float | None:
+        """Where the first step begins that takes away no more than all of x; None = nowhere."""
+        steps = zip(self._rates(model, times), times.tolist(), strict=False)
+        return next((t for rate, t in steps if rate <= 1.0), None)
 
     def _later_end(self, low: float) -> str:
         """What to do so that the grid does not end below ``low``."""
         if self.time_grid.ends_at_zero or low == 0.0:
             return self.time_grid.above_zero
         return f"end the grid at t={low:g} or above"
+
+
+def _grid_between(start: float, end: float) -> str:
+    return (
+        f"sampler/time_grid=power sampler.time_grid.t_start={start:.4g} "
+        f"sampler.time_grid.t_end={end:.4g}"
+    )
 
 
 class EulerMaruyama(SDE):

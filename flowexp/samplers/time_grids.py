@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from flowexp.models import Model
+from flowexp.paths.time_shift import dimension_shift, shifted
 from flowexp.samplers.base import TimeGrid
 
 __all__ = [
+    "DimensionShifted",
     "Given",
     "InsetUniform",
     "Natural",
@@ -148,10 +150,30 @@ class Shifted(_Shaped):
         self.shift = float(shift)
 
     def shape(self, u: Tensor) -> Tensor:
-        return self.shift * u / (1.0 + (self.shift - 1.0) * u)
+        return shifted(u, self.shift)
 
     def identity(self) -> str:
-        return f"Shifted(shift={self.shift}, t_end={self.t_end})"
+        return f"{type(self).__name__}(shift={self.shift}, t_end={self.t_end})"
+
+
+class DimensionShifted(Shifted):
+    """:class:`Shifted` by ``s = sqrt(n / base)``, n = channels * resolution^2.
+
+    The law of training times with the same s is ``timestep=dimension_shifted``.
+
+    Args:
+        channels: Of a sample, as the network gets it.
+        resolution: Its height and width.
+        base: How many numbers a sample has that needs no shift, > 0.
+
+    Source: see :func:`flowexp.paths.time_shift.dimension_shift`.
+    """
+
+    def __init__(
+        self, *, channels: int, resolution: int, base: float = 4096.0, t_end: float = 0.0
+    ) -> None:
+        shift = dimension_shift(channels=channels, resolution=resolution, base=base)
+        super().__init__(shift=shift, t_end=t_end)
 
 
 class TokenShifted(_Shaped):

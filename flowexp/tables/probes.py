@@ -181,14 +181,16 @@ def _where(device: str, work: Callable[[], object], first: Callable[[], object])
 def _random_batch(built: Built, size: int) -> DataBatch:
     classes = built.dataset.num_classes
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn((size, *built.dataset.shape), generator=rng).clamp(-1, 1)
+    x = torch.randn((size, *built.pipeline.shape), generator=rng).clamp(-1, 1)
     labels = torch.randint(classes, (size,), generator=rng) if classes else None
     return DataBatch(x, labels, torch.arange(size), partner=torch.randn(x.shape, generator=rng))
 
 
 def _random_arrays(pipeline: Pipeline) -> ImageArrays:
     rng = np.random.default_rng(0)
-    shape, classes = (_REFERENCE, *pipeline.shape), pipeline.task.num_classes
+    encoded, data = pipeline.autoencoder.encodes, pipeline.dataset
+    of_one = data.shape if encoded and data is not None else pipeline.shape
+    shape, classes = (_REFERENCE, *of_one), pipeline.task.num_classes
     images = (
         rng.integers(0, 256, shape, dtype=np.uint8)
         if len(shape) == 4

@@ -16,6 +16,8 @@ from flowexp.timesteps.intervals import Capped, GapAndEnd, Sorted, StartAndBelow
 from flowexp.timesteps.normal import LogitNormal, LogNormal
 from flowexp.timesteps.particles import ParticleTimes
 from flowexp.timesteps.sd3 import CosMap, Mode
+from flowexp.timesteps.sequences import Descending
+from flowexp.timesteps.shifted import DimensionShifted, Shifted
 from flowexp.timesteps.truncated import AtBoundary, LogStudent, Truncated
 from flowexp.timesteps.uniform import LogUniform, Uniform, VPUniform
 
@@ -28,6 +30,8 @@ __all__ = [
     "Capped",
     "CosMap",
     "Curriculum",
+    "DimensionShifted",
+    "Descending",
     "Doubling",
     "Dyadic",
     "Fixed",
@@ -41,6 +45,7 @@ __all__ = [
     "Mode",
     "NoiseGrid",
     "ParticleTimes",
+    "Shifted",
     "ShrinkingRatio",
     "Sorted",
     "SquareRootGrowth",

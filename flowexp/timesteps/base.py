@@ -33,6 +33,7 @@ class TimeLaw(Part, ABC):
         columns: The times of a sample, by name.
         anchored: The share of the rows whose target is the velocity of the data: those with r = t.
         ends_early: Whether it can draw r > 0, which needs a flow map conditioned on r.
+        sequence: Number of consecutive rows whose times fall, from the noisiest to the cleanest.
     """
 
     in_nsr: bool = False
@@ -40,6 +41,7 @@ class TimeLaw(Part, ABC):
     columns: tuple[str, ...] = ("t",)
     anchored: float = 0.0
     ends_early: bool = False
+    sequence: int = 1
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """A path that has the times of this law; laws of sigma / alpha suit every path."""

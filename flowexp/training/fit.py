@@ -13,15 +13,17 @@ from flowexp.data import ImageArrays
 from flowexp.errors import NotWrittenError, StoppedError
 from flowexp.processes import Place
 from flowexp.runs import RunDirectory
+from flowexp.runs.assemble import resolve_device
 from flowexp.runs.metrics_file import training_seconds
 from flowexp.threads import restored
+from flowexp.training.coupled import prepare
 from flowexp.training.module import FlowModule
 from flowexp.training.parts import TrainerSettings, TrainingParts
 from flowexp.training.precision import matmul_precision
 from flowexp.training.trainer import RunTrainer, quiet_lightning
 from flowexp.tree import plain
 
-__all__ = ["FitResult", "fit", "prepare_network"]
+__all__ = ["FitResult", "fit", "prepare_coupling", "prepare_network"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def fit(
         TrainingInterrupted: A signal such as SIGTERM; a checkpoint was written.
         StoppedError: The disk is full.
     """
+    prepare_coupling(parts, parts.dataset.train() if arrays is None else arrays)
     module = FlowModule(parts, run=run, seed=seed, config=plain(config), arrays=arrays)
     prepare_network(module.network, parts.settings)
     if not module.checkpoints.finished(module):
@@ -90,6 +93,18 @@ def fit(
         images_per_second=module.images / max(seconds, 1e-9),
         checkpoint=checkpoint,
         final_loss=float(module.records.row.get("train/loss", float("nan"))),
+    )
+
+
+def prepare_coupling(parts: TrainingParts, arrays: ImageArrays) -> None:
+    """Do what the coupling has to do once for these data, on an accelerator if one is used."""
+    cpu = parts.settings.accelerator == "cpu"
+    prepare(
+        parts.coupling,
+        arrays,
+        parts.model.path.source,
+        mirrored=parts.dataset.hflip,
+        device=torch.device("cpu" if cpu else resolve_device("auto")),
     )
 
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from flowexp.augmentations import Augmentation
+from flowexp.autoencoders import Autoencoder, Pixels
 from flowexp.couplings import Coupling, Pairs, WholeBatch
-from flowexp.data import BatchStream, DataBatch, as_data
+from flowexp.data import BatchStream, DataBatch, ImageArrays, as_data, gather_batch
 from flowexp.networks.base import label_dim_of
+from flowexp.parameterizations import Conditions
 from flowexp.paths import Path
 from flowexp.requirements import Parts, require
 from flowexp.seeding import generator, open_uniform
 from flowexp.tasks import Task
 from flowexp.timesteps import TimeLaw
+from flowexp.training.coupled import Share, couple
 
 if TYPE_CHECKING:
     from flowexp.training.parts import TrainingParts
@@ -43,14 +46,18 @@ def seed_global(seed: int, device: torch.device) -> None:
 class TrainingDraws:
     """Pairs (x, e) and times t of a step.
 
-    Source and times are drawn for the global batch and every rank takes its rows, so that a step
-    sees the same draws on any number of devices, and stratified times are stratified over the whole
-    batch. A coupling sees the share of its rank.
+    Source, times and latents of a posterior are drawn for the global batch and every rank takes its
+    rows, so that a step sees the same draws on any number of devices, and stratified times are
+    stratified over the whole batch. A coupling sees the share of its rank, or the batch of all, as
+    it says.
 
     Args:
         conditional: Whether the network takes labels; otherwise those of the data are dropped.
         augmentation: Change of the images, on which the network is conditioned; None = none.
-        task: Turns labels into the conditions of a conditional network; None = the labels.
+        task: Turns data and labels into the conditions of the network; None = the labels.
+        autoencoder: What makes latents of images that the task gives.
+        pixels: The images of latents, of which the task makes its conditions; None = the data are
+            images themselves.
         uniforms: How many numbers per sample the objective needs.
         rank: This process, of ``world_size``.
 
@@ -66,6 +73,8 @@ class TrainingDraws:
     seed: int
     augmentation: Augmentation | None = None
     task: Task | None = None
+    autoencoder: Autoencoder = field(default_factory=Pixels)
+    pixels: ImageArrays | None = None
     uniforms: int = 0
     rank: int = 0
     world_size: int = 1
@@ -79,13 +88,20 @@ class TrainingDraws:
         cls, parts: "TrainingParts", *, seed: int, rank: int = 0, world_size: int = 1
     ) -> "TrainingDraws":
         """The draws of a training."""
+        pipeline, pixels = parts.pipeline, None
+        task = None if pipeline is None else pipeline.task
+        autoencoder = Pixels() if pipeline is None else pipeline.autoencoder
+        if pipeline is not None and pipeline.dataset is not None and autoencoder.encodes:
+            pixels = pipeline.dataset.train() if pipeline.task.gives else None
         return cls(
             parts.model.path,
             coupling=parts.coupling,
             timestep=parts.timestep,
             augmentation=parts.augmentation,
             conditional=label_dim_of(parts.model.network) > 0,
-            task=None if parts.pipeline is None else parts.pipeline.task,
+            task=task,
+            autoencoder=autoencoder,
+            pixels=pixels,
             uniforms=parts.objective.uniforms,
             seed=seed,
             rank=rank,
@@ -97,27 +113,32 @@ class TrainingDraws:
         x = as_data(batch.images)
         total = len(x) * self.world_size
         rows = slice(self.rank * len(x), (self.rank + 1) * len(x))
+        if batch.std is not None:
+            rng = self._generator("posterior", step, device=x.device)
+            n = torch.randn((total, *x.shape[1:]), generator=rng, device=x.device)
+            x = torch.addcmul(x, batch.std, n[rows])
         rng = self._generator("source", step, device=x.device)
         e = self.path.source.sample((total, *x.shape[1:]), rng=rng)
         rng = self._generator("time", step, device=x.device)
         law = self.timestep.at(step * total)
         t = law.sample(total, schedule=self.path.schedule, rng=rng)
-        conditions: dict[str, Tensor | None] = {"labels": batch.labels} if self.conditional else {}
-        if self.conditional and self.task is not None:
-            conditions = self.task.conditions_of(batch.labels)
+        augmented: dict[str, Tensor | None] = {}
         if self.augmentation is not None and self.augmentation.augment_dim > 0:
             # On the CPU whatever the device: the padding depends on these draws.
             rng = self._generator("augment", step, device=torch.device("cpu"))
-            x, conditions["augment_labels"] = self.augmentation(
+            x, augmented["augment_labels"] = self.augmentation(
                 x, rng=rng, rank=self.rank, world_size=self.world_size
             )
-        pairs = self.coupling.pair(
+        conditions = {**self._conditions(x, batch, step), **augmented}
+        pairs = couple(
+            self.coupling,
             x,
-            e[rows],
+            e,
             conditions,
-            rng=self._generator("coupling", step, self.rank, device=x.device),
             partner=batch.partner,
+            share=Share(self.rank, self.world_size, len(x)),
             images_seen=step * total,
+            rng_of=lambda rank: self._generator("coupling", step, rank, device=x.device),
         )
         uniforms = self._uniforms(total, step)
         pairs = replace(
@@ -129,6 +150,29 @@ class TrainingDraws:
             return pairs, pairs.t
         positions = torch.arange(rows.start, rows.stop, device=t.device)
         return replace(pairs, whole=WholeBatch(t, uniforms), positions=positions), t[rows]
+
+    def _conditions(self, x: Tensor, batch: DataBatch, step: int) -> Conditions:
+        """What the task makes of data x, (B, ...); without a task, the labels."""
+        labels = batch.labels if self.conditional else None
+        if self.task is None:
+            return {} if labels is None else {"labels": labels}
+        if self.pixels is not None:
+            mirrored = None if batch.mirrored is None else batch.mirrored.cpu().numpy()
+            batch = gather_batch(self.pixels, batch.index.cpu().numpy(), mirrored=mirrored)
+            batch = batch.to(x.device)
+            x = as_data(batch.images)
+        rng = self._generator("conditions", step, device=torch.device("cpu"))
+        found = self.task.of_data(
+            batch, x, labels, rng=rng, rank=self.rank, world_size=self.world_size
+        )
+
+        def draw(number: int, mean: Tensor) -> Tensor:
+            rng = self._generator("condition posterior", step, number, device=mean.device)
+            total = (self.world_size * len(mean), *mean.shape[1:])
+            drawn = torch.randn(total, generator=rng, device=mean.device)
+            return drawn[self.rank * len(mean) : (self.rank + 1) * len(mean)]
+
+        return self.autoencoder.conditions(found, task=self.task, draw=draw)
 
     def _uniforms(self, total: int, step: int) -> Tensor | None:
         if self.uniforms == 0:

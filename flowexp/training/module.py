@@ -117,6 +117,7 @@ class FlowModule(LightningModule):
             share = len(times) / len(t)
             found = {"loss": loss.detach(), **{k: v * share for k, v in result.metrics.items()}}
             means = {k: means[k] + v for k, v in found.items()} if means else found
+        means |= pairs.metrics
 
         self._lightning_optimizer().step()  # on_before_optimizer_step clips the gradient
         self.step += 1
@@ -168,7 +169,7 @@ class FlowModule(LightningModule):
     def on_fit_start(self) -> None:
         parts = self.parts
         check_precision(self.settings.precision, self.device)
-        self.settings.share(self.trainer.world_size, group=parts.objective.group)
+        self.settings.share(self.trainer.world_size, group=parts.group)
         self.model.averages = {name: self._averaged(name) for name in parts.objective.averages}
         place = {"rank": self.global_rank, "world_size": self.trainer.world_size}
         self.draws = TrainingDraws.of(parts, seed=self.seed, **place)
@@ -184,11 +185,13 @@ class FlowModule(LightningModule):
 
     def train_dataloader(self) -> BatchFeed:
         """The batches from the current step on."""
+        arrays = self.parts.dataset.train() if self.arrays is None else self.arrays
         stream = BatchStream(
-            self.parts.dataset.train() if self.arrays is None else self.arrays,
+            arrays,
             batch_size=self.settings.batch_size,
             seed=self.seed,
-            hflip=self.parts.dataset.hflip,
+            order=self.parts.order,
+            hflip=self.parts.mirrors(arrays),
             rank=self.global_rank,
             world_size=self.trainer.world_size,
         )

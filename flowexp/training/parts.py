@@ -14,7 +14,7 @@ from flowexp.augmentations import Augmentation
 from flowexp.config.instantiate import instantiate
 from flowexp.config.trust import STRANGER, Author
 from flowexp.couplings import Coupling
-from flowexp.data import Dataset
+from flowexp.data import Dataset, ImageArrays, Order, RandomEpochs
 from flowexp.errors import UsageError
 from flowexp.models import FlowModel
 from flowexp.networks.attention_features import attention_values
@@ -163,9 +163,11 @@ class TrainingParts:
 
     Attributes:
         model: Path, network and parameterization; the network is trained in place.
+        dataset: The data in the space of the flow: of an autoencoder, the latents.
         optimizer: Makes the optimizer from the parameters.
         augmentation: Change of the images that the network is conditioned on; None = none.
         pipeline: The guided model with its sampler, for callbacks that sample; None = no sampling.
+        order: In which order the data come.
     """
 
     model: FlowModel
@@ -177,6 +179,7 @@ class TrainingParts:
     lr_schedule: LRSchedule
     emas: Mapping[str, EMA]
     settings: TrainerSettings
+    order: Order = field(default_factory=RandomEpochs)
     augmentation: Augmentation | None = None
     pipeline: Pipeline | None = None
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
@@ -185,6 +188,19 @@ class TrainingParts:
     def __post_init__(self) -> None:
         _require_kind(self.callbacks, Callback, "callbacks", "pytorch_lightning.Callback")
         _require_kind(self.loggers, Logger, "logger", "pytorch_lightning.loggers.Logger")
+
+    @property
+    def group(self) -> int:
+        """Number of consecutive rows of a batch that must stay together."""
+        return math.lcm(self.objective.group, self.order.length)
+
+    def mirrors(self, arrays: ImageArrays) -> bool:
+        """Whether items of these arrays are mirrored at random.
+
+        A mirrored latent is not the latent of the mirrored image, so that one has to be there.
+        """
+        latents = self.pipeline is not None and self.pipeline.autoencoder.encodes
+        return self.dataset.hflip and (not latents or arrays.posteriors is not None)
 
 
 def training_parts(
@@ -199,15 +215,17 @@ def training_parts(
     settings = instantiate(config["trainer"], key="trainer", by=by)
     names = ("augmentation", "coupling", "timestep", "objective")
     chosen = {name: part_of(config, name, by=by) for name in names}
+    chosen["order"] = part_of(config, "order", by=by) if config.get("order") else RandomEpochs()
     model = built.model
-    others = {"dataset": built.dataset, "trainer": settings, "pairs": config.get("pairs")}
+    others = {"dataset": built.dataset, "autoencoder": built.autoencoder, "trainer": settings,
+              "pairs": config.get("pairs")}  # fmt: skip
     emas = _entries(config, "ema", by)
     facts = known({**others, "ema": emas, **chosen}, model)
     require_fit({**chosen, "parameterization": model.parameterization}, facts)
     chosen["objective"].check()
     return TrainingParts(
         model=model,
-        dataset=built.dataset,
+        dataset=built.flow_data,
         pipeline=built.pipeline,
         settings=settings,
         **chosen,

@@ -29,12 +29,19 @@ def steps_on(
 ) -> Callable[[int], None]:
     """A function that takes a training step on the first ``n`` samples of a batch.
 
-    Draws are those of the step number ``step``; averages have the weights of the network.
+    Draws are those of the step number ``step``, made and coupled anew in every call; averages have
+    the weights of the network. A coupling that needs all the data must have been prepared.
     """
-    model = parts.model
+    model, draws = parts.model, TrainingDraws.of(parts, seed=seed)
     model.averages = dict.fromkeys(parts.objective.averages, model)
-    pairs, t = TrainingDraws.of(parts, seed=seed)(batch, step)
-    return passes(model, parts.objective, pairs, t, seed=seed, step=step, optimizer=parts.optimizer)
+    return _repeated(
+        model,
+        parts.objective,
+        lambda size: draws(batch.first(size), step),
+        seed=seed,
+        step=step,
+        optimizer=parts.optimizer,
+    )
 
 
 def passes(
@@ -45,21 +52,35 @@ def passes(
     *,
     seed: int,
     step: int,
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
 ) -> Callable[[int], None]:
     """A function that makes a forward and backward pass over the first ``n`` samples of a batch.
 
-    Network and objective are copied, so that their gradients and counters stay unchanged. With an
-    ``optimizer`` the copy is trained.
+    Network and objective are copied, so that their gradients and counters stay unchanged.
     """
     from flowexp.training.module import micro_batches
 
+    def first(size: int) -> tuple[Pairs, Tensor]:
+        return micro_batches(pairs, t, size)[0]
+
+    return _repeated(model, objective, first, seed=seed, step=step)
+
+
+def _repeated(
+    model: FlowModel,
+    objective: Objective,
+    batch_of: Callable[[int], tuple[Pairs, Tensor]],
+    *,
+    seed: int,
+    step: int,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+) -> Callable[[int], None]:
+    """Passes of copies of network and objective; with an ``optimizer`` the copy is trained."""
     model, objective = copy.deepcopy((model, objective))
     stepping = None if optimizer is None else optimizer(model.network.parameters())
 
     def work(size: int) -> None:
-        part, times = micro_batches(pairs, t, size)[0]
-        rng = generator(seed, "objective", step, 0, 0, device=t.device)
+        part, times = batch_of(size)
+        rng = generator(seed, "objective", step, 0, 0, device=times.device)
         torch.autograd.backward(objective.loss(model, part, times, rng=rng).per_sample.sum())
         if stepping is not None:
             stepping.step()

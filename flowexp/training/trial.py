@@ -54,7 +54,7 @@ def try_out(
     """
     if sum(p.numel() for p in parts.model.network.parameters()) > _LARGEST_NETWORK:
         return
-    few = max(_SAMPLES, parts.objective.group)
+    few = max(_SAMPLES, parts.group)
     sizes = dict.fromkeys((min(few, parts.settings.batch_size), parts.settings.batch_size))
     failure: Exception | None = None
     for size in sizes:

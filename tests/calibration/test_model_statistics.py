@@ -2,19 +2,22 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from flowexp.autoencoders import Pixels
 from flowexp.calibration import ModelStatisticsCalibration
 from flowexp.data import Dataset, ImageArrays
 from flowexp.models import Origin
-from flowexp.paths import VE, Path
+from flowexp.paths import VE, Linear, Path
 from flowexp.pipeline import Processes
 from flowexp.samplers import DPMSolverV3, Euler, LogSNR, Natural, StoredStatistics
 from tests.calibration.subjects import subject_of
 from tests.samplers.closed_forms import MixtureModel
+from tests.tasks.pictures import inpainting
 from tests.two_processes import in_two_processes
 
 SHAPE = (1, 2, 2)
@@ -192,3 +195,17 @@ def test_more_data_than_there_are_come_again_with_other_noise(tmp_path):
     made = run(subject(tmp_path), small(K=50, N=3))
     assert np.isfinite(arrays(made.file)["s"]).all()
     assert run(subject(tmp_path), small(K=40, N=3)).file != made.file
+
+
+def test_statistics_are_of_the_data_with_conditions_made_of_the_same_data():
+    """The condition of each datum is that datum, not the held-out image of its number."""
+    task = inpainting(num_classes=3)
+    data = task.dataset.train()
+    given = {"shape": (1, 6, 6), "batch_size": 4, "device": "cpu", "model": None}
+    pipeline = SimpleNamespace(task=task, autoencoder=Pixels(), **given)
+    model = SimpleNamespace(path=Path(Linear()))
+    subject = SimpleNamespace(seed=0, pipeline=pipeline, model=model)
+    draws = ModelStatisticsCalibration(N=2, K=12)._draws(subject, data)
+    outside = draws.conditions["mask"] < 0
+    assert torch.equal(draws.conditions["image"][outside], draws.x[outside])
+    assert len(draws.conditions["labels"]) == 12

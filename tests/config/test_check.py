@@ -82,7 +82,11 @@ POINTS = ["dataset=toy2d", "network=mlp"]
         ),
         (["sampler=dopri5", "sampler.rtol=0"], "sampler.rtol", ["0.0", "positive"]),
         (["path=pfgm", "sampler=sde"], "sampler", ["EulerMaruyama", "StudentT", "path.D=inf"]),
-        (["path=pfgm", "metric=bits_per_dim"], "metric.bits_per_dim", ["StudentT"]),
+        (
+            ["path=pfgm_original", "metric=bits_per_dim"],
+            "metric.bits_per_dim",
+            ["RadiusClippedStudentT", "path.source=null"],
+        ),
         ([*POINTS, "metric=fid"], "metric.fid", ["fid", "EightGaussians", "metric=fd_raw"]),
         ([*POINTS, "metric=auto"], "metric.auto", ["EightGaussians", "metric=fd_raw"]),
         ([*POINTS, "objective=lpips"], "objective", ["LPIPS", "EightGaussians"]),

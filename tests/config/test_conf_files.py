@@ -21,6 +21,8 @@ EXPERIMENTS = [f for f in OPTIONS if f.relative_to(CONF).parts[0] == "experiment
 PACKAGES = ("paths", "couplings", "timesteps", "networks", "parameterizations", "objectives",
             "samplers", "guidance", "tasks")  # fmt: skip
 
+VAE = Path(__file__).parent.parent / "autoencoders" / "data" / "vae"
+AUTOENCODER = [f"autoencoder.folder={VAE}", "autoencoder.channels=4"]
 # what an option needs beside it, because the default of the other group does not fit it
 COMPANIONS = {
     "augmentation/edm": ["network.augment_dim=9"],
@@ -44,8 +46,27 @@ COMPANIONS = {
         "dataset.num_classes=0",
         "dataset.class_names=null",
     ],
+    "autoencoder/folder": AUTOENCODER,
+    "autoencoder/scaling": ["autoencoder=folder", *AUTOENCODER],
+    "experiment/fashion10k/latent_flow": AUTOENCODER,
+    "experiment/fashion_mnist/latent_flow": AUTOENCODER,
+    "objective/autoencoding": ["network=kl_autoencoder", "parameterization=data"],
+    "sampler/reconstruction": [
+        "network=kl_autoencoder",
+        "objective=autoencoding",
+        "task=reconstruction",
+    ],
+    "task/reconstruction": [
+        "network=kl_autoencoder",
+        "objective=autoencoding",
+        "sampler=reconstruction",
+    ],
     "network/mlp": ["dataset=toy2d", "metric=fd_raw"],
     "sampler/flow_map": ["parameterization=average_velocity"],
+    "task/mask": ["task=inpainting"],
+    "task/maps": ["task=semantic_map"],
+    "task/maps/partner": ["dataset=digits_blurred"],
+    "task/paired_image": ["dataset=digits_blurred"],
     "coupling/pairs": ["pairs=somewhere"],
     "coupling/annealed_pairs": ["pairs=somewhere"],
     "coupling/chords": ["init=somewhere"],
@@ -75,11 +96,24 @@ COMPANIONS = {
     "objective/slimflow": ["teacher=somewhere"],
     "objective/slimflow_lpips": ["teacher=somewhere"],
     "network/captioned": ["task=captions"],
+    "network/easycontrol": ["task=edges"],
     "network/encoder": ["network=captioned", "task=captions"],
     "task/captions": ["network=captioned"],
     "task/tokenizer": ["network=captioned", "task=captions"],
     "timestep/fixed": ["parameterization=velocity"],
     "timestep/uniform_grid": ["parameterization=velocity"],
+    "network/mar": ["task=masked_tokens"],
+    "task/masked_tokens": ["network=mar"],
+    "objective/masked": ["network=mar", "task=masked_tokens"],
+    "sampler/mar": ["network=mar", "task=masked_tokens"],
+    "sampler/tokens": ["sampler=mar", "network=mar", "task=masked_tokens"],
+    "sampler/speculative": ["network=mar", "task=masked_tokens", "sampler.draft=somewhere"],
+    "sampler/criterion": [
+        "sampler=speculative",
+        "network=mar",
+        "task=masked_tokens",
+        "sampler.draft=somewhere",
+    ],
     "sampler/time_grid/given": ["sampler.time_grid.values=[1.0,0.5,0.0]", "sampler.steps=2"],
 }
 # trained on stored pairs, which only the user can name
@@ -109,6 +143,17 @@ for _dataset in ("cifar10", "fashion10k"):
 GUIDED = [*(f"{name}_distill" for name in SLIM), "fashion10k/slimflow_distill_guided"]
 COMPANIONS |= {f"experiment/{name}": ["pairs=somewhere", "teacher=somewhere"] for name in GUIDED}
 COMPANIONS["experiment/fashion10k/rectified_diffusion_phased"] = ["teacher=somewhere"]
+# sequences of images, which need each other
+SEQUENCES = [
+    "network=arflow",
+    "order=class_sequences",
+    "timestep=descending",
+    "trainer.batch_size=100",
+]
+COMPANIONS |= {
+    name: [o for o in SEQUENCES if o != name.replace("/", "=")]
+    for name in ("network/arflow", "order/class_sequences", "timestep/descending", "sampler/arflow")
+}
 # flow maps: parts that need several times per sample, and a network conditioned on them
 TWO_TIMES = ["parameterization=average_velocity", "timestep=sorted"]
 SPLIT = ["objective=split_mean_flow", *TWO_TIMES]
@@ -231,6 +276,18 @@ COMPANIONS |= {
 }  # fmt: skip
 
 
+_SCORED = ["parameterization=flow_and_score", "objective=flow_and_score_matching",
+           "network.out_channels=2"]  # fmt: skip
+COMPANIONS |= {
+    "coupling/cost": ["coupling=weighted"],
+    "coupling/tilt_correction": ["coupling=weighted"],
+    "coupling/solver": ["coupling=minibatch_ot"],
+    "objective/flow_and_score_matching": _SCORED,
+    "parameterization/flow_and_score": _SCORED,
+    "sampler/diffusion/brownian": _SCORED,
+}
+
+
 def option(file: Path) -> str:
     return str(file.relative_to(CONF).with_suffix(""))
 
@@ -303,9 +360,11 @@ def test_every_class_of_a_method_package_has_a_yaml():
 
 # bases of others, not chosen in a config
 NOT_SELECTED_BY_NAME = {
+    "couplings.BatchCoupling",
     "networks.LeveledUNet",
     "samplers.LinearMultistepSampler",
     "samplers.RungeKutta",
+    "tasks.HeldOut",
 }
 
 _ABSTRACT = {"ABC", "Protocol"}

@@ -73,7 +73,7 @@ def test_another_class_keeps_what_it_names_and_what_is_typed():
     assert not checked.problems
     assert set(checked.config["network"]) == {
         "_target_", "img_resolution", "in_channels", "out_channels", "label_dim", "label_dropout",
-        "augment_dim", "scalars", "depth",
+        "augment_dim", "scalars", "conditions", "depth",
     }  # fmt: skip
     (remark,) = checked.remarks
     assert remark.startswith("network: flowexp.networks.DiT does not take model_channels, ")

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
+from flowexp.couplings import ShortestPaths
 from flowexp.couplings.transport import (
-    optimal_permutation,
     pairs_from_plan,
     sinkhorn_plan,
     squared_cost,
@@ -34,7 +34,7 @@ def test_cost_is_the_squared_distance_in_float64():
 @pytest.mark.parametrize("n", [1, 2, 17, 64])
 def test_permutation_is_scipys_and_never_worse_than_the_identity(n):
     cost = squared_cost(*clouds(n, seed=n))
-    p = optimal_permutation(cost)
+    p = ShortestPaths().permutation(cost)
     assert np.array_equal(p.numpy(), linear_sum_assignment(cost.numpy())[1])
     assert sorted(p.tolist()) == list(range(n))
     assert cost[torch.arange(n), p].sum() <= cost.diagonal().sum()
@@ -45,7 +45,7 @@ def test_permutation_is_optimal_by_enumeration():
     best = min(
         sum(cost[i, p[i]].item() for i in range(5)) for p in itertools.permutations(range(5))
     )
-    p = optimal_permutation(cost)
+    p = ShortestPaths().permutation(cost)
     assert cost[torch.arange(5), p].sum().item() == pytest.approx(best, rel=1e-12)
 
 
@@ -67,7 +67,7 @@ def test_sinkhorn_limits():
     torch.testing.assert_close(flat, torch.full_like(flat, 1 / 64), rtol=1e-5, atol=0)
     sharp = sinkhorn_plan(cost, reg=0.02, iterations=5_000)
     exact = torch.zeros_like(cost)
-    exact[torch.arange(8), optimal_permutation(cost)] = 1 / 8
+    exact[torch.arange(8), ShortestPaths().permutation(cost)] = 1 / 8
     torch.testing.assert_close(sharp, exact, rtol=0, atol=2e-3)
     assert (sharp * cost).sum().item() == pytest.approx((exact * cost).sum().item(), rel=1e-3)
 

@@ -90,7 +90,7 @@ def test_only_two_permutations_are_kept():
     walked = stream()
     for step in range(40):
         walked.batch(step)
-    assert len(walked._orders) == 2
+    assert len(walked._index._orders) == 2
 
 
 def test_seed_changes_order_and_flips_independently():

@@ -9,7 +9,7 @@ import torch
 from flowexp.data import ImageArrays
 from flowexp.diagnostics import BitsPerDim, dequantized
 from flowexp.errors import UsageError
-from flowexp.paths import VE, Linear, Path, StudentT
+from flowexp.paths import VE, Linear, Path, RadiusClippedStudentT
 from flowexp.seeding import generator
 from flowexp.tasks import Generation, Task
 from tests.diagnostics.fields import Recorder, measure, points, rank, setting
@@ -163,9 +163,11 @@ class Restoring(Task):
 
 
 def test_what_has_no_likelihood_is_refused_before_sampling():
-    metric, student = BitsPerDim(), gaussian(0.4, path=Path(VE(), source=StudentT(3.0)))
-    data = points([[0.1, 0.2]])
-    assert "the StudentT source of path.D=3 is not" in refusal_of(metric, path=student.path)
+    metric, data = BitsPerDim(), points([[0.1, 0.2]])
+    clipped = RadiusClippedStudentT(3.0, scale=80.0, smallest=1.0, largest=3000.0)
+    refused = refusal_of(metric, path=Path(VE(), D=3.0, source=clipped))
+    assert "the RadiusClippedStudentT source of path.D=3 has none" in refused
+    assert refusal_of(metric, path=Path(VE(), D=3.0)) is None
     model = gaussian(0.4)
     with pytest.raises(UsageError, match="points/train has no held-out split"):
         metric.check_setting(model, setting=setting(model))

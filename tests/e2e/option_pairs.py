@@ -53,6 +53,7 @@ NEEDS_A_RUN = {
     "coupling/annealed_pairs",
     "coupling/chords",
     "coupling/pairs",
+    "network/easycontrol",
     "objective/flow_guided",
     "objective/flow_guided_paper",
     "objective/phased",
@@ -65,12 +66,17 @@ NEEDS_A_RUN = {
     "sampler/dpm_solver_v3_5",
     "sampler/dpm_solver_v3_guided",
     "sampler/dpm_solver_v3_latent",
+    "sampler/speculative",
     "sampler/time_grid/bellman",
 }
+# These go with each other only; tests/samplers/test_mar.py and tests/e2e/test_speculative.py
+# train and sample them.
+TOKEN_BY_TOKEN = {"network/mar", "objective/masked", "sampler/mar", "task/masked_tokens"}
 # Their data are not in this repository; their readers have tests of their own. The two derived from
 # digits are made for an experiment that is walked by itself.
 NEEDS_DATA = {
     "dataset/afhqv2_64",
+    "dataset/celeba_hq",
     "dataset/cifar10",
     "dataset/cifar10_jpeg",
     "dataset/cifar10_zip",
@@ -85,6 +91,7 @@ NEEDS_DATA = {
     "dataset/imagenet64",
     "dataset/swiss_roll",
     "dataset/torchvision",
+    "task/paired_image",
 }
 # What needs a package that is not a requirement, where it is not installed.
 NEEDS_A_PACKAGE = set() if find_spec("diffusers") else {"network/diffusers_unet"}
@@ -125,12 +132,34 @@ WITH_FLOW_MAPS = {
     "timestep/tvm",
     *(f"objective/{name}" for name in FLOW_MAPS if name not in FLOW_MAPS_IN_PAIRS),
 }
+# Sequences of images need four parts that go with each other only; they are trained and sampled
+# together in tests/e2e/test_sequences.py.
+WITH_SEQUENCES = {"network/arflow", "timestep/descending", "sampler/arflow"}
 # refused by each objective that takes times r > 0, of three parts together
 ENDS_AT_THE_DATA = {
     frozenset([("timestep", "sorted"), ("parameterization", name)])
     for name in ("consistency", "trigflow_consistency")
 }
-LEFT_OUT = NEEDS_A_RUN | NEEDS_DATA | NEEDS_A_PACKAGE | WITH_FLOW_MAPS | set(STANDS_FOR)
+# They go with each other only, and are trained and sampled together in test_latents.py.
+AN_AUTOENCODER = {
+    "network/kl_autoencoder",
+    "objective/autoencoding",
+    "sampler/reconstruction",
+    "task/reconstruction",
+}
+# A velocity and a score need each other, and twice the channels: see tests/samplers and toy2d/sf2m.
+WITH_A_SCORE = {"objective/flow_and_score_matching", "parameterization/flow_and_score"}
+LEFT_OUT = (
+    AN_AUTOENCODER
+    | NEEDS_A_RUN
+    | NEEDS_DATA
+    | NEEDS_A_PACKAGE
+    | TOKEN_BY_TOKEN
+    | WITH_A_SCORE
+    | WITH_FLOW_MAPS
+    | WITH_SEQUENCES
+    | set(STANDS_FOR)
+)
 
 GROUPS = (
     "dataset",
@@ -161,6 +190,7 @@ OFFLINE = ["objective/perceptual=efficientnet", "objective.perceptual.resize=32"
 _SONGUNET = ["model_channels=8", "num_blocks=1", "channel_mult=[1,2]"]
 TINY = {
     "augmentation=edm": ["network.augment_dim=9"],
+    "coupling=semidiscrete_ot": ["coupling.draws_per_item=0.1"],
     "network=unet": ["network.model_channels=8", "network.pixel_unshuffle=1"],
     "network=ddpmpp": [f"network.{o}" for o in _SONGUNET],
     "network=ncsnpp": [f"network.{o}" for o in _SONGUNET],
@@ -298,9 +328,18 @@ def entwined(a: Choice, b: Choice) -> bool:
     if top(a) == top(b):
         return True
     return any(
-        top(y) in groups_named(text_of(x)) or f"{top(y)}." in "".join(TINY.get("=".join(x), []))
+        top(y) in named_by(x) or f"{top(y)}." in "".join(TINY.get("=".join(x), []))
         for x, y in ((a, b), (b, a))
     )
+
+
+@functools.cache
+def named_by(choice: Choice) -> set[str]:
+    """The groups that an option takes values from; those of the data come by the autoencoder."""
+    found = set(groups_named(text_of(choice)))
+    if "autoencoder" in found:
+        found |= set(groups_named(str(default()["autoencoder"])))
+    return found
 
 
 @functools.cache
@@ -323,7 +362,7 @@ def refusal_beside_defaults(a: Choice, b: Choice) -> Problem | None:
     """The same, with the default options of all groups besides those two."""
     if not entwined(a, b):
         parts = {"path": alone(("path", "linear")), top(a): alone(a), top(b): alone(b)}
-        unmet = next(unmet_needs(parts), None)
+        unmet = next((u for u in unmet_needs(parts) if u.refuses), None)
         return None if unmet is None else Problem(unmet.key, unmet.problem, unmet.remedy)
     try:
         return next(iter(known_of(a, b)[1]), None)

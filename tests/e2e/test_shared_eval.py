@@ -53,8 +53,9 @@ def test_two_processes_measure_exactly_the_same_samples(trained_run, tmp_path):
     assert nfe.extra["minimum"] <= nfe.value <= nfe.extra["maximum"]
 
 
-def test_bits_of_a_student_model_are_refused_at_once(trained_run, tmp_path):
-    done = flowexp("eval", f"run={trained_run}", "path=pfgmpp", "metric=bits_per_dim", cwd=tmp_path)
+def test_bits_of_a_source_without_density_are_refused_at_once(trained_run, tmp_path):
+    given = ["path=pfgm_original", "metric=bits_per_dim"]
+    done = flowexp("eval", f"run={trained_run}", *given, cwd=tmp_path)
     assert done.code == 2
     assert "metric.bits_per_dim" in done.err
     assert "Traceback" not in done.err

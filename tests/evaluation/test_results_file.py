@@ -1,6 +1,7 @@
 """Numbers in results.json are found again by what determined them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,20 @@ def test_numbers_of_one_metric_stay_together(tmp_path):
     merged = together([known, result(3.0, metrics=["fd"])], order=["fd", "pr"])
     assert [record.value for record in merged.records] == [3.0, 0.5, 0.6]
     assert merged.metrics == ("fd", "pr", "pr")
+
+
+def test_what_the_sampler_counted_is_stored_if_it_counted_anything(tmp_path):
+    file = tmp_path / "results.json"
+    plain = result(3.0, metrics=["fd"])
+    counted = replace(plain, facts={"accepted share": 0.43})
+    append_results(file, plain, measured_with={"fd": "1"})
+    append_results(file, counted, measured_with={"fd": "2"})
+    first, second = json.loads(file.read_text())["evaluations"]
+    assert "sampler_facts" not in first
+    assert second["sampler_facts"] == {"accepted share": 0.43}
+    found = stored_results(file, {"a": "1", "b": "2"})
+    assert (found["a"].facts, found["b"].facts) == ({}, {"accepted share": 0.43})
+    assert ("accepted share", "0.43") in found["b"].costs()
 
 
 def test_another_file_is_refused(tmp_path):

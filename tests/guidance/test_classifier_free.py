@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from flowexp.config.check import check
 from flowexp.guidance import ClassifierFree, NoGuidance
 from flowexp.models import FlowModel, Model
 from flowexp.parameterizations import (
@@ -170,3 +171,67 @@ def test_a_model_beside_a_guided_one_is_guided_the_same():
     assert CountedModel(model).alongside(other) is other
     twice = ClassifierFree(scale=2.0).wrap(guidance.wrap(model))
     assert twice.alongside(other).evaluations_per_call == 4
+
+
+class Given(torch.nn.Module):
+    """Adds its conditions, which may be zeros for "none"."""
+
+    def forward(self, x, c_noise, labels=None, image=None, mask=None):
+        label = 0.0 if labels is None else labels[:, None].float()
+        return torch.tanh(x) + image + 2.0 * mask + label
+
+
+@pytest.mark.parametrize("without", [["image"], ["mask"], ["image", "mask"], ["labels", "mask"]])
+def test_any_conditions_can_be_removed(without):
+    """Those of ``without`` become "none" in the unconditional prediction, the others stay."""
+    model = FlowModel(Path(Linear()), network=Given(), parameterization=VelocityPrediction())
+    t, x = torch.tensor(0.4, dtype=torch.float64), state()
+    given = {"image": torch.ones(3, 4), "mask": torch.full((3, 4), 0.5), "labels": LABELS}
+    none = {"image": torch.zeros(3, 4), "mask": torch.zeros(3, 4), "labels": LABELS * 0 - 1}
+    removed = given | {name: none[name] for name in without}
+    v_c, v_u = model.velocity(x, t, **given), model.velocity(x, t, **removed)
+    guided = ClassifierFree(scale=3.0, without=without).wrap(model)
+    expected = v_u + 3.0 * (v_c - v_u)
+    torch.testing.assert_close(guided.velocity(x, t, **given), expected, rtol=1e-6, atol=1e-6)
+    assert guided.asks_without_label is ("labels" in without)
+
+
+def test_what_is_removed_must_be_given_and_named():
+    model = FlowModel(Path(Linear()), network=Given(), parameterization=VelocityPrediction())
+    guided = ClassifierFree(scale=2.0, without=["mask"]).wrap(model)
+    with pytest.raises(ValueError, match="needs mask, but the model is called without"):
+        guided.velocity(state(), torch.tensor(0.5, dtype=torch.float64), image=torch.ones(3, 4))
+    with pytest.raises(ValueError, match="without is empty"):
+        ClassifierFree(scale=2.0, without=[])
+
+
+DROPPED = ["task.inputs.image.dropout=0.1", "task.inputs.mask.dropout=0.1"]
+
+
+@pytest.mark.parametrize(
+    ("without", "more", "remark"),
+    [
+        ("[image,mask]", DROPPED, None),
+        ("[image]", ["task.inputs.image.dropout=0.1"], None),
+        ("[image,mask]", [], "it is always given image"),
+        ("[image]", DROPPED, "in training mask was dropped with them"),
+        ("[labels,tokens]", ["network.label_dropout=0.1"], None),
+        ("[image]", ["task.inputs.image.dropout=0.1", "guidance.scale=1"], None),
+    ],
+)
+def test_a_warning_where_the_training_never_removed_them(without, more, remark):
+    guided = ["guidance=cfg", f"guidance.without={without}"]
+    checked = check("train", ["task=inpainting", *guided, *more])
+    assert checked.problems == []
+    found = [str(r) for r in checked.remarks if "prediction without" in str(r)]
+    assert len(found) == (remark is not None), checked.remarks
+    assert remark is None or remark in found[0]
+
+
+def test_conditions_that_the_network_does_not_take_are_refused():
+    overrides = ["task=inpainting", "guidance=cfg", "guidance.without=[image,map]"]
+    problems = [str(problem) for problem in check("train", overrides).problems]
+    expected = "with and without map, but the network takes image,mask."
+    assert len(problems) == 1
+    assert expected in problems[0]
+    assert problems[0].startswith("guidance.without:")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowexp.networks import MLP, DhariwalUNet, DiT, SongUNet, UNet
+from flowexp.networks import MLP, ARFlow, DhariwalUNet, DiT, SongUNet, UNet
 from flowexp.networks.attention_features import SharedValues, attention_values
 from tests.networks.tiny import perturb
 
@@ -20,6 +20,7 @@ NETWORKS = {
         **IMAGES, model_channels=64, channel_mult=[1], num_blocks=1, attn_resolutions=[8]
     ),
     "dit": lambda: DiT(**IMAGES, hidden_size=16, depth=2, num_heads=2),
+    "arflow": lambda: ARFlow(**IMAGES, hidden_size=16, depth=2, num_heads=2),
 }
 X, OTHER = torch.randn(2, 2, 2, 8, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
 LEVEL = torch.tensor([0.3, 0.7])
@@ -32,7 +33,7 @@ def network(request):
 
 
 def test_every_attention_layer_has_a_place(network):
-    projections = [m for name, m in network.named_modules() if name.endswith("qkv")]
+    projections = [m for name, m in network.named_modules() if name.endswith(("qkv", "v_proj"))]
     assert len(attention_values(network)) == len(projections) > 0
     assert not any("values" in key for key in network.state_dict())
 

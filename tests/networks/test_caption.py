@@ -7,6 +7,7 @@ from torch import nn
 from flowexp.errors import UsageError
 from flowexp.networks import CaptionedNetwork, UNet, WordEncoder
 from flowexp.tasks import WordTokenizer
+from tests.networks.test_arflow import small
 
 SIZES = {"img_resolution": 8, "in_channels": 1, "out_channels": 1, "pixel_unshuffle": 1}
 TEXTS = ["a photo of a sneaker", "a photo of a bag", "bag"]
@@ -124,6 +125,10 @@ def test_a_missing_encoder_is_asked_for():
                 network=inner(label_dropout=0.1), encoder=WordEncoder(), width=64
             ),
             "label_dropout=0.1",
+        ),
+        (
+            lambda: CaptionedNetwork(network=small(), encoder=WordEncoder(), width=64),
+            "sequence=4",
         ),
         (lambda: evaluated(captioned(), torch.zeros(3, 4)), "tokens has shape"),
         (

@@ -12,8 +12,8 @@ from flowexp.config.signatures import signature_of
 from flowexp.networks import Network
 
 FOLDER = Path(__file__).parents[2] / "conf" / "network"
-# composed of other networks; built in tests/networks/test_caption.py and test_low_rank.py
-COMPOSED = {"captioned", "lora"}
+# composed of other networks; built in test_caption.py, test_easycontrol.py and test_low_rank.py
+COMPOSED = {"captioned", "easycontrol", "lora"}
 FILES = sorted(file for file in FOLDER.glob("*.yaml") if file.stem not in COMPOSED)
 # built against a stand-in in tests/networks/test_diffusers_unet.py where it is not installed
 ABSENT = set() if find_spec("diffusers") else {"diffusers_unet"}
@@ -27,7 +27,10 @@ TINY = {"model_channels": 32, "num_blocks": 1, "hidden_size": 16, "depth": 1, "h
 
 
 def resolve(file, dataset):
-    config = OmegaConf.create({"dataset": DATASETS[dataset], "network": OmegaConf.load(file)})
+    none = OmegaConf.load(FOLDER.parent / "autoencoder" / "none.yaml")
+    config = OmegaConf.create(
+        {"dataset": DATASETS[dataset], "autoencoder": none, "network": OmegaConf.load(file)}
+    )
     return OmegaConf.to_container(config.network, resolve=True)
 
 
@@ -55,7 +58,7 @@ def test_tiny_version_runs(file, dataset):
     assert isinstance(network, Network)
     size = DATASETS[dataset].get("resolution")
     x = torch.randn(2, network.in_channels, *([size, size] if size else []))
-    labels = torch.tensor([1, -1])
+    labels = torch.tensor([1, -1]) if network.label_dim else None
     assert network(x, torch.tensor([-1.0, 0.5]), labels).shape == x.shape
 
 
@@ -72,8 +75,10 @@ def test_file_names_every_argument_and_starts_with_a_sentence(file):
     [
         ("ddpmpp", "cifar10", 55.7),
         ("ncsnpp", "cifar10", 56.4),
+        ("arflow", "fashion", 10.3),
         ("dit", "fashion", 9.7),
         ("unet", "fashion", 0.57),
+        ("kl_autoencoder", "fashion", 0.65),
         ("mlp", "toy", 0.23),
         ("adm", "imagenet", 296.0),
         ("edm2", "imagenet", 280.2),

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 
+from flowexp.networks.conditions import Image, Mask, SemanticMap, without_condition
 from tests.networks.tiny import AUGMENT, IMAGE_NETWORKS, LABELS, NETWORKS, inputs, perturb
 
 every = pytest.mark.parametrize("kind", sorted(NETWORKS))
@@ -108,8 +109,12 @@ def test_label_dropout_equals_null_in_training_and_is_off_in_evaluation(kind):
     torch.testing.assert_close(network(x, c, labels), labelled, rtol=0, atol=0)
     seen = set()
     network.train()
+    # of a sequence only the first row has no rows before it, as every row in evaluation
+    first = slice(None, None, network.sequence)
+    labelled, null = labelled[first], null[first]
     for _ in range(8):
-        for row, with_label, without in zip(network(x, c, labels), labelled, null, strict=True):
+        rows = network(x, c, labels)[first]
+        for row, with_label, without in zip(rows, labelled, null, strict=True):
             is_label = torch.allclose(row, with_label, **CLOSE)
             assert is_label or torch.allclose(row, without, **CLOSE)
             seen.add(is_label)
@@ -154,7 +159,7 @@ def test_channels_last_gives_the_same_numbers(kind):
 def test_any_size_works_out_of_the_box(kind, size):
     network = perturb(
         NETWORKS[kind](img_resolution=size, attn_resolutions=())
-        if kind != "dit"
+        if kind not in ("dit", "arflow")
         else NETWORKS[kind](img_resolution=size)
     ).eval()
     x, c = inputs(network, size=size)
@@ -185,3 +190,61 @@ def test_bfloat16_autocast_stays_close(kind):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = network(x, c).float()
     assert (out - expected).abs().mean() < 0.05 * expected.abs().mean() + 1e-3
+
+
+def conditioned(kind, **options):
+    given = {"image": Image(channels=2), "map": SemanticMap(classes=3, **options), "mask": Mask()}
+    return perturb(IMAGE_NETWORKS[kind](conditions=given)).eval()
+
+
+def given_to(network, batch=4):
+    generator = torch.Generator().manual_seed(5)
+    return {
+        "image": torch.randn(batch, 2, 28, 28, generator=generator),
+        "map": torch.randint(3, (batch, 28, 28), generator=generator),
+        "mask": torch.randn(batch, 1, 28, 28, generator=generator).sign(),
+    }
+
+
+@images
+def test_every_condition_changes_the_output_and_missing_is_none(kind):
+    network = conditioned(kind)
+    x, c = inputs(network)
+    given = given_to(network)
+    out = network(x, c, **given)
+    assert out.shape == x.shape
+    for name in given:
+        without = network(x, c, **{**given, name: None})
+        assert ((out - without).flatten(1).abs().amax(1) > 1e-4).all(), name
+        none = {**given, name: without_condition(given[name])}
+        torch.testing.assert_close(network(x, c, **none), without)
+
+
+@images
+def test_conditions_of_a_batch_do_not_mix_and_gradients_reach_them(kind):
+    network = conditioned(kind)
+    x, c = inputs(network)
+    given, order = given_to(network), torch.tensor([2, 0, 3, 1])
+    expected = network(x, c, **given)[order]
+    moved = {name: value[order] for name, value in given.items()}
+    torch.testing.assert_close(network(x[order], c[order], **moved), expected, **CLOSE)
+    network.train()(x, c, **given).square().mean().backward()
+    assert network.conditions["map"].project.weight.grad.any()
+
+
+@images
+def test_conditions_on_meta_count_the_same(kind):
+    with torch.device("meta"):
+        network = conditioned_shape(kind)
+        x, c = torch.zeros(2, 1, 28, 28), torch.zeros(2)
+        given = {
+            "map": torch.zeros(2, 28, 28, dtype=torch.int64),
+            "mask": torch.zeros(2, 1, 28, 28),
+        }
+        assert network(x, c, **given).shape == x.shape
+    real = conditioned_shape(kind)
+    assert [p.shape for p in network.parameters()] == [p.shape for p in real.parameters()]
+
+
+def conditioned_shape(kind):
+    return IMAGE_NETWORKS[kind](conditions={"map": SemanticMap(classes=3), "mask": Mask()})

@@ -19,7 +19,8 @@ def captioned(**options: object) -> CaptionedNetwork:
 
 def made(kind: str, **options: object) -> Network:
     """A tiny network, on 8 x 8 images, with attention where it can have it."""
-    small = {} if kind == "mlp" else {"img_resolution": 8} if kind == "dit" else SMALL
+    small = {"img_resolution": 8} if kind in ("dit", "arflow") else SMALL
+    small = {} if kind == "mlp" else small
     small = small | ({"head_dim": 8} if kind == "unet_unfolded" else {})
     if kind == "captioned":
         return captioned(**options)

@@ -5,7 +5,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from flowexp.networks import MLP, DhariwalUNet, DiT, EDM2UNet, Network, SongUNet, UNet
+from flowexp.networks import (
+    MLP,
+    ARFlow,
+    DhariwalUNet,
+    DiT,
+    EDM2UNet,
+    Network,
+    SongUNet,
+    UNet,
+)
 
 LABELS = 3
 AUGMENT = 9
@@ -78,6 +87,11 @@ IMAGE_NETWORKS: dict[str, Callable[..., Network]] = {
     "unet_unfolded": lambda **o: UNet(**IMAGE | {"model_channels": 8, "pixel_unshuffle": 1} | o),
     "dit": lambda **o: DiT(
         **IMAGE | {"patch_size": 4, "hidden_size": 16, "depth": 2, "num_heads": 2} | o
+    ),
+    "arflow": lambda **o: ARFlow(
+        **IMAGE
+        | {"sequence": 2, "patch_size": 4, "hidden_size": 16, "depth": 2, "num_heads": 2}
+        | o
     ),
 }
 NETWORKS: dict[str, Callable[..., Network]] = IMAGE_NETWORKS | {

@@ -47,7 +47,14 @@ NESTED = [
 def build(group, option, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(f"{group}/{option}", overrides=list(overrides))
-        others = {"path": compose("path/linear").path, "trainer": {"max_kimg": 100}}
+        others = {
+            "path": compose("path/linear").path,
+            "network": {"sequence": 5},
+            "autoencoder": {"channels": 3, "resolution": 32},
+            "objective": {"noise": {"scale": 1.0}},
+            "dirs": {"root": "outputs"},
+            "trainer": {"max_kimg": 100},
+        }
         config = OmegaConf.merge({k: v for k, v in others.items() if k != group}, config)
     return instantiate(config[group])
 

@@ -5,8 +5,17 @@ import math
 import pytest
 import torch
 
-from flowexp.parameterizations import DataPrediction, NoisePrediction, VelocityPrediction
-from flowexp.paths import VE, VP, Linear, Trigonometric
+from flowexp.couplings import Pairs
+from flowexp.models import FlowModel
+from flowexp.objectives import Regression, SquaredL2, weightings
+from flowexp.parameterizations import (
+    DataPrediction,
+    NoisePrediction,
+    ScorePrediction,
+    VelocityPrediction,
+)
+from flowexp.paths import VE, VP, Linear, Path, StudentT, Trigonometric
+from flowexp.requirements import Parts
 
 F64 = torch.float64
 
@@ -43,6 +52,7 @@ def test_time_ranges_avoid_the_singular_end():
     assert low == pytest.approx(1e-3 / 1.001, rel=1e-12)
     assert high == 1.0
     assert NoisePrediction().time_range(VE()) == (0.002, 80.0)
+    assert ScorePrediction().time_range(Linear()) == NoisePrediction().time_range(Linear())
 
 
 @pytest.mark.parametrize(
@@ -51,9 +61,54 @@ def test_time_ranges_avoid_the_singular_end():
         (lambda: VelocityPrediction(time_scale=0.0), "time_scale"),
         (lambda: VelocityPrediction(time_scale=math.inf), "time_scale"),
         (lambda: NoisePrediction(min_alpha=1.0), "min_alpha"),
+        (lambda: ScorePrediction(min_alpha=0.0), "min_alpha"),
         (lambda: DataPrediction(min_sigma=0.0), "min_sigma"),
     ],
 )
 def test_impossible_arguments_are_named(build, named):
     with pytest.raises(ValueError, match=named):
         build()
+
+
+class Output(torch.nn.Module):
+    """A network with a fixed output, which is its parameter."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = torch.nn.Parameter(output)
+
+    def forward(self, x, c_noise):
+        return self.output
+
+
+@pytest.mark.parametrize("schedule", [Linear(), VP(), VE()], ids=repr)
+def test_a_network_of_the_score(schedule):
+    """Its predictions are those of the noise -sigma F, and objective=noise is |sigma F + e|^2."""
+    rng = torch.Generator().manual_seed(0)
+    x, e, f = torch.randn(3, 4, 2, generator=rng, dtype=F64)
+    t = torch.tensor([0.05, 0.4, 0.6, 0.9], dtype=F64)
+    sigma = schedule.coefficients(t).sigma[:, None]
+    f = f.to(torch.float32)
+    path, noise = Path(schedule), (-sigma * f).to(F64)
+    by_score = FlowModel(path, network=Output(f), parameterization=ScorePrediction())
+    prediction = by_score.predict(path.point(x, e, t).x_t, t)
+    torch.testing.assert_close(prediction.score, f.to(F64), rtol=1e-12, atol=0)
+    direct = type(prediction).of_noise(path, prediction.x_t, t, noise)
+    for name in ("velocity", "data", "noise"):
+        torch.testing.assert_close(
+            getattr(prediction, name), getattr(direct, name), rtol=1e-12, atol=1e-12
+        )
+    objective = Regression("noise", weighting=weightings.Uniform(), premetric=SquaredL2())
+    loss = objective.loss(by_score, Pairs(x=x, e=e, conditions={}), t, rng=rng).per_sample
+    torch.testing.assert_close(
+        loss.to(F64), (sigma * f + e).square().mean(1), rtol=1e-6, atol=0, check_dtype=False
+    )
+    loss.sum().backward()
+    gradient = by_score.network.output.grad.to(F64)
+    torch.testing.assert_close(gradient, sigma * (sigma * f + e), rtol=1e-5, atol=1e-6)
+
+
+def test_a_score_needs_a_gaussian_source():
+    parts = Parts(path=Path(VE(), source=StudentT(3.0)))
+    (unmet,) = (u for u in ScorePrediction().needs(parts) if "Gaussian" in u.problem)
+    assert "path.D=inf" in unmet.remedy

@@ -1,12 +1,14 @@
 """Models whose predictions are known exactly; shared by sampler, guidance and golden tests."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from flowexp.broadcast import expand_as
+from flowexp.broadcast import expand_as, factors, scaled
 from flowexp.models import Model
+from flowexp.parameterizations import VelocityPrediction
 from flowexp.paths import Path, Prediction
 
 
@@ -112,3 +114,45 @@ class GaussianModel(MixtureModel):
         c = self.path.schedule.coefficients(torch.tensor([t, t_end], dtype=torch.float64))
         spread = torch.sqrt((c.alpha * self.std) ** 2 + c.sigma**2)
         return c.alpha[1] * self.mean + spread[1] / spread[0] * (x - c.alpha[0] * self.mean)
+
+
+class GaussianTruth(Model):
+    """The ideal model of N(mean, std^2) data whose network's output may be any prediction.
+
+    Its velocity is ``alpha' m + slope (x_t - alpha m)`` with
+    ``slope = (alpha alpha' s^2 + sigma sigma')/q`` and ``q = alpha^2 s^2 + sigma^2``.
+    """
+
+    def __init__(self, path: Path, *, mean: float, std: float, parameterization=None):
+        self.path, self.mean, self.std = path, mean, std
+        self.rule = parameterization or VelocityPrediction()
+        self.time_range = self.rule.time_range(path.schedule)
+
+    def marginal(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every coordinate of x_t."""
+        c = self.path.schedule.coefficients(t)
+        return c.alpha * self.mean, torch.sqrt((c.alpha * self.std) ** 2 + c.sigma**2)
+
+    def velocity_at(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Drift and slope: the velocity is ``drift + slope x_t``."""
+        c, (_, spread) = self.path.schedule.coefficients(times), self.marginal(times)
+        slope = (c.alpha * c.d_alpha * self.std**2 + c.sigma * c.d_sigma) / spread**2
+        return self.mean * (c.d_alpha - slope * c.alpha), slope
+
+    def predict(self, x_t: Tensor, t: Tensor, **conditions: Tensor | None) -> Prediction:
+        return self.at(t[None])[0](x_t)
+
+    def at(self, times: Tensor):
+        conversion = self.rule.conversion(self.path.schedule.coefficients(times))
+        drift, slope = self.velocity_at(times)
+        # The output from the velocity, by the inverse of the conversion; 0 where the velocity does
+        # not depend on it, as on a score at sigma = 0.
+        of = conversion.velocity
+        divisor = torch.where(of.output == 0.0, torch.inf, of.output)
+        state, rest = (slope - of.state) / divisor, drift / divisor
+        rows = zip(factors(state), factors(rest), conversion.rows(), strict=True)
+        return [partial(self._evaluate, *row) for row in rows]
+
+    def _evaluate(self, state, rest, conversion, x_t, **conditions):
+        output = scaled(x_t, state) + scaled(torch.ones_like(x_t), rest)
+        return Prediction(self.path, x_t, output, conversion)

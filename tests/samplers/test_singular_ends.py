@@ -8,6 +8,7 @@ from flowexp.parameterizations import (
     DataPrediction,
     EDMPreconditioning,
     NoisePrediction,
+    ScorePrediction,
     VelocityPrediction,
 )
 from flowexp.paths import (
@@ -57,6 +58,7 @@ PATHS = {
 HEADS = {
     "velocity": VelocityPrediction(),
     "noise": NoisePrediction(),
+    "score": ScorePrediction(),
     "data": DataPrediction(),
     "edm": EDMPreconditioning(),
 }

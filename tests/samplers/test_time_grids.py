@@ -57,6 +57,8 @@ def test_values():
     torch.testing.assert_close(Shifted(shift=1.0).times(model, 4), u)
     edm = edm_sigmas(6, sigma_min=0.002, sigma_max=80.0, rho=7.0)
     torch.testing.assert_close(Natural().times(on(VE()), 6), edm, rtol=0, atol=0)
+    ending = edm_sigmas(7, sigma_min=0.1, sigma_max=80.0, rho=7.0)[:-1]
+    torch.testing.assert_close(Natural(t_end=0.1).times(on(VE()), 6), ending, rtol=0, atol=1e-12)
 
 
 def test_inset_grid_is_uniform_but_for_its_first_time():
@@ -80,10 +82,12 @@ def test_shift_multiplies_the_noise_to_signal_ratio():
 
 
 @pytest.mark.parametrize("grid", UNIT)
-def test_end_above_zero(grid):
-    times = grid(t_end=0.25).times(on(Linear()), 3)
+@pytest.mark.parametrize("schedule", [Linear(), VP(), VE()], ids=repr)
+def test_end_above_zero(grid, schedule):
+    times = grid(t_end=0.25).times(on(schedule), 3)
     assert float(times[-1]) == 0.25
-    assert float(times[0]) == 1.0
+    assert float(times[0]) == pytest.approx(schedule.t_max, rel=1e-12)
+    assert (times.diff() < 0).all()
 
 
 def test_bad_values():

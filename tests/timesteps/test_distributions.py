@@ -20,6 +20,7 @@ from flowexp.timesteps import (
     LogStudent,
     LogUniform,
     Mode,
+    Shifted,
     Stratified,
     Truncated,
     Uniform,
@@ -50,6 +51,9 @@ DISTRIBUTIONS = {
     "log_student_wide": LogStudent(mean=-0.5, scale=0.8, df=4.0, lower=0.002),
     "truncated_lognormal": Truncated(LogNormal(P_mean=-1.1, P_std=2.0)),
     "truncated_times": Truncated(LogitNormal(), lower=0.1, upper=0.6),
+    "shifted": Shifted(LogitNormal(), shift=6.928),
+    "shifted_to_data": Shifted(Uniform(), shift=0.3),
+    "shifted_levels": Shifted(LogUniform(), shift=3.0),
     "vp_uniform": VPUniform(),
     "vp_uniform_part": VPUniform(beta_min=0.5, beta_max=5.0, eps_t=0.1),
 }

@@ -194,7 +194,7 @@ class FlowMapMatching(Objective):
         if parts.parameterization.velocity_head != (self.head_weight > 0.0):
             has = "has a" if parts.parameterization.velocity_head else "has no"
             problem = f"{self.head_weight:g} does not fit the network, which {has} velocity head."
-            outputs = 2 * parts.dataset.channels
+            outputs = 2 * parts.space.channels
             remedy = f"Use parameterization=average_velocity_guided network.out_channels={outputs}."
             if self.head_weight == 0.0:
                 remedy = "Set parameterization.velocity_head=false, or objective.head_weight=1."

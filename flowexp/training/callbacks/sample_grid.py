@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from flowexp.errors import UsageError
-from flowexp.pipeline import Pipeline, classes_shown, save_grid
+from flowexp.pipeline import Pipeline, classes_shown, save_grid, with_given
 from flowexp.seeding import derive_seed
 from flowexp.training.loggers import RunLogger
 
@@ -23,7 +23,8 @@ class SampleGrid(Callback):
     """A grid of samples now and then, always of the same seeds, by the run's sampler and task.
 
     Written to ``samples/grid-<kimg>.png``. If the task draws classes, the grid has a row for each
-    of them, or for 16 of them; points of the plane become a scatter plot.
+    of them, or for 16 of them; beside a sample is what the task gives of images, and its target;
+    points of the plane become a scatter plot.
 
     Args:
         every_kimg: Thousands of images between grids; None = only at the end.
@@ -71,6 +72,8 @@ class SampleGrid(Callback):
             )
         if pl_module.parts.pipeline is None:
             raise UsageError("sample grids need a sampler.", key="sampler")
+        # reads what the task needs of held-out images
+        pl_module.parts.pipeline.task.conditions([self.seed])
         self._plan(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: "FlowModule", *_: object) -> None:
@@ -94,11 +97,15 @@ class SampleGrid(Callback):
             pipeline = pipeline.replace(batch_size=self.batch_size, device=module.device)
             labels = self._labels(pipeline)
             num = self.num if labels is None else len(labels)
-            x = pipeline.sample(range(self.seed, self.seed + num), labels=labels)
+            seeds = range(self.seed, self.seed + num)
+            x = pipeline.sample(seeds, labels=labels)
         path = module.run.samples / f"grid-{module.kimg:010.3f}.png"
         try:
-            names = pipeline.class_names
-            save_grid(path, x, columns=self.columns, labels=labels, class_names=names)
+            names, given = pipeline.class_names, with_given(pipeline.task, seeds, x)
+            if given is None:
+                save_grid(path, x, columns=self.columns, labels=labels, class_names=names)
+            else:
+                save_grid(path, given.images, columns=given.columns)
         except (ValueError, OSError) as error:
             # An image must not end a training: the loss says so itself when it has diverged, and
             # the next checkpoint when the disk is full.
