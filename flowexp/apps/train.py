@@ -141,13 +141,13 @@ def _latents(built: "Built", parts: "TrainingParts", run: "RunDirectory") -> dic
     Raises:
         UsageError: The run is continued and was trained on other latents.
     """
-    from flowexp.runs.assemble import resolve_device
     from flowexp.runs.encoded_data import KEY, recorded, restore
+    from flowexp.training.fit import device_before
 
     autoencoder = built.autoencoder
     if not autoencoder.encodes:
         return {}
-    autoencoder.device = resolve_device("cpu" if parts.settings.accelerator == "cpu" else "auto")
+    autoencoder.device = device_before(parts.settings)
     before = run.manifest() if run.latest_checkpoint() is not None else None
     if before is not None:
         restore(autoencoder, before, run=run.path)

@@ -1,24 +1,23 @@
 """The protocol of autoencoders, and the one that leaves the data as they are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from flowexp.autoencoders.scaling import Scaling, Statistics
-from flowexp.networks.base import crop, pad_to_multiple
+from flowexp.networks.padding import crop, pad_to_multiple
 from flowexp.parameterizations import Conditions
 from flowexp.requirements import Part, Parts, Unmet
+from flowexp.seeding import Noise
 
 if TYPE_CHECKING:
     from flowexp.data import Dataset
     from flowexp.tasks import Task
 
 __all__ = ["Autoencoder", "Codec", "LatentAutoencoder", "Pixels"]
-
-Draw = Callable[[int, Tensor], Tensor]
 
 LOWEST_LOGVAR, HIGHEST_LOGVAR = -30.0, 20.0
 """The range to which the log-variance of a posterior is clamped, as in the code of latent
@@ -69,10 +68,10 @@ class Autoencoder(Part, ABC):
     def data(self, dataset: "Dataset") -> "Dataset":
         """The data set that the flow is trained on."""
 
-    def conditions(self, given: Conditions, *, task: "Task", draw: Draw) -> Conditions:
+    def conditions(self, given: Conditions, *, task: "Task", noise: Noise) -> Conditions:
         """What the network is conditioned on, from the conditions that a task makes of images.
 
-        ``draw(k, mean)`` makes standard normal numbers like ``mean`` for the k-th encoded one.
+        ``noise(k, mean)`` is that of the k-th encoded one.
         """
         return given
 
@@ -231,22 +230,19 @@ class LatentAutoencoder(Autoencoder):
         return 2.0 * x - 1.0 if self.unit_range else x
 
     @torch.no_grad()
-    def conditions(self, given: Conditions, *, task: "Task", draw: Draw) -> Conditions:
+    def conditions(self, given: Conditions, *, task: "Task", noise: Noise) -> Conditions:
         """Images as their latents, drawn as in training; the others padded like images, by "none".
 
         So a mask or a map keeps its place in the latents.
         """
         found = dict(given)
-        for name in task.gives:
+        for number, name in enumerate(task.gives_encoded):
+            if (image := given.get(name)) is not None:
+                mean, std = self.encode(image)
+                found[name] = mean + std * noise(number, mean) if self.sample_posterior else mean
+        for name in set(task.gives) - set(task.gives_encoded):
             value = given.get(name)
-            if value is None:
-                continue
-            if name in task.gives_encoded:
-                mean, std = self.encode(value)
-                number = list(task.gives_encoded).index(name)
-                sampled = self.sample_posterior
-                found[name] = mean + std * draw(number, mean) if sampled else mean
-            elif value.shape[-1] == self.image_resolution:
+            if value is not None and value.shape[-1] == self.image_resolution:
                 none = 0.0 if value.is_floating_point() else -1
                 found[name], _ = pad_to_multiple(value, multiple=self.factor, value=none)
         return found

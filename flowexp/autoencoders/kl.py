@@ -18,10 +18,9 @@ from flowexp.autoencoders.base import HIGHEST_LOGVAR, LOWEST_LOGVAR
 from flowexp.networks.base import (
     ImageArguments,
     ImageNetwork,
-    crop,
-    pad_to_multiple,
     require_at_least,
 )
+from flowexp.networks.padding import crop, pad_to_multiple
 
 __all__ = ["KLAutoencoder", "KLCodec"]
 

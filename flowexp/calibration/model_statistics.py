@@ -133,7 +133,6 @@ class ModelStatisticsCalibration(Calibration):
             signs = torch.randint(2, (self.probes, self.K, *shape), generator=rng)
             probes = (2 * signs - 1).to(torch.int8)
         x, task = as_data(batch.images), subject.pipeline.task
-        conditions = task.conditions(index.tolist(), labels=batch.labels)
         if subject.pipeline.autoencoder.encodes:
             refuse_given(task, what="statistics on latents", key="run")
         if task.gives:
@@ -141,6 +140,8 @@ class ModelStatisticsCalibration(Calibration):
             labels = batch.labels if task.num_classes else None
             rng = generator(seed, "calibration/conditions")
             conditions = task.of_data(batch, x, labels, rng=rng)
+        else:
+            conditions = task.conditions(index.tolist(), labels=batch.labels)
         return StatisticsDraws(
             x=x,
             e=e,

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowexp.errors import UsageError
-from flowexp.networks.base import label_dim_of, pad_to_multiple, require_at_least
+from flowexp.networks.base import label_dim_of, require_at_least
 from flowexp.networks.conditions import Condition
 from flowexp.networks.dit import Attention, DiT, sincos_positions
 from flowexp.networks.foreign import FrozenNetwork, call_network
+from flowexp.networks.padding import pad_to_multiple
 
 __all__ = ["EasyControl"]
 

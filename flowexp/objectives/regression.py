@@ -167,7 +167,7 @@ class FlowAndScoreMatching(BridgeMatching):
 
     def _head(self, parts: Parts) -> Iterator[Unmet]:
         if not parts.parameterization.score_head:
-            rule, outputs = type(parts.parameterization).__name__, 2 * parts.dataset.channels
+            rule, outputs = type(parts.parameterization).__name__, 2 * parts.space.channels
             problem = f"{type(self).__name__} trains a score, which {rule} does not predict."
             remedy = f"Use parameterization=flow_and_score network.out_channels={outputs}."
             yield Unmet("parameterization", problem, remedy)

@@ -1,13 +1,16 @@
 """The map of time that multiplies the noise-to-signal ratio of the linear path by a constant."""
 
 import math
+from typing import TypeVar
 
 from torch import Tensor
 
 __all__ = ["dimension_shift", "shifted"]
 
+Times = TypeVar("Times", Tensor, float)
 
-def shifted(t: Tensor, shift: float) -> Tensor:
+
+def shifted(t: Times, shift: float) -> Times:
     """``s t / (1 + (s - 1) t)``, an increasing map of [0, 1] onto itself.
 
     On the linear path, ``t/(1 - t)`` is multiplied by s. So shifts are composed by multiplying

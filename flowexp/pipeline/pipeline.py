@@ -21,7 +21,7 @@ from flowexp.processes import Processes, in_turn
 from flowexp.progress import counted, steps_of
 from flowexp.requirements import NEVER_LEARNT
 from flowexp.samplers import Sampler
-from flowexp.seeding import Noise, generator
+from flowexp.seeding import Noise, SampleNoise
 from flowexp.tasks import Generation, Task
 
 __all__ = ["consecutive", "parse_seeds", "seeds_text", "SampleBatch", "Pipeline", "Start"]
@@ -164,12 +164,8 @@ class Pipeline:
         if labels is not None:
             # A task with a class or text of its own does not overrule what the caller asks for.
             given |= self.task.conditions_of(labels.to(self.device))
-
-        def draw(number: int, mean: Tensor) -> Tensor:
-            streams = [generator(seed, "condition posterior", number) for seed in seeds]
-            return torch.stack([torch.randn(mean.shape[1:], generator=s) for s in streams]).to(mean)
-
-        conditions = self.autoencoder.conditions(given, task=self.task, draw=draw)
+        noise = SampleNoise(seeds, stream="condition posterior")
+        conditions = self.autoencoder.conditions(given, task=self.task, noise=noise)
         return Start(draws.e, draws.noise, conditions, given)
 
     def batches(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowexp.paths.base import as_float64
-from flowexp.paths.time_shift import dimension_shift, shifted
+from flowexp.paths.time_shift import Times, dimension_shift, shifted
 from flowexp.requirements import Parts, Unmet, all_of
 from flowexp.timesteps.base import TimestepDistribution, needs_of
 
@@ -39,10 +39,7 @@ class Shifted(TimestepDistribution):
     @property
     def support(self) -> tuple[float, float]:
         low, high = self.law.support
-        if self.in_nsr:
-            return self.shift * low, self.shift * high
-        s = self.shift
-        return s * low / (1.0 + (s - 1.0) * low), s * high / (1.0 + (s - 1.0) * high)
+        return self._mapped(low, self.shift), self._mapped(high, self.shift)
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """What the law needs, and times that the map is meant for."""
@@ -76,7 +73,7 @@ class Shifted(TimestepDistribution):
         inside = value.clamp(min=0.0) if self.in_nsr else value.clamp(0.0, 1.0)
         return self._mapped(inside, 1.0 / self.shift)
 
-    def _mapped(self, value: Tensor, shift: float) -> Tensor:
+    def _mapped(self, value: Times, shift: float) -> Times:
         return shift * value if self.in_nsr else shifted(value, shift)
 
     def __repr__(self) -> str:

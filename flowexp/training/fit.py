@@ -98,14 +98,18 @@ def fit(
 
 def prepare_coupling(parts: TrainingParts, arrays: ImageArrays) -> None:
     """Do what the coupling has to do once for these data, on an accelerator if one is used."""
-    cpu = parts.settings.accelerator == "cpu"
     prepare(
         parts.coupling,
         arrays,
         parts.model.path.source,
         mirrored=parts.dataset.hflip,
-        device=torch.device("cpu" if cpu else resolve_device("auto")),
+        device=device_before(parts.settings),
     )
+
+
+def device_before(settings: TrainerSettings) -> torch.device:
+    """Where long computations on the data run before a training: on an accelerator if it may."""
+    return torch.device("cpu" if settings.accelerator == "cpu" else resolve_device("auto"))
 
 
 def prepare_network(network: nn.Module, settings: TrainerSettings) -> None:

@@ -114,9 +114,7 @@ class TrainingDraws:
         total = len(x) * self.world_size
         rows = slice(self.rank * len(x), (self.rank + 1) * len(x))
         if batch.std is not None:
-            rng = self._generator("posterior", step, device=x.device)
-            n = torch.randn((total, *x.shape[1:]), generator=rng, device=x.device)
-            x = torch.addcmul(x, batch.std, n[rows])
+            x = torch.addcmul(x, batch.std, self._normal("posterior", step, like=x))
         rng = self._generator("source", step, device=x.device)
         e = self.path.source.sample((total, *x.shape[1:]), rng=rng)
         rng = self._generator("time", step, device=x.device)
@@ -166,13 +164,20 @@ class TrainingDraws:
             batch, x, labels, rng=rng, rank=self.rank, world_size=self.world_size
         )
 
-        def draw(number: int, mean: Tensor) -> Tensor:
-            rng = self._generator("condition posterior", step, number, device=mean.device)
-            total = (self.world_size * len(mean), *mean.shape[1:])
-            drawn = torch.randn(total, generator=rng, device=mean.device)
-            return drawn[self.rank * len(mean) : (self.rank + 1) * len(mean)]
+        of_step = step
 
-        return self.autoencoder.conditions(found, task=self.task, draw=draw)
+        def noise(step: int, like: Tensor) -> Tensor:
+            return self._normal("condition posterior", of_step, step, like=like)
+
+        return self.autoencoder.conditions(found, task=self.task, noise=noise)
+
+    def _normal(self, stream: str, *index: int, like: Tensor) -> Tensor:
+        """This rank's rows of normal draws for the global batch, of the shape of ``like``."""
+        count = len(like)
+        rng = self._generator(stream, *index, device=like.device)
+        shape = (self.world_size * count, *like.shape[1:])
+        drawn = torch.randn(shape, generator=rng, device=like.device)
+        return drawn[self.rank * count : (self.rank + 1) * count]
 
     def _uniforms(self, total: int, step: int) -> Tensor | None:
         if self.uniforms == 0:

@@ -96,7 +96,7 @@ def test_conditions_do_not_depend_on_the_number_of_processes() -> None:
 def test_masks_are_padded_like_images_by_none() -> None:
     ours = Random(side=3, scaling=Factor(factor=0.5))
     given = {"image": torch.zeros(1, 1, 3, 3), "mask": torch.ones(1, 1, 3, 3)}
-    found = ours.conditions(given, task=task(), draw=lambda _, mean: torch.zeros_like(mean))
+    found = ours.conditions(given, task=task(), noise=lambda _, mean: torch.zeros_like(mean))
     assert found["image"].shape == (1, 2, 2, 2)
     assert found["mask"].shape == (1, 1, 4, 4)
     assert found["mask"].sum() == 9.0

@@ -154,7 +154,7 @@ def test_the_samples_of_a_whole_model_have_the_targets_law():
     )
     assert 0.1 < float(found.facts[JUDGED].mean()) < 0.95
     assert mmd_p_value(found.x, alone.x) > 0.01
-    assert mmd_p_value(other.x, alone.x) < 0.01  # the draft alone is told apart
+    assert mmd_p_value(other.x, alone.x) < 0.01  # the draft alone has another law
 
 
 def test_drafts_after_a_rejection_are_discarded():
