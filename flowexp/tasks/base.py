@@ -27,6 +27,8 @@ class Task(Part, ABC):
         gives: Names of its conditions besides labels and captions; a network takes them under
             these names, see :mod:`flowexp.networks.conditions`.
         gives_encoded: Those among them that are images; a flow on latents is given their latents.
+        made_of_latents: Whether those of a flow on latents are made of the latents in training, as
+            they are in sampling; otherwise they are made of the images.
         gives_image: Whether it gives the sampler an image to reconstruct, under ``image``.
     """
 
@@ -35,6 +37,7 @@ class Task(Part, ABC):
     gives_tokens: bool = False
     gives: Sequence[str] = ()
     gives_encoded: Sequence[str] = ()
+    made_of_latents: bool = False
     gives_image: bool = False
 
     @property

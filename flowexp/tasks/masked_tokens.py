@@ -20,7 +20,8 @@ class MaskedTokens(Generation):
     drawn uniformly: ``r = 1 - |n|/4`` with n standard normal, given r >= 0.7. The conditions are
     ``image``, the known tokens among zeros, and ``mask``, (B, 1, H, W), +1 where unknown and -1
     where known. In sampling nothing is known, and neither is given; ``sampler=mar`` adds token to
-    token. Arguments not listed here are those of :class:`Generation`.
+    token. Of a flow on latents the tokens are those of the latents. Arguments not listed here are
+    those of :class:`Generation`.
 
     Args:
         patch_size: Height and width of a token in pixels, >= 1, a divisor of the images' size.
@@ -30,6 +31,7 @@ class MaskedTokens(Generation):
     """
 
     gives = ("image", "mask")
+    made_of_latents = True
 
     def __init__(
         self, *, patch_size: int = 4, num_classes: int = 0, label: int | None = None

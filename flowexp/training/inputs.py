@@ -92,7 +92,8 @@ class TrainingDraws:
         task = None if pipeline is None else pipeline.task
         autoencoder = Pixels() if pipeline is None else pipeline.autoencoder
         if pipeline is not None and pipeline.dataset is not None and autoencoder.encodes:
-            pixels = pipeline.dataset.train() if pipeline.task.gives else None
+            of_images = pipeline.task.gives and not pipeline.task.made_of_latents
+            pixels = pipeline.dataset.train() if of_images else None
         return cls(
             parts.model.path,
             coupling=parts.coupling,

@@ -10,7 +10,7 @@ from flowexp.data import as_data, gather_batch
 from flowexp.networks.conditions import Image, Mask
 from flowexp.paths import Linear, Path
 from flowexp.seeding import generator
-from flowexp.tasks import Half, Inpainting
+from flowexp.tasks import Half, Inpainting, MaskedTokens
 from flowexp.timesteps import Uniform
 from flowexp.training.inputs import TrainingDraws
 from tests.autoencoders.tiny import Random
@@ -30,15 +30,14 @@ def task() -> Inpainting:
 
 
 def draws(ours: Random, **options) -> TrainingDraws:
+    options = {"task": task(), "pixels": Tiles().train(), **options}
     return TrainingDraws(
         Path(Linear()),
         coupling=Independent(),
         timestep=Uniform(),
         conditional=False,
         seed=SEED,
-        task=task(),
         autoencoder=ours,
-        pixels=Tiles().train(),
         **options,
     )
 
@@ -91,6 +90,18 @@ def test_conditions_do_not_depend_on_the_number_of_processes() -> None:
         for name in ("image", "mask"):
             own = whole.conditions[name][rows.start : rows.stop]
             torch.testing.assert_close(part.conditions[name], own)
+
+
+def test_known_tokens_are_those_of_the_latents_that_the_step_draws() -> None:
+    ours = Random()
+    tokens = MaskedTokens(patch_size=1)
+    assert tokens.made_of_latents
+    pairs, _ = draws(ours, task=tokens, pixels=None)(batch_of(ours, range(4)), 5)
+    known = pairs.conditions["mask"] < 0
+    assert known.shape == (4, 1, 2, 2)
+    assert known.any()
+    assert pairs.x.shape == (4, 2, 2, 2)
+    torch.testing.assert_close(pairs.conditions["image"], pairs.x.masked_fill(~known, 0.0))
 
 
 def test_masks_are_padded_like_images_by_none() -> None:

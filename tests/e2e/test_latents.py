@@ -94,6 +94,22 @@ def test_a_task_of_images_conditions_a_flow_on_latents(task, copied):
         assert image.size[0] > 3 * 8
 
 
+def test_tokens_of_latents_are_drawn_one_after_the_other(copied):
+    """As published, MAR's tokens are those of an autoencoder, with a draft or without."""
+    small = ("network.hidden_size=8", "network.depth=1", "network.head_width=8",
+             "network.head_depth=1", "network.num_heads=2", "network.patch_size=1")  # fmt: skip
+    tiny = [o for o in TINY if not o.startswith("network.")]
+    mar = ("train", "experiment=fashion10k/mar", *tiny, *small, "autoencoder=ae", "dirs.run=mar")
+    outcome = flowexp(*mar, cwd=copied)
+    assert outcome.code == 0, outcome.err
+    for sampler in ("mar", "speculative"):
+        draft = ["sampler.draft=mar"] if sampler == "speculative" else []
+        command = ("eval", "run=mar", f"sampler={sampler}", *draft, RAW, "num_samples=8")
+        outcome = flowexp(*command, cwd=copied)
+        assert outcome.code == 0, outcome.err
+        assert "floor: decoded latents of real images" in outcome.out
+
+
 def test_guidance_and_samples(copied):
     outcome = flowexp(
         *("sample", "run=flow", "guidance=cfg", "guidance.scale=1.5", "seeds=0-3", "png=true"),
