@@ -76,9 +76,11 @@ def _manifest(opened: "OpenedRun", config: Mapping[str, Any], maker: "PairMaker"
 
     teacher, weights = opened.pipeline, opened.weights
     images, noise = maker.formats(teacher)
+    latents = teacher.autoencoder.identity()
     return PairManifest(
         teacher={
             **({"data": teacher.data().fingerprint} if maker.needs_data else {}),
+            **({"autoencoder": latents} if latents else {}),
             "run": str(opened.run.path),
             "checkpoint": weights.path.stem,
             "sha256": weights.sha256,

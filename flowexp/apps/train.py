@@ -70,7 +70,7 @@ def _train(job: Job) -> float:
     from flowexp.runs.outside_parts import KEY as OUTSIDE
     from flowexp.runs.outside_parts import changed_since, outside_parts
     from flowexp.runs.pair_stores import open_pairs
-    from flowexp.runs.trained import parents_in, start_from
+    from flowexp.runs.trained import parents_in, require_same_latents, start_from
     from flowexp.seeding import derive_seed
     from flowexp.training.fit import prepare_coupling
     from flowexp.training.parts import described
@@ -92,6 +92,7 @@ def _train(job: Job) -> float:
         print(table(rows), flush=True)
     pairs = open_pairs(config, built, check=first)
     latents = _latents(built, parts, old)
+    require_same_latents(config, built.autoencoder)
     arrays = parts.dataset.train() if pairs is None else pairs.arrays
     built.pipeline.task.classes_without_images = arrays.classes_without_images
     prepare_coupling(parts, arrays)

@@ -15,9 +15,8 @@ from flowexp.config.trust import Author
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.runs.assemble import part_of
-from flowexp.runs.opening import first_average
 from flowexp.runs.run_directory import RunDirectory
-from flowexp.runs.weights import load_weights
+from flowexp.runs.weights import first_average, load_weights
 
 __all__ = ["FolderAutoencoder"]
 

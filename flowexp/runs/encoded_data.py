@@ -9,9 +9,14 @@ from flowexp.errors import UsageError
 if TYPE_CHECKING:
     from flowexp.data import Dataset
 
-__all__ = ["KEY", "recorded", "restore"]
+__all__ = ["KEY", "recorded", "restore", "space"]
 
 KEY = "autoencoder"
+
+
+def space(identity: str | None) -> str:
+    """Where a flow is learned, by the identity of its autoencoder, for a person."""
+    return "the data themselves" if identity is None else f"latents of {identity}"
 
 
 def recorded(autoencoder: Autoencoder, dataset: "Dataset") -> dict[str, Any]:

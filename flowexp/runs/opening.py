@@ -14,7 +14,8 @@ from flowexp.runs.assemble import Built, build, resolve_device
 from flowexp.runs.encoded_data import restore
 from flowexp.runs.outside_parts import changed_since
 from flowexp.runs.run_directory import RunDirectory, changed_keys
-from flowexp.runs.weights import RAW, LoadedWeights, load_weights
+from flowexp.runs.trained import require_same_latents
+from flowexp.runs.weights import LoadedWeights, first_average, load_weights
 
 if TYPE_CHECKING:
     from flowexp.data import ImageArrays
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-__all__ = ["OpenedRun", "first_average", "open_run", "written_in"]
+__all__ = ["OpenedRun", "open_run", "written_in"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,7 @@ def open_run(config: Mapping[str, Any], *, by: Author | None = None) -> OpenedRu
         transform = instantiate(node, key="weight_transform", by=by)(built.network)
     _know_classes(built.pipeline.task, run)
     restore(built.autoencoder, run.manifest(), run=run.path)
+    require_same_latents(config, built.autoencoder)
     built.autoencoder.device = device
     for remark in changed_since(run.manifest(), config):
         _LOG.warning("%s: %s.", run.path, remark)
@@ -120,8 +122,3 @@ def _know_classes(task: "Task", run: RunDirectory) -> None:
 def written_in(config: Mapping[str, Any]) -> Author:
     """Who wrote the config of a verb that starts from a run: whoever stored the run or recipe."""
     return Author.of(RunDirectory(config.get("recipe") or config["run"]).config_file)
-
-
-def first_average(config: Mapping[str, Any]) -> str:
-    """The average that is used where none is named: the run's first, or the raw weights."""
-    return next((name for name, law in (config.get("ema") or {}).items() if law), RAW)

@@ -9,6 +9,7 @@ from flowexp.data.pair_store import PairStore, join_stores
 from flowexp.errors import UsageError
 from flowexp.files import file_sha256
 from flowexp.networks.base import label_dim_of
+from flowexp.runs.encoded_data import space
 from flowexp.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -66,6 +67,14 @@ def _require_fit(store: PairStore, parts: "Built") -> None:
             f"{parts.pipeline.shape}.",
             key="pairs",
             remedy="Train with the teacher's dataset and autoencoder.",
+        )
+    latents, own = manifest.teacher.get("autoencoder"), parts.autoencoder.identity()
+    if latents != own:
+        raise UsageError(
+            f"the teacher of {store.path} was trained on {space(latents)}, but this training is "
+            f"on {space(own)}.",
+            key="pairs",
+            remedy="Train with the teacher's autoencoder.",
         )
     label_dim = label_dim_of(parts.network)
     if label_dim not in (0, manifest.num_classes):

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from flowexp.autoencoders import Autoencoder
 from flowexp.config.differences import ABSENT, in_words, network_differences
 from flowexp.config.override_text import override, typed
 from flowexp.config.renamed import present
@@ -23,10 +24,12 @@ from flowexp.parameterizations import Conditions
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.paths import Prediction
 from flowexp.runs.assemble import build_model
-from flowexp.runs.opening import first_average
+from flowexp.runs.encoded_data import KEY as LATENTS
+from flowexp.runs.encoded_data import space
 from flowexp.runs.run_directory import RunDirectory
 from flowexp.runs.weights import (
     LoadedWeights,
+    first_average,
     load_weights,
     refuse_another_network,
     require_finite,
@@ -34,7 +37,13 @@ from flowexp.runs.weights import (
 )
 from flowexp.tree import nodes
 
-__all__ = ["TrainedModel", "parents_in", "require_fitting_weights", "start_from"]
+__all__ = [
+    "TrainedModel",
+    "parents_in",
+    "require_fitting_weights",
+    "require_same_latents",
+    "start_from",
+]
 
 
 class TrainedModel(Model):
@@ -234,15 +243,41 @@ def parents_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Every node that builds a :class:`TrainedModel` counts, wherever it stands, and ``init``.
     """
-    own = f"{TrainedModel.__module__}.{TrainedModel.__qualname__}"
     found = {
         key: _identity(str(node["run"]), node.get("weights"), str(node.get("checkpoint", "last")))
-        for key, node in nodes(config)
-        if present(node.get("_target_")) == own and node.get("run")
+        for key, node in _models_in(config)
     }
     if config.get("init"):
         found["init"] = _identity(str(config["init"]), config.get("init_weights"))
     return found
+
+
+def require_same_latents(config: Mapping[str, Any], autoencoder: Autoencoder) -> None:
+    """Refuse models of runs in a config that were trained on other latents than its own.
+
+    Latents of two autoencoders may have the same shape and mean different images.
+
+    Raises:
+        UsageError: One of them was.
+    """
+    for _, node in _models_in(config):
+        key = str(node.get("key", "teacher"))
+        run = RunDirectory.open(Path(node["run"]), key=key)
+        before, own = (run.manifest().get(LATENTS) or {}).get("identity"), autoencoder.identity()
+        if before != own:
+            raise UsageError(
+                f"{run.path} was trained on {space(before)}, but this model is on {space(own)}.",
+                key=key,
+                remedy="Name a run on the same latents, or give that run's autoencoder=FOLDER.",
+            )
+
+
+def _models_in(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The nodes of a config that build a :class:`TrainedModel`, by their keys."""
+    own = f"{TrainedModel.__module__}.{TrainedModel.__qualname__}"
+    for key, node in nodes(config):
+        if present(node.get("_target_")) == own and node.get("run"):
+            yield key, node
 
 
 def _identity(run: str, weights: object, checkpoint: str = "last") -> dict[str, Any]:

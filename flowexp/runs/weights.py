@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["RAW", "LoadedWeights", "NotFiniteError", "averaged_parameters", "finite_checkpoint",
-           "load_weights", "not_finite", "read_checkpoint", "refuse_another_network",
-           "require_finite", "stored_weights", "write_checkpoint"]  # fmt: skip
+           "first_average", "load_weights", "not_finite", "read_checkpoint",
+           "refuse_another_network", "require_finite", "stored_weights",
+           "write_checkpoint"]  # fmt: skip
 
 RAW = "raw"
 """Name of the weights without averaging."""
@@ -219,3 +220,8 @@ def refuse_another_network(network: "nn.Module", state: "dict[str, Tensor]", pat
             key="network",
             remedy="Use the network of the run's config.yaml.",
         )
+
+
+def first_average(config: Mapping[str, Any]) -> str:
+    """The average that is used where none is named: the run's first, or the raw weights."""
+    return next((name for name, law in (config.get("ema") or {}).items() if law), RAW)

@@ -108,6 +108,14 @@ def test_tokens_of_latents_are_drawn_one_after_the_other(copied):
         outcome = flowexp(*command, cwd=copied)
         assert outcome.code == 0, outcome.err
         assert "floor: decoded latents of real images" in outcome.out
+    manifest = json.loads((copied / "mar" / "manifest.json").read_text())
+    manifest["autoencoder"]["identity"] = "another"
+    shutil.copytree(copied / "mar", copied / "draft")
+    (copied / "draft" / "manifest.json").write_text(json.dumps(manifest))
+    command = ("sample", "run=mar", "sampler=speculative", "sampler.draft=draft")
+    outcome = flowexp(*command, cwd=copied)
+    assert outcome.code == 2, outcome.out
+    assert "sampler.draft: draft was trained on latents of another" in outcome.err
 
 
 def test_guidance_and_samples(copied):
@@ -163,6 +171,13 @@ def test_pairs_of_latents_train_a_student(copied):
     assert student.code == 0, student.err
     outcome = flowexp("eval", "run=student", RAW, "num_samples=64", cwd=copied)
     assert outcome.code == 0, outcome.err
+    folder = copied / "flow" / "pairs"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["teacher"]["autoencoder"] = "another"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    refused = flowexp("check", "from=flow", "coupling=pairs", "pairs=flow/pairs", cwd=copied)
+    assert refused.code == 2, refused.out
+    assert "trained on latents of another, but this training is on latents of" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from flowexp.autoencoders import Pixels
 from flowexp.config.instantiate import instantiate
 from flowexp.config.rules import check_rules
 from flowexp.errors import UsageError
@@ -18,6 +19,7 @@ from flowexp.runs.trained import (
     TrainedModel,
     parents_in,
     require_fitting_weights,
+    require_same_latents,
     start_from,
 )
 from tests.e2e.command import TINY, flowexp
@@ -74,6 +76,20 @@ def test_a_config_node_builds_it_and_is_counted_as_a_parent(run):
     assert set(found) == {"objective.teacher", "objective.list[0]", "init"}
     digest = file_sha256(run / "checkpoints/last.ckpt")
     assert {parent["sha256"] for parent in found.values()} == {digest}
+
+
+def test_a_model_on_other_latents_is_refused(run, tmp_path):
+    node = {"_target_": "flowexp.runs.trained.TrainedModel", "run": str(run), "key": "refiner"}
+    config = {"objective": {"teacher": node}}
+    require_same_latents(config, Pixels())
+    other = shutil.copytree(run, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["autoencoder"] = {"identity": "autoencoder 1"}
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    node["run"] = str(other)
+    with pytest.raises(UsageError, match="latents of autoencoder 1, but this") as caught:
+        require_same_latents(config, Pixels())
+    assert caught.value.key == "refiner"
 
 
 def test_without_a_run_the_check_and_the_constructor_say_what_to_give():
