@@ -82,6 +82,7 @@ def _train(job: Job) -> float:
         built = build(config, by=by)
     built.dataset.locate()
     built.autoencoder.locate()
+    require_same_latents(config, built.autoencoder)
     if config["init"] and not resumed:
         weights = config["init_weights"]
         start_from(built.network, run=config["init"], weights=weights, config=job.config)
@@ -92,7 +93,6 @@ def _train(job: Job) -> float:
         print(table(rows), flush=True)
     pairs = open_pairs(config, built, check=first)
     latents = _latents(built, parts, old)
-    require_same_latents(config, built.autoencoder)
     arrays = parts.dataset.train() if pairs is None else pairs.arrays
     built.pipeline.task.classes_without_images = arrays.classes_without_images
     prepare_coupling(parts, arrays)

@@ -41,7 +41,8 @@ class PairManifest:
 
     Attributes:
         teacher: ``run``, ``checkpoint``, ``sha256`` of that file, ``weights``, ``transform``, and
-            ``data``, the fingerprint of its data, if they were needed.
+            ``data``, the fingerprint of its data, if they were needed; ``autoencoder``, the
+            identity of its autoencoder, if the samples are latents.
         start: Where a pair begins: noise (sampled) or data (inverted), and the options.
         sampler: Description of the sampler.
         guidance: Description of the guidance and its scale; it is part of the coupling.

@@ -9,9 +9,15 @@ from flowexp.errors import UsageError
 if TYPE_CHECKING:
     from flowexp.data import Dataset
 
-__all__ = ["KEY", "recorded", "restore", "space"]
+__all__ = ["KEY", "identity_in", "recorded", "restore", "space"]
 
 KEY = "autoencoder"
+
+
+def identity_in(manifest: Mapping[str, Any]) -> str | None:
+    """The identity of the autoencoder that a run records; None without one."""
+    identity: str | None = (manifest.get(KEY) or {}).get("identity")
+    return identity
 
 
 def space(identity: str | None) -> str:
@@ -44,17 +50,15 @@ def restore(autoencoder: Autoencoder, manifest: Mapping[str, Any], *, run: objec
     Raises:
         UsageError: The run was trained on latents of other weights or another scaling.
     """
-    known = manifest.get(KEY)
     if not isinstance(autoencoder, LatentAutoencoder):
         return
-    identity = autoencoder.identity()
-    if not isinstance(known, Mapping) or known.get("identity") != identity:
-        before = known.get("identity") if isinstance(known, Mapping) else "none"
+    before, identity = identity_in(manifest), autoencoder.identity()
+    if before != identity:
         raise UsageError(
-            f"{run} was trained on latents of another autoencoder ({before}) than this one "
-            f"({identity}).",
+            f"{run} was trained on latents of another autoencoder ({before or 'none'}) than this "
+            f"one ({identity}).",
             key=KEY,
             remedy="Put its weights and scaling back, or train a new run.",
         )
-    found = known["statistics"]
+    found = manifest[KEY]["statistics"]
     autoencoder.statistics = Statistics(tuple(found["mean"]), tuple(found["std"]))

@@ -24,8 +24,7 @@ from flowexp.parameterizations import Conditions
 from flowexp.paths import Path as ProbabilityPath
 from flowexp.paths import Prediction
 from flowexp.runs.assemble import build_model
-from flowexp.runs.encoded_data import KEY as LATENTS
-from flowexp.runs.encoded_data import space
+from flowexp.runs.encoded_data import identity_in, space
 from flowexp.runs.run_directory import RunDirectory
 from flowexp.runs.weights import (
     LoadedWeights,
@@ -263,7 +262,7 @@ def require_same_latents(config: Mapping[str, Any], autoencoder: Autoencoder) ->
     for _, node in _models_in(config):
         key = str(node.get("key", "teacher"))
         run = RunDirectory.open(Path(node["run"]), key=key)
-        before, own = (run.manifest().get(LATENTS) or {}).get("identity"), autoencoder.identity()
+        before, own = identity_in(run.manifest()), autoencoder.identity()
         if before != own:
             raise UsageError(
                 f"{run.path} was trained on {space(before)}, but this model is on {space(own)}.",
