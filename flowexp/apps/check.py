@@ -41,7 +41,7 @@ def _report(config: dict[str, Any], *, overrides: Sequence[str]) -> None:
         _judge_going_on(config, overrides)
     from flowexp.runs.assemble import build, describe
     from flowexp.runs.pair_stores import open_pairs
-    from flowexp.runs.trained import require_fitting_weights
+    from flowexp.runs.trained import require_fitting_weights, require_same_latents
     from flowexp.training import training_parts
     from flowexp.training.parts import described
     from flowexp.training.trainer import require_devices
@@ -54,9 +54,13 @@ def _report(config: dict[str, Any], *, overrides: Sequence[str]) -> None:
         if init:
             require_fitting_weights(parts.network, run=init, weights=weights, config=config)
 
+    def find_latents() -> None:
+        parts.autoencoder.locate()
+        require_same_latents(config, parts.autoencoder)
+
     refuse_all(
         parts.dataset.locate,
-        parts.autoencoder.locate,
+        find_latents,
         lambda: open_pairs(config, parts, check=False),
         fit,
         lambda: require_devices(training.settings),

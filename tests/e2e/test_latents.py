@@ -112,10 +112,11 @@ def test_tokens_of_latents_are_drawn_one_after_the_other(copied):
     manifest["autoencoder"]["identity"] = "another"
     shutil.copytree(copied / "mar", copied / "draft")
     (copied / "draft" / "manifest.json").write_text(json.dumps(manifest))
-    command = ("sample", "run=mar", "sampler=speculative", "sampler.draft=draft")
-    outcome = flowexp(*command, cwd=copied)
-    assert outcome.code == 2, outcome.out
-    assert "sampler.draft: draft was trained on latents of another" in outcome.err
+    training = [override for override in mar[1:-1] if not override.startswith("sampler.")]
+    for command in (("sample", "run=mar"), ("check", *training)):
+        outcome = flowexp(*command, "sampler=speculative", "sampler.draft=draft", cwd=copied)
+        assert outcome.code == 2, outcome.out
+        assert "sampler.draft: draft was trained on latents of another" in outcome.err
 
 
 def test_guidance_and_samples(copied):
