@@ -22,9 +22,9 @@ from flowexp.config.renamed import renamed_argument
 from flowexp.config.run_folders import names_folder, nearest_run
 from flowexp.tree import leaves, nodes, select
 
-__all__ = ["all_groups", "check_added", "check_key", "check_options", "groups_of_folders",
-           "in_full", "is_group", "key_like", "options_of", "parse", "selected", "sweep_values",
-           "targets_in", "texts"]  # fmt: skip
+__all__ = ["absent_group", "all_groups", "check_added", "check_key", "check_options",
+           "groups_of_folders", "in_full", "is_group", "key_like", "options_of", "parse",
+           "selected", "sweep_values", "targets_in", "texts"]  # fmt: skip
 
 _OPEN = ("budget.metric", "budget.when")
 """Mappings whose keys are names from elsewhere."""
@@ -245,6 +245,11 @@ def check_added(
     return []
 
 
+def absent_group(key: str, group: str, remedy: str | None = None) -> Problem:
+    """The problem of a key in a group that other commands have and this one does not."""
+    return Problem(key, f"this command has no {group}.", remedy or "Leave it out.")
+
+
 def key_like(name: str, config: dict[str, Any]) -> str | None:
     """The key whose last part is ``name``, begins it (``dry`` of ``dry_run``) or is like it."""
     if name in config or "." in name:
@@ -270,6 +275,9 @@ def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Reposit
         owners = _owners(config, part)
         if owners and len(parts) == 1:
             return Problem(key, "there is no such key.", f"Did you mean {owners[0]}?")
+        if repo.group_exists(part):
+            same = _owners(config, parts[-1])
+            return absent_group(key, part, f"Did you mean {same[0]}?" if same else None)
         names = [*_children(config), *all_groups(repo)]
         text = f"there is no group or key called {part!r}."
         similar = key_like(part, config) if nearest(part, names) is None else None

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from flowexp.config.derived import why_not_derived
 from flowexp.config.misfits import misfits
 from flowexp.config.option_files import NO_FILES, OptionFiles
+from flowexp.config.overrides import absent_group
 from flowexp.config.problems import Problem
 from flowexp.errors import UsageError
 from flowexp.tree import select
@@ -105,6 +106,9 @@ def composition_problem(error: Exception) -> Problem:
         parent, part = group.groups()
         text = f"the chosen {parent} has no {part} to choose."
         return Problem(f"{parent}/{part}", text, f"Choose another {parent}, or drop it.")
+    absent = re.match(r"Could not override '([^'@/]+)'. No match in the defaults list", str(error))
+    if absent is not None:
+        return absent_group(absent.group(1), absent.group(1))
     recipe = re.match(r"In 'experiment/([^']+)': Could not override '([^'@/]+)([^']*)", str(error))
     if recipe is not None:
         name, parent, rest = recipe.groups()

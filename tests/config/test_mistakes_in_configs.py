@@ -90,6 +90,11 @@ OF_A_RUN = {
     "eval --run=RUN num_samples=0": {"--run": "Write run=", "num_samples": "at least 2"},
     "sample run=nowhere batch_size=0": {"run": "no such folder", "batch_size": "at least 1"},
     "eval metric=fid seeds=a-b num_samples=true": {"run": "run=DIR", "seeds": "'a-b'"},
+    "eval run=RUN trainer.threads=1 optimizer.lr=1": {
+        "trainer.threads": "this command has no trainer. Did you mean threads?",
+        "optimizer.lr": "this command has no optimizer. Leave it out.",
+    },
+    "eval run=RUN optimizer=adam": {"optimizer": "this command has no optimizer"},
     "sample run=UNFINISHED": {"run": "has no checkpoint yet"},
     "sample run=RUN device=mps": {"device": "device=cpu"},
     "eval run=RUN metric=fid sampler.stps=3 num_samples=1.5": {
