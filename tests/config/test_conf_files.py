@@ -50,6 +50,8 @@ COMPANIONS = {
     "autoencoder/scaling": ["autoencoder=folder", *AUTOENCODER],
     "experiment/fashion10k/latent_flow": AUTOENCODER,
     "experiment/fashion_mnist/latent_flow": AUTOENCODER,
+    "experiment/fashion10k/arflow": AUTOENCODER,
+    "experiment/fashion10k/arflow_plain": AUTOENCODER,
     "experiment/fashion10k/mar": AUTOENCODER,
     "experiment/fashion10k/mar_draft": AUTOENCODER,
     "objective/autoencoding": ["network=kl_autoencoder", "parameterization=data"],

@@ -13,6 +13,7 @@ from tests.e2e.command import TINY, flowexp, shared_by_two
 SEQUENCES = (
     "experiment=fashion10k/arflow",
     "dataset=digits",
+    "autoencoder=none",
     "network.patch_size=4",
     "network.hidden_size=16",
     "network.depth=2",
