@@ -34,5 +34,10 @@ def reconstructed(pipeline: Pipeline, real: ImageArrays, *, count: int) -> Image
             n = torch.stack([torch.randn(mean.shape[1:], generator=rng) for rng in streams])
             found.append(quantize(autoencoder.decode(mean + std * n.to(mean))).cpu().numpy())
             task.advance(len(levels))
-    images = np.concatenate(found)
-    return ImageArrays(images, None, 0, real.fingerprint, f"{real.name}, decoded", real.notice)
+    return ImageArrays.of(
+        np.concatenate(found),
+        None,
+        num_classes=0,
+        name=f"{real.name}, decoded",
+        notice=real.notice,
+    )
