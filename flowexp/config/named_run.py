@@ -20,7 +20,7 @@ def problems_with_run(config_name: str, overrides: Sequence[str]) -> list[Proble
         latest = "".join(f", such as {typed('run', path)}" for path in known)
         remedy = f"Give run=DIR, a directory that train wrote{latest}."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
-    given = {o.partition("=")[0] for o in overrides}
+    given = {o.partition("=")[0] for o in overrides if o != "recipe=null"}
     key = "recipe" if "recipe" in given else "from" if "parent" in given else "run"
     verb = config_name.partition("_")[0]  # train_run, train_from
     problems = []

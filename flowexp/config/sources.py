@@ -156,6 +156,7 @@ def runs_in(overrides: list[str]) -> list[str]:
     They are named by ``recipe=``, else by ``run=`` or ``parent=``.
     """
     recipes = [text for text in overrides if text.startswith("recipe=")]
+    recipes = [text for text in recipes if text != "recipe=null"]
     typed = recipes or [text for text in overrides if text.startswith(("run=", "parent="))]
     return [text for override in parse(typed[:1])[0] for text in texts(override)]
 

@@ -123,5 +123,6 @@ def test_quotes_are_no_part_of_a_runs_name():
     assert run_in(["run='a b'"]) == "a b"
     assert run_in(["run='a b','c d'"]) == "a b"
     assert run_in(["run=a,b", "recipe=c"]) == "c"
+    assert run_in(["run=a", "recipe=null"]) == "a"
     assert run_in(["run=[a"]) is None
     assert run_in([]) is None

@@ -94,6 +94,7 @@ OF_A_RUN = {
         "trainer.threads": "this command has no trainer. Did you mean threads?",
         "optimizer.lr": "this command has no optimizer. Leave it out.",
     },
+    "eval run=nowhere recipe=null": {"run": "no such folder"},
     "eval run=RUN optimizer=adam": {"optimizer": "this command has no optimizer"},
     "sample run=UNFINISHED": {"run": "has no checkpoint yet"},
     "sample run=RUN device=mps": {"device": "device=cpu"},
