@@ -7,21 +7,20 @@ from pathlib import Path
 from flowexp.config.override_text import typed
 from flowexp.config.problems import Problem
 from flowexp.config.run_folders import is_run, known_runs, listed, nearest_run, runs_below
-from flowexp.config.sources import runs_in
+from flowexp.config.sources import runs_by_key
 
 __all__ = ["problems_with_run"]
 
 
 def problems_with_run(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     """A verb that starts from a run needs a run directory before anything can be composed."""
-    runs = runs_in(list(overrides))
+    key, runs = runs_by_key(list(overrides))
     if not runs:
         known = known_runs(Path("outputs"))[-1:]
         latest = "".join(f", such as {typed('run', path)}" for path in known)
         remedy = f"Give run=DIR, a directory that train wrote{latest}."
         return [Problem("run", f"{config_name} needs a run.", remedy)]
-    given = {o.partition("=")[0] for o in overrides if o != "recipe=null"}
-    key = "recipe" if "recipe" in given else "from" if "parent" in given else "run"
+    key = "from" if key == "parent" else key
     verb = config_name.partition("_")[0]  # train_run, train_from
     problems = []
     for folder in (Path(run) for run in runs if not is_run(Path(run))):

@@ -272,12 +272,12 @@ def _children(node: object) -> list[str]:
 def _unknown(parts: list[str], depth: int, config: dict[str, Any], repo: Repository) -> Problem:
     key, part = ".".join(parts), parts[depth]
     if depth == 0:
-        owners = _owners(config, part)
-        if owners and len(parts) == 1:
-            return Problem(key, "there is no such key.", f"Did you mean {owners[0]}?")
+        owners = _owners(config, parts[-1])
+        remedy = f"Did you mean {owners[0]}?" if owners else None
+        if remedy and len(parts) == 1:
+            return Problem(key, "there is no such key.", remedy)
         if repo.group_exists(part):
-            same = _owners(config, parts[-1])
-            return absent_group(key, part, f"Did you mean {same[0]}?" if same else None)
+            return absent_group(key, part, remedy)
         names = [*_children(config), *all_groups(repo)]
         text = f"there is no group or key called {part!r}."
         similar = key_like(part, config) if nearest(part, names) is None else None

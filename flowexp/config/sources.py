@@ -27,7 +27,8 @@ from flowexp.config.stored import choices_of, read_stored
 from flowexp.errors import UsageError
 from flowexp.tree import leaves, select
 
-__all__ = ["CONFIG", "MANIFEST", "RunSource", "ShippedSource", "run_in", "runs_in"]
+__all__ = ["CONFIG", "MANIFEST", "RunSource", "ShippedSource", "run_in", "runs_by_key",
+           "runs_in"]  # fmt: skip
 
 _OPTION = "run"
 _VALUES = "stored_values"
@@ -151,14 +152,18 @@ def run_in(overrides: list[str]) -> str | None:
 
 
 def runs_in(overrides: list[str]) -> list[str]:
-    """The run directories that the options ``run`` are read from; several for a sweep.
+    """The run directories that the options ``run`` are read from; several for a sweep."""
+    return runs_by_key(overrides)[1]
 
-    They are named by ``recipe=``, else by ``run=`` or ``parent=``.
-    """
-    recipes = [text for text in overrides if text.startswith("recipe=")]
-    recipes = [text for text in recipes if text != "recipe=null"]
-    typed = recipes or [text for text in overrides if text.startswith(("run=", "parent="))]
-    return [text for override in parse(typed[:1])[0] for text in texts(override)]
+
+def runs_by_key(overrides: list[str]) -> tuple[str, list[str]]:
+    """The key that names the runs of :func:`runs_in`, ``recipe``, else ``run`` or ``parent``."""
+    for keys in (("recipe=",), ("run=", "parent=")):
+        typed = [text for text in overrides if text.startswith(keys)][:1]
+        runs = [text for override in parse(typed)[0] for text in texts(override)]
+        if runs:
+            return typed[0].partition("=")[0], runs
+    return "run", []
 
 
 class ShippedSource(FileConfigSource):
