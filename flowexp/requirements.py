@@ -25,6 +25,7 @@ __all__ = [
     "all_of",
     "of_images",
     "on_any_end",
+    "on_deviation",
     "on_dropped_labels",
     "on_flow_map",
     "on_gaussian_noise",
@@ -121,10 +122,20 @@ class Space(Protocol):
     resolution: int
 
 
+class Scaling(Protocol):
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the scaled latents in each channel; None = unknown."""
+
+
 class Autoencoder(Space, Protocol):
     @property
     def encodes(self) -> bool:
         """Whether the flow is on its latents, not on the data."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """From the encoder's latents to those of the flow."""
 
 
 class Dataset(Protocol):
@@ -281,6 +292,7 @@ class Parts:
 
     path: Path
     dataset: Dataset
+    autoencoder: Autoencoder
     network: NetworkFacts
     parameterization: Parameterization
     objective: Objective
@@ -438,10 +450,23 @@ def of_images(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
         yield Unmet(".", problem, remedy)
 
 
-def on_pixels(parts: Parts, *, name: str, remedy: str) -> Iterator[Unmet]:
-    """The flow must be on the data themselves; ``name`` begins the sentence, ``LPIPS compares``."""
+def on_pixels(parts: Parts, *, name: str, remedy: str, key: str = ".") -> Iterator[Unmet]:
+    """The data must be images in [-1, 1]; ``name`` begins a sentence, ``LPIPS compares images``."""
     if parts.space is not parts.dataset:
-        yield Unmet(".", f"{name}, but the flow is on latents.", remedy)
+        yield Unmet(key, f"{name}, but the flow is on latents.", remedy)
+    elif parts.dataset.holds_points:
+        yield Unmet(key, f"{name}, but {type(parts.dataset).__name__} holds points.", remedy)
+
+
+def on_deviation(parts: Parts, sigma_data: float) -> Iterator[Unmet]:
+    """A warning if the latents' standard deviation is known and is not ``sigma_data``."""
+    if parts.space is parts.dataset:
+        return
+    deviation = parts.autoencoder.scaling.deviation
+    if deviation is not None and not math.isclose(deviation, sigma_data):
+        problem = f"sigma_data is {sigma_data:g}, but the latents' deviation is {deviation:g}."
+        remedy = f"Set autoencoder.scaling.multiplier={sigma_data:g}."
+        yield Unmet(".sigma_data", problem, remedy, refuses=False)
 
 
 class OnPath(Protocol):

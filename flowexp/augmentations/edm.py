@@ -26,7 +26,7 @@ from flowexp.augmentations.geometric import (
     resample,
 )
 from flowexp.augmentations.pixel import PixelTransform, QuarterTurns, WholePixelShift, XFlip, YFlip
-from flowexp.requirements import Parts, Unmet, all_of, of_images, on_pixels
+from flowexp.requirements import Parts, Unmet, all_of, on_pixels
 
 __all__ = ["EDMAugmentation"]
 
@@ -134,9 +134,8 @@ class EDMAugmentation(Augmentation):
     def needs(self, parts: Parts) -> Iterator[Unmet]:
         """Images as they are, and a network that expects the labels."""
         name, remedy = type(self).__name__, "Use augmentation=none."
-        images = of_images(parts, name=name, remedy=remedy)
         pixels = on_pixels(parts, name=f"{name} changes images", remedy=remedy)
-        yield from all_of(super().needs(parts), images, pixels)
+        yield from all_of(super().needs(parts), pixels)
 
     def __call__(
         self, images: Tensor, *, rng: torch.Generator, rank: int = 0, world_size: int = 1

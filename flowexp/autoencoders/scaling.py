@@ -34,6 +34,11 @@ class Scaling(Identified, ABC):
     measures: bool = False
     channels: int | None = None
 
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of y in each channel; None = it depends on the data."""
+        return None
+
     @abstractmethod
     def constants(self, statistics: Statistics | None) -> tuple[Sequence[float], Sequence[float]]:
         """``(m, s / c)``, each of one number for all channels or one per channel.
@@ -123,6 +128,11 @@ class PerChannel(Scaling):
         self.multiplier = multiplier
         self.measures = mean is None
         self.channels = None if mean is None else len(mean)
+
+    @property
+    def deviation(self) -> float:
+        """``multiplier``, if mean and std are those of the data."""
+        return self.multiplier
 
     def constants(self, statistics: Statistics | None) -> tuple[Sequence[float], Sequence[float]]:
         mean, std = self.mean, self.std

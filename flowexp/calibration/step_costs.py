@@ -16,6 +16,7 @@ from flowexp.calibration.base import (
     Subject,
     fine_times,
 )
+from flowexp.errors import UsageError
 from flowexp.progress import track
 from flowexp.samplers import FixedStepSampler, Interval, TimeGrid
 from flowexp.samplers.bellman import METHOD, least_cost_path
@@ -93,6 +94,12 @@ class StepCostCalibration(Calibration):
         self.distance = distance
 
     def calibrate(self, subject: Subject, *, directory: Path) -> Calibrated:
+        if self.distance is not None and subject.pipeline.autoencoder.encodes:
+            raise UsageError(
+                f"{type(self.distance).__name__} compares images, but the flow is on latents.",
+                key="calibration.distance",
+                remedy="Set it to null.",
+            )
         model = subject.guided
         times = fine_times(self.time_grid, model, self.fine_steps)
         settings = {

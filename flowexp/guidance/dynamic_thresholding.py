@@ -10,7 +10,7 @@ from flowexp.broadcast import expand_as
 from flowexp.guidance.base import Guidance, NoGuidance
 from flowexp.models import Evaluation, Model, WrappedModel
 from flowexp.paths import Prediction
-from flowexp.requirements import Parts, Unmet, all_of, within
+from flowexp.requirements import Parts, Unmet, all_of, on_pixels, within
 
 __all__ = ["DynamicThresholding"]
 
@@ -39,8 +39,11 @@ class DynamicThresholding(Guidance):
         self.guidance = NoGuidance() if guidance is None else guidance
 
     def needs(self, parts: Parts) -> Iterator[Unmet]:
-        """What the inner guidance needs, and a sampler that asks for predictions at one time."""
-        yield from all_of(self._predictions(parts), within("guidance", self.guidance.needs(parts)))
+        """Images, a sampler that asks for predictions at one time, and the inner guidance's."""
+        name = f"{type(self).__name__} clips predicted data to the range of images"
+        images = on_pixels(parts, name=name, remedy="Leave it out.")
+        inner = within("guidance", self.guidance.needs(parts))
+        yield from all_of(images, self._predictions(parts), inner)
 
     def _predictions(self, parts: Parts) -> Iterator[Unmet]:
         if parts.sampler.jumps:

@@ -170,7 +170,7 @@ class MAR(ImageNetwork):
         """The backbone's vectors z of all tokens, (B, L, hidden_size), for :attr:`head`.
 
         Args:
-            tokens: Clean tokens, (B, L, D), in about [-1, 1]; read where they are known.
+            tokens: Clean tokens, (B, L, D); read where they are known.
             known: Which are known, (B, L), bool.
             labels: As of :meth:`forward`.
         """

@@ -13,7 +13,7 @@ from flowexp.objectives.base import Loss, Objective
 from flowexp.objectives.premetrics import Premetric
 from flowexp.objectives.regression import PredictionKind, point_of, require_kind, weighted
 from flowexp.objectives.weightings import Weighting
-from flowexp.requirements import Parts, Unmet, all_of, of_images, on_pixels
+from flowexp.requirements import Parts, Unmet, all_of, on_pixels
 
 __all__ = ["PerceptualDistance", "PerceptualRegression", "check_files", "compared_images"]
 
@@ -87,7 +87,6 @@ def compared_images(parts: Parts, perceptual: PerceptualDistance) -> Iterator[Un
     """The need of an objective with a perceptual distance: data that are images."""
     remedy = "Use an objective without a perceptual distance."
     name = type(perceptual).__name__
-    yield from of_images(parts, name=name, remedy=remedy)
     yield from on_pixels(parts, name=f"{name} compares images", remedy=remedy)
 
 

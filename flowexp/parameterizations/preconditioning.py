@@ -1,7 +1,7 @@
 """EDM's table 1 on any path: its own preconditioning, and those of VP, VE and iDDPM."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from flowexp.parameterizations.base import (
 )
 from flowexp.paths import VP, Coefficients, Conversion, Schedule
 from flowexp.paths.conversions import FromPreconditioned
+from flowexp.requirements import Parts, Unmet, all_of, on_deviation
 
 __all__ = ["EDMPreconditioning", "VPPreconditioning", "VEPreconditioning", "IDDPMPreconditioning"]
 
@@ -57,6 +58,10 @@ class EDMPreconditioning(BetweenLevels):
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
         self.sigma_data = float(sigma_data)
         self.time_scale = None if time_scale is None else float(time_scale)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Besides what every parameterization needs, data whose deviation is ``sigma_data``."""
+        yield from all_of(super().needs(parts), on_deviation(parts, self.sigma_data))
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         c_in = torch.rsqrt((c.alpha * self.sigma_data) ** 2 + c.sigma**2)

@@ -6,6 +6,7 @@ stay finite at pi/2, where sigma/alpha does not.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from flowexp.broadcast import expand_as
 from flowexp.parameterizations.base import BetweenLevels, Conditions, NetworkInputs
 from flowexp.paths import Coefficients, Conversion, Schedule
 from flowexp.paths.conversions import Affine, FromPreconditioned
-from flowexp.requirements import Extended
+from flowexp.requirements import Extended, Parts, Unmet, all_of, on_deviation
 
 __all__ = ["QuarterCircle", "TrigFlow", "time_at_angle"]
 
@@ -110,6 +111,10 @@ class TrigFlow(BetweenLevels):
             raise ValueError(f"sigma_data is {sigma_data}; expected a positive number")
         super().__init__(sigma_min=sigma_min, sigma_max=sigma_max)
         self.sigma_data = float(sigma_data)
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Besides what every parameterization needs, data whose deviation is ``sigma_data``."""
+        yield from all_of(super().needs(parts), on_deviation(parts, self.sigma_data))
 
     def inputs(self, schedule: Schedule, t: Tensor, c: Coefficients) -> NetworkInputs:
         circle = QuarterCircle(c, self.sigma_data)

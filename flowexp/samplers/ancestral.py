@@ -1,6 +1,7 @@
 """DDPM's ancestral sampling; with Langevin steps, score-SDE's predictor-corrector."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Unpack
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowexp.broadcast import expand_as
+from flowexp.requirements import Parts, Unmet, all_of, on_pixels
 from flowexp.samplers.field import Field, Interval, Intervals, States
 from flowexp.samplers.fixed_step import FixedStepSampler, SteppingInTime
 from flowexp.seeding import Noise
@@ -34,7 +36,8 @@ class Ancestral(FixedStepSampler):
     Args:
         large: Use the forward step's deviation (DDPM's ``fixedlarge``, ``s^2 = beta``), which suits
             many steps; else the posterior's (``fixedsmall``).
-        clip: The predicted data are clipped to [-clip, clip], > 0; None = not clipped (latents).
+        clip: The predicted data are clipped to [-clip, clip], > 0, which only images allow; None =
+            not clipped.
         snr: Signal-to-noise ratio of the Langevin steps, > 0; None = no such steps.
 
     Source: Ho et al., DDPM, 2020, arXiv 2006.11239, eq. 7 and algorithm 2; hojonathanho/diffusion,
@@ -60,6 +63,15 @@ class Ancestral(FixedStepSampler):
         self.large = large
         self.clip = clip
         self.snr = snr
+
+    def needs(self, parts: Parts) -> Iterator[Unmet]:
+        """Images, if the predicted data are clipped, besides what every sampler needs."""
+        yield from all_of(super().needs(parts), self._clipped(parts))
+
+    def _clipped(self, parts: Parts) -> Iterator[Unmet]:
+        if self.clip is not None:
+            name = f"{type(self).__name__} clips predicted data to the range of images"
+            yield from on_pixels(parts, name=name, remedy="Set it to null.", key=".clip")
 
     def walk(self, field: Field, z: Tensor, intervals: Intervals, noise: Noise | None) -> States:
         if noise is None:

@@ -1,6 +1,7 @@
 """BOSS's costs: closed forms, calls, distances, and the calibration that stores them."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from flowexp.calibration import StepCostCalibration
 from flowexp.calibration.base import FineTrajectory
 from flowexp.calibration.step_costs import squared_distance, step_costs
+from flowexp.errors import UsageError
 from flowexp.guidance import Guidance
 from flowexp.models import FlowModel, Model
 from flowexp.networks.mlp import MLP
@@ -26,6 +28,7 @@ from flowexp.samplers import (
     Uniform,
 )
 from flowexp.samplers.bellman import least_cost_path
+from tests.autoencoders.tiny import Random
 from tests.calibration.subjects import KilledError, arrays, names, run, run_in_two, subject
 from tests.samplers.closed_forms import MixtureModel
 
@@ -245,6 +248,13 @@ def test_a_perceptual_distance_is_given_images_in_range(tmp_path):
     assert not torch.allclose(clipped, squared)
     assert float(clipped.triu(1).max()) > 0.0
     assert float(clipped.diagonal(1).max()) < 1e-6
+
+
+def test_a_perceptual_distance_of_latents_is_refused(tmp_path):
+    pixels = subject(tmp_path)
+    latents = replace(pixels, pipeline=replace(pixels.pipeline, autoencoder=Random()))
+    with pytest.raises(UsageError, match="but the flow is on latents"):
+        run(latents, boss(distance=torch.dist))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,8 @@ def test_each_mistake_names_its_key_and_a_remedy(override, key, words):
 
 
 POINTS = ["dataset=toy2d", "network=mlp"]
+VAE = Path(__file__).parent.parent / "autoencoders" / "data" / "vae"
+LATENTS = ["autoencoder=folder", f"autoencoder.folder={VAE}", "autoencoder.channels=4"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,13 @@ POINTS = ["dataset=toy2d", "network=mlp"]
         ([*POINTS, "metric=fid"], "metric.fid", ["fid", "EightGaussians", "metric=fd_raw"]),
         ([*POINTS, "metric=auto"], "metric.auto", ["EightGaussians", "metric=fd_raw"]),
         ([*POINTS, "objective=lpips"], "objective", ["LPIPS", "EightGaussians"]),
+        ([*POINTS, "sampler=ancestral"], "sampler.clip", ["Ancestral", "EightGaussians", "null"]),
+        ([*LATENTS, "sampler=ancestral"], "sampler.clip", ["Ancestral", "latents", "null"]),
+        (
+            [*LATENTS, "guidance=dynamic_thresholding"],
+            "guidance",
+            ["DynamicThresholding", "latents", "Leave it out"],
+        ),
         (["coupling=pairs"], "pairs", ["StoredPairs", "flowexp pairs"]),
         (["pairs=somewhere"], "pairs", ["Independent", "coupling=pairs"]),
         (["augmentation=edm"], "network.augment_dim", ["EDMAugmentation", "augment_dim=9"]),
@@ -107,6 +117,22 @@ def test_impossible_combinations_name_both_parts(overrides, key, parts):
     assert key in found, found
     for part in parts:
         assert part in found[key]
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ("parameterization=edm", True),
+        ("parameterization=trigflow", True),
+        ("parameterization=velocity", False),
+        ("autoencoder.scaling.multiplier=0.5", False),
+        ("autoencoder/scaling=factor", False),  # an unknown deviation
+    ],
+)
+def test_latents_of_another_deviation_than_the_preconditioning_expects(choice, told):
+    remarks = check("train", [*LATENTS, "parameterization=edm", choice]).remarks
+    start = "parameterization.sigma_data: sigma_data is 0.5, but the latents' deviation is 1."
+    assert [remark.startswith(start) for remark in remarks] == [True] * told
 
 
 @pytest.mark.parametrize(

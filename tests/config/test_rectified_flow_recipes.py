@@ -102,7 +102,7 @@ def test_a_perceptual_loss_of_points_is_refused():
     points = ["dataset=moons", "network=mlp", "metric=fd_raw"]
     problems = [str(p) for p in check("train", [*points, "objective=lpips_huber"]).problems]
     assert len(problems) == 1
-    assert "LPIPS looks at images" in problems[0]
+    assert "LPIPS compares images" in problems[0]
 
 
 @pytest.mark.parametrize("name", TABLES)
