@@ -224,7 +224,9 @@ def test_every_pair_of_walked_options_is_in_a_row_or_refused():
     assert {(a[0], b[0]) for a, b in impossible} <= {
         ("augmentation", "network"),
         ("coupling", "task"),
+        ("network", "guidance"),  # clipped to the range of images, which points have not
         ("network", "objective"),
+        ("network", "sampler"),  # likewise
         ("network", "sampler/time_grid"),  # the size of an image, which points have not
         ("objective", "network"),
         ("parameterization", "guidance"),
